@@ -1,0 +1,38 @@
+# `make` lists the targets. run and test set up all they need by themselves in a fresh clone.
+PYTHON_IN_VENV := .venv/bin/python
+SEED ?=
+SEEDS ?= $(if $(SEED),1,1000)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-core check sim venv system-packages clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: venv ## Start a head and two nodes, run the examples on them, stop everything
+	@$(PYTHON_IN_VENV) examples/run_cluster.py
+
+test: venv system-packages ## Run every test (installs the system parts that tests use)
+	@$(PYTHON_IN_VENV) .ci/suites.py
+
+test-core: venv ## Run the tests that need no system parts
+	@$(PYTHON_IN_VENV) .ci/suites.py --core
+
+check: venv ## Check style, types and layers (ruff, mypy --strict, tests/tidy)
+	$(PYTHON_IN_VENV) -m ruff check .
+	$(PYTHON_IN_VENV) -m ruff format --check .
+	$(PYTHON_IN_VENV) -m mypy --strict zray
+	$(PYTHON_IN_VENV) -m pytest --quiet tests/tidy
+
+sim: venv ## Simulate the cluster with faults: SEEDS=n seeds, or SEED=k alone
+	@$(PYTHON_IN_VENV) -m zray.testing.simulate --seeds $(SEEDS) $(if $(SEED),--seed $(SEED))
+
+venv: ## Make or update .venv (PYTHON=... picks the interpreter)
+	@PYTHON='$(PYTHON)' .ci/venv
+
+system-packages: ## Install the Debian packages that tests use, if they are missing
+	@.ci/system-packages
+
+clean: ## Remove what make and the tools have made here
+	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	@find bin examples tests zray -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,270 @@
+"""``init``, ``shutdown`` and what a program may ask about its cluster."""
+
+from __future__ import annotations
+
+import atexit
+import getpass
+import os
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from types import TracebackType
+from typing import Any
+
+from zray import limits
+from zray.errors import HeadSilentError, NotInitializedError
+from zray.nodes.options import HeadOptions, NodeOptions, units
+from zray.protocol import messages as m
+from zray.runtime import references, session
+
+_IGNORED = frozenset(
+    {  # accepted because Ray programs pass them; they change nothing here
+        *("object_store_memory", "include_dashboard", "dashboard_host", "dashboard_port"),
+        *("job_config", "configure_logging", "logging_level", "logging_format", "logging_config"),
+        *("runtime_env", "enable_resource_isolation", "cgroup_path", "system_reserved_cpu"),
+        *("system_reserved_memory", "proxy_server_url"),
+    }
+)
+
+
+class Context(Mapping[str, Any]):
+    """What ``init`` returns: facts about the cluster; leaving it (``with``) shuts down."""
+
+    def __init__(self, address: str, node_id: str) -> None:
+        self.dashboard_url = ""
+        self.python_version = "{}.{}.{}".format(*sys.version_info[:3])
+        self.ray_version = ""
+        self.address_info = {"address": address, "gcs_address": address, "node_id": node_id}
+
+    def __getitem__(self, key: str) -> Any:
+        return self.address_info[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.address_info)
+
+    def __len__(self) -> int:
+        return len(self.address_info)
+
+    def __enter__(self) -> Context:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        shutdown()
+
+    def disconnect(self) -> None:
+        """As ``zray.shutdown()``."""
+        shutdown()
+
+    def __repr__(self) -> str:
+        return f"zray.Context(address={self.address_info['address']!r})"
+
+
+def init(
+    address: str | None = None,
+    *,
+    num_cpus: float | None = None,
+    num_gpus: float | None = None,
+    resources: dict[str, float] | None = None,
+    labels: dict[str, str] | None = None,
+    ignore_reinit_error: bool = False,
+    log_to_driver: bool | None = None,
+    namespace: str | None = None,
+    **others: Any,
+) -> Context:
+    """Connect this program to a cluster, or start one on this machine that ends with it.
+
+    Args:
+        address: ``host:port``, ``zray://host:port`` (or ``ray://``) of a head; ``"auto"``: the one
+            that runs on this machine; ``"local"``: always start one; None: ``ZRAY_ADDRESS`` if
+            that is set, else start one.
+        num_cpus, num_gpus, resources, labels: of the started cluster; by default what is there.
+        ignore_reinit_error: a second call does nothing instead of raising.
+        log_to_driver: print here what workers print (the default).
+        namespace: kept for actors' names.
+        others: options of ``ray.init`` that have no meaning here are accepted.
+
+    Returns:
+        A mapping of facts that is also a context manager.
+
+    Raises:
+        RuntimeError: called twice.
+        ValueError, TypeError: a bad address, amount or option.
+        HeadConnectionError: the head cannot be used; NothingListensError, NotZrayError,
+            UnknownHostError and AuthenticationError say why.
+    """
+    _check_options(others)
+    with session.lock:
+        existing = session.current()
+        if existing is not None:
+            if ignore_reinit_error:
+                return _context(existing)
+            raise RuntimeError(
+                "Maybe you called zray.init twice by accident? This error can be suppressed by "
+                "passing in 'ignore_reinit_error=True' or by calling 'zray.shutdown()' prior to "
+                "'zray.init()'."
+            )
+        chosen = address or os.environ.get("ZRAY_ADDRESS") or "local"
+        node = NodeOptions("", num_cpus, num_gpus, None, resources or {}, labels or {})
+        units(node, 1, 0, 0)  # a bad amount is an error here, not in a daemon
+        if chosen != "local" and (num_cpus is not None or num_gpus is not None or resources):
+            raise ValueError(
+                "When connecting to an existing cluster, num_cpus, num_gpus and resources must not "
+                "be provided: its nodes say what they have."
+            )
+        driver = _connect(chosen, node, log_to_driver is not False, namespace or "")
+        session.set_participant(driver)
+        references.connect(driver)
+        atexit.register(shutdown)
+        return _context(driver)
+
+
+def _check_options(others: dict[str, Any]) -> None:
+    for option, value in others.items():
+        if option == "local_mode":
+            if value:
+                raise ValueError("local_mode is not supported yet; use num_cpus=1 to debug")
+        elif option not in _IGNORED and not option.startswith("_"):
+            import difflib
+
+            valid = ["address", "num_cpus", "num_gpus", "resources", "labels", "namespace"]
+            valid += ["ignore_reinit_error", "log_to_driver", *sorted(_IGNORED)]
+            near = difflib.get_close_matches(option, valid, n=1, cutoff=0.5)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise TypeError(f"init() got an unexpected keyword argument {option!r}{hint}")
+
+
+def _connect(address: str, node: NodeOptions, wants_logs: bool, namespace: str) -> Any:
+    from zray.nodes.driver import Driver, LocalCluster, reach, running
+
+    local = None
+    if address == "local":
+        local = LocalCluster(HeadOptions(node=node))
+        info, target = local.info, local.info.addresses[0]
+    elif address == "auto":
+        info, target = running()
+    else:
+        info, target = reach(address)
+    driver = Driver(info, target, _job(wants_logs), namespace, local)
+    try:
+        driver.connect()
+    except BaseException:
+        driver.close()
+        raise
+    return driver
+
+
+def _job(wants_logs: bool) -> m.JobInfo:
+    script = os.path.abspath(sys.argv[0]) if sys.argv and sys.argv[0] else ""
+    path = [os.path.abspath(entry) for entry in sys.path]
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):
+        user = str(os.getuid())
+    return m.JobInfo(
+        *(script[:4096], os.getcwd(), path, _machine(), socket.gethostname()),
+        *(os.getpid(), user, wants_logs),
+    )
+
+
+def _machine() -> str:
+    """Equal for processes that share a machine and its files; as the raylets say it."""
+    if sys.platform != "linux":
+        return ""
+    from zray.runtime.linux.machine import machine_id
+
+    return machine_id()
+
+
+def _context(participant: Any) -> Context:
+    address = getattr(participant, "address", "")
+    return Context(address, participant.client.process_id.hex())
+
+
+def shutdown(*, wait_for_processes: bool = False) -> None:
+    """Leave the cluster; one that ``init`` started ends. Does nothing if there is none.
+
+    Args:
+        wait_for_processes: accepted as in Ray; the processes are always waited for.
+    """
+    participant = session.current()
+    if participant is None or not hasattr(participant, "close"):
+        return
+    session.set_participant(None)
+    references.connect(None)
+    atexit.unregister(shutdown)
+    participant.close()
+
+
+def is_initialized() -> bool:
+    """Whether this process takes part in a cluster."""
+    return session.current() is not None
+
+
+def _status() -> m.Status:
+    participant = session.current()
+    if participant is None:
+        raise NotInitializedError(
+            "zray has not been started in this program; call zray.init() first"
+        )
+    answer = participant.ask(lambda seq: m.Query(seq, m.STATUS), limits.CONNECT_TIMEOUT_S)
+    if not isinstance(answer, m.Status):
+        raise HeadSilentError("the head did not answer a question about the cluster in time")
+    return answer
+
+
+def _amounts(pairs: list[tuple[str, int]]) -> dict[str, float]:
+    return {name: amount / limits.RESOURCE_UNIT for name, amount in pairs}
+
+
+def nodes() -> list[dict[str, Any]]:
+    """The cluster's nodes, as ``ray.nodes()``; also TasksFinished, State and Available.
+
+    Raises:
+        NotInitializedError: before ``init``.
+    """
+    return [
+        {
+            "NodeID": node.node_id.hex(),
+            "Alive": node.state == "ALIVE",
+            "State": node.state,
+            "NodeManagerAddress": node.info.host,
+            "NodeManagerHostname": node.info.host,
+            "NodeName": node.info.name,
+            "Resources": _amounts(node.info.resources),
+            "Available": _amounts(node.available),
+            "Labels": dict(node.info.labels),
+            "TasksFinished": node.finished,
+        }
+        for node in _status().nodes
+    ]
+
+
+def _sum(amounts: list[dict[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for one in amounts:
+        for name, amount in one.items():
+            total[name] = total.get(name, 0.0) + amount
+    return {name: amount for name, amount in total.items() if amount}
+
+
+def cluster_resources() -> dict[str, float]:
+    """All resources of all nodes: name to amount; memory in bytes.
+
+    Raises:
+        NotInitializedError: before ``init``.
+    """
+    return _sum([node["Resources"] for node in nodes()])
+
+
+def available_resources() -> dict[str, float]:
+    """What of that is not in use now.
+
+    Raises:
+        NotInitializedError: before ``init``.
+    """
+    return _sum([node["Available"] for node in nodes()])

@@ -1,0 +1,225 @@
+"""``@zray.task`` and ``@zray.remote``: functions that run as tasks on the cluster."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+from collections.abc import Callable
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+import msgspec
+
+from zray.api.options import TaskOptions, checked
+from zray.api.session import participant as connected
+from zray.protocol import messages as m
+from zray.runtime import serialization, session
+from zray.runtime.references import ObjectRef
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Q = TypeVar("Q")
+
+
+class RemoteFunction(Generic[P, R]):
+    """A function that ``remote`` runs as a task. Made by the decorators."""
+
+    def __init__(
+        self, function: Callable[P, R], options: TaskOptions, *, callable_here: bool
+    ) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._options = options
+        self._callable_here = callable_here
+        self._signature = _signature(function)
+        self._exports: dict[bool | tuple[type[BaseException], ...], m.Export] = {}
+        self._templates: dict[TaskOptions, m.Template] = {}
+        self._fitting: set[tuple[Any, ...]] = set()  # shapes of calls that fit the signature
+        self._told: Any = None  # the participant that knows export and template
+        self._default: m.Template | None = None
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        if not self._callable_here:
+            name = self._function.__name__
+            raise TypeError(
+                f"Remote functions cannot be called directly. Instead of running '{name}()', "
+                f"try '{name}.remote()'."
+            )
+        return self._function(*args, **kwargs)
+
+    def remote(self, *args: Any, **kwargs: Any) -> ObjectRef[R]:
+        """Run the function as a task; returns at once with a reference to its result.
+
+        Arguments may be references: the task starts when their values are there and gets those.
+        With ``num_returns=n`` it returns a list of n references, with 0 None.
+
+        Raises:
+            TypeError: the arguments do not fit the function's signature, or cannot be pickled.
+        """
+        result: ObjectRef[R] = self._submit(self._options, args, kwargs)
+        return result
+
+    def options(self, **options: Any) -> BoundOptions[P, R]:
+        """The function with other options for the calls made through what is returned.
+
+        Options: num_cpus, num_gpus, memory (bytes), resources, num_returns, max_retries,
+        retry_exceptions, name; as in ``ray.remote_function.RemoteFunction.options``.
+
+        Raises:
+            ValueError, TypeError: an unknown option or a bad value.
+        """
+        return BoundOptions(self, checked(self._options, options))
+
+    def _submit(self, options: TaskOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        shape = (len(args), *kwargs)
+        if shape not in self._fitting:
+            self._check(args, kwargs)
+            self._fitting.add(shape)
+        participant = connected()
+        template = self._default
+        if template is None or self._told is not participant or options is not self._options:
+            template = self._introduce(participant, options)
+        arguments = serialization.dumps_arguments(args, kwargs, ObjectRef, self._function.__name__)
+        refs = participant.submit(template, arguments, session.current_task())
+        if template.num_returns == 1:
+            return refs[0]
+        return refs or None
+
+    def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self._signature is not None:
+            try:
+                self._signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{self._function.__name__}(): {error}") from None
+
+    def _introduce(self, participant: Any, options: TaskOptions) -> m.Template:
+        """Make sure that the cluster knows function and options."""
+        if self._told is not participant:
+            self._told = participant
+            self._templates.clear()
+            self._default = None
+        template = self._templates.get(options)
+        if template is None:
+            export = self._export(options.retry_exceptions)
+            template = _template(self._function, export, options)
+            participant.export(export, template)
+            self._templates[options] = template
+            if options is self._options:
+                self._default = template
+        return template
+
+    def _export(self, retry: bool | tuple[type[BaseException], ...]) -> m.Export:
+        export = self._exports.get(retry)
+        if export is None:
+            blob = serialization.dumps_function(self._function, retry)
+            name = _name(self._function)
+            export = m.Export(0, blob.function_id, name, blob.blob, blob.contained)
+            self._exports[retry] = export
+        return export
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore, (self._function, self._options, self._callable_here)
+
+
+class BoundOptions(Generic[P, R]):
+    """A remote function with options of its own."""
+
+    def __init__(self, function: RemoteFunction[P, R], options: TaskOptions) -> None:
+        self._function = function
+        self._options = options
+
+    def remote(self, *args: Any, **kwargs: Any) -> ObjectRef[R]:
+        """As ``RemoteFunction.remote``, with these options."""
+        result: ObjectRef[R] = self._function._submit(self._options, args, kwargs)
+        return result
+
+
+def _restore(
+    function: Callable[P, R], options: TaskOptions, callable_here: bool
+) -> RemoteFunction[P, R]:
+    return RemoteFunction(function, options, callable_here=callable_here)
+
+
+def _name(function: Callable[..., Any]) -> str:
+    return str(getattr(function, "__qualname__", type(function).__name__))[:256]
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
+    """What calls are checked against; None where anything goes or it cannot be known."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+    kinds = {p.kind for p in signature.parameters.values()}
+    if kinds == {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}:
+        return None
+    return signature
+
+
+def _template(function: Callable[..., Any], export: m.Export, options: TaskOptions) -> m.Template:
+    name = options.name or _name(function)
+    amounts = options.amounts()
+    fields = (export.function_id, name, amounts, options.num_returns, options.max_retries)
+    digest = hashlib.blake2b(msgspec.msgpack.encode(fields), digest_size=16).digest()
+    return m.Template(0, digest, *fields)
+
+
+@overload
+def task(function: Callable[P, R], /) -> RemoteFunction[P, R]: ...
+@overload
+def task(**options: Any) -> Callable[[Callable[P, R]], RemoteFunction[P, R]]: ...
+def task(*args: Any, **options: Any) -> Any:
+    """Make a function a task: ``f.remote(x)`` runs it on the cluster, ``f(x)`` here and now.
+
+    Bare (``@zray.task``) or with options (``@zray.task(num_cpus=2)``); see
+    ``RemoteFunction.options`` for them.
+
+    Raises:
+        ValueError, TypeError: an unknown option or a bad value, or no function.
+    """
+    return _decorate("task", args, options, callable_here=True)
+
+
+@overload
+def remote(function: Callable[P, R], /) -> RemoteFunction[P, R]: ...
+@overload
+def remote(**options: Any) -> Callable[[Callable[P, R]], RemoteFunction[P, R]]: ...
+def remote(*args: Any, **options: Any) -> Any:
+    """As ``ray.remote``: make a function a task that is not called directly.
+
+    Raises:
+        ValueError, TypeError: an unknown option or a bad value, or no function.
+    """
+    return _decorate("remote", args, options, callable_here=False)
+
+
+def _decorate(
+    decorator: str, args: tuple[Any, ...], options: dict[str, Any], *, callable_here: bool
+) -> Any:
+    def make(function: Any) -> RemoteFunction[Any, Any]:
+        if inspect.isclass(function):
+            raise TypeError(
+                f"@zray.{decorator} on the class {function.__name__}: actors are not there yet; "
+                "use functions"
+            )
+        if not callable(function):
+            raise TypeError(f"@zray.{decorator} takes a function, got {function!r}")
+        if inspect.iscoroutinefunction(function):
+            raise ValueError(
+                "'async def' should not be used for remote tasks. You can wrap the async function "
+                "with 'asyncio.run(f())'."
+            )
+        return RemoteFunction(
+            function, checked(TaskOptions(), options), callable_here=callable_here
+        )
+
+    if not args:
+        checked(TaskOptions(), options)
+        return make
+    if len(args) != 1 or options:
+        raise TypeError(
+            f"The @zray.{decorator} decorator must be applied either with no arguments and no "
+            f"parentheses, for example '@zray.{decorator}', or with keyword arguments, for example "
+            f"'@zray.{decorator}(num_returns=2)'."
+        )
+    return make(args[0])

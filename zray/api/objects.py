@@ -1,0 +1,142 @@
+"""``get``, ``put``, ``wait``, ``cancel``: values and references, with Ray's checks and messages."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, TypeVar, overload
+
+from zray.api.session import participant
+from zray.runtime.references import ObjectRef
+
+T = TypeVar("T")
+
+
+@overload
+def get(refs: ObjectRef[T], *, timeout: float | None = None, progress: bool = False) -> T: ...
+@overload
+def get(
+    refs: Sequence[ObjectRef[T]], *, timeout: float | None = None, progress: bool = False
+) -> list[T]: ...
+def get(refs: Any, *, timeout: float | None = None, progress: bool = False) -> Any:
+    """The value of a reference, or the values of a list of references, in order.
+
+    Waits for them. In a task, the task's CPU is free for others meanwhile.
+
+    Args:
+        refs: one reference or a list of them.
+        timeout: seconds to wait at most; None: as long as it takes.
+        progress: show a progress line on stderr while waiting.
+
+    Raises:
+        TaskError: a task raised; the error is also of the user exception's own type.
+        GetTimeoutError: not all values came in time; the message says what was missing and why.
+        WorkerCrashedError, TaskCancelledError, ObjectLostError: there will be no value.
+        ValueError, TypeError: ``refs`` is not made of references.
+    """
+    if isinstance(refs, ObjectRef):
+        return participant().get([refs], timeout)[0]
+    if not isinstance(refs, list):
+        raise ValueError(
+            "Invalid type of object refs, "
+            f"{type(refs)}, is given. 'object_refs' must either be an ObjectRef or a list of "
+            "ObjectRefs."
+        )
+    for ref in refs:
+        if not isinstance(ref, ObjectRef):
+            raise TypeError(
+                f"Attempting to call `get` on the value {ref!r}, which is not an ObjectRef."
+            )
+    if progress and refs:
+        _show_progress(refs, timeout)
+    return participant().get(refs, timeout)
+
+
+def _show_progress(refs: list[ObjectRef[Any]], timeout: float | None) -> None:
+    deadline = None if timeout is None else time.monotonic() + timeout
+    left, total = list(dict.fromkeys(refs)), len(refs)
+    while left and (deadline is None or time.monotonic() < deadline):
+        _, left = wait(left, num_returns=len(left), timeout=0.2)
+        done = total - len(left)
+        sys.stderr.write(f"\r[{'#' * (30 * done // total):30}] {done}/{total}")
+        sys.stderr.flush()
+    sys.stderr.write("\n")
+
+
+def put(value: T) -> ObjectRef[T]:
+    """Store a value in the cluster; pass the reference to many tasks without sending it again.
+
+    Raises:
+        TypeError: the value is a reference already, or cannot be pickled.
+    """
+    if isinstance(value, ObjectRef):
+        raise TypeError(
+            "Calling 'put' on an ObjectRef is not allowed. If you really want to do this, you can "
+            "wrap the ObjectRef in a list and call 'put' on it."
+        )
+    ref: ObjectRef[T] = participant().put(value)
+    return ref
+
+
+def wait(
+    refs: Sequence[ObjectRef[T]],
+    *,
+    num_returns: int = 1,
+    timeout: float | None = None,
+    fetch_local: bool = True,
+) -> tuple[list[ObjectRef[T]], list[ObjectRef[T]]]:
+    """Wait until ``num_returns`` of the references are ready, or the timeout.
+
+    Args:
+        refs: a list of distinct references.
+        num_returns: how many to wait for.
+        timeout: seconds; None: as long as it takes.
+        fetch_local: ready means that the value is here, not only somewhere.
+
+    Returns:
+        (ready, not ready): at most ``num_returns`` ready ones; both in the given order.
+
+    Raises:
+        TypeError, ValueError: as Ray's ``wait``.
+    """
+    if isinstance(refs, ObjectRef):
+        raise TypeError("wait() expected a list of ray.ObjectRef, got a single ray.ObjectRef")
+    if not isinstance(refs, list):
+        raise TypeError(f"wait() expected a list of ray.ObjectRef, got {type(refs)}")
+    if timeout is not None and timeout < 0:
+        raise ValueError(f"The 'timeout' argument must be nonnegative. Received {timeout}")
+    for ref in refs:
+        if not isinstance(ref, ObjectRef):
+            raise TypeError(f"wait() expected a list of ray.ObjectRef, got list containing {ref!r}")
+    if not refs:
+        return [], []
+    if len({ref.id for ref in refs}) != len(refs):
+        raise ValueError("Wait requires a list of unique object refs.")
+    if num_returns <= 0:
+        raise ValueError(f"Invalid number of objects to return {num_returns}.")
+    if num_returns > len(refs):
+        raise ValueError(
+            "num_returns cannot be greater than the number of objects provided to wait"
+        )
+    found: tuple[list[ObjectRef[T]], list[ObjectRef[T]]] = participant().wait(
+        refs, num_returns, timeout, fetch_local
+    )
+    return found
+
+
+def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) -> None:
+    """Cancel the task that makes the value. A queued task is dropped; a running one is interrupted
+    with KeyboardInterrupt, and killed if it does not end within some seconds.
+
+    Args:
+        ref: a reference that a task returned.
+        force: kill the worker at once.
+        recursive: cancel the tasks that it submitted as well.
+
+    Raises:
+        TypeError: not a reference.
+    """
+    if not isinstance(ref, ObjectRef):
+        raise TypeError(f"cancel() only supported for object refs. Got: {type(ref)}.")
+    participant().cancel(ref, force, recursive)

@@ -1,0 +1,207 @@
+"""The raylet as agent of its workers: what they submit and hold, kept for them towards the head.
+
+A worker is a client like a driver, but its raylet keeps its redo log: the specs of the tasks it
+submitted until each has its outcome, and the full set of what it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from zray.core.local_objects import LocalObjects
+from zray.core.machine import Outbox
+from zray.errors import ObjectLostError
+from zray.ids import object_id, split_objects, task_of
+from zray.protocol.messages import (
+    Cancel,
+    Chunk,
+    Drop,
+    Export,
+    Exported,
+    Hold,
+    Holds,
+    Kv,
+    KvReply,
+    Message,
+    Outcome,
+    Pull,
+    PullFailed,
+    Put,
+    Query,
+    Reasons,
+    Result,
+    ResultAck,
+    Status,
+    Submit,
+    TaskSpec,
+    Template,
+    Watch,
+)
+
+
+class Principal:
+    """One worker as a client."""
+
+    def __init__(self, worker_id: bytes, job_id: bytes) -> None:
+        self.worker_id = worker_id
+        self.job_id = job_id
+        self.holds: dict[bytes, None] = {}
+        self.unresolved: dict[bytes, TaskSpec] = {}
+        self.watched: dict[bytes, None] = {}
+
+
+class Agency:
+    def __init__(
+        self, outbox: Outbox[bytes], objects: LocalObjects, send: Callable[[Message], None]
+    ) -> None:
+        self._outbox = outbox
+        self._objects = objects
+        self._send = send
+        self.principals: dict[bytes, Principal] = {}
+        self.templates: dict[bytes, Template] = {}
+        self._exports: dict[bytes, Export] = {}  # not yet known to be durable
+        self._asked: dict[int, tuple[bytes, int]] = {}  # our seq -> worker and its seq
+        self._unsent: list[Message] = []  # requests made while there was no session
+        self._next = 0
+        self._linked = False
+
+    def employ(self, worker_id: bytes, job_id: bytes) -> None:
+        self.principals[worker_id] = Principal(worker_id, job_id)
+
+    def dismiss(self, worker_id: bytes) -> None:
+        self.principals.pop(worker_id, None)
+
+    def idle(self, worker_id: bytes) -> bool:
+        """Whether nothing in the cluster depends on this worker staying alive."""
+        principal = self.principals.get(worker_id)
+        return principal is None or not (principal.holds or principal.unresolved)
+
+    def borrowed(self, worker_id: bytes, object_ids: list[bytes]) -> None:
+        principal = self.principals.get(worker_id)
+        if principal is not None:
+            principal.holds.update(dict.fromkeys(object_ids))
+
+    # ---- session ---------------------------------------------------------------------------
+
+    def unlinked(self) -> None:
+        self._linked = False
+        self._asked.clear()
+
+    def holds(self) -> list[Holds]:
+        """Every living worker with all that it holds."""
+        return [Holds(p.worker_id, b"".join(p.holds)) for p in self.principals.values()]
+
+    def resume(self) -> None:
+        """Tell a new session everything that is unresolved."""
+        self._linked = True
+        for export in self._exports.values():
+            self._send(export)
+        for principal in self.principals.values():
+            if principal.unresolved:
+                specs = list(principal.unresolved.values())
+                self._send(Submit(0, principal.job_id, principal.worker_id, specs))
+            if principal.watched:
+                watched = b"".join(principal.watched)
+                self._send(Watch(0, principal.worker_id, watched))
+        unsent, self._unsent = self._unsent, []
+        for message in unsent:
+            self._send(message)
+
+    # ---- from workers ----------------------------------------------------------------------
+
+    def on_template(self, worker_id: bytes, message: Template) -> None:
+        self.templates[message.template_id] = message
+        self._send(message)
+
+    def on_export(self, worker_id: bytes, message: Export) -> None:
+        self._exports[message.function_id] = message
+        self._send(message)
+
+    def on_submit(self, worker_id: bytes, message: Submit) -> None:
+        principal = self.principals[worker_id]
+        for spec in message.tasks:
+            principal.unresolved[spec.task_id] = spec
+            template = self.templates.get(spec.template_id)
+            for index in range(template.num_returns if template is not None else 1):
+                principal.holds[object_id(spec.task_id, index)] = None
+        self._send(Submit(0, principal.job_id, worker_id, message.tasks))
+
+    def on_hold(self, worker_id: bytes, message: Hold) -> None:
+        ids = dict.fromkeys(split_objects(message.object_ids))
+        self.principals[worker_id].holds.update(ids)
+        self._send(Hold(0, worker_id, message.object_ids))
+
+    def on_drop(self, worker_id: bytes, message: Drop) -> None:
+        holds = self.principals[worker_id].holds
+        for oid in split_objects(message.object_ids):
+            holds.pop(oid, None)
+        self._send(Drop(0, worker_id, message.object_ids))
+
+    def on_watch(self, worker_id: bytes, message: Watch) -> None:
+        """Outcomes that are here are answered here."""
+        elsewhere = []
+        for oid in split_objects(message.object_ids):
+            outcome = self._objects.stored.get(oid)
+            if outcome is not None:
+                self._outbox.send(worker_id, Result(0, worker_id, [outcome]))
+            else:
+                self.principals[worker_id].watched[oid] = None
+                elsewhere.append(oid)
+        if elsewhere:
+            self._send(Watch(0, worker_id, b"".join(elsewhere)))
+
+    def on_put(self, worker_id: bytes, message: Put) -> None:
+        outcome = message.outcome
+        self.principals[worker_id].holds[outcome.object_id] = None
+        self._send(Put(0, worker_id, self._objects.put(outcome)))
+
+    def on_pull(self, worker_id: bytes, message: Pull) -> None:
+        def arrived(outcome: Outcome | None, text: str) -> None:
+            answer: Message
+            if outcome is None:
+                answer = PullFailed(0, message.transfer, ObjectLostError.code, text)
+            else:
+                value = outcome.value
+                answer = Chunk(0, message.transfer, outcome.kind, 0, len(value), value)
+            self._outbox.send(worker_id, answer)
+
+        stored = self._objects.stored.get(message.object_id)
+        if stored is not None:
+            arrived(stored, "")
+        else:
+            self._objects.fetch(message.object_id, arrived)
+
+    def on_request(self, worker_id: bytes, message: Cancel | Query | Kv) -> None:
+        """Passed on; an answer comes back to the worker under the worker's own number."""
+        self._next += 1
+        passed = msgspec.structs.replace(message, seq=self._next)
+        if not isinstance(message, Cancel):
+            self._asked[self._next] = (worker_id, message.seq)
+        if self._linked:
+            self._send(passed)
+        else:
+            self._unsent.append(passed)
+
+    # ---- from the head ---------------------------------------------------------------------
+
+    def on_exported(self, message: Exported) -> None:
+        for function_id in message.function_ids:
+            self._exports.pop(function_id, None)
+
+    def on_result(self, message: Result) -> None:
+        principal = self.principals.get(message.target)
+        if principal is not None:
+            for outcome in message.outcomes:
+                principal.watched.pop(outcome.object_id, None)
+                principal.unresolved.pop(task_of(outcome.object_id), None)
+            self._outbox.send(message.target, message)
+        self._send(ResultAck(0, message.target, message.seq))
+
+    def on_answer(self, message: Status | Reasons | KvReply) -> None:
+        asked = self._asked.pop(message.about, None)
+        if asked is None:
+            return
+        worker_id, about = asked
+        self._outbox.send(worker_id, msgspec.structs.replace(message, about=about))

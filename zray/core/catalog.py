@@ -1,0 +1,72 @@
+"""The GCS's tables of functions and key-value pairs: durable before anyone sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from zray.protocol.messages import Export, Kv, KvReply
+
+Row = tuple[str, bytes, bytes | None]
+Persist = Callable[[list[Row], Callable[[float], None]], None]
+
+
+class FunctionRow(msgspec.Struct, array_like=True, frozen=True):
+    name: str
+    blob: bytes
+    contained: list[bytes]
+
+
+class Catalog:
+    def __init__(self, rows: dict[str, dict[bytes, bytes]], persist: Persist) -> None:
+        self._persist = persist
+        self._exporting: dict[bytes, list[Callable[[], None]]] = {}
+        self.functions: dict[bytes, FunctionRow] = {
+            function_id: msgspec.msgpack.decode(value, type=FunctionRow)
+            for function_id, value in rows.get("functions", {}).items()
+        }
+        self.kv: dict[bytes, bytes] = dict(rows.get("kv", {}))
+
+    def export(self, message: Export, durable: Callable[[], None]) -> None:
+        """Store a function; ``durable`` is called once it is (at once if it was)."""
+        function_id = message.function_id
+        if function_id in self.functions:
+            durable()
+            return
+        waiting = self._exporting.get(function_id)
+        if waiting is not None:
+            waiting.append(durable)
+            return
+        self._exporting[function_id] = [durable]
+        row = FunctionRow(message.name, message.blob, list(message.contained))
+
+        def then(_now: float) -> None:
+            self.functions[function_id] = row
+            for call in self._exporting.pop(function_id):
+                call()
+
+        self._persist([("functions", function_id, msgspec.msgpack.encode(row))], then)
+
+    def operate(self, message: Kv, answer: Callable[[KvReply], None]) -> None:
+        """One operation on the key-value table; ``answer`` gets the reply when it is durable."""
+        key, about = message.key, message.seq
+        if message.op == "get":
+            value = self.kv.get(key)
+            answer(KvReply(0, about, value is not None, value or b""))
+        elif message.op == "keys":
+            answer(KvReply(0, about, True, b"", sorted(k for k in self.kv if k.startswith(key))))
+        elif message.op in ("put", "delete"):
+            stored = None if message.op == "delete" else message.value
+
+            def then(_now: float) -> None:
+                found = key in self.kv
+                if stored is None:
+                    self.kv.pop(key, None)
+                else:
+                    self.kv[key] = stored
+                answer(KvReply(0, about, found))
+
+            self._persist([("kv", key, stored)], then)
+        else:
+            answer(KvReply(0, about, False))

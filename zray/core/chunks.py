@@ -1,0 +1,60 @@
+"""Values cut into chunks with a window, and put together again. Both ends of a transfer."""
+
+from __future__ import annotations
+
+from zray import limits
+from zray.protocol.messages import Chunk, ChunkAck
+
+
+class ChunkSender:
+    """Sends one value; at most CHUNK_WINDOW chunks are on the way."""
+
+    def __init__(self, transfer: int, kind: int, value: bytes) -> None:
+        self._transfer = transfer
+        self._kind = kind
+        self._value = memoryview(value)
+        self._sent = 0
+        self._acked = 0
+
+    def done(self) -> bool:
+        return self._sent >= len(self._value)
+
+    def acknowledged(self, offset: int) -> None:
+        self._acked = max(self._acked, offset)
+
+    def ready(self) -> list[Chunk]:
+        """The chunks that may be sent now (an empty value is one empty chunk)."""
+        total = len(self._value)
+        if not total:
+            return [Chunk(0, self._transfer, self._kind, 0, 0, b"")]
+        chunks = []
+        limit = self._acked + limits.CHUNK_WINDOW * limits.CHUNK_BYTES
+        while self._sent < total and self._sent + limits.CHUNK_BYTES <= limit:
+            data = bytes(self._value[self._sent : self._sent + limits.CHUNK_BYTES])
+            chunks.append(Chunk(0, self._transfer, self._kind, self._sent, total, data))
+            self._sent += len(data)
+        return chunks
+
+
+class ChunkReceiver:
+    """Collects one value; a chunk at offset 0 starts it over (another source took over)."""
+
+    def __init__(self) -> None:
+        self.kind = 0
+        self._parts: list[bytes] = []
+        self._arrived = 0
+
+    def add(self, chunk: Chunk) -> tuple[ChunkAck | None, bytes | None]:
+        """Returns the acknowledgement to send, and the value once it is complete."""
+        if chunk.offset == 0:
+            self._parts.clear()
+            self._arrived = 0
+        if chunk.offset != self._arrived:
+            return None, None  # a leftover of a source that was replaced
+        self.kind = chunk.kind
+        self._parts.append(chunk.data)
+        self._arrived += len(chunk.data)
+        if self._arrived >= chunk.total:
+            value = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+            return None, value
+        return ChunkAck(0, chunk.transfer, self._arrived), None

@@ -1,0 +1,463 @@
+"""The Client machine: what a driver, or a worker that submits, knows and has asked for.
+
+Keeps each submitted spec until its outcome is committed (the redo log), the backlog beyond the
+window, outcomes of the references alive in this process, and what this process holds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from zray import limits
+from zray.core import failures
+from zray.core.chunks import ChunkReceiver, ChunkSender
+from zray.errors import ObjectLostError, ProtocolError
+from zray.ids import IdSource, object_id, split_objects, task_of
+from zray.protocol import messages as m
+from zray.protocol.codec import Payload
+
+
+class Waiter:
+    """Counts down to zero as what it waits for arrives; ``done`` is called then, if given."""
+
+    __slots__ = ("done", "remaining")
+
+    def __init__(self, done: Callable[[], None] | None = None) -> None:
+        self.remaining = 0
+        self.done = done
+
+    def arrived(self) -> None:
+        self.remaining -= 1
+        if not self.remaining and self.done is not None:
+            self.done()
+
+
+class Client:
+    """``remote``: over a network, where large values stay here and are served in chunks."""
+
+    def __init__(self, process_id: bytes, job_id: bytes, ids: IdSource, *, remote: bool) -> None:
+        self.process_id = process_id
+        self.job_id = job_id
+        self.epoch = 0
+        self.cluster_id = b""
+        self.linked = not remote
+        self.refused: m.Refused | None = None
+        self.stopped = ""  # why the cluster ended
+        self.health = ""
+        self.outbox: list[m.Message] = []
+        self.prints: list[m.Log | m.Notice] = []
+        self.outcomes: dict[bytes, m.Outcome] = {}
+        self.unresolved: dict[bytes, m.TaskSpec] = {}
+        self.backlog: deque[m.TaskSpec] = deque()
+        self.in_flight = 0
+        self._in_flight_bytes = 0
+        self._ids = ids
+        self._remote = remote
+        self._templates: dict[bytes, m.Template] = {}
+        self._exports: dict[bytes, m.Export | None] = {}  # None: durable
+        self._references: dict[bytes, int] = {}
+        self._held: dict[bytes, None] = {}  # the head knows that this process holds it
+        self._covered: dict[bytes, None] = {}  # held by the running task
+        self._new_holds: dict[bytes, None] = {}
+        self._new_drops: dict[bytes, None] = {}
+        self._local_puts: dict[bytes, None] = {}  # not known outside this process
+        self._served: dict[bytes, m.Outcome] = {}  # published from here, until they are freed
+        self._waiters: dict[bytes, list[Waiter]] = {}  # for values
+        self._outcome_waiters: dict[bytes, list[Waiter]] = {}
+        self._watched: dict[bytes, None] = {}
+        self._receiving: dict[int, tuple[bytes, ChunkReceiver]] = {}
+        self._pulling: dict[bytes, int] = {}
+        self._sending: dict[int, ChunkSender] = {}
+        self._answers: dict[int, tuple[Waiter, list[m.Message]]] = {}
+        self._numbers = 0
+        self._ack_upto = 0
+
+    # ---- functions, tasks, puts ------------------------------------------------------------
+
+    def knows_function(self, function_id: bytes) -> bool:
+        return function_id in self._exports
+
+    def export(self, message: m.Export) -> None:
+        if message.function_id not in self._exports:
+            self.publish(message.contained)
+            self._exports[message.function_id] = message
+            self.outbox.append(message)
+
+    def template(self, message: m.Template) -> None:
+        if message.template_id not in self._templates:
+            self._templates[message.template_id] = message
+            self.outbox.append(message)
+
+    def new_task(self) -> bytes:
+        return self._ids.task_id()
+
+    def submit(self, spec: m.TaskSpec, num_returns: int) -> list[bytes]:
+        """Queue a task; returns the ids of its returns, for each of which the caller makes a
+        reference (already counted here)."""
+        if self._local_puts:
+            self.publish(spec.dependencies)
+            self.publish(spec.nested)
+        self.unresolved[spec.task_id] = spec
+        self.backlog.append(spec)
+        if num_returns == 1:
+            returns = [object_id(spec.task_id)]
+        else:
+            returns = [object_id(spec.task_id, index) for index in range(num_returns)]
+        for oid in returns:
+            self._references[oid] = 1
+            self._held[oid] = None
+        return returns
+
+    def put(self, value: bytes, contained: list[bytes]) -> bytes:
+        """Keep a value here until its reference leaves this process; its id (counted here)."""
+        oid = object_id(self._ids.task_id())
+        self.outcomes[oid] = m.Outcome(oid, m.VALUE, len(value), value, contained)
+        self._references[oid] = 1
+        self._local_puts[oid] = None
+        for inner in contained:
+            self.add_reference(inner)
+        return oid
+
+    def publish(self, object_ids: list[bytes]) -> None:
+        """References to these objects leave this process: the cluster must know them."""
+        for oid in object_ids:
+            if oid not in self._local_puts:
+                continue
+            del self._local_puts[oid]
+            outcome = self.outcomes[oid]
+            self.publish(outcome.contained)
+            self._held[oid] = None
+            if self._remote:
+                self._served[oid] = outcome
+            self.outbox.append(m.Put(0, self.process_id, self._as_published(outcome)))
+            for inner in outcome.contained:
+                self.remove_reference(inner)  # from now on the object itself holds it
+
+    def _as_published(self, outcome: m.Outcome) -> m.Outcome:
+        if self._remote and len(outcome.value) > limits.INLINE_BYTES_MAX:
+            kind = outcome.kind | m.LOCATED
+            return m.Outcome(outcome.object_id, kind, outcome.size, b"", outcome.contained)
+        return outcome
+
+    def flush(self) -> None:
+        """Move holds, drops and the backlog, as far as the window allows, into the outbox."""
+        if self._new_holds:
+            joined, self._new_holds = b"".join(self._new_holds), {}
+            self.outbox.append(m.Hold(0, self.process_id, joined))
+        while self.backlog and self._window_open():
+            self._submit_some()
+        if self._new_drops:
+            joined, self._new_drops = b"".join(self._new_drops), {}
+            self.outbox.append(m.Drop(0, self.process_id, joined))
+        if self._ack_upto:
+            self.outbox.append(m.ResultAck(0, self.process_id, self._ack_upto))
+            self._ack_upto = 0
+
+    def _window_open(self) -> bool:
+        return (
+            self.in_flight < limits.CLIENT_WINDOW_TASKS
+            and self._in_flight_bytes < limits.CLIENT_WINDOW_BYTES
+        )
+
+    def _submit_some(self) -> None:
+        specs: list[m.TaskSpec] = []
+        size = 0
+        while self.backlog and size < limits.SUBMIT_BYTES_MAX and len(specs) < 10_000:
+            spec = self.backlog.popleft()
+            size += len(spec.arguments)
+            specs.append(spec)
+        self.in_flight += len(specs)
+        self._in_flight_bytes += size
+        self.outbox.append(m.Submit(0, self.job_id, self.process_id, specs))
+
+    def cancel(self, task_id: bytes, force: bool, recursive: bool) -> None:
+        self.flush()
+        self.outbox.append(m.Cancel(0, task_id, force, recursive))
+
+    # ---- references ------------------------------------------------------------------------
+
+    def add_reference(self, oid: bytes) -> None:
+        """A reference object was made in this process."""
+        count = self._references.get(oid, 0)
+        self._references[oid] = count + 1
+        if count or oid in self._held or oid in self._local_puts:
+            return
+        if oid in self._new_drops:
+            del self._new_drops[oid]
+            self._held[oid] = None
+        elif oid not in self._covered:
+            self._held[oid] = None
+            self._new_holds[oid] = None
+
+    def remove_reference(self, oid: bytes) -> None:
+        """A reference object of this process was collected."""
+        count = self._references.get(oid, 0) - 1
+        if count > 0:
+            self._references[oid] = count
+            return
+        self._references.pop(oid, None)
+        outcome = self.outcomes.pop(oid, None)
+        if oid in self._local_puts:
+            del self._local_puts[oid]
+            for inner in outcome.contained if outcome is not None else ():
+                self.remove_reference(inner)
+        elif oid in self._held:
+            del self._held[oid]
+            if oid in self._new_holds:
+                del self._new_holds[oid]
+            else:
+                self._new_drops[oid] = None
+
+    def begin_task(self, nested: list[bytes]) -> None:
+        """A task starts whose arguments contain these references: the task holds them."""
+        self._covered = dict.fromkeys(nested)
+
+    def end_task(self) -> list[bytes]:
+        """The task ends; returns the references of its arguments that this process keeps."""
+        borrowed = []
+        for oid in self._covered:
+            if oid in self._references and oid not in self._held:
+                self._held[oid] = None
+                borrowed.append(oid)
+        self._covered = {}
+        return borrowed
+
+    # ---- waiting ---------------------------------------------------------------------------
+
+    def here(self, oid: bytes) -> m.Outcome | None:
+        """The outcome with its value, if both are in this process."""
+        outcome = self.outcomes.get(oid)
+        return outcome if outcome is not None and not outcome.kind & m.LOCATED else None
+
+    def want_value(self, oid: bytes, waiter: Waiter) -> None:
+        """Count ``waiter`` up if the value is not here, and make it come."""
+        outcome = self.outcomes.get(oid)
+        if outcome is not None and not outcome.kind & m.LOCATED:
+            return
+        waiter.remaining += 1
+        self._waiters.setdefault(oid, []).append(waiter)
+        if outcome is not None:
+            self._pull(oid)
+        else:
+            self._await_outcome(oid)
+
+    def want_outcome(self, oid: bytes, waiter: Waiter) -> None:
+        """Count ``waiter`` up if it is not known here how the object's task ended."""
+        if oid not in self.outcomes:
+            waiter.remaining += 1
+            self._outcome_waiters.setdefault(oid, []).append(waiter)
+            self._await_outcome(oid)
+
+    def forget_waiter(self, oids: list[bytes], waiter: Waiter) -> None:
+        for table in (self._waiters, self._outcome_waiters):
+            for oid in oids:
+                waiting = table.get(oid)
+                if waiting is not None and waiter in waiting:
+                    waiting.remove(waiter)
+                    if not waiting:
+                        del table[oid]
+
+    def has_callbacks(self) -> bool:
+        """Whether somebody is to be called when a value arrives, rather than waits for it."""
+        tables = (self._waiters, self._outcome_waiters)
+        return any(w.done is not None for table in tables for ws in table.values() for w in ws)
+
+    def _await_outcome(self, oid: bytes) -> None:
+        if task_of(oid) not in self.unresolved and oid not in self._watched:
+            self._watched[oid] = None
+            self.outbox.append(m.Watch(0, self.process_id, oid))
+
+    def _pull(self, oid: bytes) -> None:
+        if oid not in self._pulling:
+            self._numbers += 1
+            self._pulling[oid] = self._numbers
+            self._receiving[self._numbers] = (oid, ChunkReceiver())
+            self.outbox.append(m.Pull(0, self._numbers, oid))
+
+    def ask(self, make: Callable[[int], m.Message], waiter: Waiter) -> list[m.Message]:
+        """Send a request; its answer is appended to the returned list as ``waiter`` arrives."""
+        self._numbers += 1
+        answer: list[m.Message] = []
+        waiter.remaining += 1
+        self._answers[self._numbers] = (waiter, answer)
+        self.outbox.append(make(self._numbers))
+        return answer
+
+    # ---- in --------------------------------------------------------------------------------
+
+    def receive(self, payload: Payload, now: float) -> None:
+        """One payload from the head (driver)."""
+        for message in payload.messages:
+            if isinstance(message, m.Welcome):
+                self._on_welcome(message, payload.epoch)
+            elif isinstance(message, m.Refused):
+                self.refused = message
+            elif isinstance(message, m.Rejoin) or payload.epoch < self.epoch:
+                self.refused = m.Refused(0, "", "the head asked for a new session")
+            else:
+                self.message(message)
+
+    def message(self, message: m.Message) -> None:
+        """One message from the head, or from this worker's raylet."""
+        if isinstance(message, m.Result):
+            self._on_result(message)
+        elif isinstance(message, m.Chunk):
+            self._on_chunk(message)
+        elif isinstance(message, m.PullFailed):
+            self._on_pull_failed(message)
+        elif isinstance(message, m.Pull):
+            self._on_pull(message)
+        elif isinstance(message, m.ChunkAck):
+            self._on_chunk_ack(message)
+        elif isinstance(message, m.Exported):
+            for function_id in message.function_ids:
+                self._exports[function_id] = None
+        elif isinstance(message, m.Status | m.Reasons | m.KvReply):
+            asked = self._answers.pop(message.about, None)
+            if asked is not None:
+                asked[1].append(message)
+                asked[0].arrived()
+        elif isinstance(message, m.Free):
+            for oid in split_objects(message.object_ids):
+                self._served.pop(oid, None)
+        elif isinstance(message, m.Log | m.Notice):
+            self.prints.append(message)
+        elif isinstance(message, m.Rejected):
+            self.prints.append(m.Notice(0, message.code, f"the head refused it: {message.text}"))
+        elif isinstance(message, m.Pong):
+            self.health = message.health
+        elif isinstance(message, m.Shutdown):
+            self.stop(message.reason)
+
+    def stop(self, reason: str) -> None:
+        """The cluster has ended: whoever waits need wait no longer."""
+        self.stopped = reason or "the cluster was shut down"
+        for table in (self._waiters, self._outcome_waiters):
+            for waiting in [*table.values()]:
+                for waiter in waiting:
+                    waiter.arrived()
+            table.clear()
+        for waiter, _ in self._answers.values():
+            waiter.arrived()
+        self._answers.clear()
+
+    def _on_result(self, message: m.Result) -> None:
+        unresolved, references = self.unresolved, self._references
+        for outcome in message.outcomes:
+            oid = outcome.object_id
+            spec = unresolved.pop(oid[:16], None)
+            if spec is not None:
+                self.in_flight -= 1
+                self._in_flight_bytes -= len(spec.arguments)
+            self._watched.pop(oid, None)
+            if oid in references and oid not in self.outcomes:
+                self.outcomes[oid] = outcome
+                if oid in self._waiters or oid in self._outcome_waiters:
+                    self._wake(oid, outcome)
+        if self._remote and message.seq:
+            self._ack_upto = message.seq
+
+    def _wake(self, oid: bytes, outcome: m.Outcome) -> None:
+        for waiter in self._outcome_waiters.pop(oid, ()):
+            waiter.arrived()
+        if outcome.kind & m.LOCATED:
+            if oid in self._waiters:
+                self._pull(oid)
+            return
+        for waiter in self._waiters.pop(oid, ()):
+            waiter.arrived()
+
+    def _on_chunk(self, chunk: m.Chunk) -> None:
+        entry = self._receiving.get(chunk.transfer)
+        if entry is None:
+            return
+        oid, receiver = entry
+        ack, value = receiver.add(chunk)
+        if ack is not None:
+            self.outbox.append(ack)
+        if value is not None:
+            self._pulled(chunk.transfer, m.Outcome(oid, receiver.kind, len(value), value))
+
+    def _on_pull_failed(self, message: m.PullFailed) -> None:
+        self._sending.pop(message.transfer, None)
+        entry = self._receiving.get(message.transfer)
+        if entry is not None:
+            value = failures.encode(ObjectLostError, message.text)
+            self._pulled(message.transfer, m.Outcome(entry[0], m.ERROR, len(value), value))
+
+    def _pulled(self, transfer: int, outcome: m.Outcome) -> None:
+        oid = outcome.object_id
+        del self._receiving[transfer]
+        self._pulling.pop(oid, None)
+        if oid in self._references:
+            self.outcomes[oid] = outcome
+        self._wake(oid, outcome)
+
+    # ---- serving ---------------------------------------------------------------------------
+
+    def _on_pull(self, message: m.Pull) -> None:
+        outcome = self._served.get(message.object_id) or self.here(message.object_id)
+        if outcome is None:
+            text = "the driver does not have the object any more"
+            failed = m.PullFailed(0, message.transfer, ObjectLostError.code, text)
+            self.outbox.append(failed)
+            return
+        sender = ChunkSender(message.transfer, outcome.kind, outcome.value)
+        self._sending[message.transfer] = sender
+        self._continue(message.transfer, sender)
+
+    def _on_chunk_ack(self, message: m.ChunkAck) -> None:
+        sender = self._sending.get(message.transfer)
+        if sender is not None:
+            sender.acknowledged(message.offset)
+            self._continue(message.transfer, sender)
+
+    def _continue(self, transfer: int, sender: ChunkSender) -> None:
+        self.outbox += sender.ready()
+        if sender.done():
+            self._sending.pop(transfer, None)
+
+    # ---- sessions --------------------------------------------------------------------------
+
+    def disconnected(self) -> None:
+        """The link is cut: what was in the outbox is told to the next session as state."""
+        self.linked = False
+        self.outbox.clear()
+
+    def _on_welcome(self, message: m.Welcome, epoch: int) -> None:
+        if epoch < self.epoch:
+            self.refused = m.Refused(0, ProtocolError.code, "an old head answered")
+            return
+        resumed = self.epoch > 0
+        self.epoch = epoch
+        self.cluster_id = message.cluster_id
+        self.linked = True
+        self.refused = None
+        if resumed:
+            self._resume()
+
+    def _resume(self) -> None:
+        """Full state for a session after the first: idempotent, whatever the head knows."""
+        fresh, self.outbox = self.outbox, []
+        requests = [msg for msg in fresh if isinstance(msg, m.Cancel | m.Query | m.Kv)]
+        self.outbox += self._templates.values()
+        self.outbox += [export for export in self._exports.values() if export is not None]
+        for outcome in self._served.values():
+            self.outbox.append(m.Put(0, self.process_id, self._as_published(outcome)))
+        waiting = {spec.task_id for spec in self.backlog}
+        again = [spec for spec in self.unresolved.values() if spec.task_id not in waiting]
+        for start in range(0, len(again), 1000):
+            batch = again[start : start + 1000]
+            self.outbox.append(m.Submit(0, self.job_id, self.process_id, batch))
+        if self._watched:
+            self.outbox.append(m.Watch(0, self.process_id, b"".join(self._watched)))
+        self._sending.clear()
+        self._receiving.clear()
+        for oid in [*self._pulling]:
+            del self._pulling[oid]
+            self._pull(oid)
+        self._new_holds.clear()
+        self._new_drops.clear()
+        self.outbox.append(m.Hold(0, self.process_id, b"".join(self._held), True))
+        self.outbox += requests

@@ -1,0 +1,123 @@
+"""The raylet's objects: every outcome made here until it is freed, and copies fetched for use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from zray import limits
+from zray.core.chunks import ChunkReceiver, ChunkSender
+from zray.errors import ObjectLostError
+from zray.ids import split_objects
+from zray.protocol.messages import (
+    LOCATED,
+    Chunk,
+    ChunkAck,
+    Have,
+    Message,
+    Outcome,
+    Pull,
+    PullFailed,
+)
+
+Arrived = Callable[[Outcome | None, str], None]  # the outcome, or None and why there is none
+
+
+class LocalObjects:
+    def __init__(self, send: Callable[[Message], None]) -> None:
+        self._send = send  # to the head, if there is a session
+        self.stored: dict[bytes, Outcome] = {}
+        self._receiving: dict[int, tuple[bytes, ChunkReceiver]] = {}
+        self._fetches: dict[bytes, list[Arrived]] = {}
+        self._sending: dict[int, ChunkSender] = {}
+        self._transfer = 0
+
+    def put(self, outcome: Outcome) -> Outcome:
+        """Keep an outcome; returns it as the head is to see it (a large value stays here)."""
+        self.stored[outcome.object_id] = outcome
+        if len(outcome.value) <= limits.INLINE_BYTES_MAX:
+            return outcome
+        kind = outcome.kind | LOCATED
+        return Outcome(outcome.object_id, kind, outcome.size, b"", outcome.contained)
+
+    def free(self, object_ids: bytes) -> None:
+        for oid in split_objects(object_ids):
+            self.stored.pop(oid, None)
+
+    def announced(self) -> list[Outcome]:
+        return [
+            Outcome(o.object_id, o.kind | LOCATED, o.size, b"", o.contained)
+            for o in self.stored.values()
+        ]
+
+    # ---- fetching --------------------------------------------------------------------------
+
+    def fetch(self, oid: bytes, arrived: Arrived) -> None:
+        """Get an object from elsewhere; one transfer however many wait for it."""
+        waiting = self._fetches.get(oid)
+        if waiting is not None:
+            waiting.append(arrived)
+            return
+        self._fetches[oid] = [arrived]
+        self._pull(oid)
+
+    def _pull(self, oid: bytes) -> None:
+        self._transfer += 1
+        self._receiving[self._transfer] = (oid, ChunkReceiver())
+        self._send(Pull(0, self._transfer, oid))
+
+    def new_session(self) -> None:
+        """Transfers of the old session are void; what is still wanted is asked for again."""
+        self._sending.clear()
+        self._receiving.clear()
+        for oid in self._fetches:
+            self._pull(oid)
+
+    def on_chunk(self, chunk: Chunk) -> None:
+        entry = self._receiving.get(chunk.transfer)
+        if entry is None:
+            return
+        oid, receiver = entry
+        ack, value = receiver.add(chunk)
+        if ack is not None:
+            self._send(ack)
+        if value is not None:
+            del self._receiving[chunk.transfer]
+            outcome = Outcome(oid, receiver.kind, len(value), value)
+            self.stored[oid] = outcome
+            self._send(Have(0, oid))
+            for arrived in self._fetches.pop(oid, ()):
+                arrived(outcome, "")
+
+    def on_failed(self, message: PullFailed) -> None:
+        """The head found no source, or the asking side of our own sending is gone."""
+        if message.code != ObjectLostError.code:
+            self._sending.pop(message.transfer, None)
+            return
+        entry = self._receiving.pop(message.transfer, None)
+        if entry is not None:
+            for arrived in self._fetches.pop(entry[0], ()):
+                arrived(None, message.text)
+
+    # ---- serving ---------------------------------------------------------------------------
+
+    def on_pull(self, message: Pull) -> None:
+        outcome = self.stored.get(message.object_id)
+        if outcome is None:
+            text = "this node does not have the object"
+            self._send(PullFailed(0, message.transfer, ObjectLostError.code, text))
+            return
+        sender = ChunkSender(message.transfer, outcome.kind, outcome.value)
+        self._sending[message.transfer] = sender
+        self._continue(message.transfer, sender)
+
+    def on_ack(self, message: ChunkAck) -> None:
+        sender = self._sending.get(message.transfer)
+        if sender is not None:
+            sender.acknowledged(message.offset)
+            self._continue(message.transfer, sender)
+
+    def _continue(self, transfer: int, sender: ChunkSender) -> None:
+        for chunk in sender.ready():
+            self._send(chunk)
+        if sender.done():
+            self._sending.pop(transfer, None)

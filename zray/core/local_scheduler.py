@@ -1,0 +1,297 @@
+"""The raylet's LocalScheduler: the only authority on this node's resources and workers.
+
+Resources are taken when a worker gets tasks and given back when it has none left or blocks.
+Unblocking never waits: it may over-commit, and nothing new starts until that is paid back.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+
+from zray import limits
+from zray.core import resources
+from zray.core.machine import NEVER
+from zray.core.resources import CPU, GPU, Needs, Vector
+from zray.protocol.messages import Assignment, Outcome, Template
+
+PoolKey = tuple[bytes, tuple[int, ...], int]  # job, GPU indices, threads for numeric libraries
+
+
+class LocalTemplate:
+    __slots__ = ("message", "needs", "seconds")
+
+    def __init__(self, message: Template) -> None:
+        self.message = message
+        self.needs = resources.needs(message.resources)
+        self.seconds: float | None = None
+
+    def measured(self, seconds: float) -> None:
+        old = self.seconds
+        self.seconds = seconds if old is None else old + (seconds - old) * 0.2
+
+    def short(self) -> bool:
+        return self.seconds is not None and self.seconds < limits.SHORT_TASK_S
+
+
+class LocalTask:
+    """A task that this node holds. ``values``: dependencies at hand; ``waiting``: to be fetched."""
+
+    __slots__ = ("assignment", "cancelled", "template", "values", "waiting", "worker")
+
+    def __init__(self, assignment: Assignment, template: LocalTemplate) -> None:
+        self.assignment = assignment
+        self.template = template
+        self.values: dict[bytes, Outcome] = {}
+        self.waiting = 0
+        self.worker: WorkerSlot | None = None
+        self.cancelled = False
+
+    @property
+    def task_id(self) -> bytes:
+        return self.assignment.spec.task_id
+
+    def bytes(self) -> int:
+        return len(self.assignment.spec.arguments)
+
+
+class WorkerSlot:
+    """One worker process and what it has been given."""
+
+    def __init__(self, worker_id: bytes, key: PoolKey) -> None:
+        self.worker_id = worker_id
+        self.key = key
+        self.pid = 0
+        self.inflight: dict[bytes, LocalTask] = {}  # in the order of delivery
+        self.finished = 0
+        self.needs: Needs = ()
+        self.gpus: dict[int, int] = {}
+        self.busy = False
+        self.blocked = False
+        self.recalled = False
+        self.exiting = False
+        self.progress = 0.0  # when it last got or finished a task
+        self.kill_at = NEVER  # past the grace of a soft cancel
+        self.known: set[bytes] = set()
+
+    def cpu_part(self) -> Needs:
+        return tuple((name, amount) for name, amount in self.needs if name == CPU)
+
+
+class LocalScheduler:
+    def __init__(self, total: Vector, gpu_count: int) -> None:
+        self.total = dict(total)
+        self.free = dict(total)
+        self.gpu_free = [limits.RESOURCE_UNIT] * gpu_count
+        self.queues: dict[Needs, deque[LocalTask]] = {}
+        self.queued = 0
+        self.queued_bytes = 0
+        self.workers: dict[bytes, WorkerSlot] = {}
+        self.idle: dict[PoolKey, dict[bytes, WorkerSlot]] = {}
+        self.released: Vector = {}
+
+    # ---- queue -----------------------------------------------------------------------------
+
+    def push(self, task: LocalTask, *, front: bool = False) -> None:
+        task.worker = None
+        queue = self.queues.setdefault(task.template.needs, deque())
+        if front:
+            queue.appendleft(task)
+        else:
+            queue.append(task)
+        self.queued += 1
+        self.queued_bytes += task.bytes()
+
+    def _popped(self, task: LocalTask) -> LocalTask:
+        self.queued -= 1
+        self.queued_bytes -= task.bytes()
+        return task
+
+    def remove(self, task: LocalTask) -> bool:
+        """Take one task out of its queue; False: it is not queued."""
+        queue = self.queues.get(task.template.needs)
+        if queue is None or task not in queue:
+            return False
+        queue.remove(task)
+        self._popped(task)
+        return True
+
+    def reclaim(self, wanted: Needs, count: int) -> list[LocalTask]:
+        """Up to ``count`` tasks that have not started, from the end of the queue."""
+        queue = self.queues.get(wanted)
+        taken: list[LocalTask] = []
+        while queue and len(taken) < count:
+            taken.append(self._popped(queue.pop()))
+        return taken
+
+    # ---- placement -------------------------------------------------------------------------
+
+    def place(self, now: float) -> Iterator[tuple[PoolKey, WorkerSlot | None, list[LocalTask]]]:
+        """What can start now: tasks for a worker, or for a new one (None) with that key.
+
+        The caller makes the new worker known with ``add_worker`` and calls ``give`` for each.
+        """
+        for wanted, queue in self.queues.items():
+            if queue:
+                yield from self._top_up(wanted, queue)
+            while queue and resources.fits(self.free, wanted):
+                gpus = self._pick_gpus(wanted)
+                if gpus is None:
+                    break
+                task = queue[0]
+                key = self._key(task, gpus)
+                pool = self.idle.get(key)
+                slot = next(iter(pool.values())) if pool else None
+                lanes = 1 + resources.slots(self.free, wanted) + self._running(wanted)
+                yield key, slot, self._batch(queue, task.assignment.job_id, lanes)
+
+    def _top_up(
+        self, wanted: Needs, queue: deque[LocalTask]
+    ) -> Iterator[tuple[PoolKey, WorkerSlot | None, list[LocalTask]]]:
+        """More short tasks for workers that will soon have none left."""
+        if not queue[0].template.short():
+            return
+        busy = [
+            slot
+            for slot in self.workers.values()
+            if slot.busy and slot.needs == wanted and not (slot.blocked or slot.recalled)
+        ]
+        lanes = len(busy) + resources.slots(self.free, wanted)
+        for slot in busy:
+            if not queue:
+                return
+            first = queue[0]
+            short = first.template.short() and all_short(slot)
+            if not short or slot.key[0] != first.assignment.job_id:
+                continue
+            room = self._batch_size(first) // 2 - len(slot.inflight)
+            if room > 0:
+                yield slot.key, slot, self._batch(queue, slot.key[0], lanes, room)
+
+    def _running(self, wanted: Needs) -> int:
+        return sum(1 for s in self.workers.values() if s.busy and s.needs == wanted)
+
+    @staticmethod
+    def _batch_size(task: LocalTask) -> int:
+        if not task.template.short():
+            return 1
+        by_time = int(limits.WORKER_BATCH_S / max(task.template.seconds or 0.0, 1e-6))
+        return max(1, min(limits.WORKER_BATCH_TASKS_MAX, by_time))
+
+    def _batch(
+        self, queue: deque[LocalTask], job_id: bytes, lanes: int, room: int | None = None
+    ) -> list[LocalTask]:
+        """Tasks from the head of the queue for one worker: one, or several short ones."""
+        share = -(-len(queue) // max(lanes, 1))
+        size = min(self._batch_size(queue[0]), share)
+        if room is not None:
+            size = min(size, room)
+        batch = [self._popped(queue.popleft())]
+        while queue and len(batch) < size:
+            task = queue[0]
+            if not task.template.short() or task.assignment.job_id != job_id:
+                break
+            batch.append(self._popped(queue.popleft()))
+        return batch
+
+    @staticmethod
+    def _key(task: LocalTask, gpus: dict[int, int]) -> PoolKey:
+        threads = 1
+        for name, amount in task.template.needs:
+            if name == CPU:
+                threads = max(1, amount // limits.RESOURCE_UNIT)
+        return task.assignment.job_id, tuple(gpus), threads
+
+    def _pick_gpus(self, wanted: Needs) -> dict[int, int] | None:
+        """Which GPUs, and how much of each; None: they are free only in pieces."""
+        amount = dict(wanted).get(GPU, 0)
+        if not amount:
+            return {}
+        unit = limits.RESOURCE_UNIT
+        if amount < unit:
+            fitting = [(free, index) for index, free in enumerate(self.gpu_free) if free >= amount]
+            return {min(fitting)[1]: amount} if fitting else None
+        whole = [index for index, free in enumerate(self.gpu_free) if free == unit]
+        count = amount // unit
+        return dict.fromkeys(whole[:count], unit) if len(whole) >= count else None
+
+    # ---- workers ---------------------------------------------------------------------------
+
+    def add_worker(self, slot: WorkerSlot) -> None:
+        self.workers[slot.worker_id] = slot
+
+    def give(self, slot: WorkerSlot, tasks: list[LocalTask], now: float) -> None:
+        """The worker gets these tasks; the first ones take the resources."""
+        if not slot.busy:
+            slot.needs = tasks[0].template.needs
+            slot.gpus = self._pick_gpus(slot.needs) or {}
+            resources.take(self.free, slot.needs)
+            for index, amount in slot.gpus.items():
+                self.gpu_free[index] -= amount
+            slot.busy = True
+            slot.progress = now
+            pool = self.idle.get(slot.key)
+            if pool is not None:
+                pool.pop(slot.worker_id, None)
+        for task in tasks:
+            task.worker = slot
+            slot.inflight[task.task_id] = task
+
+    def ended(self, slot: WorkerSlot, task_id: bytes, now: float) -> LocalTask | None:
+        """A task left the worker; without any left, its resources are free."""
+        task = slot.inflight.pop(task_id, None)
+        slot.progress = now
+        if not slot.inflight:
+            self._rest(slot)
+        return task
+
+    def _rest(self, slot: WorkerSlot) -> None:
+        if slot.busy:
+            self.unblock(slot)
+            resources.give(self.free, slot.needs)
+            for index, amount in slot.gpus.items():
+                self.gpu_free[index] += amount
+            slot.busy = False
+            slot.gpus = {}
+            slot.needs = ()
+        slot.recalled = False
+        slot.kill_at = NEVER
+        if slot.worker_id in self.workers and not slot.exiting:
+            self.idle.setdefault(slot.key, {})[slot.worker_id] = slot
+
+    def block(self, slot: WorkerSlot) -> None:
+        if slot.busy and not slot.blocked:
+            slot.blocked = True
+            resources.give(self.free, slot.cpu_part())
+            resources.give(self.released, slot.cpu_part())
+
+    def unblock(self, slot: WorkerSlot) -> None:
+        if slot.blocked:
+            slot.blocked = False
+            resources.take(self.free, slot.cpu_part())
+            resources.take(self.released, slot.cpu_part())
+
+    def remove_worker(self, slot: WorkerSlot) -> list[LocalTask]:
+        """The process is gone; returns what it had, in order of delivery."""
+        self.workers.pop(slot.worker_id, None)
+        left = list(slot.inflight.values())
+        slot.inflight = {}
+        self._rest(slot)
+        pool = self.idle.get(slot.key)
+        if pool is not None:
+            pool.pop(slot.worker_id, None)
+        return left
+
+    def overrun(self, now: float) -> list[WorkerSlot]:
+        """Workers whose started task keeps others waiting behind it."""
+        return [s for s in self._crowded() if now - s.progress >= limits.RECALL_S]
+
+    def overrun_deadline(self) -> float:
+        return min((s.progress + limits.RECALL_S for s in self._crowded()), default=NEVER)
+
+    def _crowded(self) -> list[WorkerSlot]:
+        return [s for s in self.workers.values() if len(s.inflight) > 1 and not s.recalled]
+
+
+def all_short(slot: WorkerSlot) -> bool:
+    return all(task.template.short() for task in slot.inflight.values())

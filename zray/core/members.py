@@ -1,0 +1,168 @@
+"""Who takes part in the cluster: nodes and jobs, their liveness, and recovery after a restart.
+
+Decides who is alive, suspect or dead; what that means for tasks and objects is the GCS's.
+A node is known by (node_id, incarnation); a dead incarnation never returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import msgspec
+
+from zray import limits
+from zray.core.scheduler import NodeView
+from zray.protocol.messages import Hello, JobInfo, NodeInfo
+
+ALIVE = "ALIVE"
+SUSPECT = "SUSPECT"
+JOINING = "JOINING"
+
+
+class Member:
+    """A process that has, or may have again, a session with the head."""
+
+    def __init__(self, process_id: bytes, incarnation: int, now: float) -> None:
+        self.process_id = process_id
+        self.incarnation = incarnation
+        self.connected = False
+        self.heard = now  # when the last message came
+        self.lost = now  # when the link was last seen cut
+        self.known: set[bytes] = set()  # functions, templates and jobs sent in this session
+        self.result_seq = 0
+
+    def begin_session(self, now: float) -> None:
+        self.connected = True
+        self.heard = now
+        self.known.clear()
+
+
+class NodeMember(Member):
+    def __init__(self, hello: Hello, info: NodeInfo, now: float) -> None:
+        super().__init__(hello.process_id, hello.incarnation, now)
+        self.info = info
+        self.announced = False
+        self.refused_since: float | None = None
+        self.workers: dict[bytes, None] = {}
+        self.view = NodeView(hello.process_id, hello.incarnation, dict(info.resources))
+
+    def state(self) -> str:
+        if not self.announced:
+            return JOINING
+        return ALIVE if self.view.usable else SUSPECT
+
+
+class JobMember(Member):
+    """A driver. ``resumed``: it was there before the head restarted."""
+
+    def __init__(
+        self, process_id: bytes, info: JobInfo, now: float, *, resumed: bool = False
+    ) -> None:
+        super().__init__(process_id, 0, now)
+        self.info = info
+        self.resumed = resumed
+        self.resynced = not resumed
+        self.unfinished = 0
+        self.finished = 0
+
+
+class NodeRow(msgspec.Struct, array_like=True, frozen=True):
+    """What the store keeps of a node."""
+
+    incarnation: int
+    alive: bool
+    name: str
+
+
+class Members:
+    def __init__(self, rows: dict[str, dict[bytes, bytes]], now: float) -> None:
+        self.nodes: dict[bytes, NodeMember] = {}
+        self.jobs: dict[bytes, JobMember] = {}
+        self.node_rows: dict[bytes, NodeRow] = {}
+        self.awaited: dict[bytes, str] = {}  # nodes alive before the restart, not yet back
+        self.started = self._checked = now
+        for node_id, value in sorted(rows.get("nodes", {}).items()):
+            row = msgspec.msgpack.decode(value, type=NodeRow)
+            self.node_rows[node_id] = row
+            if row.alive:
+                self.awaited[node_id] = row.name
+        for job_id, value in sorted(rows.get("jobs", {}).items()):
+            info = msgspec.msgpack.decode(value, type=JobInfo)
+            self.jobs[job_id] = JobMember(job_id, info, now, resumed=True)
+        self.resync_pending = bool(self.jobs)
+
+    def member(self, process_id: bytes) -> Member | None:
+        return self.nodes.get(process_id) or self.jobs.get(process_id)
+
+    def all(self) -> Iterator[Member]:
+        yield from self.nodes.values()
+        yield from self.jobs.values()
+
+    def fenced(self, node_id: bytes, incarnation: int) -> bool:
+        """Whether that incarnation was declared dead."""
+        row = self.node_rows.get(node_id)
+        if row is None or incarnation > row.incarnation:
+            return False
+        return incarnation < row.incarnation or not row.alive
+
+    def row(self, node_id: bytes, row: NodeRow) -> tuple[str, bytes, bytes]:
+        self.node_rows[node_id] = row
+        return ("nodes", node_id, msgspec.msgpack.encode(row))
+
+    def recovering(self) -> bool:
+        """Whether tasks of before the restart may still be held by nodes not yet back."""
+        return bool(self.awaited)
+
+    def resynced(self) -> bool:
+        """Whether everybody of before the restart has told what it holds, or is dead."""
+        return not self.awaited and all(job.resynced for job in self.jobs.values())
+
+    # ---- time ------------------------------------------------------------------------------
+
+    def check(self, now: float) -> list[tuple[Member | bytes, str]]:
+        """Update suspicion; returns who is dead now, with the reason.
+
+        A dead node that never came back after a restart is given by its id alone.
+        """
+        stalled = now - self._checked - limits.SUSPECT_S
+        self._checked = now
+        if stalled > 0:  # this head itself was stopped: silence then proves nothing
+            for member in self.all():
+                member.heard += stalled
+                member.lost += stalled
+            self.started += stalled
+        dead: list[tuple[Member | bytes, str]] = []
+        for node in self.nodes.values():
+            silent = now - node.heard
+            if silent >= limits.DEAD_S:
+                dead.append((node, f"not heard of for {silent:.0f} s"))
+            elif self._refuses(node, now):
+                dead.append((node, "its own port refuses connections: the process has ended"))
+            elif node.announced:
+                node.view.usable = node.connected and silent < limits.SUSPECT_S
+        for job in self.jobs.values():
+            if not job.connected and now - job.lost >= limits.DEAD_S:
+                dead.append((job, f"the driver was disconnected for {limits.DEAD_S:.0f} s"))
+        if self.awaited and now - self.started >= limits.DEAD_S:
+            dead += [
+                (node_id, "did not return after the head's restart") for node_id in self.awaited
+            ]
+        return dead
+
+    @staticmethod
+    def _refuses(node: NodeMember, now: float) -> bool:
+        since = node.refused_since
+        return since is not None and now - since >= limits.REFUSED_S
+
+    def suspects(self) -> list[NodeMember]:
+        """Nodes whose own port is worth a look."""
+        return [n for n in self.nodes.values() if not n.connected and n.info.liveness]
+
+    def probed(self, node_id: bytes, refused: bool, now: float) -> None:
+        node = self.nodes.get(node_id)
+        if node is None:
+            return
+        if not refused or node.connected:
+            node.refused_since = None
+        elif node.refused_since is None:
+            node.refused_since = now

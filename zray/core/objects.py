@@ -1,0 +1,189 @@
+"""The GCS's ObjectTable: outcomes, where values are, and who holds each object.
+
+Holders, not counts: a holder is a process incarnation, a task, a function or another object, and
+hold and drop are set operations. An object without a holder is freed once its submitter knows its
+outcome; an object with one never is. Values are never here, but for a bounded cache.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable
+
+from zray import limits
+from zray.protocol.messages import LOCATED, Outcome
+
+PENDING = -1
+
+
+class ObjectRecord:
+    __slots__ = (
+        *("contained", "holders", "kind", "locations", "served", "size", "waiters", "watchers"),
+    )
+
+    def __init__(self) -> None:
+        self.kind = PENDING  # else Outcome.kind without the LOCATED flag
+        self.size = 0
+        self.locations: tuple[bytes, ...] = ()  # nodes and drivers that serve PULL
+        self.served = False  # a driver's put: it serves it until it is freed, held or not
+        self.holders: bytes | dict[bytes, None] | None = None  # one holder is stored as itself
+        self.contained: tuple[bytes, ...] = ()
+        self.waiters: list[bytes] | None = None  # tasks that depend on it
+        self.watchers: list[bytes] | None = None  # processes to tell
+
+
+class ObjectTable:
+    def __init__(self) -> None:
+        self.records: dict[bytes, ObjectRecord] = {}
+        self.held_by: dict[bytes, dict[bytes, None]] = {}  # process -> what it holds
+        self.cache: OrderedDict[bytes, bytes] = OrderedDict()
+        self.cache_bytes = 0
+        self.own: dict[bytes, bytes] = {}  # values that nobody else has: errors the head made
+        self._unheld: dict[bytes, None] = {}  # lost a holder since the last sweep
+        self._places: dict[tuple[bytes, ...], tuple[bytes, ...]] = {}  # equal tuples are shared
+
+    def get(self, object_id: bytes) -> ObjectRecord | None:
+        return self.records.get(object_id)
+
+    def make(self, object_id: bytes) -> ObjectRecord:
+        record = self.records.get(object_id)
+        if record is None:
+            record = self.records[object_id] = ObjectRecord()
+        return record
+
+    # ---- holders ---------------------------------------------------------------------------
+
+    def hold(self, holder: bytes, object_id: bytes, *, process: bool = False) -> None:
+        record = self.make(object_id)
+        held = record.holders
+        if held is None:
+            record.holders = holder
+        elif isinstance(held, bytes):
+            if held != holder:
+                record.holders = {held: None, holder: None}
+        else:
+            held[holder] = None
+        if process:
+            self.held_by.setdefault(holder, {})[object_id] = None
+
+    def drop(self, holder: bytes, object_id: bytes, *, process: bool = False) -> None:
+        if process:
+            mine = self.held_by.get(holder)
+            if mine is not None:
+                mine.pop(object_id, None)
+        record = self.records.get(object_id)
+        if record is None:
+            return
+        held = record.holders
+        if held == holder:
+            record.holders = None
+            self._unheld[object_id] = None
+        elif isinstance(held, dict):
+            held.pop(holder, None)
+            if not held:
+                record.holders = None
+                self._unheld[object_id] = None
+
+    def vanish(self, process: bytes) -> None:
+        """A process incarnation is gone, and every hold of it."""
+        for object_id in self.held_by.pop(process, ()):
+            self.drop(process, object_id)
+
+    def set_holds(self, process: bytes, object_ids: Iterable[bytes]) -> None:
+        """Replace everything that the process holds."""
+        wanted = dict.fromkeys(object_ids)
+        for object_id in [*self.held_by.get(process, ())]:
+            if object_id not in wanted:
+                self.drop(process, object_id, process=True)
+        for object_id in wanted:
+            self.hold(process, object_id, process=True)
+
+    def unheld(self, object_id: bytes) -> None:
+        """Look at the object in the next sweep."""
+        self._unheld[object_id] = None
+
+    def sweep(self) -> list[tuple[bytes, ObjectRecord]]:
+        """Remove the settled objects that nobody holds; contained objects follow in turn."""
+        freed: list[tuple[bytes, ObjectRecord]] = []
+        while self._unheld:
+            candidates, self._unheld = self._unheld, {}
+            for object_id in candidates:
+                record = self.records.get(object_id)
+                if record is None or record.holders is not None or record.waiters:
+                    continue
+                if record.kind == PENDING:
+                    continue
+                del self.records[object_id]
+                self._uncache(object_id)
+                freed.append((object_id, record))
+                for inner in record.contained:
+                    self.drop(object_id, inner)
+        return freed
+
+    # ---- outcomes --------------------------------------------------------------------------
+
+    def settle(self, outcome: Outcome, locations: tuple[bytes, ...]) -> ObjectRecord:
+        """Commit an object's outcome; the caller has made sure that there was none.
+
+        ``locations``: who serves PULL for it; none: its value is kept here. Its waiters and
+        watchers stay for the caller to wake.
+        """
+        record = self.make(outcome.object_id)
+        assert record.kind == PENDING
+        record.kind = outcome.kind & ~LOCATED
+        record.size = outcome.size
+        record.locations = self._places.setdefault(locations, locations)
+        if outcome.contained:
+            record.contained = tuple(outcome.contained)
+            for inner in record.contained:
+                self.hold(outcome.object_id, inner)
+        if not locations:
+            self.own[outcome.object_id] = outcome.value
+        elif not outcome.kind & LOCATED:
+            self._put_cache(outcome.object_id, outcome.value)
+        if record.holders is None:
+            self._unheld[outcome.object_id] = None
+        return record
+
+    def value(self, object_id: bytes) -> bytes | None:
+        """The value, if it is at hand."""
+        value = self.cache.get(object_id)
+        return self.own.get(object_id) if value is None else value
+
+    def outcome(self, object_id: bytes, record: ObjectRecord) -> Outcome:
+        """The committed outcome, with its value if that is at hand."""
+        value = self.value(object_id)
+        if value is None:
+            return Outcome(object_id, record.kind | LOCATED, record.size)
+        return Outcome(object_id, record.kind, record.size, value)
+
+    def add_location(self, record: ObjectRecord, place: bytes) -> None:
+        if place not in record.locations:
+            places = (*record.locations, place)
+            record.locations = self._places.setdefault(places, places)
+
+    def remove_location(self, object_id: bytes, record: ObjectRecord, place: bytes) -> None:
+        if place in record.locations:
+            places = tuple(other for other in record.locations if other != place)
+            record.locations = self._places.setdefault(places, places)
+            if not places and object_id in self.cache:
+                self.own[object_id] = self.cache[object_id]  # the last copy stays
+
+    def forget_place(self, place: bytes) -> None:
+        """A node or driver is gone, and every copy that it had."""
+        for object_id, record in self.records.items():
+            self.remove_location(object_id, record, place)
+        self._places = {places: places for places in self._places if place not in places}
+
+    def _put_cache(self, object_id: bytes, value: bytes) -> None:
+        self.cache[object_id] = value
+        self.cache_bytes += len(value)
+        while self.cache_bytes > limits.HEAD_CACHE_BYTES:
+            _, old = self.cache.popitem(last=False)
+            self.cache_bytes -= len(old)
+
+    def _uncache(self, object_id: bytes) -> None:
+        self.own.pop(object_id, None)
+        value = self.cache.pop(object_id, None)
+        if value is not None:
+            self.cache_bytes -= len(value)

@@ -1,0 +1,109 @@
+"""Answers about the cluster's state: what is there, and why something waits. Changes nothing."""
+
+from __future__ import annotations
+
+from zray.core.gcs import Gcs
+from zray.core.members import NodeMember
+from zray.core.objects import PENDING
+from zray.core.tasks import ASSIGNED, READY, TaskRecord
+from zray.ids import task_of
+from zray.protocol.messages import ClassStatus, JobStatus, NodeStatus, Status
+
+
+def health(gcs: Gcs) -> str:
+    """One line: OK, or what the head is waiting for."""
+    if gcs.recovering():
+        missing = len(gcs.members.awaited)
+        return f"RECOVERING epoch {gcs.epoch}: {missing} nodes and their tasks not back yet"
+    return "OK"
+
+
+def status(gcs: Gcs, about: int, cluster_id: bytes, started_s: float, now: float) -> Status:
+    return Status(
+        0,
+        about,
+        cluster_id,
+        started_s,
+        health(gcs),
+        [_node(node, now) for node in gcs.members.nodes.values()],
+        [
+            JobStatus(job.process_id, job.info, job.unfinished, job.finished, job.connected)
+            for job in gcs.members.jobs.values()
+        ],
+        _classes(gcs),
+        len(gcs.objects.records),
+        gcs.notices[-20:],
+        sorted(gcs.counters.items()),
+    )
+
+
+def _node(node: NodeMember, now: float) -> NodeStatus:
+    view = node.view
+    ahead = sum(view.ahead.values())
+    free = {name: max(amount, 0) for name, amount in view.free.items()}
+    return NodeStatus(
+        node.process_id,
+        node.incarnation,
+        node.state(),
+        node.info,
+        sorted(free.items()),
+        len(view.assigned) - ahead,
+        ahead,
+        view.finished,
+        max(0.0, now - node.heard),
+    )
+
+
+def _classes(gcs: Gcs) -> list[ClassStatus]:
+    found = []
+    for group in gcs.scheduler.classes.values():
+        if not group.ready:
+            continue
+        reason = gcs.scheduler.reason(group)
+        for job_id, queue in group.queues.items():
+            waiting = sum(1 for record in queue if record.state == READY)
+            template = queue[0].template if queue else None
+            name = template.message.name if template is not None else ""
+            found.append(ClassStatus(list(group.needs), job_id, waiting, reason, name))
+    return found
+
+
+def why(gcs: Gcs, object_id: bytes) -> str:
+    """What an object's value waits for, in words; empty: for nothing."""
+    record = gcs.objects.get(object_id)
+    if record is not None and record.kind != PENDING:
+        return ""
+    task = gcs.tasks.get(task_of(object_id))
+    if task is None:
+        return f"UNKNOWN: the head has not been told of object {object_id.hex()}, or it was freed"
+    return task_reason(gcs, task)
+
+
+def task_reason(gcs: Gcs, task: TaskRecord) -> str:
+    name = task.template.message.name if task.template is not None else "a task"
+    if task.state == ASSIGNED and task.node is not None:
+        node = gcs.members.nodes.get(task.node.node_id)
+        where = node.info.name if node is not None else task.node.node_id.hex()
+        state = node.state() if node is not None else "gone"
+        return f"LEASED: {name} is with node {where} ({state}), attempt {task.attempt}"
+    if task.parked:
+        return f"HEAD_RECOVERING: {name}; {health(gcs)}"
+    if task.waiting:
+        return f"WAIT_DEPS: {name} waits for {task.waiting} of its arguments" + _first(gcs, task)
+    if task.template is not None and not task.template.function_ready:
+        return f"WAIT_FUNCTION: the function of {name} is being stored"
+    if task.template is not None:
+        group = gcs.scheduler.classes[task.template.needs]
+        return f"{gcs.scheduler.reason(group)} (task {name}, {group.ready} waiting like it)"
+    return f"UNKNOWN: {name}"
+
+
+def _first(gcs: Gcs, task: TaskRecord) -> str:
+    assert task.spec is not None
+    for oid in task.spec.dependencies:
+        inner = gcs.tasks.get(task_of(oid))
+        if inner is not None and inner is not task:
+            name = inner.template.message.name if inner.template is not None else "a task"
+            depth = "waits itself" if inner.state != ASSIGNED else "runs"
+            return f"; the first is the result of {name}, which {depth}"
+    return ""

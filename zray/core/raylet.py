@@ -1,0 +1,514 @@
+"""The Raylet machine: pulls tasks from the head, runs them in workers, keeps their results.
+
+Owns the link to the head (full-state reconcile at each new session) and the tasks held here; who
+runs what is `local_scheduler`, values are `local_objects`, workers as clients `agency`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from zray import limits
+from zray.core import failures
+from zray.core.agency import Agency
+from zray.core.local_objects import LocalObjects
+from zray.core.local_scheduler import LocalScheduler, LocalTask, LocalTemplate, PoolKey, WorkerSlot
+from zray.core.machine import NEVER, Outbox
+from zray.core.resources import CPU
+from zray.errors import ObjectLostError, TaskCancelledError, WorkerCrashedError, ZrayError
+from zray.ids import IdSource
+from zray.protocol import messages as m
+from zray.protocol.codec import Payload
+
+HEAD = b""  # the head's place in the outbox; workers are there by id
+FENCED = "ZR-2012"
+
+
+class StartWorker(NamedTuple):
+    """Effect: fork a worker. The channel to it can be written to at once."""
+
+    worker_id: bytes
+    key: PoolKey
+
+
+class KillWorker(NamedTuple):
+    """Effect: end a worker's process group now."""
+
+    worker_id: bytes
+
+
+Effect = StartWorker | KillWorker
+
+
+class Raylet:
+    def __init__(
+        self, node_id: bytes, info: m.NodeInfo, versions: m.Versions, ids: IdSource, gpu_count: int
+    ) -> None:
+        self.node_id = node_id
+        self.incarnation = 1
+        self.info = info
+        self.versions = versions
+        self.cluster_id = b""
+        self.epoch = 0
+        self.refused: m.Refused | None = None
+        self.stopping = ""
+        self.health = ""
+        self.outbox: Outbox[bytes] = Outbox()
+        self.effects: list[Effect] = []
+        self._ids = ids
+        self._gpu_count = gpu_count
+        self._heard = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        """The state of a new incarnation: no task, no object, no worker."""
+        self.linked = False
+        self.objects = LocalObjects(self._send)
+        self.agency = Agency(self.outbox, self.objects, self._send)
+        self.scheduler = LocalScheduler(dict(self.info.resources), self._gpu_count)
+        self.tasks: dict[bytes, LocalTask] = {}
+        self.templates: dict[bytes, LocalTemplate] = {}
+        self.functions: dict[bytes, m.Export] = {}
+        self.jobs: dict[bytes, m.JobInfo] = {}
+        self._done: list[m.TaskDone] = []
+        self._done_seq = 0
+        self._unacked: dict[int, m.Done] = {}
+        self._received = 0
+        self._credit: tuple[int, m.Amounts] = (-1, [])
+        self._killed: dict[bytes, str] = {}  # workers ended on purpose, and why
+        self._ping_at = 0.0
+        self._from_head = self._head_table()
+        self._from_worker = self._worker_table()
+
+    def _send(self, message: m.Message) -> None:
+        """To the head, if there is a session: a new one is told the full state anyway."""
+        if self.linked:
+            self.outbox.send(HEAD, message)
+
+    # ---- the link to the head --------------------------------------------------------------
+
+    def hello(self) -> m.Hello:
+        """The first message of a new session."""
+        return m.Hello(
+            *(0, m.PROTOCOL_VERSION, m.ROLE_NODE, self.node_id, self.incarnation),
+            *(self.cluster_id, self.versions, ["tasks"], self.info, None),
+        )
+
+    def disconnected(self, now: float) -> None:
+        self.linked = False
+        self.agency.unlinked()
+        self.outbox.discard(HEAD)
+
+    def silent_since(self) -> float:
+        """When the head was last heard of in this session."""
+        return self._heard
+
+    def receive(self, payload: Payload, now: float) -> None:
+        """One payload from the head."""
+        self._heard = now
+        for message in payload.messages:
+            if isinstance(message, m.Welcome):
+                self._on_welcome(message, payload.epoch, now)
+            elif isinstance(message, m.Refused):
+                self._on_refused(message)
+            elif isinstance(message, m.Rejoin) or payload.epoch < self.epoch:
+                self.refused = m.Refused(0, "", "the head asked for a new session")
+            else:
+                handler = self._from_head.get(type(message))
+                if handler is not None and self.linked:
+                    handler(message, now)
+
+    def _on_welcome(self, message: m.Welcome, epoch: int, now: float) -> None:
+        if epoch < self.epoch:
+            self.refused = m.Refused(0, "", "an old head answered")
+            return
+        self.epoch = epoch
+        self.cluster_id = message.cluster_id
+        self._flush_done()
+        self.linked = True
+        self.refused = None
+        self._received = 0
+        self._credit = (-1, [])
+        self._ping_at = now + limits.PING_S
+        for template in self.templates.values():
+            self._send(template.message)
+        held = [
+            m.HeldTask(
+                task.task_id,
+                task.assignment.attempt,
+                task.assignment.job_id,
+                task.assignment.spec.template_id,
+            )
+            for task in self.tasks.values()
+        ]
+        for done in self._unacked.values():
+            held += [m.HeldTask(t.task_id, t.attempt, bytes(16), bytes(16)) for t in done.tasks]
+        self._send(m.Announce(0, held, self.objects.announced(), self.agency.holds()))
+        for done in self._unacked.values():
+            self._send(done)
+        self.agency.resume()
+        self.objects.new_session()
+
+    def _on_refused(self, message: m.Refused) -> None:
+        self.refused = message
+        if message.code == FENCED:
+            self._start_over()
+
+    def _start_over(self) -> None:
+        """This incarnation was declared dead: nothing of it may live on."""
+        for worker_id in self.scheduler.workers:
+            self.effects.append(KillWorker(worker_id))
+            self.outbox.discard(worker_id)
+        self.incarnation += 1
+        self._reset()
+
+    def _head_table(self) -> dict[type[m.Message], Callable[[Any, float], None]]:
+        objects, agency = self.objects, self.agency
+        return {
+            m.Template: self._on_template,
+            m.Export: self._on_export,
+            m.Job: self._on_job,
+            m.JobEnded: self._on_job_ended,
+            m.Tasks: self._on_tasks,
+            m.Ack: self._on_ack,
+            m.Reclaim: self._on_reclaim,
+            m.CancelTask: self._on_cancel_task,
+            m.Discard: self._on_discard,
+            m.Free: lambda msg, now: objects.free(msg.object_ids),
+            m.Pull: lambda msg, now: objects.on_pull(msg),
+            m.Chunk: lambda msg, now: objects.on_chunk(msg),
+            m.ChunkAck: lambda msg, now: objects.on_ack(msg),
+            m.PullFailed: lambda msg, now: objects.on_failed(msg),
+            m.Result: lambda msg, now: agency.on_result(msg),
+            m.Exported: lambda msg, now: agency.on_exported(msg),
+            m.Status: lambda msg, now: agency.on_answer(msg),
+            m.Reasons: lambda msg, now: agency.on_answer(msg),
+            m.KvReply: lambda msg, now: agency.on_answer(msg),
+            m.Pong: self._on_pong,
+            m.Shutdown: self._on_shutdown,
+        }
+
+    def _on_pong(self, message: m.Pong, now: float) -> None:
+        self.health = message.health
+
+    def _on_shutdown(self, message: m.Shutdown, now: float) -> None:
+        self.stopping = message.reason
+
+    # ---- tasks from the head ---------------------------------------------------------------
+
+    def _on_template(self, message: m.Template, now: float) -> None:
+        self.templates.setdefault(message.template_id, LocalTemplate(message))
+
+    def _on_export(self, message: m.Export, now: float) -> None:
+        self.functions[message.function_id] = message
+
+    def _on_job(self, message: m.Job, now: float) -> None:
+        self.jobs[message.job_id] = message.info
+
+    def _on_tasks(self, message: m.Tasks, now: float) -> None:
+        values = {outcome.object_id: outcome for outcome in message.values}
+        for assignment in message.tasks:
+            self._received += 1
+            spec = assignment.spec
+            template = self.templates.get(spec.template_id)
+            if template is None or spec.task_id in self.tasks:
+                continue  # cannot be: templates precede their tasks, and a task has one holder
+            task = LocalTask(assignment, template)
+            self.tasks[spec.task_id] = task
+            for oid in spec.dependencies:
+                outcome = values.get(oid) or self.objects.stored.get(oid)
+                if outcome is not None:
+                    task.values[oid] = outcome
+                elif oid not in task.values:
+                    task.waiting += 1
+                    self.objects.fetch(oid, self._arrival(task, oid))
+            if not task.waiting:
+                self._ready(task)
+
+    def _arrival(self, task: LocalTask, oid: bytes) -> Callable[[m.Outcome | None, str], None]:
+        def arrived(outcome: m.Outcome | None, text: str) -> None:
+            if self.tasks.get(task.task_id) is not task:
+                return
+            task.waiting -= 1
+            if outcome is None:
+                self._fail(task, m.FINISHED, ObjectLostError, text)
+                return
+            task.values[oid] = outcome
+            if not task.waiting:
+                self._ready(task)
+
+        return arrived
+
+    def _ready(self, task: LocalTask) -> None:
+        """All arguments are here. A failed argument fails the task with the same error."""
+        for outcome in task.values.values():
+            if outcome.kind & m.ERROR:
+                results = failures.outcomes(
+                    task.task_id, task.template.message.num_returns, outcome.value
+                )
+                self._end(task, m.FINISHED, results)
+                return
+        self.scheduler.push(task)
+
+    def _on_reclaim(self, message: m.Reclaim, now: float) -> None:
+        tasks = self.scheduler.reclaim(tuple(message.resources), message.count)
+        self._return(tasks)
+
+    def _return(self, tasks: list[LocalTask]) -> None:
+        for task in tasks:
+            del self.tasks[task.task_id]
+        self._send(m.Returned(0, b"".join(task.task_id for task in tasks)))
+
+    def _on_discard(self, message: m.Discard, now: float) -> None:
+        for held in message.tasks:
+            task = self.tasks.get(held.task_id)
+            if task is not None and task.assignment.attempt == held.attempt:
+                self._abandon(task)
+
+    def _abandon(self, task: LocalTask) -> None:
+        """The task is nobody's any more: no result is wanted."""
+        self.tasks.pop(task.task_id, None)
+        if not self.scheduler.remove(task) and task.worker is not None:
+            self._kill(task.worker, "a task of it was withdrawn")
+
+    def _on_job_ended(self, message: m.JobEnded, now: float) -> None:
+        self.jobs.pop(message.job_id, None)
+        for task in [t for t in self.tasks.values() if t.assignment.job_id == message.job_id]:
+            self._abandon(task)
+        for slot in [s for s in self.scheduler.workers.values() if s.key[0] == message.job_id]:
+            self._kill(slot, "its job has ended")
+
+    def _on_cancel_task(self, message: m.CancelTask, now: float) -> None:
+        task = self.tasks.get(message.task_id)
+        if task is None or task.assignment.attempt != message.attempt:
+            return
+        task.cancelled = True
+        if task.worker is None:
+            self.scheduler.remove(task)
+            self._fail(task, m.CANCELLED, TaskCancelledError, "the task was cancelled")
+        elif message.force:
+            self._kill(task.worker, "the task was cancelled with force")
+        else:
+            self.outbox.send(task.worker.worker_id, message)
+            task.worker.kill_at = now + limits.CANCEL_GRACE_S
+
+    # ---- ends of tasks ---------------------------------------------------------------------
+
+    def _fail(self, task: LocalTask, status: int, error: type[ZrayError], text: str) -> None:
+        name = task.template.message.name
+        value = failures.encode(error, text, name, self.info.name)
+        results = failures.outcomes(task.task_id, task.template.message.num_returns, value)
+        self._end(task, status, results)
+
+    def _end(self, task: LocalTask, status: int, results: list[m.Outcome]) -> None:
+        self.tasks.pop(task.task_id, None)
+        if status == m.FINISHED:
+            results = [self.objects.put(outcome) for outcome in results]
+        attempt = task.assignment.attempt
+        self._done.append(m.TaskDone(task.task_id, attempt, status, results))
+
+    def _on_worker_done(self, slot: WorkerSlot, message: m.Done, now: float) -> None:
+        for done in message.tasks:
+            task = self.scheduler.ended(slot, done.task_id, now)
+            slot.finished += 1
+            if task is None or self.tasks.pop(done.task_id, None) is None:
+                continue
+            task.template.measured(done.seconds)
+            if done.borrowed:
+                self.agency.borrowed(slot.worker_id, [*done.borrowed])
+            if done.status != m.FINISHED:
+                self._done.append(done)
+                continue
+            put = self.objects.put
+            results = done.results
+            if any(put(outcome) is not outcome for outcome in results):
+                results = [put(outcome) for outcome in results]
+                done = m.TaskDone(
+                    *(done.task_id, done.attempt, done.status, results),
+                    *(done.seconds, done.borrowed, done.worker_id),
+                )
+            self._done.append(done)
+
+    def _on_ack(self, message: m.Ack, now: float) -> None:
+        for seq in [seq for seq in self._unacked if seq <= message.upto]:
+            del self._unacked[seq]
+
+    def _flush_done(self) -> None:
+        if self._done:
+            self._done_seq += 1
+            done = m.Done(self._done_seq, self._done)
+            self._done = []
+            self._unacked[self._done_seq] = done
+            self._send(done)
+
+    # ---- workers ---------------------------------------------------------------------------
+
+    def _worker_table(self) -> dict[type[m.Message], Callable[[Any, Any, float], None]]:
+        agency = self.agency
+
+        def client(method: Callable[[bytes, Any], None]) -> Callable[[Any, Any, float], None]:
+            return lambda slot, message, now: method(slot.worker_id, message)
+
+        return {
+            m.Done: self._on_worker_done,
+            m.Returned: self._on_worker_returned,
+            m.Blocked: lambda slot, msg, now: self.scheduler.block(slot),
+            m.Unblocked: lambda slot, msg, now: self.scheduler.unblock(slot),
+            m.Template: self._on_worker_template,
+            m.Export: client(agency.on_export),
+            m.Submit: client(agency.on_submit),
+            m.Hold: client(agency.on_hold),
+            m.Drop: client(agency.on_drop),
+            m.Watch: client(agency.on_watch),
+            m.Put: client(agency.on_put),
+            m.Pull: client(agency.on_pull),
+            m.Cancel: client(agency.on_request),
+            m.Query: client(agency.on_request),
+            m.Kv: client(agency.on_request),
+        }
+
+    def worker_message(self, worker_id: bytes, message: m.Message, now: float) -> None:
+        slot = self.scheduler.workers.get(worker_id)
+        handler = self._from_worker.get(type(message))
+        if slot is not None and handler is not None:
+            handler(slot, message, now)
+
+    def _on_worker_template(self, slot: WorkerSlot, message: m.Template, now: float) -> None:
+        self._on_template(message, now)
+        self.agency.on_template(slot.worker_id, message)
+
+    def _on_worker_returned(self, slot: WorkerSlot, message: m.Returned, now: float) -> None:
+        """Tasks that did not start, in the order in which they were delivered."""
+        slot.recalled = False
+        for start in reversed(range(0, len(message.task_ids), 16)):
+            task = self.scheduler.ended(slot, message.task_ids[start : start + 16], now)
+            if task is None or task.task_id not in self.tasks:
+                continue
+            if task.cancelled:
+                self._fail(task, m.CANCELLED, TaskCancelledError, "the task was cancelled")
+            else:
+                self.scheduler.push(task, front=True)
+
+    def _start_worker(self, key: PoolKey) -> WorkerSlot:
+        self._retire_idle()
+        slot = WorkerSlot(self._ids.process_id(), key)
+        self.scheduler.add_worker(slot)
+        self.agency.employ(slot.worker_id, key[0])
+        self.effects.append(StartWorker(slot.worker_id, key))
+        job = self.jobs[key[0]]
+        local = job.machine == self.info.machine
+        setup = m.Setup(0, key[0], job, self.node_id, self.info.name, local)
+        self.outbox.send(slot.worker_id, setup)
+        return slot
+
+    def _retire_idle(self) -> None:
+        """Keep as many idle workers as CPUs: forking one again is cheap."""
+        idle = [slot for pool in self.scheduler.idle.values() for slot in pool.values()]
+        keep = max(self.scheduler.total.get(CPU, 0) // limits.RESOURCE_UNIT, 1)
+        for slot in idle[: max(0, len(idle) + 1 - keep)]:
+            if self.agency.idle(slot.worker_id):
+                self.scheduler.idle[slot.key].pop(slot.worker_id)
+                slot.exiting = True
+                self.outbox.send(slot.worker_id, m.Exit(0))
+
+    def _kill(self, slot: WorkerSlot, why: str) -> None:
+        if slot.worker_id not in self._killed:
+            self._killed[slot.worker_id] = why
+            self.effects.append(KillWorker(slot.worker_id))
+
+    def worker_started(self, worker_id: bytes, pid: int) -> None:
+        slot = self.scheduler.workers.get(worker_id)
+        if slot is not None:
+            slot.pid = pid
+
+    def worker_exited(self, worker_id: bytes, started: int, cause: str, now: float) -> None:
+        """A worker is gone. ``started``: how many tasks it has begun in its life, as its shared
+        counter says; ``cause``: exit code or signal, and its last words."""
+        self.outbox.discard(worker_id)
+        slot = self.scheduler.workers.get(worker_id)
+        if slot is None:
+            return
+        begun = max(0, started - slot.finished)
+        left = self.scheduler.remove_worker(slot)
+        self.agency.dismiss(worker_id)
+        self._send(m.WorkerDied(0, worker_id))
+        why = self._killed.pop(worker_id, "")
+        for place, task in reversed([*enumerate(left)]):
+            if task.task_id not in self.tasks:
+                continue
+            if task.cancelled:
+                self._fail(task, m.CANCELLED, TaskCancelledError, "the task was cancelled")
+            elif place < begun:
+                text = (
+                    f"the worker (pid {slot.pid}, node {self.info.name}) that ran "
+                    f"{task.template.message.name} died: {cause}{why and ': '}{why}"
+                )
+                self._fail(task, m.CRASHED, WorkerCrashedError, text)
+            else:
+                self.scheduler.push(task, front=True)
+
+    def log(self, worker_id: bytes, is_error: bool, lines: list[str]) -> None:
+        """Lines that a worker printed."""
+        slot = self.scheduler.workers.get(worker_id)
+        if slot is not None:
+            first = next(iter(slot.inflight.values()), None)
+            name = first.template.message.name if first is not None else "worker"
+            message = m.Log(0, slot.key[0], name, slot.pid, self.info.name, is_error, lines)
+            self._send(message)
+
+    # ---- turn ------------------------------------------------------------------------------
+
+    def settle(self, now: float) -> None:
+        """End of a turn: start what can start, report what ended, ask for more."""
+        for slot in self.scheduler.overrun(now):
+            slot.recalled = True
+            self.outbox.send(slot.worker_id, m.Recall(0))
+        for slot in self.scheduler.workers.values():
+            if now >= slot.kill_at:
+                slot.kill_at = NEVER
+                self._kill(slot, "it did not stop within the grace of a cancel")
+        for key, chosen, tasks in self.scheduler.place(now):
+            slot = chosen or self._start_worker(key)
+            self.scheduler.give(slot, tasks, now)
+            self._deliver(slot, tasks)
+        self._flush_done()
+        self._report_credit()
+        if self.linked and now >= self._ping_at:
+            self._ping_at = now + limits.PING_S
+            self._send(m.Ping(0, now))
+
+    def _deliver(self, slot: WorkerSlot, tasks: list[LocalTask]) -> None:
+        values: dict[bytes, m.Outcome] = {}
+        for task in tasks:
+            message = task.template.message
+            if message.template_id not in slot.known:
+                slot.known.add(message.template_id)
+                if message.function_id not in slot.known:
+                    slot.known.add(message.function_id)
+                    self.outbox.send(slot.worker_id, self.functions[message.function_id])
+                self.outbox.send(slot.worker_id, message)
+            values.update(task.values)
+        assignments = [task.assignment for task in tasks]
+        self.outbox.send(slot.worker_id, m.Tasks(0, assignments, list(values.values())))
+
+    def _report_credit(self) -> None:
+        """Absolute figures, sent when they have moved enough to matter."""
+        if not self.linked:
+            return
+        scheduler = self.scheduler
+        room = max(0, limits.RAYLET_UNSTARTED_TASKS - scheduler.queued)
+        if scheduler.queued_bytes >= limits.RAYLET_UNSTARTED_BYTES:
+            room = 0
+        granted = self._received + room
+        released = sorted((name, amount) for name, amount in scheduler.released.items() if amount)
+        told, told_released = self._credit
+        if told_released != released or abs(granted - told) * 4 >= limits.RAYLET_UNSTARTED_TASKS:
+            self._credit = (granted, released)
+            self._send(m.Credit(0, granted, released))
+
+    def deadline(self) -> float:
+        due = self._ping_at if self.linked else NEVER
+        for slot in self.scheduler.workers.values():
+            due = min(due, slot.kill_at)
+        return min(due, self.scheduler.overrun_deadline())

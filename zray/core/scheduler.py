@@ -1,0 +1,345 @@
+"""The cluster's TaskScheduler: which raylet gets which ready task, and who gives some back.
+
+One queue per scheduling class and job, so that picking costs O(classes), never O(tasks). The head
+keeps an estimate per raylet (its resources minus what was assigned since); the raylet decides.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import pairwise
+
+from zray import limits
+from zray.core import resources
+from zray.core.machine import NEVER
+from zray.core.resources import Needs, Vector
+from zray.core.tasks import ASSIGNED, READY, TaskRecord
+
+
+class SchedulingClass:
+    """Ready tasks that need the same resources, a queue per job."""
+
+    __slots__ = ("ahead", "cpu_only", "infeasible_since", "needs", "queues", "ready", "warned")
+
+    def __init__(self, needs: Needs) -> None:
+        self.needs = needs
+        self.cpu_only = resources.is_cpu_only(needs)
+        self.queues: dict[bytes, deque[TaskRecord]] = {}
+        self.ready = 0
+        self.ahead = 0  # tasks sent to raylets beyond what can start there now
+        self.infeasible_since: float | None = None
+        self.warned = False
+
+    def first(self) -> TaskRecord:
+        return next(iter(self.queues.values()))[0]
+
+    def pop(self, count: int) -> list[TaskRecord]:
+        """Up to ``count`` ready tasks, the jobs in turn."""
+        taken: list[TaskRecord] = []
+        while self.queues and len(taken) < count:
+            job_id, queue = next(iter(self.queues.items()))
+            share = -(-(count - len(taken)) // len(self.queues))
+            while queue and share:
+                record = queue.popleft()
+                if record.state == READY:
+                    taken.append(record)
+                    share -= 1
+            del self.queues[job_id]
+            if queue:
+                self.queues[job_id] = queue  # to the end of the turn
+        self.ready -= len(taken)
+        return taken
+
+
+class NodeView:
+    """What the head knows of one raylet incarnation."""
+
+    def __init__(self, node_id: bytes, incarnation: int, total: Vector) -> None:
+        self.node_id = node_id
+        self.incarnation = incarnation
+        self.total = total
+        self.free = dict(total)
+        self.released: Vector = {}
+        self.granted = 0
+        self.sent = 0
+        self.finished = 0
+        self.usable = False  # has a session and has not been silent for long
+        self.assigned: dict[bytes, TaskRecord] = {}
+        self.ahead: dict[Needs, int] = {}
+        self.reclaiming = False
+        self.reclaim_after = 0.0
+        self.last_done = 0.0
+
+    def credit(self) -> int:
+        return self.granted - self.sent
+
+    def report(self, granted: int, released: Vector) -> None:
+        """Absolute figures from the raylet: total credit, and what blocked tasks gave back."""
+        self.granted = granted
+        for name in released.keys() | self.released.keys():
+            change = released.get(name, 0) - self.released.get(name, 0)
+            self.free[name] = self.free.get(name, 0) + change
+        self.released = released
+
+    def new_session(self) -> None:
+        self.granted = self.sent = 0
+        self.reclaiming = False
+        self.usable = True
+
+
+class TaskScheduler:
+    def __init__(self) -> None:
+        self.classes: dict[Needs, SchedulingClass] = {}
+        self.nodes: dict[bytes, NodeView] = {}
+        self._turn = 0
+
+    # ---- tasks -----------------------------------------------------------------------------
+
+    def push(self, record: TaskRecord, *, front: bool = False) -> None:
+        """A task has become ready (again)."""
+        assert record.template is not None
+        record.state = READY
+        record.node = None
+        wanted = record.template.needs
+        group = self.classes.get(wanted)
+        if group is None:
+            group = self.classes[wanted] = SchedulingClass(wanted)
+        queue = group.queues.get(record.job_id)
+        if queue is None:
+            queue = group.queues[record.job_id] = deque()
+        if front:
+            queue.appendleft(record)
+        else:
+            queue.append(record)
+        group.ready += 1
+
+    def withdraw(self, record: TaskRecord, state: int) -> None:
+        """A ready task will not run; its place in the queue is skipped later."""
+        assert record.state == READY and record.template is not None
+        record.state = state
+        group = self.classes[record.template.needs]
+        group.ready -= 1
+        if not group.ready:
+            group.queues.clear()
+
+    def adopt(self, node: NodeView, task_id: bytes, record: TaskRecord) -> None:
+        """A raylet said that it holds the task."""
+        record.state = ASSIGNED
+        record.node = node
+        node.assigned[task_id] = record
+        if record.template is not None:
+            resources.take(node.free, record.template.needs)
+
+    def settle_adopted(self, record: TaskRecord) -> None:
+        """The template of an adopted task has become known."""
+        assert record.template is not None and record.node is not None
+        resources.take(record.node.free, record.template.needs)
+
+    def release(self, task_id: bytes, record: TaskRecord) -> None:
+        """The task left its node: ended, returned, or gone with it."""
+        node = record.node
+        assert node is not None
+        node.assigned.pop(task_id, None)
+        record.node = None
+        if record.template is None:
+            return
+        wanted = record.template.needs
+        if node.ahead.get(wanted, 0) > 0:
+            node.ahead[wanted] -= 1  # the next one sent ahead takes over the slot
+            self.classes[wanted].ahead -= 1
+        else:
+            resources.give(node.free, wanted)
+
+    def _assign(self, node: NodeView, records: list[TaskRecord]) -> None:
+        node.sent += len(records)
+        assigned = node.assigned
+        for record in records:
+            assert record.spec is not None
+            record.state = ASSIGNED
+            record.node = node
+            record.attempt += 1
+            assigned[record.spec.task_id] = record
+
+    # ---- nodes -----------------------------------------------------------------------------
+
+    def add_node(self, node: NodeView) -> None:
+        self.nodes[node.node_id] = node
+        for group in self.classes.values():
+            group.infeasible_since = None
+            group.warned = False
+
+    def remove_node(self, node: NodeView) -> dict[bytes, TaskRecord]:
+        """Forget a dead incarnation; returns what it held."""
+        self.nodes.pop(node.node_id, None)
+        for wanted, count in node.ahead.items():
+            self.classes[wanted].ahead -= count
+        node.ahead.clear()
+        held, node.assigned = node.assigned, {}
+        return held
+
+    # ---- placement -------------------------------------------------------------------------
+
+    def schedule(self) -> list[tuple[NodeView, list[TaskRecord]]]:
+        """Assign what can be assigned now; each pair is for one TASKS message."""
+        if not any(group.ready for group in self.classes.values()):
+            return []
+        usable = [node for node in self.nodes.values() if node.usable and node.credit() > 0]
+        if not usable:
+            return []
+        self._turn += 1
+        shift = self._turn % len(usable)
+        usable = usable[shift:] + usable[:shift]
+        plan: list[tuple[NodeView, list[TaskRecord]]] = []
+        for group in self.classes.values():
+            if group.ready:
+                self._start_now(group, usable, plan)
+            if group.ready and group.cpu_only:
+                self._send_ahead(group, usable, plan)
+        return plan
+
+    def _start_now(
+        self,
+        group: SchedulingClass,
+        usable: list[NodeView],
+        plan: list[tuple[NodeView, list[TaskRecord]]],
+    ) -> None:
+        rooms = []
+        for node in usable:
+            room = min(resources.slots(node.free, group.needs), node.credit())
+            if room > 0 and not node.ahead.get(group.needs):
+                rooms.append((room, node))
+        if not rooms:
+            return
+        for node, share in _spread(rooms, group.ready):
+            records = group.pop(share)
+            if records:
+                resources.take(node.free, group.needs, len(records))
+                self._assign(node, records)
+                plan.append((node, records))
+
+    def _send_ahead(
+        self,
+        group: SchedulingClass,
+        usable: list[NodeView],
+        plan: list[tuple[NodeView, list[TaskRecord]]],
+    ) -> None:
+        for node in usable:
+            lanes = min(resources.slots(node.total, group.needs), 64)
+            if not lanes or not group.ready:
+                continue
+            template = group.first().template
+            assert template is not None
+            if template.seconds is None:
+                wanted = limits.PREFETCH_UNKNOWN_TASKS
+            else:
+                wanted = int(limits.PREFETCH_S * lanes / max(template.seconds, 1e-6))
+            fair = group.ready // (2 * len(usable))
+            room = min(wanted, limits.PREFETCH_TASKS_MAX, fair) - node.ahead.get(group.needs, 0)
+            room = min(room, node.credit())
+            if room > 0:
+                records = group.pop(room)
+                self._assign(node, records)
+                node.ahead[group.needs] = node.ahead.get(group.needs, 0) + len(records)
+                group.ahead += len(records)
+                plan.append((node, records))
+
+    # ---- stealing --------------------------------------------------------------------------
+
+    def reclaims(self, now: float) -> list[tuple[NodeView, SchedulingClass, int]]:
+        """From whom to take tasks back, because another raylet could start them now."""
+        found = []
+        for group in self.classes.values():
+            if group.ahead and not group.ready:
+                victim = self._victim(group)
+                if victim is not None and now >= self._steal_time(group, victim):
+                    victim.reclaiming = True
+                    found.append((victim, group, max(1, victim.ahead[group.needs] // 2)))
+        return found
+
+    def steal_deadline(self) -> float:
+        """When ``reclaims`` may find something that it does not find now."""
+        when = NEVER
+        for group in self.classes.values():
+            if group.ahead and not group.ready:
+                victim = self._victim(group)
+                if victim is not None:
+                    when = min(when, self._steal_time(group, victim))
+        return when
+
+    def returned(self, node: NodeView, count: int, now: float) -> None:
+        node.reclaiming = False
+        if not count:
+            node.reclaim_after = now + limits.STEAL_PAUSE_S
+
+    def _victim(self, group: SchedulingClass) -> NodeView | None:
+        idle = False
+        fullest: NodeView | None = None
+        most = 0
+        for node in self.nodes.values():
+            if not node.usable:
+                continue
+            ahead = node.ahead.get(group.needs, 0)
+            if ahead > most and not node.reclaiming:
+                fullest, most = node, ahead
+            elif not ahead and resources.fits(node.free, group.needs) and node.credit() > 0:
+                idle = True
+        return fullest if idle else None
+
+    def _steal_time(self, group: SchedulingClass, victim: NodeView) -> float:
+        """A raylet that still finishes tasks will soon be through with what it has."""
+        return max(victim.reclaim_after, victim.last_done + limits.STEAL_IDLE_S)
+
+    # ---- reasons ---------------------------------------------------------------------------
+
+    def infeasible(self, group: SchedulingClass) -> bool:
+        return bool(self.nodes) and not any(
+            resources.fits(node.total, group.needs) for node in self.nodes.values()
+        )
+
+    def reason(self, group: SchedulingClass) -> str:
+        """Why the ready tasks of a class are not running, and what would help."""
+        wanted = resources.in_words(group.needs)
+        if not self.nodes:
+            return "NO_NODES: no worker node has joined; start one with zray-worker"
+        if self.infeasible(group):
+            nearest = min(
+                self.nodes.values(),
+                key=lambda node: len(resources.missing(node.total, group.needs)),
+            )
+            lacking = resources.missing(nearest.total, group.needs)
+            has = resources.in_words((name, nearest.total.get(name, 0)) for name, _ in lacking)
+            return (
+                f"INFEASIBLE: needs {wanted}; no node ever has {resources.in_words(lacking)} "
+                f"(the nearest has {has}); add a node that has it, or ask for less"
+            )
+        if not any(node.usable for node in self.nodes.values()):
+            return "NO_NODES: no node has been heard of for some seconds; see zray status"
+        return f"WAIT_RESOURCES: needs {wanted}; all of it is in use on every node that has it"
+
+    def warnings(self, now: float) -> list[tuple[SchedulingClass, str]]:
+        """Classes that have been infeasible for long enough to tell their users, once each."""
+        due = []
+        for group in self.classes.values():
+            if not group.ready or not self.infeasible(group):
+                group.infeasible_since = None
+            elif group.infeasible_since is None:
+                group.infeasible_since = now
+            elif not group.warned and now - group.infeasible_since >= limits.INFEASIBLE_WARNING_S:
+                group.warned = True
+                due.append((group, self.reason(group)))
+        return due
+
+
+def _spread(rooms: list[tuple[int, NodeView]], ready: int) -> list[tuple[NodeView, int]]:
+    """Shares of ``ready`` tasks: everything that fits, else evenly, the emptiest nodes first."""
+    if sum(room for room, _ in rooms) <= ready:
+        return [(node, room) for room, node in rooms]
+    rooms = sorted(rooms, key=lambda pair: -pair[0])
+    assert all(a[0] >= b[0] for a, b in pairwise(rooms))
+    shares = [0] * len(rooms)
+    while ready:
+        for place, (room, _) in enumerate(rooms):
+            if ready and shares[place] < room:
+                shares[place] += 1
+                ready -= 1
+    return [(node, share) for (_, node), share in zip(rooms, shares, strict=True) if share]

@@ -1,0 +1,68 @@
+"""The GCS's record of a task, from submit until its outcome is committed.
+
+    WAITING (dependencies, function) -> READY -> ASSIGNED (to a node) -> GONE: outcome committed
+                                          ^          |
+                                          +----------+  returned, node dead, attempt failed
+
+A task has at most one holder: it leaves ASSIGNED only when the node returns or ends it, or when
+that node's incarnation is declared dead.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zray.core.resources import Needs
+from zray.protocol.messages import TaskSpec, Template
+
+if TYPE_CHECKING:
+    from zray.core.scheduler import NodeView
+
+WAITING = 0
+READY = 1
+ASSIGNED = 2
+GONE = 3
+
+
+class TemplateRecord:
+    """A function with options, and how long it has been taking."""
+
+    __slots__ = ("function_ready", "message", "needs", "seconds")
+
+    def __init__(self, message: Template, needs: Needs, function_ready: bool) -> None:
+        self.message = message
+        self.needs = needs
+        self.function_ready = function_ready
+        self.seconds: float | None = None  # measured run time, smoothed; None: never ran
+
+    def measured(self, seconds: float) -> None:
+        old = self.seconds
+        self.seconds = seconds if old is None else old + (seconds - old) * 0.2
+
+
+class TaskRecord:
+    """``spec`` is None while only the node that holds the task has told of it (after a restart)."""
+
+    __slots__ = (
+        *("spec", "template", "job_id", "submitter", "state", "attempt", "node", "waiting"),
+        *("failures", "cancelled", "parked"),
+    )
+
+    def __init__(
+        self,
+        spec: TaskSpec | None,
+        template: TemplateRecord | None,
+        job_id: bytes,
+        submitter: bytes,
+    ) -> None:
+        self.spec = spec
+        self.template = template
+        self.job_id = job_id
+        self.submitter = submitter
+        self.state = WAITING
+        self.attempt = 0  # rises with each dispatch
+        self.failures = 0  # attempts that a system failure ended, or a covered exception
+        self.node: NodeView | None = None
+        self.waiting = 0  # dependencies without an outcome
+        self.cancelled = False
+        self.parked = False  # until all nodes known before a head restart are back or dead

@@ -1,0 +1,266 @@
+"""The TrafficController: sessions of peers, what each may say, and the way to the GCS's mailbox.
+
+A session is one routing id bound to one authenticated user; it begins with HELLO. Anything else
+from an unknown routing id, or under another epoch, is answered with REJOIN and ignored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from zray import limits
+from zray.core import overview
+from zray.core.gcs import Gcs
+from zray.core.machine import Outbox
+from zray.core.members import JobMember, Member, NodeMember
+from zray.core.roster import Roster
+from zray.errors import ProtocolError, VersionMismatchError, WrongClusterError
+from zray.protocol import messages as m
+from zray.protocol.codec import Payload
+
+FENCED = "ZR-2012"
+FORBIDDEN = "ZR-1410"
+HEAD_FEATURES = ["tasks"]
+CHECK_S = 1.0
+
+CLIENT_VERBS = frozenset(
+    {
+        *(m.Template, m.Export, m.Submit, m.ResultAck, m.Cancel, m.Hold, m.Drop, m.Watch, m.Put),
+        *(m.Pull, m.Chunk, m.ChunkAck, m.PullFailed, m.Query, m.Kv, m.Ping, m.Goodbye),
+    }
+)
+NODE_VERBS = CLIENT_VERBS | {
+    *(m.Credit, m.Done, m.Returned, m.WorkerDied, m.Announce, m.Have, m.Log),
+}
+OBSERVER_VERBS = frozenset({m.Query, m.Ping, m.Goodbye, m.Shutdown})
+VERBS = {m.ROLE_DRIVER: CLIENT_VERBS, m.ROLE_NODE: NODE_VERBS, m.ROLE_OBSERVER: OBSERVER_VERBS}
+
+
+class Session:
+    __slots__ = ("member", "role", "route", "user")
+
+    def __init__(self, route: bytes, user: str, role: int, member: Member) -> None:
+        self.route = route
+        self.user = user
+        self.role = role
+        self.member = member
+
+
+class TrafficController:
+    def __init__(
+        self, gcs: Gcs, cluster_id: bytes, versions: m.Versions, started_s: float, now: float
+    ) -> None:
+        self.gcs = gcs
+        self.roster = Roster(gcs)
+        self.cluster_id = cluster_id
+        self.versions = versions
+        self.started_s = started_s  # wall clock, for people
+        self.stopping = ""  # why the whole cluster is to stop
+        self.sessions: dict[bytes, Session] = {}
+        self.routes: dict[bytes, bytes] = {}  # process -> route
+        self.outbox: Outbox[bytes] = Outbox()  # by route
+        self._observers: dict[bytes, Member] = {}
+        self._next_check = now + CHECK_S
+        self._handlers = self._table()
+
+    def _table(self) -> dict[type[m.Message], Callable[[Any, Any, float], None]]:
+        gcs, roster, transfers = self.gcs, self.roster, self.gcs.transfers
+        return {
+            m.Template: gcs.on_template,
+            m.Export: gcs.on_export,
+            m.Submit: gcs.on_submit,
+            m.ResultAck: lambda s, msg, now: gcs.result_acked(msg.target, msg.upto),
+            m.Cancel: gcs.on_cancel,
+            m.Hold: gcs.on_hold,
+            m.Drop: gcs.on_drop,
+            m.Watch: gcs.on_watch,
+            m.Put: gcs.on_put,
+            m.Done: gcs.on_done,
+            m.Pull: lambda s, msg, now: transfers.pull(s.process_id, msg),
+            m.Chunk: lambda s, msg, now: transfers.chunk(s.process_id, msg),
+            m.ChunkAck: lambda s, msg, now: transfers.acknowledge(s.process_id, msg),
+            m.PullFailed: lambda s, msg, now: transfers.failed(s.process_id, msg),
+            m.Credit: roster.on_credit,
+            m.Returned: roster.on_returned,
+            m.WorkerDied: roster.on_worker_died,
+            m.Announce: roster.on_announce,
+            m.Have: roster.on_have,
+            m.Log: self._on_log,
+            m.Query: self._on_query,
+            m.Kv: self._on_kv,
+            m.Ping: self._on_ping,
+            m.Goodbye: self._on_goodbye,
+            m.Shutdown: self._on_shutdown,
+        }
+
+    # ---- in --------------------------------------------------------------------------------
+
+    def receive(self, route: bytes, user: str, payload: Payload, now: float) -> None:
+        """One payload of a peer. ``user``: whom its key belongs to, as the transport says."""
+        session = self.sessions.get(route)
+        for message in payload.messages:
+            if isinstance(message, m.Hello):
+                self._on_hello(route, user, message, now)
+                session = self.sessions.get(route)
+            elif session is None or session.user != user:
+                self.outbox.send(route, m.Rejoin(0, "no session: say HELLO first"))
+                return
+            elif payload.epoch != self.gcs.epoch:
+                self.outbox.send(route, m.Rejoin(0, f"the epoch is {self.gcs.epoch} now"))
+                return
+            elif type(message) not in VERBS[session.role]:
+                text = f"{type(message).__name__} is not for this role"
+                self.outbox.send(route, m.Rejected(0, message.seq, FORBIDDEN, text))
+            else:
+                session.member.heard = now
+                self._handlers[type(message)](session.member, message, now)
+        for bad in payload.refused:
+            self.refuse(route, bad.seq, bad.text)
+
+    def refuse(self, route: bytes, about: int, text: str) -> None:
+        """A message of this peer could not be read; it is told so, nothing else happens."""
+        self.outbox.send(route, m.Rejected(0, about, ProtocolError.code, text))
+
+    def link_lost(self, route: bytes, now: float) -> None:
+        """The transport says that the peer's connection is cut."""
+        session = self.sessions.pop(route, None)
+        self.outbox.discard(route)
+        if session is None:
+            return
+        process_id = session.member.process_id
+        if self.routes.get(process_id) == route:
+            del self.routes[process_id]
+            self._observers.pop(process_id, None)
+            self.roster.session_lost(session.member, now)
+
+    # ---- sessions --------------------------------------------------------------------------
+
+    def _on_hello(self, route: bytes, user: str, hello: m.Hello, now: float) -> None:
+        refusal = self._objection(hello)
+        if refusal is not None:
+            self.outbox.send(route, refusal)
+            return
+        old = self.routes.get(hello.process_id)
+        if old is not None and old != route:
+            self.link_lost(old, now)  # the process has left that connection behind
+
+        def welcome() -> None:
+            member = self.gcs.members.member(hello.process_id)
+            if hello.role == m.ROLE_OBSERVER:
+                member = self._observers[hello.process_id]
+            if member is None:
+                return
+            self.sessions[route] = Session(route, user, hello.role, member)
+            self.routes[hello.process_id] = route
+            answer = m.Welcome(
+                *(0, m.PROTOCOL_VERSION, self.cluster_id),
+                *(limits.FRAME_BYTES_MAX, limits.PING_S, HEAD_FEATURES),
+            )
+            self.outbox.send(route, answer)
+
+        if hello.role == m.ROLE_NODE:
+            self.roster.node_joins(hello, now, welcome)
+        elif hello.role == m.ROLE_DRIVER:
+            self.roster.job_joins(hello, now, welcome)
+        else:
+            observer = Member(hello.process_id, hello.incarnation, now)
+            observer.begin_session(now)
+            self._observers[hello.process_id] = observer
+            welcome()
+
+    def _objection(self, hello: m.Hello) -> m.Refused | None:
+        mine, theirs = self.versions, hello.versions
+        if hello.protocol != m.PROTOCOL_VERSION:
+            text = f"this head speaks protocol {m.PROTOCOL_VERSION}, the peer {hello.protocol}"
+            return m.Refused(0, VersionMismatchError.code, text)
+        if hello.cluster_id and hello.cluster_id != self.cluster_id:
+            text = (
+                f"this is cluster {self.cluster_id.hex()[:8]}, the peer belongs to "
+                f"{hello.cluster_id.hex()[:8]}; use that cluster's connection file"
+            )
+            return m.Refused(0, WrongClusterError.code, text)
+        if theirs.python and theirs.python != mine.python and hello.role != m.ROLE_OBSERVER:
+            text = (
+                f"this cluster runs Python {mine.python}, the peer Python {theirs.python}: pickled "
+                f"functions would not load; use Python {mine.python} there"
+            )
+            return m.Refused(0, VersionMismatchError.code, text)
+        wants = {m.ROLE_NODE: hello.node, m.ROLE_DRIVER: hello.job, m.ROLE_OBSERVER: True}
+        if not wants.get(hello.role):
+            text = f"HELLO with role {hello.role} and without what that role says of itself"
+            return m.Refused(0, ProtocolError.code, text)
+        if hello.role == m.ROLE_NODE and self.gcs.members.fenced(
+            hello.process_id, hello.incarnation
+        ):
+            text = f"incarnation {hello.incarnation} of this node was declared dead"
+            return m.Refused(0, FENCED, text)
+        return None
+
+    def _on_ping(self, member: Member, message: m.Ping, now: float) -> None:
+        pong = m.Pong(0, message.sent_s, overview.health(self.gcs))
+        self.gcs.outbox.send(member.process_id, pong)
+
+    def _on_goodbye(self, member: Member, message: m.Goodbye, now: float) -> None:
+        route = self.routes.pop(member.process_id, None)
+        if route is not None:
+            self.sessions.pop(route, None)
+            self.outbox.discard(route)
+        self._observers.pop(member.process_id, None)
+        if isinstance(member, NodeMember):
+            self.roster.node_died(member, f"it left: {message.reason}", now)
+        elif isinstance(member, JobMember):
+            self.roster.job_ended(member, message.reason, now)
+
+    # ---- small verbs -----------------------------------------------------------------------
+
+    def _on_log(self, member: Member, message: m.Log, now: float) -> None:
+        job = self.gcs.members.jobs.get(message.job_id)
+        if job is not None and job.connected and job.info.wants_logs:
+            self.gcs.outbox.send(job.process_id, message)
+
+    def _on_query(self, member: Member, message: m.Query, now: float) -> None:
+        answer: m.Message
+        if message.what == m.STATUS:
+            answer = overview.status(self.gcs, message.seq, self.cluster_id, self.started_s, now)
+        else:
+            reasons = [overview.why(self.gcs, oid) for oid in message.object_ids[:100]]
+            answer = m.Reasons(0, message.seq, reasons)
+        self.gcs.outbox.send(member.process_id, answer)
+
+    def _on_kv(self, member: Member, message: m.Kv, now: float) -> None:
+        target = member.process_id
+        self.gcs.catalog.operate(message, lambda reply: self.gcs.outbox.send(target, reply))
+
+    def _on_shutdown(self, member: Member, message: m.Shutdown, now: float) -> None:
+        self.stopping = message.reason or "stop was asked for"
+        for node in self.gcs.members.nodes.values():
+            self.gcs.outbox.send(node.process_id, m.Shutdown(0, self.stopping))
+        for job in self.gcs.members.jobs.values():
+            self.gcs.outbox.send(job.process_id, m.Shutdown(0, self.stopping))
+
+    # ---- turn ------------------------------------------------------------------------------
+
+    def settle(self, now: float) -> None:
+        """End of a turn: decide everything, then hand messages over from process to route."""
+        if now >= self._next_check:
+            self._next_check = now + CHECK_S
+            self.roster.check(now)
+            self._drop_dead_sessions()
+        self.gcs.settle(now)
+        for process_id, messages in self.gcs.outbox.take().items():
+            route = self.routes.get(process_id)
+            if route is not None:
+                for message in messages:
+                    self.outbox.send(route, message)
+
+    def _drop_dead_sessions(self) -> None:
+        """Members that were declared dead while connected must say HELLO again."""
+        for process_id, route in [*self.routes.items()]:
+            session = self.sessions[route]
+            current = self.gcs.members.member(process_id)
+            if session.role != m.ROLE_OBSERVER and current is not session.member:
+                del self.sessions[route], self.routes[process_id]
+
+    def deadline(self) -> float:
+        return min(self._next_check, self.gcs.deadline())

@@ -1,0 +1,118 @@
+"""The WorkerSequence machine: which task a worker runs next, and what it gives back.
+
+Delivered is not started: until ``next`` hands a task out, ``recall`` and ``cancel`` can take it
+back. The shell calls these from two threads, under one lock of its own.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+from zray import limits
+from zray.core import failures
+from zray.errors import TaskCancelledError
+from zray.protocol import messages as m
+
+
+class Delivered(NamedTuple):
+    assignment: m.Assignment
+    values: list[m.Outcome]  # of the dependencies, in their order
+
+
+class WorkerSequence:
+    def __init__(self, worker_id: bytes) -> None:
+        self.worker_id = worker_id
+        self.setup: m.Setup | None = None
+        self.templates: dict[bytes, m.Template] = {}
+        self.functions: dict[bytes, m.Export] = {}
+        self.current: m.Assignment | None = None
+        self.exiting = False
+        self.blocked = False
+        self._inbox: deque[Delivered] = deque()
+        self._done: list[m.TaskDone] = []
+        self._oldest_done = 0.0
+
+    # ---- in --------------------------------------------------------------------------------
+
+    def receive(self, message: m.Message) -> bool:
+        """Take a message that is about running tasks; False: it is for the client part."""
+        if isinstance(message, m.Tasks):
+            by_id = {outcome.object_id: outcome for outcome in message.values}
+            for assignment in message.tasks:
+                values = [by_id[oid] for oid in assignment.spec.dependencies]
+                self._inbox.append(Delivered(assignment, values))
+        elif isinstance(message, m.Template):
+            self.templates[message.template_id] = message
+        elif isinstance(message, m.Export):
+            self.functions[message.function_id] = message
+        elif isinstance(message, m.Setup):
+            self.setup = message
+        elif isinstance(message, m.Exit):
+            self.exiting = True
+        else:
+            return False
+        return True
+
+    # ---- running ---------------------------------------------------------------------------
+
+    def next(self) -> Delivered | None:
+        """The task to start now; from here on it has started."""
+        assert self.current is None
+        if not self._inbox:
+            return None
+        delivered = self._inbox.popleft()
+        self.current = delivered.assignment
+        return delivered
+
+    def finished(
+        self,
+        status: int,
+        results: list[m.Outcome],
+        seconds: float,
+        borrowed: list[bytes],
+        now: float,
+    ) -> None:
+        """The current task has ended."""
+        assert self.current is not None
+        current, self.current = self.current, None
+        if not self._done:
+            self._oldest_done = now
+        worker_id = self.worker_id if borrowed else b""
+        self._done.append(
+            m.TaskDone(
+                *(current.spec.task_id, current.attempt, status, results),
+                *(seconds, borrowed, worker_id),
+            )
+        )
+
+    def take_done(self, now: float, *, next_is_short: bool) -> m.Done | None:
+        """Results that must leave now: before a task not known to be short, else soon."""
+        if not self._done:
+            return None
+        waits = next_is_short and self._inbox and now - self._oldest_done < limits.RESULT_DELAY_S
+        if waits:
+            return None
+        done, self._done = self._done, []
+        return m.Done(0, done)
+
+    # ---- giving back -----------------------------------------------------------------------
+
+    def recall(self) -> m.Returned:
+        """Everything that has not started, in order of delivery."""
+        ids = b"".join(d.assignment.spec.task_id for d in self._inbox)
+        self._inbox.clear()
+        return m.Returned(0, ids)
+
+    def cancel(self, message: m.CancelTask) -> m.Done | None:
+        """Take a task back that has not started; its end, or None where there is none such."""
+        for delivered in self._inbox:
+            assignment = delivered.assignment
+            if assignment.spec.task_id == message.task_id and assignment.attempt == message.attempt:
+                self._inbox.remove(delivered)
+                value = failures.encode(TaskCancelledError, "the task was cancelled")
+                results = failures.outcomes(message.task_id, 1, value)
+                return m.Done(
+                    0, [m.TaskDone(message.task_id, message.attempt, m.CANCELLED, results)]
+                )
+        return None

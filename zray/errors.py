@@ -1,0 +1,223 @@
+"""Every exception that zray raises, each with a stable code. Imports the standard library only.
+
+A message says cause, effect and next step. Codes: 1xxx connection and security, 2xxx protocol,
+3xxx tasks and objects, 4xxx this machine (ports, data directory, store). Ray's names are aliases
+at the end of this module, so that ``except ray.exceptions.X`` works unchanged.
+"""
+
+from __future__ import annotations
+
+
+class ZrayError(Exception):
+    """Base of all zray exceptions; ``code`` is stable across releases."""
+
+    code = "ZR-1000"
+
+    def __init__(self, message: str = "", *, code: str | None = None) -> None:
+        super().__init__(message)
+        if code is not None:
+            self.code = code
+
+    def __str__(self) -> str:
+        return f"{self.code} {super().__str__()}"
+
+
+# ---- 1xxx: connection and security ---------------------------------------------------------
+
+
+class HeadConnectionError(ZrayError, ConnectionError):
+    """The head cannot be used from here."""
+
+    code = "ZR-1500"
+
+
+class AuthenticationError(HeadConnectionError):
+    """The head refused this process's key, or this process has no key for it."""
+
+    code = "ZR-1401"
+
+
+class WrongHeadError(HeadConnectionError):
+    """The head does not hold the key that the connection file names (another cluster, or worse)."""
+
+    code = "ZR-1402"
+
+
+class EncryptionMismatchError(HeadConnectionError):
+    """One side encrypts, the other does not."""
+
+    code = "ZR-1403"
+
+
+class NotZrayError(HeadConnectionError):
+    """Something listens at the address, but it does not speak zray's protocol."""
+
+    code = "ZR-1404"
+
+
+class NothingListensError(HeadConnectionError):
+    """Nothing accepts connections at the address."""
+
+    code = "ZR-1405"
+
+
+class UnknownHostError(HeadConnectionError):
+    """The host name has no address."""
+
+    code = "ZR-1406"
+
+
+class HeadSilentError(HeadConnectionError):
+    """The head accepted the connection but did not answer in time."""
+
+    code = "ZR-1503"
+
+
+class NotInitializedError(ZrayError, RuntimeError):
+    """The call needs a cluster, and ``zray.init()`` was not called."""
+
+    code = "ZR-1510"
+
+
+# ---- 2xxx: protocol ------------------------------------------------------------------------
+
+
+class ProtocolError(ZrayError):
+    """A peer broke the protocol; it is told so, and nobody else is affected."""
+
+    code = "ZR-2001"
+
+
+class VersionMismatchError(ProtocolError):
+    """Two processes whose versions cannot work together met; the message names both."""
+
+    code = "ZR-2005"
+
+
+class WrongClusterError(ProtocolError):
+    """A process of one cluster spoke to the head of another."""
+
+    code = "ZR-2007"
+
+
+# ---- 3xxx: tasks and objects ---------------------------------------------------------------
+
+
+class TaskError(ZrayError):
+    """A task raised. Raised as a class that is also the user exception's own type.
+
+    Attributes:
+        function_name: the task's name.
+        traceback_text: the traceback made where the task ran.
+        cause: the user's exception, or None where it could not be rebuilt here.
+    """
+
+    code = "ZR-3001"
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        function_name: str = "",
+        traceback_text: str = "",
+        cause: BaseException | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.function_name = function_name
+        self.traceback_text = traceback_text
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return self.traceback_text or super().__str__()
+
+
+class TaskCancelledError(ZrayError):
+    """The task was cancelled before it had a result."""
+
+    code = "ZR-3002"
+
+
+class WorkerCrashedError(ZrayError):
+    """The worker process died while it ran the task, more often than the task's retries allow."""
+
+    code = "ZR-3003"
+
+
+class NodeDiedError(WorkerCrashedError):
+    """The node that ran the task was lost, more often than the task's retries allow."""
+
+    code = "ZR-3004"
+
+
+class ObjectLostError(ZrayError):
+    """No copy of the object is left in the cluster."""
+
+    code = "ZR-3005"
+
+
+class OwnerDiedError(ObjectLostError):
+    """The process that made the object ended, and the object with it."""
+
+    code = "ZR-3006"
+
+
+class TaskUnschedulableError(ZrayError):
+    """No node of the cluster can ever run the task."""
+
+    code = "ZR-3007"
+
+
+class GetTimeoutError(ZrayError, TimeoutError):
+    """``get`` did not have all values in time; the message says what it waited for and why."""
+
+    code = "ZR-3101"
+
+
+class SerializationError(ZrayError, TypeError):
+    """A value cannot be pickled or unpickled; the message names the offending variable."""
+
+    code = "ZR-3201"
+
+
+class ClusterShutdownError(ZrayError):
+    """The cluster was shut down while the value was awaited."""
+
+    code = "ZR-3301"
+
+
+# ---- 4xxx: this machine --------------------------------------------------------------------
+
+
+class PortInUseError(ZrayError, OSError):
+    """The port is taken; the message names the process that holds it."""
+
+    code = "ZR-4001"
+
+
+class DataDirectoryLockedError(ZrayError):
+    """Another head uses the data directory; the message names its pid."""
+
+    code = "ZR-4002"
+
+
+class StoreError(ZrayError):
+    """The control store cannot be read or written; the head serves nothing that depends on it."""
+
+    code = "ZR-4003"
+
+
+class KeyFileError(ZrayError):
+    """A key or connection file is unreadable, malformed, or readable by others."""
+
+    code = "ZR-4004"
+
+
+class StartError(ZrayError, RuntimeError):
+    """A daemon did not start; the message carries the end of its log."""
+
+    code = "ZR-4005"
+
+
+RayError = ZrayError
+RayTaskError = TaskError
+RaySystemError = ZrayError

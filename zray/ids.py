@@ -1,0 +1,63 @@
+"""Ids and the source that makes them. Imports the standard library only.
+
+All ids are ``bytes``. A TaskID is 8 bytes drawn once per process and an 8-byte counter, so that
+making one costs no system call; an ObjectID is the TaskID of the task that makes the object and a
+4-byte index (a put is a task of its own). The aliases exist to say what a parameter means.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TypeAlias
+
+TaskID: TypeAlias = bytes  # 16 bytes
+ObjectID: TypeAlias = bytes  # 20 bytes: TaskID + index
+ProcessID: TypeAlias = bytes  # 16 bytes: a driver, worker or node
+JobID: TypeAlias = bytes  # 16 bytes: the driver's ProcessID
+FunctionID: TypeAlias = bytes  # 16 bytes: digest of the pickled function
+TemplateID: TypeAlias = bytes  # 16 bytes: digest of function and options
+
+TASK_BYTES = 16
+OBJECT_BYTES = 20
+_INDEX = tuple(index.to_bytes(4, "big") for index in range(256))
+
+
+class IdSource:
+    """Makes the ids of one process from 8 injected random bytes.
+
+    A process that forks must make a new source in the child; the simulator passes seeded bytes.
+    """
+
+    def __init__(self, random_bytes: bytes) -> None:
+        if len(random_bytes) != 8:
+            raise ValueError(f"an id source needs 8 random bytes, got {len(random_bytes)}")
+        self._prefix = random_bytes
+        self._counter = itertools.count(1)
+
+    def task_id(self) -> TaskID:
+        return self._prefix + next(self._counter).to_bytes(8, "big")
+
+    def process_id(self) -> ProcessID:
+        return self._prefix + next(self._counter).to_bytes(8, "big")
+
+
+def object_id(task_id: bytes, index: int = 0) -> ObjectID:
+    """The id of a task's ``index``-th return value (0 also names a put)."""
+    if index < 256:
+        return task_id + _INDEX[index]
+    return task_id + index.to_bytes(4, "big")
+
+
+def task_of(object_id: bytes) -> TaskID:
+    """The task that makes the object."""
+    return object_id[:TASK_BYTES]
+
+
+def split_objects(joined: bytes) -> list[ObjectID]:
+    """The ids in a concatenation of ObjectIDs (the form in which lists of them travel)."""
+    return [joined[start : start + OBJECT_BYTES] for start in range(0, len(joined), OBJECT_BYTES)]
+
+
+def split_tasks(joined: bytes) -> list[TaskID]:
+    """The ids in a concatenation of TaskIDs."""
+    return [joined[start : start + TASK_BYTES] for start in range(0, len(joined), TASK_BYTES)]

@@ -1,0 +1,70 @@
+"""Every bound and default, with its unit in the name. Imports nothing.
+
+One place to look for "how much at most"; modules never hold such numbers of their own.
+"""
+
+from __future__ import annotations
+
+# ---- network -------------------------------------------------------------------------------
+HEAD_PORT = 10001
+FRAME_BYTES_MAX = 64 << 20  # zmq MAXMSGSIZE: per frame, both ways
+PAYLOAD_BYTES_SOFT = 8 << 20  # a batch larger than this is cut into several payloads
+FRAMES_MAX = 8  # frames of one multipart message
+HANDSHAKE_S = 10.0
+TRANSPORT_HEARTBEAT_S = 2.0
+TRANSPORT_HEARTBEAT_TIMEOUT_S = 6.0
+LISTEN_BACKLOG = 4096
+CONNECT_TIMEOUT_S = 5.0  # first contact of a driver or daemon with its head
+AUTH_TIMEOUT_S = 2.0  # a wrong key is reported within this
+RECONNECT_FIRST_S = 0.05
+RECONNECT_MAX_S = 2.0
+DRAIN_MESSAGES_MAX = 256  # messages taken from one socket in one turn of the loop
+
+# ---- liveness ------------------------------------------------------------------------------
+PING_S = 2.0
+SUSPECT_S = 5.0  # silent for this long: no new work
+DEAD_S = 20.0  # without a session for this long: declared dead
+REFUSED_S = 2.0  # the raylet's own port refuses for this long: proof of death
+HEAD_LOST_GRACE_S = 600.0  # a raylet without a head gives up after this
+INFEASIBLE_WARNING_S = 5.0
+UNKNOWN_OBJECT_S = 10.0  # an object nobody has announced is lost after this
+STOP_S = 10.0  # a clean stop takes at most this long
+
+# ---- tasks ---------------------------------------------------------------------------------
+CLIENT_WINDOW_TASKS = 131_072  # submitted and unresolved; the rest waits in the client
+CLIENT_WINDOW_BYTES = 128 << 20
+SUBMIT_BYTES_MAX = 2 << 20  # arguments in one SUBMIT message
+RAYLET_UNSTARTED_TASKS = 4096  # credit of one raylet
+RAYLET_UNSTARTED_BYTES = 64 << 20
+PREFETCH_S = 0.005  # work sent ahead to a raylet, by the function's measured time
+PREFETCH_TASKS_MAX = 1024
+WORKER_BATCH_S = 0.004  # work sent ahead to one worker
+WORKER_BATCH_TASKS_MAX = 512
+SHORT_TASK_S = 0.001  # only functions measured under this share a worker's inbox
+RESULT_DELAY_S = 0.002  # a finished result leaves the worker within this
+RECALL_S = 0.020  # a worker's batch that overruns this is recalled
+STEAL_IDLE_S = 0.005  # a raylet that finished nothing for this long is stolen from
+STEAL_PAUSE_S = 0.050  # after an empty RETURNED
+MAX_RETRIES = 3
+CANCEL_GRACE_S = 5.0  # from a soft cancel to the kill
+RESOURCE_UNIT = 10_000  # a resource of 1 is this many units: granularity 0.0001
+PREFETCH_UNKNOWN_TASKS = 1
+
+# ---- values --------------------------------------------------------------------------------
+INLINE_BYTES_MAX = 64 << 10  # larger values stay where they were made until asked for
+ARGUMENT_BYTES_MAX = 4 << 10  # larger arguments of a task become an object
+HEAD_CACHE_BYTES = 64 << 20
+CHUNK_BYTES = 1 << 20
+CHUNK_WINDOW = 8  # chunks on the way in one transfer
+FUNCTION_BYTES_WARN = 10 << 20
+FUNCTION_BYTES_MAX = 60 << 20
+ERROR_TEXT_BYTES_MAX = 64 << 10
+
+# ---- processes and logs --------------------------------------------------------------------
+LOG_LINE_BYTES_MAX = 16 << 10
+STDERR_TAIL_LINES = 20
+NOTES_MAX = 256  # notices kept for `zray status`
+
+assert SUSPECT_S > 2 * PING_S and DEAD_S > SUSPECT_S
+assert CHUNK_BYTES < FRAME_BYTES_MAX and FUNCTION_BYTES_MAX < FRAME_BYTES_MAX
+assert PAYLOAD_BYTES_SOFT + FUNCTION_BYTES_MAX <= FRAME_BYTES_MAX + (8 << 20)

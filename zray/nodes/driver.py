@@ -1,0 +1,404 @@
+"""The driver's side of a cluster: connect, the pump thread, a local cluster of its own. Wiring.
+
+The pump leads by default (receive, PING, prints, completions, reconnect) and gives the lead to a
+thread that blocks. Portable: nothing Linux-only is imported here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from zray import limits
+from zray.core.client import Client
+from zray.errors import (
+    AuthenticationError,
+    HeadConnectionError,
+    HeadSilentError,
+    StartError,
+    VersionMismatchError,
+)
+from zray.nodes.options import HeadOptions, encode_node
+from zray.nodes.participant import COALESCE_S, Participant
+from zray.protocol import messages as m
+from zray.runtime import connection, identity, probe, sockets
+from zray.runtime.connection import ConnectionInfo
+from zray.runtime.link import HeadLink
+
+LEAD_BACK_S = 0.005  # the pump takes the lead back when nobody has had it for so long
+HEAD_GONE_WARNING_S = 10.0
+
+
+class LocalCluster:
+    """A head of this driver's own: it ends with this process, however that ends."""
+
+    def __init__(self, options: HeadOptions) -> None:
+        """Start the head and wait until it serves.
+
+        Raises:
+            StartError: it did not come up; the message says what it said.
+        """
+        name = f"local-{os.getpid()}-{secrets.token_hex(3)}"
+        options = options._replace(name=name, local=True, port=0)
+        found = {**options._asdict(), "node": encode_node(options.node), "data_directory": None}
+        ready_read, ready_write = os.pipe()
+        lifeline_read, self._lifeline = os.pipe()
+        command = [sys.executable, "-m", "zray.nodes.head", json.dumps(found)]
+        self._process = subprocess.Popen(
+            [*command, str(ready_write), str(lifeline_read)],
+            pass_fds=(ready_write, lifeline_read),
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": _import_path()},
+            start_new_session=True,  # the terminal's Ctrl-C is for the driver
+        )
+        os.close(ready_write)
+        os.close(lifeline_read)
+        with os.fdopen(ready_read, "rb") as pipe:
+            line = _read_line(pipe.fileno(), 30.0)
+        answer: dict[str, Any] = json.loads(line) if line else {}
+        if "connection" not in answer:
+            self.close()
+            reason = answer.get("error", "it ended without a word; see its output above")
+            raise StartError(f"the local cluster did not start: {reason}")
+        self.info = ConnectionInfo.load(answer["connection"])
+        Path(answer["connection"]).parent.joinpath("driver.pid").write_text(str(os.getpid()))
+
+    def close(self) -> None:
+        """End the head and all below it."""
+        if self._lifeline < 0:
+            return
+        os.close(self._lifeline)
+        self._lifeline = -1
+        try:
+            self._process.wait(limits.STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.send_signal(signal.SIGKILL)
+            self._process.wait()
+
+
+class Driver(Participant):
+    def __init__(
+        self,
+        info: ConnectionInfo,
+        address: str,
+        job: m.JobInfo,
+        namespace: str,
+        local: LocalCluster | None = None,
+    ) -> None:
+        ids = identity.id_source()
+        process_id = ids.process_id()
+        super().__init__(Client(process_id, process_id, ids, remote=True))
+        self.info = info
+        self.address = address
+        self.namespace = namespace
+        self.local = local
+        self._job = job
+        self._versions = identity.versions(pickles=True)
+        self._context = sockets.context()
+        self._link = HeadLink(self._context, info, [address], self._hello)
+        self._wake_read, self._wake_write = os.pipe()
+        os.set_blocking(self._wake_read, False)
+        os.set_blocking(self._wake_write, False)
+        self._pump_leads = False
+        self._users = 0
+        self._lead_free = 0.0  # when somebody last gave the lead back
+        self._closing = False
+        self._heard = self._ping_at = self._lost_at = 0.0
+        self._warned = False
+        self._thread = threading.Thread(target=self._pump, name="zray-pump", daemon=True)
+
+    def _hello(self) -> tuple[int, m.Message]:
+        client = self.client
+        hello = m.Hello(
+            *(0, m.PROTOCOL_VERSION, m.ROLE_DRIVER, client.process_id, 0, client.cluster_id),
+            *(self._versions, ["tasks"], None, self._job),
+        )
+        return client.epoch, hello
+
+    # ---- connecting ------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Open the first session and start the pump.
+
+        Raises:
+            HeadConnectionError and its kinds: why the head at the address cannot be used.
+        """
+        deadline = time.monotonic() + limits.AUTH_TIMEOUT_S
+        self._link.open(time.monotonic())
+        while not self.client.linked:
+            left = deadline - time.monotonic()
+            self._poll(max(0.0, min(left, 0.1)))
+            with self._lock:
+                self._receive()
+                lost = self._link.lost()
+            self._raise_refusal()
+            if lost and not self.client.linked:
+                raise self._link.error or HeadConnectionError(
+                    f"the head at {self.address} closed the connection; see its log"
+                )
+            if left <= 0:
+                raise HeadSilentError(
+                    f"the head at {self.address} accepted the connection but did not answer within "
+                    f"{limits.AUTH_TIMEOUT_S:g} s; see zray status and the head's log"
+                )
+        self._heard = time.monotonic()
+        self._thread.start()
+
+    def _raise_refusal(self) -> None:
+        refusal = self.client.refused
+        if refusal is None or not refusal.code:
+            return
+        kind = VersionMismatchError if refusal.code == VersionMismatchError.code else None
+        text = f"the head at {self.address} refused this driver: {refusal.text}"
+        if kind is not None:
+            raise kind(text)
+        raise HeadConnectionError(text, code=refusal.code)
+
+    # ---- transport -------------------------------------------------------------------------
+
+    def _transmit(self) -> None:
+        client, link = self.client, self._link
+        if not client.linked or link.socket is None:
+            return
+        if client.outbox:
+            outbox, client.outbox = client.outbox, []
+            link.send(client.epoch, outbox)
+        else:
+            link.flush()
+        if sockets.readable(link.socket):
+            self._wake()  # sending took the signal that the leader waits for
+
+    def _poll(self, timeout_s: float) -> None:
+        fds = [self._wake_read]
+        socket, monitor = self._link.socket, self._link.monitor
+        if socket is not None and monitor is not None:
+            try:
+                fds += [sockets.descriptor(socket), sockets.descriptor(monitor.socket)]
+            except zmq.ZMQError:
+                pass  # closed just now by another thread
+        poller = select.poll()
+        for fd in fds:
+            poller.register(fd, select.POLLIN)
+        poller.poll(timeout_s * 1000)
+
+    def _read(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read, 4096)
+        self._receive()
+        self._tend(time.monotonic())
+
+    def _receive(self) -> None:
+        payloads = self._link.receive()
+        if payloads:
+            self._heard = now = time.monotonic()
+            for payload in payloads:
+                self.client.receive(payload, now)
+            if self.client.linked:
+                self._link.welcomed()
+            if self.client.prints:
+                self._print()
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_write, b".")
+
+    def _attend(self) -> None:
+        """The pump shall look: with the lock held."""
+        if self._pump_leads:
+            self._wake()
+
+    # ---- the session -----------------------------------------------------------------------
+
+    def _tend(self, now: float) -> None:
+        """PING, reconnect, collect: what the leader does besides reading. With the lock held."""
+        client, link = self.client, self._link
+        if link.socket is None:
+            if now >= link.retry_at and not client.stopped:
+                link.open(now)
+            self._warn(now)
+            return
+        silent = client.linked and now - self._heard > limits.DEAD_S
+        unanswered = not client.linked and now - link.opened > limits.CONNECT_TIMEOUT_S
+        monitor = link.monitor
+        events = monitor is not None and sockets.readable(monitor.socket)
+        if (events and link.lost()) or silent or unanswered or client.refused is not None:
+            self._disconnect(now)
+            return
+        if client.linked and now >= self._ping_at:
+            self._ping_at = now + limits.PING_S
+            self._collect_dropped()
+            client.flush()
+            client.outbox.append(m.Ping(0, now))
+            self._transmit()
+
+    def _disconnect(self, now: float) -> None:
+        if self.client.linked:
+            self._lost_at = now
+            self._warned = False
+        self.client.refused = None
+        self.client.disconnected()
+        self._link.close(now)
+        if self.local is not None and self.local._process.poll() is not None:
+            self.client.stop("the local cluster's head has ended")
+
+    def _warn(self, now: float) -> None:
+        if not self._warned and now - self._lost_at > HEAD_GONE_WARNING_S:
+            self._warned = True
+            _say(
+                f"zray: no connection to the head at {self.address} for {HEAD_GONE_WARNING_S:.0f} "
+                "s; waiting for it to return. Submitted tasks are kept."
+            )
+
+    def _lead_s(self) -> float:
+        now = time.monotonic()
+        due = self._ping_at if self._link.socket is not None else self._link.retry_at
+        if self.client.backlog and self.client.linked:
+            return COALESCE_S
+        return max(0.001, min(due - now, limits.PING_S))
+
+    # ---- leading ---------------------------------------------------------------------------
+
+    def _before_blocking(self) -> None:
+        self._users += 1
+        if self._pump_leads:
+            self._wake()
+
+    def _after_blocking(self) -> None:
+        self._users -= 1
+        self._lead_free = time.monotonic()
+
+    def _pump(self) -> None:
+        with self._lock:
+            while not self._closing:
+                recently = time.monotonic() - self._lead_free < LEAD_BACK_S
+                if self._leading or self._users or recently:
+                    self._followers += 1
+                    self._turn.wait(LEAD_BACK_S if recently and not self._users else 0.05)
+                    self._followers -= 1
+                    if self.client.backlog:
+                        self._flush()
+                    continue
+                self._leading = self._pump_leads = True
+                try:
+                    self._step(self._lead_s())
+                    if self.client.backlog:
+                        self._flush()
+                finally:
+                    self._leading = self._pump_leads = False
+                    self._turn.notify_all()
+
+    def _print(self) -> None:
+        prints, self.client.prints = self.client.prints, []
+        for message in prints:
+            if isinstance(message, m.Notice):
+                _say(f"zray: warning {message.code}: {message.text}")
+                continue
+            prefix = f"({message.name} pid={message.pid}, node={message.node}) "
+            stream = sys.stderr if message.is_error else sys.stdout
+            with contextlib.suppress(OSError, ValueError):
+                stream.write("".join(f"{prefix}{line}\n" for line in message.lines))
+                stream.flush()
+
+    # ---- end -------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Leave the cluster; what is unfinished is cancelled there."""
+        with self._lock:
+            if self._closing:
+                return
+            self._closing = True
+            if self.client.linked and self._link.socket is not None:
+                self._flush()
+                self._link.send(self.client.epoch, [m.Goodbye(0, "the driver shut down")])
+            self._wake()
+            self._turn.notify_all()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(5.0)
+        with self._lock:
+            self.client.stop("zray.shutdown() was called")
+            if self._link.socket is not None:
+                self._link.socket.close(500)
+            self._link.close(time.monotonic())
+            self._turn.notify_all()
+        self._context.term()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+        if self.local is not None:
+            self.local.close()
+
+    def abandon(self) -> None:
+        """In a forked child: this connection is the parent's."""
+        self._closing = True
+
+
+def reach(address: str) -> tuple[ConnectionInfo, str]:
+    """The key and the numeric address of the head at ``address``.
+
+    Raises:
+        ValueError: the address is malformed.
+        HeadConnectionError and its kinds: nothing listens, not zray, unknown host, no key.
+    """
+    host, port = connection.parse_address(address)
+    numeric = probe.diagnose(host, port)
+    target = connection.format_address(numeric, port)
+    info = connection.find(connection.format_address(host, port)) or connection.find(target)
+    if info is None:
+        raise AuthenticationError(
+            f"a zray head answers at {address}, but this user has no key for it here; copy "
+            "connection.json from the head's machine and point ZRAY_CONNECTION_FILE at it"
+        )
+    return info, target
+
+
+def running() -> tuple[ConnectionInfo, str]:
+    """The head that runs on this machine.
+
+    Raises:
+        HeadConnectionError: there is none.
+    """
+    info = connection.find(None)
+    if info is None:
+        raise HeadConnectionError(
+            'no head runs on this machine for this user; start one with "zray-head", or use '
+            "zray.init() without an address for a cluster of this program's own"
+        )
+    return info, info.addresses[0]
+
+
+def _read_line(fd: int, timeout_s: float) -> bytes:
+    """One line from a pipe, or what came until its end or the timeout."""
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    deadline = time.monotonic() + timeout_s
+    line = b""
+    while not line.endswith(b"\n"):
+        if not poller.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            break
+        data = os.read(fd, 65536)
+        if not data:
+            break
+        line += data
+    return line
+
+
+def _import_path() -> str:
+    """PYTHONPATH for a child that shall find the same zray."""
+    root = str(Path(__file__).parents[2])
+    return os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def _say(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,425 @@
+"""The head daemon: composition root of traffic controller, GCS, store and sockets. Wiring only.
+
+Starts the head's own raylet as a child, which ends with it; other raylets outlive a head.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import json
+import os
+import signal
+import socket as sockets_module
+import subprocess
+import sys
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import zmq
+
+from zray import limits
+from zray.core.gcs import Gcs
+from zray.core.traffic import TrafficController
+from zray.errors import ProtocolError, StartError, ZrayError
+from zray.nodes.options import HeadOptions, decode_node, encode_node
+from zray.protocol import codec
+from zray.protocol.messages import KIND, Message
+from zray.runtime import connection, identity, sockets
+from zray.runtime.connection import ConnectionInfo
+from zray.runtime.keys import ClusterKey, secret_directory
+from zray.runtime.loop import Loop
+from zray.runtime.zap import ZapServer
+from zray.store.base import Store
+from zray.store.memory import MemoryStore
+
+
+class Head:
+    """One head process. ``start`` binds and announces; ``run`` serves until it is told to stop."""
+
+    def __init__(self, options: HeadOptions, lifeline_fd: int | None = None) -> None:
+        self._options = options
+        self._lifeline_fd = lifeline_fd
+        self._loop = Loop()
+        self._unsent: dict[bytes, deque[bytes]] = {}
+        self._routes: dict[int, bytes] = {}  # connection's descriptor -> route
+        self._fds: dict[bytes, int] = {}
+        self._probes: dict[bytes, tuple[sockets_module.socket, float]] = {}
+        self._raylet: subprocess.Popen[bytes] | None = None
+        self._raylet_pipe = -1
+        self._stop_reason = ""
+
+    # ---- start -----------------------------------------------------------------------------
+
+    def start(self) -> ConnectionInfo:
+        """Lock the data directory, bind, open the store, write the connection file.
+
+        Raises:
+            DataDirectoryLockedError, PortInUseError, StoreError, KeyFileError: each says who or
+                what is in the way and what to do.
+        """
+        options = self._options
+        self.directory = connection.cluster_directory(options.name)
+        data = secret_directory(options.data_directory or self.directory)
+        self._spawn_raylet(data)
+        self._store = self._make_store(data)
+        opened = self._store.open()
+        if options.local:
+            key = ClusterKey.create()
+        else:
+            key = ClusterKey.load_or_create(data / "cluster.key")
+        if opened.cluster_id is None:
+            self._store.set_cluster_id(key.cluster_id)
+        elif opened.cluster_id != key.cluster_id:
+            raise StartError(
+                f"{data} holds the state of another cluster than its cluster.key; restore the key "
+                "that belongs to it, or start with an empty --data-directory"
+            )
+        self._context = sockets.context()
+        self._zap = ZapServer(self._context, [key.client().public], log=self._log)
+        self._router = sockets.router(self._context, key)
+        self._monitor = sockets.Monitor(self._router)
+        port = sockets.bind(self._router, options.host, options.port)
+        self.info = ConnectionInfo(
+            cluster_id=key.cluster_id.hex(),
+            addresses=self._addresses(port),
+            server_public=key.server.public,
+            client_public=key.client().public,
+            client_secret=key.client().secret,
+            pid=os.getpid(),
+            started=time.time(),
+            name=options.name,
+        )
+        now = self._loop.now()
+        self._gcs = Gcs(opened.epoch, opened.rows, now)
+        versions = identity.versions(pickles=True)
+        self._controller = TrafficController(
+            self._gcs, key.cluster_id, versions, self.info.started, now
+        )
+        self._watch()
+        self.info.write(self.directory / "connection.json")
+        self._feed_raylet()
+        return self.info
+
+    def _make_store(self, data: Path) -> Store:
+        if self._options.local:
+            return MemoryStore()
+        from zray.store.sqlite import SqliteStore
+
+        return SqliteStore(data)
+
+    def _addresses(self, port: int) -> list[str]:
+        host = self._options.host
+        if host not in ("0.0.0.0", "::", "*"):
+            return [connection.format_address(host, port)]
+        from zray.runtime.linux import machine
+
+        hosts = [*machine.detect().addresses, "127.0.0.1"]
+        return [connection.format_address(one, port) for one in dict.fromkeys(hosts)]
+
+    def _watch(self) -> None:
+        loop = self._loop
+        loop.handle_signals()
+        loop.watch_zmq(self._monitor.socket, self._read_monitor)
+        loop.watch_zmq(self._zap.socket, self._answer_zap)
+        loop.watch_zmq(self._router, self._read_router)
+        fd = self._store.fileno()
+        if fd is not None:
+            loop.watch(fd, lambda: None)
+        if self._lifeline_fd is not None:
+            loop.watch(self._lifeline_fd, self._lifeline_ended)
+
+    # ---- the head's own raylet -------------------------------------------------------------
+
+    def _spawn_raylet(self, data: Path) -> None:
+        """Start it first: it gets its imports done while this process opens its store."""
+        node = self._options.node
+        if not node.name:
+            node = node._replace(name="head")
+        if node.log_directory is None:
+            node = node._replace(log_directory=data / "logs")
+        read, self._raylet_pipe = os.pipe()
+        command = [sys.executable, "-m", "zray.nodes.raylet", "--pipe", str(read)]
+        self._raylet = subprocess.Popen(
+            command, pass_fds=(read,), stdin=subprocess.DEVNULL, start_new_session=True
+        )
+        os.close(read)
+        self._raylet_node = node
+
+    def _feed_raylet(self) -> None:
+        """Tell it where the head is; the pipe stays open as its lifeline."""
+        description = {
+            "connection": str(self.directory / "connection.json"),
+            "node": encode_node(self._raylet_node),
+        }
+        os.write(self._raylet_pipe, json.dumps(description).encode() + b"\n")
+
+    def _end_raylet(self) -> None:
+        if self._raylet is None:
+            return
+        os.close(self._raylet_pipe)
+        try:
+            self._raylet.wait(limits.STOP_S / 2)
+        except subprocess.TimeoutExpired:
+            self._raylet.kill()
+            self._raylet.wait()
+        self._raylet = None
+
+    # ---- in --------------------------------------------------------------------------------
+
+    def _answer_zap(self) -> None:
+        self._zap.handle()
+
+    def _read_router(self) -> None:
+        now = self._loop.now()
+        for _ in range(limits.DRAIN_MESSAGES_MAX):
+            try:
+                frames = self._router.recv_multipart(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                return
+            self._receive(frames, now)
+
+    def _receive(self, frames: list[Any], now: float) -> None:
+        route = frames[0].bytes
+        last = frames[-1]
+        if route not in self._fds:
+            fd = sockets.peer_fd(last)
+            self._fds[route] = fd
+            self._routes[fd] = route
+        if not 3 <= len(frames) <= limits.FRAMES_MAX or frames[1].bytes != KIND:
+            self._controller.refuse(route, 0, f"a message has the frames {KIND!r} and payload")
+            return
+        try:
+            payload = codec.decode(frames[2].buffer)
+        except ProtocolError as error:
+            self._controller.refuse(route, 0, str(error))
+            return
+        self._controller.receive(route, sockets.user_id(last), payload, now)
+
+    def _read_monitor(self) -> None:
+        for event in self._monitor.read():
+            if event.event == zmq.EVENT_DISCONNECTED:
+                route = self._routes.pop(event.value, None)
+                if route is not None:
+                    self._lost(route)
+
+    def _lost(self, route: bytes) -> None:
+        self._fds.pop(route, None)
+        self._unsent.pop(route, None)
+        self._controller.link_lost(route, self._loop.now())
+
+    def _lifeline_ended(self) -> None:
+        self._loop.unwatch(self._lifeline_fd)
+        self._stop_reason = "its driver ended"
+
+    # ---- turn ------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Serve until a signal, the lifeline's end or a SHUTDOWN."""
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)  # a long queue is live data, not garbage
+        while not self._ended():
+            deadline = self._controller.deadline()
+            wait = 0.01 if self._unsent else deadline - self._loop.now()
+            if self._probes or self._gcs.members.suspects():
+                wait = min(wait, 0.25)
+            self._loop.turn(min(wait, 1.0))
+            self._settle()
+            self._probe_suspects()
+
+    def _ended(self) -> bool:
+        if self._controller.stopping:
+            self._stop_reason = self._controller.stopping
+        if self._loop.signals:
+            self._stop_reason = "it got a signal to stop"
+        failure = self._store.failure()
+        if failure is not None:
+            raise failure
+        return bool(self._stop_reason)
+
+    def _settle(self) -> None:
+        gcs, now = self._gcs, self._loop.now()
+        self._persist(now)
+        self._controller.settle(now)
+        while gcs.journal:
+            if not self._persist(now):
+                break
+            self._controller.settle(now)
+        self._send()
+
+    def _persist(self, now: float) -> bool:
+        """Hand new rows to the store and take what has become durable; whether there was any."""
+        journal, self._gcs.journal = self._gcs.journal, []
+        for token, rows in journal:
+            self._store.submit(token, rows)
+        completed = self._store.completed()
+        for token in completed:
+            self._gcs.committed(token, now)
+        return bool(completed)
+
+    def _send(self) -> None:
+        for route, messages in self._controller.outbox.take().items():
+            queue = self._unsent.setdefault(route, deque())
+            queue.extend(self._encoded(messages))
+        for route in [*self._unsent]:
+            queue = self._unsent[route]
+            try:
+                while queue:
+                    self._router.send_multipart([route, KIND, queue[0]], zmq.DONTWAIT)
+                    queue.popleft()
+                del self._unsent[route]
+            except zmq.Again:
+                continue  # its pipe is full: the peer is slow
+            except zmq.ZMQError as error:
+                if error.errno != errno.EHOSTUNREACH:
+                    raise
+                self._lost(route)
+
+    def _encoded(self, messages: list[Message]) -> list[bytes]:
+        return codec.encode(self._gcs.epoch, messages)
+
+    # ---- proof of death --------------------------------------------------------------------
+
+    def _probe_suspects(self) -> None:
+        """Knock at the own ports of lost raylets: a refusal proves that the process ended."""
+        now = self._loop.now()
+        suspects = {node.process_id: node for node in self._gcs.members.suspects()}
+        for node_id, (probe, since) in [*self._probes.items()]:
+            error = probe.getsockopt(sockets_module.SOL_SOCKET, sockets_module.SO_ERROR)
+            if node_id not in suspects or error or now - since > limits.REFUSED_S:
+                probe.close()
+                del self._probes[node_id]
+                if error == errno.ECONNREFUSED:
+                    self._gcs.members.probed(node_id, True, now)
+            elif _connected(probe):
+                probe.close()
+                del self._probes[node_id]
+                self._gcs.members.probed(node_id, False, now)
+        for node_id, node in suspects.items():
+            if node_id not in self._probes:
+                self._knock(node_id, node.info.liveness, now)
+
+    def _knock(self, node_id: bytes, address: str, now: float) -> None:
+        host, port = connection.parse_address(address)
+        family = sockets_module.AF_INET6 if ":" in host else sockets_module.AF_INET
+        probe = sockets_module.socket(family, sockets_module.SOCK_STREAM)
+        probe.setblocking(False)
+        error = probe.connect_ex((host, port))
+        if error in (0, errno.EINPROGRESS):
+            self._probes[node_id] = (probe, now)
+            return
+        probe.close()
+        if error == errno.ECONNREFUSED:
+            self._gcs.members.probed(node_id, True, now)
+
+    # ---- end -------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Stop cleanly: say what is left to say, end the raylet, leave no file that misleads."""
+        if hasattr(self, "_controller"):
+            self._send()
+            self._end_raylet()
+            (self.directory / "connection.json").unlink(missing_ok=True)
+            self._loop.unwatch_zmq(self._router)
+            self._monitor.close()
+            self._router.close(int(limits.RESULT_DELAY_S * 1000) + 100)
+            self._zap.close()
+            self._context.term()
+            self._store.close()
+        elif self._raylet is not None:
+            self._end_raylet()
+        for probe, _ in self._probes.values():
+            probe.close()
+        self._loop.close()
+        if self._options.local:
+            import shutil
+
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+    @property
+    def stop_reason(self) -> str:
+        return self._stop_reason
+
+    def _log(self, text: str) -> None:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        print(f"{stamp} zray-head: {text}", file=sys.stderr, flush=True)
+
+
+def _connected(probe: sockets_module.socket) -> bool:
+    try:
+        probe.getpeername()
+    except OSError:
+        return False
+    return True
+
+
+def decode_head(text: str) -> HeadOptions:
+    """Head options from JSON, as a driver passes them to its local head."""
+    found = msgspec.json.decode(text, type=dict[str, Any])
+    node = decode_node(found.pop("node"))
+    return HeadOptions(**found, node=node)
+
+
+def serve(options: HeadOptions, lifeline_fd: int | None, ready_fd: int | None) -> int:
+    """A head's whole life. ``ready_fd`` gets one JSON line: the connection, or the error."""
+    head = Head(options, lifeline_fd)
+    try:
+        info = head.start()
+    except (ZrayError, ValueError, OSError) as error:
+        head.close()
+        if ready_fd is None:
+            print(f"zray-head: {error}", file=sys.stderr)
+        else:
+            _tell(ready_fd, {"error": str(error), "code": getattr(error, "code", "")})
+        return 1
+    if ready_fd is not None:
+        path = str(head.directory / "connection.json")
+        _tell(ready_fd, {"connection": path, "address": info.addresses[0], "pid": os.getpid()})
+    else:
+        print(ready_text(info), flush=True)
+    try:
+        head.run()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        head.close()
+    return 0
+
+
+def ready_text(info: ConnectionInfo) -> str:
+    """What a head prints once it serves: where it is, and how to join and use it."""
+    address = info.addresses[0]
+    return (
+        f"zray head READY at {address} (cluster {info.name}, pid {info.pid})\n"
+        f"  add a worker node:   zray-worker --address {address}\n"
+        f"    (on another machine: copy {connection.connection_path(info.name)} there first and\n"
+        f"     point ZRAY_CONNECTION_FILE at the copy; it holds the cluster's key)\n"
+        f'  use it from Python:  zray.init("{address}")\n'
+        f"  look at it:          zray status      stop it: zray stop"
+    )
+
+
+def _tell(fd: int, found: dict[str, Any]) -> None:
+    os.write(fd, json.dumps(found).encode() + b"\n")
+    os.close(fd)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry of a head that a driver or ``zray-head --detach`` starts: OPTIONS READY LIFELINE.
+
+    OPTIONS is JSON; the others are descriptors or ``-``.
+    """
+    text, ready, lifeline = arguments if arguments is not None else sys.argv[1:]
+    options = decode_head(text)
+    data = options.data_directory
+    options = options._replace(data_directory=Path(data) if data else None)
+    return serve(
+        options, None if lifeline == "-" else int(lifeline), None if ready == "-" else int(ready)
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""What a daemon is told at its start. Plain data, checked at the edge; imports the base only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from zray import limits
+
+
+class NodeOptions(NamedTuple):
+    """One raylet. None: detect. ``resources`` in ordinary units, such as ``{"GPU_MEM": 0.5}``."""
+
+    name: str = ""
+    num_cpus: float | None = None
+    num_gpus: float | None = None
+    memory_bytes: int | None = None
+    resources: dict[str, float] = {}  # noqa: RUF012 - never changed
+    labels: dict[str, str] = {}  # noqa: RUF012 - never changed
+    log_directory: Path | None = None
+
+
+class HeadOptions(NamedTuple):
+    """One head. ``local``: it belongs to a driver, keeps nothing and ends with its lifeline."""
+
+    name: str = "default"
+    host: str = "127.0.0.1"
+    port: int = limits.HEAD_PORT
+    data_directory: Path | None = None
+    local: bool = False
+    node: NodeOptions = NodeOptions()
+
+
+def units(options: NodeOptions, cpus: float, gpus: int, memory_bytes: int) -> dict[str, int]:
+    """The node's resources in units of 1/10000, detected where nothing was said.
+
+    Raises:
+        ValueError: an amount is negative, not a number, or finer than 0.0001.
+    """
+    chosen: dict[str, float] = {
+        "CPU": cpus if options.num_cpus is None else options.num_cpus,
+        "GPU": gpus if options.num_gpus is None else options.num_gpus,
+        "memory": memory_bytes if options.memory_bytes is None else options.memory_bytes,
+        **options.resources,
+    }
+    return {name: amount for name, value in chosen.items() if (amount := unit(name, value))}
+
+
+def unit(name: str, value: float) -> int:
+    """An amount in units of 1/10000.
+
+    Raises:
+        ValueError: negative, not finite, or finer than 0.0001.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"the amount of resource {name!r} must be a number, not {value!r}")
+    if not 0 <= value < 2**39:
+        raise ValueError(f"the amount of resource {name!r} must be from 0 to 2^39, not {value!r}")
+    amount = round(value * limits.RESOURCE_UNIT)
+    if abs(amount - value * limits.RESOURCE_UNIT) > 1e-3:
+        raise ValueError(
+            f"the amount of resource {name!r} has a granularity of 1/{limits.RESOURCE_UNIT}; "
+            f"{value!r} is finer"
+        )
+    return amount
+
+
+def encode_node(options: NodeOptions) -> dict[str, Any]:
+    """Node options as JSON, for a raylet that is started by a head."""
+    found = options._asdict()
+    found["log_directory"] = str(options.log_directory) if options.log_directory else None
+    return found
+
+
+def decode_node(found: dict[str, Any]) -> NodeOptions:
+    directory = found["log_directory"]
+    return NodeOptions(**{**found, "log_directory": Path(directory) if directory else None})

@@ -1,0 +1,460 @@
+"""The raylet daemon: composition root of the Raylet machine, its link, zygote and workers.
+
+Wiring only: what happens is decided by ``zray.core.raylet``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from pathlib import Path
+
+from zray import limits
+from zray.core.raylet import HEAD, KillWorker, Raylet, StartWorker
+from zray.errors import HeadConnectionError, ZrayError
+from zray.nodes.options import NodeOptions, decode_node, units
+from zray.protocol import codec
+from zray.protocol.messages import Goodbye, Message, NodeInfo
+from zray.runtime import connection, identity, probe, sockets
+from zray.runtime.connection import ConnectionInfo
+from zray.runtime.link import HeadLink
+from zray.runtime.linux import machine
+from zray.runtime.linux.processes import (
+    Exited,
+    Forked,
+    ForkFailed,
+    WorkerChannels,
+    Zygote,
+    ZygoteDied,
+    set_process_name,
+)
+from zray.runtime.loop import Loop
+from zray.runtime.stream import FrameReader, FrameWriter, read_available
+
+WORKER_BACKLOG_BYTES = 1 << 30  # unread by a worker; beyond it the worker is broken
+
+
+class Printer:
+    """One stream of a worker: cut into lines, kept in a log file, told to the driver."""
+
+    def __init__(self, fd: int, is_error: bool) -> None:
+        self.fd = fd
+        self.is_error = is_error
+        self._rest = b""
+
+    def read(self) -> tuple[bytes, list[str], bool]:
+        """What came: raw, in whole lines, and whether it has ended."""
+        parts: list[bytes] = []
+        ended = False
+        with contextlib.suppress(BlockingIOError):
+            while len(parts) < 16:
+                data = os.read(self.fd, 65536)
+                if not data:
+                    ended = True
+                    break
+                parts.append(data)
+        raw = b"".join(parts)
+        *lines, self._rest = (self._rest + raw).split(b"\n")
+        if self._rest and (ended or len(self._rest) > limits.LOG_LINE_BYTES_MAX):
+            lines.append(self._rest)
+            self._rest = b""
+        cut = limits.LOG_LINE_BYTES_MAX
+        return raw, [line[:cut].decode("utf-8", "replace") for line in lines], ended
+
+
+class Channel:
+    """The raylet's side of one worker process."""
+
+    def __init__(self, channels: WorkerChannels, log_path: Path | None) -> None:
+        self.channels = channels
+        self.reader = FrameReader()
+        self.task = FrameWriter(channels.task)
+        self.control = FrameWriter(channels.control)
+        self.printers = [Printer(channels.stdout_fd, False), Printer(channels.stderr_fd, True)]
+        self.last_words: deque[str] = deque(maxlen=limits.STDERR_TAIL_LINES)
+        self.log = log_path.open("ab", buffering=0) if log_path is not None else None
+
+
+class RayletNode:
+    def __init__(
+        self,
+        info: ConnectionInfo,
+        addresses: list[str],
+        options: NodeOptions,
+        lifeline_fd: int | None = None,
+    ) -> None:
+        self._info = info
+        self._options = options
+        self._lifeline_fd = lifeline_fd
+        self._quiet = lifeline_fd is not None  # its head speaks for it
+        self._loop = Loop()
+        self._zygote = Zygote(extra_env=_worker_environment())
+        self._zygote.start()  # first: it gets its imports done while this process goes on
+        self._channels: dict[bytes, Channel] = {}
+        self._found = machine.detect()
+        self._oom = machine.OomWatch()
+        self._gpus = self._found.gpus
+        self._liveness = socket.socket()
+        self._liveness.bind(("", 0))
+        self._liveness.listen(8)
+        self._liveness.setblocking(False)
+        self._raylet = self._make_machine(addresses[0])
+        self._context = sockets.context()
+        self._link = HeadLink(
+            self._context, info, addresses, lambda: (self._raylet.epoch, self._raylet.hello())
+        )
+        self._linked_once = False
+        self._lost_since = self._loop.now()
+        self.exit_text = ""
+
+    def _make_machine(self, address: str) -> Raylet:
+        found, options = self._found, self._options
+        amounts = units(options, found.cpus, len(found.gpus), found.memory_bytes)
+        host = _own_address(address) or (found.addresses or ["127.0.0.1"])[0]
+        info = NodeInfo(
+            name=options.name or found.hostname,
+            host=host,
+            pid=os.getpid(),
+            resources=sorted(amounts.items()),
+            labels=sorted(options.labels.items()),
+            machine=found.machine_id,
+            liveness=connection.format_address(host, self._liveness.getsockname()[1]),
+        )
+        ids = identity.id_source()
+        gpu_count = -(-amounts.get("GPU", 0) // limits.RESOURCE_UNIT)
+        versions = identity.versions(pickles=True)
+        return Raylet(ids.process_id(), info, versions, ids, gpu_count)
+
+    # ---- life ------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Serve until told to stop; the exit code."""
+        loop, raylet = self._loop, self._raylet
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft < hard:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        loop.handle_signals()
+        loop.watch(self._zygote.fileno(), self._read_zygote)
+        loop.watch(self._liveness, self._accept_liveness)
+        if self._lifeline_fd is not None:
+            loop.watch(self._lifeline_fd, self._lifeline_ended)
+        self._open_link()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        while not (raylet.stopping or loop.signals or self.exit_text):
+            loop.turn(max(0.0, self._deadline() - loop.now()))
+            self._settle()
+        return 0 if not self.exit_text else 1
+
+    def _deadline(self) -> float:
+        now = self._loop.now()
+        if self._link.socket is None:
+            return min(self._raylet.deadline(), self._link.retry_at)
+        if not self._link.flush():
+            return now + 0.005
+        return min(self._raylet.deadline(), now + 1.0)
+
+    def _settle(self) -> None:
+        raylet, now = self._raylet, self._loop.now()
+        self._tend_link(now)
+        raylet.settle(now)
+        effects, raylet.effects = raylet.effects, []
+        for effect in effects:
+            if isinstance(effect, StartWorker):
+                self._start_worker(effect)
+            elif isinstance(effect, KillWorker):
+                self._zygote.kill(effect.worker_id)
+        for peer, messages in raylet.outbox.take().items():
+            if peer == HEAD:
+                self._link.send(raylet.epoch, messages)
+            else:
+                self._send_worker(peer, messages)
+
+    # ---- the head --------------------------------------------------------------------------
+
+    def _open_link(self) -> None:
+        self._link.open(self._loop.now())
+        assert self._link.socket is not None and self._link.monitor is not None
+        self._loop.watch_zmq(self._link.socket, self._read_head)
+        self._loop.watch_zmq(self._link.monitor.socket, lambda: None)
+
+    def _close_link(self, now: float) -> None:
+        if self._link.socket is not None and self._link.monitor is not None:
+            self._loop.unwatch_zmq(self._link.socket)
+            self._loop.unwatch_zmq(self._link.monitor.socket)
+        if self._raylet.linked:
+            self._lost_since = now
+        self._raylet.disconnected(now)
+        self._link.close(now)
+
+    def _read_head(self) -> None:
+        for payload in self._link.receive():
+            self._raylet.receive(payload, self._loop.now())
+        if self._raylet.linked:
+            self._link.welcomed()
+            if not self._linked_once:
+                self._linked_once = True
+                if not self._quiet:
+                    name, address = self._raylet.info.name, self._link.address
+                    self._log(f"node {name} READY, joined the head at {address}")
+
+    def _tend_link(self, now: float) -> None:
+        link, raylet = self._link, self._raylet
+        if link.socket is None:
+            if now - self._lost_since > limits.HEAD_LOST_GRACE_S:
+                self.exit_text = f"no head for {limits.HEAD_LOST_GRACE_S:.0f} s; giving up"
+            elif now >= link.retry_at:
+                self._open_link()
+            return
+        silent = raylet.linked and now - raylet.silent_since() > limits.DEAD_S
+        unanswered = not raylet.linked and now - link.opened > limits.CONNECT_TIMEOUT_S
+        refusal = raylet.refused
+        if refusal is not None and refusal.code and not self._linked_once:
+            self.exit_text = f"{refusal.code} the head refused this node: {refusal.text}"
+        if link.lost() or silent or unanswered or refusal is not None:
+            raylet.refused = None
+            if link.error is not None and not self._linked_once:
+                self.exit_text = str(link.error)
+            self._close_link(now)
+
+    # ---- workers ---------------------------------------------------------------------------
+
+    def _start_worker(self, effect: StartWorker) -> None:
+        worker_id = effect.worker_id
+        _, gpus, threads = effect.key
+        names = ",".join(self._gpus[i].uuid if i < len(self._gpus) else str(i) for i in gpus)
+        env = {"CUDA_VISIBLE_DEVICES": names} if gpus or self._gpus else {}
+        for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM"):
+            if f"{name}_NUM_THREADS" not in os.environ:
+                env[f"{name}_NUM_THREADS"] = str(threads)
+        directory = self._options.log_directory
+        path = None
+        if directory is not None:
+            directory.mkdir(parents=True, exist_ok=True)
+            path = directory / f"worker-{worker_id.hex()}.log"
+        channel = Channel(self._zygote.fork(worker_id, env), path)
+        self._channels[worker_id] = channel
+        self._watch_printers(worker_id, channel)
+        self._loop.watch(channel.channels.task, lambda: self._read_worker(worker_id, channel))
+
+    def _watch_printers(self, worker_id: bytes, channel: Channel) -> None:
+        def reader(printer: Printer) -> None:
+            self._loop.watch(printer.fd, lambda: self._read_printer(worker_id, channel, printer))
+
+        for printer in channel.printers:
+            reader(printer)
+
+    def _read_printer(self, worker_id: bytes, channel: Channel, printer: Printer) -> None:
+        raw, lines, ended = printer.read()
+        if channel.log is not None and raw:
+            channel.log.write(raw)
+        if lines:
+            if printer.is_error:
+                channel.last_words.extend(lines)
+            self._raylet.log(worker_id, printer.is_error, lines)
+        if ended:
+            self._loop.unwatch(printer.fd)
+            channel.printers.remove(printer)
+
+    def _read_worker(self, worker_id: bytes, channel: Channel) -> None:
+        for printer in [*channel.printers]:
+            self._read_printer(worker_id, channel, printer)  # what it printed comes first
+        frames, ended = read_available(channel.channels.task, channel.reader)
+        now = self._loop.now()
+        for frame in frames:
+            for message in codec.decode(frame).messages:
+                self._raylet.worker_message(worker_id, message, now)
+        if ended:
+            self._loop.unwatch(channel.channels.task)
+            self._zygote.kill(worker_id)  # it closed its socket, so it cannot be used any more
+
+    def _send_worker(self, worker_id: bytes, messages: list[Message]) -> None:
+        channel = self._channels.get(worker_id)
+        if channel is None:
+            return
+        urgent = [m for m in messages if type(m).__name__ in ("Recall", "CancelTask")]
+        try:
+            if len(urgent) < len(messages):
+                rest = [m for m in messages if m not in urgent] if urgent else messages
+                if not channel.task.send_nowait(codec.encode_local(rest)):
+                    self._wait_writable(worker_id, channel)
+            if urgent:
+                channel.control.send_nowait(codec.encode_local(urgent))
+        except OSError:
+            return  # it has just ended; the zygote will say so
+
+    def _wait_writable(self, worker_id: bytes, channel: Channel) -> None:
+        def read() -> None:
+            self._read_worker(worker_id, channel)
+
+        def write() -> None:
+            with contextlib.suppress(OSError):
+                if not channel.task.flush():
+                    return
+            self._loop.watch(channel.channels.task, read)
+
+        self._loop.watch(channel.channels.task, read, write)
+
+    def _read_zygote(self) -> None:
+        for event in self._zygote.events():
+            if isinstance(event, Forked):
+                self._raylet.worker_started(event.worker_id, event.pid)
+            elif isinstance(event, Exited):
+                oom = self._oom.struck() if event.signal == signal.SIGKILL else False
+                self._worker_gone(event.worker_id, machine.status_text(event, oom))
+            elif isinstance(event, ForkFailed):
+                self._worker_gone(event.worker_id, f"it could not be started: {event.reason}")
+            elif isinstance(event, ZygoteDied):
+                self._zygote_died(event)
+
+    def _zygote_died(self, event: ZygoteDied) -> None:
+        self._log(f"the zygote ended ({machine.status_text(event)}); starting another")
+        if event.text:
+            self.exit_text = f"workers cannot be started:\n{event.text}"
+        for worker_id in event.worker_ids:
+            self._worker_gone(worker_id, "it ended with its zygote")
+        self._zygote.start()
+        self._loop.watch(self._zygote.fileno(), self._read_zygote)
+
+    def _worker_gone(self, worker_id: bytes, cause: str) -> None:
+        channel = self._channels.pop(worker_id, None)
+        if channel is None:
+            return
+        frames, _ = read_available(channel.channels.task, channel.reader)
+        now = self._loop.now()
+        for frame in frames:  # what it finished saying before it died counts
+            for message in codec.decode(frame).messages:
+                self._raylet.worker_message(worker_id, message, now)
+        for printer in [*channel.printers]:
+            self._read_printer(worker_id, channel, printer)
+        for printer in channel.printers:
+            self._loop.unwatch(printer.fd)
+        with contextlib.suppress(KeyError, ValueError):
+            self._loop.unwatch(channel.channels.task)
+        if channel.last_words:
+            cause += "; its last words:\n" + "\n".join(channel.last_words)
+        started = channel.channels.counter.value
+        channel.channels.close()
+        if channel.log is not None:
+            channel.log.close()
+        self._raylet.worker_exited(worker_id, started, cause, now)
+
+    # ---- small things ----------------------------------------------------------------------
+
+    def _accept_liveness(self) -> None:
+        """Being able to connect is the whole message."""
+        with contextlib.suppress(OSError):
+            self._liveness.accept()[0].close()
+
+    def _lifeline_ended(self) -> None:
+        self._raylet.stopping = "its head ended"
+
+    def close(self) -> None:
+        """Say goodbye, end every worker, leave nothing."""
+        now = self._loop.now()
+        if self._link.socket is not None:
+            if self._raylet.linked:
+                reason = self._raylet.stopping or "it was told to stop"
+                self._link.send(self._raylet.epoch, [Goodbye(0, reason)])
+            self._loop.unwatch_zmq(self._link.socket)
+            self._link.socket.close(500)
+        self._zygote.close()
+        for channel in self._channels.values():
+            channel.channels.close()
+            if channel.log is not None:
+                channel.log.close()
+        self._link.close(now)
+        self._context.term()
+        self._liveness.close()
+        self._loop.close()
+
+    def _log(self, text: str) -> None:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
+        print(f"{stamp} zray-worker: {text}", file=sys.stderr, flush=True)
+
+
+def _worker_environment() -> dict[str, str]:
+    return {"PYTHONUNBUFFERED": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+
+
+def _own_address(head: str) -> str:
+    """The address of this machine that faces the head (no packet is sent)."""
+    host, port = connection.parse_address(head)
+    with contextlib.suppress(OSError):
+        family, _, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, socket.SOCK_DGRAM) as probe_socket:
+            probe_socket.connect(target)
+            return str(probe_socket.getsockname()[0])
+    return ""
+
+
+def serve(options: NodeOptions, addresses: list[str], lifeline_fd: int | None = None) -> int:
+    """A raylet's whole life, from the addresses of its heads.
+
+    Raises:
+        HeadConnectionError: no head at any address, or no key for it.
+    """
+    errors: list[HeadConnectionError] = []
+    info = None
+    for address in addresses:
+        try:
+            info = connection.find(address)
+            host, port = connection.parse_address(address)
+            probe.diagnose(host, port)
+            break
+        except HeadConnectionError as error:
+            errors.append(error)
+    if len(errors) == len(addresses):
+        raise errors[0]
+    if info is None:
+        from zray.errors import AuthenticationError
+
+        raise AuthenticationError(
+            f"this machine has no connection file for the head at {addresses[0]}, so it has no "
+            "key for it; copy connection.json from the head's machine and point "
+            "ZRAY_CONNECTION_FILE at it"
+        )
+    return _run(RayletNode(info, addresses, options, lifeline_fd))
+
+
+def _run(node: RayletNode) -> int:
+    try:
+        code = node.run()
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        node.close()
+    if node.exit_text:
+        print(f"zray-worker: {node.exit_text}", file=sys.stderr)
+    return code
+
+
+def main() -> int:
+    """Entry of the raylet that a head starts: ``--pipe FD`` tells it more, and is its lifeline."""
+    fd = int(sys.argv[2])
+    set_process_name("zray-raylet")
+    with os.fdopen(os.dup(fd), "rb", buffering=0) as pipe:
+        line = b""
+        while not line.endswith(b"\n"):
+            data = pipe.read(65536)
+            if not data:
+                return 0  # the head did not come up
+            line += data
+    found = json.loads(line)
+    info = ConnectionInfo.load(found["connection"])
+    return _run(RayletNode(info, info.addresses[:1], decode_node(found["node"]), fd))
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except ZrayError as error:
+        sys.exit(f"zray-worker: {error}")

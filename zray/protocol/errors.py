@@ -1,0 +1,99 @@
+"""The record of a failed task: what every peer may read of an error without unpickling anything.
+
+Owns the record's fields, its bytes and the cutting of its texts. Must never pickle or unpickle:
+the head and foreign clients use this module.
+"""
+
+import msgspec
+
+from zray import limits
+
+MESSAGE_BYTES_MAX = limits.ERROR_TEXT_BYTES_MAX // 16
+TASK_RAISED = "ZR-3001"
+
+
+class ErrorRecord(msgspec.Struct, array_like=True, frozen=True):
+    """Why a task has no value. Fields are only ever appended, with defaults.
+
+    Attributes:
+        code: stable code; ``ZR-3001`` where the task itself raised, else the system's reason.
+        message: one text for people, at most MESSAGE_BYTES_MAX bytes.
+        type_name: ``module.Class`` of the exception, without ``builtins``; empty for the system's.
+        function_name: the task's name.
+        traceback: text made where the task ran, at most limits.ERROR_TEXT_BYTES_MAX bytes.
+        node: name of the node that ran the task, or empty.
+        pid: process that ran the task, or 0.
+        pickled: the Python exception; opaque to all but drivers and workers, possibly empty.
+        note: what was left out of the record and why.
+    """
+
+    code: str
+    message: str = ""
+    type_name: str = ""
+    function_name: str = ""
+    traceback: str = ""
+    node: str = ""
+    pid: int = 0
+    pickled: bytes = b""
+    note: str = ""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(ErrorRecord).decode
+
+
+def encode_error(record: ErrorRecord) -> bytes:
+    """The bytes of a record: a msgpack array in field order."""
+    return _encode(record)
+
+
+def decode_error(data: bytes | memoryview) -> ErrorRecord:
+    """The record in ``data``.
+
+    Raises:
+        msgspec.DecodeError: ``data`` is not a record; ValidationError names the field.
+    """
+    return _decode(data)
+
+
+def system_error(
+    code: str,
+    message: str,
+    *,
+    function_name: str = "",
+    node: str = "",
+    pid: int = 0,
+    note: str = "",
+) -> bytes:
+    """An encoded record of an error that the system reports, such as a crashed worker.
+
+    ``code`` is the ``code`` of a class in zray.errors, which drivers raise with ``message``.
+    """
+    return _encode(
+        ErrorRecord(
+            code=code,
+            message=cut_text(message, MESSAGE_BYTES_MAX),
+            function_name=cut_text(function_name, MESSAGE_BYTES_MAX),
+            node=node,
+            pid=pid,
+            note=cut_text(note, MESSAGE_BYTES_MAX),
+        )
+    )
+
+
+def cut_text(text: str, bytes_max: int) -> str:
+    """``text`` as valid UTF-8 of at most ``bytes_max`` bytes (100 or more), cut in the middle.
+
+    The start says where a failure came from and the end says what it was, so both are kept.
+    Lone surrogates, which UTF-8 cannot carry, become escapes.
+    """
+    if len(text) <= bytes_max:
+        data = text.encode("utf-8", "backslashreplace")
+        if len(data) <= bytes_max:
+            return data.decode()
+    mark = f"\n... [cut: {len(text)} characters in all] ...\n"
+    room = bytes_max - len(mark)
+    # A character is a byte or more: what lies beyond these slices could not be kept anyway.
+    head = text[:room].encode("utf-8", "backslashreplace")[: room // 4]
+    tail = text[-room:].encode("utf-8", "backslashreplace")[len(head) - room :]
+    return head.decode("utf-8", "ignore") + mark + tail.decode("utf-8", "ignore")

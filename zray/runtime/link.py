@@ -1,0 +1,114 @@
+"""One process's link to the head: a DEALER socket per session, its monitor, and when to retry.
+
+Owns the sockets and the back-off; what is said in a session is the machines' business. A socket
+never reconnects by itself: after a cut it is closed and a new one says HELLO first.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import deque
+from collections.abc import Callable, Sequence
+
+import zmq
+
+from zray import limits
+from zray.errors import HeadConnectionError
+from zray.protocol import codec
+from zray.protocol.messages import KIND, Message
+from zray.runtime import probe, sockets
+from zray.runtime.connection import ConnectionInfo, format_address, parse_address
+
+
+class HeadLink:
+    """``hello``: (epoch, HELLO) for a new session."""
+
+    def __init__(
+        self,
+        context: sockets.Context,
+        info: ConnectionInfo,
+        addresses: Sequence[str],
+        hello: Callable[[], tuple[int, Message]],
+    ) -> None:
+        self._context = context
+        self._info = info
+        self._targets = [parse_address(address) for address in addresses]
+        self._turn = 0
+        self._hello = hello
+        self._unsent: deque[bytes] = deque()
+        self._wait_s = limits.RECONNECT_FIRST_S
+        self.socket: sockets.Socket | None = None
+        self.monitor: sockets.Monitor | None = None
+        self.retry_at = 0.0
+        self.opened = 0.0
+        self.error: HeadConnectionError | None = None  # why the last session ended
+
+    @property
+    def address(self) -> str:
+        """host:port of the current or last attempt."""
+        return format_address(*self._targets[self._turn % len(self._targets)])
+
+    def open(self, now: float) -> None:
+        """Start a session: connect and say HELLO."""
+        assert self.socket is None
+        host, port = self._targets[self._turn % len(self._targets)]
+        self.socket = sockets.dealer(self._context, self._info)
+        self.monitor = sockets.Monitor(self.socket)
+        self.opened = now
+        self.error = None
+        sockets.connect(self.socket, host, port)
+        epoch, message = self._hello()
+        self.send(epoch, [message])
+
+    def welcomed(self) -> None:
+        """The head accepted the session: the next cut is retried at once."""
+        self._wait_s = limits.RECONNECT_FIRST_S
+
+    def close(self, now: float) -> None:
+        """End the session; the next attempt is due at ``retry_at``, with another address."""
+        if self.socket is not None and self.monitor is not None:
+            self.monitor.close()
+            self.socket.close(0)
+            self.socket = self.monitor = None
+        self._unsent.clear()
+        self._turn += 1
+        self.retry_at = now + self._wait_s * random.uniform(0.5, 1.0)
+        self._wait_s = min(self._wait_s * 2, limits.RECONNECT_MAX_S)
+
+    def send(self, epoch: int, messages: Sequence[Message]) -> None:
+        """Send now what the socket takes; the rest goes with ``flush``."""
+        self._unsent.extend(codec.encode(epoch, messages))
+        self.flush()
+
+    def flush(self) -> bool:
+        """Whether nothing is left to send."""
+        while self._unsent and self.socket is not None:
+            try:
+                self.socket.send_multipart([KIND, self._unsent[0]], zmq.DONTWAIT)
+            except zmq.Again:
+                return False
+            self._unsent.popleft()
+        return True
+
+    def receive(self) -> list[codec.Payload]:
+        """What has arrived, within a budget."""
+        payloads: list[codec.Payload] = []
+        while self.socket is not None and len(payloads) < limits.DRAIN_MESSAGES_MAX:
+            try:
+                frames = self.socket.recv_multipart(zmq.DONTWAIT)
+            except zmq.Again:
+                break
+            payloads.append(codec.decode(frames[1]))
+        return payloads
+
+    def lost(self) -> bool:
+        """Look at the monitor: whether the session has ended, and why (``error``)."""
+        if self.monitor is None:
+            return True
+        ended = False
+        for event in self.monitor.read():
+            error = probe.explain_monitor_event(event.event, event.value, self.address)
+            self.error = error or self.error
+            ended = ended or error is not None
+            ended = ended or event.event in (zmq.EVENT_CLOSED, zmq.EVENT_DISCONNECTED)
+        return ended

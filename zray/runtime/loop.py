@@ -1,0 +1,93 @@
+"""The event loop of the head and the raylet: one thread, plain sockets, no decision.
+
+A zmq socket's descriptor is edge-triggered: reading EVENTS or sending consumes its signal, so
+every turn looks at EVENTS before it sleeps (zmq_getsockopt, ZMQ_FD).
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import time
+from collections.abc import Callable
+from typing import Any
+
+from zray.runtime import sockets
+from zray.runtime.sockets import Socket
+
+Callback = Callable[[], None]
+
+
+class Loop:
+    """Calls back whoever has something to read or can write again; ``turn`` is one round."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._zmq: dict[Socket, Callback] = {}
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._selector.register(self._wake_read, selectors.EVENT_READ, (self._drain_wake, None))
+        self.signals = 0  # how many SIGINT and SIGTERM have come
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def watch(self, fd: Any, read: Callback | None, write: Callback | None = None) -> None:
+        """Call ``read`` when ``fd`` is readable, ``write`` when it is writable; replaces."""
+        events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
+        try:
+            self._selector.modify(fd, events, (read, write))
+        except KeyError:
+            self._selector.register(fd, events, (read, write))
+
+    def unwatch(self, fd: Any) -> None:
+        self._selector.unregister(fd)
+
+    def watch_zmq(self, socket: Socket, read: Callback) -> None:
+        self._zmq[socket] = read
+        self._selector.register(sockets.descriptor(socket), selectors.EVENT_READ, (None, None))
+
+    def unwatch_zmq(self, socket: Socket) -> None:
+        del self._zmq[socket]
+        self._selector.unregister(sockets.descriptor(socket))
+
+    def turn(self, timeout_s: float) -> None:
+        """Wait for something, at most ``timeout_s`` seconds, and call whom it concerns."""
+        ready = any(sockets.readable(socket) for socket in self._zmq)
+        for key, mask in self._selector.select(0 if ready else max(0.0, timeout_s)):
+            read, write = key.data
+            if read is not None and mask & selectors.EVENT_READ:
+                read()
+            if write is not None and mask & selectors.EVENT_WRITE:
+                write()
+        for socket, callback in [*self._zmq.items()]:
+            if not socket.closed and sockets.readable(socket):
+                callback()
+
+    def wake(self) -> None:
+        """End the current or next ``turn`` soon; safe in a signal handler."""
+        try:
+            os.write(self._wake_write, b".")
+        except BlockingIOError:
+            pass
+
+    def _drain_wake(self) -> None:
+        try:
+            os.read(self._wake_read, 4096)
+        except BlockingIOError:
+            pass
+
+    def handle_signals(self) -> None:
+        """Count SIGINT and SIGTERM from now on, and wake up for each."""
+
+        def count(_number: int, _frame: object) -> None:
+            self.signals += 1
+            self.wake()
+
+        signal.signal(signal.SIGINT, count)
+        signal.signal(signal.SIGTERM, count)
+
+    def close(self) -> None:
+        self._selector.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)

@@ -1,0 +1,109 @@
+"""ObjectRef: a light handle on a value that exists, or will, somewhere in the cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import Any, Generic, TypeVar
+
+from zray.ids import task_of
+from zray.runtime import serialization
+
+T = TypeVar("T")
+
+# What a process does with its references; set by the participant that is connected.
+_dropped: deque[bytes] = deque()
+_participant: Any = None
+
+
+class ObjectRef(Generic[T]):
+    """A reference to the value of a task or a ``put``.
+
+    Awaitable (``await ref``), usable as an argument of tasks, comparable and hashable by id. The
+    value is kept in the cluster for as long as a reference to it lives anywhere. Made by zray only.
+
+    Attributes:
+        id: 20 bytes, unique in the cluster.
+    """
+
+    __slots__ = ("__weakref__", "_drop", "id")
+
+    id: bytes
+
+    def __init__(self, object_id: bytes, drop: Callable[[bytes], None] = _dropped.append) -> None:
+        self.id = object_id
+        self._drop = drop
+
+    def __del__(self) -> None:
+        self._drop(self.id)  # may run anywhere, so that is all it does
+
+    def hex(self) -> str:
+        """The id as 40 hexadecimal digits."""
+        return self.id.hex()
+
+    def binary(self) -> bytes:
+        """The id as 20 bytes."""
+        return self.id
+
+    def task_id(self) -> bytes:
+        """The id (16 bytes) of the task that makes the value."""
+        return task_of(self.id)
+
+    def future(self) -> concurrent.futures.Future[T]:
+        """A ``concurrent.futures.Future`` of the value; cancelling it does not cancel the task."""
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        _connected().complete(self, future)
+        return future
+
+    def as_future(self) -> asyncio.Future[T]:
+        """An asyncio future of the value, in the running loop."""
+        return asyncio.wrap_future(self.future())
+
+    def __await__(self) -> Generator[Any, None, T]:
+        return self.as_future().__await__()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ObjectRef) and other.id == self.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    def __repr__(self) -> str:
+        state = _participant.state_of(self.id) if _participant is not None else "disconnected"
+        return f"ObjectRef({self.id.hex()}, {state})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        serialization.note_reference(self.id)
+        return serialization.restore_reference, (self.id,)
+
+
+def _connected() -> Any:
+    if _participant is None:
+        from zray.errors import NotInitializedError
+
+        raise NotInitializedError(
+            "the reference belongs to a cluster that this process has left; call zray.init()"
+        )
+    return _participant
+
+
+def connect(participant: Any) -> None:
+    """References work through ``participant`` from now on; None: through nobody."""
+    global _participant
+    _participant = participant
+    _dropped.clear()
+    serialization.set_reference_factory(participant.borrow if participant is not None else None)
+    serialization.set_stray_reference_hook(participant.pin if participant is not None else None)
+
+
+def take_dropped() -> list[bytes]:
+    """The ids of references collected since the last call."""
+    ids = []
+    while _dropped:
+        try:
+            ids.append(_dropped.popleft())
+        except IndexError:  # another thread took the last one
+            break
+    return ids

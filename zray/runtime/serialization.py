@@ -1,0 +1,413 @@
+"""Python values to bytes and back, and the references found inside them.
+
+Owns the formats of values, arguments and functions. Only drivers and workers may import it: the
+head and the raylet never unpickle. Must import neither zmq nor numpy (workers are forked from a
+process that has one thread), and cloudpickle only when a value needs it (start-up time).
+
+The first byte of a value names its format:
+
+* 0x80, with which every pickle begins: a pickle of protocol 5, its buffers in the pickle;
+* ``M``: the rest is a portable value of zray.protocol.values, for peers in every language.
+
+Arguments are a value ``(args, kwargs)``, or ``(args, kwargs, places)`` where places is a list of
+``(position or name, index)``: the dependency with that index replaces the None at that place.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import pickle
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from zray import limits
+from zray.errors import SerializationError
+
+PICKLE_TAG = 0x80
+PORTABLE_TAG = 0x4D
+FUNCTION_ID_BYTES = 16
+
+_PROTOCOL = 5
+# How a pickle of protocol 5 names the module of a class or function of the user's script. Such
+# things travel by value, since another process's __main__ is not the user's script.
+_NAMES_MAIN = b"\x8c\x08__main__"
+# Types whose values hold no reference and nothing of the user's script: pickled with no more ado.
+_ATOMS = frozenset((type(None), bool, int, float, complex, str, bytes, bytearray))
+_NO_ARGUMENTS = pickle.dumps(((), {}), _PROTOCOL)
+
+_dumps = pickle.dumps
+_loads = pickle.loads
+
+
+class Arguments(NamedTuple):
+    """Serialized arguments of a task.
+
+    Attributes:
+        data: for loads_arguments.
+        dependencies: ids of the references that are arguments themselves, unique, in order; the
+            worker passes their values.
+        nested: ids of the references inside other arguments, unique; they stay references.
+    """
+
+    data: bytes
+    dependencies: list[bytes]
+    nested: list[bytes]
+
+
+class FunctionBlob(NamedTuple):
+    """A serialized function; ``contained`` are the ids of the references in its closure."""
+
+    function_id: bytes
+    blob: bytes
+    contained: list[bytes]
+
+
+# ---- references inside values --------------------------------------------------------------
+
+
+class _Collecting(threading.local):
+    """The ids found so far by this thread's running dumps; None outside of one."""
+
+    found: list[bytes] | None = None
+
+
+_collecting = _Collecting()
+_reference_factory: Callable[[bytes], Any] | None = None
+_stray_reference_hook: Callable[[bytes], None] | None = None
+
+
+def set_reference_factory(factory: Callable[[bytes], Any] | None) -> None:
+    """``factory(object_id)`` makes this process's reference; None where there is no cluster."""
+    global _reference_factory
+    _reference_factory = factory
+
+
+def set_stray_reference_hook(hook: Callable[[bytes], None] | None) -> None:
+    """``hook(object_id)`` learns of references that are pickled outside of zray.
+
+    Nobody can know who will unpickle these, so their objects have to stay until the job ends.
+    """
+    global _stray_reference_hook
+    _stray_reference_hook = hook
+
+
+def note_reference(object_id: bytes) -> None:
+    """A reference is being pickled; called by its ``__reduce__``."""
+    found = _collecting.found
+    if found is not None:
+        found.append(object_id)
+    else:
+        note_stray_reference(object_id)
+
+
+def note_stray_reference(object_id: bytes) -> None:
+    """The object must stay until the job ends, because zray cannot follow its reference."""
+    if _stray_reference_hook is not None:
+        _stray_reference_hook(object_id)
+
+
+def restore_reference(object_id: bytes) -> Any:
+    """The reference to ``object_id``; what a pickled reference calls.
+
+    Raises:
+        SerializationError: this process is not connected to a cluster.
+    """
+    if _reference_factory is None:
+        raise SerializationError(
+            f"the value contains a reference to object {object_id.hex()}, which means nothing in "
+            "a process without a cluster; call zray.init() before unpickling it"
+        )
+    return _reference_factory(object_id)
+
+
+def encode(value: Any, by_value: bool = False) -> tuple[bytes, list[bytes]]:
+    """``dumps`` without its explanation: the pickler's own error, whatever it is.
+
+    ``by_value`` asks for the pickler that can send code, without trying the faster one first.
+    """
+    outer = _collecting.found
+    found: list[bytes] = []
+    _collecting.found = found
+    try:
+        if not by_value:
+            try:
+                data = _dumps(value, _PROTOCOL)
+                by_value = _NAMES_MAIN in data
+            except MemoryError:
+                raise
+            except Exception:
+                by_value = True
+        if by_value:
+            import cloudpickle
+
+            found.clear()
+            data = cloudpickle.dumps(value, _PROTOCOL)
+    finally:
+        _collecting.found = outer
+    if len(found) > 1:
+        found = list(dict.fromkeys(found))
+    return data, found
+
+
+# ---- values --------------------------------------------------------------------------------
+
+
+def dumps(value: Any, name: str = "the value") -> tuple[bytes, list[bytes]]:
+    """Serialize a value; also the ids of the references inside it, unique and in order.
+
+    Raises:
+        SerializationError: it cannot be pickled; the message names the part of ``name`` at fault.
+    """
+    if type(value) in _ATOMS:
+        return _dumps(value, _PROTOCOL), []
+    try:
+        return encode(value)
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _unpicklable([(value, name)], name, error) from error
+
+
+def loads(data: bytes | memoryview) -> Any:
+    """The value of ``data``, in whichever format it is.
+
+    Raises:
+        SerializationError: it is damaged, or needs a module that is not here.
+    """
+    try:
+        tag = data[0]
+        if tag == PICKLE_TAG:
+            return _loads(data)
+        if tag == PORTABLE_TAG:
+            from zray.protocol import values
+
+            return values.unpack(memoryview(data)[1:])
+    except SerializationError:
+        raise
+    except Exception as error:
+        raise _unreadable("a value", data, error) from error
+    raise SerializationError(
+        f"a value of {len(data)} bytes has the unknown format 0x{tag:02x}, so it cannot be read; "
+        "a newer zray made it, or it is not a value"
+    )
+
+
+def dumps_portable(value: Any) -> bytes:
+    """Serialize a value for peers in any language.
+
+    Raises:
+        SerializationError: it is not made of the portable types alone.
+    """
+    from zray.protocol import values
+
+    try:
+        body = values.pack(value)
+    except Exception as error:
+        raise SerializationError(
+            f"the value is not portable ({type(error).__name__}: {error}), so it was not sent; "
+            "use None, bool, int of 64 bits, float, str, bytes, list, and dict with str keys only"
+        ) from error
+    return bytes((PORTABLE_TAG,)) + body
+
+
+# ---- arguments -----------------------------------------------------------------------------
+
+
+def dumps_arguments(
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    is_reference: type,
+    function_name: str = "the task",
+) -> Arguments:
+    """Serialize a call's arguments. References are instances of ``is_reference``, ids in ``.id``.
+
+    Raises:
+        SerializationError: one cannot be pickled; the message names it and the part at fault.
+    """
+    if not args and not kwargs:
+        return Arguments(_NO_ARGUMENTS, [], [])
+    value: tuple[Any, ...] = (args, kwargs)
+    dependencies: list[bytes] = []
+    atoms = True
+    for argument in (*args, *kwargs.values()) if kwargs else args:
+        if type(argument) not in _ATOMS:
+            atoms = False
+            if isinstance(argument, is_reference):
+                value, dependencies = _take_references(args, kwargs, is_reference)
+                break
+    if atoms:
+        return Arguments(_dumps(value, _PROTOCOL), dependencies, [])
+    try:
+        data, nested = encode(value)
+    except MemoryError:
+        raise
+    except Exception as error:
+        subjects = [(item, f"argument {i} of {function_name}") for i, item in enumerate(value[0])]
+        subjects += [(item, f"argument {k!r} of {function_name}") for k, item in value[1].items()]
+        raise _unpicklable(subjects, f"the arguments of {function_name}", error) from error
+    return Arguments(data, dependencies, nested)
+
+
+def _take_references(
+    args: tuple[Any, ...], kwargs: dict[str, Any], is_reference: type
+) -> tuple[tuple[Any, ...], list[bytes]]:
+    indexes: dict[bytes, int] = {}
+    places: list[tuple[int | str, int]] = []
+    plain_args = list(args)
+    plain_kwargs = dict(kwargs)
+    for position, argument in enumerate(args):
+        if isinstance(argument, is_reference):
+            places.append((position, indexes.setdefault(argument.id, len(indexes))))  # type: ignore[attr-defined]
+            plain_args[position] = None
+    for key, argument in kwargs.items():
+        if isinstance(argument, is_reference):
+            places.append((key, indexes.setdefault(argument.id, len(indexes))))  # type: ignore[attr-defined]
+            plain_kwargs[key] = None
+    return (tuple(plain_args), plain_kwargs, places), list(indexes)
+
+
+def loads_arguments(
+    data: bytes | memoryview, values: Sequence[Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The call's arguments; ``values`` are those of the dependencies, in their order.
+
+    Raises:
+        SerializationError: they are damaged, or need a module that is not here.
+    """
+    if data == _NO_ARGUMENTS:
+        return (), {}
+    parts = loads(data)
+    try:
+        if len(parts) == 2:
+            args, kwargs = parts
+            return tuple(args), dict(kwargs)
+        args, kwargs, places = parts
+        filled = list(args)
+        for place, index in places:
+            if type(place) is str:
+                kwargs[place] = values[index]
+            else:
+                filled[place] = values[index]
+        return tuple(filled), dict(kwargs)
+    except (TypeError, ValueError, IndexError) as error:
+        raise SerializationError(
+            f"the task's arguments do not have the form (args, kwargs, places) ({error}), so the "
+            "task cannot run; see the format of arguments in the protocol"
+        ) from error
+
+
+# ---- functions -----------------------------------------------------------------------------
+
+
+def dumps_function(function: Callable[..., Any], retry_exceptions: Any) -> FunctionBlob:
+    """Serialize a task's function and the exceptions for which it is retried.
+
+    Functions of modules travel by name and are imported by the workers; those of the user's
+    script, lambdas and closures travel by value, with the variables they use as these are now.
+
+    Raises:
+        SerializationError: it cannot be pickled; the message names the captured variable.
+        ValueError: it is larger than limits.FUNCTION_BYTES_MAX.
+    """
+    name = getattr(function, "__name__", None) or type(function).__name__
+    try:
+        blob, contained = encode((function, retry_exceptions), by_value=True)
+    except MemoryError:
+        raise
+    except Exception as error:
+        subjects = [(function, name), (retry_exceptions, f"retry_exceptions of {name}")]
+        raise _unpicklable(subjects, name, error) from error
+    if len(blob) > limits.FUNCTION_BYTES_WARN:
+        _complain_of_size(name, len(blob))
+    digest = hashlib.blake2b(blob, digest_size=FUNCTION_ID_BYTES).digest()
+    return FunctionBlob(digest, blob, contained)
+
+
+def _complain_of_size(name: str, size: int) -> None:
+    advice = (
+        "It captures large objects in its closure or in the globals it uses; store these with "
+        "zray.put() and pass the references as arguments"
+    )
+    if size > limits.FUNCTION_BYTES_MAX:
+        raise ValueError(
+            f"The remote function {name} is too large ({size >> 20} MiB; at most "
+            f"{limits.FUNCTION_BYTES_MAX >> 20} MiB), so it was not sent. {advice}."
+        )
+    # The user's line: above dumps_function and the decorator's remote().
+    warnings.warn(
+        f"The remote function {name} is very large ({size >> 20} MiB), so every worker that runs "
+        f"it loads as much. {advice}.",
+        UserWarning,
+        stacklevel=4,
+    )
+
+
+def loads_function(blob: bytes | memoryview) -> tuple[Callable[..., Any], Any]:
+    """The function of a blob and its ``retry_exceptions``.
+
+    Raises:
+        SerializationError: it is damaged, or needs a module or name that is not here.
+    """
+    try:
+        function, retry_exceptions = _loads(blob)
+    except SerializationError:
+        raise
+    except Exception as error:
+        raise _unreadable("the task's function", blob, error) from error
+    return function, retry_exceptions
+
+
+def explain(value: Any, name: str) -> str | None:
+    """What keeps ``value`` from being pickled, as a clause about ``name``; None if nothing does."""
+    from zray.runtime import inspection
+
+    return inspection.explain(value, name, encode)
+
+
+# ---- errors --------------------------------------------------------------------------------
+
+
+def _unpicklable(
+    subjects: list[tuple[Any, str]], name: str, error: Exception
+) -> SerializationError:
+    """The error for ``name``, found to be at fault in one of its (value, name) parts."""
+    if isinstance(error, RecursionError) or isinstance(error.__context__, RecursionError):
+        limit = sys.getrecursionlimit()
+        return SerializationError(
+            f"{name} is nested too deeply to be pickled (Python's recursion limit is {limit}), so "
+            "it was not sent; pass a flatter structure, such as a list of nodes"
+        )
+    for value, part in subjects:
+        reason = explain(value, part)
+        if reason is not None:
+            break
+    else:
+        reason = f"{name} cannot be pickled ({type(error).__name__}: {error})"
+    return SerializationError(
+        f"{reason}, so it was not sent. Create it inside the task, or leave it out of the value"
+    )
+
+
+def _unreadable(what: str, data: bytes | memoryview, error: Exception) -> SerializationError:
+    """The error for data that does not unpickle here."""
+    node = os.uname().nodename
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return SerializationError(
+            f"{what} needs the module {error.name!r}, which cannot be imported on node {node} by "
+            f"{sys.executable}, so it cannot be loaded there. Install the module on that node, "
+            "define the code in the script itself, or send the module by value with "
+            "cloudpickle.register_pickle_by_value(module)"
+        )
+    if isinstance(error, AttributeError | ImportError):
+        return SerializationError(
+            f"{what} needs a name that is not on node {node} ({error}), so it cannot be loaded "
+            "there. The module there is probably of another version; install the same one"
+        )
+    return SerializationError(
+        f"{what} of {len(data)} bytes cannot be unpickled on node {node} "
+        f"({type(error).__name__}: {error})"
+    )

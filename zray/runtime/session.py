@@ -1,0 +1,45 @@
+"""Which cluster this process takes part in: the driver's connection, or the worker's own.
+
+One per process. Holds no connection of its own and decides nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Any
+
+lock = threading.RLock()  # held while the process joins or leaves a cluster
+_participant: Any = None
+
+
+def current() -> Any:
+    """The Driver or Worker, or None."""
+    return _participant
+
+
+def set_participant(new: Any) -> None:
+    global _participant
+    _participant = new
+
+
+def current_task() -> bytes:
+    """The id of the task that runs in this process, or empty."""
+    assignment = getattr(_participant, "assignment", None)
+    task_id: bytes = assignment.spec.task_id if assignment is not None else b""
+    return task_id
+
+
+def _after_fork() -> None:
+    """A forked child has no connection: sockets and ids are its parent's."""
+    global _participant, _lock
+    lock = threading.RLock()  # held while the process joins or leaves a cluster
+    if _participant is not None:
+        from zray.runtime import references
+
+        references.connect(None)
+        _participant = None
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

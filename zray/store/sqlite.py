@@ -1,0 +1,193 @@
+"""The store of a head that runs alone: one SQLite file, written by a thread of its own.
+
+Never reports a batch before SQLite has synced it to the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Final
+
+from zray.errors import StoreError
+from zray.store.base import Batch, Opened
+from zray.store.lock import DirectoryLock
+from zray.store.sqlite_file import SqliteFile
+
+_GROUP_ROWS: Final = 4096  # of one transaction; a single larger batch still goes whole
+_GROUP_BYTES: Final = 16 << 20
+_RETRY_S: Final = 0.25  # between attempts to commit while the disk is full
+_DRAIN_S: Final = 5.0  # close() waits for commits at most this long
+_CHECKPOINT_BYTES: Final = 4 << 20  # of log: checkpoint even while batches come
+_IDLE_S: Final = 1.0  # without a batch: checkpoint, so that a lost log costs little
+
+
+class SqliteStore:
+    """``Store`` in ``<data_directory>/gcs.sqlite``: write-ahead log, synced at every commit.
+
+    A full disk, or another program's lock, is a stall: commits are tried until they succeed.
+    Any other error of a write, a replaced file or a newer opener is a failure: after a failed
+    fsync nobody knows what is on the disk, so only a restart, which reads it, goes on.
+    """
+
+    def __init__(self, data_directory: Path) -> None:
+        self._lock = DirectoryLock(data_directory)
+        self._file = SqliteFile(data_directory / "gcs.sqlite")
+        self._file_guard = threading.Lock()  # set_cluster_id against the writer
+        self._queue: queue.SimpleQueue[tuple[int, Batch] | None] = queue.SimpleQueue()
+        self._completed: deque[int] = deque()
+        self._failure: StoreError | None = None
+        self._stall: StoreError | None = None
+        self._writer: threading.Thread | None = None
+        self._read_end = self._write_end = -1
+        self._closed = False
+        self._drain_until = float("inf")
+
+    def open(self) -> Opened:
+        if self._writer is not None or self._closed:
+            raise StoreError("a SqliteStore is opened once; make a new one")
+        self._lock.acquire()
+        try:
+            opened = self._file.open()
+            self._read_end, self._write_end = os.pipe()
+            os.set_blocking(self._read_end, False)
+            os.set_blocking(self._write_end, False)
+        except BaseException:
+            self._file.close()
+            self._lock.release()
+            raise
+        self._writer = threading.Thread(target=self._run, name="zray-store", daemon=True)
+        self._writer.start()
+        return opened
+
+    def set_cluster_id(self, cluster_id: bytes) -> None:
+        self._check_open()
+        with self._file_guard:
+            self._file.set_cluster_id(cluster_id)
+
+    def submit(self, token: int, batch: Batch) -> None:
+        self._check_open()
+        if self._failure is None:
+            self._queue.put((token, batch))
+
+    def completed(self) -> list[int]:
+        # The descriptor first: what completes in between is read now and wakes once for nothing.
+        if self._read_end >= 0:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._read_end, 1 << 16)
+        tokens: list[int] = []
+        if self._failure is None:
+            while self._completed:
+                tokens.append(self._completed.popleft())
+        return tokens
+
+    def fileno(self) -> int | None:
+        return self._read_end if self._read_end >= 0 else None
+
+    def failure(self) -> StoreError | None:
+        return self._failure
+
+    def stall(self) -> StoreError | None:
+        return self._stall
+
+    def close(self) -> None:
+        if self._closed:
+            return
+        self._closed = True
+        writer = self._writer
+        if writer is None:
+            return
+        self._drain_until = time.monotonic() + _DRAIN_S
+        self._queue.put(None)
+        writer.join(_DRAIN_S + 1.0)
+        os.close(self._read_end)
+        self._read_end = -1
+        # A writer that hangs in the kernel may still commit: the lock stays until the process ends.
+        if not writer.is_alive():
+            self._lock.release()
+
+    def _check_open(self) -> None:
+        if self._writer is None or self._closed:
+            raise StoreError("the store is not open")
+
+    # ---- on the writer's thread ------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            last = False
+            while not last and time.monotonic() < self._drain_until:
+                group, last = self._take()
+                if not self._commit(group):
+                    break
+        except StoreError as error:
+            self._failure = error
+        except Exception as error:
+            self._failure = StoreError(
+                f"the control store's writer failed: {error!r}. The head acknowledges nothing "
+                "more; all that it acknowledged is stored. Restart the head."
+            )
+        finally:
+            self._signal()
+            with self._file_guard:
+                self._file.close()
+            os.close(self._write_end)
+
+    def _take(self) -> tuple[list[tuple[int, Batch]], bool]:
+        """Wait for a batch, take what else is there; and whether close() was called after it."""
+        group: list[tuple[int, Batch]] = []
+        rows = size = 0
+        entry = self._wait()
+        while entry is not None:
+            group.append(entry)
+            rows += len(entry[1])
+            size += sum(len(value or b"") for _, _, value in entry[1])
+            if rows >= _GROUP_ROWS or size >= _GROUP_BYTES:
+                return group, False
+            try:
+                entry = self._queue.get_nowait()
+            except queue.Empty:
+                return group, False
+        return group, True
+
+    def _wait(self) -> tuple[int, Batch] | None:
+        if self._file.log_bytes():
+            try:
+                return self._queue.get(timeout=_IDLE_S)
+            except queue.Empty:
+                self._checkpoint()
+        return self._queue.get()
+
+    def _commit(self, group: list[tuple[int, Batch]]) -> bool:
+        """Make a group durable, however long it takes; False where close() ran out of time."""
+        changes = {(table, key): value for _, batch in group for table, key, value in batch}
+        while True:
+            with self._file_guard:
+                stall = self._file.write(changes)
+            if stall is None:
+                break
+            if self._stall is None:
+                self._stall = stall
+                self._signal()
+            if time.monotonic() + _RETRY_S >= self._drain_until:
+                return False
+            time.sleep(_RETRY_S)
+        self._stall = None
+        self._completed.extend(token for token, _ in group)
+        self._signal()
+        if self._file.log_bytes() >= _CHECKPOINT_BYTES:
+            self._checkpoint()
+        return True
+
+    def _checkpoint(self) -> None:
+        with self._file_guard:
+            self._file.checkpoint()
+
+    def _signal(self) -> None:
+        # A full pipe is readable already; a closed one has no reader left.
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            os.write(self._write_end, b"\0")

@@ -1,0 +1,383 @@
+"""The file ``gcs.sqlite``: its format, its checks, its transactions. Never starts a thread.
+
+SQLite says whether a page's structure is right; the crc of each row, and of the meta row, says
+whether its content is. Local disks only: SQLite's write-ahead log does not work over NFS.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from zray.errors import StoreError
+from zray.store.base import Opened, Rows
+from zray.store.sqlite_errors import (
+    cannot_open,
+    cannot_write,
+    damaged,
+    displaced,
+    newer_schema,
+    overtaken,
+    stalled,
+)
+from zray.store.sqlite_log import log_damage
+
+if TYPE_CHECKING:
+    import sqlite3
+
+SCHEMA: Final = 1  # a reader of schema n refuses n+1; `SELECT schema FROM meta` works in all
+
+_BUSY_S: Final = 1.0  # wait for a foreign program (backup, sqlite3 shell) before it is a stall
+_LOG_BYTES_KEPT: Final = 4 << 20  # the log is cut to this after a checkpoint
+_PAGE_BYTES: Final = 4096
+_IDENTITY_CHECK_S: Final = 1.0
+_STATEMENT_ROWS: Final = (1, 16, 240)  # 4 x 240 + 1 variables: SQLite before 3.32 allows 999
+
+# The trigger lets one INSERT carry deletions too. A transaction must be one statement: each call
+# into sqlite3 gives up the GIL, and gets it back only after up to 5 ms of a busy head's loop.
+_DEFINITIONS: Final = (
+    "CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), schema INTEGER NOT NULL,"
+    " epoch INTEGER NOT NULL, cluster_id BLOB, crc INTEGER NOT NULL)",
+    "CREATE TABLE rows (kind TEXT NOT NULL, key BLOB NOT NULL, value BLOB,"
+    " crc INTEGER NOT NULL, PRIMARY KEY (kind, key)) WITHOUT ROWID",
+    "CREATE TRIGGER deletion AFTER INSERT ON rows WHEN NEW.value IS NULL BEGIN"
+    " DELETE FROM rows WHERE kind = NEW.kind AND key = NEW.key; END",
+)
+_INSERT: Final = {
+    count: "INSERT OR REPLACE INTO rows SELECT * FROM (VALUES "
+    + ", ".join(["(?, ?, ?, ?)"] * count)
+    + ") WHERE column1 IS NOT NULL AND (SELECT epoch FROM meta) = ?"
+    for count in _STATEMENT_ROWS
+}
+
+
+class SqliteFile:
+    """One open ``gcs.sqlite``. For one thread at a time; the caller holds the directory's lock."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.absolute()
+        self._connection: sqlite3.Connection | None = None
+        self._identity: list[tuple[int, int]] = []
+        self._identity_checked = float("-inf")
+        self._epoch = 0
+        self._cluster_id: bytes | None = None
+        self._log_bytes = 0  # written since the last checkpoint, estimated
+
+    def open(self) -> Opened:
+        """Make the file if there is none, else check and load all of it; commit the next epoch.
+
+        Raises:
+            StoreError: damaged, of a newer schema, unreadable, locked or unwritable.
+        """
+        try:
+            import sqlite3
+        except ImportError as error:
+            raise StoreError(
+                f"this Python has no sqlite3 ({error}), which the head keeps its state with. "
+                "Use a Python that was built with SQLite."
+            ) from error
+        try:
+            if self._exists():
+                rows = self._load()
+            else:
+                self._create()
+                rows = {}
+            return self._begin_epoch(rows)
+        except sqlite3.Error as error:
+            self.close()
+            raise cannot_open(self._path, error) from error
+        except UnicodeDecodeError as error:  # SQLite quotes a damaged definition in its message
+            raise damaged(self._path, "its table definitions cannot be read") from error
+        except OSError as error:
+            self.close()
+            raise StoreError(
+                f"the control store {self._path} cannot be opened: {error}. The head does not "
+                "start. Check the directory's permissions and free space."
+            ) from error
+        except StoreError:
+            self.close()
+            raise
+
+    def write(self, changes: Mapping[tuple[str, bytes], bytes | None]) -> StoreError | None:
+        """Make ``changes`` durable in one transaction; keys are (table, key), None deletes.
+
+        Returns:
+            None when they are durable; else why they are not yet, though a retry may succeed.
+
+        Raises:
+            StoreError: the store is fenced; the changes may be durable or not.
+        """
+        import sqlite3
+
+        connection = self._live_connection()
+        rows = [
+            (table, key, value, _row_crc(table, key, value))
+            for (table, key), value in changes.items()
+        ]
+        try:
+            self._check_identity()
+            if len(rows) <= _STATEMENT_ROWS[-1]:
+                self._insert(connection, rows)
+            else:
+                self._insert_many(connection, rows)
+        except sqlite3.Error as error:
+            return self._stalled(error)
+        self._log_bytes += sum(
+            _PAGE_BYTES + len(key) + len(value or b"") for _, key, value, _ in rows
+        )
+        return None
+
+    def set_cluster_id(self, cluster_id: bytes) -> None:
+        """Store the cluster's id.
+
+        Raises:
+            StoreError: another one is stored, or it cannot be written.
+        """
+        import sqlite3
+
+        if self._cluster_id == cluster_id:
+            return
+        if self._cluster_id is not None:
+            raise StoreError(
+                f"the control store {self._path} belongs to cluster {self._cluster_id.hex()}, "
+                f"not to {cluster_id.hex()}. Give the head another data directory."
+            )
+        try:
+            cursor = self._live_connection().execute(
+                "UPDATE meta SET cluster_id = ?, crc = ? WHERE epoch = ?",
+                (cluster_id, _meta_crc(self._epoch, cluster_id), self._epoch),
+            )
+        except sqlite3.Error as error:
+            raise self._stalled(error) from error
+        if cursor.rowcount != 1:
+            raise overtaken(self._path)
+        self._cluster_id = cluster_id
+        self._log_bytes += _PAGE_BYTES
+
+    def log_bytes(self) -> int:
+        """Estimate of what was written to the log since the last checkpoint."""
+        return self._log_bytes
+
+    def checkpoint(self) -> None:
+        """Move the log into the file. SQLite's own checkpoints would hide I/O errors.
+
+        Raises:
+            StoreError: fenced, as in ``write``.
+        """
+        import sqlite3
+
+        self._log_bytes = 0
+        try:
+            self._live_connection().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except sqlite3.Error as error:
+            self._stalled(error)  # the log is still whole, so try again later
+
+    def close(self) -> None:
+        """Close the file; without another user of it the log moves into it. Idempotent."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        try:
+            self._identity_checked = float("-inf")
+            self._check_identity()
+        except StoreError:
+            # Closing would delete "<path>-wal", which belongs to whoever took the place by now.
+            import ctypes
+
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(connection))
+            return
+        import sqlite3
+
+        with contextlib.suppress(sqlite3.Error):
+            connection.close()
+
+    # ---- opening ---------------------------------------------------------------------------
+
+    def _exists(self) -> bool:
+        log = Path(f"{self._path}-wal")
+        try:
+            size = self._path.stat().st_size
+        except FileNotFoundError:
+            if log.exists() and log.stat().st_size:
+                raise damaged(
+                    self._path, f"it is missing, though its log {log.name} is there"
+                ) from None
+            return False
+        if size == 0:
+            raise damaged(self._path, "it is empty (0 bytes)")
+        return True
+
+    def _create(self) -> None:
+        """Make the file under another name first, so that an empty one always means damage."""
+        draft = self._path.with_name(self._path.name + ".new")
+        for leftover in (draft, Path(f"{draft}-wal"), Path(f"{draft}-shm")):
+            leftover.unlink(missing_ok=True)
+        os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_WRONLY, 0o600))
+        with contextlib.closing(self._connect(draft, "rw")) as connection:
+            connection.execute("PRAGMA synchronous = OFF")
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            connection.execute("BEGIN")
+            for definition in _DEFINITIONS:
+                connection.execute(definition)
+            connection.execute(
+                "INSERT INTO meta VALUES (1, ?, 0, NULL, ?)", (SCHEMA, _meta_crc(0, None))
+            )
+            connection.execute("COMMIT")
+        _sync(draft)
+        draft.rename(self._path)
+        _sync(self._path.parent)
+
+    def _load(self) -> Rows:
+        """Check everything and read it, through a connection that cannot write."""
+        with contextlib.closing(self._connect(self._path, "ro")) as connection:
+            found = connection.execute("SELECT schema FROM meta").fetchall()
+            if len(found) == 1 and type(found[0][0]) is int and found[0][0] > SCHEMA:
+                raise newer_schema(self._path, found[0][0], SCHEMA)
+            if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
+                raise damaged(self._path, "its header does not say that it has a write-ahead log")
+            log = log_damage(self._path)
+            if log is not None:
+                raise damaged(self._path, log)
+            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()
+            if verdict != ("ok",):
+                raise damaged(self._path, str(verdict[0]) if verdict else "it cannot be checked")
+            definitions = connection.execute("SELECT sql FROM sqlite_master WHERE sql NOT NULL")
+            if {sql for (sql,) in definitions} != set(_DEFINITIONS):
+                raise damaged(self._path, "its table definitions are not zray's")
+            self._read_meta(connection)
+            return self._read_rows(connection)
+
+    def _read_meta(self, connection: sqlite3.Connection) -> None:
+        found = connection.execute("SELECT id, schema, epoch, cluster_id, crc FROM meta").fetchall()
+        if len(found) != 1:
+            raise damaged(self._path, f"table meta has {len(found)} rows instead of 1")
+        number, schema, epoch, cluster_id, crc = found[0]
+        if (
+            (number, schema) != (1, SCHEMA)
+            or type(epoch) is not int
+            or type(cluster_id) not in (bytes, type(None))
+            or crc != _meta_crc(epoch, cluster_id)
+        ):
+            raise damaged(self._path, "the row of table meta does not match its checksum")
+        self._epoch, self._cluster_id = epoch, cluster_id
+
+    def _read_rows(self, connection: sqlite3.Connection) -> Rows:
+        rows: Rows = {}
+        for kind, key, value, crc in connection.execute("SELECT * FROM rows"):
+            if (type(kind), type(key), type(value)) != (str, bytes, bytes) or crc != _row_crc(
+                kind, key, value
+            ):
+                raise damaged(
+                    self._path, f"a row of {kind!r} (key {key!r}) does not match its checksum"
+                )
+            rows.setdefault(kind, {})[key] = value
+        return rows
+
+    def _begin_epoch(self, rows: Rows) -> Opened:
+        connection = self._connect(self._path, "rw")
+        self._connection = connection
+        for pragma in (
+            "synchronous = FULL",
+            "wal_autocheckpoint = 0",
+            f"journal_size_limit = {_LOG_BYTES_KEPT}",
+            "temp_store = MEMORY",
+        ):
+            connection.execute(f"PRAGMA {pragma}").fetchall()
+        epoch = self._epoch + 1
+        cursor = connection.execute(
+            "UPDATE meta SET epoch = ?, crc = ? WHERE epoch = ?",
+            (epoch, _meta_crc(epoch, self._cluster_id), self._epoch),
+        )
+        if cursor.rowcount != 1:
+            raise overtaken(self._path)
+        self._epoch = epoch
+        self._log_bytes = _PAGE_BYTES
+        self._identity = self._identify()
+        return Opened(epoch, rows, self._cluster_id)
+
+    def _connect(self, path: Path, mode: str) -> sqlite3.Connection:
+        import sqlite3
+
+        return sqlite3.connect(
+            f"{path.as_uri()}?mode={mode}",
+            uri=True,
+            timeout=_BUSY_S,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+
+    # ---- writing ---------------------------------------------------------------------------
+
+    def _insert(self, connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
+        if not rows:
+            return
+        room = next(count for count in _STATEMENT_ROWS if count >= len(rows))
+        values = [field for row in rows for field in row]
+        values += [None] * (4 * (room - len(rows)))
+        cursor = connection.execute(_INSERT[room], [*values, self._epoch])
+        if cursor.rowcount != len(rows):
+            raise overtaken(self._path)
+
+    def _insert_many(self, connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
+        size = _STATEMENT_ROWS[-1]
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for start in range(0, len(rows), size):
+                self._insert(connection, rows[start : start + size])
+            connection.execute("COMMIT")
+        finally:
+            if connection.in_transaction:
+                connection.rollback()
+
+    def _live_connection(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise StoreError(f"the control store {self._path} is not open")
+        return self._connection
+
+    def _check_identity(self) -> None:
+        """A deleted file takes commits as gladly as ever, and no restart will find them."""
+        now = time.monotonic()
+        if not self._identity or now - self._identity_checked < _IDENTITY_CHECK_S:
+            return
+        self._identity_checked = now
+        try:
+            found = self._identify()
+        except OSError as error:
+            raise displaced(self._path, str(error)) from error
+        if found != self._identity:
+            raise displaced(self._path, "another file is in its place")
+
+    def _identify(self) -> list[tuple[int, int]]:
+        """Device and inode of the file and of its log."""
+        paths = (self._path, Path(f"{self._path}-wal"))
+        return [(status.st_dev, status.st_ino) for status in map(os.stat, paths)]
+
+    def _stalled(self, error: sqlite3.Error) -> StoreError:
+        """Why to try again later; raises where the store is fenced instead."""
+        stall = stalled(self._path, error)
+        if stall is None:
+            raise cannot_write(self._path, error) from error
+        return stall
+
+
+def _row_crc(table: str, key: bytes, value: bytes | None) -> int:
+    head = table.encode()
+    crc = zlib.crc32(b"%d %d " % (len(head), len(key)) + head)
+    return zlib.crc32(value or b"", zlib.crc32(key, crc))
+
+
+def _meta_crc(epoch: int, cluster_id: bytes | None) -> int:
+    return zlib.crc32(b"%d %d " % (SCHEMA, epoch) + (b"-" if cluster_id is None else cluster_id))
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

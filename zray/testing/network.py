@@ -1,0 +1,197 @@
+"""A network that behaves as ZeroMQ's DEALER and ROUTER do over TCP. Owns connections, no process.
+
+Per connection the order is kept; what is lost is a suffix, at its cut; a peer that connects again
+has another route; what is sent to an unknown route is refused. tests/runtime/test_zmq_facts.py
+shows each of these on real sockets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import Protocol
+
+from zray import limits
+from zray.protocol import codec
+from zray.protocol.messages import Message
+from zray.testing.clock import Clock
+
+Trap = Callable[["Link", bool, list[Message]], bool]
+
+
+class Router(Protocol):
+    """The head's side of the network."""
+
+    def arrived(self, route: bytes, payload: bytes) -> None:
+        """A payload came in."""
+
+    def lost(self, route: bytes) -> None:
+        """The transport noticed that a connection is cut."""
+
+
+class Dealer(Protocol):
+    """A peer's side of the network."""
+
+    name: str
+
+    def received(self, link: Link, payload: bytes) -> None:
+        """A payload came in."""
+
+    def cut(self, link: Link) -> None:
+        """The transport noticed that the connection is cut."""
+
+
+class Link:
+    """One connection between a peer and one head process, from CONNECT to its end."""
+
+    def __init__(self, peer: Dealer, head: Router, route: bytes) -> None:
+        self.peer = peer
+        self.head = head
+        self.route = route
+        self.broken = False  # nothing passes any more, whether noticed or not
+        self.peer_open = True  # the peer has not closed it, and knows of no cut
+        self.head_open = True
+        self.silent = False  # half-open: what is sent is lost without a word
+        self.held_until = 0.0  # a blackout shorter than the transport's heartbeat
+        self.last = {True: 0.0, False: 0.0}  # when the last payload arrives: upwards, downwards
+
+
+class Network:
+    """Connections between one head at a time and its peers."""
+
+    def __init__(self, clock: Clock, random: Random, latency_s: float) -> None:
+        self.clock = clock
+        self.latency_s = latency_s
+        self.links: dict[bytes, Link] = {}
+        self.head: Router | None = None  # who listens
+        self.traps: list[Trap] = []
+        self.delivered = 0
+        self._random = random
+        self._routes = 0
+
+    # ---- connections -----------------------------------------------------------------------
+
+    def connect(self, peer: Dealer) -> Link | None:
+        """A new connection under a new route; None: nothing listens."""
+        if self.head is None:
+            return None
+        self._routes += 1
+        link = Link(peer, self.head, b"route" + self._routes.to_bytes(3, "big"))
+        self.links[link.route] = link
+        return link
+
+    def close(self, link: Link) -> None:
+        """The peer closes its socket: what is on the way is lost, and the head soon notices."""
+        link.peer_open = False
+        self.sever(link, head_s=self._random.uniform(0.001, 0.05))
+
+    def refuse(self, head: Router) -> None:
+        """The head's process has ended: all its connections are reset."""
+        if self.head is head:
+            self.head = None
+        for link in [link for link in self.links.values() if link.head is head]:
+            link.head_open = False
+            self.sever(link, peer_s=self._random.uniform(0.0005, 0.01))
+
+    def sever(
+        self, link: Link, *, peer_s: float | None = None, head_s: float | None = None
+    ) -> None:
+        """Cut a connection now; each side notices after its time."""
+        if not link.broken:
+            self.clock.tell(f"connection of {link.peer.name} ({link.route[5:].hex()}) is cut")
+        link.broken = True
+        if link.peer_open:
+            self.clock.after(peer_s if peer_s is not None else self._notice(), self._tell_peer, link)
+        if link.head_open:
+            self.clock.after(head_s if head_s is not None else self._notice(), self._tell_head, link)
+
+    def go_silent(self, link: Link) -> None:
+        """Half-open: both ends believe in the connection until the heartbeats of one tell it."""
+        link.silent = True
+        self.clock.tell(f"connection of {link.peer.name} goes silent")
+        timeout = limits.TRANSPORT_HEARTBEAT_TIMEOUT_S + self._random.uniform(0.0, 2.0)
+        self.clock.after(timeout, self._heartbeat_missed, link)
+
+    def hold(self, link: Link, seconds: float) -> None:
+        """A blackout too short to be noticed: everything comes later."""
+        link.held_until = max(link.held_until, self.clock.now + seconds)
+        self.clock.tell(f"connection of {link.peer.name} stalls for {seconds:.2f} s")
+
+    def _heartbeat_missed(self, link: Link) -> None:
+        if not link.broken and link.silent:
+            self.sever(link)
+
+    def _notice(self) -> float:
+        return self._random.uniform(0.0005, 0.03)
+
+    def _tell_peer(self, link: Link) -> None:
+        if link.peer_open:
+            link.peer_open = False
+            link.peer.cut(link)
+
+    def _tell_head(self, link: Link) -> None:
+        if link.head_open:
+            link.head_open = False
+            self.links.pop(link.route, None)
+            link.head.lost(link.route)
+
+    # ---- payloads --------------------------------------------------------------------------
+
+    def up(self, link: Link, payload: bytes) -> None:
+        """From a peer to the head."""
+        self._send(link, True, payload)
+
+    def down(self, route: bytes, payload: bytes) -> bool:
+        """From the head to a peer; False: the route is unknown."""
+        link = self.links.get(route)
+        if link is None or not link.head_open:
+            return False
+        self._send(link, False, payload)
+        return True
+
+    def _send(self, link: Link, upwards: bool, payload: bytes) -> None:
+        if link.broken or link.silent:
+            return
+        if self.traps and self._sprung(link, upwards, payload):
+            self.sever(link)
+            return
+        delay = self.latency_s * self._random.uniform(0.5, 2.0) + len(payload) * 1e-9
+        when = max(link.last[upwards], self.clock.now + delay, link.held_until)
+        link.last[upwards] = when
+        self.clock.at(when, self._deliver, link, upwards, payload)
+
+    def _sprung(self, link: Link, upwards: bool, payload: bytes) -> bool:
+        messages = codec.decode(payload).messages
+        for trap in self.traps:
+            if trap(link, upwards, messages):
+                self.traps.remove(trap)
+                return True
+        return False
+
+    def _deliver(self, link: Link, upwards: bool, payload: bytes) -> None:
+        if link.broken or link.silent:
+            return
+        if self.clock.now < link.held_until:
+            link.last[upwards] = max(link.last[upwards], link.held_until)
+            self.clock.at(link.last[upwards], self._deliver, link, upwards, payload)
+            return
+        self.delivered += 1
+        if upwards:
+            link.head.arrived(link.route, payload)
+        elif link.peer_open:
+            link.peer.received(link, payload)
+
+
+def in_words(payload: codec.Payload) -> str:
+    """``Submit Hold*2``: what a payload carries, for the story."""
+    parts: list[str] = []
+    last, count = "", 0
+    for message in [*payload.messages, None]:
+        kind = type(message).__name__ if message is not None else ""
+        if kind == last:
+            count += 1
+            continue
+        if last:
+            parts.append(last if count == 1 else f"{last}*{count}")
+        last, count = kind, 1
+    return " ".join(parts)
