@@ -46,6 +46,7 @@ RECALL_S = 0.020  # a worker's batch that overruns this is recalled
 STEAL_IDLE_S = 0.005  # a raylet that finished nothing for this long is stolen from
 STEAL_PAUSE_S = 0.050  # after an empty RETURNED
 MAX_RETRIES = 3
+ACK_DELAY_S = 0.1  # a DONE is acknowledged along with other messages, or after this
 CANCEL_GRACE_S = 5.0  # from a soft cancel to the kill
 RESOURCE_UNIT = 10_000  # a resource of 1 is this many units: granularity 0.0001
 PREFETCH_UNKNOWN_TASKS = 1

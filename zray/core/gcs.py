@@ -74,6 +74,8 @@ class Gcs:
         self._results: dict[bytes, list[Outcome]] = {}
         self._unacked: dict[bytes, dict[int, list[bytes]]] = {}
         self._parked: list[TaskRecord] = []
+        self._acks: dict[bytes, int] = {}  # DONEs to acknowledge: with other messages, or soon
+        self._ack_at = 0.0
         self._recovering = bool(self.members.awaited or self.members.jobs)
 
     # ---- durability ------------------------------------------------------------------------
@@ -225,7 +227,9 @@ class Gcs:
                 self._attempt_ended(record, done, sender)
             else:
                 self.counters["stale"] += 1
-        self.outbox.send(sender.process_id, Ack(0, message.seq))
+        if not self._acks:
+            self._ack_at = now + limits.ACK_DELAY_S
+        self._acks[sender.process_id] = message.seq
 
     def _adopt_outcome(self, done: TaskDone, sender: NodeMember) -> None:
         """An outcome without a task: stale, or, after a restart, ahead of its submitter."""
@@ -471,10 +475,20 @@ class Gcs:
                     freed.setdefault(place, []).append(oid)
         for place, ids in freed.items():
             self.outbox.send(place, Free(0, b"".join(ids)))
+        if self._acks:
+            self._acknowledge(now)
+
+    def _acknowledge(self, now: float) -> None:
+        """A message of its own would cost the raylet a turn, so it goes along with others."""
+        for node_id in [*self._acks]:
+            if node_id in self.outbox or now >= self._ack_at:
+                self.outbox.send(node_id, Ack(0, self._acks.pop(node_id)))
 
     def deadline(self) -> float:
         """When ``settle`` has something to do although nothing arrives."""
         soonest = min(self.unknown.values(), default=NEVER)
+        if self._acks:
+            soonest = min(soonest, self._ack_at)
         return min(soonest, self.scheduler.steal_deadline())
 
     def _recover(self) -> None:

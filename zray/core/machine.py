@@ -23,6 +23,9 @@ class Outbox(Generic[Peer]):
     def __bool__(self) -> bool:
         return bool(self._queues)
 
+    def __contains__(self, peer: Peer) -> bool:
+        return peer in self._queues
+
     def send(self, peer: Peer, message: Message) -> None:
         queue = self._queues.get(peer)
         if queue is None:

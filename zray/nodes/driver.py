@@ -111,6 +111,7 @@ class Driver(Participant):
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
+        self._pump_turn = threading.Condition(self._lock)  # the pump is no follower: see _pump
         self._pump_leads = False
         self._users = 0
         self._lead_free = 0.0  # when somebody last gave the lead back
@@ -218,6 +219,8 @@ class Driver(Participant):
         """The pump shall look: with the lock held."""
         if self._pump_leads:
             self._wake()
+        else:
+            self._pump_turn.notify()
 
     # ---- the session -----------------------------------------------------------------------
 
@@ -280,13 +283,13 @@ class Driver(Participant):
         self._lead_free = time.monotonic()
 
     def _pump(self) -> None:
+        """Lead while nobody else does. Waking it for each ``get`` would cost as much as the task,
+        so it looks by itself now and then, unless something needs it."""
         with self._lock:
             while not self._closing:
                 recently = time.monotonic() - self._lead_free < LEAD_BACK_S
                 if self._leading or self._users or recently:
-                    self._followers += 1
-                    self._turn.wait(LEAD_BACK_S if recently and not self._users else 0.05)
-                    self._followers -= 1
+                    self._pump_turn.wait(LEAD_BACK_S if recently and not self._users else 0.05)
                     if self.client.backlog:
                         self._flush()
                     continue
@@ -324,6 +327,7 @@ class Driver(Participant):
                 self._link.send(self.client.epoch, [m.Goodbye(0, "the driver shut down")])
             self._wake()
             self._turn.notify_all()
+            self._pump_turn.notify()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(5.0)
         with self._lock:

@@ -123,7 +123,7 @@ class Head:
     def _watch(self) -> None:
         loop = self._loop
         loop.handle_signals()
-        loop.watch_zmq(self._monitor.socket, self._read_monitor)
+        loop.watch_zmq(self._monitor.socket, self._read_monitor, sends=False)
         loop.watch_zmq(self._zap.socket, self._answer_zap)
         loop.watch_zmq(self._router, self._read_router)
         fd = self._store.fileno()
@@ -176,10 +176,9 @@ class Head:
     def _read_router(self) -> None:
         now = self._loop.now()
         for _ in range(limits.DRAIN_MESSAGES_MAX):
-            try:
-                frames = self._router.recv_multipart(zmq.DONTWAIT, copy=False)
-            except zmq.Again:
+            if not sockets.readable(self._router):
                 return
+            frames = self._router.recv_multipart(zmq.DONTWAIT, copy=False)
             self._receive(frames, now)
 
     def _receive(self, frames: list[Any], now: float) -> None:
@@ -200,11 +199,12 @@ class Head:
         self._controller.receive(route, sockets.user_id(last), payload, now)
 
     def _read_monitor(self) -> None:
-        for event in self._monitor.read():
-            if event.event == zmq.EVENT_DISCONNECTED:
-                route = self._routes.pop(event.value, None)
-                if route is not None:
-                    self._lost(route)
+        while sockets.readable(self._monitor.socket):
+            for event in self._monitor.read():
+                if event.event == zmq.EVENT_DISCONNECTED:
+                    route = self._routes.pop(event.value, None)
+                    if route is not None:
+                        self._lost(route)
 
     def _lost(self, route: bytes) -> None:
         self._fds.pop(route, None)

@@ -112,6 +112,7 @@ class RayletNode:
             self._context, info, addresses, lambda: (self._raylet.epoch, self._raylet.hello())
         )
         self._linked_once = False
+        self._link_cut = False
         self._lost_since = self._loop.now()
         self.exit_text = ""
 
@@ -181,10 +182,11 @@ class RayletNode:
     # ---- the head --------------------------------------------------------------------------
 
     def _open_link(self) -> None:
+        self._link_cut = False
         self._link.open(self._loop.now())
         assert self._link.socket is not None and self._link.monitor is not None
         self._loop.watch_zmq(self._link.socket, self._read_head)
-        self._loop.watch_zmq(self._link.monitor.socket, lambda: None)
+        self._loop.watch_zmq(self._link.monitor.socket, self._look_at_link, sends=False)
 
     def _close_link(self, now: float) -> None:
         if self._link.socket is not None and self._link.monitor is not None:
@@ -206,6 +208,9 @@ class RayletNode:
                     name, address = self._raylet.info.name, self._link.address
                     self._log(f"node {name} READY, joined the head at {address}")
 
+    def _look_at_link(self) -> None:
+        self._link_cut = self._link.lost()
+
     def _tend_link(self, now: float) -> None:
         link, raylet = self._link, self._raylet
         if link.socket is None:
@@ -219,7 +224,7 @@ class RayletNode:
         refusal = raylet.refused
         if refusal is not None and refusal.code and not self._linked_once:
             self.exit_text = f"{refusal.code} the head refused this node: {refusal.text}"
-        if link.lost() or silent or unanswered or refusal is not None:
+        if self._link_cut or silent or unanswered or refusal is not None:
             raylet.refused = None
             if link.error is not None and not self._linked_once:
                 self.exit_text = str(link.error)
@@ -247,7 +252,10 @@ class RayletNode:
 
     def _watch_printers(self, worker_id: bytes, channel: Channel) -> None:
         def reader(printer: Printer) -> None:
-            self._loop.watch(printer.fd, lambda: self._read_printer(worker_id, channel, printer))
+            def read() -> None:
+                self._read_printer(worker_id, channel, printer)
+
+            self._loop.watch(printer.fd, read, first=True)  # before the result that follows
 
         for printer in channel.printers:
             reader(printer)
@@ -265,8 +273,6 @@ class RayletNode:
             channel.printers.remove(printer)
 
     def _read_worker(self, worker_id: bytes, channel: Channel) -> None:
-        for printer in [*channel.printers]:
-            self._read_printer(worker_id, channel, printer)  # what it printed comes first
         frames, ended = read_available(channel.channels.task, channel.reader)
         now = self._loop.now()
         for frame in frames:
@@ -337,8 +343,7 @@ class RayletNode:
             self._read_printer(worker_id, channel, printer)
         for printer in channel.printers:
             self._loop.unwatch(printer.fd)
-        with contextlib.suppress(KeyError, ValueError):
-            self._loop.unwatch(channel.channels.task)
+        self._loop.unwatch(channel.channels.task)
         if channel.last_words:
             cause += "; its last words:\n" + "\n".join(channel.last_words)
         started = channel.channels.counter.value

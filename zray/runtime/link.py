@@ -93,11 +93,11 @@ class HeadLink:
     def receive(self) -> list[codec.Payload]:
         """What has arrived, within a budget."""
         payloads: list[codec.Payload] = []
-        while self.socket is not None and len(payloads) < limits.DRAIN_MESSAGES_MAX:
-            try:
-                frames = self.socket.recv_multipart(zmq.DONTWAIT)
-            except zmq.Again:
+        socket = self.socket
+        while socket is not None and len(payloads) < limits.DRAIN_MESSAGES_MAX:
+            if not sockets.readable(socket):
                 break
+            frames = socket.recv_multipart(zmq.DONTWAIT)
             payloads.append(codec.decode(frames[1]))
         return payloads
 

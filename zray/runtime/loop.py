@@ -6,6 +6,7 @@ every turn looks at EVENTS before it sleeps (zmq_getsockopt, ZMQ_FD).
 
 from __future__ import annotations
 
+import contextlib
 import os
 import selectors
 import signal
@@ -26,36 +27,66 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._zmq: dict[Socket, Callback] = {}
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._selector.register(self._wake_read, selectors.EVENT_READ, (self._drain_wake, None))
+        self._selector.register(self._wake_read, selectors.EVENT_READ, (self._drain_wake, None, True))
         self.signals = 0  # how many SIGINT and SIGTERM have come
 
     def now(self) -> float:
         return time.monotonic()
 
-    def watch(self, fd: Any, read: Callback | None, write: Callback | None = None) -> None:
-        """Call ``read`` when ``fd`` is readable, ``write`` when it is writable; replaces."""
+    def watch(
+        self,
+        fd: Any,
+        read: Callback | None,
+        write: Callback | None = None,
+        *,
+        first: bool = False,
+    ) -> None:
+        """Call ``read`` when ``fd`` is readable, ``write`` when it is writable; replaces.
+
+        ``first``: before others whose descriptors are ready in the same turn.
+        """
         events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
         try:
-            self._selector.modify(fd, events, (read, write))
+            self._selector.modify(fd, events, (read, write, not first))
         except KeyError:
-            self._selector.register(fd, events, (read, write))
+            self._selector.register(fd, events, (read, write, not first))
 
     def unwatch(self, fd: Any) -> None:
-        self._selector.unregister(fd)
+        """Watch no more; does nothing if ``fd`` is not watched."""
+        with contextlib.suppress(KeyError, ValueError):
+            self._selector.unregister(fd)
 
-    def watch_zmq(self, socket: Socket, read: Callback) -> None:
-        self._zmq[socket] = read
-        self._selector.register(sockets.descriptor(socket), selectors.EVENT_READ, (None, None))
+    def watch_zmq(self, socket: Socket, read: Callback, *, sends: bool = True) -> None:
+        """Call ``read``, which reads until there is no more, when something has arrived.
+
+        ``sends``: the socket is also sent on, between turns or in other callbacks.
+        """
+        if sends:
+            self._zmq[socket] = read
+
+        def signalled() -> None:
+            if not sends and sockets.readable(socket):
+                read()
+
+        self._selector.register(
+            sockets.descriptor(socket), selectors.EVENT_READ, (signalled, None, True)
+        )
 
     def unwatch_zmq(self, socket: Socket) -> None:
-        del self._zmq[socket]
-        self._selector.unregister(sockets.descriptor(socket))
+        self._zmq.pop(socket, None)
+        self.unwatch(sockets.descriptor(socket))
 
     def turn(self, timeout_s: float) -> None:
         """Wait for something, at most ``timeout_s`` seconds, and call whom it concerns."""
         ready = any(sockets.readable(socket) for socket in self._zmq)
-        for key, mask in self._selector.select(0 if ready else max(0.0, timeout_s)):
-            read, write = key.data
+        found = self._selector.select(0 if ready else max(0.0, timeout_s))
+        if len(found) > 1:
+            found.sort(key=_order)
+        watched = self._selector.get_map()
+        for key, mask in found:
+            if watched.get(key.fd) is not key:
+                continue  # an earlier callback of this turn has changed it
+            read, write, _ = key.data
             if read is not None and mask & selectors.EVENT_READ:
                 read()
             if write is not None and mask & selectors.EVENT_WRITE:
@@ -91,3 +122,8 @@ class Loop:
         self._selector.close()
         os.close(self._wake_read)
         os.close(self._wake_write)
+
+
+def _order(event: tuple[selectors.SelectorKey, int]) -> bool:
+    after: bool = event[0].data[2]
+    return after
