@@ -33,6 +33,7 @@ STOP_S = 10.0  # a clean stop takes at most this long
 # ---- tasks ---------------------------------------------------------------------------------
 CLIENT_WINDOW_TASKS = 131_072  # submitted and unresolved; the rest waits in the client
 CLIENT_WINDOW_BYTES = 128 << 20
+DROPS_MAX = 2000  # in one message: freeing many objects must not hold the head up
 SUBMIT_BYTES_MAX = 2 << 20  # arguments in one SUBMIT message
 RAYLET_UNSTARTED_TASKS = 4096  # credit of one raylet
 RAYLET_UNSTARTED_BYTES = 64 << 20

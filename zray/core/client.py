@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 
 from zray import limits
 from zray.core import failures
@@ -148,11 +149,17 @@ class Client:
         while self.backlog and self._window_open():
             self._submit_some()
         if self._new_drops:
-            joined, self._new_drops = b"".join(self._new_drops), {}
-            self.outbox.append(m.Drop(0, self.process_id, joined))
+            some = list(islice(self._new_drops, limits.DROPS_MAX))
+            for oid in some:
+                del self._new_drops[oid]
+            self.outbox.append(m.Drop(0, self.process_id, b"".join(some)))
         if self._ack_upto:
             self.outbox.append(m.ResultAck(0, self.process_id, self._ack_upto))
             self._ack_upto = 0
+
+    def unsent(self) -> bool:
+        """Whether ``flush`` has more to do soon."""
+        return bool(self.backlog or self._new_drops)
 
     def _window_open(self) -> bool:
         return (

@@ -267,7 +267,7 @@ class Driver(Participant):
     def _lead_s(self) -> float:
         now = time.monotonic()
         due = self._ping_at if self._link.socket is not None else self._link.retry_at
-        if self.client.backlog and self.client.linked:
+        if self.client.unsent() and self.client.linked:
             return COALESCE_S
         return max(0.001, min(due - now, limits.PING_S))
 
@@ -290,13 +290,13 @@ class Driver(Participant):
                 recently = time.monotonic() - self._lead_free < LEAD_BACK_S
                 if self._leading or self._users or recently:
                     self._pump_turn.wait(LEAD_BACK_S if recently and not self._users else 0.05)
-                    if self.client.backlog:
+                    if self.client.unsent():
                         self._flush()
                     continue
                 self._leading = self._pump_leads = True
                 try:
                     self._step(self._lead_s())
-                    if self.client.backlog:
+                    if self.client.unsent():
                         self._flush()
                 finally:
                     self._leading = self._pump_leads = False

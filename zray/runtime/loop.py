@@ -27,7 +27,7 @@ class Loop:
         self._selector = selectors.DefaultSelector()
         self._zmq: dict[Socket, Callback] = {}
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._selector.register(self._wake_read, selectors.EVENT_READ, (self._drain_wake, None, True))
+        self.watch(self._wake_read, self._drain_wake)
         self.signals = 0  # how many SIGINT and SIGTERM have come
 
     def now(self) -> float:

@@ -32,8 +32,8 @@ def current_task() -> bytes:
 
 def _after_fork() -> None:
     """A forked child has no connection: sockets and ids are its parent's."""
-    global _participant, _lock
-    lock = threading.RLock()  # held while the process joins or leaves a cluster
+    global _participant, lock
+    lock = threading.RLock()
     if _participant is not None:
         from zray.runtime import references
 
