@@ -38,6 +38,7 @@ SUBMIT_BYTES_MAX = 2 << 20  # arguments in one SUBMIT message
 RAYLET_UNSTARTED_TASKS = 4096  # credit of one raylet
 RAYLET_UNSTARTED_BYTES = 64 << 20
 PREFETCH_S = 0.005  # work sent ahead to a raylet, by the function's measured time
+PREFETCH_ONE_S = 0.1  # of shorter tasks, one is sent ahead for each that runs
 PREFETCH_TASKS_MAX = 1024
 WORKER_BATCH_S = 0.004  # work sent ahead to one worker
 WORKER_BATCH_TASKS_MAX = 512

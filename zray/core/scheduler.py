@@ -181,6 +181,9 @@ class TaskScheduler:
 
     def schedule(self) -> list[tuple[NodeView, list[TaskRecord]]]:
         """Assign what can be assigned now; each pair is for one TASKS message."""
+        for node in self.nodes.values():
+            if node.ahead:
+                self._started_there(node)
         if not any(group.ready for group in self.classes.values()):
             return []
         usable = [node for node in self.nodes.values() if node.usable and node.credit() > 0]
@@ -196,6 +199,15 @@ class TaskScheduler:
             if group.ready and group.cpu_only:
                 self._send_ahead(group, usable, plan)
         return plan
+
+    def _started_there(self, node: NodeView) -> None:
+        """Tasks sent ahead take what others of that node have given back, as they do there."""
+        for wanted, ahead in node.ahead.items():
+            count = min(ahead, resources.slots(node.free, wanted)) if ahead else 0
+            if count:
+                node.ahead[wanted] = ahead - count
+                self.classes[wanted].ahead -= count
+                resources.take(node.free, wanted, count)
 
     def _start_now(
         self,
@@ -233,6 +245,8 @@ class TaskScheduler:
                 wanted = limits.PREFETCH_UNKNOWN_TASKS
             else:
                 wanted = int(limits.PREFETCH_S * lanes / max(template.seconds, 1e-6))
+                if template.seconds < limits.PREFETCH_ONE_S:
+                    wanted = max(wanted, lanes)  # else each lane idles for a round trip
             fair = group.ready // (2 * len(usable))
             room = min(wanted, limits.PREFETCH_TASKS_MAX, fair) - node.ahead.get(group.needs, 0)
             room = min(room, node.credit())
