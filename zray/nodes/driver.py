@@ -24,7 +24,6 @@ import zmq
 from zray import limits
 from zray.core.client import Client
 from zray.errors import (
-    AuthenticationError,
     HeadConnectionError,
     HeadSilentError,
     StartError,
@@ -33,7 +32,7 @@ from zray.errors import (
 from zray.nodes.options import HeadOptions, encode_node
 from zray.nodes.participant import COALESCE_S, Participant
 from zray.protocol import messages as m
-from zray.runtime import connection, identity, probe, sockets
+from zray.runtime import identity, sockets
 from zray.runtime.connection import ConnectionInfo
 from zray.runtime.link import HeadLink
 
@@ -73,19 +72,25 @@ class LocalCluster:
             reason = answer.get("error", "it ended without a word; see its output above")
             raise StartError(f"the local cluster did not start: {reason}")
         self.info = ConnectionInfo.load(answer["connection"])
-        Path(answer["connection"]).parent.joinpath("driver.pid").write_text(str(os.getpid()))
 
     def close(self) -> None:
         """End the head and all below it."""
         if self._lifeline < 0:
             return
-        os.close(self._lifeline)
-        self._lifeline = -1
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._lifeline, b".")  # a forked child may hold the other copy of this end
+        self.abandon()
         try:
             self._process.wait(limits.STOP_S)
         except subprocess.TimeoutExpired:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
+
+
+    def abandon(self) -> None:
+        """Let go of the lifeline, in a forked child too: the cluster is to end with its parent."""
+        os.close(self._lifeline)
+        self._lifeline = -1
 
 
 class Driver(Participant):
@@ -209,7 +214,7 @@ class Driver(Participant):
             if self.client.linked:
                 self._link.welcomed()
             if self.client.prints:
-                self._print()
+                self._completions.append(self._print)  # the program's streams may block
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -325,17 +330,20 @@ class Driver(Participant):
             if self.client.linked and self._link.socket is not None:
                 self._flush()
                 self._link.send(self.client.epoch, [m.Goodbye(0, "the driver shut down")])
-            self._wake()
-            self._turn.notify_all()
-            self._pump_turn.notify()
-        if self._thread.is_alive() and threading.current_thread() is not self._thread:
-            self._thread.join(5.0)
-        with self._lock:
             self.client.stop("zray.shutdown() was called")
+            self._pump_turn.notify()
+            deadline = time.monotonic() + limits.STOP_S
+            while (self._leading or self._users) and time.monotonic() < deadline:
+                self._wake()  # whoever waits for a value finds out that none will come
+                self._turn.notify_all()
+                self._turn.wait(LEAD_BACK_S)
+            if self._completions:
+                self._run_completions()
             if self._link.socket is not None:
                 self._link.socket.close(500)
             self._link.close(time.monotonic())
-            self._turn.notify_all()
+        if self._thread.is_alive() and threading.current_thread() is not self._thread:
+            self._thread.join(limits.STOP_S)
         self._context.term()
         os.close(self._wake_read)
         os.close(self._wake_write)
@@ -345,40 +353,10 @@ class Driver(Participant):
     def abandon(self) -> None:
         """In a forked child: this connection is the parent's."""
         self._closing = True
-
-
-def reach(address: str) -> tuple[ConnectionInfo, str]:
-    """The key and the numeric address of the head at ``address``.
-
-    Raises:
-        ValueError: the address is malformed.
-        HeadConnectionError and its kinds: nothing listens, not zray, unknown host, no key.
-    """
-    host, port = connection.parse_address(address)
-    numeric = probe.diagnose(host, port)
-    target = connection.format_address(numeric, port)
-    info = connection.find(connection.format_address(host, port)) or connection.find(target)
-    if info is None:
-        raise AuthenticationError(
-            f"a zray head answers at {address}, but this user has no key for it here; copy "
-            "connection.json from the head's machine and point ZRAY_CONNECTION_FILE at it"
-        )
-    return info, target
-
-
-def running() -> tuple[ConnectionInfo, str]:
-    """The head that runs on this machine.
-
-    Raises:
-        HeadConnectionError: there is none.
-    """
-    info = connection.find(None)
-    if info is None:
-        raise HeadConnectionError(
-            'no head runs on this machine for this user; start one with "zray-head", or use '
-            "zray.init() without an address for a cluster of this program's own"
-        )
-    return info, info.addresses[0]
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+        if self.local is not None:
+            self.local.abandon()
 
 
 def _read_line(fd: int, timeout_s: float) -> bytes:

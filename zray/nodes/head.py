@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ from zray.runtime.loop import Loop
 from zray.runtime.zap import ZapServer
 from zray.store.base import Store
 from zray.store.memory import MemoryStore
+
+
+LOCAL_PREFIX = "local-"  # names of drivers' own clusters: local-<driver's pid>-<random>
 
 
 class Head:
@@ -62,6 +66,8 @@ class Head:
                 what is in the way and what to do.
         """
         options = self._options
+        if options.local:
+            sweep_local_clusters()
         self.directory = connection.cluster_directory(options.name)
         data = secret_directory(options.data_directory or self.directory)
         self._spawn_raylet(data)
@@ -113,7 +119,7 @@ class Head:
 
     def _addresses(self, port: int) -> list[str]:
         host = self._options.host
-        if host not in ("0.0.0.0", "::", "*"):
+        if host not in WILDCARDS:
             return [connection.format_address(host, port)]
         from zray.runtime.linux import machine
 
@@ -356,6 +362,16 @@ def _connected(probe: sockets_module.socket) -> bool:
     return True
 
 
+def sweep_local_clusters() -> None:
+    """Remove what drivers that were killed, and their heads too, have left behind."""
+    import shutil
+
+    for directory in (connection.home() / "clusters").glob(f"{LOCAL_PREFIX}*"):
+        pid = directory.name.removeprefix(LOCAL_PREFIX).split("-")[0]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            shutil.rmtree(directory, ignore_errors=True)
+
+
 def decode_head(text: str) -> HeadOptions:
     """Head options from JSON, as a driver passes them to its local head."""
     found = msgspec.json.decode(text, type=dict[str, Any])
@@ -363,37 +379,34 @@ def decode_head(text: str) -> HeadOptions:
     return HeadOptions(**found, node=node)
 
 
-def serve(options: HeadOptions, lifeline_fd: int | None, ready_fd: int | None) -> int:
-    """A head's whole life. ``ready_fd`` gets one JSON line: the connection, or the error."""
+def serve(
+    options: HeadOptions,
+    on_ready: Callable[[ConnectionInfo], None],
+    lifeline_fd: int | None = None,
+) -> None:
+    """A head's whole life; ``on_ready`` is called once it serves.
+
+    Raises:
+        What ``Head.start`` raises; StoreError: the store failed meanwhile.
+    """
     head = Head(options, lifeline_fd)
     try:
-        info = head.start()
-    except (ZrayError, ValueError, OSError) as error:
-        head.close()
-        if ready_fd is None:
-            print(f"zray-head: {error}", file=sys.stderr)
-        else:
-            _tell(ready_fd, {"error": str(error), "code": getattr(error, "code", "")})
-        return 1
-    if ready_fd is not None:
-        path = str(head.directory / "connection.json")
-        _tell(ready_fd, {"connection": path, "address": info.addresses[0], "pid": os.getpid()})
-    else:
-        print(ready_text(info), flush=True)
-    try:
+        on_ready(head.start())
         head.run()
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         head.close()
-    return 0
 
 
-def ready_text(info: ConnectionInfo) -> str:
-    """What a head prints once it serves: where it is, and how to join and use it."""
+def ready_text(info: ConnectionInfo, host: str) -> str:
+    """What a head that listens on ``host`` says once it serves: how to join and use it."""
     address = info.addresses[0]
+    exposed = (
+        "  listens on ALL networks of this machine; all traffic is encrypted, and nobody gets in\n"
+        "    without the cluster's key\n"
+    )
     return (
         f"zray head READY at {address} (cluster {info.name}, pid {info.pid})\n"
+        f"{exposed if host in WILDCARDS else ''}"
         f"  add a worker node:   zray-worker --address {address}\n"
         f"    (on another machine: copy {connection.connection_path(info.name)} there first and\n"
         f"     point ZRAY_CONNECTION_FILE at the copy; it holds the cluster's key)\n"
@@ -407,18 +420,23 @@ def _tell(fd: int, found: dict[str, Any]) -> None:
     os.close(fd)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Entry of a head that a driver or ``zray-head --detach`` starts: OPTIONS READY LIFELINE.
+def main() -> int:
+    """Entry of a head that a driver starts: OPTIONS as JSON, READY and LIFELINE as descriptors.
 
-    OPTIONS is JSON; the others are descriptors or ``-``.
+    READY gets one line of JSON: where the connection file is, or the error.
     """
-    text, ready, lifeline = arguments if arguments is not None else sys.argv[1:]
-    options = decode_head(text)
-    data = options.data_directory
-    options = options._replace(data_directory=Path(data) if data else None)
-    return serve(
-        options, None if lifeline == "-" else int(lifeline), None if ready == "-" else int(ready)
-    )
+    text, ready, lifeline = sys.argv[1:]
+
+    def on_ready(info: ConnectionInfo) -> None:
+        path = str(connection.connection_path(info.name))
+        _tell(int(ready), {"connection": path, "address": info.addresses[0], "pid": info.pid})
+
+    try:
+        serve(decode_head(text), on_ready, int(lifeline))
+    except (ZrayError, ValueError, OSError) as error:
+        _tell(int(ready), {"error": str(error), "code": getattr(error, "code", "")})
+        return 1
+    return 0
 
 
 if __name__ == "__main__":
