@@ -6,6 +6,8 @@ Names are loaded on first use, so that importing zray costs next to nothing.
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from zray._version import __version__
@@ -29,7 +31,6 @@ _HOMES = {
     "init": "zray.api.cluster",
     "shutdown": "zray.api.cluster",
     "is_initialized": "zray.api.cluster",
-    "nodes": "zray.api.cluster",
     "cluster_resources": "zray.api.cluster",
     "available_resources": "zray.api.cluster",
     "remote": "zray.api.functions",
@@ -74,6 +75,8 @@ def __getattr__(name: str) -> Any:
         value = getattr(importlib.import_module(home), name)
     elif name in _MODULES:
         value = importlib.import_module(f"zray.{name}")
+    elif name == "nodes":
+        value = importlib.import_module("zray.nodes")
     else:
         raise AttributeError(f"module 'zray' has no attribute {name!r}")
     globals()[name] = value
@@ -82,3 +85,27 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class _Package(ModuleType):
+    """This module. ``zray.nodes`` is a function of the API and also a package of that name."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "nodes" and isinstance(value, ModuleType):
+            value.__class__ = _Nodes  # the import system has just loaded the package
+        super().__setattr__(name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return importlib.import_module, (self.__name__,)  # pickle knows plain modules only
+
+
+class _Nodes(_Package):
+    """The package ``zray.nodes``; a call of it is that of the function."""
+
+    def __call__(self) -> list[dict[str, Any]]:
+        from zray.api import cluster
+
+        return cluster.nodes()
+
+
+sys.modules[__name__].__class__ = _Package

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import getpass
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any
@@ -30,11 +32,18 @@ _IGNORED = frozenset(
 class Context(Mapping[str, Any]):
     """What ``init`` returns: facts about the cluster; leaving it (``with``) shuts down."""
 
-    def __init__(self, address: str, node_id: str) -> None:
+    def __init__(self, participant: Any) -> None:
+        self._participant = participant
         self.dashboard_url = ""
         self.python_version = "{}.{}.{}".format(*sys.version_info[:3])
         self.ray_version = ""
-        self.address_info = {"address": address, "gcs_address": address, "node_id": node_id}
+
+    @functools.cached_property
+    def address_info(self) -> dict[str, str]:
+        """``address`` of the head, for other programs' ``init``; ``node_id`` of this machine."""
+        address = self._participant.address
+        node_id = driver_node(self._participant)
+        return {"address": address, "gcs_address": address, "node_id": node_id, "webui_url": ""}
 
     def __getitem__(self, key: str) -> Any:
         return self.address_info[key]
@@ -61,7 +70,7 @@ class Context(Mapping[str, Any]):
         shutdown()
 
     def __repr__(self) -> str:
-        return f"zray.Context(address={self.address_info['address']!r})"
+        return f"zray.Context(address={self._participant.address!r})"
 
 
 def init(
@@ -97,33 +106,63 @@ def init(
         HeadConnectionError: the head cannot be used; NothingListensError, NotZrayError,
             UnknownHostError and AuthenticationError say why.
     """
-    _check_options(others)
+    node = _check_options(address, num_cpus, num_gpus, resources, labels, namespace, others)
     with session.lock:
         existing = session.current()
         if existing is not None:
             if ignore_reinit_error:
-                return _context(existing)
+                return Context(existing)
             raise RuntimeError(
                 "Maybe you called zray.init twice by accident? This error can be suppressed by "
                 "passing in 'ignore_reinit_error=True' or by calling 'zray.shutdown()' prior to "
                 "'zray.init()'."
             )
         chosen = address or os.environ.get("ZRAY_ADDRESS") or "local"
-        node = NodeOptions("", num_cpus, num_gpus, None, resources or {}, labels or {})
-        units(node, 1, 0, 0)  # a bad amount is an error here, not in a daemon
-        if chosen != "local" and (num_cpus is not None or num_gpus is not None or resources):
+        if chosen != "local" and node._replace(name="") != NodeOptions():
             raise ValueError(
-                "When connecting to an existing cluster, num_cpus, num_gpus and resources must not "
-                "be provided: its nodes say what they have."
+                "When connecting to an existing cluster, num_cpus, num_gpus, resources and labels "
+                f"must not be provided: its nodes say what they have. The cluster is {chosen}"
+                + ("." if address else ", as ZRAY_ADDRESS says.")
             )
         driver = _connect(chosen, node, log_to_driver is not False, namespace or "")
         session.set_participant(driver)
         references.connect(driver)
         atexit.register(shutdown)
-        return _context(driver)
+        return Context(driver)
 
 
-def _check_options(others: dict[str, Any]) -> None:
+def _check_options(
+    address: Any,
+    num_cpus: Any,
+    num_gpus: Any,
+    resources: Any,
+    labels: Any,
+    namespace: Any,
+    others: dict[str, Any],
+) -> NodeOptions:
+    """A bad option is an error here, not in a daemon; returns the started cluster's node."""
+    texts = {"address": address, "namespace": namespace, "_node_name": others.get("_node_name")}
+    for option, value in texts.items():
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"{option} must be a string, got {value!r}")
+    for option, value in {"resources": resources, "labels": labels}.items():
+        if value is not None and not isinstance(value, dict):
+            raise TypeError(f"{option} must be a dict, got {value!r}")
+        if any(not isinstance(name, str) for name in value or ()):
+            raise TypeError(f"the names in {option} must be strings, got {value!r}")
+    if any(not isinstance(value, str) for value in (labels or {}).values()):
+        raise TypeError(f"the values of labels must be strings, got {labels!r}")
+    for resource, option in (("CPU", "num_cpus"), ("GPU", "num_gpus"), ("memory", "_memory")):
+        if resource in (resources or {}):
+            raise ValueError(f"Use the {option!r} option instead of {resource!r} in 'resources'")
+    _check_others(others)
+    name, memory = others.get("_node_name") or "", others.get("_memory")
+    node = NodeOptions(name, num_cpus, num_gpus, memory, resources or {}, labels or {})
+    units(node, 1, 0, 0)
+    return node
+
+
+def _check_others(others: dict[str, Any]) -> None:
     for option, value in others.items():
         if option == "local_mode":
             if value:
@@ -139,7 +178,8 @@ def _check_options(others: dict[str, Any]) -> None:
 
 
 def _connect(address: str, node: NodeOptions, wants_logs: bool, namespace: str) -> Any:
-    from zray.nodes.driver import Driver, LocalCluster, reach, running
+    from zray.nodes.contact import reach, running
+    from zray.nodes.driver import Driver, LocalCluster
 
     local = None
     if address == "local":
@@ -180,23 +220,19 @@ def _machine() -> str:
     return machine_id()
 
 
-def _context(participant: Any) -> Context:
-    address = getattr(participant, "address", "")
-    return Context(address, participant.client.process_id.hex())
-
-
 def shutdown(*, wait_for_processes: bool = False) -> None:
     """Leave the cluster; one that ``init`` started ends. Does nothing if there is none.
 
     Args:
         wait_for_processes: accepted as in Ray; the processes are always waited for.
     """
-    participant = session.current()
-    if participant is None or not hasattr(participant, "close"):
-        return
-    session.set_participant(None)
-    references.connect(None)
-    atexit.unregister(shutdown)
+    with session.lock:
+        participant = session.current()
+        if participant is None or not hasattr(participant, "close"):
+            return  # a task leaves its cluster by ending
+        session.set_participant(None)
+        references.connect(None)
+        atexit.unregister(shutdown)
     participant.close()
 
 
@@ -211,10 +247,32 @@ def _status() -> m.Status:
         raise NotInitializedError(
             "zray has not been started in this program; call zray.init() first"
         )
-    answer = participant.ask(lambda seq: m.Query(seq, m.STATUS), limits.CONNECT_TIMEOUT_S)
-    if not isinstance(answer, m.Status):
-        raise HeadSilentError("the head did not answer a question about the cluster in time")
-    return answer
+    return _status_from(participant)
+
+
+def _status_from(participant: Any) -> m.Status:
+    """What the head says; of a cluster of this driver's own, once its node has joined."""
+    deadline = time.monotonic() + limits.CONNECT_TIMEOUT_S
+    while True:
+        left = deadline - time.monotonic()
+        answer = participant.ask(lambda seq: m.Query(seq, m.STATUS), max(left, 0.1))
+        if not isinstance(answer, m.Status):
+            raise HeadSilentError("the head did not answer a question about the cluster in time")
+        joined = any(node.state == "ALIVE" for node in answer.nodes)
+        if joined or getattr(participant, "local", None) is None or left <= 0:
+            return answer
+        time.sleep(0.005)
+
+
+def driver_node(participant: Any) -> str:
+    """The id of the node on a driver's machine, else of the cluster's first; "" if unknown."""
+    try:
+        found = _status_from(participant).nodes
+    except HeadSilentError:
+        return ""
+    here = _machine()
+    near = [node for node in found if node.info.machine == here]
+    return (near or found)[0].node_id.hex() if found else ""
 
 
 def _amounts(pairs: list[tuple[str, int]]) -> dict[str, float]:

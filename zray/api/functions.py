@@ -31,7 +31,6 @@ class RemoteFunction(Generic[P, R]):
         self._function = function
         self._options = options
         self._callable_here = callable_here
-        self._signature = _signature(function)
         self._exports: dict[bool | tuple[type[BaseException], ...], m.Export] = {}
         self._templates: dict[TaskOptions, m.Template] = {}
         self._fitting: set[tuple[Any, ...]] = set()  # shapes of calls that fit the signature
@@ -85,6 +84,11 @@ class RemoteFunction(Generic[P, R]):
             return refs[0]
         return refs or None
 
+    @functools.cached_property
+    def _signature(self) -> inspect.Signature | None:
+        # Not in __init__: a recursive function is unpickled after the object that it calls.
+        return _signature(self._function)
+
     def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if self._signature is not None:
             try:
@@ -95,9 +99,9 @@ class RemoteFunction(Generic[P, R]):
     def _introduce(self, participant: Any, options: TaskOptions) -> m.Template:
         """Make sure that the cluster knows function and options."""
         if self._told is not participant:
-            self._told = participant
             self._templates.clear()
             self._default = None
+            self._told = participant  # last: other threads take what they find for known
         template = self._templates.get(options)
         if template is None:
             export = self._export(options.retry_exceptions)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from zray import limits
+from zray.api import cluster
 from zray.api.session import participant
 from zray.runtime import session
 
@@ -21,7 +22,7 @@ class RuntimeContext:
 
     @property
     def gcs_address(self) -> str:
-        return str(getattr(self._participant, "address", ""))
+        return str(self._participant.address)
 
     def get_job_id(self) -> str:
         return bytes(self._participant.client.job_id).hex()
@@ -31,9 +32,9 @@ class RuntimeContext:
         return bytes(self._participant.client.process_id).hex()
 
     def get_node_id(self) -> str:
-        """Of the node whose worker asks; of a driver's head it is empty."""
+        """Of the node whose worker asks; for a driver, of the node on its machine."""
         setup = self._setup()
-        return setup.node_id.hex() if setup is not None else ""
+        return setup.node_id.hex() if setup is not None else cluster.driver_node(self._participant)
 
     def get_node_name(self) -> str:
         setup = self._setup()

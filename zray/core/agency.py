@@ -6,7 +6,7 @@ submitted until each has its outcome, and the full set of what it holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import msgspec
 
@@ -35,6 +35,7 @@ from zray.protocol.messages import (
     ResultAck,
     Status,
     Submit,
+    TaskDone,
     TaskSpec,
     Template,
     Watch,
@@ -50,6 +51,7 @@ class Principal:
         self.holds: dict[bytes, None] = {}
         self.unresolved: dict[bytes, TaskSpec] = {}
         self.watched: dict[bytes, None] = {}
+        self.cancels: dict[bytes, Cancel] = {}  # of tasks that may not have ended
 
 
 class Agency:
@@ -62,16 +64,16 @@ class Agency:
         self.principals: dict[bytes, Principal] = {}
         self.templates: dict[bytes, Template] = {}
         self._exports: dict[bytes, Export] = {}  # not yet known to be durable
-        self._asked: dict[int, tuple[bytes, int]] = {}  # our seq -> worker and its seq
-        self._unsent: list[Message] = []  # requests made while there was no session
+        self._asked: dict[int, tuple[bytes, Query | Kv]] = {}  # our seq -> worker's request
         self._next = 0
-        self._linked = False
 
     def employ(self, worker_id: bytes, job_id: bytes) -> None:
         self.principals[worker_id] = Principal(worker_id, job_id)
 
     def dismiss(self, worker_id: bytes) -> None:
         self.principals.pop(worker_id, None)
+        for number in [n for n, (worker, _) in self._asked.items() if worker == worker_id]:
+            del self._asked[number]
 
     def idle(self, worker_id: bytes) -> bool:
         """Whether nothing in the cluster depends on this worker staying alive."""
@@ -83,11 +85,16 @@ class Agency:
         if principal is not None:
             principal.holds.update(dict.fromkeys(object_ids))
 
-    # ---- session ---------------------------------------------------------------------------
+    def still_borrowed(self, done: TaskDone) -> TaskDone:
+        """An end as it is to be told again: without what its worker has dropped since."""
+        if not done.borrowed:
+            return done
+        principal = self.principals.get(done.worker_id)
+        holds = principal.holds if principal is not None else {}
+        borrowed = [oid for oid in done.borrowed if oid in holds]
+        return msgspec.structs.replace(done, borrowed=borrowed)
 
-    def unlinked(self) -> None:
-        self._linked = False
-        self._asked.clear()
+    # ---- session ---------------------------------------------------------------------------
 
     def holds(self) -> list[Holds]:
         """Every living worker with all that it holds."""
@@ -95,19 +102,28 @@ class Agency:
 
     def resume(self) -> None:
         """Tell a new session everything that is unresolved."""
-        self._linked = True
         for export in self._exports.values():
             self._send(export)
         for principal in self.principals.values():
             if principal.unresolved:
                 specs = list(principal.unresolved.values())
                 self._send(Submit(0, principal.job_id, principal.worker_id, specs))
+                dropped = [oid for oid in self._returns(specs) if oid not in principal.holds]
+                if dropped:
+                    self._send(Drop(0, principal.worker_id, b"".join(dropped)))
             if principal.watched:
                 watched = b"".join(principal.watched)
                 self._send(Watch(0, principal.worker_id, watched))
-        unsent, self._unsent = self._unsent, []
-        for message in unsent:
-            self._send(message)
+            for cancel in principal.cancels.values():
+                self._send(cancel)
+        for number, (_, request) in self._asked.items():
+            self._send(msgspec.structs.replace(request, seq=number))
+
+    def _returns(self, specs: list[TaskSpec]) -> Iterator[bytes]:
+        for spec in specs:
+            template = self.templates.get(spec.template_id)
+            for index in range(template.num_returns if template is not None else 1):
+                yield object_id(spec.task_id, index)
 
     # ---- from workers ----------------------------------------------------------------------
 
@@ -123,9 +139,7 @@ class Agency:
         principal = self.principals[worker_id]
         for spec in message.tasks:
             principal.unresolved[spec.task_id] = spec
-            template = self.templates.get(spec.template_id)
-            for index in range(template.num_returns if template is not None else 1):
-                principal.holds[object_id(spec.task_id, index)] = None
+        principal.holds.update(dict.fromkeys(self._returns(message.tasks)))
         self._send(Submit(0, principal.job_id, worker_id, message.tasks))
 
     def on_hold(self, worker_id: bytes, message: Hold) -> None:
@@ -164,7 +178,9 @@ class Agency:
                 answer = PullFailed(0, message.transfer, ObjectLostError.code, text)
             else:
                 value = outcome.value
-                answer = Chunk(0, message.transfer, outcome.kind, 0, len(value), value)
+                contained = outcome.contained
+                transfer = message.transfer
+                answer = Chunk(0, transfer, outcome.kind, 0, len(value), value, contained)
             self._outbox.send(worker_id, answer)
 
         stored = self._objects.stored.get(message.object_id)
@@ -173,16 +189,15 @@ class Agency:
         else:
             self._objects.fetch(message.object_id, arrived)
 
-    def on_request(self, worker_id: bytes, message: Cancel | Query | Kv) -> None:
-        """Passed on; an answer comes back to the worker under the worker's own number."""
+    def on_cancel(self, worker_id: bytes, message: Cancel) -> None:
+        self.principals[worker_id].cancels[message.task_id] = message
+        self._send(message)
+
+    def on_request(self, worker_id: bytes, message: Query | Kv) -> None:
+        """Passed on; the answer comes back to the worker under the worker's own number."""
         self._next += 1
-        passed = msgspec.structs.replace(message, seq=self._next)
-        if not isinstance(message, Cancel):
-            self._asked[self._next] = (worker_id, message.seq)
-        if self._linked:
-            self._send(passed)
-        else:
-            self._unsent.append(passed)
+        self._asked[self._next] = (worker_id, message)
+        self._send(msgspec.structs.replace(message, seq=self._next))
 
     # ---- from the head ---------------------------------------------------------------------
 
@@ -194,8 +209,10 @@ class Agency:
         principal = self.principals.get(message.target)
         if principal is not None:
             for outcome in message.outcomes:
+                task_id = task_of(outcome.object_id)
                 principal.watched.pop(outcome.object_id, None)
-                principal.unresolved.pop(task_of(outcome.object_id), None)
+                principal.unresolved.pop(task_id, None)
+                principal.cancels.pop(task_id, None)
             self._outbox.send(message.target, message)
         self._send(ResultAck(0, message.target, message.seq))
 
@@ -203,5 +220,5 @@ class Agency:
         asked = self._asked.pop(message.about, None)
         if asked is None:
             return
-        worker_id, about = asked
-        self._outbox.send(worker_id, msgspec.structs.replace(message, about=about))
+        worker_id, request = asked
+        self._outbox.send(worker_id, msgspec.structs.replace(message, about=request.seq))

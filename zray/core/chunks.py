@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from zray import limits
-from zray.protocol.messages import Chunk, ChunkAck
+from zray.protocol.messages import Chunk, ChunkAck, Outcome
 
 
 class ChunkSender:
     """Sends one value; at most CHUNK_WINDOW chunks are on the way."""
 
-    def __init__(self, transfer: int, kind: int, value: bytes) -> None:
+    def __init__(self, transfer: int, outcome: Outcome) -> None:
         self._transfer = transfer
-        self._kind = kind
-        self._value = memoryview(value)
+        self._kind = outcome.kind
+        self._value = memoryview(outcome.value)
+        self._contained = outcome.contained
         self._sent = 0
         self._acked = 0
 
@@ -26,12 +27,14 @@ class ChunkSender:
         """The chunks that may be sent now (an empty value is one empty chunk)."""
         total = len(self._value)
         if not total:
-            return [Chunk(0, self._transfer, self._kind, 0, 0, b"")]
+            return [Chunk(0, self._transfer, self._kind, 0, 0, b"", self._contained)]
         chunks = []
         limit = self._acked + limits.CHUNK_WINDOW * limits.CHUNK_BYTES
         while self._sent < total and self._sent + limits.CHUNK_BYTES <= limit:
             data = bytes(self._value[self._sent : self._sent + limits.CHUNK_BYTES])
-            chunks.append(Chunk(0, self._transfer, self._kind, self._sent, total, data))
+            contained = [] if self._sent else self._contained
+            chunk = Chunk(0, self._transfer, self._kind, self._sent, total, data, contained)
+            chunks.append(chunk)
             self._sent += len(data)
         return chunks
 
@@ -41,6 +44,7 @@ class ChunkReceiver:
 
     def __init__(self) -> None:
         self.kind = 0
+        self.contained: list[bytes] = []
         self._parts: list[bytes] = []
         self._arrived = 0
 
@@ -49,6 +53,7 @@ class ChunkReceiver:
         if chunk.offset == 0:
             self._parts.clear()
             self._arrived = 0
+            self.contained = chunk.contained
         if chunk.offset != self._arrived:
             return None, None  # a leftover of a source that was replaced
         self.kind = chunk.kind

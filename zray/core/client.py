@@ -7,13 +7,13 @@ window, outcomes of the references alive in this process, and what this process 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import islice
 
 from zray import limits
 from zray.core import failures
 from zray.core.chunks import ChunkReceiver, ChunkSender
-from zray.errors import ObjectLostError, ProtocolError
+from zray.errors import ObjectLostError, ProtocolError, TaskCancelledError
 from zray.ids import IdSource, object_id, split_objects, task_of
 from zray.protocol import messages as m
 from zray.protocol.codec import Payload
@@ -51,6 +51,7 @@ class Client:
         self.outcomes: dict[bytes, m.Outcome] = {}
         self.unresolved: dict[bytes, m.TaskSpec] = {}
         self.backlog: deque[m.TaskSpec] = deque()
+        self._waiting: dict[bytes, None] = {}  # the tasks in the backlog
         self.in_flight = 0
         self._in_flight_bytes = 0
         self._ids = ids
@@ -70,7 +71,9 @@ class Client:
         self._receiving: dict[int, tuple[bytes, ChunkReceiver]] = {}
         self._pulling: dict[bytes, int] = {}
         self._sending: dict[int, ChunkSender] = {}
-        self._answers: dict[int, tuple[Waiter, list[m.Message]]] = {}
+        self._answers: dict[int, tuple[Waiter, list[m.Message], m.Message]] = {}
+        self._cancels: dict[bytes, m.Cancel] = {}  # of tasks whose outcome is not known here
+        self._lost: dict[bytes, None] = {}  # no copy was found for this process
         self._numbers = 0
         self._ack_upto = 0
 
@@ -99,8 +102,11 @@ class Client:
         if self._local_puts:
             self.publish(spec.dependencies)
             self.publish(spec.nested)
+        for oid in (*spec.dependencies, *spec.nested):
+            self.add_reference(oid)  # the backlog's: no DROP may come before the SUBMIT
         self.unresolved[spec.task_id] = spec
         self.backlog.append(spec)
+        self._waiting[spec.task_id] = None
         if num_returns == 1:
             returns = [object_id(spec.task_id)]
         else:
@@ -149,13 +155,21 @@ class Client:
         while self.backlog and self._window_open():
             self._submit_some()
         if self._new_drops:
-            some = list(islice(self._new_drops, limits.DROPS_MAX))
-            for oid in some:
-                del self._new_drops[oid]
-            self.outbox.append(m.Drop(0, self.process_id, b"".join(some)))
+            self._drop_some()
         if self._ack_upto:
             self.outbox.append(m.ResultAck(0, self.process_id, self._ack_upto))
             self._ack_upto = 0
+
+    def _drop_some(self) -> None:
+        """Tell drops, but for those of tasks in the backlog: a SUBMIT comes before its DROP."""
+        drops: Iterable[bytes] = self._new_drops
+        if self.backlog:
+            drops = (oid for oid in drops if task_of(oid) not in self._waiting)
+        some = list(islice(drops, limits.DROPS_MAX))
+        for oid in some:
+            del self._new_drops[oid]
+        if some:
+            self.outbox.append(m.Drop(0, self.process_id, b"".join(some)))
 
     def unsent(self) -> bool:
         """Whether ``flush`` has more to do soon."""
@@ -172,15 +186,45 @@ class Client:
         size = 0
         while self.backlog and size < limits.SUBMIT_BYTES_MAX and len(specs) < 10_000:
             spec = self.backlog.popleft()
+            del self._waiting[spec.task_id]
             size += len(spec.arguments)
             specs.append(spec)
         self.in_flight += len(specs)
         self._in_flight_bytes += size
         self.outbox.append(m.Submit(0, self.job_id, self.process_id, specs))
+        for spec in specs:
+            self._unreference(spec)
+
+    def _unreference(self, spec: m.TaskSpec) -> None:
+        """The task is not in the backlog any more; the cluster holds what it refers to."""
+        for oid in (*spec.dependencies, *spec.nested):
+            self.remove_reference(oid)
 
     def cancel(self, task_id: bytes, force: bool, recursive: bool) -> None:
+        """Cancel a task; one that is still in the backlog ends here and now."""
         self.flush()
-        self.outbox.append(m.Cancel(0, task_id, force, recursive))
+        if task_id in self._waiting:
+            self._withdraw(self.unresolved[task_id])
+            return
+        self._cancels[task_id] = m.Cancel(0, task_id, force, recursive)
+        self.outbox.append(self._cancels[task_id])
+
+    def _withdraw(self, spec: m.TaskSpec) -> None:
+        """A task that was not submitted will not be: its returns are errors of this process."""
+        self.backlog.remove(spec)
+        del self._waiting[spec.task_id], self.unresolved[spec.task_id]
+        self._unreference(spec)
+        template = self._templates[spec.template_id]
+        text = "the task was cancelled before it was submitted"
+        value = failures.encode(TaskCancelledError, text, template.name)
+        for outcome in failures.outcomes(spec.task_id, template.num_returns, value):
+            oid = outcome.object_id
+            self._new_drops.pop(oid, None)
+            if oid in self._references:
+                del self._held[oid]
+                self._local_puts[oid] = None
+                self.outcomes[oid] = outcome
+                self._wake(oid, outcome)
 
     # ---- references ------------------------------------------------------------------------
 
@@ -204,6 +248,7 @@ class Client:
             self._references[oid] = count
             return
         self._references.pop(oid, None)
+        self._lost.pop(oid, None)
         outcome = self.outcomes.pop(oid, None)
         if oid in self._local_puts:
             del self._local_puts[oid]
@@ -287,8 +332,9 @@ class Client:
         self._numbers += 1
         answer: list[m.Message] = []
         waiter.remaining += 1
-        self._answers[self._numbers] = (waiter, answer)
-        self.outbox.append(make(self._numbers))
+        request = make(self._numbers)
+        self._answers[self._numbers] = (waiter, answer, request)
+        self.outbox.append(request)
         return answer
 
     # ---- in --------------------------------------------------------------------------------
@@ -300,6 +346,8 @@ class Client:
                 self._on_welcome(message, payload.epoch)
             elif isinstance(message, m.Refused):
                 self.refused = message
+                if message.code == m.FENCED:
+                    self.stop(message.text)
             elif isinstance(message, m.Rejoin) or payload.epoch < self.epoch:
                 self.refused = m.Refused(0, "", "the head asked for a new session")
             else:
@@ -345,7 +393,7 @@ class Client:
                 for waiter in waiting:
                     waiter.arrived()
             table.clear()
-        for waiter, _ in self._answers.values():
+        for waiter, _, _ in self._answers.values():
             waiter.arrived()
         self._answers.clear()
 
@@ -357,6 +405,7 @@ class Client:
             if spec is not None:
                 self.in_flight -= 1
                 self._in_flight_bytes -= len(spec.arguments)
+                self._cancels.pop(spec.task_id, None)
             self._watched.pop(oid, None)
             if oid in references and oid not in self.outcomes:
                 self.outcomes[oid] = outcome
@@ -384,12 +433,17 @@ class Client:
         if ack is not None:
             self.outbox.append(ack)
         if value is not None:
-            self._pulled(chunk.transfer, m.Outcome(oid, receiver.kind, len(value), value))
+            contained = receiver.contained
+            outcome = m.Outcome(oid, receiver.kind, len(value), value, contained)
+            self._pulled(chunk.transfer, outcome)
 
     def _on_pull_failed(self, message: m.PullFailed) -> None:
-        self._sending.pop(message.transfer, None)
+        if message.code != ObjectLostError.code:  # the asking side of our own sending is gone
+            self._sending.pop(message.transfer, None)
+            return
         entry = self._receiving.get(message.transfer)
         if entry is not None:
+            self._lost[entry[0]] = None
             value = failures.encode(ObjectLostError, message.text)
             self._pulled(message.transfer, m.Outcome(entry[0], m.ERROR, len(value), value))
 
@@ -410,7 +464,7 @@ class Client:
             failed = m.PullFailed(0, message.transfer, ObjectLostError.code, text)
             self.outbox.append(failed)
             return
-        sender = ChunkSender(message.transfer, outcome.kind, outcome.value)
+        sender = ChunkSender(message.transfer, outcome)
         self._sending[message.transfer] = sender
         self._continue(message.transfer, sender)
 
@@ -431,32 +485,36 @@ class Client:
         """The link is cut: what was in the outbox is told to the next session as state."""
         self.linked = False
         self.outbox.clear()
+        self._ack_upto = 0
 
     def _on_welcome(self, message: m.Welcome, epoch: int) -> None:
         if epoch < self.epoch:
             self.refused = m.Refused(0, ProtocolError.code, "an old head answered")
             return
-        resumed = self.epoch > 0
+        another_head = epoch > self.epoch
         self.epoch = epoch
         self.cluster_id = message.cluster_id
         self.linked = True
         self.refused = None
-        if resumed:
-            self._resume()
+        self._resume(another_head)
 
-    def _resume(self) -> None:
-        """Full state for a session after the first: idempotent, whatever the head knows."""
-        fresh, self.outbox = self.outbox, []
-        requests = [msg for msg in fresh if isinstance(msg, m.Cancel | m.Query | m.Kv)]
+    def _resume(self, another_head: bool) -> None:
+        """The full state for a new session: idempotent, whatever the head knows."""
+        self.outbox.clear()
         self.outbox += self._templates.values()
         self.outbox += [export for export in self._exports.values() if export is not None]
+        if another_head:  # values of before are known by those who have them
+            for oid in self._held:
+                outcome = self.here(oid)
+                if outcome is not None and oid not in self._lost:
+                    self._served[oid] = outcome
         for outcome in self._served.values():
-            self.outbox.append(m.Put(0, self.process_id, self._as_published(outcome)))
-        waiting = {spec.task_id for spec in self.backlog}
-        again = [spec for spec in self.unresolved.values() if spec.task_id not in waiting]
-        for start in range(0, len(again), 1000):
-            batch = again[start : start + 1000]
-            self.outbox.append(m.Submit(0, self.job_id, self.process_id, batch))
+            announced = m.Outcome(
+                *(outcome.object_id, outcome.kind | m.LOCATED, outcome.size, b""),
+                outcome.contained,
+            )
+            self.outbox.append(m.Put(0, self.process_id, announced))
+        self._resubmit()
         if self._watched:
             self.outbox.append(m.Watch(0, self.process_id, b"".join(self._watched)))
         self._sending.clear()
@@ -465,6 +523,22 @@ class Client:
             del self._pulling[oid]
             self._pull(oid)
         self._new_holds.clear()
-        self._new_drops.clear()
-        self.outbox.append(m.Hold(0, self.process_id, b"".join(self._held), True))
-        self.outbox += requests
+        self._new_drops = {oid: None for oid in self._new_drops if task_of(oid) in self._waiting}
+        held = [oid for oid in self._held if task_of(oid) not in self._waiting]
+        self.outbox.append(m.Hold(0, self.process_id, b"".join(held), True))
+        self.outbox += self._cancels.values()
+        self.outbox += [request for _, _, request in self._answers.values()]
+
+    def _resubmit(self) -> None:
+        """Tasks without an outcome, and which of their returns nobody here wants any more."""
+        again = [spec for spec in self.unresolved.values() if spec.task_id not in self._waiting]
+        for start in range(0, len(again), 1000):
+            batch = again[start : start + 1000]
+            self.outbox.append(m.Submit(0, self.job_id, self.process_id, batch))
+        dropped = []
+        for spec in again:
+            count = self._templates[spec.template_id].num_returns
+            returns = [object_id(spec.task_id, index) for index in range(count)]
+            dropped += [oid for oid in returns if oid not in self._held]
+        if dropped:
+            self.outbox.append(m.Drop(0, self.process_id, b"".join(dropped)))

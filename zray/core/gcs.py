@@ -14,10 +14,18 @@ from zray.core.catalog import Catalog, Row
 from zray.core.machine import NEVER, Outbox
 from zray.core.members import JobMember, Member, Members, NodeMember
 from zray.core.objects import PENDING, ObjectRecord, ObjectTable
+from zray.core.results import Results
 from zray.core.scheduler import NodeView, TaskScheduler
 from zray.core.tasks import ASSIGNED, GONE, READY, WAITING, TaskRecord, TemplateRecord
 from zray.core.transfers import Transfers
-from zray.errors import ObjectLostError, ProtocolError, TaskCancelledError, ZrayError
+from zray.errors import (
+    NodeDiedError,
+    ObjectLostError,
+    ProtocolError,
+    TaskCancelledError,
+    WorkerCrashedError,
+    ZrayError,
+)
 from zray.ids import object_id, split_objects, task_of
 from zray.protocol.messages import (
     CANCELLED,
@@ -41,7 +49,6 @@ from zray.protocol.messages import (
     Put,
     Reclaim,
     Rejected,
-    Result,
     Submit,
     TaskDone,
     Tasks,
@@ -62,7 +69,8 @@ class Gcs:
         self.catalog = Catalog(rows, self.persist)
         self.scheduler = TaskScheduler()
         self.objects = ObjectTable()
-        self.transfers = Transfers(self.outbox, self.objects, self.members)
+        self.transfers = Transfers(self.outbox, self.objects, self.members, self.recovering)
+        self.results = Results(self.outbox, self.objects, self.members)
         self.tasks: dict[bytes, TaskRecord] = {}
         self.templates: dict[bytes, TemplateRecord] = {}
         self.workers: dict[bytes, bytes] = {}  # worker -> its node
@@ -71,8 +79,6 @@ class Gcs:
         self.counters = {"finished": 0, "retried": 0, "stale": 0, "lost": 0, "reclaimed": 0}
         self._tokens = 0
         self._commits: dict[int, Callable[[float], None]] = {}
-        self._results: dict[bytes, list[Outcome]] = {}
-        self._unacked: dict[bytes, dict[int, list[bytes]]] = {}
         self._parked: list[TaskRecord] = []
         self._acks: dict[bytes, int] = {}  # DONEs to acknowledge: with other messages, or soon
         self._ack_at = 0.0
@@ -123,24 +129,25 @@ class Gcs:
             )
             return
         self._note_worker(sender, submitter)
+        of_before = self.members.recovering() and not sender.resynced
         for spec in message.tasks:
-            record = self.tasks.get(spec.task_id)
-            if record is not None:
-                if record.spec is None:
-                    self._fill(record, spec, submitter, now)
-                continue
-            if self._resend_outcome(spec, submitter):
-                continue
             template = self.templates.get(spec.template_id)
             if template is None:
                 text = f"task {spec.task_id.hex()} names a template that was never sent"
                 rejection = Rejected(0, message.seq, ProtocolError.code, text)
                 self.outbox.send(sender.process_id, rejection)
                 continue
+            record = self.tasks.get(spec.task_id)
+            if record is not None:
+                if record.spec is None:
+                    self._fill(record, spec, template, submitter, now)
+                continue
+            if self._resend_outcome(spec, template, submitter):
+                continue
             record = TaskRecord(spec, template, message.job_id, submitter)
             self.tasks[spec.task_id] = record
             job.unfinished += 1
-            if job.resumed and self.members.recovering():
+            if of_before:
                 record.parked = True
                 self._parked.append(record)
             self._await_dependencies(record, spec, now)
@@ -167,48 +174,57 @@ class Gcs:
     def _object(self, oid: bytes, now: float) -> ObjectRecord:
         """The record of an object that somebody names; its submitter is a holder from the start."""
         record = self.objects.get(oid)
-        if record is None:
-            record = self.objects.make(oid)
-            task = self.tasks.get(task_of(oid))
-            if task is None:
-                self.unknown[oid] = now + limits.UNKNOWN_OBJECT_S
-            elif self._lives(task.submitter):
-                self.objects.hold(task.submitter, oid, process=True)
-        return record
+        if record is not None and record.kind != PENDING:
+            return record
+        task = self.tasks.get(task_of(oid))
+        if task is None:
+            self.unknown.setdefault(oid, now + limits.UNKNOWN_OBJECT_S)
+        elif record is None and self._lives(task.submitter):
+            self.objects.hold(task.submitter, oid, process=True)
+        return self.objects.make(oid)
 
     def _lives(self, process_id: bytes) -> bool:
         return process_id in self.workers or process_id in self.members.jobs
 
-    def _advance(self, record: TaskRecord) -> None:
+    def _advance(self, record: TaskRecord, *, front: bool = False) -> None:
         """Make a waiting task ready if nothing is in its way any more."""
-        if record.state == WAITING and not record.waiting and not record.parked:
+        if record.state == WAITING and not (record.waiting or record.parked or record.spec is None):
             assert record.template is not None
             if record.template.function_ready:
-                self.scheduler.push(record)
+                self.scheduler.push(record, front=front)
 
-    def _fill(self, record: TaskRecord, spec: TaskSpec, submitter: bytes, now: float) -> None:
+    def _fill(
+        self,
+        record: TaskRecord,
+        spec: TaskSpec,
+        template: TemplateRecord,
+        submitter: bytes,
+        now: float,
+    ) -> None:
         """The spec of a task that, after a restart, only its node had told of."""
         record.spec = spec
         record.submitter = submitter
-        record.template = self.templates.get(spec.template_id)
-        if record.template is not None and record.node is not None:
-            self.scheduler.settle_adopted(record)
-        for oid in (*spec.dependencies, *spec.nested):
-            self._object(oid, now)
-            self.objects.hold(spec.task_id, oid)
+        if record.template is None:
+            record.template = template
+            if record.node is not None:
+                self.scheduler.settle_adopted(record)
+        self._await_dependencies(record, spec, now)
+        if 0 <= template.message.max_retries < record.failures and record.node is None:
+            text = "its worker died while the head was away"
+            self.fail(spec.task_id, record, WorkerCrashedError, text)
+        else:
+            self._advance(record)
 
-    def _resend_outcome(self, spec: TaskSpec, submitter: bytes) -> bool:
+    def _resend_outcome(self, spec: TaskSpec, template: TemplateRecord, submitter: bytes) -> bool:
         """A resubmitted task that has its outcome: tell it again. False: not such a one."""
-        index, found = 0, False
-        while True:
+        found = False
+        for index in range(max(template.message.num_returns, 1)):
             oid = object_id(spec.task_id, index)
             record = self.objects.get(oid)
-            if record is None or record.kind == PENDING:
-                return found
-            found = True
-            self.objects.hold(submitter, oid, process=True)
-            self._tell(submitter, self.objects.outcome(oid, record))
-            index += 1
+            if record is not None and record.kind != PENDING:
+                found = True
+                self.results.tell_owner(submitter, self.objects.outcome(oid, record), record)
+        return found
 
     # ---- end of an attempt -----------------------------------------------------------------
 
@@ -216,17 +232,17 @@ class Gcs:
         view = sender.view
         view.last_done = now
         for done in message.tasks:
-            if done.borrowed and done.worker_id:
-                self._note_worker(sender, done.worker_id)
-                for oid in done.borrowed:
-                    self.objects.hold(done.worker_id, oid, process=True)
             record = self.tasks.get(done.task_id)
             if record is None:
                 self._adopt_outcome(done, sender)
             elif record.node is view and record.attempt == done.attempt:
+                if done.borrowed and done.worker_id:
+                    self._note_worker(sender, done.worker_id)
+                    for oid in done.borrowed:
+                        self.objects.hold(done.worker_id, oid, process=True)
                 self._attempt_ended(record, done, sender)
             else:
-                self.counters["stale"] += 1
+                self._ignore(done, sender)
         if not self._acks:
             self._ack_at = now + limits.ACK_DELAY_S
         self._acks[sender.process_id] = message.seq
@@ -234,13 +250,31 @@ class Gcs:
     def _adopt_outcome(self, done: TaskDone, sender: NodeMember) -> None:
         """An outcome without a task: stale, or, after a restart, ahead of its submitter."""
         if not self._recovering or done.status != FINISHED:
-            self.counters["stale"] += 1
+            self._ignore(done, sender)
             return
         for outcome in done.results:
             record = self.objects.get(outcome.object_id)
             if record is None or record.kind == PENDING:
                 self.objects.hold(RECOVERY, outcome.object_id, process=True)
                 self.settle_object(outcome, (sender.process_id,))
+
+    def _ignore(self, done: TaskDone, sender: NodeMember) -> None:
+        """The end of an attempt that does not count any more."""
+        self.counters["stale"] += 1
+        if done.status == FINISHED:
+            self.refuse_copies(done.results, sender)
+
+    def refuse_copies(self, outcomes: Iterable[Outcome], node: NodeMember) -> None:
+        """A node keeps values that nobody asked it for: only those of known objects may stay."""
+        unwanted = []
+        for outcome in outcomes:
+            record = self.objects.get(outcome.object_id)
+            if record is not None and record.kind != PENDING:
+                self.objects.add_location(record, node.process_id)
+            else:
+                unwanted.append(outcome.object_id)
+        if unwanted:
+            self.outbox.send(node.process_id, Free(0, b"".join(unwanted)))
 
     def _attempt_ended(self, record: TaskRecord, done: TaskDone, sender: NodeMember) -> None:
         self.scheduler.release(done.task_id, record)
@@ -255,19 +289,26 @@ class Gcs:
         elif done.status == CANCELLED:
             self._cancel_outcome(done.task_id, record)
         else:
-            self.commit(done.task_id, record, done.results, (sender.process_id,))
+            # A raylet keeps the values of finished tasks alone.
+            places = (sender.process_id,) if done.status == FINISHED else ()
+            self.commit(done.task_id, record, done.results, places)
 
     def retry(self, record: TaskRecord) -> bool:
-        """Queue a failed task again, if its retries allow."""
-        template = record.template
+        """Queue a failed task again, if its retries allow (which its spec will tell)."""
         record.failures += 1
-        if template is None or record.spec is None:
-            return False
-        if 0 <= template.message.max_retries < record.failures:
-            return False
+        template = record.template
+        if record.spec is not None and template is not None:
+            if 0 <= template.message.max_retries < record.failures:
+                return False
         self.counters["retried"] += 1
-        self.scheduler.push(record, front=True)
+        self.requeue(record)
         return True
+
+    def requeue(self, record: TaskRecord) -> None:
+        """No raylet holds the task any more: it is ready again, or waits for what it lacks."""
+        record.node = None
+        record.state = WAITING
+        self._advance(record, front=True)
 
     def _cancel_outcome(self, task_id: bytes, record: TaskRecord) -> None:
         self.fail(task_id, record, TaskCancelledError, "the task was cancelled")
@@ -300,31 +341,36 @@ class Gcs:
             job.finished += 1
         self.counters["finished"] += 1
         submitter = record.submitter
-        if submitter in self.members.jobs:
-            owner, serves = True, True
-        else:
-            owner, serves = submitter in self.workers, False
-        results = self._results.setdefault(submitter, []) if owner else []
+        is_driver = submitter in self.members.jobs
+        owned = is_driver or submitter in self.workers
+        template = record.template
+        has_returns = template is not None and template.message.num_returns > 0
         for outcome in outcomes:
             oid = outcome.object_id
             known = self.objects.get(oid)
-            places = locations
-            if known is None:
-                if owner:
-                    self.objects.hold(submitter, oid, process=True)
-            elif known.kind != PENDING:
+            if known is not None and known.kind != PENDING:  # it came ahead of its task
+                for place in locations:
+                    self.copy_found(outcome, place)
+                if owned:
+                    self.results.tell_owner(submitter, self.objects.outcome(oid, known), known)
                 continue
-            if serves and locations and not outcome.kind & LOCATED:
+            if record.spec is None:  # who holds it has yet to return
+                self.objects.hold(RECOVERY, oid, process=True)
+            elif known is None and owned and has_returns:
+                self.objects.hold(submitter, oid, process=True)
+            places = locations
+            if is_driver and locations and not outcome.kind & LOCATED:
                 places = (*locations, submitter)  # the driver gets the value itself
-            self.settle_object(outcome, places)
-            results.append(outcome)
+            settled = self.settle_object(outcome, places)
+            if owned:
+                self.results.tell_owner(submitter, outcome, settled)
         if record.spec is not None:
             for oid in record.spec.dependencies:
                 self.objects.drop(task_id, oid)
             for oid in record.spec.nested:
                 self.objects.drop(task_id, oid)
 
-    def settle_object(self, outcome: Outcome, locations: tuple[bytes, ...]) -> None:
+    def settle_object(self, outcome: Outcome, locations: tuple[bytes, ...]) -> ObjectRecord:
         record = self.objects.settle(outcome, locations)
         if self.unknown:
             self.unknown.pop(outcome.object_id, None)
@@ -336,10 +382,8 @@ class Gcs:
                 self._advance(task)
         watchers, record.watchers = record.watchers, None
         for target in watchers or ():
-            self._tell(target, outcome)
-
-    def _tell(self, target: bytes, outcome: Outcome) -> None:
-        self._results.setdefault(target, []).append(outcome)
+            self.results.tell(target, outcome)
+        return record
 
     # ---- cancel ----------------------------------------------------------------------------
 
@@ -364,9 +408,10 @@ class Gcs:
 
     def cancel(self, task_id: bytes, record: TaskRecord, force: bool) -> None:
         record.cancelled = True
+        record.forced = record.forced or force
         if record.state == ASSIGNED:
             assert record.node is not None
-            request = CancelTask(0, task_id, record.attempt, force)
+            request = CancelTask(0, task_id, record.attempt, record.forced)
             self.outbox.send(record.node.node_id, request)
         else:
             self._cancel_outcome(task_id, record)
@@ -376,21 +421,28 @@ class Gcs:
     def on_put(self, sender: Member, message: Put, now: float) -> None:
         self._note_worker(sender, message.holder)
         outcome = message.outcome
-        record = self.objects.get(outcome.object_id)
+        if self._recovering:
+            self.objects.hold(RECOVERY, outcome.object_id, process=True)
         self.objects.hold(message.holder, outcome.object_id, process=True)
-        if record is None or record.kind == PENDING:
-            self.settle_object(outcome, (sender.process_id,))
-        else:
-            self.objects.add_location(record, sender.process_id)
+        self.copy_found(outcome, sender.process_id)
         if isinstance(sender, JobMember):
             self.objects.make(outcome.object_id).served = True
+
+    def copy_found(self, outcome: Outcome, place: bytes) -> None:
+        """A process has the object: its outcome, unless that was known already."""
+        record = self.objects.get(outcome.object_id)
+        if record is None or record.kind == PENDING:
+            self.settle_object(outcome, (place,))
+        else:
+            self.objects.add_location(record, place)
+            self.objects.contain(outcome.object_id, record, outcome.contained)
 
     def on_watch(self, sender: Member, message: Watch, now: float) -> None:
         self._note_worker(sender, message.target)
         for oid in split_objects(message.object_ids):
             record = self._object(oid, now)
             if record.kind != PENDING:
-                self._tell(message.target, self.objects.outcome(oid, record))
+                self.results.tell(message.target, self.objects.outcome(oid, record))
                 continue
             if record.watchers is None:
                 record.watchers = []
@@ -404,6 +456,8 @@ class Gcs:
             self._object(oid, now)
         if message.full:
             self.objects.set_holds(message.holder, ids)
+            # What it still wanted to know of earlier sessions it has asked for by now.
+            self.results.acked(message.holder, sender.session_seq)
         else:
             for oid in ids:
                 self.objects.hold(message.holder, oid, process=True)
@@ -412,15 +466,12 @@ class Gcs:
 
     def on_drop(self, sender: Member, message: Drop, now: float) -> None:
         for oid in split_objects(message.object_ids):
-            record = self._object(oid, now)
+            if oid not in self.objects.records and task_of(oid) not in self.tasks:
+                continue
+            record = self._object(oid, now)  # a pending task's: that it is not held is noted
             self.objects.drop(message.holder, oid, process=True)
             if not record.served:
                 self.objects.remove_location(oid, record, message.holder)
-            if record.kind == PENDING and record.holders is None and oid in self.unknown:
-                self.unknown[oid] = now  # nobody has it and nobody wants it
-
-    def forget_acks(self, process_id: bytes) -> None:
-        self._unacked.pop(process_id, None)
 
     def note(self, text: str) -> None:
         """Remember something that whoever runs the cluster should know."""
@@ -429,14 +480,6 @@ class Gcs:
 
     def recovering(self) -> bool:
         return self._recovering
-
-    def result_acked(self, target: bytes, upto: int) -> None:
-        """The submitter knows these outcomes: what it had dropped before may go now."""
-        waiting = self._unacked.get(target)
-        if waiting:
-            for seq in [seq for seq in waiting if seq <= upto]:
-                for oid in waiting.pop(seq):
-                    self.objects.drop(target, oid, process=True)
 
     def _forget_unknown(self, now: float) -> None:
         for oid in [oid for oid, deadline in self.unknown.items() if now >= deadline]:
@@ -449,9 +492,7 @@ class Gcs:
                 value = failures.encode(ObjectLostError, text)
                 self.counters["lost"] += 1
                 self.settle_object(Outcome(oid, ERROR, len(value), value), ())
-            elif record.holders is None:
-                del self.objects.records[oid]
-            else:
+            elif record.holders is not None:
                 self.unknown[oid] = now + limits.UNKNOWN_OBJECT_S
 
     # ---- turn ------------------------------------------------------------------------------
@@ -459,17 +500,17 @@ class Gcs:
     def settle(self, now: float) -> None:
         """End of a turn: assign, reclaim, tell outcomes, free."""
         if self._recovering:
-            self._recover()
-        if self.unknown:
+            self._recover(now)
+        elif self.unknown:
             self._forget_unknown(now)
         plan = self.scheduler.schedule()
         for view, records in plan:
             self._dispatch(view, records)
         for view, group, count in self.scheduler.reclaims(now):
             self.outbox.send(view.node_id, Reclaim(0, list(group.needs), count))
-        self._flush_results()
+        self.results.flush(self.workers)
         freed: dict[bytes, list[bytes]] = {}
-        for oid, known in self.objects.sweep():
+        for oid, known in self.objects.sweep(self._is_needed):
             for place in known.locations:
                 if known.served or place in self.members.nodes:
                     freed.setdefault(place, []).append(oid)
@@ -477,6 +518,11 @@ class Gcs:
             self.outbox.send(place, Free(0, b"".join(ids)))
         if self._acks:
             self._acknowledge(now)
+
+    def _is_needed(self, oid: bytes, record: ObjectRecord) -> bool:
+        if record.kind == PENDING:
+            return task_of(oid) in self.tasks
+        return self.results.is_owed(oid, record)
 
     def _acknowledge(self, now: float) -> None:
         """A message of its own would cost the raylet a turn, so it goes along with others."""
@@ -486,20 +532,37 @@ class Gcs:
 
     def deadline(self) -> float:
         """When ``settle`` has something to do although nothing arrives."""
-        soonest = min(self.unknown.values(), default=NEVER)
+        soonest = NEVER if self._recovering else min(self.unknown.values(), default=NEVER)
         if self._acks:
             soonest = min(soonest, self._ack_at)
         return min(soonest, self.scheduler.steal_deadline())
 
-    def _recover(self) -> None:
+    def _recover(self, now: float) -> None:
+        """Steps out of recovery: all nodes are back or dead; everybody has told what it holds."""
         if not self.members.recovering() and self._parked:
             parked, self._parked = self._parked, []
             for record in parked:
-                record.parked = False
-                self._advance(record)
+                self._unpark(record)
         if self.members.resynced():
             self._recovering = False
             self.objects.vanish(RECOVERY)
+            self.transfers.retry()
+            self.unknown = dict.fromkeys(self.unknown, now + limits.UNKNOWN_OBJECT_S)
+            for task_id, record in [*self.tasks.items()]:
+                if record.spec is None:  # whoever submitted it is gone
+                    self.cancel(task_id, record, force=False)
+
+    def _unpark(self, record: TaskRecord) -> None:
+        if not record.parked or record.state != WAITING:
+            return
+        assert record.spec is not None and record.template is not None
+        record.parked = False
+        record.failures += self.members.may_have_run(record.template.needs)
+        if 0 <= record.template.message.max_retries < record.failures:
+            text = "a node that may have run the task did not return after the head's restart"
+            self.fail(record.spec.task_id, record, NodeDiedError, text)
+        else:
+            self._advance(record)
 
     def _dispatch(self, view: NodeView, records: list[TaskRecord]) -> None:
         node = self.members.nodes[view.node_id]
@@ -521,7 +584,8 @@ class Gcs:
                     value = self.objects.value(oid)
                     if value is not None:
                         values[oid] = Outcome(oid, known.kind, known.size, value)
-            assignments.append(Assignment(record.attempt, record.job_id, spec))
+            assignment = Assignment(record.attempt, record.job_id, spec, record.failures)
+            assignments.append(assignment)
         self.outbox.send(view.node_id, Tasks(0, assignments, list(values.values())))
 
     def _introduce(self, node: NodeMember, template: TemplateRecord) -> None:
@@ -532,21 +596,3 @@ class Gcs:
             row = self.catalog.functions[message.function_id]
             self.outbox.send(node.process_id, Export(0, message.function_id, row.name, row.blob))
         self.outbox.send(node.process_id, message)
-
-    def _flush_results(self) -> None:
-        results, self._results = self._results, {}
-        for target, outcomes in results.items():
-            member = self.members.member(self.workers.get(target, target))
-            if member is None or not outcomes:
-                continue
-            member.result_seq += 1
-            seq = member.result_seq
-            dropped = []
-            for outcome in outcomes:
-                record = self.objects.get(outcome.object_id)
-                if record is not None and record.holders is None:
-                    self.objects.hold(target, outcome.object_id, process=True)
-                    dropped.append(outcome.object_id)
-            if dropped:
-                self._unacked.setdefault(target, {})[seq] = dropped
-            self.outbox.send(member.process_id, Result(seq, target, outcomes))

@@ -82,7 +82,7 @@ class LocalObjects:
             self._send(ack)
         if value is not None:
             del self._receiving[chunk.transfer]
-            outcome = Outcome(oid, receiver.kind, len(value), value)
+            outcome = Outcome(oid, receiver.kind, len(value), value, receiver.contained)
             self.stored[oid] = outcome
             self._send(Have(0, oid))
             for arrived in self._fetches.pop(oid, ()):
@@ -106,7 +106,7 @@ class LocalObjects:
             text = "this node does not have the object"
             self._send(PullFailed(0, message.transfer, ObjectLostError.code, text))
             return
-        sender = ChunkSender(message.transfer, outcome.kind, outcome.value)
+        sender = ChunkSender(message.transfer, outcome)
         self._sending[message.transfer] = sender
         self._continue(message.transfer, sender)
 

@@ -71,8 +71,15 @@ class WorkerSlot:
         self.recalled = False
         self.exiting = False
         self.progress = 0.0  # when it last got or finished a task
-        self.kill_at = NEVER  # past the grace of a soft cancel
+        self.condemned: dict[bytes, float] = {}  # cancelled tasks and when their grace ends
         self.known: set[bytes] = set()
+
+    def condemn(self, task_id: bytes, when: float) -> None:
+        """The process is to end at that time if the task has not ended by then."""
+        self.condemned.setdefault(task_id, when)
+
+    def kill_at(self) -> float:
+        return min(self.condemned.values()) if self.condemned else NEVER
 
     def cpu_part(self) -> Needs:
         return tuple((name, amount) for name, amount in self.needs if name == CPU)
@@ -141,7 +148,7 @@ class LocalScheduler:
                 task = queue[0]
                 key = self._key(task, gpus)
                 pool = self.idle.get(key)
-                slot = next(iter(pool.values())) if pool else None
+                slot = next(reversed(pool.values())) if pool else None
                 lanes = 1 + resources.slots(self.free, wanted) + self._running(wanted)
                 yield key, slot, self._batch(queue, task.assignment.job_id, lanes)
 
@@ -240,6 +247,7 @@ class LocalScheduler:
     def ended(self, slot: WorkerSlot, task_id: bytes, now: float) -> LocalTask | None:
         """A task left the worker; without any left, its resources are free."""
         task = slot.inflight.pop(task_id, None)
+        slot.condemned.pop(task_id, None)
         slot.progress = now
         if not slot.inflight:
             self._rest(slot)
@@ -255,7 +263,7 @@ class LocalScheduler:
             slot.gpus = {}
             slot.needs = ()
         slot.recalled = False
-        slot.kill_at = NEVER
+        slot.condemned.clear()
         if slot.worker_id in self.workers and not slot.exiting:
             self.idle.setdefault(slot.key, {})[slot.worker_id] = slot
 

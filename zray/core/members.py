@@ -11,8 +11,10 @@ from collections.abc import Iterator
 import msgspec
 
 from zray import limits
+from zray.core import resources
+from zray.core.resources import Needs, Vector
 from zray.core.scheduler import NodeView
-from zray.protocol.messages import Hello, JobInfo, NodeInfo
+from zray.protocol.messages import Amounts, Hello, JobInfo, NodeInfo
 
 ALIVE = "ALIVE"
 SUSPECT = "SUSPECT"
@@ -26,25 +28,39 @@ class Member:
         self.process_id = process_id
         self.incarnation = incarnation
         self.connected = False
+        self.ended = False  # declared dead: nothing that it says counts any more
         self.heard = now  # when the last message came
         self.lost = now  # when the link was last seen cut
         self.known: set[bytes] = set()  # functions, templates and jobs sent in this session
         self.result_seq = 0
+        self.session_seq = 0  # what result_seq was when this session began
+        self.resynced = False  # it has told everything it had before this session
 
     def begin_session(self, now: float) -> None:
         self.connected = True
         self.heard = now
         self.known.clear()
+        self.session_seq = self.result_seq
 
 
 class NodeMember(Member):
     def __init__(self, hello: Hello, info: NodeInfo, now: float) -> None:
         super().__init__(hello.process_id, hello.incarnation, now)
         self.info = info
-        self.announced = False
         self.refused_since: float | None = None
         self.workers: dict[bytes, None] = {}
         self.view = NodeView(hello.process_id, hello.incarnation, dict(info.resources))
+
+    def begin_session(self, now: float) -> None:
+        super().begin_session(now)
+        self.resynced = False
+        self.refused_since = None
+        self.view.usable = False
+
+    @property
+    def announced(self) -> bool:
+        """Whether it has told its full state in this session."""
+        return self.resynced
 
     def state(self) -> str:
         if not self.announced:
@@ -61,7 +77,7 @@ class JobMember(Member):
         super().__init__(process_id, 0, now)
         self.info = info
         self.resumed = resumed
-        self.resynced = not resumed
+        self.resynced = not resumed  # once for all: another session has nothing to add
         self.unfinished = 0
         self.finished = 0
 
@@ -72,6 +88,7 @@ class NodeRow(msgspec.Struct, array_like=True, frozen=True):
     incarnation: int
     alive: bool
     name: str
+    resources: Amounts = []
 
 
 class Members:
@@ -80,6 +97,7 @@ class Members:
         self.jobs: dict[bytes, JobMember] = {}
         self.node_rows: dict[bytes, NodeRow] = {}
         self.awaited: dict[bytes, str] = {}  # nodes alive before the restart, not yet back
+        self.lost: list[Vector] = []  # of these, what those had that did not return
         self.started = self._checked = now
         for node_id, value in sorted(rows.get("nodes", {}).items()):
             row = msgspec.msgpack.decode(value, type=NodeRow)
@@ -109,6 +127,17 @@ class Members:
         self.node_rows[node_id] = row
         return ("nodes", node_id, msgspec.msgpack.encode(row))
 
+    def gone(self, node_id: bytes, row: NodeRow) -> bool:
+        """A node of before the restart is dead; whether it was still awaited."""
+        if self.awaited.pop(node_id, None) is None:
+            return False
+        self.lost.append(dict(row.resources))
+        return True
+
+    def may_have_run(self, needs: Needs) -> bool:
+        """Whether a task of before the restart may have been with a node that did not return."""
+        return any(resources.fits(total, needs) for total in self.lost)
+
     def recovering(self) -> bool:
         """Whether tasks of before the restart may still be held by nodes not yet back."""
         return bool(self.awaited)
@@ -128,11 +157,13 @@ class Members:
         self._checked = now
         if stalled > 0:  # this head itself was stopped: silence then proves nothing
             for member in self.all():
-                member.heard += stalled
-                member.lost += stalled
-            self.started += stalled
+                member.heard = min(now, member.heard + stalled)
+                member.lost = min(now, member.lost + stalled)
+            self.started = min(now, self.started + stalled)
         dead: list[tuple[Member | bytes, str]] = []
         for node in self.nodes.values():
+            if node.ended:
+                continue
             silent = now - node.heard
             if silent >= limits.DEAD_S:
                 dead.append((node, f"not heard of for {silent:.0f} s"))
@@ -145,7 +176,9 @@ class Members:
                 dead.append((job, f"the driver was disconnected for {limits.DEAD_S:.0f} s"))
         if self.awaited and now - self.started >= limits.DEAD_S:
             dead += [
-                (node_id, "did not return after the head's restart") for node_id in self.awaited
+                (node_id, "did not return after the head's restart")
+                for node_id in self.awaited
+                if self.node_rows[node_id].alive
             ]
         return dead
 
@@ -156,7 +189,11 @@ class Members:
 
     def suspects(self) -> list[NodeMember]:
         """Nodes whose own port is worth a look."""
-        return [n for n in self.nodes.values() if not n.connected and n.info.liveness]
+        return [
+            node
+            for node in self.nodes.values()
+            if not (node.connected or node.ended) and node.info.liveness
+        ]
 
     def probed(self, node_id: bytes, refused: bool, now: float) -> None:
         node = self.nodes.get(node_id)

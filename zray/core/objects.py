@@ -8,7 +8,7 @@ outcome; an object with one never is. Values are never here, but for a bounded c
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from zray import limits
 from zray.protocol.messages import LOCATED, Outcome
@@ -18,7 +18,8 @@ PENDING = -1
 
 class ObjectRecord:
     __slots__ = (
-        *("contained", "holders", "kind", "locations", "served", "size", "waiters", "watchers"),
+        *("contained", "holders", "kind", "locations", "served", "size", "told", "waiters"),
+        "watchers",
     )
 
     def __init__(self) -> None:
@@ -28,6 +29,7 @@ class ObjectRecord:
         self.served = False  # a driver's put: it serves it until it is freed, held or not
         self.holders: bytes | dict[bytes, None] | None = None  # one holder is stored as itself
         self.contained: tuple[bytes, ...] = ()
+        self.told: tuple[bytes, int] | None = None  # its task's submitter, and in which RESULT
         self.waiters: list[bytes] | None = None  # tasks that depend on it
         self.watchers: list[bytes] | None = None  # processes to tell
 
@@ -102,16 +104,23 @@ class ObjectTable:
         """Look at the object in the next sweep."""
         self._unheld[object_id] = None
 
-    def sweep(self) -> list[tuple[bytes, ObjectRecord]]:
-        """Remove the settled objects that nobody holds; contained objects follow in turn."""
+    def sweep(
+        self, is_needed: Callable[[bytes, ObjectRecord], bool]
+    ) -> list[tuple[bytes, ObjectRecord]]:
+        """Remove the objects that nobody holds, but for those that ``is_needed`` names.
+
+        Contained objects follow in turn.
+        """
         freed: list[tuple[bytes, ObjectRecord]] = []
         while self._unheld:
             candidates, self._unheld = self._unheld, {}
             for object_id in candidates:
                 record = self.records.get(object_id)
-                if record is None or record.holders is not None or record.waiters:
+                if record is None or record.holders is not None:
                     continue
-                if record.kind == PENDING:
+                if record.waiters or record.watchers:
+                    continue
+                if is_needed(object_id, record):
                     continue
                 del self.records[object_id]
                 self._uncache(object_id)
@@ -133,10 +142,7 @@ class ObjectTable:
         record.kind = outcome.kind & ~LOCATED
         record.size = outcome.size
         record.locations = self._places.setdefault(locations, locations)
-        if outcome.contained:
-            record.contained = tuple(outcome.contained)
-            for inner in record.contained:
-                self.hold(outcome.object_id, inner)
+        self.contain(outcome.object_id, record, outcome.contained)
         if not locations:
             self.own[outcome.object_id] = outcome.value
         elif not outcome.kind & LOCATED:
@@ -144,6 +150,13 @@ class ObjectTable:
         if record.holders is None:
             self._unheld[outcome.object_id] = None
         return record
+
+    def contain(self, object_id: bytes, record: ObjectRecord, inner_ids: list[bytes]) -> None:
+        """The object's value has these references in it, and holds what they stand for."""
+        if inner_ids and not record.contained:
+            record.contained = tuple(inner_ids)
+            for inner in record.contained:
+                self.hold(object_id, inner)
 
     def value(self, object_id: bytes) -> bytes | None:
         """The value, if it is at hand."""
@@ -153,9 +166,10 @@ class ObjectTable:
     def outcome(self, object_id: bytes, record: ObjectRecord) -> Outcome:
         """The committed outcome, with its value if that is at hand."""
         value = self.value(object_id)
+        contained = list(record.contained)
         if value is None:
-            return Outcome(object_id, record.kind | LOCATED, record.size)
-        return Outcome(object_id, record.kind, record.size, value)
+            return Outcome(object_id, record.kind | LOCATED, record.size, b"", contained)
+        return Outcome(object_id, record.kind, record.size, value, contained)
 
     def add_location(self, record: ObjectRecord, place: bytes) -> None:
         if place not in record.locations:

@@ -86,7 +86,7 @@ def task_reason(gcs: Gcs, task: TaskRecord) -> str:
         where = node.info.name if node is not None else task.node.node_id.hex()
         state = node.state() if node is not None else "gone"
         return f"LEASED: {name} is with node {where} ({state}), attempt {task.attempt}"
-    if task.parked:
+    if task.parked or task.spec is None:
         return f"HEAD_RECOVERING: {name}; {health(gcs)}"
     if task.waiting:
         return f"WAIT_DEPS: {name} waits for {task.waiting} of its arguments" + _first(gcs, task)

@@ -22,7 +22,6 @@ from zray.protocol import messages as m
 from zray.protocol.codec import Payload
 
 HEAD = b""  # the head's place in the outbox; workers are there by id
-FENCED = "ZR-2012"
 
 
 class StartWorker(NamedTuple):
@@ -43,10 +42,16 @@ Effect = StartWorker | KillWorker
 
 class Raylet:
     def __init__(
-        self, node_id: bytes, info: m.NodeInfo, versions: m.Versions, ids: IdSource, gpu_count: int
+        self,
+        node_id: bytes,
+        info: m.NodeInfo,
+        versions: m.Versions,
+        ids: IdSource,
+        gpu_count: int,
+        incarnation: int = 1,
     ) -> None:
         self.node_id = node_id
-        self.incarnation = 1
+        self.incarnation = incarnation
         self.info = info
         self.versions = versions
         self.cluster_id = b""
@@ -74,6 +79,7 @@ class Raylet:
         self._done: list[m.TaskDone] = []
         self._done_seq = 0
         self._unacked: dict[int, m.Done] = {}
+        self._ended: dict[tuple[bytes, int], m.Assignment] = {}  # what those were ends of
         self._received = 0
         self._credit: tuple[int, m.Amounts] = (-1, [])
         self._killed: dict[bytes, str] = {}  # workers ended on purpose, and why
@@ -97,7 +103,6 @@ class Raylet:
 
     def disconnected(self, now: float) -> None:
         self.linked = False
-        self.agency.unlinked()
         self.outbox.discard(HEAD)
 
     def silent_since(self) -> float:
@@ -133,26 +138,38 @@ class Raylet:
         self._ping_at = now + limits.PING_S
         for template in self.templates.values():
             self._send(template.message)
-        held = [
-            m.HeldTask(
-                task.task_id,
-                task.assignment.attempt,
-                task.assignment.job_id,
-                task.assignment.spec.template_id,
-            )
-            for task in self.tasks.values()
-        ]
-        for done in self._unacked.values():
-            held += [m.HeldTask(t.task_id, t.attempt, bytes(16), bytes(16)) for t in done.tasks]
-        self._send(m.Announce(0, held, self.objects.announced(), self.agency.holds()))
+        self.agency.resume()
+        self._announce()
+        self.objects.new_session()
+
+    def _announce(self) -> None:
+        """The full state, and the ends of tasks that the head may not know of.
+
+        Until it has taken those, this node holds what they refer to: their workers may have
+        dropped it since.
+        """
+        held = [_held(task.assignment) for task in self.tasks.values()]
+        holds = self.agency.holds()
+        in_transit: dict[bytes, None] = {}
+        for seq, done in [*self._unacked.items()]:
+            held += [_held(self._ended[t.task_id, t.attempt]) for t in done.tasks]
+            for task in done.tasks:
+                in_transit.update(dict.fromkeys(task.borrowed))
+                for outcome in task.results:
+                    in_transit.update(dict.fromkeys(outcome.contained))
+            tasks = [self.agency.still_borrowed(task) for task in done.tasks]
+            self._unacked[seq] = m.Done(seq, tasks)
+        if in_transit:
+            holds.append(m.Holds(self.node_id, b"".join(in_transit)))
+        self._send(m.Announce(0, held, self.objects.announced(), holds, list(self.jobs)))
         for done in self._unacked.values():
             self._send(done)
-        self.agency.resume()
-        self.objects.new_session()
+        if in_transit:
+            self._send(m.Hold(0, self.node_id, b"", True))
 
     def _on_refused(self, message: m.Refused) -> None:
         self.refused = message
-        if message.code == FENCED:
+        if message.code == m.FENCED:
             self._start_over()
 
     def _start_over(self) -> None:
@@ -291,7 +308,7 @@ class Raylet:
             self._kill(task.worker, "the task was cancelled with force")
         else:
             self.outbox.send(task.worker.worker_id, message)
-            task.worker.kill_at = now + limits.CANCEL_GRACE_S
+            task.worker.condemn(task.task_id, now + limits.CANCEL_GRACE_S)
 
     # ---- ends of tasks ---------------------------------------------------------------------
 
@@ -305,8 +322,11 @@ class Raylet:
         self.tasks.pop(task.task_id, None)
         if status == m.FINISHED:
             results = [self.objects.put(outcome) for outcome in results]
-        attempt = task.assignment.attempt
-        self._done.append(m.TaskDone(task.task_id, attempt, status, results))
+        self._report(task, m.TaskDone(task.task_id, task.assignment.attempt, status, results))
+
+    def _report(self, task: LocalTask, done: m.TaskDone) -> None:
+        self._ended[done.task_id, done.attempt] = task.assignment
+        self._done.append(done)
 
     def _on_worker_done(self, slot: WorkerSlot, message: m.Done, now: float) -> None:
         for done in message.tasks:
@@ -318,7 +338,7 @@ class Raylet:
             if done.borrowed:
                 self.agency.borrowed(slot.worker_id, [*done.borrowed])
             if done.status != m.FINISHED:
-                self._done.append(done)
+                self._report(task, done)
                 continue
             put = self.objects.put
             results = done.results
@@ -328,11 +348,12 @@ class Raylet:
                     *(done.task_id, done.attempt, done.status, results),
                     *(done.seconds, done.borrowed, done.worker_id),
                 )
-            self._done.append(done)
+            self._report(task, done)
 
     def _on_ack(self, message: m.Ack, now: float) -> None:
         for seq in [seq for seq in self._unacked if seq <= message.upto]:
-            del self._unacked[seq]
+            for done in self._unacked.pop(seq).tasks:
+                del self._ended[done.task_id, done.attempt]
 
     def _flush_done(self) -> None:
         if self._done:
@@ -359,11 +380,11 @@ class Raylet:
             m.Export: client(agency.on_export),
             m.Submit: client(agency.on_submit),
             m.Hold: client(agency.on_hold),
-            m.Drop: client(agency.on_drop),
+            m.Drop: self._on_worker_drop,
             m.Watch: client(agency.on_watch),
             m.Put: client(agency.on_put),
             m.Pull: client(agency.on_pull),
-            m.Cancel: client(agency.on_request),
+            m.Cancel: client(agency.on_cancel),
             m.Query: client(agency.on_request),
             m.Kv: client(agency.on_request),
         }
@@ -373,6 +394,10 @@ class Raylet:
         handler = self._from_worker.get(type(message))
         if slot is not None and handler is not None:
             handler(slot, message, now)
+
+    def _on_worker_drop(self, slot: WorkerSlot, message: m.Drop, now: float) -> None:
+        self._flush_done()  # an end that hands the reference on comes first
+        self.agency.on_drop(slot.worker_id, message)
 
     def _on_worker_template(self, slot: WorkerSlot, message: m.Template, now: float) -> None:
         self._on_template(message, now)
@@ -432,6 +457,7 @@ class Raylet:
         begun = max(0, started - slot.finished)
         left = self.scheduler.remove_worker(slot)
         self.agency.dismiss(worker_id)
+        self._flush_done()  # what it handed on comes first
         self._send(m.WorkerDied(0, worker_id))
         why = self._killed.pop(worker_id, "")
         for place, task in reversed([*enumerate(left)]):
@@ -465,8 +491,8 @@ class Raylet:
             slot.recalled = True
             self.outbox.send(slot.worker_id, m.Recall(0))
         for slot in self.scheduler.workers.values():
-            if now >= slot.kill_at:
-                slot.kill_at = NEVER
+            if now >= slot.kill_at():
+                slot.condemned.clear()
                 self._kill(slot, "it did not stop within the grace of a cancel")
         for key, chosen, tasks in self.scheduler.place(now):
             slot = chosen or self._start_worker(key)
@@ -510,5 +536,13 @@ class Raylet:
     def deadline(self) -> float:
         due = self._ping_at if self.linked else NEVER
         for slot in self.scheduler.workers.values():
-            due = min(due, slot.kill_at)
+            due = min(due, slot.kill_at())
         return min(due, self.scheduler.overrun_deadline())
+
+
+def _held(assignment: m.Assignment) -> m.HeldTask:
+    template_id = assignment.spec.template_id
+    return m.HeldTask(
+        *(assignment.spec.task_id, assignment.attempt, assignment.job_id, template_id),
+        assignment.failures,
+    )

@@ -15,7 +15,7 @@ from zray.core.members import JobMember, Member, NodeMember, NodeRow
 from zray.core.resources import Vector
 from zray.core.tasks import ASSIGNED, GONE, READY, TaskRecord
 from zray.errors import NodeDiedError
-from zray.ids import split_objects, split_tasks, task_of
+from zray.ids import object_id, split_objects, split_tasks, task_of
 from zray.protocol.messages import (
     Announce,
     Credit,
@@ -24,6 +24,7 @@ from zray.protocol.messages import (
     Have,
     HeldTask,
     Hello,
+    Hold,
     JobEnded,
     Notice,
     Outcome,
@@ -39,62 +40,59 @@ class Roster:
 
     # ---- joining ---------------------------------------------------------------------------
 
-    def node_joins(self, hello: Hello, now: float, welcome: Callable[[], None]) -> None:
+    def node_joins(self, hello: Hello, now: float, welcome: Callable[[float], None]) -> None:
         """A raylet said HELLO and is not fenced; ``welcome`` is called once that is durable."""
         gcs, info = self.gcs, hello.node
         assert info is not None
         node = gcs.members.nodes.get(hello.process_id)
         if node is not None and node.incarnation == hello.incarnation:
-            self._resume(node, now)
-            welcome()
+            welcome(now)
             return
         if node is not None:
             self.node_died(node, "a new incarnation of the node has joined", now)
+        row = NodeRow(hello.incarnation, True, info.name, info.resources)
+        known = gcs.members.node_rows.get(hello.process_id)
 
         def then(_now: float) -> None:
+            if self._joining.get(hello.process_id) == hello.incarnation:
+                del self._joining[hello.process_id]
             if gcs.members.fenced(hello.process_id, hello.incarnation):
                 return
+            if known is not None and known.incarnation != hello.incarnation:
+                gcs.members.gone(hello.process_id, known)  # the incarnation of before the restart
             joined = gcs.members.nodes.get(hello.process_id)
             if joined is None or joined.incarnation != hello.incarnation:
                 joined = NodeMember(hello, info, _now)
                 gcs.members.nodes[hello.process_id] = joined
                 gcs.scheduler.add_node(joined.view)
-            self._resume(joined, _now)
-            welcome()
+            welcome(_now)
 
-        row = NodeRow(hello.incarnation, True, info.name)
-        known = gcs.members.node_rows.get(hello.process_id)
-        if known == row:
+        if known == row and self._joining.get(hello.process_id) != hello.incarnation:
             then(now)
         else:
+            self._joining[hello.process_id] = hello.incarnation
             gcs.persist([gcs.members.row(hello.process_id, row)], then)
 
-    def _resume(self, node: NodeMember, now: float) -> None:
-        self.gcs.outbox.discard(node.process_id)
-        node.begin_session(now)
-        node.announced = False
-        node.refused_since = None
-        node.view.usable = False
-
-    def job_joins(self, hello: Hello, now: float, welcome: Callable[[], None]) -> None:
+    def job_joins(self, hello: Hello, now: float, welcome: Callable[[float], None]) -> None:
         """A driver said HELLO."""
         gcs, info = self.gcs, hello.job
         assert info is not None
-        job = gcs.members.jobs.get(hello.process_id)
-        if job is not None:
-            gcs.outbox.discard(job.process_id)
-            job.begin_session(now)
-            welcome()
+        if hello.process_id in gcs.members.jobs:
+            welcome(now)
             return
 
         def then(_now: float) -> None:
-            joined = gcs.members.jobs.setdefault(
-                hello.process_id, JobMember(hello.process_id, info, _now)
-            )
-            joined.begin_session(_now)
-            welcome()
+            job = JobMember(hello.process_id, info, _now)
+            gcs.members.jobs.setdefault(hello.process_id, job)
+            welcome(_now)
 
         gcs.persist([("jobs", hello.process_id, msgspec.msgpack.encode(info))], then)
+
+    def session_begins(self, member: Member, now: float) -> None:
+        """The peer is welcome under a route of its own; nothing of an earlier session counts."""
+        self.gcs.outbox.discard(member.process_id)
+        member.begin_session(now)
+        self.gcs.transfers.retry()
 
     def session_lost(self, member: Member, now: float) -> None:
         """The link is cut. Nothing is decided by that: only that no new work is sent."""
@@ -113,7 +111,7 @@ class Roster:
         """Compare everything the raylet has with everything the head believes it has."""
         gcs, view = self.gcs, node.view
         view.new_session()
-        node.announced = True
+        node.resynced = True
         gcs.members.awaited.pop(node.process_id, None)
         held = {task.task_id: task for task in message.tasks}
         for task_id, record in [*view.assigned.items()]:
@@ -124,23 +122,22 @@ class Roster:
         if not_yours:
             gcs.outbox.send(node.process_id, Discard(0, not_yours))
         for holds in message.holds:
-            gcs.workers[holds.holder] = node.process_id
-            node.workers[holds.holder] = None
-            gcs.objects.set_holds(holds.holder, split_objects(holds.object_ids))
+            gcs.on_hold(node, Hold(0, holds.holder, holds.object_ids, True), now)
         living = {holds.holder for holds in message.holds}
         for worker_id in [worker for worker in node.workers if worker not in living]:
             self._worker_gone(node, worker_id, now)
         self._announced_objects(node, message.objects)
+        for job_id in message.jobs:
+            if job_id not in gcs.members.jobs:
+                gcs.outbox.send(node.process_id, JobEnded(0, job_id))
         gcs.transfers.retry()
 
     def _again(self, task_id: bytes, record: TaskRecord) -> None:
         """A task that no raylet holds any more, and that did not fail."""
         if record.cancelled:
             self.gcs.cancel(task_id, self._queued(record), force=False)
-        elif record.spec is not None and record.template is not None:
-            self.gcs.scheduler.push(record, front=True)
         else:
-            self.gcs.tasks.pop(task_id, None)
+            self.gcs.requeue(record)
 
     @staticmethod
     def _queued(record: TaskRecord) -> TaskRecord:
@@ -158,40 +155,43 @@ class Roster:
             gcs.tasks[held.task_id] = record
             gcs.members.jobs[held.job_id].unfinished += 1
         elif record.state == ASSIGNED:
-            return record.node is node.view and record.attempt == held.attempt
+            mine = record.node is node.view and record.attempt == held.attempt
+            if mine and record.cancelled:  # that may not have arrived
+                gcs.cancel(held.task_id, record, record.forced)
+            return mine
         elif not record.parked and record.attempt:
             return False  # this head has since given it to somebody else
         elif record.state == READY:
             gcs.scheduler.withdraw(record, GONE)
         record.parked = False
         record.attempt = held.attempt
+        record.failures = max(record.failures, held.failures)
         gcs.scheduler.adopt(node.view, held.task_id, record)
         return True
 
     def _announced_objects(self, node: NodeMember, outcomes: list[Outcome]) -> None:
         gcs = self.gcs
-        unheld = []
         by_task: dict[bytes, list[Outcome]] = {}
+        unclaimed: dict[bytes, Outcome] = {}
         for outcome in outcomes:
-            record = gcs.objects.get(outcome.object_id)
-            if record is not None and record.kind >= 0:
-                gcs.objects.add_location(record, node.process_id)
-            else:
+            if gcs.tasks.get(task_of(outcome.object_id)) is not None:
                 by_task.setdefault(task_of(outcome.object_id), []).append(outcome)
-        for task_id, group in by_task.items():
-            task = gcs.tasks.get(task_id)
-            if task is not None and task.state == ASSIGNED:
-                continue  # its DONE follows
-            if task is not None:
-                gcs.commit(task_id, task, group, (node.process_id,))
-            elif gcs.recovering():
-                for outcome in group:
-                    gcs.objects.hold(RECOVERY, outcome.object_id, process=True)
-                    gcs.settle_object(outcome, (node.process_id,))
             else:
-                unheld += [outcome.object_id for outcome in group]
-        if unheld:
-            gcs.outbox.send(node.process_id, Free(0, b"".join(unheld)))
+                unclaimed[outcome.object_id] = outcome
+        for task_id, group in by_task.items():
+            task = gcs.tasks[task_id]
+            if task.state != ASSIGNED:
+                gcs.commit(task_id, task, group, (node.process_id,))
+            elif task.node is not node.view:  # else its DONE follows
+                gcs.refuse_copies(group, node)
+        claimed = list(unclaimed)
+        while claimed:  # what is found may refer to others
+            claimed = [oid for oid in unclaimed if gcs.recovering() or oid in gcs.objects.records]
+            for oid in claimed:
+                if gcs.recovering():
+                    gcs.objects.hold(RECOVERY, oid, process=True)
+                gcs.copy_found(unclaimed.pop(oid), node.process_id)
+        gcs.refuse_copies(unclaimed.values(), node)
 
     def on_credit(self, node: NodeMember, message: Credit, now: float) -> None:
         released: Vector = dict(message.released)
@@ -231,26 +231,43 @@ class Roster:
         node.workers.pop(worker_id, None)
         gcs.workers.pop(worker_id, None)
         gcs.objects.vanish(worker_id)
-        gcs.forget_acks(worker_id)
+        gcs.results.forget(worker_id)
         self._cancel_tasks_of(worker_id)
 
     def _cancel_tasks_of(self, submitter: bytes) -> None:
-        """Tasks whose submitter is gone have nobody to give their results to."""
+        """Tasks whose submitter is gone end, unless somebody else has their references."""
         gcs = self.gcs
         for task_id, record in [*gcs.tasks.items()]:
-            if record.submitter == submitter and record.state != GONE:
+            if record.submitter != submitter or record.state == GONE:
+                continue
+            if not self._is_wanted(task_id, record):
                 gcs.cancel(task_id, record, force=False)
 
+    def _is_wanted(self, task_id: bytes, record: TaskRecord) -> bool:
+        count = record.template.message.num_returns if record.template is not None else 1
+        returns = [self.gcs.objects.get(object_id(task_id, index)) for index in range(count)]
+        return any(known is not None and known.holders is not None for known in returns)
+
     def node_died(self, node: NodeMember, why: str, now: float) -> None:
-        """Fence the incarnation, move its tasks, void its copies and its workers' holds."""
+        """Fence the incarnation; what it had moves once its death is durable."""
+        if not node.ended:
+            node.ended = True
+            node.view.usable = False
+            row = NodeRow(node.incarnation, False, node.info.name)
+            stored = self.gcs.members.row(node.process_id, row)
+            self.gcs.persist([stored], lambda _now: self._bury(node, why, _now))
+
+    def _bury(self, node: NodeMember, why: str, now: float) -> None:
+        """Move the tasks of a dead incarnation, void its copies and its workers' holds."""
         gcs = self.gcs
-        gcs.members.nodes.pop(node.process_id, None)
+        if gcs.members.nodes.get(node.process_id) is node:
+            del gcs.members.nodes[node.process_id]
         gcs.outbox.discard(node.process_id)
         gcs.transfers.session_lost(node.process_id)
         held = gcs.scheduler.remove_node(node.view)
         for task_id, record in held.items():
             record.node = None
-            if record.cancelled or record.spec is None:
+            if record.cancelled:
                 record.state = GONE
                 gcs.cancel(task_id, record, force=False)
             elif not gcs.retry(record):
@@ -258,24 +275,26 @@ class Roster:
                 gcs.fail(task_id, record, NodeDiedError, text, node.info.name)
         for worker_id in [*node.workers]:
             self._worker_gone(node, worker_id, now)
+        gcs.objects.vanish(node.process_id)
         gcs.objects.forget_place(node.process_id)
         gcs.transfers.retry()
         gcs.note(f"node {node.info.name} ({node.info.host}) is dead: {why}")
-        row = NodeRow(node.incarnation, False, node.info.name)
-        gcs.persist([gcs.members.row(node.process_id, row)], lambda _now: None)
 
     def never_returned(self, node_id: bytes, why: str) -> None:
         """A node of before the restart is dead: its incarnation must not come back."""
-        gcs = self.gcs
-        gcs.members.awaited.pop(node_id, None)
-        old = gcs.members.node_rows[node_id]
+        members, old = self.gcs.members, self.gcs.members.node_rows[node_id]
+
+        def then(_now: float) -> None:
+            if members.gone(node_id, old):
+                self.gcs.note(f"node {old.name} is dead: {why}")
+
         row = NodeRow(old.incarnation, False, old.name)
-        gcs.note(f"node {old.name} is dead: {why}")
-        gcs.persist([gcs.members.row(node_id, row)], lambda _now: None)
+        self.gcs.persist([members.row(node_id, row)], then)
 
     def job_ended(self, job: JobMember, why: str, now: float) -> None:
         """A driver is gone: its tasks end, its objects go, its workers stop."""
         gcs = self.gcs
+        job.ended = True
         del gcs.members.jobs[job.process_id]
         gcs.outbox.discard(job.process_id)
         gcs.transfers.session_lost(job.process_id)
@@ -285,12 +304,11 @@ class Roster:
                     gcs.scheduler.release(task_id, record)
                 gcs.cancel(task_id, self._withdrawn(record), force=False)
         gcs.objects.vanish(job.process_id)
-        gcs.forget_acks(job.process_id)
+        gcs.results.forget(job.process_id)
         gcs.objects.forget_place(job.process_id)
         for node in gcs.members.nodes.values():
-            if job.process_id in node.known or job.resumed:
-                node.known.discard(job.process_id)
-                gcs.outbox.send(node.process_id, JobEnded(0, job.process_id))
+            node.known.discard(job.process_id)
+            gcs.outbox.send(node.process_id, JobEnded(0, job.process_id))
         gcs.persist([("jobs", job.process_id, None)], lambda _now: None)
 
     def _withdrawn(self, record: TaskRecord) -> TaskRecord:

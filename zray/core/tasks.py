@@ -45,7 +45,7 @@ class TaskRecord:
 
     __slots__ = (
         *("spec", "template", "job_id", "submitter", "state", "attempt", "node", "waiting"),
-        *("failures", "cancelled", "parked"),
+        *("failures", "cancelled", "forced", "parked"),
     )
 
     def __init__(
@@ -65,4 +65,5 @@ class TaskRecord:
         self.node: NodeView | None = None
         self.waiting = 0  # dependencies without an outcome
         self.cancelled = False
+        self.forced = False  # cancelled with force
         self.parked = False  # until all nodes known before a head restart are back or dead

@@ -19,7 +19,6 @@ from zray.errors import ProtocolError, VersionMismatchError, WrongClusterError
 from zray.protocol import messages as m
 from zray.protocol.codec import Payload
 
-FENCED = "ZR-2012"
 FORBIDDEN = "ZR-1410"
 HEAD_FEATURES = ["tasks"]
 CHECK_S = 1.0
@@ -61,6 +60,7 @@ class TrafficController:
         self.routes: dict[bytes, bytes] = {}  # process -> route
         self.outbox: Outbox[bytes] = Outbox()  # by route
         self._observers: dict[bytes, Member] = {}
+        self._greeting: dict[bytes, bytes] = {}  # route -> process, until it is welcome
         self._next_check = now + CHECK_S
         self._handlers = self._table()
 
@@ -70,7 +70,7 @@ class TrafficController:
             m.Template: gcs.on_template,
             m.Export: gcs.on_export,
             m.Submit: gcs.on_submit,
-            m.ResultAck: lambda s, msg, now: gcs.result_acked(msg.target, msg.upto),
+            m.ResultAck: lambda s, msg, now: gcs.results.acked(msg.target, msg.upto),
             m.Cancel: gcs.on_cancel,
             m.Hold: gcs.on_hold,
             m.Drop: gcs.on_drop,
@@ -101,9 +101,9 @@ class TrafficController:
         session = self.sessions.get(route)
         for message in payload.messages:
             if isinstance(message, m.Hello):
-                self._on_hello(route, user, message, now)
+                self._on_hello(route, user, message, payload.epoch, now)
                 session = self.sessions.get(route)
-            elif session is None or session.user != user:
+            elif session is None or session.user != user or session.member.ended:
                 self.outbox.send(route, m.Rejoin(0, "no session: say HELLO first"))
                 return
             elif payload.epoch != self.gcs.epoch:
@@ -125,6 +125,7 @@ class TrafficController:
     def link_lost(self, route: bytes, now: float) -> None:
         """The transport says that the peer's connection is cut."""
         session = self.sessions.pop(route, None)
+        self._greeting.pop(route, None)
         self.outbox.discard(route)
         if session is None:
             return
@@ -136,21 +137,29 @@ class TrafficController:
 
     # ---- sessions --------------------------------------------------------------------------
 
-    def _on_hello(self, route: bytes, user: str, hello: m.Hello, now: float) -> None:
-        refusal = self._objection(hello)
+    def _on_hello(
+        self, route: bytes, user: str, hello: m.Hello, epoch: int, now: float
+    ) -> None:
+        refusal = self._objection(hello, epoch)
         if refusal is not None:
             self.outbox.send(route, refusal)
             return
         old = self.routes.get(hello.process_id)
         if old is not None and old != route:
             self.link_lost(old, now)  # the process has left that connection behind
+        for earlier in [r for r, process in self._greeting.items() if process == hello.process_id]:
+            del self._greeting[earlier]
+        self._greeting[route] = hello.process_id
 
-        def welcome() -> None:
+        def welcome(now: float) -> None:
+            if self._greeting.pop(route, None) != hello.process_id:
+                return  # the connection was cut, or another HELLO came, while a row was stored
             member = self.gcs.members.member(hello.process_id)
             if hello.role == m.ROLE_OBSERVER:
                 member = self._observers[hello.process_id]
             if member is None:
                 return
+            self.roster.session_begins(member, now)
             self.sessions[route] = Session(route, user, hello.role, member)
             self.routes[hello.process_id] = route
             answer = m.Welcome(
@@ -165,11 +174,10 @@ class TrafficController:
             self.roster.job_joins(hello, now, welcome)
         else:
             observer = Member(hello.process_id, hello.incarnation, now)
-            observer.begin_session(now)
             self._observers[hello.process_id] = observer
-            welcome()
+            welcome(now)
 
-    def _objection(self, hello: m.Hello) -> m.Refused | None:
+    def _objection(self, hello: m.Hello, epoch: int) -> m.Refused | None:
         mine, theirs = self.versions, hello.versions
         if hello.protocol != m.PROTOCOL_VERSION:
             text = f"this head speaks protocol {m.PROTOCOL_VERSION}, the peer {hello.protocol}"
@@ -194,7 +202,15 @@ class TrafficController:
             hello.process_id, hello.incarnation
         ):
             text = f"incarnation {hello.incarnation} of this node was declared dead"
-            return m.Refused(0, FENCED, text)
+            return m.Refused(0, m.FENCED, text)
+        # Jobs are durable before they are welcome: one that is not known any more has ended.
+        if hello.role == m.ROLE_DRIVER and epoch > 0:
+            if hello.process_id not in self.gcs.members.jobs:
+                text = (
+                    f"this driver was out of reach for {limits.DEAD_S:.0f} s, so its job was "
+                    "ended and its objects freed; start it again"
+                )
+                return m.Refused(0, m.FENCED, text)
         return None
 
     def _on_ping(self, member: Member, message: m.Ping, now: float) -> None:

@@ -6,6 +6,10 @@ chunk. A source that disappears is replaced by another that has the object, from
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import msgspec
+
 from zray.core.machine import Outbox
 from zray.core.members import Members
 from zray.core.objects import PENDING, ObjectTable
@@ -25,27 +29,25 @@ class Relay:
 
 
 class Transfers:
-    def __init__(self, outbox: Outbox[bytes], objects: ObjectTable, members: Members) -> None:
+    """``recovering``: whether objects of before a restart may still turn up."""
+
+    def __init__(
+        self,
+        outbox: Outbox[bytes],
+        objects: ObjectTable,
+        members: Members,
+        recovering: Callable[[], bool],
+    ) -> None:
         self._outbox = outbox
         self._objects = objects
         self._members = members
+        self._recovering = recovering
         self._relays: dict[int, Relay] = {}
         self._by_requester: dict[tuple[bytes, int], Relay] = {}
         self._next = 1
 
     def pull(self, requester: bytes, message: Pull) -> None:
-        object_id = message.object_id
-        record = self._objects.get(object_id)
-        if record is None or record.kind == PENDING:
-            text = f"object {object_id.hex()} is not known: it was freed, or its owner ended"
-            self._fail(requester, message.transfer, text)
-            return
-        value = self._objects.value(object_id)
-        if value is not None:
-            chunk = Chunk(0, message.transfer, record.kind, 0, len(value), value)
-            self._outbox.send(requester, chunk)
-            return
-        relay = Relay(self._next, requester, message.transfer, object_id)
+        relay = Relay(self._next, requester, message.transfer, message.object_id)
         self._next += 1
         self._relays[relay.number] = relay
         self._by_requester[requester, message.transfer] = relay
@@ -55,7 +57,7 @@ class Transfers:
         relay = self._relays.get(message.transfer)
         if relay is None or relay.source != source:
             return
-        passed = Chunk(0, relay.transfer, message.kind, message.offset, message.total, message.data)
+        passed = msgspec.structs.replace(message, transfer=relay.transfer)
         self._outbox.send(relay.requester, passed)
         if message.offset + len(message.data) >= message.total:
             self._end(relay)
@@ -86,35 +88,42 @@ class Transfers:
                 self._start(relay, (process_id,))
 
     def retry(self) -> None:
-        """A member joined or died: look again for the sources that were missing."""
+        """A member joined or died, or recovery is over: look again for missing sources."""
         for relay in [*self._relays.values()]:
             if relay.source is None:
                 self._start(relay, ())
 
     def _start(self, relay: Relay, avoid: tuple[bytes, ...]) -> None:
-        record = self._objects.get(relay.object_id)
-        places = record.locations if record is not None else ()
+        object_id = relay.object_id
+        record = self._objects.get(object_id)
         relay.source = None
-        value = self._objects.value(relay.object_id)
-        if record is not None and value is not None:
+        if record is None or record.kind == PENDING:
+            text = f"object {object_id.hex()} is not known: it was freed, or its owner ended"
+            self._give_up(relay, text)
+            return
+        value = self._objects.value(object_id)
+        if value is not None:
             self._end(relay)
-            chunk = Chunk(0, relay.transfer, record.kind, 0, len(value), value)
+            contained = list(record.contained)
+            chunk = Chunk(0, relay.transfer, record.kind, 0, len(value), value, contained)
             self._outbox.send(relay.requester, chunk)
             return
-        for place in places:
+        for place in record.locations:
             member = self._members.member(place)
             if member is not None and member.connected and place not in avoid:
                 relay.source = place
-                self._outbox.send(place, Pull(0, relay.number, relay.object_id))
+                self._outbox.send(place, Pull(0, relay.number, object_id))
                 return
-        if not places:
-            self._end(relay)
-            text = f"the last copy of object {relay.object_id.hex()} went with its node or owner"
-            self._fail(relay.requester, relay.transfer, text)
+        if not record.locations:
+            text = f"the last copy of object {object_id.hex()} went with its node or owner"
+            self._give_up(relay, text)
 
     def _end(self, relay: Relay) -> None:
         self._relays.pop(relay.number, None)
         self._by_requester.pop((relay.requester, relay.transfer), None)
 
-    def _fail(self, requester: bytes, transfer: int, text: str) -> None:
-        self._outbox.send(requester, PullFailed(0, transfer, ObjectLostError.code, text))
+    def _give_up(self, relay: Relay, text: str) -> None:
+        if not self._recovering():  # else who has it may still come back
+            self._end(relay)
+            failed = PullFailed(0, relay.transfer, ObjectLostError.code, text)
+            self._outbox.send(relay.requester, failed)

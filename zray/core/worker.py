@@ -10,8 +10,6 @@ from collections import deque
 from typing import NamedTuple
 
 from zray import limits
-from zray.core import failures
-from zray.errors import TaskCancelledError
 from zray.protocol import messages as m
 
 
@@ -32,6 +30,7 @@ class WorkerSequence:
         self._inbox: deque[Delivered] = deque()
         self._done: list[m.TaskDone] = []
         self._oldest_done = 0.0
+        self._hands_on = False  # a result refers to objects that this process may drop soon
 
     # ---- in --------------------------------------------------------------------------------
 
@@ -79,6 +78,8 @@ class WorkerSequence:
         if not self._done:
             self._oldest_done = now
         worker_id = self.worker_id if borrowed else b""
+        if borrowed or any(outcome.contained for outcome in results):
+            self._hands_on = True
         self._done.append(
             m.TaskDone(
                 *(current.spec.task_id, current.attempt, status, results),
@@ -87,12 +88,16 @@ class WorkerSequence:
         )
 
     def take_done(self, now: float, *, next_is_short: bool) -> m.Done | None:
-        """Results that must leave now: before a task not known to be short, else soon."""
+        """Results that must leave now: before a task not known to be short, else soon.
+
+        At once where they hand references on: a DROP that follows must not overtake them.
+        """
         if not self._done:
             return None
-        waits = next_is_short and self._inbox and now - self._oldest_done < limits.RESULT_DELAY_S
-        if waits:
+        fresh = now - self._oldest_done < limits.RESULT_DELAY_S
+        if next_is_short and self._inbox and fresh and not self._hands_on:
             return None
+        self._hands_on = False
         done, self._done = self._done, []
         return m.Done(0, done)
 
@@ -104,15 +109,11 @@ class WorkerSequence:
         self._inbox.clear()
         return m.Returned(0, ids)
 
-    def cancel(self, message: m.CancelTask) -> m.Done | None:
-        """Take a task back that has not started; its end, or None where there is none such."""
+    def cancel(self, message: m.CancelTask) -> m.Returned | None:
+        """Give a task back that has not started; None where there is none such."""
         for delivered in self._inbox:
             assignment = delivered.assignment
             if assignment.spec.task_id == message.task_id and assignment.attempt == message.attempt:
                 self._inbox.remove(delivered)
-                value = failures.encode(TaskCancelledError, "the task was cancelled")
-                results = failures.outcomes(message.task_id, 1, value)
-                return m.Done(
-                    0, [m.TaskDone(message.task_id, message.attempt, m.CANCELLED, results)]
-                )
+                return m.Returned(0, message.task_id)
         return None

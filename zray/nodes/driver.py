@@ -86,7 +86,6 @@ class LocalCluster:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
 
-
     def abandon(self) -> None:
         """Let go of the lifeline, in a forked child too: the cluster is to end with its parent."""
         os.close(self._lifeline)
@@ -123,6 +122,7 @@ class Driver(Participant):
         self._closing = False
         self._heard = self._ping_at = self._lost_at = 0.0
         self._warned = False
+        self._printing = False
         self._thread = threading.Thread(target=self._pump, name="zray-pump", daemon=True)
 
     def _hello(self) -> tuple[int, m.Message]:
@@ -298,26 +298,31 @@ class Driver(Participant):
                     if self.client.unsent():
                         self._flush()
                     continue
-                self._leading = self._pump_leads = True
+                self._pump_leads = True
                 try:
-                    self._step(self._lead_s())
-                    if self.client.unsent():
-                        self._flush()
+                    self._lead_once(self._lead_s())
                 finally:
-                    self._leading = self._pump_leads = False
-                    self._turn.notify_all()
+                    self._pump_leads = False
+                if self.client.unsent():
+                    self._flush()
 
     def _print(self) -> None:
-        prints, self.client.prints = self.client.prints, []
-        for message in prints:
-            if isinstance(message, m.Notice):
-                _say(f"zray: warning {message.code}: {message.text}")
-                continue
-            prefix = f"({message.name} pid={message.pid}, node={message.node}) "
-            stream = sys.stderr if message.is_error else sys.stdout
-            with contextlib.suppress(OSError, ValueError):
-                stream.write("".join(f"{prefix}{line}\n" for line in message.lines))
-                stream.flush()
+        """Print what has come, in order: one thread at a time prints for all."""
+        with self._lock:
+            if self._printing:
+                return
+            self._printing = True
+        try:
+            while True:
+                with self._lock:
+                    prints, self.client.prints = self.client.prints, []
+                    if not prints:
+                        self._printing = False
+                        return
+                _write(prints)
+        except BaseException:
+            self._printing = False
+            raise
 
     # ---- end -------------------------------------------------------------------------------
 
@@ -379,6 +384,18 @@ def _import_path() -> str:
     """PYTHONPATH for a child that shall find the same zray."""
     root = str(Path(__file__).parents[2])
     return os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+def _write(prints: list[m.Log | m.Notice]) -> None:
+    for message in prints:
+        if isinstance(message, m.Notice):
+            _say(f"zray: warning {message.code}: {message.text}")
+            continue
+        prefix = f"({message.name} pid={message.pid}, node={message.node}) "
+        stream = sys.stderr if message.is_error else sys.stdout
+        with contextlib.suppress(OSError, ValueError):
+            stream.write("".join(f"{prefix}{line}\n" for line in message.lines))
+            stream.flush()
 
 
 def _say(text: str) -> None:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import errno
 import gc
+import hashlib
 import json
 import os
-import signal
+import site
 import socket as sockets_module
 import subprocess
 import sys
@@ -25,7 +26,7 @@ import zmq
 from zray import limits
 from zray.core.gcs import Gcs
 from zray.core.traffic import TrafficController
-from zray.errors import ProtocolError, StartError, ZrayError
+from zray.errors import DataDirectoryLockedError, ProtocolError, StartError, ZrayError
 from zray.nodes.options import HeadOptions, decode_node, encode_node
 from zray.protocol import codec
 from zray.protocol.messages import KIND, Message
@@ -35,9 +36,10 @@ from zray.runtime.keys import ClusterKey, secret_directory
 from zray.runtime.loop import Loop
 from zray.runtime.zap import ZapServer
 from zray.store.base import Store
+from zray.store.lock import DirectoryLock
 from zray.store.memory import MemoryStore
 
-
+WILDCARDS = ("0.0.0.0", "::")  # hosts that mean every network of this machine
 LOCAL_PREFIX = "local-"  # names of drivers' own clusters: local-<driver's pid>-<random>
 
 
@@ -54,6 +56,7 @@ class Head:
         self._probes: dict[bytes, tuple[sockets_module.socket, float]] = {}
         self._raylet: subprocess.Popen[bytes] | None = None
         self._raylet_pipe = -1
+        self._name_lock: DirectoryLock | None = None
         self._stop_reason = ""
 
     # ---- start -----------------------------------------------------------------------------
@@ -70,6 +73,7 @@ class Head:
             sweep_local_clusters()
         self.directory = connection.cluster_directory(options.name)
         data = secret_directory(options.data_directory or self.directory)
+        self._lock_name(data)
         self._spawn_raylet(data)
         self._store = self._make_store(data)
         opened = self._store.open()
@@ -85,7 +89,7 @@ class Head:
                 "that belongs to it, or start with an empty --data-directory"
             )
         self._context = sockets.context()
-        self._zap = ZapServer(self._context, [key.client().public], log=self._log)
+        self._zap = ZapServer(self._context, [key.client().public], log=self.log)
         self._router = sockets.router(self._context, key)
         self._monitor = sockets.Monitor(self._router)
         port = sockets.bind(self._router, options.host, options.port)
@@ -109,6 +113,21 @@ class Head:
         self.info.write(self.directory / "connection.json")
         self._feed_raylet()
         return self.info
+
+    def _lock_name(self, data: Path) -> None:
+        """Where the store's lock is elsewhere, two heads could still have one cluster's name."""
+        if self._options.local or data.samefile(self.directory):
+            return
+        lock = DirectoryLock(self.directory)
+        try:
+            lock.acquire()
+        except DataDirectoryLockedError as error:
+            name = self._options.name
+            raise DataDirectoryLockedError(
+                f"a head of a cluster named {name!r} runs here already; stop it with `zray stop "
+                f"--name {name}`, or choose another --name ({error.args[0]})"
+            ) from None
+        self._name_lock = lock
 
     def _make_store(self, data: Path) -> Store:
         if self._options.local:
@@ -148,31 +167,68 @@ class Head:
         if node.log_directory is None:
             node = node._replace(log_directory=data / "logs")
         read, self._raylet_pipe = os.pipe()
-        command = [sys.executable, "-m", "zray.nodes.raylet", "--pipe", str(read)]
+        command = [sys.executable, "-P", "-m", "zray.nodes.raylet", "--pipe", str(read)]
         self._raylet = subprocess.Popen(
-            command, pass_fds=(read,), stdin=subprocess.DEVNULL, start_new_session=True
+            command,
+            pass_fds=(read,),
+            stdin=subprocess.DEVNULL,
+            env=_import_environment(),
+            start_new_session=True,
         )
         os.close(read)
         self._raylet_node = node
 
     def _feed_raylet(self) -> None:
-        """Tell it where the head is; the pipe stays open as its lifeline."""
+        """Tell it where the head is; the pipe stays open as its lifeline.
+
+        It is one node in all lives of the head, and a new incarnation in each: the last one is
+        known to be dead then, and nobody waits for its return.
+        """
+        cluster_id = bytes.fromhex(self.info.cluster_id)
         description = {
             "connection": str(self.directory / "connection.json"),
             "node": encode_node(self._raylet_node),
+            "node_id": hashlib.sha256(b"head's node" + cluster_id).hexdigest()[:32],
+            "incarnation": self._gcs.epoch << 16,  # room for those that it makes up itself
         }
         os.write(self._raylet_pipe, json.dumps(description).encode() + b"\n")
 
-    def _end_raylet(self) -> None:
+    def _take_leave(self) -> None:
+        """Serve on until the nodes that end too have said so: the next start awaits no dead node."""
+        deadline = self._loop.now() + limits.STOP_S / 2
+        self._drop_lifeline()
+        while self._loop.now() < deadline and self._leaving():
+            self._loop.turn(0.02)
+            self._settle()
+        pid = self._end_raylet(0.0)
+        for node in [*self._gcs.members.nodes.values()]:
+            if node.info.pid == pid:
+                self._controller.roster.node_died(node, "its head ended", self._loop.now())
+        self._settle()
+
+    def _leaving(self) -> bool:
+        if self._raylet is not None and self._raylet.poll() is None:
+            return True
+        nodes = self._gcs.members.nodes.values()
+        return bool(self._controller.stopping) and any(node.connected for node in nodes)
+
+    def _drop_lifeline(self) -> None:
+        if self._raylet_pipe >= 0:
+            os.close(self._raylet_pipe)
+            self._raylet_pipe = -1
+
+    def _end_raylet(self, timeout_s: float) -> int:
+        """End the head's own raylet, by force after the timeout; its pid, or -1."""
         if self._raylet is None:
-            return
-        os.close(self._raylet_pipe)
+            return -1
+        self._drop_lifeline()
         try:
-            self._raylet.wait(limits.STOP_S / 2)
+            self._raylet.wait(timeout_s)
         except subprocess.TimeoutExpired:
             self._raylet.kill()
             self._raylet.wait()
-        self._raylet = None
+        pid, self._raylet = self._raylet.pid, None
+        return pid
 
     # ---- in --------------------------------------------------------------------------------
 
@@ -191,6 +247,7 @@ class Head:
         route = frames[0].bytes
         last = frames[-1]
         if route not in self._fds:
+            self._read_monitor()  # of whoever had the descriptor before, the end was told before
             fd = sockets.peer_fd(last)
             self._fds[route] = fd
             self._routes[fd] = route
@@ -235,6 +292,7 @@ class Head:
             self._loop.turn(min(wait, 1.0))
             self._settle()
             self._probe_suspects()
+        self._take_leave()
 
     def _ended(self) -> bool:
         if self._controller.stopping:
@@ -327,7 +385,7 @@ class Head:
         """Stop cleanly: say what is left to say, end the raylet, leave no file that misleads."""
         if hasattr(self, "_controller"):
             self._send()
-            self._end_raylet()
+            self._end_raylet(limits.STOP_S / 2)
             (self.directory / "connection.json").unlink(missing_ok=True)
             self._loop.unwatch_zmq(self._router)
             self._monitor.close()
@@ -335,12 +393,14 @@ class Head:
             self._zap.close()
             self._context.term()
             self._store.close()
-        elif self._raylet is not None:
-            self._end_raylet()
+        else:
+            self._end_raylet(limits.STOP_S / 2)
         for probe, _ in self._probes.values():
             probe.close()
+        if self._name_lock is not None:
+            self._name_lock.release()
         self._loop.close()
-        if self._options.local:
+        if self._options.local and hasattr(self, "directory"):
             import shutil
 
             shutil.rmtree(self.directory, ignore_errors=True)
@@ -349,7 +409,7 @@ class Head:
     def stop_reason(self) -> str:
         return self._stop_reason
 
-    def _log(self, text: str) -> None:
+    def log(self, text: str) -> None:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         print(f"{stamp} zray-head: {text}", file=sys.stderr, flush=True)
 
@@ -370,6 +430,15 @@ def sweep_local_clusters() -> None:
         pid = directory.name.removeprefix(LOCAL_PREFIX).split("-")[0]
         if pid.isdigit() and not Path("/proc", pid).exists():
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def _import_environment() -> dict[str, str]:
+    """The environment for a child that shall find this zray, wherever it is started."""
+    root = str(Path(__file__).parents[2])
+    if root in site.getsitepackages() or root == site.getusersitepackages():
+        return {**os.environ}
+    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path}
 
 
 def decode_head(text: str) -> HeadOptions:
@@ -395,6 +464,8 @@ def serve(
         head.run()
     finally:
         head.close()
+    if not options.local:
+        head.log(f"stopped: {head.stop_reason}")
 
 
 def ready_text(info: ConnectionInfo, host: str) -> str:
@@ -426,15 +497,21 @@ def main() -> int:
     READY gets one line of JSON: where the connection file is, or the error.
     """
     text, ready, lifeline = sys.argv[1:]
+    serves = False
 
     def on_ready(info: ConnectionInfo) -> None:
+        nonlocal serves
+        serves = True
         path = str(connection.connection_path(info.name))
         _tell(int(ready), {"connection": path, "address": info.addresses[0], "pid": info.pid})
 
     try:
         serve(decode_head(text), on_ready, int(lifeline))
     except (ZrayError, ValueError, OSError) as error:
-        _tell(int(ready), {"error": str(error), "code": getattr(error, "code", "")})
+        if serves:
+            print(f"zray-head: {error}", file=sys.stderr)
+        else:
+            _tell(int(ready), {"error": str(error), "code": getattr(error, "code", "")})
         return 1
     return 0
 

@@ -6,11 +6,11 @@ others wait for it. The subclass owns the transport and decides who leads when n
 
 from __future__ import annotations
 
-import concurrent.futures
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zray import limits
 from zray.core.client import Client, Waiter
@@ -19,6 +19,12 @@ from zray.ids import task_of
 from zray.protocol import messages as m
 from zray.runtime import references, serialization, task_errors
 from zray.runtime.references import ObjectRef
+
+if TYPE_CHECKING:  # they take longer to import than everything else here
+    import asyncio
+    import concurrent.futures
+
+    Awaited = tuple[ObjectRef[Any], asyncio.Future[Any]]
 
 EAGER_TASKS = 8  # up to so many in flight, each submit is sent at once
 COALESCE_TASKS = 256  # beyond, so many go together, or what there is after COALESCE_S
@@ -36,8 +42,10 @@ class Participant:
         self._turn = threading.Condition(self._lock)
         self._leading = False
         self._followers = 0
-        self._completions: list[Callable[[], None]] = []
+        self._completions: deque[Callable[[], None]] = deque()
+        self._awaited: dict[asyncio.AbstractEventLoop, list[Awaited]] = {}
         self.namespace = ""
+        self.address = ""  # of the head, as far as this process knows it
 
     # ---- the transport: subclasses ---------------------------------------------------------
 
@@ -215,31 +223,78 @@ class Participant:
         def settle() -> None:
             if not future.set_running_or_notify_cancel():
                 return
-            outcome = self.client.here(ref.id)
             try:
-                if outcome is None:
-                    raise ClusterShutdownError(f"the value will not come: {self.client.stopped}")
-                future.set_result(_value(outcome))
+                future.set_result(self._loaded(ref))
             except BaseException as error:
                 future.set_exception(error)
 
         with self._lock:
             waiter = Waiter(lambda: self._completions.append(settle))
             self.client.want_value(ref.id, waiter)
-            if not waiter.remaining:
-                self._completions.append(settle)
-            self._flush()
-            self._attend()
+            if waiter.remaining:
+                self._flush()
+                self._attend()
+                return
+        settle()
+
+    def complete_in_loop(self, ref: ObjectRef[Any], future: asyncio.Future[Any]) -> None:
+        """As ``complete`` for a future of the loop that runs in this thread."""
+        loop = future.get_loop()
+
+        def arrived() -> None:
+            batch = self._awaited.get(loop)
+            if batch is not None:
+                batch.append((ref, future))
+            else:
+                self._awaited[loop] = [(ref, future)]
+                self._completions.append(lambda: self._hand_over(loop))
+
+        with self._lock:
+            waiter = Waiter(arrived)
+            self.client.want_value(ref.id, waiter)
+            if waiter.remaining:
+                self._flush()
+                self._attend()
+                return
+        self._settle([(ref, future)])
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One call for all that came at once for this loop."""
+        with self._lock:
+            batch = self._awaited.pop(loop)
+        try:
+            loop.call_soon_threadsafe(self._settle, batch)
+        except RuntimeError:
+            pass  # the loop is closed: nobody awaits these any more
+
+    def _settle(self, batch: list[Awaited]) -> None:
+        for ref, future in batch:
+            if future.done():
+                continue  # cancelled
+            try:
+                future.set_result(self._loaded(ref))
+            except Exception as error:
+                future.set_exception(error)
+
+    def _loaded(self, ref: ObjectRef[Any]) -> Any:
+        outcome = self.client.here(ref.id)
+        if outcome is None:
+            raise ClusterShutdownError(f"the value will not come: {self.client.stopped}")
+        return _value(outcome)
 
     def _await(self, waiter: Waiter, timeout: float | None) -> bool:
         """Wait until the waiter has all it counts, leading if nobody does; with the lock held.
 
         Returns False at the timeout.
         """
-        deadline = _NO_DEADLINE if timeout is None else time.monotonic() + timeout
         self._flush()
         if waiter.remaining <= 0:
             return True
+        if timeout is not None and timeout <= 0:
+            if not self._leading:
+                self._lead(waiter, 0.0)
+            return waiter.remaining <= 0
+        deadline = _NO_DEADLINE if timeout is None else time.monotonic() + timeout
         self._before_blocking()
         try:
             while waiter.remaining > 0 and not self.client.stopped:
@@ -262,17 +317,35 @@ class Participant:
             self._followers -= 1
 
     def _lead(self, waiter: Waiter, deadline: float) -> None:
+        """Read until the waiter is done or there is something to complete; at least once."""
         self._leading = True
         try:
-            while waiter.remaining > 0 and not self.client.stopped:
+            while True:
                 left = deadline - time.monotonic()
-                if left <= 0:
-                    return
-                self._step(min(left, self._lead_s()))
+                self._step(max(0.0, min(left, self._lead_s())))
+                if waiter.remaining <= 0 or left <= 0 or self.client.stopped:
+                    break
+                if self._completions:
+                    break
         finally:
-            self._leading = False
-            if self._followers:
-                self._turn.notify_all()
+            self._leave_lead()
+        if self._completions:
+            self._run_completions()
+
+    def _lead_once(self, timeout_s: float) -> None:
+        """One round as leader for whoever waits; nobody else may lead at the moment."""
+        self._leading = True
+        try:
+            self._step(timeout_s)
+        finally:
+            self._leave_lead()
+        if self._completions:
+            self._run_completions()
+
+    def _leave_lead(self) -> None:
+        self._leading = False
+        if self._followers:
+            self._turn.notify_all()
 
     def _step(self, timeout_s: float) -> None:
         """One round of the leader: sleep, read, send. With the lock held, but for the sleep."""
@@ -286,14 +359,16 @@ class Participant:
             self._transmit()
         if self._followers:
             self._turn.notify_all()
-        if self._completions:
-            self._run_completions()
 
     def _run_completions(self) -> None:
-        completions, self._completions = self._completions, []
+        """Without the lock and the lead: what is called may use the API itself, and may block."""
         self._lock.release()
         try:
-            for complete in completions:
+            while self._completions:
+                try:
+                    complete = self._completions.popleft()
+                except IndexError:
+                    break  # another thread took the last one
                 complete()
         finally:
             self._lock.acquire()
@@ -302,6 +377,8 @@ class Participant:
         text = f"after {timeout:g} s {len(missing)} of {total} values are not ready"
         if not self.client.linked:
             return f"{text}: there is no connection to the head at the moment"
+        if not timeout:
+            return f"{text}; a timeout above 0 s asks the head for the reason"
         answer = self.ask(lambda seq: m.Query(seq, m.WHY, missing[:1]), WHY_S)
         if isinstance(answer, m.Reasons) and answer.reasons and answer.reasons[0]:
             return f"{text}; the first ({missing[0].hex()}): {answer.reasons[0]}"

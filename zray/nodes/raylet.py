@@ -15,11 +15,13 @@ import socket
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 from pathlib import Path
 
 from zray import limits
 from zray.core.raylet import HEAD, KillWorker, Raylet, StartWorker
-from zray.errors import HeadConnectionError, ZrayError
+from zray.errors import HeadConnectionError, HeadSilentError, StartError, ZrayError
+from zray.nodes import contact
 from zray.nodes.options import NodeOptions, decode_node, units
 from zray.protocol import codec
 from zray.protocol.messages import Goodbye, Message, NodeInfo
@@ -39,6 +41,7 @@ from zray.runtime.linux.processes import (
 from zray.runtime.loop import Loop
 from zray.runtime.stream import FrameReader, FrameWriter, read_available
 
+CONTACT_S = 4.5  # to find the first head that answers, whatever the number of addresses
 WORKER_BACKLOG_BYTES = 1 << 30  # unread by a worker; beyond it the worker is broken
 
 
@@ -82,6 +85,14 @@ class Channel:
         self.last_words: deque[str] = deque(maxlen=limits.STDERR_TAIL_LINES)
         self.log = log_path.open("ab", buffering=0) if log_path is not None else None
 
+    def close(self) -> None:
+        """Give back its descriptors; a log without a word in it is no use to anybody."""
+        self.channels.close()
+        if self.log is not None:
+            if not self.log.tell():
+                os.unlink(self.log.name)
+            self.log.close()
+
 
 class RayletNode:
     def __init__(
@@ -90,11 +101,15 @@ class RayletNode:
         addresses: list[str],
         options: NodeOptions,
         lifeline_fd: int | None = None,
+        on_ready: Callable[[str], None] = lambda text: None,
+        chosen: tuple[bytes, int] | None = None,
     ) -> None:
+        """``chosen``: its node id and incarnation, where somebody else decides on them."""
         self._info = info
         self._options = options
         self._lifeline_fd = lifeline_fd
         self._quiet = lifeline_fd is not None  # its head speaks for it
+        self._on_ready = on_ready
         self._loop = Loop()
         self._zygote = Zygote(extra_env=_worker_environment())
         self._zygote.start()  # first: it gets its imports done while this process goes on
@@ -106,17 +121,18 @@ class RayletNode:
         self._liveness.bind(("", 0))
         self._liveness.listen(8)
         self._liveness.setblocking(False)
-        self._raylet = self._make_machine(addresses[0])
+        self._raylet = self._make_machine(addresses[0], chosen)
         self._context = sockets.context()
         self._link = HeadLink(
             self._context, info, addresses, lambda: (self._raylet.epoch, self._raylet.hello())
         )
         self._linked_once = False
+        self.stop_reason = ""
         self._link_cut = False
         self._lost_since = self._loop.now()
-        self.exit_text = ""
+        self._failure: ZrayError | None = None  # why it cannot go on
 
-    def _make_machine(self, address: str) -> Raylet:
+    def _make_machine(self, address: str, chosen: tuple[bytes, int] | None) -> Raylet:
         found, options = self._found, self._options
         amounts = units(options, found.cpus, len(found.gpus), found.memory_bytes)
         host = _own_address(address) or (found.addresses or ["127.0.0.1"])[0]
@@ -132,12 +148,18 @@ class RayletNode:
         ids = identity.id_source()
         gpu_count = -(-amounts.get("GPU", 0) // limits.RESOURCE_UNIT)
         versions = identity.versions(pickles=True)
-        return Raylet(ids.process_id(), info, versions, ids, gpu_count)
+        node_id, incarnation = chosen or (ids.process_id(), 1)
+        return Raylet(node_id, info, versions, ids, gpu_count, incarnation)
 
     # ---- life ------------------------------------------------------------------------------
 
-    def run(self) -> int:
-        """Serve until told to stop; the exit code."""
+    def run(self) -> None:
+        """Serve until told to stop.
+
+        Raises:
+            HeadConnectionError: the head refused the node, or stays away.
+            StartError: workers cannot be started here.
+        """
         loop, raylet = self._loop, self._raylet
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if soft < hard:
@@ -150,10 +172,12 @@ class RayletNode:
         self._open_link()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
-        while not (raylet.stopping or loop.signals or self.exit_text):
+        while not (raylet.stopping or loop.signals or self._failure):
             loop.turn(max(0.0, self._deadline() - loop.now()))
             self._settle()
-        return 0 if not self.exit_text else 1
+        if self._failure is not None:
+            raise self._failure
+        self.stop_reason = raylet.stopping or "it got a signal to stop"
 
     def _deadline(self) -> float:
         now = self._loop.now()
@@ -204,9 +228,8 @@ class RayletNode:
             self._link.welcomed()
             if not self._linked_once:
                 self._linked_once = True
-                if not self._quiet:
-                    name, address = self._raylet.info.name, self._link.address
-                    self._log(f"node {name} READY, joined the head at {address}")
+                name, address = self._raylet.info.name, self._link.address
+                self._on_ready(f"node {name} READY, joined the head at {address}")
 
     def _look_at_link(self) -> None:
         self._link_cut = self._link.lost()
@@ -215,7 +238,8 @@ class RayletNode:
         link, raylet = self._link, self._raylet
         if link.socket is None:
             if now - self._lost_since > limits.HEAD_LOST_GRACE_S:
-                self.exit_text = f"no head for {limits.HEAD_LOST_GRACE_S:.0f} s; giving up"
+                text = f"no head for {limits.HEAD_LOST_GRACE_S:.0f} s; the node gave up"
+                self._failure = HeadConnectionError(text)
             elif now >= link.retry_at:
                 self._open_link()
             return
@@ -223,11 +247,17 @@ class RayletNode:
         unanswered = not raylet.linked and now - link.opened > limits.CONNECT_TIMEOUT_S
         refusal = raylet.refused
         if refusal is not None and refusal.code and not self._linked_once:
-            self.exit_text = f"{refusal.code} the head refused this node: {refusal.text}"
+            text = f"the head at {link.address} refused this node: {refusal.text}"
+            self._failure = HeadConnectionError(text, code=refusal.code)
         if self._link_cut or silent or unanswered or refusal is not None:
             raylet.refused = None
             if link.error is not None and not self._linked_once:
-                self.exit_text = str(link.error)
+                self._failure = link.error
+            elif unanswered and not (self._linked_once or self._quiet):
+                self._failure = HeadSilentError(
+                    f"the head at {link.address} accepted the connection but did not answer "
+                    f"within {limits.CONNECT_TIMEOUT_S:g} s; see zray status and its log"
+                )
             self._close_link(now)
 
     # ---- workers ---------------------------------------------------------------------------
@@ -322,9 +352,9 @@ class RayletNode:
                 self._zygote_died(event)
 
     def _zygote_died(self, event: ZygoteDied) -> None:
-        self._log(f"the zygote ended ({machine.status_text(event)}); starting another")
+        self.log(f"the zygote ended ({machine.status_text(event)}); starting another")
         if event.text:
-            self.exit_text = f"workers cannot be started:\n{event.text}"
+            self._failure = StartError(f"workers cannot be started:\n{event.text}")
         for worker_id in event.worker_ids:
             self._worker_gone(worker_id, "it ended with its zygote")
         self._zygote.start()
@@ -347,9 +377,7 @@ class RayletNode:
         if channel.last_words:
             cause += "; its last words:\n" + "\n".join(channel.last_words)
         started = channel.channels.counter.value
-        channel.channels.close()
-        if channel.log is not None:
-            channel.log.close()
+        channel.close()
         self._raylet.worker_exited(worker_id, started, cause, now)
 
     # ---- small things ----------------------------------------------------------------------
@@ -373,15 +401,16 @@ class RayletNode:
             self._link.socket.close(500)
         self._zygote.close()
         for channel in self._channels.values():
-            channel.channels.close()
-            if channel.log is not None:
-                channel.log.close()
+            channel.close()
+        if self._options.log_directory is not None:
+            with contextlib.suppress(OSError):  # it does not exist, or there are logs in it
+                self._options.log_directory.rmdir()
         self._link.close(now)
         self._context.term()
         self._liveness.close()
         self._loop.close()
 
-    def _log(self, text: str) -> None:
+    def log(self, text: str) -> None:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         print(f"{stamp} zray-worker: {text}", file=sys.stderr, flush=True)
 
@@ -401,48 +430,48 @@ def _own_address(head: str) -> str:
     return ""
 
 
-def serve(options: NodeOptions, addresses: list[str], lifeline_fd: int | None = None) -> int:
+def serve(options: NodeOptions, addresses: list[str], on_ready: Callable[[str], None]) -> None:
     """A raylet's whole life, from the addresses of its heads.
 
+    Args:
+        on_ready: told in words that the node has joined.
+
     Raises:
-        HeadConnectionError: no head at any address, or no key for it.
+        ValueError: an address is malformed.
+        HeadConnectionError: no head at any address, no key for it, or it went away for good.
+        KeyFileError: the connection file is there and cannot be used.
     """
-    errors: list[HeadConnectionError] = []
-    info = None
+    info, ordered = _choose(addresses)
+    node = RayletNode(info, ordered, options, on_ready=on_ready)
+    _run(node)
+    node.log(f"stopped: {node.stop_reason}")
+
+
+def _choose(addresses: list[str]) -> tuple[ConnectionInfo, list[str]]:
+    """The key of the first head that answers, and all addresses, that head's first."""
+    first: HeadConnectionError | None = None
+    share = min(probe.DIAGNOSE_S, CONTACT_S / len(addresses))
     for address in addresses:
         try:
-            info = connection.find(address)
-            host, port = connection.parse_address(address)
-            probe.diagnose(host, port)
-            break
+            info, target = contact.reach(address, share)
         except HeadConnectionError as error:
-            errors.append(error)
-    if len(errors) == len(addresses):
-        raise errors[0]
-    if info is None:
-        from zray.errors import AuthenticationError
-
-        raise AuthenticationError(
-            f"this machine has no connection file for the head at {addresses[0]}, so it has no "
-            "key for it; copy connection.json from the head's machine and point "
-            "ZRAY_CONNECTION_FILE at it"
-        )
-    return _run(RayletNode(info, addresses, options, lifeline_fd))
+            first = first or error
+            continue
+        # libzmq resolves a name anew at each attempt, but to IPv4 only.
+        best = target if target.startswith("[") else address
+        return info, [best, *(other for other in addresses if other != address)]
+    assert first is not None
+    raise first
 
 
-def _run(node: RayletNode) -> int:
+def _run(node: RayletNode) -> None:
     try:
-        code = node.run()
+        node.run()
     finally:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         node.close()
-    if node.exit_text:
-        print(f"zray-worker: {node.exit_text}", file=sys.stderr)
-    return code
 
 
-def main() -> int:
+def main() -> None:
     """Entry of the raylet that a head starts: ``--pipe FD`` tells it more, and is its lifeline."""
     fd = int(sys.argv[2])
     set_process_name("zray-raylet")
@@ -451,15 +480,17 @@ def main() -> int:
         while not line.endswith(b"\n"):
             data = pipe.read(65536)
             if not data:
-                return 0  # the head did not come up
+                return  # the head did not come up
             line += data
     found = json.loads(line)
     info = ConnectionInfo.load(found["connection"])
-    return _run(RayletNode(info, info.addresses[:1], decode_node(found["node"]), fd))
+    chosen = (bytes.fromhex(found["node_id"]), int(found["incarnation"]))
+    options = decode_node(found["node"])
+    _run(RayletNode(info, info.addresses[:1], options, fd, chosen=chosen))
 
 
 if __name__ == "__main__":
     try:
-        sys.exit(main())
+        main()
     except ZrayError as error:
         sys.exit(f"zray-worker: {error}")

@@ -54,9 +54,12 @@ class Worker(Participant):
         self._poller.register(self._wake_read, select.POLLIN)
         self._functions: dict[bytes, tuple[Function, Any]] = {}
         self._main = threading.main_thread().ident or 0
+        self._pid = os.getpid()
         self._running: bytes | None = None  # the task whose user code runs now
         self._interrupt: bytes | None = None  # the task that a cancel is for
+        self._shown: m.Template | None = None  # whose name the process carries
         self._interrupted = False  # it was raised in that task
+        self._keeps_drops = False  # results not yet sent contain references
         self._nudge_read, self._nudge_write = os.pipe()
         self._pump: threading.Thread | None = None
         self.assignment: m.Assignment | None = None
@@ -125,16 +128,12 @@ class Worker(Participant):
 
     def _pump_loop(self) -> None:
         with self._lock:
-            while True:
+            while self._completions_expected():
                 if self._leading:
                     self._follow(0.05)
                     continue
-                self._leading = True
-                try:
-                    self._step(0.05)
-                finally:
-                    self._leading = False
-                    self._turn.notify_all()
+                self._lead_once(0.05)
+            self._pump = None
 
     # ---- the control thread ----------------------------------------------------------------
 
@@ -182,6 +181,9 @@ class Worker(Participant):
             self._interrupted = True
             raise KeyboardInterrupt
 
+    def abandon(self) -> None:
+        """In a forked child: this connection is the parent's."""
+
     # ---- running ---------------------------------------------------------------------------
 
     def run(self) -> int:
@@ -209,20 +211,22 @@ class Worker(Participant):
             if self.sequence.exiting:
                 return None
             if not self._leading:
-                self._leading = True
-                try:
-                    self._step(60.0)
-                finally:
-                    self._leading = False
+                self._lead_once(60.0)
                 if self.sequence.setup is not None and self.client.job_id == bytes(16):
                     self._set_up(self.sequence.setup)
 
     def _send_done(self) -> None:
         """Results, and before them whatever they refer to."""
         self._flush()
-        done = self.sequence.take_done(time.monotonic(), next_is_short=True)
+        done = self.sequence.take_done(time.monotonic(), next_is_short=not self._keeps_drops)
         if done is not None:
             self._send([done])
+            self._keeps_drops = False
+
+    def _collect_dropped(self) -> None:
+        """A reference in a result is dropped only after the result holds its object."""
+        if not self._keeps_drops:
+            super()._collect_dropped()
 
     def _set_up(self, setup: m.Setup) -> None:
         """Take the place of the driver's process: its directory and import path, if it is here."""
@@ -239,12 +243,14 @@ class Worker(Participant):
         assignment = delivered.assignment
         spec = assignment.spec
         template = self.sequence.templates[spec.template_id]
-        set_process_name(f"zray:{template.name}"[:15])
+        if template is not self._shown:
+            self._shown = template
+            set_process_name(f"zray:{template.name}"[:15])
         status, outcomes, seconds = self._attempt(delivered, template)
+        if os.getpid() != self._pid:
+            os._exit(0)  # the task forked, and this is its child: it has no connection
         with self._lock:
             self._collect_dropped()
-            for outcome in outcomes:
-                self.client.publish(outcome.contained)
             borrowed = self.client.end_task()
             self._flush()
             while self.client.backlog and not self.client.stopped:  # the window is full
@@ -259,11 +265,7 @@ class Worker(Participant):
             self._follow(0.05)
             return
         self._before_blocking()
-        self._leading = True
-        try:
-            self._step(1.0)
-        finally:
-            self._leading = False
+        self._lead_once(1.0)
         self._flush()
         self._after_blocking()
 
@@ -329,15 +331,22 @@ class Worker(Participant):
         elif count == 0:
             values = [None]
         else:
-            values = list(value)
+            try:
+                values = list(value)
+            except TypeError:
+                values = [value]
             if len(values) != count:
+                found = "a value" if len(values) == 1 else f"{len(values)} values"
                 raise ValueError(
-                    f"{template.name} was declared with num_returns={count} but returned "
-                    f"{len(values)} values"
+                    f"{template.name} was declared with num_returns={count} but returned {found}"
                 )
         outcomes = []
         for index, one in enumerate(values):
             data, contained = serialization.dumps(one, f"the result of {template.name}")
+            if contained:
+                with self._lock:
+                    self.client.publish(contained)  # while ``value`` keeps its references alive
+                    self._keeps_drops = True
             oid = object_id(task_id, index)
             outcomes.append(m.Outcome(oid, m.VALUE, len(data), data, contained))
         return outcomes

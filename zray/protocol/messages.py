@@ -28,6 +28,9 @@ FAILED = 1  # an application error that the task's retry_exceptions covers
 CRASHED = 2  # the worker died; results say how
 CANCELLED = 3
 
+# Refused.code: the peer's incarnation was declared dead, or its job has ended
+FENCED = "ZR-2012"
+
 # Query.what
 STATUS = 1
 WHY = 2
@@ -93,9 +96,12 @@ class TaskSpec(Struct, array_like=True, frozen=True, gc=False):
 
 
 class Assignment(Struct, array_like=True, frozen=True, gc=False):
+    """``failures``: attempts before this one that a failure ended."""
+
     attempt: Count
     job_id: Id
     spec: TaskSpec
+    failures: Count = 0
 
 
 class Outcome(Struct, array_like=True, frozen=True, gc=False):
@@ -121,10 +127,13 @@ class TaskDone(Struct, array_like=True, frozen=True, gc=False):
 
 
 class HeldTask(Struct, array_like=True, frozen=True):
+    """A task that a raylet runs, or whose end the head has not acknowledged."""
+
     task_id: Id
     attempt: Count
     job_id: Id
     template_id: Id
+    failures: Count = 0
 
 
 class Holds(Struct, array_like=True, frozen=True):
@@ -318,13 +327,17 @@ class Pull(Message, tag=27):
 
 
 class Chunk(Message, tag=28):
-    """``kind`` as in Outcome; ``total`` bytes in all; chunks of one transfer come in order."""
+    """``kind`` as in Outcome; ``total`` bytes in all; chunks of one transfer come in order.
+
+    ``contained`` as in Outcome, with the first chunk.
+    """
 
     transfer: Count
     kind: Count
     offset: Count
     total: Count
     data: bytes
+    contained: list[ObjId] = []
 
 
 class ChunkAck(Message, tag=29):
@@ -450,7 +463,7 @@ class CancelTask(Message, tag=54):
 
 
 class Free(Message, tag=55):
-    """Nobody holds these objects any more."""
+    """Nobody holds these objects any more: whoever keeps their values lets them go."""
 
     object_ids: bytes
 
@@ -469,11 +482,16 @@ class WorkerDied(Message, tag=58):
 
 
 class Announce(Message, tag=59):
-    """A raylet's full state, first message after WELCOME: what it runs, has and holds."""
+    """A raylet's full state in a new session: what it runs, has and holds, and its jobs.
+
+    Before it come the specs its workers have submitted, after it the ends of tasks that the head
+    has not acknowledged. ``holds`` lists every living worker.
+    """
 
     tasks: list[HeldTask]
     objects: list[Outcome]
     holds: list[Holds]
+    jobs: list[Id] = []
 
 
 class Discard(Message, tag=60):

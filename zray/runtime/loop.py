@@ -1,7 +1,8 @@
 """The event loop of the head and the raylet: one thread, plain sockets, no decision.
 
 A zmq socket's descriptor is edge-triggered: reading EVENTS or sending consumes its signal, so
-every turn looks at EVENTS before it sleeps (zmq_getsockopt, ZMQ_FD).
+every turn looks at EVENTS before it sleeps (zmq_getsockopt, ZMQ_FD). Nor does it signal before
+EVENTS was looked at a first time.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from zray.runtime.sockets import Socket
 
 Callback = Callable[[], None]
 
+SAME_STOP_S = 0.2
+
 
 class Loop:
     """Calls back whoever has something to read or can write again; ``turn`` is one round."""
@@ -26,6 +29,7 @@ class Loop:
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._zmq: dict[Socket, Callback] = {}
+        self._unread: list[tuple[Socket, Callback]] = []  # had something when first looked at
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.watch(self._wake_read, self._drain_wake)
         self.signals = 0  # how many SIGINT and SIGTERM have come
@@ -63,6 +67,8 @@ class Loop:
         """
         if sends:
             self._zmq[socket] = read
+        elif sockets.readable(socket):
+            self._unread.append((socket, read))
 
         def signalled() -> None:
             if not sends and sockets.readable(socket):
@@ -78,6 +84,10 @@ class Loop:
 
     def turn(self, timeout_s: float) -> None:
         """Wait for something, at most ``timeout_s`` seconds, and call whom it concerns."""
+        unread, self._unread = self._unread, []
+        for socket, callback in unread:
+            if not socket.closed:
+                callback()
         ready = any(sockets.readable(socket) for socket in self._zmq)
         found = self._selector.select(0 if ready else max(0.0, timeout_s))
         if len(found) > 1:
@@ -109,9 +119,19 @@ class Loop:
             pass
 
     def handle_signals(self) -> None:
-        """Count SIGINT and SIGTERM from now on, and wake up for each."""
+        """Count SIGINT and SIGTERM from now on, and wake up for each; later ones end at once.
 
-        def count(_number: int, _frame: object) -> None:
+        One stop may come as several signals (``timeout`` tells the process and its group), so what
+        follows within ``SAME_STOP_S`` is no second thought.
+        """
+        first = 0.0
+
+        def count(number: int, _frame: object) -> None:
+            nonlocal first
+            if self.signals and self.now() - first > SAME_STOP_S:
+                signal.signal(number, signal.SIG_DFL)
+                signal.raise_signal(number)
+            first = first or self.now()
             self.signals += 1
             self.wake()
 

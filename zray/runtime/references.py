@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
-import concurrent.futures
 from collections import deque
 from collections.abc import Callable, Generator
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from zray.ids import task_of
 from zray.runtime import serialization
+
+if TYPE_CHECKING:  # imported where they are used: they take long, and most programs need neither
+    import asyncio
+    import concurrent.futures
 
 T = TypeVar("T")
 
@@ -53,13 +55,19 @@ class ObjectRef(Generic[T]):
 
     def future(self) -> concurrent.futures.Future[T]:
         """A ``concurrent.futures.Future`` of the value; cancelling it does not cancel the task."""
+        import concurrent.futures
+
         future: concurrent.futures.Future[T] = concurrent.futures.Future()
         _connected().complete(self, future)
         return future
 
     def as_future(self) -> asyncio.Future[T]:
         """An asyncio future of the value, in the running loop."""
-        return asyncio.wrap_future(self.future())
+        import asyncio
+
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        _connected().complete_in_loop(self, future)
+        return future
 
     def __await__(self) -> Generator[Any, None, T]:
         return self.as_future().__await__()

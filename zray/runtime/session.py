@@ -38,6 +38,7 @@ def _after_fork() -> None:
         from zray.runtime import references
 
         references.connect(None)
+        _participant.abandon()
         _participant = None
 
 

@@ -7,13 +7,14 @@ shows each of these on real sockets.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from random import Random
 from typing import Protocol
 
 from zray import limits
 from zray.protocol import codec
-from zray.protocol.messages import Message
+from zray.protocol.messages import Message, Ping, Pong
 from zray.testing.clock import Clock
 
 Trap = Callable[["Link", bool, list[Message]], bool]
@@ -54,6 +55,7 @@ class Link:
         self.silent = False  # half-open: what is sent is lost without a word
         self.held_until = 0.0  # a blackout shorter than the transport's heartbeat
         self.last = {True: 0.0, False: 0.0}  # when the last payload arrives: upwards, downwards
+        self.under_way: dict[bool, deque[bytes]] = {True: deque(), False: deque()}
 
 
 class Network:
@@ -158,7 +160,8 @@ class Network:
         delay = self.latency_s * self._random.uniform(0.5, 2.0) + len(payload) * 1e-9
         when = max(link.last[upwards], self.clock.now + delay, link.held_until)
         link.last[upwards] = when
-        self.clock.at(when, self._deliver, link, upwards, payload)
+        link.under_way[upwards].append(payload)
+        self.clock.at(when, self._deliver, link, upwards)
 
     def _sprung(self, link: Link, upwards: bool, payload: bytes) -> bool:
         messages = codec.decode(payload).messages
@@ -168,13 +171,14 @@ class Network:
                 return True
         return False
 
-    def _deliver(self, link: Link, upwards: bool, payload: bytes) -> None:
+    def _deliver(self, link: Link, upwards: bool) -> None:
         if link.broken or link.silent:
             return
         if self.clock.now < link.held_until:
             link.last[upwards] = max(link.last[upwards], link.held_until)
-            self.clock.at(link.last[upwards], self._deliver, link, upwards, payload)
+            self.clock.at(link.last[upwards], self._deliver, link, upwards)
             return
+        payload = link.under_way[upwards].popleft()
         self.delivered += 1
         if upwards:
             link.head.arrived(link.route, payload)
@@ -183,10 +187,11 @@ class Network:
 
 
 def in_words(payload: codec.Payload) -> str:
-    """``Submit Hold*2``: what a payload carries, for the story."""
+    """``Submit Hold*2``: what a payload carries beside PING and PONG, for the story."""
     parts: list[str] = []
     last, count = "", 0
-    for message in [*payload.messages, None]:
+    shown = [msg for msg in payload.messages if not isinstance(msg, Ping | Pong)]
+    for message in [*shown, None]:
         kind = type(message).__name__ if message is not None else ""
         if kind == last:
             count += 1

@@ -1,0 +1,131 @@
+"""What tasks print reaches the driver's own streams, with who said it."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+import zray
+from tests.api.conftest import Run, eventually
+
+
+@zray.remote
+def say(text: str, end: str = "\n") -> int:
+    print(text, end=end, flush=True)
+    return os.getpid()
+
+
+@zray.remote
+def warn(text: str) -> int:
+    print(text, file=sys.stderr)
+    return os.getpid()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_both_streams_with_a_prefix(capfd: pytest.CaptureFixture[str]) -> None:
+    said, warned = zray.get([say.remote("hello\nworld"), warn.remote("careful")])
+    out, err = capfd.readouterr()
+    assert out == "".join(f"(say pid={said}, node=head) {word}\n" for word in ("hello", "world"))
+    assert err == f"(warn pid={warned}, node=head) careful\n"
+
+
+@pytest.mark.usefixtures("cluster")
+def test_prints_come_before_the_result(capfd: pytest.CaptureFixture[str]) -> None:
+    for i in range(20):
+        zray.get(say.remote(f"number {i}"))
+        assert f"number {i}\n" in capfd.readouterr().out
+
+
+@pytest.mark.usefixtures("cluster")
+def test_odd_output(capfd: pytest.CaptureFixture[str]) -> None:
+    @zray.remote
+    def odd() -> None:
+        os.write(1, b"bytes \xff\xfe\n")
+        os.write(1, b"x" * 100_000 + b"\n")
+        print("\ud800 surrogate \N{SNOWMAN}")
+        print("no newline", end="", flush=True)
+
+    zray.get(odd.remote())
+    seen: list[str] = []
+
+    def complete() -> bool:
+        seen.append(capfd.readouterr().out)
+        return "SNOWMAN" in (text := "".join(seen)) or "\N{SNOWMAN}" in text
+
+    eventually(complete)
+    text = "".join(seen)
+    assert "bytes \ufffd\ufffd" in text
+    assert max(len(line) for line in text.splitlines()) < 17_000
+
+
+@pytest.mark.usefixtures("cluster")
+def test_prints_of_subprocesses_and_c(capfd: pytest.CaptureFixture[str]) -> None:
+    @zray.remote
+    def shell() -> None:
+        import subprocess
+
+        subprocess.run(["echo", "from a subprocess"], check=True)
+
+    zray.get(shell.remote())
+    assert "from a subprocess\n" in capfd.readouterr().out
+
+
+@pytest.mark.usefixtures("cluster")
+def test_stdin_of_a_task_is_empty() -> None:
+    @zray.remote
+    def read() -> str:
+        return sys.stdin.read()
+
+    assert zray.get(read.remote(), timeout=10) == ""
+
+
+@pytest.mark.usefixtures("cluster")
+def test_much_output_does_not_hold_the_task_up(capfd: pytest.CaptureFixture[str]) -> None:
+    @zray.remote
+    def chatter() -> None:
+        for i in range(20_000):
+            print("line", i)
+
+    zray.get(chatter.remote(), timeout=20)
+    assert capfd.readouterr().out.count("\n") == 20_000
+
+
+def test_a_driver_that_wants_no_logs(run: Run) -> None:
+    text = """
+        zray.init(num_cpus=1, log_to_driver=False)
+
+        @zray.remote
+        def say():
+            print("not to be heard")
+
+        zray.get(say.remote())
+    """
+    done = run(text)
+    assert done.stdout == done.stderr == ""
+
+
+def test_a_driver_whose_output_nobody_reads(run: Run) -> None:
+    text = """
+        read, write = os.pipe()
+        os.dup2(write, 1)
+        zray.init(num_cpus=1)
+
+        @zray.remote
+        def chatter():
+            for i in range(20_000):
+                print("a line of some length, again and again", i)
+
+        @zray.remote
+        def one():
+            return 1
+
+        zray.get(chatter.remote())
+        os.close(read)
+        os.dup2(os.open("/dev/null", os.O_WRONLY), 1)
+        os._exit(0 if zray.get(one.remote()) == 1 else 1)
+    """
+    # The reader is slow for ever; only those who print may wait for it.
+    text = text.replace("zray.get(chatter.remote())\n", "chatter.remote(); time.sleep(1)\n")
+    run(text)

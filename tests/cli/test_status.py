@@ -1,0 +1,236 @@
+"""``zray status`` and ``zray why``: right, complete, and quick where there is nothing to see."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from typing import Any
+
+import pytest
+
+WAITS = """
+import sys, time
+import zray
+zray.init(sys.argv[1])
+@zray.remote
+def runs():
+    time.sleep(600)
+@zray.remote
+def after(value):
+    return value
+@zray.remote(num_cpus=100, resources={"rare": 0.5})
+def never():
+    pass
+first = runs.remote()
+refs = {"runs": first, "after": after.remote(first), "next": runs.remote()}
+refs |= {f"never{i}": never.remote() for i in range(3)}
+refs["done"] = zray.put(1)
+zray.wait([refs["done"]])
+for name, ref in refs.items():
+    print("ref", name, ref.hex(), repr(ref), sep="|")
+print("submitted")
+zray.get(first)
+"""
+
+
+@pytest.fixture
+def waiting(commands: Any) -> Any:
+    """A cluster with one CPU in use and tasks that wait; the driver's references by name."""
+    head = commands.head()
+    driver = commands.drive(WAITS, head.address())
+    driver.says("submitted")
+    lines = [line.split("|") for line in driver.text().splitlines() if line.startswith("ref|")]
+    return {name: text for _, name, *text in lines}
+
+
+# ---- status --------------------------------------------------------------------------------
+
+
+def test_status_for_programs(commands: Any) -> None:
+    head = commands.head("--name", "lab")
+    commands.node("head")
+
+    view = commands.status()
+    assert set(view) == {
+        *("health", "cluster", "nodes", "jobs", "queue", "objects", "notices", "counters"),
+    }
+    cluster = view["cluster"]
+    assert set(cluster) == {"id", "name", "address", "host", "pid", "started"}
+    assert (cluster["name"], cluster["pid"]) == ("lab", head.pid)
+    assert cluster["address"] == head.address()
+    assert 0 <= time.time() - cluster["started"] < 60
+    (node,) = view["nodes"]
+    assert set(node) == {
+        *("node_id", "incarnation", "name", "state", "host", "pid", "resources", "available"),
+        *("labels", "running", "queued", "finished", "silent_s"),
+    }
+    assert node["available"] == node["resources"]
+    assert (view["jobs"], view["queue"], view["notices"]) == ([], [], [])
+
+
+def test_status_of_work_and_of_what_waits(commands: Any, waiting: Any) -> None:
+    def settled() -> Any:
+        view = commands.status()
+        reasons = {entry["task"]: entry for entry in view["queue"]}
+        return view if {"never", "runs"} <= set(reasons) else None
+
+    view = wait_for(settled)
+    (node,) = view["nodes"]
+    assert (node["running"], node["available"].get("CPU", 0)) == (1, 0)
+    (job,) = view["jobs"]
+    assert set(job) == {
+        *("job_id", "connected", "unfinished", "finished", "entrypoint", "host", "pid", "user"),
+    }
+    assert (job["connected"], job["unfinished"], job["finished"]) == (True, 6, 0)
+    queue = {entry["task"]: entry for entry in view["queue"]}
+    assert set(queue["never"]) == {"task", "waiting", "reason", "resources", "job_id"}
+    assert queue["never"]["waiting"] == 3
+    assert queue["never"]["resources"] == {"CPU": 100.0, "rare": 0.5}
+    assert queue["never"]["job_id"] == job["job_id"]
+    assert queue["never"]["reason"].startswith("INFEASIBLE: needs CPU 100, rare 0.5; no node")
+    assert queue["runs"]["reason"].startswith("WAIT_RESOURCES: needs CPU 1")
+
+
+def test_status_for_people(commands: Any, waiting: Any) -> None:
+    def settled() -> Any:
+        said = commands.run("zray", "status").stdout
+        return said if "INFEASIBLE" in said and "WAIT_RESOURCES" in said else None
+
+    said = wait_for(settled)
+    assert "Health: OK\n" in said
+    assert "  head  ALIVE  1/1" in said
+    assert "  3 x never: INFEASIBLE: needs CPU 100, rare 0.5;" in said
+    assert "connected" in said
+    assert "Waiting tasks: 4\n" in said
+
+
+def wait_for(probe: Any) -> Any:
+    deadline = time.monotonic() + 20
+    while not (found := probe()):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return found
+
+
+def test_status_shows_a_warning_of_tasks_that_never_fit(commands: Any, waiting: Any) -> None:
+    def warned() -> Any:
+        return commands.status()["notices"]
+
+    (notice,) = wait_for(warned)
+    assert notice.startswith("INFEASIBLE")
+
+
+def test_status_finds_the_head_by_option_and_environment(commands: Any) -> None:
+    first = commands.head("--name", "first")
+    commands.head()
+
+    named = commands.status("--address", first.address())
+    assert named["cluster"]["name"] == "first"
+    by_environment = commands.run("zray", "status", ZRAY_ADDRESS=first.address()).stdout
+    assert "Cluster first," in by_environment
+    assert commands.status()["cluster"]["name"] == "default"
+
+
+def test_status_of_a_node_that_is_silent_is_degraded(commands: Any) -> None:
+    head = commands.head("--num-cpus", 0)
+    worker = commands.worker("--address", head.address(), "--name", "one")
+    commands.node("one")
+    os.kill(worker.pid, signal.SIGSTOP)
+
+    def suspected() -> Any:
+        done = subprocess.run(
+            commands.line("zray", "status"), capture_output=True, text=True, timeout=20
+        )
+        return done.stdout if done.returncode == 1 else None
+
+    assert "DEGRADED: not heard of for some seconds: node one" in wait_for(suspected)
+    os.kill(worker.pid, signal.SIGCONT)
+    commands.node("one")
+    assert commands.status()["health"] == "OK"
+
+
+def test_status_without_a_head(commands: Any) -> None:
+    said = commands.run("zray", "status", code=2)
+    assert said.stdout == ""
+    assert said.stderr.startswith("zray: ZR-1500 no head runs on this machine")
+
+    view = commands.status(code=2)
+    assert view["health"] == "UNREACHABLE"
+    assert view["error"]["code"] == "ZR-1500"
+
+
+def test_status_of_a_head_that_does_not_answer(commands: Any) -> None:
+    head = commands.head()
+    os.kill(head.pid, signal.SIGSTOP)
+
+    started = time.monotonic()
+    without = commands.run("zray", "status", code=2).stderr
+    with_address = commands.run("zray", "status", "--address", head.address(), code=2).stderr
+    assert time.monotonic() - started < 2 * 5
+    assert "ZR-1503" in without
+    assert "stopped" in without
+    assert "stopped or overloaded" in with_address
+
+
+def test_status_of_addresses_that_are_wrong(commands: Any) -> None:
+    said = commands.run("zray", "status", "--address", "127.0.0.1:1", code=2).stderr
+    assert "ZR-1405" in said
+    said = commands.run("zray", "status", "--address", "http://127.0.0.1", code=2).stderr
+    assert "is a web address" in said
+
+
+def test_status_sends_a_terminal_nothing_that_it_obeys(commands: Any) -> None:
+    head = commands.head()
+    source = "import sys; sys.argv[0] = 'evil\\x1b[2J'; import zray; zray.init(sys.argv[1])\n"
+    driver = commands.drive(
+        source + "print('here'); import time; time.sleep(600)\n", head.address()
+    )
+    driver.says("here")
+
+    said = commands.run("zray", "status").stdout
+    assert "\x1b" not in said
+    assert "evil\\x1b[2J" in said
+
+
+# ---- why -----------------------------------------------------------------------------------
+
+
+def test_why(commands: Any, waiting: Any) -> None:
+    def reason(name: str) -> str:
+        return str(commands.run("zray", "why", waiting[name][0]).stdout)
+
+    wait_for(lambda: reason("never0").startswith("INFEASIBLE"))
+    wait_for(lambda: reason("runs").startswith("LEASED: runs is with node head"))
+    assert reason("never0").startswith("INFEASIBLE: needs CPU 100, rare 0.5;")
+    assert reason("after").startswith("WAIT_DEPS: after waits for 1 of its arguments")
+    assert "WAIT_RESOURCES" in reason("next")
+
+
+def test_why_takes_several_and_what_repr_shows(commands: Any, waiting: Any) -> None:
+    names = ("never0", "after")
+    wait_for(lambda: "INFEASIBLE" in commands.run("zray", "why", waiting["never0"][0]).stdout)
+
+    said = commands.run("zray", "why", *(waiting[name][1] for name in names)).stdout
+
+    lines = said.splitlines()
+    assert [line.split(": ")[0] for line in lines] == [waiting[name][0] for name in names]
+
+
+def test_why_of_an_object_that_nobody_knows(commands: Any) -> None:
+    commands.head()
+
+    said = commands.run("zray", "why", "00" * 20, code=1).stdout
+
+    assert said.startswith("UNKNOWN: the head has not been told of object 0000")
+
+
+def test_why_of_what_is_no_object(commands: Any) -> None:
+    said = commands.run("zray", "why", "12345", code=2).stderr
+
+    assert "'12345' is not an object's id, which has 40 hex digits" in " ".join(said.split())
+
+
+def test_why_without_a_head(commands: Any) -> None:
+    assert "ZR-1500" in commands.run("zray", "why", "00" * 20, code=1).stderr

@@ -1,0 +1,75 @@
+"""A worker that is killed costs an attempt of the task it ran, and nothing else."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import pytest
+
+import zray
+from zray.errors import WorkerCrashedError
+
+
+def test_a_killed_worker_is_noticed_at_once_and_its_task_runs_again(
+    connected: Any, records: Any
+) -> None:
+    write = records.write
+
+    @zray.task
+    def work(place: int) -> int:
+        write(f"{place}:{os.getpid()}")
+        time.sleep(0.5)
+        return 10 * place
+
+    refs = [work.remote(place) for place in (1, 2, 3)]
+    pid = int(records.until(2)[0].partition(":")[2])
+    os.kill(pid, signal.SIGKILL)
+    killed = time.monotonic()
+    records.until(3, 1.5)  # noticed, and a task started in a new worker
+    assert time.monotonic() - killed < 1.5
+    assert zray.get(refs, timeout=20) == [10, 20, 30]
+    assert len(records.lines()) == 4
+    assert dict(connected.status().counters)["retried"] == 1
+
+
+def test_without_retries_the_error_says_how_the_worker_died(connected: Any) -> None:
+    @zray.task(max_retries=0)
+    def die() -> None:
+        import sys
+
+        print("these are its last words", file=sys.stderr)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(WorkerCrashedError) as caught:
+        zray.get(die.remote(), timeout=10)
+    text = str(caught.value)
+    assert "SIGKILL" in text and "die" in text
+    assert "node one" in text or "node two" in text
+    assert "these are its last words" in text
+
+
+def test_a_poison_task_ends_with_its_retries_and_the_others_go_on(
+    connected: Any, records: Any
+) -> None:
+    write = records.write
+
+    @zray.task(max_retries=2)
+    def poison() -> None:
+        write("poison")
+        os._exit(7)
+
+    @zray.task
+    def work(place: int) -> int:
+        time.sleep(0.02)
+        return place
+
+    bad = poison.remote()
+    good = [work.remote(place) for place in range(40)]
+    assert zray.get(good, timeout=20) == list(range(40))
+    with pytest.raises(WorkerCrashedError, match="7"):
+        zray.get(bad, timeout=10)
+    assert records.lines() == ["poison"] * 3
+    connected.until(connected.at_rest, 5, "all resources are free again")

@@ -1,0 +1,102 @@
+"""The ``zray-head`` command. Options and messages only: the head itself is ``zray.nodes.head``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zray import limits
+from zray._version import __version__
+from zray.cli import daemon, options
+
+if TYPE_CHECKING:
+    from zray.runtime.connection import ConnectionInfo
+
+PROGRAM = "zray-head"
+
+
+@click.command(PROGRAM, context_settings={"max_content_width": 100})
+@click.option(
+    "--host",
+    type=options.host,
+    metavar="ADDRESS",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; 0.0.0.0: all networks.",
+)
+@click.option(
+    "--port",
+    type=options.port,
+    metavar="PORT",
+    default=limits.HEAD_PORT,
+    show_default=True,
+    help="Port to listen on; 0: any free one.",
+)
+@click.option(
+    "--name",
+    type=options.name,
+    default="default",
+    show_default=True,
+    metavar="NAME",
+    help="The cluster's name.",
+)
+@click.option(
+    "--data-directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where its state and key are kept. Default: clusters/NAME in ZRAY_HOME or ~/.zray.",
+)
+@options.resource_options
+@click.option("--detach", is_flag=True, help="Return when READY, with pid and log.")
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def command(
+    host: str,
+    port: int,
+    name: str,
+    data_directory: Path | None,
+    detach: bool,
+    **offered: Any,
+) -> None:
+    """Start a cluster: its head, and a node on this machine (--num-cpus 0: one without tasks).
+
+    Runs in the foreground. Ctrl-C stops it cleanly, twice at once. A later start on the same data
+    directory is the same cluster.
+    """
+    daemon.check_platform(PROGRAM)
+    from zray.errors import ZrayError
+    from zray.nodes.head import ready_text, serve
+    from zray.nodes.options import HeadOptions, NodeOptions
+    from zray.runtime import connection
+    from zray.runtime.linux.processes import set_process_name
+
+    options.warn_of_cpus(PROGRAM, offered["num_cpus"])
+    data = data_directory.absolute() if data_directory is not None else None
+    chosen = HeadOptions(name, host, port, data, node=NodeOptions(**offered))
+    ready_fd = None
+    if detach:
+        ready_fd = daemon.detach(PROGRAM, lambda: connection.cluster_directory(name) / "head.log")
+    else:
+        daemon.hangup_is_stop()
+
+    def on_ready(info: ConnectionInfo) -> None:
+        daemon.ready(ready_text(info, host), ready_fd)
+
+    set_process_name(PROGRAM)
+    try:
+        serve(chosen, on_ready)
+    except (ZrayError, ValueError, OSError) as error:
+        daemon.fail(PROGRAM, error, ready_fd)
+
+
+def main() -> None:
+    """Entry of the console script."""
+    try:
+        command(prog_name=PROGRAM)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The ``zray`` command: look at a cluster, ask why something waits, stop it. Options only.
+
+Must never import zmq before a subcommand runs: help stays fast.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from zray._version import __version__
+from zray.cli import options
+
+
+@click.group(context_settings={"max_content_width": 100})
+@click.version_option(__version__, message="%(prog)s %(version)s")
+def command() -> None:
+    """Look at zray clusters and stop them.
+
+    zray-head starts a cluster, and zray-worker adds a machine to it.
+    """
+
+
+@command.command()
+@options.address_option
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def status(given: Sequence[Sequence[str]], as_json: bool) -> None:
+    """Show nodes, resources, jobs, and what waits and why.
+
+    Exit code 0: all is well; 1: nodes are missing or the head is recovering; 2: the head cannot be
+    reached.
+    """
+    from zray.cli.status import show
+
+    sys.exit(show(options.heads(given), as_json))
+
+
+@command.command()
+@options.address_option
+@click.argument("object_ids", type=options.object_id, nargs=-1, required=True, metavar="OBJECT_ID")
+def why(given: Sequence[Sequence[str]], object_ids: Sequence[bytes]) -> None:
+    """Say what an object's value waits for. OBJECT_ID is what ref.hex() shows.
+
+    Exit code 0: the head knows the object; 1: it does not, or it cannot be reached.
+    """
+    from zray.cli.status import explain
+
+    sys.exit(explain(options.heads(given), [*object_ids]))
+
+
+@command.command()
+@click.option(
+    "--name", type=options.name, metavar="NAME", help="The cluster's name. Default: default."
+)
+@click.option(
+    "--data-directory",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Stop the cluster whose head uses this directory.",
+)
+@click.option(
+    "--address",
+    type=options.addresses,
+    metavar="HOST:PORT",
+    help="Stop the cluster of the head at this address.",
+)
+def stop(name: str | None, data_directory: Path | None, address: list[str] | None) -> None:
+    """Stop one whole cluster: its head and all its nodes, here and elsewhere.
+
+    Exit code 0: it has stopped, or nothing ran; 1: it could not be stopped.
+    """
+    if sum(option is not None for option in (name, data_directory, address)) > 1:
+        raise click.UsageError("give only one of --name, --data-directory and --address")
+    if address is not None and len(address) > 1:
+        raise click.UsageError("--address takes one address here")
+    from zray.cli import stop as stopping
+
+    if address is not None:
+        sys.exit(stopping.stop_at(address[0]))
+    if data_directory is not None:
+        sys.exit(stopping.stop_directory(data_directory))
+    sys.exit(stopping.stop_named(name or "default"))
+
+
+def main() -> None:
+    """Entry of the console script."""
+    try:
+        command(prog_name="zray")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

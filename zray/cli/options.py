@@ -1,0 +1,272 @@
+"""What command line options accept: text in, checked values out, and hints where it is wrong.
+
+Must never import zmq for an option that is not given: help stays fast.
+"""
+
+from __future__ import annotations
+
+import functools
+import ipaddress
+import json
+import math
+import os
+import re
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any, Final, ParamSpec, TypeVar
+
+import click
+
+from zray import limits
+
+CPUS_MAX: Final = 65_536  # of one node; more is a slip of the finger
+MEMORY_BYTES_MAX: Final = 1 << 39  # in units of 1/10000 byte this is below 2^53
+DASHBOARD_PORT: Final = 8265
+_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.:-]{0,127}")
+_NAME_RULE: Final = (
+    "use 1 to 128 letters, digits, '_', '.', ':' or '-', not starting with '.' or ':'"
+)
+_SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) *([kmgt]?)(i?)(b?)", re.IGNORECASE)
+_OBJECT_ID: Final = re.compile(r"(?:ObjectRef\()?([0-9a-f]{40})(?:,.*)?\)?", re.IGNORECASE)
+_OWN_OPTIONS: Final = {"CPU": "--num-cpus", "GPU": "--num-gpus", "memory": "--memory"}
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def checked(convert: Callable[P, T]) -> Callable[P, T]:
+    """An option's type from a function: its ValueError becomes a usage error with that text."""
+
+    @functools.wraps(convert)
+    def converted(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return convert(*args, **kwargs)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+
+    return converted
+
+
+@checked
+def addresses(text: str) -> list[str]:
+    """One or more ``host:port``, separated by commas."""
+    from zray.runtime.connection import format_address, parse_address
+
+    return [format_address(*parse_address(part)) for part in text.split(",")]
+
+
+@checked
+def host(text: str) -> str:
+    """An address of this machine to listen on, as a numeric text."""
+    text = text.strip()
+    if text == "*":
+        return "0.0.0.0"
+    try:
+        return str(ipaddress.ip_address(text.removeprefix("[").removesuffix("]")))
+    except ValueError:
+        pass
+    try:
+        return str(socket.getaddrinfo(text, None, socket.AF_INET)[0][4][0])
+    except (OSError, UnicodeError):
+        raise ValueError(
+            f"{text!r} is no address and no known name; use 127.0.0.1 for this machine only, or "
+            "0.0.0.0 for all networks"
+        ) from None
+
+
+@checked
+def port(value: str | int) -> int:
+    """Where a head listens; 0 draws a free one."""
+    text = str(value)
+    if not (text.isascii() and text.isdecimal() and int(text[:6]) < 65536):
+        raise ValueError(f"the port must be a number from 0 (any free one) to 65535, not {text!r}")
+    if int(text) == DASHBOARD_PORT:
+        raise ValueError(f"{text} is the dashboard's; a head's is usually {limits.HEAD_PORT}")
+    return int(text)
+
+
+@checked
+def name(text: str) -> str:
+    """The name of a cluster or of a node."""
+    return _name(text)
+
+
+@checked
+def cpus(text: str) -> float:
+    return amount("CPU", text, CPUS_MAX)
+
+
+@checked
+def gpus(text: str) -> float:
+    return amount("GPU", text)
+
+
+@checked
+def memory(text: str) -> int:
+    """A number of bytes, such as ``4GiB`` or ``500MB``."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is no size; write 4GiB, 500MB or a number of bytes")
+    number, scale, binary, unit = found.groups()
+    base = 1000.0 if unit and not binary else 1024.0  # 4G and 4Gi are 4GiB; 4GB is 4 * 10^9
+    size = float(number) * math.pow(base, " kmgt".index(scale.lower() or " "))
+    if size >= MEMORY_BYTES_MAX:
+        raise ValueError(f"{text!r} is more than a node can offer, which is below 512GiB")
+    return round(size)
+
+
+@checked
+def resources(text: str) -> dict[str, float]:
+    """Custom resources: ``{"a": 1, "b": 0.5}`` or ``a=1,b=0.5``."""
+    found = {key: amount(key, value) for key, value in pairs(text)}
+    for key, option in _OWN_OPTIONS.items():
+        if key in found:
+            raise ValueError(f"{key} has an option of its own: {option}")
+    return found
+
+
+@checked
+def labels(text: str) -> dict[str, str]:
+    """Labels of a node: ``zone=a,disk=ssd`` or a JSON object of texts."""
+    found = dict(pairs(text))
+    for key, value in found.items():
+        if not isinstance(value, str) or not value.isprintable() or len(value) > 256:
+            raise ValueError(
+                f"the value of label {key!r} must be a printable text of at most 256 characters, "
+                f"not {value!r}"
+            )
+    return found
+
+
+@checked
+def object_id(text: str) -> bytes:
+    """An object's id in hex, or what ``repr`` of its reference shows."""
+    found = _OBJECT_ID.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(
+            f"{text!r} is not an object's id, which has 40 hex digits; ref.hex() and repr(ref) "
+            "show it"
+        )
+    return bytes.fromhex(found[1])
+
+
+def amount(resource: str, value: Any, most: float = math.inf) -> float:
+    """``value``, or the number its text says, as an amount of ``resource``.
+
+    Raises:
+        ValueError: it is no number, negative, too fine or over ``most``.
+    """
+    from zray.nodes.options import unit
+
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(
+            f"the amount of resource {resource!r} must be a number, not {value!r}"
+        ) from None
+    unit(resource, number)
+    if number > most:
+        raise ValueError(
+            f"the amount of resource {resource!r} may be {most:,.0f} at most, not {value!r}"
+        )
+    return number
+
+
+def pairs(text: str) -> list[tuple[str, Any]]:
+    """Names and values from a JSON object or from ``name=value,...``.
+
+    Raises:
+        ValueError: it is neither, or a name is malformed or comes twice.
+    """
+    text = text.strip()
+    if text.startswith(("{", "[")):
+        found = _json_pairs(text)
+    else:
+        found = []
+        for part in filter(None, map(str.strip, text.split(","))):
+            key, equals, value = part.partition("=")
+            if not equals:
+                raise ValueError(f"{part!r} has no value; write NAME=VALUE,... or a JSON object")
+            found.append((key.strip(), value.strip()))
+    seen: set[str] = set()
+    for key, _ in found:
+        if _name(key) in seen:
+            raise ValueError(f"{key!r} is given twice")
+        seen.add(key)
+    return found
+
+
+def _json_pairs(text: str) -> list[tuple[str, Any]]:
+    try:
+        found = json.loads(text, object_pairs_hook=list)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{text!r} is not JSON: {error}") from None
+    if not text.startswith("{"):
+        raise ValueError(f'{text!r} is JSON, but not an object such as {{"a": 1}}')
+    return [*found]
+
+
+def _name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise ValueError(f"{text!r} is not a name; {_NAME_RULE}")
+    return text
+
+
+def heads(given: Sequence[Sequence[str]]) -> list[str]:
+    """Addresses from the options or ZRAY_ADDRESS, each once; empty: the head of this machine."""
+    found = [address for group in given for address in group]
+    text = os.environ.get("ZRAY_ADDRESS", "")
+    if not found and text not in ("", "auto", "local"):
+        try:
+            found = addresses(text)
+        except click.BadParameter as error:
+            raise click.UsageError(f"ZRAY_ADDRESS: {error.message}") from None
+    return [*dict.fromkeys(found)]
+
+
+def address_option(command: Command) -> Command:
+    return click.option(
+        "--address",
+        "given",
+        type=addresses,
+        multiple=True,
+        metavar="HOST:PORT",
+        help="The head; several with commas, or repeat the option. Default: ZRAY_ADDRESS, or the "
+        "head on this machine.",
+    )(command)
+
+
+def resource_options(command: Command) -> Command:
+    """What a node offers; by default what the machine has."""
+    for option in (
+        click.option("--labels", type=labels, default="", metavar="K=V,...", help="Node's labels."),
+        click.option(
+            "--resources",
+            type=resources,
+            default="",
+            metavar="K=N,...",
+            help="Custom resources, as a=1,b=0.5 or as JSON.",
+        ),
+        click.option(
+            "--memory",
+            "memory_bytes",
+            type=memory,
+            metavar="SIZE",
+            help="Memory to offer, as 4GiB or 500MB. Default: all.",
+        ),
+        click.option("--num-gpus", type=gpus, metavar="N", help="GPUs to offer. Default: all."),
+        click.option("--num-cpus", type=cpus, metavar="N", help="CPUs to offer. Default: all."),
+    ):
+        command = option(command)
+    return command
+
+
+def warn_of_cpus(program: str, num_cpus: float | None) -> None:
+    """More CPUs than there are is allowed, and seldom meant."""
+    has = os.cpu_count()
+    if num_cpus is not None and has is not None and num_cpus > has:
+        text = f"--num-cpus {num_cpus:g} is more than the {has} CPUs of this machine"
+        click.echo(f"{program}: warning: {text}", err=True)

@@ -1,0 +1,228 @@
+"""``zray status`` and ``zray why``: what the head says, for people and for programs. Reads only."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from zray import limits
+from zray.errors import HeadConnectionError, ZrayError
+from zray.nodes import contact
+from zray.nodes.observer import Observer
+from zray.protocol import messages as m
+from zray.runtime import probe
+from zray.runtime.connection import ConnectionInfo
+
+OK, DEGRADED, UNREACHABLE = 0, 1, 2
+
+
+def show(addresses: list[str], as_json: bool) -> int:
+    """Print the cluster's status; returns the exit code."""
+    try:
+        info, target = locate(addresses)
+        with Observer(info, target) as observer:
+            status = observer.status()
+    except (ZrayError, OSError) as error:
+        if as_json:
+            found = {"code": getattr(error, "code", ""), "message": str(error)}
+            print(json.dumps({"health": "UNREACHABLE", "error": found}, indent=2))
+        else:
+            print(f"zray: {error}", file=sys.stderr)
+        return UNREACHABLE
+    view = describe(status, info, target)
+    print(json.dumps(view, indent=2) if as_json else "\n".join(lines(view)))
+    return OK if view["health"] == "OK" else DEGRADED
+
+
+def explain(addresses: list[str], object_ids: list[bytes]) -> int:
+    """Print what each object waits for; returns the exit code."""
+    try:
+        info, target = locate(addresses)
+        with Observer(info, target) as observer:
+            reasons = observer.why(object_ids)
+    except (ZrayError, OSError) as error:
+        print(f"zray: {error}", file=sys.stderr)
+        return 1
+    for object_id, reason in zip(object_ids, reasons, strict=False):
+        prefix = f"{object_id.hex()}: " if len(object_ids) > 1 else ""
+        print(prefix + (plain(reason) or "READY: it has its value and waits for nothing"))
+    return int(any(reason.startswith("UNKNOWN") for reason in reasons))
+
+
+def locate(addresses: Sequence[str]) -> tuple[ConnectionInfo, str]:
+    """The key and address of the first head that answers; without addresses, of this machine's.
+
+    Raises:
+        HeadConnectionError and its kinds: why the first one cannot be used.
+        KeyFileError: a connection file is there and cannot be used.
+    """
+    if not addresses:
+        return contact.running()
+    first: HeadConnectionError | None = None
+    for address in addresses:
+        try:
+            return contact.reach(address, probe.DIAGNOSE_S / len(addresses))
+        except HeadConnectionError as error:
+            first = first or error
+    assert first is not None
+    raise first
+
+
+# ---- for programs --------------------------------------------------------------------------
+
+
+def describe(status: m.Status, info: ConnectionInfo, address: str) -> dict[str, Any]:
+    """The status as plain data; amounts in ordinary units, memory in bytes, times in seconds."""
+    suspects = [node.info.name for node in status.nodes if node.state == "SUSPECT"]
+    health = status.health
+    if suspects and health == "OK":
+        health = f"DEGRADED: not heard of for some seconds: node {', '.join(suspects)}"
+    return {
+        "health": health,
+        "cluster": {
+            "id": status.cluster_id.hex(),
+            "name": info.name,
+            "address": address,
+            "host": info.host,
+            "pid": info.pid,
+            "started": status.started_s,
+        },
+        "nodes": [_node(node) for node in status.nodes],
+        "jobs": [_job(job) for job in status.jobs],
+        "queue": [
+            {
+                "task": waiting.example,
+                "waiting": waiting.waiting,
+                "reason": waiting.reason,
+                "resources": _amounts(waiting.resources),
+                "job_id": waiting.job_id.hex(),
+            }
+            for waiting in status.classes
+        ],
+        "objects": status.objects,
+        "notices": [*status.notices],
+        "counters": dict(status.counters),
+    }
+
+
+def _node(node: m.NodeStatus) -> dict[str, Any]:
+    return {
+        "node_id": node.node_id.hex(),
+        "incarnation": node.incarnation,
+        "name": node.info.name,
+        "state": node.state,
+        "host": node.info.host,
+        "pid": node.info.pid,
+        "resources": _amounts(node.info.resources),
+        "available": _amounts(node.available),
+        "labels": dict(node.info.labels),
+        "running": node.running,
+        "queued": node.queued,
+        "finished": node.finished,
+        "silent_s": round(node.silent_s, 3),
+    }
+
+
+def _job(job: m.JobStatus) -> dict[str, Any]:
+    return {
+        "job_id": job.job_id.hex(),
+        "connected": job.connected,
+        "unfinished": job.unfinished,
+        "finished": job.finished,
+        "entrypoint": job.info.entrypoint,
+        "host": job.info.host,
+        "pid": job.info.pid,
+        "user": job.info.user,
+    }
+
+
+def _amounts(pairs: Iterable[tuple[str, int]]) -> dict[str, float]:
+    return {name: amount / limits.RESOURCE_UNIT for name, amount in pairs}
+
+
+# ---- for people ----------------------------------------------------------------------------
+
+
+def lines(view: dict[str, Any]) -> list[str]:
+    """The described status as text, a line each; shows no character that a terminal obeys."""
+    cluster = view["cluster"]
+    age = duration(time.time() - cluster["started"])
+    text = [
+        f"Cluster {cluster['name']}, head at {cluster['address']} (pid {cluster['pid']} on "
+        f"{cluster['host']}), up {age}",
+        f"Health: {view['health']}",
+    ]
+    if view["nodes"]:
+        text += ["", "Nodes", *table(_NODE_HEADER, map(_node_row, view["nodes"]))]
+    else:
+        text += ["", "No nodes: nothing can run; add one with zray-worker"]
+    if view["jobs"]:
+        text += ["", "Jobs", *table(_JOB_HEADER, map(_job_row, view["jobs"]))]
+    waiting = sum(entry["waiting"] for entry in view["queue"])
+    if waiting:
+        text += ["", f"Waiting tasks: {waiting:,}"]
+        text += [f"  {one['waiting']:,} x {one['task']}: {one['reason']}" for one in view["queue"]]
+    if view["notices"]:
+        text += ["", "Notices", *(f"  {notice}" for notice in view["notices"])]
+    return [plain(line) for line in text]
+
+
+_NODE_HEADER = ["NODE", "STATE", "CPU", "GPU", "MEMORY", "OTHER"]
+_NODE_HEADER += ["RUNNING", "QUEUED", "FINISHED", "HOST", "PID"]
+_JOB_HEADER = ["JOB", "STATE", "UNFINISHED", "FINISHED", "HOST", "PID", "PROGRAM"]
+
+
+def _node_row(node: dict[str, Any]) -> list[str]:
+    total, available = node["resources"], node["available"]
+    used = {name: amount - available.get(name, 0.0) for name, amount in total.items()}
+    cells = [f"{used[name]:g}/{total[name]:g}" if name in total else "" for name in ("CPU", "GPU")]
+    memory = ""
+    if "memory" in total:
+        memory = f"{used['memory'] / 2**30:.1f}/{total['memory'] / 2**30:.1f} GiB"
+    others = [
+        f"{name} {used[name]:g}/{total[name]:g}"
+        for name in total
+        if name not in ("CPU", "GPU", "memory")
+    ]
+    counts = [f"{node[name]:,}" for name in ("running", "queued", "finished")]
+    where = [node["host"], str(node["pid"])]
+    return [node["name"], node["state"], *cells, memory, ", ".join(others), *counts, *where]
+
+
+def _job_row(job: dict[str, Any]) -> list[str]:
+    state = "connected" if job["connected"] else "lost"
+    counts = [f"{job['unfinished']:,}", f"{job['finished']:,}"]
+    where = [job["host"], str(job["pid"]), job["entrypoint"]]
+    return [job["job_id"][:8], state, *counts, *where]
+
+
+def table(header: list[str], rows: Iterable[list[str]]) -> list[str]:
+    """Aligned columns, indented by two; a column without any content is left out."""
+    body = [[plain(cell) for cell in row] for row in rows]
+    shown = [index for index in range(len(header)) if any(row[index] for row in body)]
+    widths = {index: max(len(row[index]) for row in [header, *body]) for index in shown}
+    return [
+        "  " + "  ".join(row[index].ljust(widths[index]) for index in shown).rstrip()
+        for row in [header, *body]
+    ]
+
+
+def duration(seconds: float) -> str:
+    """A time span in its two largest units."""
+    left = max(0, round(seconds))
+    parts: list[str] = []
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
+        count, left = divmod(left, size)
+        if count or (unit == "s" and not parts):
+            parts.append(f"{count} {unit}")
+    return " ".join(parts[:2])
+
+
+def plain(text: str) -> str:
+    """Names come from anywhere: what is not printable is escaped, never sent to a terminal."""
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )

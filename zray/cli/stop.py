@@ -1,0 +1,204 @@
+"""``zray stop``: end one cluster, by asking its head, or else by a signal to that very process.
+
+Must never signal a process that is not proven to be the head meant: it holds the lock on the data
+directory. No process is ever chosen by its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from zray import limits
+from zray.errors import HeadConnectionError, KeyFileError, NothingListensError, ZrayError
+from zray.nodes import contact
+from zray.nodes.observer import Observer
+from zray.runtime import connection
+from zray.runtime.connection import ConnectionInfo
+
+REASON = "zray stop was called"
+
+
+def stop_named(name: str) -> int:
+    """Stop the cluster of that name on this machine; returns the exit code."""
+    directory = connection.home() / "clusters" / name
+    head = holder(directory)
+    if head is not None:
+        return _stop(head, name)
+    print(f"No cluster named {name} runs here; nothing was stopped.")
+    for other in _running_names():
+        print(f"  {other} runs; stop it with: zray stop --name {other}")
+    if address := os.environ.get("ZRAY_ADDRESS"):
+        print(f"  ZRAY_ADDRESS is {address}; stop that one with: zray stop --address {address}")
+    return 0
+
+
+def stop_directory(directory: Path) -> int:
+    """Stop the cluster whose head uses that data directory; returns the exit code."""
+    head = holder(directory)
+    if head is None:
+        print(f"No head uses {directory}; nothing was stopped.")
+        return 0
+    return _stop(head, str(directory))
+
+
+def stop_at(address: str) -> int:
+    """Stop the cluster of the head at an address; returns the exit code."""
+    try:
+        info, target = contact.reach(address)
+        head = holder(connection.home() / "clusters" / info.name)
+        if head is not None and head.pid == info.pid and info.host == socket.gethostname():
+            return _stop(head, info.name)
+        return _ask(info, target, None, info.name)
+    except NothingListensError as error:
+        if _refused(address):
+            print(f"Nothing runs at {address}; nothing was stopped.")
+            return 0
+        return _failed(error)
+    except (ZrayError, OSError) as error:
+        return _failed(error)
+
+
+def _stop(head: psutil.Process, title: str) -> int:
+    """Stop the cluster whose head is a known process of this machine."""
+    found = _connection_of(head.pid)
+    if found is None:
+        print(f"The head (pid {head.pid}) has no connection file, so it is told by SIGTERM.")
+        return _terminate(head, title)
+    try:
+        return _ask(found, found.addresses[0], head, title)
+    except (HeadConnectionError, OSError) as error:
+        print(f"The head did not take the request, so it is told by SIGTERM ({error}).")
+        return _terminate(head, title)
+
+
+def _ask(info: ConnectionInfo, target: str, head: psutil.Process | None, title: str) -> int:
+    started = time.monotonic()
+    with Observer(info, target) as observer:
+        status = observer.status()
+        here = [head] if head is not None else []
+        for node in status.nodes:
+            if node.info.machine == _machine():
+                with contextlib.suppress(psutil.Error):
+                    here.append(psutil.Process(node.info.pid))
+        observer.shut_down(REASON)
+    unfinished = sum(job.unfinished for job in status.jobs)
+    lost = f"; {unfinished:,} unfinished tasks were dropped" if unfinished else ""
+    count = len(status.nodes)
+    if not gone(here, limits.STOP_S - (time.monotonic() - started)):
+        left = [process.pid for process in here if _runs(process)]
+        print(
+            f"zray: cluster {title} was told to stop, but after {limits.STOP_S:g} s still run: "
+            f"{', '.join(map(str, left))}; kill -9 ends them, and what they started ends with them",
+            file=sys.stderr,
+        )
+        return 1
+    nodes = "1 node" if count == 1 else f"{count} nodes"
+    print(f"Stopped cluster {title}: head {target} and {nodes}{lost}.")
+    return 0
+
+
+def _terminate(head: psutil.Process, title: str) -> int:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        head.send_signal(signal.SIGTERM)
+        head.send_signal(signal.SIGCONT)  # a process that is stopped does not even end
+    if not gone([head], limits.STOP_S):
+        print(
+            f"zray: the head (pid {head.pid}) has not ended {limits.STOP_S:g} s after SIGTERM; "
+            f"kill -9 {head.pid} ends it and its own node",
+            file=sys.stderr,
+        )
+        return 1
+    print(
+        f"Stopped the head of cluster {title} (pid {head.pid}) and its own node. Nodes elsewhere "
+        f"were not told, and end by themselves when it stays away for "
+        f"{limits.HEAD_LOST_GRACE_S / 60:g} min."
+    )
+    return 0
+
+
+# ---- who is it -----------------------------------------------------------------------------
+
+
+def holder(directory: Path) -> psutil.Process | None:
+    """The head that uses a data directory now: its lock is taken, and by the pid it names."""
+    path = directory / "lock"
+    try:
+        with open(path, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                content = file.read(4096)
+            else:
+                return None
+        pid = json.loads(content)["pid"]
+        process = psutil.Process(pid)
+        opened = {os.path.realpath(entry.path) for entry in process.open_files()}
+    except (OSError, ValueError, LookupError, TypeError, psutil.Error):
+        return None
+    return process if os.path.realpath(path) in opened else None
+
+
+def gone(processes: Sequence[psutil.Process], timeout_s: float) -> bool:
+    """Wait until all have ended; one that nobody has reaped yet has."""
+    deadline = time.monotonic() + max(0.0, timeout_s)
+    while any(map(_runs, processes)):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _connection_of(pid: int) -> ConnectionInfo | None:
+    for path in connection.home().glob("clusters/*/connection.json"):
+        with contextlib.suppress(KeyFileError):
+            info = ConnectionInfo.load(path)
+            if info.pid == pid and info.host == socket.gethostname():
+                return info
+    return None
+
+
+def _running_names() -> list[str]:
+    found = connection.home().glob("clusters/*/lock")
+    return sorted(path.parent.name for path in found if holder(path.parent) is not None)
+
+
+def _machine() -> str:
+    """What nodes of this machine say they run on."""
+    if sys.platform != "linux":
+        return ""
+    from zray.runtime.linux.machine import machine_id
+
+    return machine_id()
+
+
+def _refused(address: str) -> bool:
+    """Whether the machine is there and says that nothing listens."""
+    try:
+        socket.create_connection(connection.parse_address(address), 1.0).close()
+    except OSError as error:
+        return error.errno == errno.ECONNREFUSED
+    return False
+
+
+def _failed(error: Exception) -> int:
+    print(f"zray: {error}", file=sys.stderr)
+    return 1

@@ -1,0 +1,143 @@
+"""A short look at a cluster: connect as an observer, ask, leave. Wiring only.
+
+Takes part in nothing: an observer submits, holds and runs nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import TypeVar
+
+import zmq
+
+from zray import limits
+from zray.errors import HeadConnectionError, HeadSilentError
+from zray.protocol import messages as m
+from zray.runtime import identity, sockets
+from zray.runtime.connection import ConnectionInfo
+from zray.runtime.link import HeadLink
+
+ANSWER_S = 5.0  # a head with a long queue may take a while to count it
+
+Answer = TypeVar("Answer", m.Welcome, m.Status, m.Reasons)
+
+
+class Observer:
+    """One session with the head at ``address``, for the length of a ``with`` block.
+
+    Raises:
+        HeadConnectionError and its kinds: on entry, why the head cannot be used.
+    """
+
+    def __init__(self, info: ConnectionInfo, address: str) -> None:
+        self.address = address
+        self._process_id = identity.id_source().process_id()
+        self._context = sockets.context()
+        self._link = HeadLink(self._context, info, [address], self._hello)
+        self._epoch = 0
+        self._asked = 0
+
+    def _hello(self) -> tuple[int, m.Message]:
+        versions = identity.versions(pickles=False)
+        hello = m.Hello(
+            *(0, m.PROTOCOL_VERSION, m.ROLE_OBSERVER, self._process_id, 0, b"", versions)
+        )
+        return 0, hello
+
+    def __enter__(self) -> Observer:
+        try:
+            self._link.open(time.monotonic())
+            self._receive(m.Welcome, limits.AUTH_TIMEOUT_S)
+        except BaseException:
+            self._close()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        self._link.close(time.monotonic())
+        self._context.term()
+
+    # ---- questions -------------------------------------------------------------------------
+
+    def status(self) -> m.Status:
+        """What there is in the cluster, what runs and what waits.
+
+        Raises:
+            HeadConnectionError: the connection was lost; HeadSilentError: no answer in time.
+        """
+        return self._ask(m.Query(0, m.STATUS), m.Status)
+
+    def why(self, object_ids: list[bytes]) -> list[str]:
+        """For each object (100 at most) what it waits for, in words; empty: for nothing.
+
+        Raises:
+            HeadConnectionError: the connection was lost; HeadSilentError: no answer in time.
+        """
+        return self._ask(m.Query(0, m.WHY, object_ids), m.Reasons).reasons
+
+    def shut_down(self, reason: str) -> None:
+        """Tell the whole cluster to stop, and wait until the head has hung up.
+
+        Raises:
+            HeadSilentError: it has not, within ``limits.STOP_S``.
+        """
+        self._link.send(self._epoch, [m.Shutdown(0, reason)])
+        deadline = time.monotonic() + limits.STOP_S
+        while not self._link.lost():
+            self._link.receive()
+            self._wait(deadline, limits.STOP_S)
+
+    def _ask(self, query: m.Query, kind: type[Answer]) -> Answer:
+        self._asked += 1
+        query.seq = self._asked
+        self._link.send(self._epoch, [query])
+        return self._receive(kind, ANSWER_S)
+
+    # ---- the session -----------------------------------------------------------------------
+
+    def _receive(self, kind: type[Answer], timeout_s: float) -> Answer:
+        deadline = time.monotonic() + timeout_s
+        while True:
+            for payload in self._link.receive():
+                for message in payload.messages:
+                    if isinstance(message, m.Refused):
+                        text = f"the head at {self.address} refused to answer: {message.text}"
+                        raise HeadConnectionError(text, code=message.code)
+                    if isinstance(message, m.Rejoin):
+                        text = f"the head at {self.address} has just restarted; try again"
+                        raise HeadConnectionError(text)
+                    if isinstance(message, m.Rejected):
+                        text = f"the head at {self.address} did not accept it: {message.text}"
+                        raise HeadConnectionError(text, code=message.code)
+                    if isinstance(message, kind) and getattr(message, "about", 0) == self._asked:
+                        self._epoch = payload.epoch
+                        return message
+            if self._link.lost():
+                raise self._link.error or HeadConnectionError(
+                    f"the head at {self.address} closed the connection; it is stopping, or see "
+                    "its log"
+                )
+            self._wait(deadline, timeout_s)
+
+    def _wait(self, deadline: float, timeout_s: float) -> None:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise HeadSilentError(
+                f"the head at {self.address} is connected but did not answer within "
+                f"{timeout_s:g} s: it is stopped, or overloaded; see its log"
+            )
+        socket, monitor = self._link.socket, self._link.monitor
+        assert socket is not None and monitor is not None
+        poller = zmq.Poller()
+        poller.register(socket, zmq.POLLIN)
+        poller.register(monitor.socket, zmq.POLLIN)
+        poller.poll(int(left * 1000) + 1)

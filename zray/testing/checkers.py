@@ -1,0 +1,256 @@
+"""The invariants of the design, looked at in the machines' own state as a simulation runs.
+
+Each checker names the invariant it guards. They read, and never change, what they look at.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zray import limits
+from zray.core import overview
+from zray.core.objects import PENDING
+from zray.core.tasks import ASSIGNED, READY
+from zray.testing.ledger import Violation
+
+if TYPE_CHECKING:
+    from zray.testing.cluster import SimCluster
+    from zray.testing.processes import SimProcess
+
+SMALL = 80  # tasks and objects at the head up to which everything is looked at in each step
+
+
+class Checkers:
+    """Runs all checkers after each turn while the state is small, else one in turn."""
+
+    def __init__(self, cluster: SimCluster) -> None:
+        self._cluster = cluster
+        self._turn = 0
+        self._checks = [
+            self.one_holder,
+            self.counts,
+            self.incarnations,
+            self.epochs,
+            self.reasons,
+            self.bounds,
+            self.holders,
+            self.resources,
+        ]
+
+    def step(self, process: SimProcess) -> None:
+        """A process had a turn."""
+        head = self._cluster.head
+        if head is None:
+            return
+        self._turn += 1
+        if len(head.gcs.tasks) + len(head.gcs.objects.records) <= SMALL:
+            if self._turn % 4 == 0:
+                for check in self._checks:
+                    check()
+        else:
+            self._checks[self._turn % len(self._checks)]()
+
+    # ---- while it runs ---------------------------------------------------------------------
+
+    def one_holder(self) -> None:
+        """Invariant 2: no two raylets that count hold one task; the head's records agree."""
+        cluster = self._cluster
+        assert cluster.head is not None
+        gcs = cluster.head.gcs
+        for task_id, record in gcs.tasks.items():
+            held = record.node is not None and record.node.assigned.get(task_id) is record
+            if held != (record.state == ASSIGNED):
+                word = cluster.ledger.word(task_id)
+                raise Violation(f"invariant 2: {word} in state {record.state}, held: {held}")
+
+    def counts(self) -> None:
+        """The scheduler's counters are what they count."""
+        cluster = self._cluster
+        assert cluster.head is not None
+        scheduler = cluster.head.gcs.scheduler
+        for needs, group in scheduler.classes.items():
+            ready = sum(
+                1 for queue in group.queues.values() for record in queue if record.state == READY
+            )
+            ahead = sum(node.ahead.get(needs, 0) for node in scheduler.nodes.values())
+            if ready != group.ready or ahead != group.ahead:
+                raise Violation(
+                    f"class {needs}: {group.ready} ready and {group.ahead} ahead are counted, "
+                    f"{ready} and {ahead} there"
+                )
+        for node in scheduler.nodes.values():
+            if any(record.node is not node for record in node.assigned.values()):
+                raise Violation(f"invariant 2: node {node.node_id.hex()} lists a foreign task")
+
+    def incarnations(self) -> None:
+        """Invariant 5: what was declared dead has no session and no task."""
+        cluster = self._cluster
+        assert cluster.head is not None
+        members = cluster.head.gcs.members
+        for node_id, node in members.nodes.items():
+            if node.announced and not node.ended and members.fenced(node_id, node.incarnation):
+                raise Violation(f"invariant 5: node {node.info.name} is fenced and takes part")
+
+    def epochs(self) -> None:
+        """Invariant 6: nobody follows a head of the past."""
+        cluster = self._cluster
+        assert cluster.head is not None
+        epoch = cluster.head.gcs.epoch
+        for raylet in cluster.raylets:
+            if raylet.alive and raylet.raylet.epoch > epoch:
+                raise Violation(f"invariant 6: {raylet.name} follows epoch {raylet.raylet.epoch}")
+
+    def reasons(self) -> None:
+        """Invariant 7: whatever waits has a reason."""
+        cluster = self._cluster
+        assert cluster.head is not None
+        for task_id, record in [*cluster.head.gcs.tasks.items()][:20]:
+            reason = overview.task_reason(cluster.head.gcs, record)
+            if not reason or reason.startswith("UNKNOWN"):
+                raise Violation(f"invariant 7: {cluster.ledger.word(task_id)} waits: {reason!r}")
+
+    def bounds(self) -> None:
+        """Invariant 8: windows, credit and the cache keep their bounds."""
+        cluster = self._cluster
+        assert cluster.head is not None
+        for driver in cluster.drivers:
+            if driver.client.in_flight > limits.CLIENT_WINDOW_TASKS + 10_000:
+                raise Violation(f"invariant 8: {driver.name} has {driver.client.in_flight} out")
+            if driver.client.in_flight < 0:
+                raise Violation(f"invariant 8: {driver.name} counts {driver.client.in_flight}")
+        for node in cluster.head.gcs.scheduler.nodes.values():
+            if node.credit() < 0:
+                raise Violation(f"invariant 8: credit {node.credit()}")
+        if cluster.head.gcs.objects.cache_bytes > limits.HEAD_CACHE_BYTES:
+            raise Violation("invariant 8: the head's cache is too large")
+
+    def holders(self) -> None:
+        """Invariant 11: whatever a process, a task or an object refers to is still there.
+
+        Looked at from the side of those who refer: programs' live references, arguments of
+        unfinished tasks, contents of settled objects.
+        """
+        cluster = self._cluster
+        assert cluster.head is not None
+        gcs = cluster.head.gcs
+        if gcs.recovering():
+            return
+        records = gcs.objects.records
+        for oid, record in records.items():
+            for inner in record.contained:
+                if inner not in records:
+                    raise Violation(f"invariant 11: {inner.hex()} in {oid.hex()} is gone")
+        for task_id, task in gcs.tasks.items():
+            if task.spec is None:
+                continue
+            for oid in (*task.spec.dependencies, *task.spec.nested):
+                if oid not in records:
+                    word = cluster.ledger.word(task_id)
+                    raise Violation(f"invariant 11: an argument of {word} is gone")
+
+    def resources(self) -> None:
+        """A raylet's free resources are its total minus what busy workers have."""
+        for raylet in self._cluster.raylets:
+            if not raylet.alive:
+                continue
+            scheduler = raylet.raylet.scheduler
+            used = dict.fromkeys(scheduler.total, 0)
+            for slot in scheduler.workers.values():
+                if slot.busy:
+                    for name, amount in slot.needs:
+                        if not (slot.blocked and name == "CPU"):
+                            used[name] = used.get(name, 0) + amount
+            for name, total in scheduler.total.items():
+                if scheduler.free.get(name, 0) + used[name] != total:
+                    raise Violation(
+                        f"{raylet.name}: {name} free {scheduler.free.get(name, 0)}, used "
+                        f"{used[name]}, total {total}"
+                    )
+
+    # ---- at the end ------------------------------------------------------------------------
+
+    def left(self) -> list[str]:
+        """What is still there although nobody needs anything any more; empty: nothing."""
+        cluster = self._cluster
+        if cluster.head is None:
+            return ["no head"]
+        gcs = cluster.head.gcs
+        found = []
+        name = cluster.process_name
+        if gcs.recovering():
+            found.append("the head still recovers")
+        for task_id, task in gcs.tasks.items():
+            found.append(f"task {cluster.ledger.word(task_id)} in state {task.state}")
+        for oid, record in gcs.objects.records.items():
+            kind = "pending " if record.kind == PENDING else ""
+            held = record.holders
+            holders = [held] if isinstance(held, bytes) else [*(held or ())]
+            words = [name(holder) for holder in holders]
+            word = cluster.ledger.word(oid[:16])
+            found.append(f"{kind}object {word}[{oid[-1]}] of {words}")
+        tables = {
+            "held_by": {k: v for k, v in gcs.objects.held_by.items() if v},
+            "unknown": gcs.unknown,
+            "unacknowledged results": gcs.results.unacked,
+            "relays": gcs.transfers._relays,
+            "cached values": gcs.objects.cache,
+            "own values": gcs.objects.own,
+            "journal": gcs.journal,
+        }
+        found += [f"{len(table)} {word}" for word, table in tables.items() if table]
+        if gcs.objects.cache_bytes:
+            found.append(f"{gcs.objects.cache_bytes} bytes counted in the cache")
+        for view in gcs.scheduler.nodes.values():
+            free = {key: amount for key, amount in view.free.items() if view.total.get(key, 0) != amount}
+            if free:
+                found.append(f"the head thinks {name(view.node_id)} has only {free} free")
+        found += self._left_at_raylets() + self._left_at_drivers()
+        return found
+
+    def _left_at_raylets(self) -> list[str]:
+        found = []
+        for raylet in self._cluster.raylets:
+            if not raylet.alive:
+                continue
+            machine = raylet.raylet
+            principals = machine.agency.principals.values()
+            tables = {
+                "tasks": machine.tasks,
+                "objects": machine.objects.stored,
+                "fetches": machine.objects._fetches,
+                "outgoing transfers": machine.objects._sending,
+                "unacknowledged ends": machine._unacked,
+                "queued tasks": machine.scheduler.queued,
+                "specs in the redo log": [t for p in principals for t in p.unresolved],
+                "holds of workers": [oid for p in principals for oid in p.holds],
+                "requests": machine.agency._asked,
+            }
+            found += [
+                f"{raylet.name} has {len(table) if not isinstance(table, int) else table} {word}"
+                for word, table in tables.items()
+                if table
+            ]
+            if machine.scheduler.free != machine.scheduler.total:
+                found.append(f"{raylet.name} has only {machine.scheduler.free} free")
+            if any(amount != limits.RESOURCE_UNIT for amount in machine.scheduler.gpu_free):
+                found.append(f"{raylet.name} has GPUs in use: {machine.scheduler.gpu_free}")
+        return found
+
+    def _left_at_drivers(self) -> list[str]:
+        found = []
+        for driver in self._cluster.drivers:
+            if not driver.alive or driver.client.stopped:
+                continue
+            client = driver.client
+            tables = {
+                "held objects": client._held,
+                "outcomes": client.outcomes,
+                "references": client._references,
+                "outgoing transfers": client._sending,
+                "unresolved tasks": client.unresolved,
+                "backlog": client.backlog,
+            }
+            found += [f"{driver.name} has {len(t)} {word}" for word, t in tables.items() if t]
+            if client.in_flight or client._in_flight_bytes:
+                found.append(f"{driver.name} counts {client.in_flight} tasks in flight")
+        return found

@@ -1,0 +1,194 @@
+"""A simulated driver process: the shipped Client machine, its link, and programs as threads."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from zray import limits
+from zray.core.client import Client, Waiter
+from zray.core.machine import NEVER
+from zray.ids import IdSource
+from zray.protocol import codec
+from zray.protocol import messages as m
+from zray.testing.processes import VERSIONS, SimPeer
+from zray.testing.programs import Get, Participant, Program, Ref, Sleep, TaskFailed, Wait
+from zray.testing.workloads import Workload
+
+if TYPE_CHECKING:
+    from zray.testing.cluster import SimCluster
+
+
+class Thread:
+    """One program of a driver; ``error`` is what ended it early."""
+
+    def __init__(self, name: str, program: Program) -> None:
+        self.name = name
+        self.program = program
+        self.waiter: Waiter | None = None
+        self.wanted: list[Ref] = []
+        self.references: list[Ref] = []  # its local variables
+        self.until = NEVER
+        self.done = False
+        self.error: TaskFailed | None = None
+
+
+class SimDriver(SimPeer, Participant):
+    """One driver process."""
+
+    def __init__(self, cluster: SimCluster, name: str) -> None:
+        SimPeer.__init__(self, cluster, name)
+        ids = IdSource(cluster.random.randbytes(8))
+        process_id = ids.process_id()
+        Participant.__init__(self, Client(process_id, process_id, ids, remote=True))
+        self.process_id = process_id
+        self.threads: list[Thread] = []
+        self.leaving = False
+        self._ping_at = 0.0
+        pid = cluster.next_pid()
+        self.info = m.JobInfo("program.py", "/", [], "machine-" + name, "host-" + name, pid)
+        self.wake()
+
+    def run(self, workload: Workload, seed: int) -> Thread:
+        """Start a program as one more thread."""
+        thread = Thread(workload.__name__, workload(self, Random(seed)))
+        self.threads.append(thread)
+        self.clock.tell(f"{self.name} runs {thread.name}")
+        self.wake()
+        return thread
+
+    def idle(self) -> bool:
+        """Whether every program has ended."""
+        return all(thread.done for thread in self.threads)
+
+    # ---- turn ------------------------------------------------------------------------------
+
+    def turn(self) -> None:
+        """Read, run the threads that can go on, send."""
+        self.read()
+        self.tend()
+        for thread in self.threads:
+            self._try(thread)
+        now = self.clock.now
+        self.client.flush()
+        if self.linked():
+            if now >= self._ping_at:
+                self._ping_at = now + limits.PING_S
+                self.client.outbox.append(m.Ping(0, now))
+            outbox, self.client.outbox = self.client.outbox, []
+            self.transmit(self.client.epoch, outbox)
+        self.client.prints.clear()
+        if self.leaving and self.linked():
+            self.transmit(self.client.epoch, [m.Goodbye(0, "the driver shut down")])
+            self.clock.tell(f"{self.name} says goodbye")
+            self.clock.after(0.1, self.die)
+            self.leaving = False
+
+    def _try(self, thread: Thread) -> None:
+        if thread.done:
+            return
+        self.references = thread.references
+        if thread.waiter is not None:
+            if thread.waiter.remaining > 0 and self.clock.now < thread.until:
+                return
+            self._woken(thread)
+        elif self.clock.now >= thread.until or thread.until == NEVER:
+            self._advance(thread, None)
+
+    def _woken(self, thread: Thread) -> None:
+        waiter, wanted, timed = thread.waiter, thread.wanted, thread.until < NEVER
+        assert waiter is not None
+        thread.waiter, thread.wanted, thread.until = None, [], NEVER
+        if timed:
+            self.client.forget_waiter([ref.oid for ref in wanted], waiter)
+            known = sum(1 for ref in wanted if ref.oid in self.client.outcomes)
+            self._advance(thread, known)
+            return
+        try:
+            values = self.values(wanted)
+        except TaskFailed as error:
+            self._advance(thread, None, error)
+            return
+        self._advance(thread, values)
+
+    def _advance(self, thread: Thread, value: Any, error: BaseException | None = None) -> None:
+        thread.until = NEVER
+        while True:
+            try:
+                step = thread.program.send(value) if error is None else thread.program.throw(error)
+            except StopIteration:
+                self._ended(thread, None)
+                return
+            except TaskFailed as failed:
+                self._ended(thread, failed)
+                return
+            error = None
+            if isinstance(step, Sleep):
+                thread.until = self.clock.now + step.seconds
+                return
+            assert isinstance(step, Get | Wait)
+            if isinstance(step, Wait):
+                thread.until = self.clock.now + step.seconds
+                thread.waiter = Waiter()
+                for ref in step.refs:
+                    self.client.want_outcome(ref.oid, thread.waiter)
+            else:
+                thread.waiter = self.want(step.refs)
+            thread.wanted = step.refs
+            if thread.waiter.remaining > 0:
+                return
+            thread.waiter = None
+            thread.until = NEVER
+            if isinstance(step, Wait):
+                value = len(step.refs)
+                continue
+            try:
+                value = self.values(step.refs)
+            except TaskFailed as failed:
+                error = failed
+
+    def _ended(self, thread: Thread, error: TaskFailed | None) -> None:
+        thread.done = True
+        thread.error = error
+        self.sweep()
+        self.clock.tell(f"{self.name} ends {thread.name}{f': {error}' if error else ''}")
+        self.cluster.ledger.program_ended(self, thread)
+
+    def deadline(self) -> float:
+        """The link's, the next PING, and sleeping threads."""
+        due = min((t.until for t in self.threads if not t.done), default=NEVER)
+        due = min(due, self.link_deadline())
+        return min(due, self._ping_at) if self.linked() else due
+
+    def die(self) -> None:
+        """SIGKILL."""
+        self.end_link()
+        self.cluster.ledger.driver_ended(self)
+
+    # ---- SimPeer ---------------------------------------------------------------------------
+
+    def take(self, payload: codec.Payload) -> None:
+        """Hand a payload to the machine."""
+        self.client.receive(payload, self.clock.now)
+
+    def linked(self) -> bool:
+        """Whether the machine has a session."""
+        return self.client.linked
+
+    def refusal(self) -> bool:
+        """Whether the machine wants another session."""
+        return self.client.refused is not None
+
+    def say_hello(self) -> None:
+        """Send HELLO."""
+        client = self.client
+        hello = m.Hello(
+            *(0, m.PROTOCOL_VERSION, m.ROLE_DRIVER, self.process_id, 0, client.cluster_id),
+            *(VERSIONS, ["tasks"], None, self.info),
+        )
+        self.transmit(client.epoch, [hello])
+
+    def forget_session(self) -> None:
+        """Tell the machine that the session is over."""
+        self.client.disconnected()
+        self.client.refused = None

@@ -1,0 +1,142 @@
+"""What goes wrong in a simulation, and when: drawn from the seed, carried out on the cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING
+
+from zray import limits
+
+if TYPE_CHECKING:
+    from zray.testing.cluster import SimCluster
+    from zray.testing.processes import SimPeer, SimRaylet
+    from zray.testing.workers import SimWorker
+
+Fault = Callable[["SimCluster", Random], None]
+
+
+def _peer(cluster: SimCluster, random: Random) -> SimPeer | None:
+    peers: list[SimPeer] = [r for r in cluster.raylets if r.alive]
+    peers += [d for d in cluster.drivers if d.alive]
+    linked = [peer for peer in peers if peer.link is not None]
+    return random.choice(linked) if linked else None
+
+
+def _raylet(cluster: SimCluster, random: Random) -> SimRaylet | None:
+    alive = [raylet for raylet in cluster.raylets if raylet.alive]
+    return random.choice(alive) if alive else None
+
+
+def _worker(cluster: SimCluster, random: Random) -> SimWorker | None:
+    workers = [w for raylet in cluster.raylets for w in raylet.workers.values() if w.alive]
+    busy = [worker for worker in workers if worker.delivered is not None]
+    pool = busy if busy and random.random() < 0.7 else workers
+    return random.choice(pool) if pool else None
+
+
+def cut(cluster: SimCluster, random: Random) -> None:
+    """A connection is reset; what was on the way is lost."""
+    peer = _peer(cluster, random)
+    if peer is not None and peer.link is not None:
+        cluster.network.sever(peer.link)
+
+
+def cut_all(cluster: SimCluster, random: Random) -> None:
+    """Every connection is reset at once."""
+    for link in [*cluster.network.links.values()]:
+        cluster.network.sever(link)
+
+
+def silence(cluster: SimCluster, random: Random) -> None:
+    """A connection is half-open: only heartbeats tell."""
+    peer = _peer(cluster, random)
+    if peer is not None and peer.link is not None:
+        cluster.network.go_silent(peer.link)
+
+
+def stall(cluster: SimCluster, random: Random) -> None:
+    """Nothing passes for up to 5 s, then everything does."""
+    peer = _peer(cluster, random)
+    if peer is not None and peer.link is not None:
+        cluster.network.hold(peer.link, random.uniform(0.1, 5.0))
+
+
+def freeze(cluster: SimCluster, random: Random) -> None:
+    """SIGSTOP of some process, shorter than what counts as dead."""
+    processes = [p for p in [cluster.head, _peer(cluster, random)] if p is not None]
+    if processes:
+        cluster.freeze(random.choice(processes), random.uniform(0.05, 12.0))
+
+
+def freeze_head(cluster: SimCluster, random: Random) -> None:
+    """The head stops for longer than what counts as dead."""
+    if cluster.head is not None:
+        cluster.freeze(cluster.head, random.uniform(5.0, 40.0))
+
+
+def freeze_worker(cluster: SimCluster, random: Random) -> None:
+    """SIGSTOP of a worker."""
+    worker = _worker(cluster, random)
+    if worker is not None:
+        worker.frozen_until = cluster.clock.now + random.uniform(0.01, 8.0)
+
+
+def slow(cluster: SimCluster, random: Random) -> None:
+    """A node gets slow for a while."""
+    raylet = _raylet(cluster, random)
+    if raylet is not None:
+        cluster.slow(raylet, random.choice([3.0, 10.0, 30.0]), random.uniform(1.0, 5.0))
+
+
+def restart_head(cluster: SimCluster, random: Random) -> None:
+    """The head is killed, and starts again on its store."""
+    cluster.restart_head(after_s=random.choice([0.01, 0.5, random.uniform(0.1, 15.0)]))
+
+
+def kill_worker(cluster: SimCluster, random: Random) -> None:
+    """A worker is killed, most likely in the middle of a task."""
+    worker = _worker(cluster, random)
+    if worker is not None:
+        cluster.kill_worker(worker)
+
+
+def kill_raylet(cluster: SimCluster, random: Random) -> None:
+    """A raylet is killed; another starts in its place, as the same node or as a new one."""
+    raylet = _raylet(cluster, random)
+    if raylet is not None:
+        delay = random.choice([0.05, random.uniform(0.5, 10.0), 25.0])
+        cluster.replace(raylet, delay, same_id=random.random() < 0.5)
+
+
+def lose_machine(cluster: SimCluster, random: Random) -> None:
+    """A machine disappears: no connection is reset, no port refuses."""
+    raylet = _raylet(cluster, random)
+    if raylet is not None:
+        cluster.lose_machine(raylet)
+
+
+def freeze_long(cluster: SimCluster, random: Random) -> None:
+    """A raylet stops for longer than what counts as dead, and goes on."""
+    raylet = _raylet(cluster, random)
+    if raylet is not None:
+        cluster.freeze(raylet, random.uniform(limits.DEAD_S, 3 * limits.DEAD_S))
+
+
+def kill_driver(cluster: SimCluster, random: Random) -> None:
+    """A driver dies, or leaves with a word."""
+    alive = [driver for driver in cluster.drivers if driver.alive]
+    if len(alive) > 1:
+        driver = random.choice(alive)
+        if random.random() < 0.5:
+            driver.die()
+        else:
+            driver.leaving = True
+            driver.wake()
+
+
+GENTLE: tuple[Fault, ...] = (  # after these, every value must still come
+    *(cut, cut_all, silence, stall, freeze, freeze_head, freeze_worker, slow, restart_head),
+)
+DEADLY: tuple[Fault, ...] = (kill_worker, kill_raylet, lose_machine, freeze_long)
+FINAL: tuple[Fault, ...] = (kill_driver,)

@@ -1,0 +1,172 @@
+"""The ground truth of a simulation: who submitted, ran and saw what. Machines know nothing of it.
+
+Violations that show in a single event (two holders, two outcomes, a wrong value, one run too many)
+are raised where they happen.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from zray.ids import task_of
+from zray.protocol import messages as m
+from zray.protocol.errors import decode_error
+
+if TYPE_CHECKING:
+    from zray.testing.cluster import SimCluster
+    from zray.testing.drivers import SimDriver, Thread
+    from zray.testing.programs import Participant
+    from zray.testing.workers import SimWorker
+
+# Errors that tell of a loss and are no outcome of the object: another reader may have the value.
+LOSSES = {"ZR-3005", "ZR-3006"}
+CANCELLED = "ZR-3002"
+DEATHS = {"ZR-3003", "ZR-3004"}
+
+
+class Violation(AssertionError):
+    """An invariant does not hold."""
+
+
+class Run:
+    """One start of a task."""
+
+    def __init__(self, worker: SimWorker, attempt: int, now: float) -> None:
+        self.worker = worker
+        self.attempt = attempt
+        self.began = now
+        self.ended: float | None = None
+        self.status: int | None = None  # None: it died, or still runs
+
+
+class Deed:
+    """Everything known of one task."""
+
+    def __init__(self, name: str, number: int, spec: m.TaskSpec, template: m.Template) -> None:
+        self.name = name
+        self.number = number
+        self.spec = spec
+        self.template = template
+        self.job_id = b""
+        self.by_driver = False
+        self.submitted = 0.0
+        self.cancelled = False
+        self.runs: list[Run] = []
+
+
+class Ledger:
+    """Filled in by the processes as they act."""
+
+    def __init__(self, cluster: SimCluster) -> None:
+        self._cluster = cluster
+        self.tasks: dict[bytes, Deed] = {}
+        self.expected: dict[bytes, int] = {}  # object -> its number
+        self.seen: dict[bytes, tuple[bytes, str]] = {}  # object -> value and who saw it first
+        self.running: dict[bytes, Run] = {}  # worker -> its run
+        self.doubtful: dict[bytes, int] = {}  # task -> runs that a lost memory excuses
+
+    def word(self, task_id: bytes) -> str:
+        """A short name of a task."""
+        deed = self.tasks.get(task_id)
+        return f"{deed.name}#{deed.number}" if deed is not None else task_id.hex()
+
+    # ---- what happens ----------------------------------------------------------------------
+
+    def submitted(self, who: Participant, spec: m.TaskSpec, template: m.Template) -> None:
+        """A program submitted a task."""
+        deed = Deed(template.name, len(self.tasks) + 1, spec, template)
+        deed.job_id = who.client.job_id
+        deed.by_driver = who.client.process_id == who.client.job_id
+        deed.submitted = self._cluster.clock.now
+        self.tasks[spec.task_id] = deed
+        self._cluster.clock.tell(f"{who.name} submits {self.word(spec.task_id)}")
+
+    def made(self, who: Participant, oid: bytes, number: int) -> None:
+        """A program put a value."""
+        self.expected[oid] = number
+
+    def cancelled(self, task_id: bytes) -> None:
+        """A program cancels a task, and with it what that submitted."""
+        self.tasks[task_id].cancelled = True
+
+    def runs(self, task_id: bytes) -> int:
+        """How often a task was started."""
+        return len(self.tasks[task_id].runs)
+
+    def started(self, worker: SimWorker, assignment: m.Assignment) -> None:
+        """User code of a task begins."""
+        deed = self.tasks[assignment.spec.task_id]
+        word = self.word(assignment.spec.task_id)
+        for other in deed.runs:
+            if other.ended is None and self._counts(other):
+                raise Violation(
+                    f"invariant 2: {word} starts on {worker.name} while it runs on "
+                    f"{other.worker.name}"
+                )
+        if assignment.attempt in {run.attempt for run in deed.runs if self._same_life(run)}:
+            raise Violation(f"invariant 2: attempt {assignment.attempt} of {word} starts twice")
+        run = Run(worker, assignment.attempt, self._cluster.clock.now)
+        deed.runs.append(run)
+        self.running[worker.worker_id] = run
+        allowed = deed.template.max_retries
+        excused = self._cluster.restarts_since(deed.submitted)
+        if allowed >= 0 and len(deed.runs) > 1 + allowed + excused:
+            raise Violation(f"invariant 2: {word} runs {len(deed.runs)} times, may {allowed + 1}")
+
+    def _counts(self, run: Run) -> bool:
+        """Whether the cluster still believes in this run's node."""
+        raylet = run.worker.raylet
+        return raylet.alive and not self._cluster.fenced(
+            raylet.raylet.node_id, run.worker.incarnation
+        )
+
+    def _same_life(self, run: Run) -> bool:
+        return not self._cluster.restarts_since(run.began)
+
+    def ended(self, worker: SimWorker, status: int) -> None:
+        """User code of a task has ended."""
+        run = self.running.pop(worker.worker_id)
+        run.ended = self._cluster.clock.now
+        run.status = status
+
+    def died(self, worker: SimWorker) -> None:
+        """A worker process ended, perhaps in the middle of a task."""
+        run = self.running.pop(worker.worker_id, None)
+        if run is not None:
+            run.ended = self._cluster.clock.now
+
+    def driver_ended(self, driver: SimDriver) -> None:
+        """A driver's process ended."""
+        self._cluster.clock.tell(f"{driver.name} is gone")
+
+    def program_ended(self, driver: SimDriver, thread: Thread) -> None:
+        """A driver's program ended; an error must be one that the faults explain."""
+        if thread.error is None:
+            return
+        code = thread.error.code
+        if code not in self._cluster.excuses():
+            raise Violation(
+                f"{thread.name} of {driver.name} ended with {thread.error}, which no fault explains"
+            )
+
+    def observed(self, who: Participant, oid: bytes, outcome: m.Outcome) -> None:
+        """A process looked at an object's value."""
+        if outcome.kind & m.ERROR:
+            code = decode_error(outcome.value).code
+            if code in LOSSES:
+                return
+        first = self.seen.setdefault(oid, (outcome.value, who.name))
+        if first[0] != outcome.value:
+            raise Violation(
+                f"invariant 1: {who.name} sees another outcome of {self._object(oid)} than "
+                f"{first[1]}: {outcome.value[:80]!r} against {first[0][:80]!r}"
+            )
+        if not outcome.kind & m.ERROR and oid in self.expected:
+            number = self._cluster.number_in(outcome.value)
+            if number != self.expected[oid]:
+                raise Violation(
+                    f"{self._object(oid)} is {number}, and not {self.expected[oid]}"
+                )
+
+    def _object(self, oid: bytes) -> str:
+        return f"{self.word(task_of(oid))}[{int.from_bytes(oid[16:], 'big')}]"

@@ -1,0 +1,183 @@
+"""`python -m zray.testing.simulate`: simulate clusters with faults, seed after seed.
+
+Everything about a run is drawn from its seed: nodes, drivers, workloads, bounds, faults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+import traceback
+from random import Random
+from typing import Any, NamedTuple
+
+from zray.testing.cluster import SimCluster
+from zray.testing.faults import DEADLY, FINAL, GENTLE, Fault
+from zray.testing.workloads import WORKLOADS, Workload
+
+
+class Plan(NamedTuple):
+    """What a seed stands for."""
+
+    nodes: list[dict[str, float]]
+    drivers: int
+    bounds: dict[str, Any]
+    workloads: list[tuple[float, int, Workload]]  # when, which driver, what
+    faults: list[tuple[float, Fault]]
+    latency_s: float
+    commit_s: float
+
+    def in_words(self) -> str:
+        """One line."""
+        faults = ", ".join(f"{fault.__name__} at {when:.2f}" for when, fault in self.faults)
+        work = ", ".join(f"{what.__name__} of d{who + 1}" for _, who, what in self.workloads)
+        return f"{self.nodes}; {work}; faults: {faults or 'none'}; bounds: {self.bounds}"
+
+
+class Failure(NamedTuple):
+    """A run that went wrong."""
+
+    seed: int
+    error: BaseException
+    text: str
+
+
+def plan(seed: int) -> Plan:
+    """What to simulate for a seed."""
+    random = Random(seed)
+    nodes: list[dict[str, float]] = []
+    for _ in range(random.choice([1, 2, 2, 3, 4])):
+        nodes.append({"CPU": random.choice([1, 1, 2, 4])})
+    nodes[0] |= {"GPU": random.choice([1, 2]), "special": 1}
+    drivers = random.choice([1, 1, 2, 3])
+    bounds: dict[str, Any] = {}
+    if random.random() < 0.7:
+        bounds["INLINE_BYTES_MAX"] = 2048
+        bounds["CHUNK_BYTES"] = random.choice([700, 4096])
+        bounds["CHUNK_WINDOW"] = random.choice([1, 2, 8])
+        bounds["ARGUMENT_BYTES_MAX"] = random.choice([300, 4096])
+    if random.random() < 0.3:
+        bounds["HEAD_CACHE_BYTES"] = random.choice([0, 1000, 20_000])
+    if random.random() < 0.3:
+        bounds["CLIENT_WINDOW_TASKS"] = random.choice([1, 3, 10])
+    if random.random() < 0.3:
+        bounds["PAYLOAD_BYTES_SOFT"] = random.choice([200, 2000])
+        bounds["DRAIN_MESSAGES_MAX"] = random.choice([1, 3])
+    if random.random() < 0.2:
+        bounds["RAYLET_UNSTARTED_TASKS"] = random.choice([4, 16])
+    span = random.choice([0.5, 2.0, 8.0])
+    workloads = [
+        (random.uniform(0.0, span), random.randrange(drivers), random.choice(WORKLOADS))
+        for _ in range(random.randint(2, 6))
+    ]
+    kinds = list(GENTLE)
+    if random.random() < 0.5:
+        kinds += DEADLY
+    if random.random() < 0.3:
+        kinds += FINAL
+    kinds = random.sample(kinds, random.randint(1, min(5, len(kinds))))
+    faults = [
+        (random.uniform(0.0, span * 2), random.choice(kinds))
+        for _ in range(random.choice([0, 1, 2, 3, 6, 12]))
+    ]
+    latency_s = random.choice([0.0001, 0.0005, 0.01, 0.1])
+    commit_s = random.choice([0.001, 0.005, 0.1])
+    return Plan(
+        nodes, drivers, bounds, sorted(workloads, key=_when), sorted(faults, key=_when),
+        latency_s, commit_s,
+    )
+
+
+def _when(entry: tuple[Any, ...]) -> float:
+    when: float = entry[0]
+    return when
+
+
+def simulate(seed: int, *, verbose: bool = False) -> str:
+    """Run one seed; its trace.
+
+    Raises:
+        Violation: an invariant does not hold. Other exceptions are bugs of machines too.
+    """
+    drawn = plan(seed)
+    cluster = SimCluster(
+        seed,
+        nodes=drawn.nodes,
+        drivers=drawn.drivers,
+        bounds=drawn.bounds,
+        latency_s=drawn.latency_s,
+        commit_s=drawn.commit_s,
+        verbose=verbose,
+    )
+    try:
+        with cluster:
+            _play(cluster, drawn)
+    except Exception as error:
+        error.add_note(report(seed, drawn, cluster))
+        raise
+    return cluster.trace()
+
+
+def _play(cluster: SimCluster, drawn: Plan) -> None:
+    random = Random(cluster.random.random())
+    start = cluster.clock.now
+    for when, driver, workload in drawn.workloads:
+        cluster.clock.at(start + when, cluster.run, workload, driver)
+    for when, fault in drawn.faults:
+        cluster.clock.at(start + when, fault, cluster, random)
+    last = max(entry[0] for entry in [*drawn.workloads, *drawn.faults])
+    cluster.run_for(last + 0.001)
+    cluster.finish()
+
+
+def report(seed: int, drawn: Plan, cluster: SimCluster) -> str:
+    """What to know of a failure: the seed, how to replay it, and the last events."""
+    story = "\n".join(cluster.clock.story)
+    return (
+        f"seed {seed}: {drawn.in_words()}\nthe last events:\n{story}\n"
+        f"replay: python -m zray.testing.simulate --seed {seed} --verbose"
+    )
+
+
+def try_seed(seed: int) -> Failure | None:
+    """Run one seed; None: all is well."""
+    try:
+        simulate(seed)
+    except Exception as error:
+        return Failure(seed, error, "".join(traceback.format_exception(error)))
+    return None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Entry of the command."""
+    parser = argparse.ArgumentParser(prog="python -m zray.testing.simulate", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=100, help="how many seeds (default 100)")
+    parser.add_argument("--start", type=int, default=0, help="the first seed (default 0)")
+    parser.add_argument("--seed", type=int, help="this seed alone")
+    parser.add_argument("--verbose", action="store_true", help="print every event")
+    parser.add_argument("--keep-going", action="store_true", help="do not stop at a failure")
+    parser.add_argument("--trace", action="store_true", help="print the digest of each trace")
+    options = parser.parse_args(arguments)
+    first, count = (options.start, options.seeds) if options.seed is None else (options.seed, 1)
+    began = time.monotonic()
+    failures = []
+    for seed in range(first, first + count):
+        try:
+            trace = simulate(seed, verbose=options.verbose)
+            if options.trace:
+                print(seed, trace)
+        except Exception as error:
+            failures.append(seed)
+            text = "".join(traceback.format_exception(error))
+            if not options.keep_going:
+                print(text)
+                break
+            print(f"seed {seed}: {type(error).__name__}: {str(error)[:300]}")
+    seconds = time.monotonic() - began
+    print(f"{count} seeds from {first}: {len(failures)} failed {failures[:50]}, {seconds:.1f} s")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

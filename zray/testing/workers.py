@@ -1,0 +1,372 @@
+"""A simulated worker process: the shipped WorkerSequence and Client, and a program as user code.
+
+Two threads as in the real one: the main thread reads only when it is idle or blocked; the control
+thread answers RECALL and CANCEL_TASK at any time. Decides nothing about the cluster.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from zray.core.client import Client, Waiter
+from zray.core.local_scheduler import PoolKey
+from zray.core.worker import Delivered, WorkerSequence
+from zray.ids import IdSource, object_id
+from zray.protocol import codec
+from zray.protocol import messages as m
+from zray.testing import programs
+from zray.testing.programs import Die, Fail, Get, Interrupted, Program, Returned, Sleep, TaskFailed
+from zray.testing.workloads import FUNCTIONS, TaskContext
+
+if TYPE_CHECKING:
+    from zray.testing.cluster import SimCluster
+    from zray.testing.processes import SimRaylet
+
+IDLE, COMPUTING, BLOCKED, DRAINING = range(4)
+
+
+class SimWorker(programs.Participant):
+    """``state``: what the main thread does."""
+
+    def __init__(
+        self, cluster: SimCluster, raylet: SimRaylet, worker_id: bytes, key: PoolKey
+    ) -> None:
+        ids = IdSource(cluster.random.randbytes(8))
+        super().__init__(Client(worker_id, key[0], ids, remote=False))
+        self.cluster = cluster
+        self.clock = cluster.clock
+        self.raylet = raylet
+        self.worker_id = worker_id
+        self.key = key
+        self.incarnation = raylet.raylet.incarnation
+        self.pid = cluster.next_pid()
+        self.name = f"{raylet.name}/w{self.pid}"
+        self.sequence = WorkerSequence(worker_id)
+        self.alive = True
+        self.started = 0  # the counter that the raylet shares
+        self.frozen_until = 0.0
+        self.state = IDLE
+        self._born = False
+        self._unread: deque[bytes] = deque()
+        self._task_at = self._control_at = self._out_at = 0.0  # when the last batch arrives
+        self._program: Program | None = None
+        self._waiter: Waiter | None = None
+        self._wanted: list[programs.Ref] = []
+        self._round = 0  # of the running computation, to tell a stale timer
+        self._ending: tuple[int, list[m.Outcome], float] | None = None
+        self._result_refs: list[programs.Ref] = []
+        self._began = 0.0
+        self.delivered: Delivered | None = None
+        cluster.add_worker(self)
+
+    # ---- channels --------------------------------------------------------------------------
+
+    def send(self, messages: list[m.Message]) -> None:
+        """A batch of the raylet: RECALL and CANCEL_TASK go to the control thread."""
+        urgent = [msg for msg in messages if isinstance(msg, m.Recall | m.CancelTask)]
+        rest = [msg for msg in messages if not isinstance(msg, m.Recall | m.CancelTask)]
+        delay = self.cluster.draw(1e-5, 1e-4)
+        if rest:
+            self._task_at = max(self._task_at, self.clock.now + delay)
+            self.clock.at(self._task_at, self._task_arrived, codec.encode_local(rest))
+        if urgent:
+            self._control_at = max(self._control_at, self.clock.now + delay)
+            self.clock.at(self._control_at, self._control_arrived, urgent)
+
+    def _out(self, messages: list[m.Message]) -> None:
+        if self.alive and messages:
+            self._out_at = max(self._out_at, self.clock.now + self.cluster.draw(1e-5, 1e-4))
+            data = codec.encode_local(messages)
+            self.clock.at(self._out_at, self.raylet.from_worker, self.worker_id, data)
+
+    def _task_arrived(self, data: bytes) -> None:
+        self._unread.append(data)
+        if self._born and self.state != COMPUTING:
+            self._go_on()
+
+    def _control_arrived(self, messages: list[m.Message]) -> None:
+        if not self.alive:
+            return
+        if not self._born or self.clock.now < self.frozen_until:
+            later = max(self.frozen_until, self.clock.now + 0.0005)
+            self.clock.at(later, self._control_arrived, messages)
+            return
+        for message in messages:
+            self._read()  # what was delivered before counts as delivered
+            if isinstance(message, m.Recall):
+                self._send_done(wait=False)
+                self._out([self.sequence.recall()])
+            elif isinstance(message, m.CancelTask):
+                self._cancel(message)
+
+    def _cancel(self, message: m.CancelTask) -> None:
+        answer = self.sequence.cancel(message)
+        if answer is not None:
+            self._out([answer])
+            return
+        current = self.sequence.current
+        if current is None or self._program is None:
+            return
+        meant = current.spec.task_id == message.task_id and current.attempt == message.attempt
+        if meant and self.cluster.random.random() < 0.8:  # else the task swallows it
+            self._interrupt()
+
+    # ---- the main thread -------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """The process runs."""
+        self._born = True
+        self._go_on()
+
+    def _read(self) -> None:
+        while self._unread:
+            for message in codec.decode(self._unread.popleft()).messages:
+                if not self.sequence.receive(message):
+                    self.client.message(message)
+        if self.state in (BLOCKED, DRAINING):
+            self._give_back()
+
+    def _give_back(self) -> None:
+        returned = self.sequence.recall()
+        if returned.task_ids:
+            self._out([returned])
+
+    def _go_on(self) -> None:
+        """Something arrived, or a computation ended."""
+        if not self.alive:
+            return
+        if self.clock.now < self.frozen_until:
+            self.clock.at(self.frozen_until, self._go_on)
+            return
+        if self.state == COMPUTING:
+            return
+        self._read()
+        self._transmit()
+        if self.state == IDLE:
+            self._next()
+        elif self.state == DRAINING:
+            self._drained()
+        elif self._waiter is not None and self._waiter.remaining <= 0:
+            self._unblock()
+            self._advance_with_values()
+            self._next()
+
+    def _next(self) -> None:
+        while self.alive and self.state == IDLE:
+            delivered = self.sequence.next()
+            if delivered is None:
+                self._send_done(wait=True)
+                if self.sequence.exiting:
+                    self._exit()
+                return
+            self.started += 1
+            self._execute(delivered)
+
+    def _execute(self, delivered: Delivered) -> None:
+        self.delivered = delivered
+        spec = delivered.assignment.spec
+        template = self.sequence.templates[spec.template_id]
+        assert self.sequence.functions[template.function_id].blob.decode() == template.name
+        self.cluster.ledger.started(self, delivered.assignment)
+        self.clock.tell(f"{self.name} starts {self.cluster.ledger.word(spec.task_id)}")
+        self._began = self.clock.now
+        self.client.begin_task(spec.nested)
+        try:
+            arguments, _ = programs.arguments_of(self, spec, delivered.values)
+        except TaskFailed as error:
+            self._end(m.FINISHED, self._error(error.code, str(error)))
+            return
+        context = TaskContext(self, spec.task_id, template)
+        self._program = FUNCTIONS[template.name](context, *arguments)
+        self._advance(None)
+
+    def _advance_with_values(self) -> None:
+        wanted, self._wanted = self._wanted, []
+        try:
+            values = self.values(wanted)
+        except TaskFailed as error:
+            self._advance(None, error)
+            return
+        self._advance(values)
+
+    def _advance(self, value: Any, error: BaseException | None = None) -> None:
+        """Run user code until it computes, blocks or ends."""
+        program = self._program
+        while program is not None and self.alive:
+            try:
+                step = program.send(value) if error is None else program.throw(error)
+            except StopIteration as stop:
+                self._end(m.FINISHED, self._results(stop.value))
+                return
+            except Interrupted:
+                self._end(m.CANCELLED, self._error("ZR-3002", "the task was cancelled"))
+                return
+            except TaskFailed as failed:
+                self._end(m.FINISHED, self._error(failed.code, str(failed)))
+                return
+            error = None
+            if isinstance(step, Get):
+                if self.missing(step.refs) and not self._block(step.refs):
+                    return
+                try:
+                    value = self.values(step.refs)
+                except TaskFailed as failed:
+                    error = failed
+            elif isinstance(step, Sleep):
+                self._compute(step.seconds)
+                return
+            elif isinstance(step, Fail):
+                status = m.FAILED if step.covered else m.FINISHED
+                self._end(status, self._error(programs.RAISED, "the task raised"))
+                return
+            elif isinstance(step, Die):
+                self.die("signal 11")
+                return
+
+    def _compute(self, seconds: float) -> None:
+        self.state = COMPUTING
+        self._round += 1
+        self.clock.after(seconds * self.raylet.slowness, self._computed, self._round)
+
+    def _computed(self, number: int) -> None:
+        if not self.alive or number != self._round or self.state != COMPUTING:
+            return
+        if self.clock.now < self.frozen_until:
+            self.clock.at(self.frozen_until, self._computed, number)
+            return
+        self.state = IDLE
+        self._advance(None)
+        self._go_on()
+
+    def _interrupt(self) -> None:
+        if self.state == BLOCKED:
+            assert self._waiter is not None
+            self.client.forget_waiter([ref.oid for ref in self._wanted], self._waiter)
+            self._unblock()
+        elif self.state != COMPUTING:
+            return
+        self.state = IDLE
+        self._advance(None, Interrupted())
+        self._go_on()
+
+    # ---- blocking --------------------------------------------------------------------------
+
+    def _block(self, refs: list[programs.Ref]) -> bool:
+        """Wait for values; True: they came while it was about to wait."""
+        waiter = self.want(refs)
+        self._transmit()
+        if waiter.remaining <= 0:
+            return True
+        self.state = BLOCKED
+        self._waiter = waiter
+        self._wanted = refs
+        self._say_blocked()
+        return False
+
+    def _say_blocked(self) -> None:
+        self._send_done(wait=False)
+        self._out([self.sequence.recall(), m.Blocked(0)])
+
+    def _unblock(self) -> None:
+        self._waiter = None
+        self.state = IDLE
+        self._out([m.Unblocked(0)])
+
+    def _transmit(self) -> None:
+        """What the client has to say."""
+        self.client.flush()
+        outbox, self.client.outbox = self.client.outbox, []
+        self._out(outbox)
+
+    def _send_done(self, *, wait: bool) -> None:
+        done = self.sequence.take_done(self.clock.now, next_is_short=wait)
+        if done is not None:
+            self._out([done])
+
+    # ---- the end of a task -----------------------------------------------------------------
+
+    def _error(self, code: str, text: str) -> list[m.Outcome]:
+        assert self.delivered is not None
+        spec = self.delivered.assignment.spec
+        count = max(self.sequence.templates[spec.template_id].num_returns, 1)
+        data = programs.error_bytes(code, text)
+        return [
+            m.Outcome(object_id(spec.task_id, index), m.ERROR, len(data), data)
+            for index in range(count)
+        ]
+
+    def _results(self, result: Any) -> list[m.Outcome]:
+        assert self.delivered is not None
+        spec, attempt = self.delivered.assignment.spec, self.delivered.assignment.attempt
+        results = (result if isinstance(result, list) else [result]) or [Returned(0)]
+        maker = f"{self.name} {attempt}".encode()
+        outcomes = []
+        for index, one in enumerate(results):
+            returned = one if isinstance(one, Returned) else Returned(one)
+            data, contained = self.encode(returned, maker)
+            self._result_refs += returned.refs
+            oid = object_id(spec.task_id, index)
+            outcomes.append(m.Outcome(oid, m.VALUE, len(data), data, contained))
+        return outcomes
+
+    def _end(self, status: int, outcomes: list[m.Outcome]) -> None:
+        self._program = None
+        self.cluster.ledger.ended(self, status)
+        self.sweep(self._result_refs)
+        self._ending = status, outcomes, self.clock.now - self._began
+        for outcome in outcomes:
+            self.client.publish(outcome.contained)
+        self._transmit()
+        if self.client.backlog:  # submitted tasks reach the head before what may name them
+            self.state = DRAINING
+            self._say_blocked()
+            return
+        self._report()
+
+    def _drained(self) -> None:
+        self._transmit()
+        if not self.client.backlog:
+            self._unblock()
+            self._report()
+            self._next()
+
+    def _report(self) -> None:
+        assert self._ending is not None
+        status, outcomes, seconds = self._ending
+        self._ending = None
+        borrowed = self.client.end_task()
+        self.sequence.finished(status, outcomes, seconds, borrowed, self.clock.now)
+        self.state = IDLE
+        self.delivered = None
+        self._send_done(wait=True)
+        self._result_refs = []
+        self.sweep()
+
+    def let_go(self) -> None:
+        """Global variables are cleared, between two tasks."""
+        if self._born and self.state == IDLE and self.kept:
+            for ref in self.kept:
+                ref.drop()
+            self.kept = []
+            self._transmit()
+
+    # ---- the end of the process ------------------------------------------------------------
+
+    def _exit(self) -> None:
+        self.die("exit code 0")
+
+    def die(self, cause: str) -> None:
+        """The process ends; what it had sent still arrives, then the raylet is told."""
+        if self.alive:
+            self.vanish()
+            when = max(self._out_at, self.clock.now) + self.cluster.draw(0.0001, 0.002)
+            args = (self.worker_id, self.started, cause)
+            self.clock.at(when, self.raylet.exited, *args)
+
+    def vanish(self) -> None:
+        """It ends together with its raylet."""
+        self.alive = False
+        self._program = None
+        self.cluster.ledger.died(self)
+        self.cluster.remove_worker(self)
