@@ -52,7 +52,9 @@ def script(tmp_path: Path) -> Callable[[str], Path]:
 def run(script: Callable[[str], Path]) -> Run:
     """Runs a program to its end; its exit code is 0 unless ``code`` says otherwise."""
 
-    def run(text: str, *arguments: str, code: int = 0, **env: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        text: str, *arguments: str, code: int = 0, **env: str
+    ) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(
             [sys.executable, str(script(text)), *arguments],
             capture_output=True,

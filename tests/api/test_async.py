@@ -148,10 +148,10 @@ def test_futures_keep_their_reference_alive() -> None:
 def test_await_in_a_task() -> None:
     @zray.remote(num_cpus=0)
     def gather() -> int:
-        async def main() -> list[int]:
-            return await asyncio.gather(*[after.remote(0, i) for i in range(100)])
+        async def main() -> int:
+            return sum(await asyncio.gather(*[after.remote(0, i) for i in range(100)]))
 
-        return sum(asyncio.run(main()))
+        return asyncio.run(main())
 
     assert zray.get([gather.remote(), gather.remote()], timeout=20) == [4950, 4950]
 

@@ -249,7 +249,7 @@ def test_unpicklable_argument() -> None:
 
 
 def test_unpicklable_keyword_argument() -> None:
-    with pytest.raises(SerializationError, match="argument 'x' of identity.*generator"):
+    with pytest.raises(SerializationError, match=r"argument 'x' of identity.*generator"):
         identity.remote(x=(i for i in range(3)))
 
 

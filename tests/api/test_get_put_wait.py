@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import time
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -55,12 +55,12 @@ def test_get_of_no_reference(value: Any) -> None:
 
 def test_get_takes_no_tuple() -> None:
     with pytest.raises(ValueError, match="'object_refs' must either be"):
-        zray.get((zray.put(1),))  # type: ignore[arg-type]
+        zray.get((zray.put(1),))
 
 
 def test_get_of_a_list_with_another_value() -> None:
     with pytest.raises(TypeError, match="Attempting to call `get` on the value 5"):
-        zray.get([zray.put(1), 5])  # type: ignore[list-item]
+        zray.get([zray.put(1), 5])  # type: ignore[arg-type]
 
 
 def test_get_timeout_says_what_it_waited_for() -> None:
@@ -192,8 +192,8 @@ def test_wait_of_nothing() -> None:
     [
         (lambda ref: zray.wait(ref), TypeError, "got a single ray.ObjectRef"),
         (lambda ref: zray.wait((ref,)), TypeError, "expected a list of ray.ObjectRef"),
-        (lambda ref: zray.wait(5), TypeError, "expected a list of ray.ObjectRef"),
-        (lambda ref: zray.wait([ref, 5]), TypeError, "got list containing 5"),
+        (lambda ref: zray.wait(cast(Any, 5)), TypeError, "expected a list of ray.ObjectRef"),
+        (lambda ref: zray.wait([ref, cast(Any, 5)]), TypeError, "got list containing 5"),
         (lambda ref: zray.wait([ref, ref]), ValueError, "a list of unique object refs"),
         (lambda ref: zray.wait([ref], num_returns=0), ValueError, "Invalid number of objects"),
         (lambda ref: zray.wait([ref], num_returns=-1), ValueError, "Invalid number of objects"),

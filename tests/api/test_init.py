@@ -53,9 +53,7 @@ def test_first_use_connects(use: Any) -> None:
     assert zray.is_initialized()
 
 
-@pytest.mark.parametrize(
-    "use", [zray.nodes, zray.cluster_resources, zray.available_resources]
-)
+@pytest.mark.parametrize("use", [zray.nodes, zray.cluster_resources, zray.available_resources])
 def test_questions_about_the_cluster_do_not_connect(use: Any) -> None:
     with pytest.raises(NotInitializedError, match=r"zray\.init\(\)"):
         use()
@@ -67,7 +65,7 @@ def test_questions_about_the_cluster_do_not_connect(use: Any) -> None:
 
 def test_twice() -> None:
     first = zray.init(num_cpus=1)
-    with pytest.raises(RuntimeError, match="Maybe you called zray.init twice by accident"):
+    with pytest.raises(RuntimeError, match=r"Maybe you called zray\.init twice by accident"):
         zray.init()
     second = zray.init(ignore_reinit_error=True)
     assert second.address_info == first.address_info
@@ -86,7 +84,7 @@ def test_shutdown_and_init_again() -> None:
 
 def test_with() -> None:
     with zray.init(num_cpus=1) as context:
-        assert isinstance(context, Mapping) and zray.is_initialized()
+        assert zray.is_initialized() and Mapping in type(context).__mro__
         assert context["address"] == context.address_info["address"] == context["gcs_address"]
         assert context.address_info["node_id"] == zray.nodes()[0]["NodeID"]
         assert len(context) == len(list(context)) and context.dashboard_url == ""
@@ -229,7 +227,7 @@ def listener() -> Iterator[str]:
 
         thread = threading.Thread(target=answer, daemon=True)
         thread.start()
-        yield "127.0.0.1:{}".format(server.getsockname()[1])
+        yield f"127.0.0.1:{server.getsockname()[1]}"
         server.shutdown(socket.SHUT_RDWR)
         thread.join()
 

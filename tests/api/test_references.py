@@ -101,7 +101,7 @@ def test_results_that_contain_references_are_freed() -> None:
 
 @pytest.mark.usefixtures("frees")
 def test_puts_of_puts_are_freed() -> None:
-    ref = zray.put(bytes(10_000))
+    ref: Any = zray.put(bytes(10_000))
     for _ in range(10):
         ref = zray.put([ref])
 

@@ -17,6 +17,7 @@ from zray.errors import TaskError, WorkerCrashedError
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
+
 @zray.remote
 def flaky(path: str, failures: int, how: Any) -> int:
     fd = os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY)

@@ -76,7 +76,7 @@ def test_several_returns() -> None:
         return 1, "2", [3]
 
     refs = three.remote()
-    assert isinstance(refs, list) and len(refs) == 3
+    assert type(refs) is list and len(refs) == 3
     assert zray.get(refs) == [1, "2", [3]]
     assert zray.get(double.options(num_returns=1).remote(refs[0])) == 2
 
@@ -171,14 +171,17 @@ def test_a_task_passes_its_reference_on() -> None:
 
 
 def test_closures_keep_references_alive() -> None:
-    ref = zray.put("captured")
+    def make() -> zray.RemoteFunction[[], str]:
+        ref = zray.put("captured")
 
-    @zray.remote
-    def use() -> str:
-        return str(zray.get(ref))
+        @zray.remote
+        def use() -> str:
+            return zray.get(ref)
 
+        return use
+
+    use = make()
     first = use.remote()
-    del ref
     assert zray.get([first, use.remote()]) == ["captured", "captured"]
 
 
@@ -195,7 +198,7 @@ def test_a_function_is_exported_once_and_captures_its_variables_then() -> None:
 
 
 def test_none_and_empty_values() -> None:
-    values = [None, b"", "", (), [], {}, 0, False]
+    values: list[Any] = [None, b"", "", (), [], {}, 0, False]
     assert zray.get(collect.remote(*values)) == (tuple(values), {})
     assert zray.get([zray.put(value) for value in values]) == values
 

@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 import psutil
 import pytest
-import zmq
 
 import zray
 from zray.ids import IdSource
@@ -344,6 +343,12 @@ def records(tmp_path: Path) -> Records:
 @pytest.fixture
 def gate(tmp_path: Path) -> Gate:
     return Gate(tmp_path / "gate")
+
+
+@pytest.fixture(scope="session")
+def new_cluster() -> Callable[[Path], Cluster]:
+    """For fixtures of another scope; who calls it closes the cluster."""
+    return Cluster
 
 
 @pytest.fixture

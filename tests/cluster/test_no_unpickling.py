@@ -51,9 +51,8 @@ def test_no_daemon_unpickles(bare: Any, tmp_path: Any, monkeypatch: pytest.Monke
     bare.await_node("two")
     monkeypatch.undo()
     armed = (tmp_path / "armed").read_text().split()
-    assert sorted(armed) == ["zray.cli.head", "zray.cli.worker", "zray.cli.worker"] + [
-        "zray.nodes.raylet"
-    ]
+    nodes = ["zray.cli.worker", "zray.cli.worker", "zray.nodes.raylet"]
+    assert sorted(armed) == ["zray.cli.head", *nodes]
     bare.connect()
     offset = 3
 

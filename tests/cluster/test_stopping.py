@@ -41,9 +41,7 @@ def test_sigterm_ends_a_busy_head_cleanly_and_its_nodes_wait_for_the_next(
     assert sorted(map(int, records.lines())) == list(range(4))
 
 
-def test_sigterm_of_a_node_moves_its_tasks_at_once(
-    connected: Any, records: Any, gate: Any
-) -> None:
+def test_sigterm_of_a_node_moves_its_tasks_at_once(connected: Any, records: Any, gate: Any) -> None:
     write, wait = records.write, gate.wait
 
     @zray.task
@@ -90,7 +88,7 @@ def test_a_task_that_fits_nowhere_says_what_is_missing(
         return "there"
 
     ref = aim.remote()
-    with pytest.raises(GetTimeoutError, match="INFEASIBLE.*laser"):
+    with pytest.raises(GetTimeoutError, match=r"INFEASIBLE.*laser"):
         zray.get(ref, timeout=0.3)
     told = ""
 

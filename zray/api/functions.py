@@ -6,7 +6,7 @@ import functools
 import hashlib
 import inspect
 from collections.abc import Callable
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
 
 import msgspec
 
@@ -18,7 +18,26 @@ from zray.runtime.references import ObjectRef
 
 P = ParamSpec("P")
 R = TypeVar("R")
-Q = TypeVar("Q")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class SeveralReturns(Protocol[P, R_co]):
+    """How type checkers see a remote function whose ``num_returns`` is not 1."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+
+    def remote(self, *args: Any, **kwargs: Any) -> list[ObjectRef[Any]]:
+        """As ``RemoteFunction.remote``."""
+
+    def options(self, **options: Any) -> Any:
+        """As ``RemoteFunction.options``."""
+
+
+class BoundSeveral(Protocol):
+    """The same with options of its own."""
+
+    def remote(self, *args: Any, **kwargs: Any) -> list[ObjectRef[Any]]:
+        """As ``RemoteFunction.remote``."""
 
 
 class RemoteFunction(Generic[P, R]):
@@ -58,7 +77,13 @@ class RemoteFunction(Generic[P, R]):
         result: ObjectRef[R] = self._submit(self._options, args, kwargs)
         return result
 
-    def options(self, **options: Any) -> BoundOptions[P, R]:
+    @overload
+    def options(self, *, num_returns: Literal[1], **options: Any) -> BoundOptions[P, R]: ...
+    @overload
+    def options(self, *, num_returns: int, **options: Any) -> BoundSeveral: ...
+    @overload
+    def options(self, **options: Any) -> BoundOptions[P, R]: ...
+    def options(self, **options: Any) -> Any:
         """The function with other options for the calls made through what is returned.
 
         Options: num_cpus, num_gpus, memory (bytes), resources, num_returns, max_retries,
@@ -171,6 +196,14 @@ def _template(function: Callable[..., Any], export: m.Export, options: TaskOptio
 @overload
 def task(function: Callable[P, R], /) -> RemoteFunction[P, R]: ...
 @overload
+def task(
+    *, num_returns: Literal[1], **options: Any
+) -> Callable[[Callable[P, R]], RemoteFunction[P, R]]: ...
+@overload
+def task(
+    *, num_returns: int, **options: Any
+) -> Callable[[Callable[P, R]], SeveralReturns[P, R]]: ...
+@overload
 def task(**options: Any) -> Callable[[Callable[P, R]], RemoteFunction[P, R]]: ...
 def task(*args: Any, **options: Any) -> Any:
     """Make a function a task: ``f.remote(x)`` runs it on the cluster, ``f(x)`` here and now.
@@ -186,6 +219,14 @@ def task(*args: Any, **options: Any) -> Any:
 
 @overload
 def remote(function: Callable[P, R], /) -> RemoteFunction[P, R]: ...
+@overload
+def remote(
+    *, num_returns: Literal[1], **options: Any
+) -> Callable[[Callable[P, R]], RemoteFunction[P, R]]: ...
+@overload
+def remote(
+    *, num_returns: int, **options: Any
+) -> Callable[[Callable[P, R]], SeveralReturns[P, R]]: ...
 @overload
 def remote(**options: Any) -> Callable[[Callable[P, R]], RemoteFunction[P, R]]: ...
 def remote(*args: Any, **options: Any) -> Any:

@@ -92,7 +92,10 @@ def _num_returns(option: str, value: Any) -> int:
         raise ValueError(
             f"num_returns must be a whole number from 0; generators ({value!r}) are not there yet"
         )
-    return _whole(option, value, 0)
+    count = _whole(option, value, 0)
+    if count > limits.RETURNS_MAX:
+        raise ValueError(f"num_returns must be at most {limits.RETURNS_MAX}, got {value}")
+    return count
 
 
 def _max_retries(option: str, value: Any) -> int:

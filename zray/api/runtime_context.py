@@ -18,13 +18,16 @@ class RuntimeContext:
 
     @property
     def namespace(self) -> str:
+        """The namespace of names, as given to ``init``."""
         return str(self._participant.namespace)
 
     @property
     def gcs_address(self) -> str:
+        """host:port of the head; empty in a worker."""
         return str(self._participant.address)
 
     def get_job_id(self) -> str:
+        """Of the driver that this process serves."""
         return bytes(self._participant.client.job_id).hex()
 
     def get_worker_id(self) -> str:
@@ -37,6 +40,7 @@ class RuntimeContext:
         return setup.node_id.hex() if setup is not None else cluster.driver_node(self._participant)
 
     def get_node_name(self) -> str:
+        """As given to ``zray-worker --name``; empty in a driver."""
         setup = self._setup()
         return str(setup.node_name) if setup is not None else ""
 
@@ -45,6 +49,7 @@ class RuntimeContext:
         return session.current_task().hex() or None
 
     def get_task_name(self) -> str | None:
+        """None outside of a task."""
         template = self._template()
         return str(template.name) if template is not None else None
 
@@ -60,6 +65,7 @@ class RuntimeContext:
         return {name: amount / limits.RESOURCE_UNIT for name, amount in pairs}
 
     def get_accelerator_ids(self) -> dict[str, list[str]]:
+        """The GPUs of the running task, as ``get_gpu_ids``."""
         return {"GPU": [str(one) for one in get_gpu_ids()]}
 
     def get(self) -> dict[str, str]:

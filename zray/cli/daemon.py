@@ -12,12 +12,14 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from zray import limits
+
 START_S: Final = 30.0
-STOP_S: Final = 10.0
+GIVE_UP_S: Final = 2.0  # for a daemon that has said why it does not start
 TAIL_LINES: Final = 20
 _TAIL_BYTES: Final = 16 << 10
 
@@ -104,12 +106,12 @@ def _report(program: str, fd: int) -> NoReturn:
             if "error" in found or "text" in found:
                 break
     except KeyboardInterrupt:
-        _end(found)
+        _end(found, fd)
         sys.exit(130)
     if "text" in found:
         print(f"{found['text']}\nRuns in the background: pid {found['pid']}, log {found['log']}")
         sys.exit(0)
-    _end(found)
+    _end(found, fd)
     if tail := _tail(found):
         print(f"---- end of {found['log']}\n{tail}\n----", file=sys.stderr)
     where = f" (log: {found['log']})" if "log" in found else ""
@@ -118,7 +120,7 @@ def _report(program: str, fd: int) -> NoReturn:
     fail(program, f"{reason}{where}")
 
 
-def _lines(fd: int, deadline: float) -> Any:
+def _lines(fd: int, deadline: float) -> Iterator[dict[str, Any]]:
     poller = select.poll()
     poller.register(fd, select.POLLIN)
     rest = b""
@@ -133,18 +135,19 @@ def _lines(fd: int, deadline: float) -> Any:
         yield from map(json.loads, lines)
 
 
-def _end(found: dict[str, Any]) -> None:
-    """A daemon that did not come up must not go on half started."""
-    pid = found.get("pid")
-    if pid is None:
+def _end(found: dict[str, Any], fd: int) -> None:
+    """A daemon that did not come up must not go on half started; its end closes the pipe."""
+    if "pid" not in found or not _is_open(fd, GIVE_UP_S if "error" in found else 0.0):
         return
     with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + STOP_S
-        while time.monotonic() < deadline:
-            os.kill(pid, 0)
-            time.sleep(0.02)
-        os.kill(pid, signal.SIGKILL)
+        os.kill(found["pid"], signal.SIGTERM)
+        if _is_open(fd, limits.STOP_S):
+            os.kill(found["pid"], signal.SIGKILL)
+
+
+def _is_open(fd: int, timeout_s: float) -> bool:
+    """Whether the daemon still has its end of the pipe after that time."""
+    return any("late" in answer for answer in _lines(fd, time.monotonic() + timeout_s))
 
 
 def _tail(found: dict[str, Any]) -> str:

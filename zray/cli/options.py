@@ -20,7 +20,7 @@ import click
 from zray import limits
 
 CPUS_MAX: Final = 65_536  # of one node; more is a slip of the finger
-MEMORY_BYTES_MAX: Final = 1 << 39  # in units of 1/10000 byte this is below 2^53
+MEMORY_BYTES_MAX: Final = 1 << 39  # what a resource's amount may be: options.AMOUNT_MAX
 DASHBOARD_PORT: Final = 8265
 _NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.:-]{0,127}")
 _NAME_RULE: Final = (

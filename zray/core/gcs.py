@@ -43,6 +43,7 @@ from zray.protocol.messages import (
     Export,
     Exported,
     Free,
+    HeldTask,
     Hold,
     Job,
     Outcome,
@@ -80,6 +81,7 @@ class Gcs:
         self._tokens = 0
         self._commits: dict[int, Callable[[float], None]] = {}
         self._parked: list[TaskRecord] = []
+        self._past_failures: dict[bytes, int] = {}  # of tasks yet to be resubmitted
         self._acks: dict[bytes, int] = {}  # DONEs to acknowledge: with other messages, or soon
         self._ack_at = 0.0
         self._recovering = bool(self.members.awaited or self.members.jobs)
@@ -147,11 +149,15 @@ class Gcs:
             record = TaskRecord(spec, template, message.job_id, submitter)
             self.tasks[spec.task_id] = record
             job.unfinished += 1
+            record.failures = self._past_failures.get(spec.task_id, 0)
             if of_before:
                 record.parked = True
                 self._parked.append(record)
             self._await_dependencies(record, spec, now)
-            self._advance(record)
+            if record.exhausted():
+                self._give_up(record)
+            else:
+                self._advance(record)
 
     def _note_worker(self, sender: Member, process_id: bytes) -> None:
         if isinstance(sender, NodeMember) and process_id != sender.process_id:
@@ -209,11 +215,30 @@ class Gcs:
             if record.node is not None:
                 self.scheduler.settle_adopted(record)
         self._await_dependencies(record, spec, now)
-        if 0 <= template.message.max_retries < record.failures and record.node is None:
-            text = "its worker died while the head was away"
-            self.fail(spec.task_id, record, WorkerCrashedError, text)
-        else:
+        failure, record.failure = record.failure, None
+        if record.node is not None or not record.exhausted():
             self._advance(record)
+        elif failure is not None:
+            self.commit(spec.task_id, record, failure, ())
+        else:
+            self._give_up(record)
+
+    def _give_up(self, record: TaskRecord) -> None:
+        """Its retries were used up under the head of before, which did not live to tell."""
+        assert record.spec is not None
+        text = "its worker or node died, or it raised, when the head was about to be restarted"
+        self.fail(record.spec.task_id, record, WorkerCrashedError, text)
+
+    def failed_before(self, held: HeldTask) -> None:
+        """A raylet remembers an attempt that failed, which the head of before knew of."""
+        record = self.tasks.get(held.task_id)
+        if record is None:
+            known = self._past_failures.get(held.task_id, 0)
+            self._past_failures[held.task_id] = max(known, held.failures)
+        else:
+            record.failures = max(record.failures, held.failures)
+            if record.exhausted() and record.state != ASSIGNED:
+                self._give_up(record)
 
     def _resend_outcome(self, spec: TaskSpec, template: TemplateRecord, submitter: bytes) -> bool:
         """A resubmitted task that has its outcome: tell it again. False: not such a one."""
@@ -285,7 +310,7 @@ class Gcs:
         if record.cancelled and done.status != FINISHED:
             self._cancel_outcome(done.task_id, record)
         elif done.status in (FAILED, CRASHED) and self.retry(record):
-            pass
+            record.failure = done.results if record.spec is None else None
         elif done.status == CANCELLED:
             self._cancel_outcome(done.task_id, record)
         else:
@@ -296,10 +321,8 @@ class Gcs:
     def retry(self, record: TaskRecord) -> bool:
         """Queue a failed task again, if its retries allow (which its spec will tell)."""
         record.failures += 1
-        template = record.template
-        if record.spec is not None and template is not None:
-            if 0 <= template.message.max_retries < record.failures:
-                return False
+        if record.exhausted():
+            return False
         self.counters["retried"] += 1
         self.requeue(record)
         return True
@@ -354,7 +377,7 @@ class Gcs:
                 if owned:
                     self.results.tell_owner(submitter, self.objects.outcome(oid, known), known)
                 continue
-            if record.spec is None:  # who holds it has yet to return
+            if record.spec is None and self._recovering:  # who holds it has yet to return
                 self.objects.hold(RECOVERY, oid, process=True)
             elif known is None and owned and has_returns:
                 self.objects.hold(submitter, oid, process=True)
@@ -388,12 +411,11 @@ class Gcs:
     # ---- cancel ----------------------------------------------------------------------------
 
     def on_cancel(self, sender: Member, message: Cancel, now: float) -> None:
-        record = self.tasks.get(message.task_id)
-        if message.recursive:
-            for task_id in self._children(message.task_id):
-                self.cancel(task_id, self.tasks[task_id], message.force)
-        if record is not None:
-            self.cancel(message.task_id, record, message.force)
+        children = self._children(message.task_id) if message.recursive else []
+        for task_id in (*children, message.task_id):
+            record = self.tasks.get(task_id)
+            if record is not None:
+                self.cancel(task_id, record, message.force)
 
     def _children(self, parent: bytes) -> list[bytes]:
         """All descendants of a task that are not finished, nearest first."""
@@ -401,9 +423,9 @@ class Gcs:
         for task_id, record in self.tasks.items():
             if record.spec is not None and record.spec.parent:
                 by_parent.setdefault(record.spec.parent, []).append(task_id)
-        found = list(by_parent.get(parent, ()))
-        for task_id in found:  # grows while it is walked
-            found += by_parent.get(task_id, ())
+        found = by_parent.pop(parent, [])
+        for task_id in found:  # grows while it is walked; a cycle ends, as nobody comes twice
+            found += by_parent.pop(task_id, ())
         return found
 
     def cancel(self, task_id: bytes, record: TaskRecord, force: bool) -> None:
@@ -514,6 +536,8 @@ class Gcs:
             for place in known.locations:
                 if known.served or place in self.members.nodes:
                     freed.setdefault(place, []).append(oid)
+        if freed:
+            self.transfers.retry()
         for place, ids in freed.items():
             self.outbox.send(place, Free(0, b"".join(ids)))
         if self._acks:
@@ -545,6 +569,7 @@ class Gcs:
                 self._unpark(record)
         if self.members.resynced():
             self._recovering = False
+            self._past_failures.clear()
             self.objects.vanish(RECOVERY)
             self.transfers.retry()
             self.unknown = dict.fromkeys(self.unknown, now + limits.UNKNOWN_OBJECT_S)
@@ -558,7 +583,7 @@ class Gcs:
         assert record.spec is not None and record.template is not None
         record.parked = False
         record.failures += self.members.may_have_run(record.template.needs)
-        if 0 <= record.template.message.max_retries < record.failures:
+        if record.exhausted():
             text = "a node that may have run the task did not return after the head's restart"
             self.fail(record.spec.task_id, record, NodeDiedError, text)
         else:

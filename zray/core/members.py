@@ -7,6 +7,7 @@ A node is known by (node_id, incarnation); a dead incarnation never returns.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import msgspec
 
@@ -43,10 +44,31 @@ class Member:
         self.session_seq = self.result_seq
 
 
+class Suspect(Protocol):
+    """Somebody whose own port is worth a look."""
+
+    process_id: bytes
+    liveness: str  # host:port
+    refused_since: float | None
+
+
+class AbsentNode:
+    """A node of before the head's restart that is not back yet."""
+
+    def __init__(self, process_id: bytes, liveness: str) -> None:
+        self.process_id = process_id
+        self.liveness = liveness
+        self.refused_since: float | None = None
+
+
 class NodeMember(Member):
     def __init__(self, hello: Hello, info: NodeInfo, now: float) -> None:
         super().__init__(hello.process_id, hello.incarnation, now)
         self.info = info
+        self.liveness = info.liveness
+        # Whether its own port answers from here while it lives. Only then does a refusal prove
+        # anything: behind a tunnel or a translated address, somebody else refuses.
+        self.reachable: bool | None = None
         self.refused_since: float | None = None
         self.workers: dict[bytes, None] = {}
         self.view = NodeView(hello.process_id, hello.incarnation, dict(info.resources))
@@ -83,12 +105,13 @@ class JobMember(Member):
 
 
 class NodeRow(msgspec.Struct, array_like=True, frozen=True):
-    """What the store keeps of a node."""
+    """What the store keeps of a node. ``liveness``: its own port, if that answers from here."""
 
     incarnation: int
     alive: bool
     name: str
     resources: Amounts = []
+    liveness: str = ""
 
 
 class Members:
@@ -96,14 +119,15 @@ class Members:
         self.nodes: dict[bytes, NodeMember] = {}
         self.jobs: dict[bytes, JobMember] = {}
         self.node_rows: dict[bytes, NodeRow] = {}
-        self.awaited: dict[bytes, str] = {}  # nodes alive before the restart, not yet back
+        self.awaited: dict[bytes, AbsentNode] = {}
+        self.proven: list[NodeMember] = []  # turned out to be reachable, which is to be stored
         self.lost: list[Vector] = []  # of these, what those had that did not return
         self.started = self._checked = now
         for node_id, value in sorted(rows.get("nodes", {}).items()):
             row = msgspec.msgpack.decode(value, type=NodeRow)
             self.node_rows[node_id] = row
             if row.alive:
-                self.awaited[node_id] = row.name
+                self.awaited[node_id] = AbsentNode(node_id, row.liveness)
         for job_id, value in sorted(rows.get("jobs", {}).items()):
             info = msgspec.msgpack.decode(value, type=JobInfo)
             self.jobs[job_id] = JobMember(job_id, info, now, resumed=True)
@@ -174,32 +198,42 @@ class Members:
         for job in self.jobs.values():
             if not job.connected and now - job.lost >= limits.DEAD_S:
                 dead.append((job, f"the driver was disconnected for {limits.DEAD_S:.0f} s"))
-        if self.awaited and now - self.started >= limits.DEAD_S:
-            dead += [
-                (node_id, "did not return after the head's restart")
-                for node_id in self.awaited
-                if self.node_rows[node_id].alive
-            ]
+        for node_id, absent in self.awaited.items():
+            if not self.node_rows[node_id].alive:
+                continue
+            if now - self.started >= limits.DEAD_S:
+                dead.append((node_id, "did not return after the head's restart"))
+            elif node_id not in self.nodes and self._refuses(absent, now):
+                dead.append((node_id, "its own port refuses connections: the process has ended"))
         return dead
 
     @staticmethod
-    def _refuses(node: NodeMember, now: float) -> bool:
-        since = node.refused_since
+    def _refuses(suspect: Suspect, now: float) -> bool:
+        since = suspect.refused_since
         return since is not None and now - since >= limits.REFUSED_S
 
-    def suspects(self) -> list[NodeMember]:
-        """Nodes whose own port is worth a look."""
-        return [
+    def suspects(self) -> list[Suspect]:
+        """Whose own port is worth a look: of the lost, whether they live; of others, once."""
+        found: list[Suspect] = [
             node
             for node in self.nodes.values()
-            if not (node.connected or node.ended) and node.info.liveness
+            if node.liveness
+            and not node.ended
+            and (node.reachable is None if node.connected else node.reachable)
         ]
+        return found + [absent for absent in self.awaited.values() if absent.liveness]
 
-    def probed(self, node_id: bytes, refused: bool, now: float) -> None:
+    def probed(self, node_id: bytes, refused: bool | None, now: float) -> None:
+        """What knocking at a suspect's port said; None: nothing came back."""
         node = self.nodes.get(node_id)
-        if node is None:
-            return
-        if not refused or node.connected:
-            node.refused_since = None
-        elif node.refused_since is None:
-            node.refused_since = now
+        suspect: Suspect | None = node or self.awaited.get(node_id)
+        if node is not None and node.connected:
+            if node.reachable is None:
+                node.reachable = refused is False
+                if node.reachable:
+                    self.proven.append(node)
+        elif suspect is not None:
+            if not refused:
+                suspect.refused_since = None
+            elif suspect.refused_since is None:
+                suspect.refused_since = now

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import msgspec
+
 from zray import limits
 from zray.core import failures
 from zray.core.agency import Agency
@@ -80,6 +82,7 @@ class Raylet:
         self._done_seq = 0
         self._unacked: dict[int, m.Done] = {}
         self._ended: dict[tuple[bytes, int], m.Assignment] = {}  # what those were ends of
+        self._failed: dict[bytes, m.HeldTask] = {}  # remembered for a head that forgets
         self._received = 0
         self._credit: tuple[int, m.Amounts] = (-1, [])
         self._killed: dict[bytes, str] = {}  # workers ended on purpose, and why
@@ -161,7 +164,8 @@ class Raylet:
             self._unacked[seq] = m.Done(seq, tasks)
         if in_transit:
             holds.append(m.Holds(self.node_id, b"".join(in_transit)))
-        self._send(m.Announce(0, held, self.objects.announced(), holds, list(self.jobs)))
+        objects, failed = self.objects.announced(), list(self._failed.values())
+        self._send(m.Announce(0, held, objects, holds, list(self.jobs), failed))
         for done in self._unacked.values():
             self._send(done)
         if in_transit:
@@ -290,7 +294,9 @@ class Raylet:
             self._kill(task.worker, "a task of it was withdrawn")
 
     def _on_job_ended(self, message: m.JobEnded, now: float) -> None:
-        self.jobs.pop(message.job_id, None)
+        job_id = message.job_id
+        self.jobs.pop(job_id, None)
+        self._failed = {oid: held for oid, held in self._failed.items() if held.job_id != job_id}
         for task in [t for t in self.tasks.values() if t.assignment.job_id == message.job_id]:
             self._abandon(task)
         for slot in [s for s in self.scheduler.workers.values() if s.key[0] == message.job_id]:
@@ -327,11 +333,17 @@ class Raylet:
     def _report(self, task: LocalTask, done: m.TaskDone) -> None:
         self._ended[done.task_id, done.attempt] = task.assignment
         self._done.append(done)
+        if done.status == m.CRASHED:
+            held = _held(task.assignment)
+            self._failed[done.task_id] = msgspec.structs.replace(held, failures=held.failures + 1)
+            if len(self._failed) > limits.FAILURES_KEPT_MAX:
+                del self._failed[next(iter(self._failed))]
 
     def _on_worker_done(self, slot: WorkerSlot, message: m.Done, now: float) -> None:
         for done in message.tasks:
             task = self.scheduler.ended(slot, done.task_id, now)
             slot.finished += 1
+            slot.recalled = False
             if task is None or self.tasks.pop(done.task_id, None) is None:
                 continue
             task.template.measured(done.seconds)
@@ -405,7 +417,6 @@ class Raylet:
 
     def _on_worker_returned(self, slot: WorkerSlot, message: m.Returned, now: float) -> None:
         """Tasks that did not start, in the order in which they were delivered."""
-        slot.recalled = False
         for start in reversed(range(0, len(message.task_ids), 16)):
             task = self.scheduler.ended(slot, message.task_ids[start : start + 16], now)
             if task is None or task.task_id not in self.tasks:
@@ -414,6 +425,9 @@ class Raylet:
                 self._fail(task, m.CANCELLED, TaskCancelledError, "the task was cancelled")
             else:
                 self.scheduler.push(task, front=True)
+        if len(slot.inflight) > 1:  # some were on their way to it: ask again after a while
+            slot.recalled = False
+            slot.progress = now
 
     def _start_worker(self, key: PoolKey) -> WorkerSlot:
         self._retire_idle()

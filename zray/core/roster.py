@@ -50,8 +50,9 @@ class Roster:
             return
         if node is not None:
             self.node_died(node, "a new incarnation of the node has joined", now)
-        row = NodeRow(hello.incarnation, True, info.name, info.resources)
         known = gcs.members.node_rows.get(hello.process_id)
+        row = NodeRow(hello.incarnation, True, info.name, info.resources)
+        stored = known is not None and known.alive and known.incarnation == hello.incarnation
 
         def then(_now: float) -> None:
             if self._joining.get(hello.process_id) == hello.incarnation:
@@ -67,7 +68,7 @@ class Roster:
                 gcs.scheduler.add_node(joined.view)
             welcome(_now)
 
-        if known == row and self._joining.get(hello.process_id) != hello.incarnation:
+        if stored and self._joining.get(hello.process_id) != hello.incarnation:
             then(now)
         else:
             self._joining[hello.process_id] = hello.incarnation
@@ -113,11 +114,14 @@ class Roster:
         view.new_session()
         node.resynced = True
         gcs.members.awaited.pop(node.process_id, None)
-        held = {task.task_id: task for task in message.tasks}
+        held = {(task.task_id, task.attempt) for task in message.tasks}
         for task_id, record in [*view.assigned.items()]:
-            if task_id not in held:  # it was on its way when the link was cut
+            if (task_id, record.attempt) not in held:  # it was on its way when the link was cut
                 gcs.scheduler.release(task_id, record)
                 self._again(task_id, record)
+        if gcs.recovering():
+            for task in message.failed:
+                gcs.failed_before(task)
         not_yours = [task for task in message.tasks if not self._confirm(node, task)]
         if not_yours:
             gcs.outbox.send(node.process_id, Discard(0, not_yours))
@@ -306,6 +310,7 @@ class Roster:
         gcs.objects.vanish(job.process_id)
         gcs.results.forget(job.process_id)
         gcs.objects.forget_place(job.process_id)
+        gcs.transfers.retry()
         for node in gcs.members.nodes.values():
             node.known.discard(job.process_id)
             gcs.outbox.send(node.process_id, JobEnded(0, job.process_id))
@@ -328,6 +333,12 @@ class Roster:
                 self.job_ended(member, why, now)
             elif isinstance(member, bytes):
                 self.never_returned(member, why)
+        proven, gcs.members.proven = gcs.members.proven, []
+        for node in proven:
+            if not node.ended:
+                info = node.info
+                row = NodeRow(node.incarnation, True, info.name, info.resources, info.liveness)
+                gcs.persist([gcs.members.row(node.process_id, row)], lambda _now: None)
         for group, reason in gcs.scheduler.warnings(now):
             gcs.note(reason)
             for job_id in group.queues:

@@ -12,7 +12,7 @@ from itertools import pairwise
 from zray import limits
 from zray.core import resources
 from zray.core.machine import NEVER
-from zray.core.resources import Needs, Vector
+from zray.core.resources import CPU, Needs, Vector
 from zray.core.tasks import ASSIGNED, READY, TaskRecord
 
 
@@ -313,7 +313,8 @@ class TaskScheduler:
     def reason(self, group: SchedulingClass) -> str:
         """Why the ready tasks of a class are not running, and what would help."""
         wanted = resources.in_words(group.needs)
-        if not self.nodes:
+        workers = [node for node in self.nodes.values() if node.total.get(CPU)]
+        if not workers and (not self.nodes or dict(group.needs).get(CPU)):
             return "NO_NODES: no worker node has joined; start one with zray-worker"
         if self.infeasible(group):
             nearest = min(

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from zray.core.resources import Needs
-from zray.protocol.messages import TaskSpec, Template
+from zray.protocol.messages import Outcome, TaskSpec, Template
 
 if TYPE_CHECKING:
     from zray.core.scheduler import NodeView
@@ -45,7 +45,7 @@ class TaskRecord:
 
     __slots__ = (
         *("spec", "template", "job_id", "submitter", "state", "attempt", "node", "waiting"),
-        *("failures", "cancelled", "forced", "parked"),
+        *("failures", "failure", "cancelled", "forced", "parked"),
     )
 
     def __init__(
@@ -62,8 +62,15 @@ class TaskRecord:
         self.state = WAITING
         self.attempt = 0  # rises with each dispatch
         self.failures = 0  # attempts that a system failure ended, or a covered exception
+        self.failure: list[Outcome] | None = None  # the last one, while ``spec`` is None
         self.node: NodeView | None = None
         self.waiting = 0  # dependencies without an outcome
         self.cancelled = False
         self.forced = False  # cancelled with force
         self.parked = False  # until all nodes known before a head restart are back or dead
+
+    def exhausted(self) -> bool:
+        """Whether it failed more often than its retries allow."""
+        if self.spec is None or self.template is None:
+            return False  # its spec will tell
+        return 0 <= self.template.message.max_retries < self.failures

@@ -137,9 +137,7 @@ class TrafficController:
 
     # ---- sessions --------------------------------------------------------------------------
 
-    def _on_hello(
-        self, route: bytes, user: str, hello: m.Hello, epoch: int, now: float
-    ) -> None:
+    def _on_hello(self, route: bytes, user: str, hello: m.Hello, epoch: int, now: float) -> None:
         refusal = self._objection(hello, epoch)
         if refusal is not None:
             self.outbox.send(route, refusal)
@@ -204,13 +202,13 @@ class TrafficController:
             text = f"incarnation {hello.incarnation} of this node was declared dead"
             return m.Refused(0, m.FENCED, text)
         # Jobs are durable before they are welcome: one that is not known any more has ended.
-        if hello.role == m.ROLE_DRIVER and epoch > 0:
-            if hello.process_id not in self.gcs.members.jobs:
-                text = (
-                    f"this driver was out of reach for {limits.DEAD_S:.0f} s, so its job was "
-                    "ended and its objects freed; start it again"
-                )
-                return m.Refused(0, m.FENCED, text)
+        welcomed = hello.role == m.ROLE_DRIVER and epoch > 0
+        if welcomed and hello.process_id not in self.gcs.members.jobs:
+            text = (
+                f"this driver was out of reach for {limits.DEAD_S:.0f} s, so its job was ended "
+                "and its objects freed; start it again"
+            )
+            return m.Refused(0, m.FENCED, text)
         return None
 
     def _on_ping(self, member: Member, message: m.Ping, now: float) -> None:

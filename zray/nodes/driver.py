@@ -301,6 +301,10 @@ class Driver(Participant):
                 self._pump_leads = True
                 try:
                     self._lead_once(self._lead_s())
+                except BaseException:  # of a callback: the others still need the pump
+                    threading.excepthook(
+                        threading.ExceptHookArgs([*sys.exc_info(), threading.current_thread()])
+                    )
                 finally:
                     self._pump_leads = False
                 if self.client.unsent():
@@ -340,10 +344,10 @@ class Driver(Participant):
             deadline = time.monotonic() + limits.STOP_S
             while (self._leading or self._users) and time.monotonic() < deadline:
                 self._wake()  # whoever waits for a value finds out that none will come
-                self._turn.notify_all()
-                self._turn.wait(LEAD_BACK_S)
+                self._notify()
+                self._follow(None, LEAD_BACK_S)
             if self._completions:
-                self._run_completions()
+                self._unlocked(self._complete)
             if self._link.socket is not None:
                 self._link.socket.close(500)
             self._link.close(time.monotonic())

@@ -10,9 +10,6 @@ import gc
 import hashlib
 import json
 import os
-import site
-import socket as sockets_module
-import subprocess
 import sys
 import time
 from collections import deque
@@ -27,7 +24,9 @@ from zray import limits
 from zray.core.gcs import Gcs
 from zray.core.traffic import TrafficController
 from zray.errors import DataDirectoryLockedError, ProtocolError, StartError, ZrayError
-from zray.nodes.options import HeadOptions, decode_node, encode_node
+from zray.nodes.liveness import LivenessProbes
+from zray.nodes.options import HeadOptions, decode_node
+from zray.nodes.own_raylet import OwnRaylet
 from zray.protocol import codec
 from zray.protocol.messages import KIND, Message
 from zray.runtime import connection, identity, sockets
@@ -40,6 +39,7 @@ from zray.store.lock import DirectoryLock
 from zray.store.memory import MemoryStore
 
 WILDCARDS = ("0.0.0.0", "::")  # hosts that mean every network of this machine
+LAST_WORDS_S = 0.5  # what a lost peer has said is read first, unless others say too much
 LOCAL_PREFIX = "local-"  # names of drivers' own clusters: local-<driver's pid>-<random>
 
 
@@ -53,9 +53,9 @@ class Head:
         self._unsent: dict[bytes, deque[bytes]] = {}
         self._routes: dict[int, bytes] = {}  # connection's descriptor -> route
         self._fds: dict[bytes, int] = {}
-        self._probes: dict[bytes, tuple[sockets_module.socket, float]] = {}
-        self._raylet: subprocess.Popen[bytes] | None = None
-        self._raylet_pipe = -1
+        self._cut: dict[bytes, float] = {}  # routes whose connection is lost, and since when
+        self._probes = LivenessProbes(lambda *answer: self._gcs.members.probed(*answer))
+        self._raylet: OwnRaylet | None = None
         self._name_lock: DirectoryLock | None = None
         self._stop_reason = ""
 
@@ -74,7 +74,7 @@ class Head:
         self.directory = connection.cluster_directory(options.name)
         data = secret_directory(options.data_directory or self.directory)
         self._lock_name(data)
-        self._spawn_raylet(data)
+        self._raylet = OwnRaylet(options.node, data)
         self._store = self._make_store(data)
         opened = self._store.open()
         if options.local:
@@ -159,76 +159,41 @@ class Head:
 
     # ---- the head's own raylet -------------------------------------------------------------
 
-    def _spawn_raylet(self, data: Path) -> None:
-        """Start it first: it gets its imports done while this process opens its store."""
-        node = self._options.node
-        if not node.name:
-            node = node._replace(name="head")
-        if node.log_directory is None:
-            node = node._replace(log_directory=data / "logs")
-        read, self._raylet_pipe = os.pipe()
-        command = [sys.executable, "-P", "-m", "zray.nodes.raylet", "--pipe", str(read)]
-        self._raylet = subprocess.Popen(
-            command,
-            pass_fds=(read,),
-            stdin=subprocess.DEVNULL,
-            env=_import_environment(),
-            start_new_session=True,
-        )
-        os.close(read)
-        self._raylet_node = node
-
     def _feed_raylet(self) -> None:
-        """Tell it where the head is; the pipe stays open as its lifeline.
+        """Tell it where the head is, and who it is.
 
         It is one node in all lives of the head, and a new incarnation in each: the last one is
         known to be dead then, and nobody waits for its return.
         """
+        incarnation = self._gcs.epoch << 16  # room for those that it makes up itself
+        assert self._raylet is not None
+        path = self.directory / "connection.json"
+        self._raylet.feed(path, self._own_node_id().hex(), incarnation)
+
+    def _own_node_id(self) -> bytes:
         cluster_id = bytes.fromhex(self.info.cluster_id)
-        description = {
-            "connection": str(self.directory / "connection.json"),
-            "node": encode_node(self._raylet_node),
-            "node_id": hashlib.sha256(b"head's node" + cluster_id).hexdigest()[:32],
-            "incarnation": self._gcs.epoch << 16,  # room for those that it makes up itself
-        }
-        os.write(self._raylet_pipe, json.dumps(description).encode() + b"\n")
+        return hashlib.sha256(b"head's node" + cluster_id).digest()[:16]
 
     def _take_leave(self) -> None:
-        """Serve on until the nodes that end too have said so: the next start awaits no dead node."""
+        """Serve on until the nodes that end too have said so: a later start awaits none of them."""
         deadline = self._loop.now() + limits.STOP_S / 2
-        self._drop_lifeline()
-        while self._loop.now() < deadline and self._leaving():
+        raylet = self._raylet
+        assert raylet is not None
+        raylet.let_go()
+        while self._loop.now() < deadline and (raylet.runs() or self._nodes_leave()):
             self._loop.turn(0.02)
+            self._drop_cut()
             self._settle()
-        pid = self._end_raylet(0.0)
-        for node in [*self._gcs.members.nodes.values()]:
-            if node.info.pid == pid:
-                self._controller.roster.node_died(node, "its head ended", self._loop.now())
-        self._settle()
+        raylet.end(0.0)
+        node = self._gcs.members.nodes.get(self._own_node_id())
+        if node is not None:  # it did not say goodbye
+            self._controller.roster.node_died(node, "its head ended", self._loop.now())
+            self._settle()
 
-    def _leaving(self) -> bool:
-        if self._raylet is not None and self._raylet.poll() is None:
-            return True
+    def _nodes_leave(self) -> bool:
+        """Whether there are nodes that were told to stop and have not left yet."""
         nodes = self._gcs.members.nodes.values()
         return bool(self._controller.stopping) and any(node.connected for node in nodes)
-
-    def _drop_lifeline(self) -> None:
-        if self._raylet_pipe >= 0:
-            os.close(self._raylet_pipe)
-            self._raylet_pipe = -1
-
-    def _end_raylet(self, timeout_s: float) -> int:
-        """End the head's own raylet, by force after the timeout; its pid, or -1."""
-        if self._raylet is None:
-            return -1
-        self._drop_lifeline()
-        try:
-            self._raylet.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            self._raylet.kill()
-            self._raylet.wait()
-        pid, self._raylet = self._raylet.pid, None
-        return pid
 
     # ---- in --------------------------------------------------------------------------------
 
@@ -267,10 +232,22 @@ class Head:
                 if event.event == zmq.EVENT_DISCONNECTED:
                     route = self._routes.pop(event.value, None)
                     if route is not None:
-                        self._lost(route)
+                        self._cut[route] = self._loop.now()
+
+    def _drop_cut(self) -> None:
+        """A peer's end may be told before its last words are read: GOODBYE, results."""
+        if not self._cut:
+            return
+        cut = [*self._cut.items()]
+        self._read_router()
+        unread = sockets.readable(self._router)
+        for route, told in cut:
+            if not unread or self._loop.now() - told > LAST_WORDS_S:
+                self._lost(route)
 
     def _lost(self, route: bytes) -> None:
         self._fds.pop(route, None)
+        self._cut.pop(route, None)
         self._unsent.pop(route, None)
         self._controller.link_lost(route, self._loop.now())
 
@@ -289,7 +266,8 @@ class Head:
             wait = 0.01 if self._unsent else deadline - self._loop.now()
             if self._probes or self._gcs.members.suspects():
                 wait = min(wait, 0.25)
-            self._loop.turn(min(wait, 1.0))
+            self._loop.turn(0.0 if self._cut else min(wait, 1.0))
+            self._drop_cut()
             self._settle()
             self._probe_suspects()
         self._take_leave()
@@ -348,44 +326,19 @@ class Head:
     # ---- proof of death --------------------------------------------------------------------
 
     def _probe_suspects(self) -> None:
-        """Knock at the own ports of lost raylets: a refusal proves that the process ended."""
-        now = self._loop.now()
-        suspects = {node.process_id: node for node in self._gcs.members.suspects()}
-        for node_id, (probe, since) in [*self._probes.items()]:
-            error = probe.getsockopt(sockets_module.SOL_SOCKET, sockets_module.SO_ERROR)
-            if node_id not in suspects or error or now - since > limits.REFUSED_S:
-                probe.close()
-                del self._probes[node_id]
-                if error == errno.ECONNREFUSED:
-                    self._gcs.members.probed(node_id, True, now)
-            elif _connected(probe):
-                probe.close()
-                del self._probes[node_id]
-                self._gcs.members.probed(node_id, False, now)
-        for node_id, node in suspects.items():
-            if node_id not in self._probes:
-                self._knock(node_id, node.info.liveness, now)
-
-    def _knock(self, node_id: bytes, address: str, now: float) -> None:
-        host, port = connection.parse_address(address)
-        family = sockets_module.AF_INET6 if ":" in host else sockets_module.AF_INET
-        probe = sockets_module.socket(family, sockets_module.SOCK_STREAM)
-        probe.setblocking(False)
-        error = probe.connect_ex((host, port))
-        if error in (0, errno.EINPROGRESS):
-            self._probes[node_id] = (probe, now)
-            return
-        probe.close()
-        if error == errno.ECONNREFUSED:
-            self._gcs.members.probed(node_id, True, now)
+        suspects = self._gcs.members.suspects()
+        if suspects or self._probes:
+            wanted = {suspect.process_id: suspect.liveness for suspect in suspects}
+            self._probes.look(wanted, self._loop.now())
 
     # ---- end -------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Stop cleanly: say what is left to say, end the raylet, leave no file that misleads."""
+        if self._raylet is not None:
+            self._raylet.end(limits.STOP_S / 2)
         if hasattr(self, "_controller"):
             self._send()
-            self._end_raylet(limits.STOP_S / 2)
             (self.directory / "connection.json").unlink(missing_ok=True)
             self._loop.unwatch_zmq(self._router)
             self._monitor.close()
@@ -393,10 +346,7 @@ class Head:
             self._zap.close()
             self._context.term()
             self._store.close()
-        else:
-            self._end_raylet(limits.STOP_S / 2)
-        for probe, _ in self._probes.values():
-            probe.close()
+        self._probes.close()
         if self._name_lock is not None:
             self._name_lock.release()
         self._loop.close()
@@ -414,14 +364,6 @@ class Head:
         print(f"{stamp} zray-head: {text}", file=sys.stderr, flush=True)
 
 
-def _connected(probe: sockets_module.socket) -> bool:
-    try:
-        probe.getpeername()
-    except OSError:
-        return False
-    return True
-
-
 def sweep_local_clusters() -> None:
     """Remove what drivers that were killed, and their heads too, have left behind."""
     import shutil
@@ -430,15 +372,6 @@ def sweep_local_clusters() -> None:
         pid = directory.name.removeprefix(LOCAL_PREFIX).split("-")[0]
         if pid.isdigit() and not Path("/proc", pid).exists():
             shutil.rmtree(directory, ignore_errors=True)
-
-
-def _import_environment() -> dict[str, str]:
-    """The environment for a child that shall find this zray, wherever it is started."""
-    root = str(Path(__file__).parents[2])
-    if root in site.getsitepackages() or root == site.getusersitepackages():
-        return {**os.environ}
-    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path}
 
 
 def decode_head(text: str) -> HeadOptions:

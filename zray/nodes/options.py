@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 from zray import limits
 
+AMOUNT_MAX = 2**39  # in units of 1/10000 this is below 2^53, what every language can count
+
 
 class NodeOptions(NamedTuple):
     """One raylet. None: detect. ``resources`` in ordinary units, such as ``{"GPU_MEM": 0.5}``."""
@@ -37,10 +39,11 @@ def units(options: NodeOptions, cpus: float, gpus: int, memory_bytes: int) -> di
     Raises:
         ValueError: an amount is negative, not a number, or finer than 0.0001.
     """
+    detected = min(memory_bytes, AMOUNT_MAX - 1)
     chosen: dict[str, float] = {
         "CPU": cpus if options.num_cpus is None else options.num_cpus,
         "GPU": gpus if options.num_gpus is None else options.num_gpus,
-        "memory": memory_bytes if options.memory_bytes is None else options.memory_bytes,
+        "memory": detected if options.memory_bytes is None else options.memory_bytes,
         **options.resources,
     }
     return {name: amount for name, value in chosen.items() if (amount := unit(name, value))}
@@ -54,7 +57,7 @@ def unit(name: str, value: float) -> int:
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"the amount of resource {name!r} must be a number, not {value!r}")
-    if not 0 <= value < 2**39:
+    if not 0 <= value < AMOUNT_MAX:
         raise ValueError(f"the amount of resource {name!r} must be from 0 to 2^39, not {value!r}")
     amount = round(value * limits.RESOURCE_UNIT)
     if abs(amount - value * limits.RESOURCE_UNIT) > 1e-3:

@@ -1,14 +1,10 @@
-"""What a driver and a worker share: the Client machine behind one lock, and who reads for whom.
+"""What a driver and a worker share: the calls of the API, on the Client machine behind one lock.
 
-Leader and follower: a thread that blocks reads from the transport itself (no hand-off per task);
-others wait for it. The subclass owns the transport and decides who leads when nobody blocks.
+Owns no transport and no decision. Values are pickled and unpickled outside of the lock.
 """
 
 from __future__ import annotations
 
-import threading
-import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +12,7 @@ from zray import limits
 from zray.core.client import Client, Waiter
 from zray.errors import ClusterShutdownError, GetTimeoutError
 from zray.ids import task_of
+from zray.nodes.leadership import Leadership
 from zray.protocol import messages as m
 from zray.runtime import references, serialization, task_errors
 from zray.runtime.references import ObjectRef
@@ -30,53 +27,17 @@ EAGER_TASKS = 8  # up to so many in flight, each submit is sent at once
 COALESCE_TASKS = 256  # beyond, so many go together, or what there is after COALESCE_S
 COALESCE_S = 0.001
 WHY_S = 0.5  # how long a timed-out get waits for its explanation
-_NO_DEADLINE = float("inf")
 
 
-class Participant:
-    """``client`` and the transport are used under ``_lock`` only."""
-
+class Participant(Leadership):
     def __init__(self, client: Client) -> None:
-        self.client = client
-        self._lock = threading.Lock()
-        self._turn = threading.Condition(self._lock)
-        self._leading = False
-        self._followers = 0
-        self._completions: deque[Callable[[], None]] = deque()
+        super().__init__(client)
         self._awaited: dict[asyncio.AbstractEventLoop, list[Awaited]] = {}
         self.namespace = ""
         self.address = ""  # of the head, as far as this process knows it
 
-    # ---- the transport: subclasses ---------------------------------------------------------
-
-    def _transmit(self) -> None:
-        """Send the client's outbox. Called with the lock."""
-        raise NotImplementedError
-
-    def _poll(self, timeout_s: float) -> None:
-        """Wait for something to read or a wake-up. Called without the lock."""
-        raise NotImplementedError
-
-    def _read(self) -> None:
-        """Read and handle what has arrived. Called with the lock."""
-        raise NotImplementedError
-
-    def _wake(self) -> None:
-        """End another thread's ``_poll``. Called with the lock."""
-        raise NotImplementedError
-
-    def _before_blocking(self) -> None:
-        """A task is about to wait. Called with the lock."""
-
-    def _after_blocking(self) -> None:
-        """It goes on. Called with the lock."""
-
     def _attend(self) -> None:
         """Something has to be done although nobody blocks. Called with the lock."""
-
-    def _lead_s(self) -> float:
-        """How long a leader may sleep at most."""
-        return 1.0
 
     # ---- references ------------------------------------------------------------------------
 
@@ -105,7 +66,7 @@ class Participant:
     # ---- submitting ------------------------------------------------------------------------
 
     def export(self, function: m.Export, template: m.Template) -> None:
-        with self._lock:
+        with self._lock, self._interrupts:
             self.client.export(function)
             self.client.template(template)
 
@@ -132,12 +93,13 @@ class Participant:
                 self._flush()
             elif waiting == 1:
                 self._attend()
-        return [ObjectRef(object_id) for object_id in returns]
+            return [ObjectRef(object_id) for object_id in returns]
 
     def _flush(self) -> None:
-        self._collect_dropped()
-        self.client.flush()
-        self._transmit()
+        with self._interrupts:
+            self._collect_dropped()
+            self.client.flush()
+            self._transmit()
 
     def put(self, value: Any) -> ObjectRef[Any]:
         data, contained = serialization.dumps(value)
@@ -145,7 +107,7 @@ class Participant:
             return ObjectRef(self.client.put(data, contained))
 
     def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
-        with self._lock:
+        with self._lock, self._interrupts:
             self.client.cancel(task_of(ref.id), force, recursive)
             self._transmit()
 
@@ -221,12 +183,14 @@ class Participant:
         """Set the future when the value is here."""
 
         def settle() -> None:
-            if not future.set_running_or_notify_cancel():
+            if future.done() or not (future.running() or future.set_running_or_notify_cancel()):
                 return
             try:
-                future.set_result(self._loaded(ref))
-            except BaseException as error:
+                value = self._loaded(ref)
+            except Exception as error:
                 future.set_exception(error)
+            else:
+                future.set_result(value)
 
         with self._lock:
             waiter = Waiter(lambda: self._completions.append(settle))
@@ -260,12 +224,12 @@ class Participant:
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
         """One call for all that came at once for this loop."""
-        with self._lock:
-            batch = self._awaited.pop(loop)
-        try:
-            loop.call_soon_threadsafe(self._settle, batch)
-        except RuntimeError:
-            pass  # the loop is closed: nobody awaits these any more
+        with self._lock, self._interrupts:
+            batch = self._awaited.pop(loop, [])
+            try:
+                loop.call_soon_threadsafe(self._settle, batch)
+            except RuntimeError:
+                pass  # the loop is closed: nobody awaits these any more
 
     def _settle(self, batch: list[Awaited]) -> None:
         for ref, future in batch:
@@ -281,97 +245,6 @@ class Participant:
         if outcome is None:
             raise ClusterShutdownError(f"the value will not come: {self.client.stopped}")
         return _value(outcome)
-
-    def _await(self, waiter: Waiter, timeout: float | None) -> bool:
-        """Wait until the waiter has all it counts, leading if nobody does; with the lock held.
-
-        Returns False at the timeout.
-        """
-        self._flush()
-        if waiter.remaining <= 0:
-            return True
-        if timeout is not None and timeout <= 0:
-            if not self._leading:
-                self._lead(waiter, 0.0)
-            return waiter.remaining <= 0
-        deadline = _NO_DEADLINE if timeout is None else time.monotonic() + timeout
-        self._before_blocking()
-        try:
-            while waiter.remaining > 0 and not self.client.stopped:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return False
-                if self._leading:
-                    self._follow(min(left, 1.0))
-                else:
-                    self._lead(waiter, deadline)
-        finally:
-            self._after_blocking()
-        return True
-
-    def _follow(self, timeout_s: float) -> None:
-        self._followers += 1
-        try:
-            self._turn.wait(timeout_s)
-        finally:
-            self._followers -= 1
-
-    def _lead(self, waiter: Waiter, deadline: float) -> None:
-        """Read until the waiter is done or there is something to complete; at least once."""
-        self._leading = True
-        try:
-            while True:
-                left = deadline - time.monotonic()
-                self._step(max(0.0, min(left, self._lead_s())))
-                if waiter.remaining <= 0 or left <= 0 or self.client.stopped:
-                    break
-                if self._completions:
-                    break
-        finally:
-            self._leave_lead()
-        if self._completions:
-            self._run_completions()
-
-    def _lead_once(self, timeout_s: float) -> None:
-        """One round as leader for whoever waits; nobody else may lead at the moment."""
-        self._leading = True
-        try:
-            self._step(timeout_s)
-        finally:
-            self._leave_lead()
-        if self._completions:
-            self._run_completions()
-
-    def _leave_lead(self) -> None:
-        self._leading = False
-        if self._followers:
-            self._turn.notify_all()
-
-    def _step(self, timeout_s: float) -> None:
-        """One round of the leader: sleep, read, send. With the lock held, but for the sleep."""
-        self._lock.release()
-        try:
-            self._poll(timeout_s)
-        finally:
-            self._lock.acquire()
-        self._read()
-        if self.client.outbox:
-            self._transmit()
-        if self._followers:
-            self._turn.notify_all()
-
-    def _run_completions(self) -> None:
-        """Without the lock and the lead: what is called may use the API itself, and may block."""
-        self._lock.release()
-        try:
-            while self._completions:
-                try:
-                    complete = self._completions.popleft()
-                except IndexError:
-                    break  # another thread took the last one
-                complete()
-        finally:
-            self._lock.acquire()
 
     def _timeout_text(self, missing: list[bytes], total: int, timeout: float | None) -> str:
         text = f"after {timeout:g} s {len(missing)} of {total} values are not ready"

@@ -14,14 +14,13 @@ import signal
 import socket
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 
 from zray import limits
 from zray.core.raylet import HEAD, KillWorker, Raylet, StartWorker
 from zray.errors import HeadConnectionError, HeadSilentError, StartError, ZrayError
 from zray.nodes import contact
+from zray.nodes.channel import Channel, Printer
 from zray.nodes.options import NodeOptions, decode_node, units
 from zray.protocol import codec
 from zray.protocol.messages import Goodbye, Message, NodeInfo
@@ -33,65 +32,14 @@ from zray.runtime.linux.processes import (
     Exited,
     Forked,
     ForkFailed,
-    WorkerChannels,
     Zygote,
     ZygoteDied,
     set_process_name,
 )
 from zray.runtime.loop import Loop
-from zray.runtime.stream import FrameReader, FrameWriter, read_available
+from zray.runtime.stream import read_available
 
 CONTACT_S = 4.5  # to find the first head that answers, whatever the number of addresses
-WORKER_BACKLOG_BYTES = 1 << 30  # unread by a worker; beyond it the worker is broken
-
-
-class Printer:
-    """One stream of a worker: cut into lines, kept in a log file, told to the driver."""
-
-    def __init__(self, fd: int, is_error: bool) -> None:
-        self.fd = fd
-        self.is_error = is_error
-        self._rest = b""
-
-    def read(self) -> tuple[bytes, list[str], bool]:
-        """What came: raw, in whole lines, and whether it has ended."""
-        parts: list[bytes] = []
-        ended = False
-        with contextlib.suppress(BlockingIOError):
-            while len(parts) < 16:
-                data = os.read(self.fd, 65536)
-                if not data:
-                    ended = True
-                    break
-                parts.append(data)
-        raw = b"".join(parts)
-        *lines, self._rest = (self._rest + raw).split(b"\n")
-        if self._rest and (ended or len(self._rest) > limits.LOG_LINE_BYTES_MAX):
-            lines.append(self._rest)
-            self._rest = b""
-        cut = limits.LOG_LINE_BYTES_MAX
-        return raw, [line[:cut].decode("utf-8", "replace") for line in lines], ended
-
-
-class Channel:
-    """The raylet's side of one worker process."""
-
-    def __init__(self, channels: WorkerChannels, log_path: Path | None) -> None:
-        self.channels = channels
-        self.reader = FrameReader()
-        self.task = FrameWriter(channels.task)
-        self.control = FrameWriter(channels.control)
-        self.printers = [Printer(channels.stdout_fd, False), Printer(channels.stderr_fd, True)]
-        self.last_words: deque[str] = deque(maxlen=limits.STDERR_TAIL_LINES)
-        self.log = log_path.open("ab", buffering=0) if log_path is not None else None
-
-    def close(self) -> None:
-        """Give back its descriptors; a log without a word in it is no use to anybody."""
-        self.channels.close()
-        if self.log is not None:
-            if not self.log.tell():
-                os.unlink(self.log.name)
-            self.log.close()
 
 
 class RayletNode:
@@ -117,9 +65,9 @@ class RayletNode:
         self._found = machine.detect()
         self._oom = machine.OomWatch()
         self._gpus = self._found.gpus
-        self._liveness = socket.socket()
-        self._liveness.bind(("", 0))
-        self._liveness.listen(8)
+        both = socket.has_dualstack_ipv6()
+        family = socket.AF_INET6 if both else socket.AF_INET
+        self._liveness = socket.create_server(("", 0), family=family, dualstack_ipv6=both)
         self._liveness.setblocking(False)
         self._raylet = self._make_machine(addresses[0], chosen)
         self._context = sockets.context()

@@ -130,7 +130,7 @@ class Worker(Participant):
         with self._lock:
             while self._completions_expected():
                 if self._leading:
-                    self._follow(0.05)
+                    self._follow(None, 0.05)
                     continue
                 self._lead_once(0.05)
             self._pump = None
@@ -167,12 +167,18 @@ class Worker(Participant):
             done = self.sequence.take_done(time.monotonic(), next_is_short=False)
             self._send([*([done] if done is not None else []), self.sequence.recall()])
         elif isinstance(message, m.CancelTask):
-            done = self.sequence.cancel(message)
-            if done is not None:
-                self._send([done])
-            elif self._running == message.task_id:
+            returned = self.sequence.cancel(message)
+            if returned is not None:
+                self._send([returned])
+            elif self._is_current(message):
                 self._interrupt = message.task_id
                 signal.pthread_kill(self._main, signal.SIGINT)
+
+    def _is_current(self, message: m.CancelTask) -> bool:
+        current = self.sequence.current
+        if current is None or current.spec.task_id != message.task_id:
+            return False
+        return current.attempt == message.attempt
 
     def _on_interrupt(self, _number: int, _frame: object) -> None:
         """In the main thread: only the task that was meant is interrupted."""
@@ -200,9 +206,10 @@ class Worker(Participant):
         """The next task; waits for it. None: the worker is to end. With the lock held."""
         while True:
             if self._leading:
-                self._follow(0.05)  # the pump of a former task reads
+                self._follow(None, 0.05)  # the pump of a former task reads
             delivered = self.sequence.next()
             if delivered is not None:
+                self._interrupt = None
                 self._started += 1
                 self._counter.value = self._started
                 self.assignment = delivered.assignment
@@ -218,7 +225,7 @@ class Worker(Participant):
     def _send_done(self) -> None:
         """Results, and before them whatever they refer to."""
         self._flush()
-        done = self.sequence.take_done(time.monotonic(), next_is_short=not self._keeps_drops)
+        done = self.sequence.take_done(time.monotonic(), next_is_short=True)
         if done is not None:
             self._send([done])
             self._keeps_drops = False
@@ -262,7 +269,7 @@ class Worker(Participant):
     def _drain_backlog(self) -> None:
         """Submitted tasks reach the head before the result that may name them."""
         if self._leading:
-            self._follow(0.05)
+            self._follow(None, 0.05)
             return
         self._before_blocking()
         self._lead_once(1.0)
@@ -281,6 +288,7 @@ class Worker(Participant):
                 function, retry = self._function(template)
                 args, kwargs = self._arguments(delivered)
                 self._running = spec.task_id
+                self._on_interrupt(signal.SIGINT, None)  # for what came before user code
                 value = function(*args, **kwargs)
                 del args, kwargs
             finally:

@@ -16,6 +16,9 @@ from zray.protocol.messages import ALL, Message
 _AnyMessage = Union[ALL]  # type: ignore[valid-type]  # noqa: UP007 - built from the table
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(tuple[int, list[_AnyMessage]])
+_one_decoder = msgspec.msgpack.Decoder(_AnyMessage)
+# ValueError: a text that is not UTF-8, which msgspec does not turn into an error of its own.
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class Bad(NamedTuple):
@@ -58,29 +61,33 @@ def encode_local(messages: Sequence[Message]) -> bytes:
 def decode(payload: bytes | memoryview) -> Payload:
     """The messages of a payload; those that do not validate are in ``refused``.
 
+    After ``limits.REFUSED_MESSAGES_MAX`` of these the rest is not read, which the last one says.
+
     Raises:
         ProtocolError: the payload is not ``[epoch, [message, ...]]`` at all.
     """
     try:
         epoch, messages = _decoder.decode(payload)
         return Payload(epoch, messages, [])
-    except (msgspec.DecodeError, RecursionError):
+    except _UNREADABLE:
         return _decode_each(payload)
 
 
 def _decode_each(payload: bytes | memoryview) -> Payload:
     try:
         epoch, items = msgspec.msgpack.decode(payload, type=tuple[int, list[msgspec.Raw]])
-    except (msgspec.DecodeError, RecursionError) as error:
+    except _UNREADABLE as error:
         start = bytes(payload[:32]).hex()
         raise ProtocolError(f"malformed payload: {error}; it starts with {start}") from None
     messages: list[Message] = []
     refused: list[Bad] = []
-    for item in items:
+    for place, item in enumerate(items):
+        if len(refused) == limits.REFUSED_MESSAGES_MAX:
+            refused.append(Bad(0, f"{len(items) - place} messages after these were not read"))
+            break
         try:
-            message = msgspec.msgpack.decode(item, type=_AnyMessage)
-            messages.append(cast("Message", message))
-        except (msgspec.DecodeError, RecursionError) as error:
+            messages.append(cast("Message", _one_decoder.decode(item)))
+        except _UNREADABLE as error:
             refused.append(Bad(_seq_of(item), str(error)))
     return Payload(epoch, messages, refused)
 
@@ -88,7 +95,7 @@ def _decode_each(payload: bytes | memoryview) -> Payload:
 def _seq_of(item: msgspec.Raw) -> int:
     try:
         head = msgspec.msgpack.decode(item)
-    except (msgspec.DecodeError, RecursionError):
+    except _UNREADABLE:
         return 0
     seq = head[1] if isinstance(head, list) and len(head) > 1 else 0
     return seq if isinstance(seq, int) and 0 <= seq < 2**53 else 0

@@ -10,6 +10,8 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from zray import limits
+
 PROTOCOL_VERSION = 1
 KIND = b"zray1"  # the first frame of every multipart message
 
@@ -248,7 +250,7 @@ class Template(Message, tag=16):
     function_id: Id
     name: Name
     resources: Amounts
-    num_returns: Count
+    num_returns: Annotated[int, Meta(ge=0, le=limits.RETURNS_MAX)]
     max_retries: Annotated[int, Meta(ge=-1, lt=2**53)]
     runtime: Name = "python"
 
@@ -485,13 +487,15 @@ class Announce(Message, tag=59):
     """A raylet's full state in a new session: what it runs, has and holds, and its jobs.
 
     Before it come the specs its workers have submitted, after it the ends of tasks that the head
-    has not acknowledged. ``holds`` lists every living worker.
+    has not acknowledged. ``holds`` lists every living worker; ``failed`` tasks whose worker
+    crashed here, so that a new head knows how many retries are left.
     """
 
     tasks: list[HeldTask]
     objects: list[Outcome]
     holds: list[Holds]
     jobs: list[Id] = []
+    failed: list[HeldTask] = []
 
 
 class Discard(Message, tag=60):

@@ -13,14 +13,14 @@ if TYPE_CHECKING:  # imported where they are used: they take long, and most prog
     import asyncio
     import concurrent.futures
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 # What a process does with its references; set by the participant that is connected.
 _dropped: deque[bytes] = deque()
 _participant: Any = None
 
 
-class ObjectRef(Generic[T]):
+class ObjectRef(Generic[T_co]):
     """A reference to the value of a task or a ``put``.
 
     Awaitable (``await ref``), usable as an argument of tasks, comparable and hashable by id. The
@@ -53,23 +53,23 @@ class ObjectRef(Generic[T]):
         """The id (16 bytes) of the task that makes the value."""
         return task_of(self.id)
 
-    def future(self) -> concurrent.futures.Future[T]:
+    def future(self) -> concurrent.futures.Future[T_co]:
         """A ``concurrent.futures.Future`` of the value; cancelling it does not cancel the task."""
         import concurrent.futures
 
-        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        future: concurrent.futures.Future[T_co] = concurrent.futures.Future()
         _connected().complete(self, future)
         return future
 
-    def as_future(self) -> asyncio.Future[T]:
+    def as_future(self) -> asyncio.Future[T_co]:
         """An asyncio future of the value, in the running loop."""
         import asyncio
 
-        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[T_co] = asyncio.get_running_loop().create_future()
         _connected().complete_in_loop(self, future)
         return future
 
-    def __await__(self) -> Generator[Any, None, T]:
+    def __await__(self) -> Generator[Any, None, T_co]:
         return self.as_future().__await__()
 
     def __eq__(self, other: object) -> bool:

@@ -5,10 +5,14 @@ Each checker names the invariant it guards. They read, and never change, what th
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from zray import limits
 from zray.core import overview
+from zray.core.members import NodeRow
 from zray.core.objects import PENDING
 from zray.core.tasks import ASSIGNED, READY
 from zray.testing.ledger import Violation
@@ -26,6 +30,8 @@ class Checkers:
     def __init__(self, cluster: SimCluster) -> None:
         self._cluster = cluster
         self._turn = 0
+        self._settled: set[bytes] = set()  # objects that the head had after its last turn
+        self._epoch = 0
         self._checks = [
             self.one_holder,
             self.counts,
@@ -34,6 +40,7 @@ class Checkers:
             self.reasons,
             self.bounds,
             self.holders,
+            self.durable,
             self.resources,
         ]
 
@@ -42,11 +49,12 @@ class Checkers:
         head = self._cluster.head
         if head is None:
             return
+        if process is head:
+            self.frees()
         self._turn += 1
         if len(head.gcs.tasks) + len(head.gcs.objects.records) <= SMALL:
-            if self._turn % 4 == 0:
-                for check in self._checks:
-                    check()
+            for check in self._checks:
+                check()
         else:
             self._checks[self._turn % len(self._checks)]()
 
@@ -118,8 +126,13 @@ class Checkers:
                 raise Violation(f"invariant 8: {driver.name} has {driver.client.in_flight} out")
             if driver.client.in_flight < 0:
                 raise Violation(f"invariant 8: {driver.name} counts {driver.client.in_flight}")
+        for raylet in cluster.raylets:
+            queued = raylet.raylet.scheduler.queued
+            if raylet.alive and queued > 2 * limits.RAYLET_UNSTARTED_TASKS:
+                raise Violation(f"invariant 8: {raylet.name} has {queued} tasks that wait")
         for node in cluster.head.gcs.scheduler.nodes.values():
-            if node.credit() < 0:
+            # What workers give back makes a raylet grant less than it did before.
+            if node.credit() < -2 * limits.RAYLET_UNSTARTED_TASKS:
                 raise Violation(f"invariant 8: credit {node.credit()}")
         if cluster.head.gcs.objects.cache_bytes > limits.HEAD_CACHE_BYTES:
             raise Violation("invariant 8: the head's cache is too large")
@@ -147,6 +160,53 @@ class Checkers:
                 if oid not in records:
                     word = cluster.ledger.word(task_id)
                     raise Violation(f"invariant 11: an argument of {word} is gone")
+
+    def frees(self) -> None:
+        """Invariant 11, from the side of those who refer: what they refer to is not freed."""
+        cluster = self._cluster
+        assert cluster.head is not None
+        gcs = cluster.head.gcs
+        records = gcs.objects.records
+        if gcs.epoch == self._epoch:
+            gone = [oid for oid in self._settled if oid not in records]
+            for oid in sorted(gone):
+                self._nobody_refers(oid)
+        self._epoch = gcs.epoch
+        self._settled = {oid for oid, record in records.items() if record.kind != PENDING}
+
+    def _nobody_refers(self, oid: bytes) -> None:
+        cluster = self._cluster
+        assert cluster.head is not None
+        gcs = cluster.head.gcs
+        word = f"{cluster.ledger.word(oid[:16])}[{oid[-1]}]"
+        for driver in cluster.drivers:
+            known = driver.alive and driver.process_id in gcs.members.jobs
+            if known and oid in driver.client._references:
+                raise Violation(f"invariant 11: {word} is freed, and {driver.name} refers to it")
+        for worker in cluster.workers.values():
+            known = worker.worker_id in gcs.workers and worker.key[0] in gcs.members.jobs
+            if known and oid in worker.client._references:
+                raise Violation(f"invariant 11: {word} is freed, and {worker.name} refers to it")
+
+    def durable(self) -> None:
+        """Invariant 12: nobody takes part, and no function runs, before its row is durable."""
+        cluster = self._cluster
+        assert cluster.head is not None
+        rows = cluster.store._rows
+        nodes, jobs, functions = (rows.get(name, {}) for name in ("nodes", "jobs", "functions"))
+        gcs = cluster.head.gcs
+        for session in cluster.head.controller.sessions.values():
+            process_id = session.member.process_id
+            if process_id in gcs.members.nodes and session.member is gcs.members.nodes[process_id]:
+                row = nodes.get(process_id)
+                if row is None or msgspec.msgpack.decode(row, type=NodeRow).incarnation < (
+                    session.member.incarnation
+                ):
+                    raise Violation(f"invariant 12: node {process_id.hex()} is not durable")
+            elif process_id in gcs.members.jobs and process_id not in jobs:
+                raise Violation(f"invariant 12: job {process_id.hex()} is not durable")
+        if not functions.keys() >= gcs.catalog.functions.keys():
+            raise Violation("invariant 12: a function is used that is not durable")
 
     def resources(self) -> None:
         """A raylet's free resources are its total minus what busy workers have."""
@@ -188,7 +248,7 @@ class Checkers:
             words = [name(holder) for holder in holders]
             word = cluster.ledger.word(oid[:16])
             found.append(f"{kind}object {word}[{oid[-1]}] of {words}")
-        tables = {
+        tables: dict[str, Sized] = {
             "held_by": {k: v for k, v in gcs.objects.held_by.items() if v},
             "unknown": gcs.unknown,
             "unacknowledged results": gcs.results.unacked,
@@ -201,7 +261,7 @@ class Checkers:
         if gcs.objects.cache_bytes:
             found.append(f"{gcs.objects.cache_bytes} bytes counted in the cache")
         for view in gcs.scheduler.nodes.values():
-            free = {key: amount for key, amount in view.free.items() if view.total.get(key, 0) != amount}
+            free = {key: n for key, n in view.free.items() if view.total.get(key, 0) != n}
             if free:
                 found.append(f"the head thinks {name(view.node_id)} has only {free} free")
         found += self._left_at_raylets() + self._left_at_drivers()
@@ -214,21 +274,19 @@ class Checkers:
                 continue
             machine = raylet.raylet
             principals = machine.agency.principals.values()
-            tables = {
+            tables: dict[str, Sized] = {
                 "tasks": machine.tasks,
                 "objects": machine.objects.stored,
                 "fetches": machine.objects._fetches,
                 "outgoing transfers": machine.objects._sending,
                 "unacknowledged ends": machine._unacked,
-                "queued tasks": machine.scheduler.queued,
+                "queued tasks": range(machine.scheduler.queued),
                 "specs in the redo log": [t for p in principals for t in p.unresolved],
                 "holds of workers": [oid for p in principals for oid in p.holds],
                 "requests": machine.agency._asked,
             }
             found += [
-                f"{raylet.name} has {len(table) if not isinstance(table, int) else table} {word}"
-                for word, table in tables.items()
-                if table
+                f"{raylet.name} has {len(table)} {word}" for word, table in tables.items() if table
             ]
             if machine.scheduler.free != machine.scheduler.total:
                 found.append(f"{raylet.name} has only {machine.scheduler.free} free")
@@ -242,7 +300,7 @@ class Checkers:
             if not driver.alive or driver.client.stopped:
                 continue
             client = driver.client
-            tables = {
+            tables: dict[str, Sized] = {
                 "held objects": client._held,
                 "outcomes": client.outcomes,
                 "references": client._references,

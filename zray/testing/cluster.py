@@ -19,10 +19,11 @@ from zray.protocol import messages as m
 from zray.store.memory import MemoryStore
 from zray.testing.checkers import Checkers
 from zray.testing.clock import Clock
-from zray.testing.drivers import SimDriver
+from zray.testing.drivers import SimDriver, Thread
 from zray.testing.ledger import CANCELLED, DEATHS, LOSSES, Ledger, Violation
-from zray.testing.network import Network
+from zray.testing.network import Link, Network
 from zray.testing.processes import SimHead, SimPeer, SimProcess, SimRaylet
+from zray.testing.programs import RAISED
 from zray.testing.workers import SimWorker
 from zray.testing.workloads import Workload
 
@@ -81,6 +82,7 @@ class SimCluster:
         self._lost_machines: set[bytes] = set()
         self._excuses: set[str] = set()
         self._pids = 100
+        self.nodes_died = 0
 
     def __enter__(self) -> SimCluster:
         self._saved = {name: getattr(limits, name) for name in self._bounds}
@@ -137,7 +139,7 @@ class SimCluster:
 
     def add_worker(self, worker: SimWorker) -> None:
         """A worker was forked."""
-        self.workers[worker.worker_id] = worker
+        self.workers[worker.worker_id] = self.ledger.workers[worker.worker_id] = worker
         self._names[worker.worker_id] = worker.name
 
     def remove_worker(self, worker: SimWorker) -> None:
@@ -206,11 +208,11 @@ class SimCluster:
         self.drivers.append(driver)
         return driver
 
-    def run(self, workload: Workload, driver: int = 0) -> None:
-        """Have a driver run a workload."""
+    def run(self, workload: Workload, driver: int = 0) -> Thread:
+        """Have a driver run a workload, as one more thread (a dead one never does)."""
         if workload.__name__ in ("crashing", "cancelling"):
-            self.excuse(*DEATHS, *LOSSES, CANCELLED)
-        self.drivers[driver].run(workload, self.random.getrandbits(32))
+            self.excuse(*DEATHS, *LOSSES, CANCELLED, RAISED)
+        return self.drivers[driver].run(workload, self.random.getrandbits(32))
 
     def _start_head(self) -> None:
         self.head = SimHead(self, self.store)
@@ -228,20 +230,22 @@ class SimCluster:
 
     def replace(self, raylet: SimRaylet, after_s: float, *, same_id: bool) -> None:
         """Kill a raylet; another starts in its place, as the same node or as a new one."""
-        self.excuse(*DEATHS, *LOSSES, CANCELLED)
+        self.excuse(*DEATHS, *LOSSES, CANCELLED, RAISED)
+        self.nodes_died += 1
         self.clock.tell(f"{raylet.name} is killed")
         raylet.die()
         self._again(raylet, after_s, same_id)
 
     def kill_worker(self, worker: SimWorker) -> None:
         """SIGKILL."""
-        self.excuse(*DEATHS, *LOSSES, CANCELLED)
+        self.excuse(*DEATHS, *LOSSES, CANCELLED, RAISED)
         self.clock.tell(f"{worker.name} is killed")
         worker.die("signal 9")
 
     def lose_machine(self, raylet: SimRaylet, back_after_s: float = 60.0) -> None:
         """A node's machine vanishes from the network; another starts later."""
-        self.excuse(*DEATHS, *LOSSES, CANCELLED)
+        self.excuse(*DEATHS, *LOSSES, CANCELLED, RAISED)
+        self.nodes_died += 1
         self.clock.tell(f"the machine of {raylet.name} is lost")
         self._lost_machines.add(raylet.raylet.node_id)
         if raylet.link is not None and not raylet.link.broken:
@@ -254,21 +258,26 @@ class SimCluster:
         resources = dict(raylet.raylet.info.resources)
         node_id = raylet.raylet.node_id if same_id else b""
         incarnation = raylet.raylet.incarnation + 1 if same_id else 1
-        self.clock.after(after_s, self.add_node, resources, node_id, incarnation)
+        self.clock.after(after_s, self._add_node, resources, node_id, incarnation)
+
+    def _add_node(self, resources: dict[str, int], node_id: bytes, incarnation: int) -> None:
+        self.add_node(resources, node_id, incarnation)
 
     def freeze(self, process: SimProcess, seconds: float) -> None:
         """SIGSTOP, and SIGCONT later. Its transport answers no heartbeat meanwhile."""
         self.clock.tell(f"{process.name} is stopped for {seconds:.2f} s")
         process.frozen_until = self.clock.now + seconds
         if seconds >= limits.DEAD_S and isinstance(process, SimPeer):
-            self.excuse(*DEATHS, *LOSSES, CANCELLED)
+            self.nodes_died += 1
+            self.excuse(*DEATHS, *LOSSES, CANCELLED, RAISED)
         timeout = limits.TRANSPORT_HEARTBEAT_TIMEOUT_S + self.draw(0.0, 1.0)
         if seconds > timeout:
             self.clock.after(timeout, self._heartbeats_missed, process)
 
     def _heartbeats_missed(self, process: SimProcess) -> None:
         for link in [*self.network.links.values()]:
-            if process in (link.peer, link.head):
+            ends: list[object] = [link.peer, link.head]
+            if process in ends:
                 self.network.sever(link)
 
     def slow(self, raylet: SimRaylet, factor: float, seconds: float) -> None:
@@ -280,6 +289,15 @@ class SimCluster:
             raylet.slowness = 1.0
 
         self.clock.after(seconds, recover)
+
+    def cut_at(self, kind: type[m.Message], peer: SimPeer | None = None) -> None:
+        """Cut the connection on which the next message of a kind is sent; it is lost."""
+
+        def springs(link: Link, upwards: bool, messages: list[m.Message]) -> bool:
+            meant = peer is None or link.peer is peer
+            return meant and any(isinstance(message, kind) for message in messages)
+
+        self.network.traps.append(springs)
 
     # ---- time ------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from zray.ids import IdSource
 from zray.protocol import codec
 from zray.protocol import messages as m
 from zray.testing.processes import VERSIONS, SimPeer
-from zray.testing.programs import Get, Participant, Program, Ref, Sleep, TaskFailed, Wait
+from zray.testing.programs import Ask, Get, Participant, Program, Ref, Sleep, TaskFailed, Wait
 from zray.testing.workloads import Workload
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ class Thread:
         self.waiter: Waiter | None = None
         self.wanted: list[Ref] = []
         self.references: list[Ref] = []  # its local variables
+        self.answer: list[m.Message] | None = None
         self.until = NEVER
         self.done = False
         self.error: TaskFailed | None = None
@@ -82,7 +83,7 @@ class SimDriver(SimPeer, Participant):
             self.transmit(self.client.epoch, [m.Goodbye(0, "the driver shut down")])
             self.clock.tell(f"{self.name} says goodbye")
             self.clock.after(0.1, self.die)
-            self.leaving = False
+            self.frozen_until = NEVER
 
     def _try(self, thread: Thread) -> None:
         if thread.done:
@@ -98,7 +99,14 @@ class SimDriver(SimPeer, Participant):
     def _woken(self, thread: Thread) -> None:
         waiter, wanted, timed = thread.waiter, thread.wanted, thread.until < NEVER
         assert waiter is not None
+        answer, thread.answer = thread.answer, None
         thread.waiter, thread.wanted, thread.until = None, [], NEVER
+        if answer is not None:
+            if answer:
+                self._advance(thread, answer[0])
+            else:
+                self._advance(thread, None, TaskFailed("stopped", self.client.stopped))
+            return
         if timed:
             self.client.forget_waiter([ref.oid for ref in wanted], waiter)
             known = sum(1 for ref in wanted if ref.oid in self.client.outcomes)
@@ -125,6 +133,10 @@ class SimDriver(SimPeer, Participant):
             error = None
             if isinstance(step, Sleep):
                 thread.until = self.clock.now + step.seconds
+                return
+            if isinstance(step, Ask):
+                thread.waiter = Waiter()
+                thread.answer = self.client.ask(step.make, thread.waiter)
                 return
             assert isinstance(step, Get | Wait)
             if isinstance(step, Wait):
@@ -153,6 +165,17 @@ class SimDriver(SimPeer, Participant):
         self.sweep()
         self.clock.tell(f"{self.name} ends {thread.name}{f': {error}' if error else ''}")
         self.cluster.ledger.program_ended(self, thread)
+
+    def ask_again(self) -> None:
+        """Resend what has no outcome yet, unchanged."""
+        client = self.client
+        waiting = {spec.task_id for spec in client.backlog}
+        again = [spec for spec in client.unresolved.values() if spec.task_id not in waiting]
+        messages: list[m.Message] = [*client._templates.values()]
+        messages.append(m.Submit(0, client.job_id, client.process_id, again))
+        if client._watched:
+            messages.append(m.Watch(0, client.process_id, b"".join(client._watched)))
+        self.transmit(client.epoch, [*messages, *client._cancels.values()])
 
     def deadline(self) -> float:
         """The link's, the next PING, and sleeping threads."""

@@ -135,8 +135,18 @@ def kill_driver(cluster: SimCluster, random: Random) -> None:
             driver.wake()
 
 
+def echo(cluster: SimCluster, random: Random) -> None:
+    """A peer asks again for what was not answered yet."""
+    drivers = [driver for driver in cluster.drivers if driver.alive and driver.linked()]
+    raylets = [raylet for raylet in cluster.raylets if raylet.alive and raylet.linked()]
+    if drivers and random.random() < 0.5:
+        random.choice(drivers).ask_again()
+    elif raylets:
+        random.choice(raylets).ask_again()
+
+
 GENTLE: tuple[Fault, ...] = (  # after these, every value must still come
-    *(cut, cut_all, silence, stall, freeze, freeze_head, freeze_worker, slow, restart_head),
+    *(cut, cut_all, silence, stall, freeze, freeze_head, freeze_worker, slow, restart_head, echo),
 )
 DEADLY: tuple[Fault, ...] = (kill_worker, kill_raylet, lose_machine, freeze_long)
 FINAL: tuple[Fault, ...] = (kill_driver,)

@@ -61,7 +61,8 @@ class Ledger:
         self._cluster = cluster
         self.tasks: dict[bytes, Deed] = {}
         self.expected: dict[bytes, int] = {}  # object -> its number
-        self.seen: dict[bytes, tuple[bytes, str]] = {}  # object -> value and who saw it first
+        self.seen: dict[bytes, tuple[bytes, Participant]] = {}  # object -> value, who saw it
+        self.workers: dict[bytes, SimWorker] = {}  # all there ever were
         self.running: dict[bytes, Run] = {}  # worker -> its run
         self.doubtful: dict[bytes, int] = {}  # task -> runs that a lost memory excuses
 
@@ -97,28 +98,40 @@ class Ledger:
         """User code of a task begins."""
         deed = self.tasks[assignment.spec.task_id]
         word = self.word(assignment.spec.task_id)
+        counts = self._counts(worker)  # a node that was declared dead may not know it yet
         for other in deed.runs:
-            if other.ended is None and self._counts(other):
+            if counts and other.ended is None and self._counts(other.worker):
                 raise Violation(
                     f"invariant 2: {word} starts on {worker.name} while it runs on "
                     f"{other.worker.name}"
                 )
-        if assignment.attempt in {run.attempt for run in deed.runs if self._same_life(run)}:
+        earlier = [run for run in deed.runs if self._same_life(run) and self._counts(run.worker)]
+        if counts and any(run.attempt == assignment.attempt for run in earlier):
             raise Violation(f"invariant 2: attempt {assignment.attempt} of {word} starts twice")
         run = Run(worker, assignment.attempt, self._cluster.clock.now)
         deed.runs.append(run)
         self.running[worker.worker_id] = run
+        self._check_retries(deed, word)
+
+    def _check_retries(self, deed: Deed, word: str) -> None:
+        """A task runs at most once more than its retries.
+
+        What a head alone knew is lost with it: exceptions that were retried, and deaths of nodes.
+        """
         allowed = deed.template.max_retries
-        excused = self._cluster.restarts_since(deed.submitted)
+        excused = 0
+        if self._cluster.nodes_died:
+            excused += self._cluster.restarts_since(deed.submitted)
+        for run in deed.runs:
+            if run.status == m.FAILED and self._cluster.restarts_since(run.began):
+                excused += 1
         if allowed >= 0 and len(deed.runs) > 1 + allowed + excused:
             raise Violation(f"invariant 2: {word} runs {len(deed.runs)} times, may {allowed + 1}")
 
-    def _counts(self, run: Run) -> bool:
-        """Whether the cluster still believes in this run's node."""
-        raylet = run.worker.raylet
-        return raylet.alive and not self._cluster.fenced(
-            raylet.raylet.node_id, run.worker.incarnation
-        )
+    def _counts(self, worker: SimWorker) -> bool:
+        """Whether the cluster still believes in this worker's node."""
+        raylet = worker.raylet
+        return raylet.alive and not self._cluster.fenced(raylet.raylet.node_id, worker.incarnation)
 
     def _same_life(self, run: Run) -> bool:
         return not self._cluster.restarts_since(run.began)
@@ -150,23 +163,32 @@ class Ledger:
             )
 
     def observed(self, who: Participant, oid: bytes, outcome: m.Outcome) -> None:
-        """A process looked at an object's value."""
+        """A process looked at an object's value.
+
+        What a worker saw whose node was declared dead since is void, as all that came of it.
+        """
         if outcome.kind & m.ERROR:
             code = decode_error(outcome.value).code
             if code in LOSSES:
                 return
-        first = self.seen.setdefault(oid, (outcome.value, who.name))
-        if first[0] != outcome.value:
+        if self._is_void(who):
+            return
+        first, witness = self.seen.setdefault(oid, (outcome.value, who))
+        if self._is_void(witness):
+            self.seen[oid] = outcome.value, who
+        elif first != outcome.value:
             raise Violation(
                 f"invariant 1: {who.name} sees another outcome of {self._object(oid)} than "
-                f"{first[1]}: {outcome.value[:80]!r} against {first[0][:80]!r}"
+                f"{witness.name}: {outcome.value[:80]!r} against {first[:80]!r}"
             )
         if not outcome.kind & m.ERROR and oid in self.expected:
             number = self._cluster.number_in(outcome.value)
             if number != self.expected[oid]:
-                raise Violation(
-                    f"{self._object(oid)} is {number}, and not {self.expected[oid]}"
-                )
+                raise Violation(f"{self._object(oid)} is {number}, and not {self.expected[oid]}")
+
+    def _is_void(self, who: Participant) -> bool:
+        worker = self.workers.get(who.client.process_id)
+        return worker is not None and not self._counts(worker)
 
     def _object(self, oid: bytes) -> str:
         return f"{self.word(task_of(oid))}[{int.from_bytes(oid[16:], 'big')}]"

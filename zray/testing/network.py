@@ -103,9 +103,9 @@ class Network:
             self.clock.tell(f"connection of {link.peer.name} ({link.route[5:].hex()}) is cut")
         link.broken = True
         if link.peer_open:
-            self.clock.after(peer_s if peer_s is not None else self._notice(), self._tell_peer, link)
+            self.clock.after(peer_s or self._notice(), self._tell_peer, link)
         if link.head_open:
-            self.clock.after(head_s if head_s is not None else self._notice(), self._tell_head, link)
+            self.clock.after(head_s or self._notice(), self._tell_head, link)
 
     def go_silent(self, link: Link) -> None:
         """Half-open: both ends believe in the connection until the heartbeats of one tell it."""

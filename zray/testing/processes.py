@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from zray import limits
 from zray.core.gcs import Gcs
 from zray.core.machine import NEVER
-from zray.core.raylet import HEAD, KillWorker, Raylet, StartWorker
+from zray.core.raylet import HEAD, Raylet, StartWorker
 from zray.core.traffic import TrafficController
 from zray.ids import IdSource
 from zray.protocol import codec
@@ -36,7 +36,7 @@ class SimProcess:
     def __init__(self, cluster: SimCluster, name: str) -> None:
         self.cluster = cluster
         self.clock = cluster.clock
-        self.name = name
+        self.name: str = name
         self.alive = True
         self.frozen_until = 0.0
         self.slowness = 1.0
@@ -352,13 +352,22 @@ class SimRaylet(SimPeer):
         for effect in effects:
             if isinstance(effect, StartWorker):
                 self._start(effect)
-            elif isinstance(effect, KillWorker) and effect.worker_id in self.workers:
+            elif effect.worker_id in self.workers:
                 self.workers[effect.worker_id].die("killed by its raylet")
         for peer, messages in self.raylet.outbox.take().items():
             if peer == HEAD:
                 self.transmit(self.raylet.epoch, messages)
             elif peer in self.workers:
                 self.workers[peer].send(messages)
+
+    def ask_again(self) -> None:
+        """Resend what is not acknowledged, unchanged."""
+        machine = self.raylet
+        messages: list[m.Message] = [*machine._unacked.values()]
+        for principal in machine.agency.principals.values():
+            specs = list(principal.unresolved.values())
+            messages.append(m.Submit(0, principal.job_id, principal.worker_id, specs))
+        self.transmit(machine.epoch, messages)
 
     def deadline(self) -> float:
         """The machine's own and the link's."""

@@ -7,7 +7,7 @@ Owns how simulated values look on the wire and what a program may do; the proces
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -87,6 +87,12 @@ class Wait(NamedTuple):
     seconds: float
 
 
+class Ask(NamedTuple):
+    """A request to the head, made with its number; resumes with the answer."""
+
+    make: Callable[[int], m.Message]
+
+
 class Die(NamedTuple):
     """The worker process ends here: SIGKILL, a segfault."""
 
@@ -97,7 +103,7 @@ class Fail(NamedTuple):
     covered: bool
 
 
-Step: TypeAlias = Sleep | Get | Wait | Die | Fail
+Step: TypeAlias = Sleep | Get | Wait | Ask | Die | Fail
 Program: TypeAlias = Generator[Step, Any, Any]
 
 
@@ -105,7 +111,7 @@ class Returned(NamedTuple):
     """What one return value of a task is made of."""
 
     number: int
-    refs: list[Ref] = []
+    refs: Sequence[Ref] = ()
     size: int = 0
 
 
@@ -241,7 +247,10 @@ def make_template(
     text = repr((function, needs, num_returns, max_retries)).encode()
     return m.Template(
         *(0, hashlib.sha256(text).digest()[:16], hashlib.sha256(function.encode()).digest()[:16]),
-        *(function, needs, num_returns, max_retries),
+        function,
+        needs,
+        num_returns,
+        max_retries,
     )
 
 

@@ -60,7 +60,8 @@ def plan(seed: int) -> Plan:
     if random.random() < 0.3:
         bounds["HEAD_CACHE_BYTES"] = random.choice([0, 1000, 20_000])
     if random.random() < 0.3:
-        bounds["CLIENT_WINDOW_TASKS"] = random.choice([1, 3, 10])
+        # Not 1: a task could not submit while it is itself the one its worker has in flight.
+        bounds["CLIENT_WINDOW_TASKS"] = random.choice([2, 3, 10])
     if random.random() < 0.3:
         bounds["PAYLOAD_BYTES_SOFT"] = random.choice([200, 2000])
         bounds["DRAIN_MESSAGES_MAX"] = random.choice([1, 3])
@@ -84,8 +85,13 @@ def plan(seed: int) -> Plan:
     latency_s = random.choice([0.0001, 0.0005, 0.01, 0.1])
     commit_s = random.choice([0.001, 0.005, 0.1])
     return Plan(
-        nodes, drivers, bounds, sorted(workloads, key=_when), sorted(faults, key=_when),
-        latency_s, commit_s,
+        nodes,
+        drivers,
+        bounds,
+        sorted(workloads, key=_when),
+        sorted(faults, key=_when),
+        latency_s,
+        commit_s,
     )
 
 
@@ -126,8 +132,8 @@ def _play(cluster: SimCluster, drawn: Plan) -> None:
         cluster.clock.at(start + when, cluster.run, workload, driver)
     for when, fault in drawn.faults:
         cluster.clock.at(start + when, fault, cluster, random)
-    last = max(entry[0] for entry in [*drawn.workloads, *drawn.faults])
-    cluster.run_for(last + 0.001)
+    ends = [entry[0] for entry in drawn.workloads] + [entry[0] for entry in drawn.faults]
+    cluster.run_for(max(ends) + 0.001)
     cluster.finish()
 
 

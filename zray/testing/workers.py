@@ -53,6 +53,7 @@ class SimWorker(programs.Participant):
         self._program: Program | None = None
         self._waiter: Waiter | None = None
         self._wanted: list[programs.Ref] = []
+        self._answer: list[m.Message] | None = None
         self._round = 0  # of the running computation, to tell a stale timer
         self._ending: tuple[int, list[m.Outcome], float] | None = None
         self._result_refs: list[programs.Ref] = []
@@ -182,6 +183,10 @@ class SimWorker(programs.Participant):
         self._advance(None)
 
     def _advance_with_values(self) -> None:
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            self._advance(answer[0])
+            return
         wanted, self._wanted = self._wanted, []
         try:
             values = self.values(wanted)
@@ -213,6 +218,11 @@ class SimWorker(programs.Participant):
                     value = self.values(step.refs)
                 except TaskFailed as failed:
                     error = failed
+            elif isinstance(step, programs.Ask):
+                waiter = Waiter()
+                self._answer = self.client.ask(step.make, waiter)
+                self._wait(waiter, [])
+                return
             elif isinstance(step, Sleep):
                 self._compute(step.seconds)
                 return
@@ -243,6 +253,7 @@ class SimWorker(programs.Participant):
         if self.state == BLOCKED:
             assert self._waiter is not None
             self.client.forget_waiter([ref.oid for ref in self._wanted], self._waiter)
+            self._answer = None
             self._unblock()
         elif self.state != COMPUTING:
             return
@@ -255,14 +266,17 @@ class SimWorker(programs.Participant):
     def _block(self, refs: list[programs.Ref]) -> bool:
         """Wait for values; True: they came while it was about to wait."""
         waiter = self.want(refs)
-        self._transmit()
         if waiter.remaining <= 0:
             return True
+        self._wait(waiter, refs)
+        return False
+
+    def _wait(self, waiter: Waiter, refs: list[programs.Ref]) -> None:
+        self._transmit()
         self.state = BLOCKED
         self._waiter = waiter
         self._wanted = refs
         self._say_blocked()
-        return False
 
     def _say_blocked(self) -> None:
         self._send_done(wait=False)

@@ -7,6 +7,7 @@ shows up. Owns no checker and no fault.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from zray import limits
 from zray.protocol import messages as m
 from zray.testing.programs import (
     RAISED,
+    Ask,
     Die,
     Fail,
     Get,
@@ -151,11 +153,30 @@ def unpack(context: TaskContext, seconds: float, value: Value) -> Program:
     return Returned(sum(inner.number for inner in values))
 
 
+def asks(context: TaskContext, seconds: float) -> Program:
+    """Stores and reads a key of its own."""
+    key = b"task" + context.task_id
+    yield Ask(lambda number: m.Kv(number, "put", key, b"value"))
+    yield Sleep(seconds)
+    answer = yield Ask(lambda number: m.Kv(number, "get", key))
+    return Returned(len(answer.value))
+
+
+def changes_mind(context: TaskContext, seconds: float) -> Program:
+    """Cancels a child, and waits for another one."""
+    unwanted = context.submit("add", [5.0, 0, 1])
+    wanted = context.submit("add", [seconds, 0, 9])
+    yield Sleep(seconds)
+    context.process.cancel(unwanted[0], force=False)
+    values = yield Get(wanted)
+    return Returned(values[0].number)
+
+
 FUNCTIONS: dict[str, Callable[..., Program]] = {
     function.__name__: function
     for function in (
         *(add, nothing, several, tree, raises, flaky, crashes, child_ref, put_ref, keep, let_go),
-        *(pass_on, unpack),
+        *(pass_on, unpack, asks, changes_mind),
     )
 }
 
@@ -282,8 +303,9 @@ def classes(driver: SimDriver, random: Random) -> Program:
     ]
     refs = []
     for number in range(random.randint(3, 12)):
-        options = {"cpus": random.choice([0, 0.5, 1]), "resources": random.choice(wants)}
-        refs += driver.submit("add", [_seconds(random), 0, number], **options)
+        arguments = [_seconds(random), 0, number]
+        cpus, wanted = random.choice([0, 0.5, 1]), random.choice(wants)
+        refs += driver.submit("add", arguments, cpus=cpus, resources=wanted)
         driver.expect(refs[-1:], number)
     yield Get(refs)
 
@@ -298,7 +320,7 @@ def puts(driver: SimDriver, random: Random) -> Program:
         driver.expect(refs[-1:], number + 1)
         value.drop()
         filler = "x" * random.choice([1, limits.ARGUMENT_BYTES_MAX + 1])
-        driver.submit("several", [seconds, 1, filler][:2], num_returns=2)
+        driver.submit("several", [seconds, 1], num_returns=2)
         refs += driver.submit("add", [seconds, 0, value_of(driver, filler), 3])
         driver.expect(refs[-1:], 3 + len(filler))
     yield Sleep(seconds)
@@ -377,7 +399,35 @@ def patient(driver: SimDriver, random: Random) -> Program:
     yield Get(refs)
 
 
+def asking(driver: SimDriver, random: Random) -> Program:
+    """Requests to the head, from here and from a task."""
+    key, seconds = driver.process_id + random.randbytes(4), _seconds(random)
+    refs = driver.submit("asks", [seconds])
+    driver.expect(refs, 5)
+    for number in range(random.randint(1, 4)):
+        value = str(number).encode()
+        yield Ask(partial(_kv_put, key, value))
+        answer = yield Ask(lambda seq: m.Kv(seq, "get", key))
+        if not answer.found or answer.value != value:
+            raise AssertionError(f"{answer} after {value!r} was put")
+        yield Sleep(seconds)
+    answer = yield Ask(lambda seq: m.Query(seq, m.WHY, [refs[0].oid]))
+    assert len(answer.reasons) == 1
+    yield Get(refs)
+
+
+def _kv_put(key: bytes, value: bytes, seq: int) -> m.Message:
+    return m.Kv(seq, "put", key, value)
+
+
+def second_thoughts(driver: SimDriver, random: Random) -> Program:
+    """Tasks that cancel what they submitted."""
+    refs = driver.submit("changes_mind", [_seconds(random)])
+    driver.expect(refs, 9)
+    yield Get(refs)
+
+
 WORKLOADS: tuple[Workload, ...] = (
     *(fan_out, chain, fan_in, nested, returns, errors, crashing, classes, puts, borrowing),
-    *(impatient, cancelling, patient),
+    *(impatient, cancelling, patient, asking, second_thoughts),
 )

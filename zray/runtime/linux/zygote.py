@@ -29,7 +29,6 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
-import cloudpickle  # noqa: F401  (loaded here once, so that no worker has to)
 import msgspec
 
 MESSAGE_BYTES_MAX = 160 << 10  # one request; the default socket buffer is 208 KiB
@@ -261,6 +260,7 @@ def _set_up(sock: socket.socket) -> Entry | None:
         importlib.import_module(finder).install()
     module, _, function = setup.entry.partition(":")
     entry: Entry = getattr(importlib.import_module(module), function)
+    importlib.import_module("cloudpickle")  # here alone: the raylet, which imports us, has no use
     gc.freeze()
     return entry
 

@@ -1,0 +1,95 @@
+"""What a type checker makes of the API: results have the types that the functions return."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+PROGRAM = """
+from __future__ import annotations
+import asyncio
+import zray
+
+@zray.remote
+def length(text: str) -> int:
+    return len(text)
+
+@zray.task
+def half(x: int) -> float:
+    return x / 2
+
+@zray.remote(num_cpus=2, max_retries=0)
+def name(x: int, y: int = 0) -> str:
+    return str(x)
+
+@zray.task(num_cpus=2)
+def pair() -> tuple[int, str]:
+    return 1, ""
+
+@zray.task(num_returns=2)
+def two() -> tuple[int, str]:
+    return 1, ""
+
+reveal_type(zray.get(length.remote("x")))  # int
+reveal_type(zray.get([length.remote("x")]))  # list[int]
+reveal_type(zray.get(name.remote(1)))  # str
+reveal_type(zray.get(name.options(num_cpus=1).remote(1)))  # str
+reveal_type(zray.get(half.remote(length.remote("x"))))  # float
+reveal_type(zray.get(zray.put({"a": 1})))  # dict[str, int]
+reveal_type(zray.wait([length.remote("x")]))  # tuple[list[ObjectRef[int]], list[ObjectRef[int]]]
+reveal_type(half(3))  # float
+reveal_type(pair())  # tuple[int, str]
+reveal_type(length.remote("x"))  # ObjectRef[int]
+reveal_type(length.remote("x").future().result())  # int
+reveal_type(two.remote())  # list[ObjectRef[Any]]
+reveal_type(two())  # tuple[int, str]
+reveal_type(length.options(num_returns=3).remote("x"))  # list[ObjectRef[Any]]
+reveal_type(zray.get(length.options(num_returns=1, name="n").remote("x")))  # int
+reveal_type(zray.get([length.remote("x"), half.remote(2)]))  # list[float]
+reveal_type(zray.nodes())  # list[dict[str, Any]]
+reveal_type(zray.init().address_info)  # dict[str, str]
+
+async def main() -> None:
+    reveal_type(await length.remote("x"))  # int
+    reveal_type(await asyncio.gather(length.remote("x"), name.remote(1)))  # tuple[int, str]
+
+half("3")  # error: arg-type
+half(3, 4)  # error: call-arg
+zray.get(5)  # error: call-overload
+zray.put(1).nothing  # error: attr-defined
+zray.wait([1])  # error: arg-type
+length.options(3)  # error: call-overload
+"""
+
+
+@pytest.mark.slow_limit(150)
+def test_types(tmp_path: Path) -> None:
+    path = tmp_path / "program.py"
+    path.write_text(PROGRAM)
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", str(path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    told: dict[int, list[str]] = {}
+    for line in done.stdout.splitlines():
+        where, _, text = line.partition(": ")
+        assert where.startswith(str(path)), done.stdout + done.stderr
+        told.setdefault(int(where.rpartition(":")[2]), []).append(text)
+    for number, line in enumerate(PROGRAM.splitlines(), 1):
+        expected = line.partition("  # ")[2]
+        texts = told.pop(number, [])
+        if expected.startswith("error: "):
+            assert any(f"[{expected[7:]}]" in text for text in texts), (line, texts)
+        elif expected:
+            shown = texts[0].partition('"')[2].rpartition('"')[0]
+            for module in ("builtins.", "zray.runtime.references.", "typing."):
+                shown = shown.replace(module, "")
+            assert shown == expected, (line, texts)
+    assert told == {}
