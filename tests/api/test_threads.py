@@ -263,3 +263,30 @@ def test_stress(seed: int) -> None:
         return now.objects <= before.objects and now.jobs[0].unfinished == 0
 
     eventually(settled)
+
+
+def test_stress_in_tasks() -> None:
+    """The same from the threads of several workers, whose control threads take part."""
+
+    def stress(seed: int) -> int:
+        shared = [(double.remote(n), 2 * n) for n in range(5)]
+        deadline = time.monotonic() + STRESS_S / 2
+        actors = [Actor(seed * 100 + n, deadline, shared) for n in range(3)]
+        in_threads(list(actors))
+        return sum(sum(actor.counts.values()) for actor in actors)
+
+    @zray.remote(num_cpus=0, max_retries=0)
+    def work(seed: int) -> int:
+        counts = stress(seed)
+        gc.collect()  # asyncio leaves its references in cycles
+        return counts
+
+    gc.collect()
+    before = api_cluster._status().objects
+    assert sum(zray.get([work.remote(seed) for seed in range(3)], timeout=30)) > 50
+
+    def settled() -> bool:
+        zray.get([double.remote(i) for i in range(20)])  # workers tell of drops as they work
+        return api_cluster._status().objects <= before + 20  # those of this check itself
+
+    eventually(settled)

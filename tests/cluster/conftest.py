@@ -102,6 +102,10 @@ class Program:
         self.process.terminate()
         return self.wait(timeout_s)
 
+    def children(self) -> list[psutil.Process]:
+        """Of a node: its zygote, whose children are its workers."""
+        return psutil.Process(self.pid).children()
+
     def below(self) -> list[psutil.Process]:
         """Every process that descends from this one."""
         return psutil.Process(self.pid).children(recursive=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
+import sqlite3
 import threading
 import time
 from typing import Any
@@ -112,6 +114,37 @@ def test_a_blocked_get_goes_on_while_the_head_is_away(connected: Any, gate: Any)
     connected.start_head(port=-1)
     getter.join(20)
     assert found == ["done"]
+
+
+def test_a_driver_outlives_everybody_else(connected: Any, records: Any, gate: Any) -> None:
+    """Nodes that were killed while the head was away are not waited for: their ports refuse."""
+    write, wait = records.write, gate.wait
+
+    @zray.task
+    def held(place: int) -> int:
+        write(place)
+        wait()
+        return place
+
+    refs = [held.remote(place) for place in range(4)]
+    records.until(2)
+    connected.until(lambda: _known_ports(connected) == 3, 5, "it is stored where to knock")
+    for program in connected.programs:
+        program.kill()
+    connected.start_head(port=-1)
+    connected.start_node("one", wait=False)
+    connected.start_node("two", wait=False)
+    gate.open()
+    assert zray.get(refs, timeout=10) == list(range(4))
+    assert len(records.lines()) == 6
+
+
+def _known_ports(cluster: Any) -> int:
+    """How many nodes' own ports the store knows to have answered."""
+    path = cluster.home / "clusters" / "default" / "gcs.sqlite"
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as store:
+        rows = store.execute("SELECT value FROM rows WHERE kind = 'nodes'").fetchall()
+    return sum(b"127.0.0.1:" in value for (value,) in rows)
 
 
 @pytest.mark.slow_limit(90)

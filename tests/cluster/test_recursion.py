@@ -61,10 +61,9 @@ class Killer(threading.Thread):
 def kill_worker(cluster: Any, chance: random.Random) -> None:
     workers = []
     for program in cluster.programs:
-        try:  # a worker is a child of its node's only child, the zygote
+        try:
             if program.name in ("one", "two"):
-                zygotes = psutil.Process(program.pid).children()
-                workers += [worker for zygote in zygotes for worker in zygote.children()]
+                workers += [w for zygote in program.children() for w in zygote.children()]
         except psutil.NoSuchProcess:
             continue
     if workers:

@@ -124,5 +124,5 @@ def test_stop_ends_everything_of_the_cluster(connected: Any, gate: Any) -> None:
 
 
 def _workers(cluster: Any) -> list[psutil.Process]:
-    zygotes = [p for node in cluster.programs[1:3] for p in psutil.Process(node.pid).children()]
+    zygotes = [zygote for node in cluster.programs[1:3] for zygote in node.children()]
     return [worker for zygote in zygotes for worker in zygote.children()]

@@ -7,6 +7,7 @@ import signal
 import time
 from typing import Any
 
+import psutil
 import pytest
 
 import zray
@@ -72,4 +73,26 @@ def test_a_poison_task_ends_with_its_retries_and_the_others_go_on(
     with pytest.raises(WorkerCrashedError, match="7"):
         zray.get(bad, timeout=10)
     assert records.lines() == ["poison"] * 3
+    connected.until(connected.at_rest, 5, "all resources are free again")
+
+
+def test_a_killed_zygote_is_replaced(connected: Any, records: Any) -> None:
+    write = records.write
+
+    @zray.task
+    def work(place: int) -> int:
+        write(os.getpid())
+        time.sleep(0.3)
+        return place
+
+    refs = [work.remote(place) for place in range(6)]
+    records.until(2)
+    zygotes = [zygote for node in connected.programs[1:3] for zygote in node.children()]
+    workers = [worker for zygote in zygotes for worker in zygote.children()]
+    assert len(zygotes) == 2 and len(workers) >= 2
+    for zygote in zygotes:
+        zygote.kill()
+    _, alive = psutil.wait_procs(workers, 3)
+    assert not alive
+    assert zray.get(refs, timeout=20) == list(range(6))
     connected.until(connected.at_rest, 5, "all resources are free again")

@@ -43,7 +43,7 @@ def test_nested_blocks_end_with_the_outermost(interrupts: Interrupts) -> None:
 
 
 def test_what_is_allowed_is_interrupted(interrupts: Interrupts) -> None:
-    done = []
+    done: list[int] = []
     with interrupts:
         with pytest.raises(KeyboardInterrupt):
             interrupts.allow(strike)

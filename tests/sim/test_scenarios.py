@@ -128,9 +128,7 @@ def test_the_grace_of_a_cancelled_task_does_not_kill_the_task_after_it() -> None
 # ---- messages lost at a cut ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "kind", [m.Tasks, m.Done, m.Ack, m.Credit, m.Announce, m.Welcome, m.Hello]
-)
+@pytest.mark.parametrize("kind", [m.Tasks, m.Done, m.Ack, m.Credit, m.Announce, m.Welcome, m.Hello])
 def test_a_message_between_head_and_raylet_is_lost_at_a_cut(kind: type[m.Message]) -> None:
     """Nothing runs twice for that, and nothing fails."""
 
@@ -491,7 +489,7 @@ def test_a_crash_is_not_forgotten_with_the_head_that_knew_of_it() -> None:
         cluster.run(story)
         cluster.cut_at(m.Result, cluster.drivers[0])
         cluster.run_until(lambda: not cluster.network.traps, 5.0)
-        cluster.run_until(lambda: not cluster.raylets[0].raylet._unacked, 5.0)
+        cluster.run_until(lambda: not cluster.raylets[0].raylet.ends.unacked, 5.0)
         cluster.restart_head(0.1)
         until_done(cluster)
         assert runs(cluster, "crashes") == [1]

@@ -10,6 +10,8 @@ from zray.testing import simulate
 
 SEEDS = int(os.environ.get("ZRAY_SIM_SEEDS", "300"))
 CHUNK = 10
+# Seeds beyond the first ones that found something once.
+PINNED = (480, 874, 1187, 1388, 1963, 3252, 5506, 6288, 9997, 20736, 22391, 31566, 33220)
 
 
 @pytest.mark.slow_limit(300)
@@ -23,6 +25,13 @@ def test_seeds(first: int) -> None:
     if failures:
         seeds = [failure.seed for failure in failures]
         pytest.fail(f"seeds {seeds} fail; the first:\n{failures[0].text}", pytrace=False)
+
+
+@pytest.mark.parametrize("seed", PINNED)
+def test_pinned_seed(seed: int) -> None:
+    failure = simulate.try_seed(seed)
+    if failure is not None:
+        pytest.fail(failure.text, pytrace=False)
 
 
 def test_seeds_reach_what_they_are_for() -> None:

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from zray import limits
+from zray.core.ends import Ends
 from zray.core.gcs import Gcs
 from zray.core.objects import ObjectTable
-from zray.core.raylet import Raylet
 from zray.core.results import Results
 from zray.core.scheduler import TaskScheduler
 from zray.testing import SimCluster, simulate
@@ -76,8 +76,8 @@ def one_too_many(self: TaskScheduler, record: Any, *, front: bool = False) -> No
     self.classes[record.template.needs].ready += 1
 
 
-def always_again(self: Gcs, record: Any) -> bool:
-    self.requeue(record)
+def always_again(self: Gcs, task_id: bytes, record: Any) -> bool:
+    self.requeue(task_id, record)
     return True
 
 
@@ -85,8 +85,8 @@ def never_frees(self: ObjectTable, is_needed: Any) -> list[Any]:
     return []
 
 
-def loses_ends(self: Raylet) -> None:
-    self._done.clear()
+def loses_ends(self: Ends) -> None:
+    self._new.clear()
 
 
 PUSH = TaskScheduler.push
@@ -99,7 +99,7 @@ PUSH = TaskScheduler.push
         (TaskScheduler, "push", one_too_many),
         (Gcs, "retry", always_again),
         (ObjectTable, "sweep", never_frees),
-        (Raylet, "_flush_done", loses_ends),
+        (Ends, "flush", loses_ends),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )

@@ -170,7 +170,7 @@ def _restore(
 
 
 def _name(function: Callable[..., Any]) -> str:
-    return str(getattr(function, "__qualname__", type(function).__name__))[:256]
+    return str(getattr(function, "__name__", type(function).__name__))[:256]
 
 
 def _signature(function: Callable[..., Any]) -> inspect.Signature | None:

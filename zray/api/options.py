@@ -50,8 +50,8 @@ def checked(base: TaskOptions, given: dict[str, Any]) -> TaskOptions:
 
 def _unknown(option: str) -> str:
     near = difflib.get_close_matches(option, _CHECKS, n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"Invalid option keyword {option!r} for tasks{hint}. Valid ones: {sorted(_CHECKS)}"
+    hint = f"; did you mean {near[0]!r}?" if near else "."
+    return f"Invalid option keyword {option!r} for tasks{hint} Valid ones: {sorted(_CHECKS)}"
 
 
 def _amount(option: str, value: Any) -> float:

@@ -12,9 +12,9 @@ from itertools import islice
 
 from zray import limits
 from zray.core import failures
-from zray.core.chunks import ChunkReceiver, ChunkSender
-from zray.errors import ObjectLostError, ProtocolError, TaskCancelledError
-from zray.ids import IdSource, object_id, split_objects, task_of
+from zray.core.client_values import ClientValues
+from zray.errors import ProtocolError, TaskCancelledError
+from zray.ids import IdSource, object_id, task_of
 from zray.protocol import messages as m
 from zray.protocol.codec import Payload
 
@@ -64,16 +64,12 @@ class Client:
         self._new_holds: dict[bytes, None] = {}
         self._new_drops: dict[bytes, None] = {}
         self._local_puts: dict[bytes, None] = {}  # not known outside this process
-        self._served: dict[bytes, m.Outcome] = {}  # published from here, until they are freed
         self._waiters: dict[bytes, list[Waiter]] = {}  # for values
         self._outcome_waiters: dict[bytes, list[Waiter]] = {}
         self._watched: dict[bytes, None] = {}
-        self._receiving: dict[int, tuple[bytes, ChunkReceiver]] = {}
-        self._pulling: dict[bytes, int] = {}
-        self._sending: dict[int, ChunkSender] = {}
+        self.values = ClientValues(lambda message: self.outbox.append(message), self._pulled)
         self._answers: dict[int, tuple[Waiter, list[m.Message], m.Message]] = {}
         self._cancels: dict[bytes, m.Cancel] = {}  # of tasks whose outcome is not known here
-        self._lost: dict[bytes, None] = {}  # no copy was found for this process
         self._numbers = 0
         self._ack_upto = 0
 
@@ -136,7 +132,7 @@ class Client:
             self.publish(outcome.contained)
             self._held[oid] = None
             if self._remote:
-                self._served[oid] = outcome
+                self.values.served[oid] = outcome
             self.outbox.append(m.Put(0, self.process_id, self._as_published(outcome)))
             for inner in outcome.contained:
                 self.remove_reference(inner)  # from now on the object itself holds it
@@ -248,7 +244,7 @@ class Client:
             self._references[oid] = count
             return
         self._references.pop(oid, None)
-        self._lost.pop(oid, None)
+        self.values.lost.pop(oid, None)
         outcome = self.outcomes.pop(oid, None)
         if oid in self._local_puts:
             del self._local_puts[oid]
@@ -290,7 +286,7 @@ class Client:
         waiter.remaining += 1
         self._waiters.setdefault(oid, []).append(waiter)
         if outcome is not None:
-            self._pull(oid)
+            self.values.pull(oid)
         else:
             self._await_outcome(oid)
 
@@ -319,13 +315,6 @@ class Client:
         if task_of(oid) not in self.unresolved and oid not in self._watched:
             self._watched[oid] = None
             self.outbox.append(m.Watch(0, self.process_id, oid))
-
-    def _pull(self, oid: bytes) -> None:
-        if oid not in self._pulling:
-            self._numbers += 1
-            self._pulling[oid] = self._numbers
-            self._receiving[self._numbers] = (oid, ChunkReceiver())
-            self.outbox.append(m.Pull(0, self._numbers, oid))
 
     def ask(self, make: Callable[[int], m.Message], waiter: Waiter) -> list[m.Message]:
         """Send a request; its answer is appended to the returned list as ``waiter`` arrives."""
@@ -358,13 +347,13 @@ class Client:
         if isinstance(message, m.Result):
             self._on_result(message)
         elif isinstance(message, m.Chunk):
-            self._on_chunk(message)
+            self.values.on_chunk(message)
         elif isinstance(message, m.PullFailed):
-            self._on_pull_failed(message)
+            self.values.on_failed(message)
         elif isinstance(message, m.Pull):
-            self._on_pull(message)
+            self.values.on_pull(message, self.here(message.object_id))
         elif isinstance(message, m.ChunkAck):
-            self._on_chunk_ack(message)
+            self.values.on_ack(message)
         elif isinstance(message, m.Exported):
             for function_id in message.function_ids:
                 self._exports[function_id] = None
@@ -374,8 +363,7 @@ class Client:
                 asked[1].append(message)
                 asked[0].arrived()
         elif isinstance(message, m.Free):
-            for oid in split_objects(message.object_ids):
-                self._served.pop(oid, None)
+            self.values.freed(message.object_ids)
         elif isinstance(message, m.Log | m.Notice):
             self.prints.append(message)
         elif isinstance(message, m.Rejected):
@@ -419,65 +407,16 @@ class Client:
             waiter.arrived()
         if outcome.kind & m.LOCATED:
             if oid in self._waiters:
-                self._pull(oid)
+                self.values.pull(oid)
             return
         for waiter in self._waiters.pop(oid, ()):
             waiter.arrived()
 
-    def _on_chunk(self, chunk: m.Chunk) -> None:
-        entry = self._receiving.get(chunk.transfer)
-        if entry is None:
-            return
-        oid, receiver = entry
-        ack, value = receiver.add(chunk)
-        if ack is not None:
-            self.outbox.append(ack)
-        if value is not None:
-            contained = receiver.contained
-            outcome = m.Outcome(oid, receiver.kind, len(value), value, contained)
-            self._pulled(chunk.transfer, outcome)
-
-    def _on_pull_failed(self, message: m.PullFailed) -> None:
-        if message.code != ObjectLostError.code:  # the asking side of our own sending is gone
-            self._sending.pop(message.transfer, None)
-            return
-        entry = self._receiving.get(message.transfer)
-        if entry is not None:
-            self._lost[entry[0]] = None
-            value = failures.encode(ObjectLostError, message.text)
-            self._pulled(message.transfer, m.Outcome(entry[0], m.ERROR, len(value), value))
-
-    def _pulled(self, transfer: int, outcome: m.Outcome) -> None:
+    def _pulled(self, outcome: m.Outcome) -> None:
         oid = outcome.object_id
-        del self._receiving[transfer]
-        self._pulling.pop(oid, None)
         if oid in self._references:
             self.outcomes[oid] = outcome
         self._wake(oid, outcome)
-
-    # ---- serving ---------------------------------------------------------------------------
-
-    def _on_pull(self, message: m.Pull) -> None:
-        outcome = self._served.get(message.object_id) or self.here(message.object_id)
-        if outcome is None:
-            text = "the driver does not have the object any more"
-            failed = m.PullFailed(0, message.transfer, ObjectLostError.code, text)
-            self.outbox.append(failed)
-            return
-        sender = ChunkSender(message.transfer, outcome)
-        self._sending[message.transfer] = sender
-        self._continue(message.transfer, sender)
-
-    def _on_chunk_ack(self, message: m.ChunkAck) -> None:
-        sender = self._sending.get(message.transfer)
-        if sender is not None:
-            sender.acknowledged(message.offset)
-            self._continue(message.transfer, sender)
-
-    def _continue(self, transfer: int, sender: ChunkSender) -> None:
-        self.outbox += sender.ready()
-        if sender.done():
-            self._sending.pop(transfer, None)
 
     # ---- sessions --------------------------------------------------------------------------
 
@@ -506,22 +445,13 @@ class Client:
         if another_head:  # values of before are known by those who have them
             for oid in self._held:
                 outcome = self.here(oid)
-                if outcome is not None and oid not in self._lost:
-                    self._served[oid] = outcome
-        for outcome in self._served.values():
-            announced = m.Outcome(
-                *(outcome.object_id, outcome.kind | m.LOCATED, outcome.size, b""),
-                outcome.contained,
-            )
-            self.outbox.append(m.Put(0, self.process_id, announced))
+                if outcome is not None and oid not in self.values.lost:
+                    self.values.served[oid] = outcome
+        self.values.announce(self.process_id)
         self._resubmit()
         if self._watched:
             self.outbox.append(m.Watch(0, self.process_id, b"".join(self._watched)))
-        self._sending.clear()
-        self._receiving.clear()
-        for oid in [*self._pulling]:
-            del self._pulling[oid]
-            self._pull(oid)
+        self.values.resume()
         self._new_holds.clear()
         self._new_drops = {oid: None for oid in self._new_drops if task_of(oid) in self._waiting}
         held = [oid for oid in self._held if task_of(oid) not in self._waiting]

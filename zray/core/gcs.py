@@ -14,16 +14,15 @@ from zray.core.catalog import Catalog, Row
 from zray.core.machine import NEVER, Outbox
 from zray.core.members import JobMember, Member, Members, NodeMember
 from zray.core.objects import PENDING, ObjectRecord, ObjectTable
+from zray.core.recovery import Recovery
 from zray.core.results import Results
 from zray.core.scheduler import NodeView, TaskScheduler
 from zray.core.tasks import ASSIGNED, GONE, READY, WAITING, TaskRecord, TemplateRecord
 from zray.core.transfers import Transfers
 from zray.errors import (
-    NodeDiedError,
     ObjectLostError,
     ProtocolError,
     TaskCancelledError,
-    WorkerCrashedError,
     ZrayError,
 )
 from zray.ids import object_id, split_objects, task_of
@@ -43,7 +42,6 @@ from zray.protocol.messages import (
     Export,
     Exported,
     Free,
-    HeldTask,
     Hold,
     Job,
     Outcome,
@@ -57,8 +55,6 @@ from zray.protocol.messages import (
     Template,
     Watch,
 )
-
-RECOVERY = b"recovery"  # holds what came back before those who hold it
 
 
 class Gcs:
@@ -80,11 +76,9 @@ class Gcs:
         self.counters = {"finished": 0, "retried": 0, "stale": 0, "lost": 0, "reclaimed": 0}
         self._tokens = 0
         self._commits: dict[int, Callable[[float], None]] = {}
-        self._parked: list[TaskRecord] = []
-        self._past_failures: dict[bytes, int] = {}  # of tasks yet to be resubmitted
         self._acks: dict[bytes, int] = {}  # DONEs to acknowledge: with other messages, or soon
         self._ack_at = 0.0
-        self._recovering = bool(self.members.awaited or self.members.jobs)
+        self.recovery = Recovery(self)
 
     # ---- durability ------------------------------------------------------------------------
 
@@ -108,7 +102,7 @@ class Gcs:
                 if record.message.function_id == message.function_id:
                     record.function_ready = True
             for task in [t for t in self.tasks.values() if t.state == WAITING]:
-                self._advance(task)
+                self.advance(task)
             self.outbox.send(sender.process_id, Exported(0, [message.function_id]))
 
         self.catalog.export(message, durable)
@@ -131,7 +125,6 @@ class Gcs:
             )
             return
         self._note_worker(sender, submitter)
-        of_before = self.members.recovering() and not sender.resynced
         for spec in message.tasks:
             template = self.templates.get(spec.template_id)
             if template is None:
@@ -142,22 +135,24 @@ class Gcs:
             record = self.tasks.get(spec.task_id)
             if record is not None:
                 if record.spec is None:
-                    self._fill(record, spec, template, submitter, now)
+                    self.recovery.adopted(record, spec, template, submitter)
+                    self._begin(record, spec, now)
                 continue
             if self._resend_outcome(spec, template, submitter):
                 continue
             record = TaskRecord(spec, template, message.job_id, submitter)
             self.tasks[spec.task_id] = record
             job.unfinished += 1
-            record.failures = self._past_failures.get(spec.task_id, 0)
-            if of_before:
-                record.parked = True
-                self._parked.append(record)
-            self._await_dependencies(record, spec, now)
-            if record.exhausted():
-                self._give_up(record)
-            else:
-                self._advance(record)
+            self.recovery.submitted(record, spec, sender)
+            self._begin(record, spec, now)
+
+    def _begin(self, record: TaskRecord, spec: TaskSpec, now: float) -> None:
+        """A task's spec is known: it waits for its dependencies, unless it runs already."""
+        self._await_dependencies(record, spec, now)
+        if record.exhausted() and record.node is None:
+            self.recovery.give_up(record)
+        else:
+            self.advance(record)
 
     def _note_worker(self, sender: Member, process_id: bytes) -> None:
         if isinstance(sender, NodeMember) and process_id != sender.process_id:
@@ -192,53 +187,12 @@ class Gcs:
     def _lives(self, process_id: bytes) -> bool:
         return process_id in self.workers or process_id in self.members.jobs
 
-    def _advance(self, record: TaskRecord, *, front: bool = False) -> None:
+    def advance(self, record: TaskRecord, *, front: bool = False) -> None:
         """Make a waiting task ready if nothing is in its way any more."""
         if record.state == WAITING and not (record.waiting or record.parked or record.spec is None):
             assert record.template is not None
             if record.template.function_ready:
                 self.scheduler.push(record, front=front)
-
-    def _fill(
-        self,
-        record: TaskRecord,
-        spec: TaskSpec,
-        template: TemplateRecord,
-        submitter: bytes,
-        now: float,
-    ) -> None:
-        """The spec of a task that, after a restart, only its node had told of."""
-        record.spec = spec
-        record.submitter = submitter
-        if record.template is None:
-            record.template = template
-            if record.node is not None:
-                self.scheduler.settle_adopted(record)
-        self._await_dependencies(record, spec, now)
-        failure, record.failure = record.failure, None
-        if record.node is not None or not record.exhausted():
-            self._advance(record)
-        elif failure is not None:
-            self.commit(spec.task_id, record, failure, ())
-        else:
-            self._give_up(record)
-
-    def _give_up(self, record: TaskRecord) -> None:
-        """Its retries were used up under the head of before, which did not live to tell."""
-        assert record.spec is not None
-        text = "its worker or node died, or it raised, when the head was about to be restarted"
-        self.fail(record.spec.task_id, record, WorkerCrashedError, text)
-
-    def failed_before(self, held: HeldTask) -> None:
-        """A raylet remembers an attempt that failed, which the head of before knew of."""
-        record = self.tasks.get(held.task_id)
-        if record is None:
-            known = self._past_failures.get(held.task_id, 0)
-            self._past_failures[held.task_id] = max(known, held.failures)
-        else:
-            record.failures = max(record.failures, held.failures)
-            if record.exhausted() and record.state != ASSIGNED:
-                self._give_up(record)
 
     def _resend_outcome(self, spec: TaskSpec, template: TemplateRecord, submitter: bytes) -> bool:
         """A resubmitted task that has its outcome: tell it again. False: not such a one."""
@@ -259,7 +213,8 @@ class Gcs:
         for done in message.tasks:
             record = self.tasks.get(done.task_id)
             if record is None:
-                self._adopt_outcome(done, sender)
+                if not self.recovery.outcome_found(done, sender):
+                    self._ignore(done, sender)
             elif record.node is view and record.attempt == done.attempt:
                 if done.borrowed and done.worker_id:
                     self._note_worker(sender, done.worker_id)
@@ -271,17 +226,6 @@ class Gcs:
         if not self._acks:
             self._ack_at = now + limits.ACK_DELAY_S
         self._acks[sender.process_id] = message.seq
-
-    def _adopt_outcome(self, done: TaskDone, sender: NodeMember) -> None:
-        """An outcome without a task: stale, or, after a restart, ahead of its submitter."""
-        if not self._recovering or done.status != FINISHED:
-            self._ignore(done, sender)
-            return
-        for outcome in done.results:
-            record = self.objects.get(outcome.object_id)
-            if record is None or record.kind == PENDING:
-                self.objects.hold(RECOVERY, outcome.object_id, process=True)
-                self.settle_object(outcome, (sender.process_id,))
 
     def _ignore(self, done: TaskDone, sender: NodeMember) -> None:
         """The end of an attempt that does not count any more."""
@@ -309,7 +253,7 @@ class Gcs:
             template.measured(done.seconds)
         if record.cancelled and done.status != FINISHED:
             self._cancel_outcome(done.task_id, record)
-        elif done.status in (FAILED, CRASHED) and self.retry(record):
+        elif done.status in (FAILED, CRASHED) and self.retry(done.task_id, record):
             record.failure = done.results if record.spec is None else None
         elif done.status == CANCELLED:
             self._cancel_outcome(done.task_id, record)
@@ -318,20 +262,21 @@ class Gcs:
             places = (sender.process_id,) if done.status == FINISHED else ()
             self.commit(done.task_id, record, done.results, places)
 
-    def retry(self, record: TaskRecord) -> bool:
+    def retry(self, task_id: bytes, record: TaskRecord) -> bool:
         """Queue a failed task again, if its retries allow (which its spec will tell)."""
         record.failures += 1
         if record.exhausted():
             return False
         self.counters["retried"] += 1
-        self.requeue(record)
+        self.requeue(task_id, record)
         return True
 
-    def requeue(self, record: TaskRecord) -> None:
+    def requeue(self, task_id: bytes, record: TaskRecord) -> None:
         """No raylet holds the task any more: it is ready again, or waits for what it lacks."""
         record.node = None
         record.state = WAITING
-        self._advance(record, front=True)
+        self.recovery.returned(task_id, record)
+        self.advance(record, front=True)
 
     def _cancel_outcome(self, task_id: bytes, record: TaskRecord) -> None:
         self.fail(task_id, record, TaskCancelledError, "the task was cancelled")
@@ -377,8 +322,8 @@ class Gcs:
                 if owned:
                     self.results.tell_owner(submitter, self.objects.outcome(oid, known), known)
                 continue
-            if record.spec is None and self._recovering:  # who holds it has yet to return
-                self.objects.hold(RECOVERY, oid, process=True)
+            if record.spec is None:
+                self.recovery.hold(oid)  # who holds it has yet to return
             elif known is None and owned and has_returns:
                 self.objects.hold(submitter, oid, process=True)
             places = locations
@@ -402,7 +347,7 @@ class Gcs:
             task = self.tasks.get(task_id)
             if task is not None:
                 task.waiting -= 1
-                self._advance(task)
+                self.advance(task)
         watchers, record.watchers = record.watchers, None
         for target in watchers or ():
             self.results.tell(target, outcome)
@@ -443,8 +388,7 @@ class Gcs:
     def on_put(self, sender: Member, message: Put, now: float) -> None:
         self._note_worker(sender, message.holder)
         outcome = message.outcome
-        if self._recovering:
-            self.objects.hold(RECOVERY, outcome.object_id, process=True)
+        self.recovery.hold(outcome.object_id)
         self.objects.hold(message.holder, outcome.object_id, process=True)
         self.copy_found(outcome, sender.process_id)
         if isinstance(sender, JobMember):
@@ -501,7 +445,7 @@ class Gcs:
         del self.notices[: -limits.NOTES_MAX]
 
     def recovering(self) -> bool:
-        return self._recovering
+        return self.recovery.active
 
     def _forget_unknown(self, now: float) -> None:
         for oid in [oid for oid, deadline in self.unknown.items() if now >= deadline]:
@@ -521,8 +465,8 @@ class Gcs:
 
     def settle(self, now: float) -> None:
         """End of a turn: assign, reclaim, tell outcomes, free."""
-        if self._recovering:
-            self._recover(now)
+        if self.recovery.active:
+            self.recovery.step(now)
         elif self.unknown:
             self._forget_unknown(now)
         plan = self.scheduler.schedule()
@@ -556,38 +500,10 @@ class Gcs:
 
     def deadline(self) -> float:
         """When ``settle`` has something to do although nothing arrives."""
-        soonest = NEVER if self._recovering else min(self.unknown.values(), default=NEVER)
+        soonest = NEVER if self.recovery.active else min(self.unknown.values(), default=NEVER)
         if self._acks:
             soonest = min(soonest, self._ack_at)
         return min(soonest, self.scheduler.steal_deadline())
-
-    def _recover(self, now: float) -> None:
-        """Steps out of recovery: all nodes are back or dead; everybody has told what it holds."""
-        if not self.members.recovering() and self._parked:
-            parked, self._parked = self._parked, []
-            for record in parked:
-                self._unpark(record)
-        if self.members.resynced():
-            self._recovering = False
-            self._past_failures.clear()
-            self.objects.vanish(RECOVERY)
-            self.transfers.retry()
-            self.unknown = dict.fromkeys(self.unknown, now + limits.UNKNOWN_OBJECT_S)
-            for task_id, record in [*self.tasks.items()]:
-                if record.spec is None:  # whoever submitted it is gone
-                    self.cancel(task_id, record, force=False)
-
-    def _unpark(self, record: TaskRecord) -> None:
-        if not record.parked or record.state != WAITING:
-            return
-        assert record.spec is not None and record.template is not None
-        record.parked = False
-        record.failures += self.members.may_have_run(record.template.needs)
-        if record.exhausted():
-            text = "a node that may have run the task did not return after the head's restart"
-            self.fail(record.spec.task_id, record, NodeDiedError, text)
-        else:
-            self._advance(record)
 
     def _dispatch(self, view: NodeView, records: list[TaskRecord]) -> None:
         node = self.members.nodes[view.node_id]

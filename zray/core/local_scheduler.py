@@ -13,7 +13,7 @@ from zray import limits
 from zray.core import resources
 from zray.core.machine import NEVER
 from zray.core.resources import CPU, GPU, Needs, Vector
-from zray.protocol.messages import Assignment, Outcome, Template
+from zray.protocol.messages import Assignment, Export, Message, Outcome, Tasks, Template
 
 PoolKey = tuple[bytes, tuple[int, ...], int]  # job, GPU indices, threads for numeric libraries
 
@@ -81,6 +81,20 @@ class WorkerSlot:
     def kill_at(self) -> float:
         return min(self.condemned.values()) if self.condemned else NEVER
 
+    def delivery(self, tasks: list[LocalTask], functions: dict[bytes, Export]) -> Iterator[Message]:
+        """The messages that hand these tasks to the process, with what it does not know yet."""
+        values: dict[bytes, Outcome] = {}
+        for task in tasks:
+            template = task.template.message
+            if template.template_id not in self.known:
+                self.known.add(template.template_id)
+                if template.function_id not in self.known:
+                    self.known.add(template.function_id)
+                    yield functions[template.function_id]
+                yield template
+            values.update(task.values)
+        yield Tasks(0, [task.assignment for task in tasks], list(values.values()))
+
     def cpu_part(self) -> Needs:
         return tuple((name, amount) for name, amount in self.needs if name == CPU)
 
@@ -122,6 +136,12 @@ class LocalScheduler:
         queue.remove(task)
         self._popped(task)
         return True
+
+    def room(self) -> int:
+        """How many more tasks may wait here."""
+        if self.queued_bytes >= limits.RAYLET_UNSTARTED_BYTES:
+            return 0
+        return max(0, limits.RAYLET_UNSTARTED_TASKS - self.queued)
 
     def reclaim(self, wanted: Needs, count: int) -> list[LocalTask]:
         """Up to ``count`` tasks that have not started, from the end of the queue."""
@@ -289,6 +309,12 @@ class LocalScheduler:
         if pool is not None:
             pool.pop(slot.worker_id, None)
         return left
+
+    def surplus(self) -> list[WorkerSlot]:
+        """Idle workers, when one more is started than there are CPUs: forking again is cheap."""
+        idle = [slot for pool in self.idle.values() for slot in pool.values()]
+        keep = max(self.total.get(CPU, 0) // limits.RESOURCE_UNIT, 1)
+        return idle[: max(0, len(idle) + 1 - keep)]
 
     def overrun(self, now: float) -> list[WorkerSlot]:
         """Workers whose started task keeps others waiting behind it."""

@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import msgspec
+from msgspec.structs import replace
 
 from zray import limits
 from zray.core import failures
 from zray.core.agency import Agency
+from zray.core.ends import Ends, held_task
 from zray.core.local_objects import LocalObjects
 from zray.core.local_scheduler import LocalScheduler, LocalTask, LocalTemplate, PoolKey, WorkerSlot
 from zray.core.machine import NEVER, Outbox
-from zray.core.resources import CPU
 from zray.errors import ObjectLostError, TaskCancelledError, WorkerCrashedError, ZrayError
 from zray.ids import IdSource
 from zray.protocol import messages as m
@@ -74,15 +74,11 @@ class Raylet:
         self.objects = LocalObjects(self._send)
         self.agency = Agency(self.outbox, self.objects, self._send)
         self.scheduler = LocalScheduler(dict(self.info.resources), self._gpu_count)
+        self.ends = Ends(self._send)
         self.tasks: dict[bytes, LocalTask] = {}
         self.templates: dict[bytes, LocalTemplate] = {}
         self.functions: dict[bytes, m.Export] = {}
         self.jobs: dict[bytes, m.JobInfo] = {}
-        self._done: list[m.TaskDone] = []
-        self._done_seq = 0
-        self._unacked: dict[int, m.Done] = {}
-        self._ended: dict[tuple[bytes, int], m.Assignment] = {}  # what those were ends of
-        self._failed: dict[bytes, m.HeldTask] = {}  # remembered for a head that forgets
         self._received = 0
         self._credit: tuple[int, m.Amounts] = (-1, [])
         self._killed: dict[bytes, str] = {}  # workers ended on purpose, and why
@@ -133,7 +129,7 @@ class Raylet:
             return
         self.epoch = epoch
         self.cluster_id = message.cluster_id
-        self._flush_done()
+        self.ends.flush()
         self.linked = True
         self.refused = None
         self._received = 0
@@ -151,23 +147,14 @@ class Raylet:
         Until it has taken those, this node holds what they refer to: their workers may have
         dropped it since.
         """
-        held = [_held(task.assignment) for task in self.tasks.values()]
+        held = [held_task(task.assignment) for task in self.tasks.values()] + self.ends.held()
         holds = self.agency.holds()
-        in_transit: dict[bytes, None] = {}
-        for seq, done in [*self._unacked.items()]:
-            held += [_held(self._ended[t.task_id, t.attempt]) for t in done.tasks]
-            for task in done.tasks:
-                in_transit.update(dict.fromkeys(task.borrowed))
-                for outcome in task.results:
-                    in_transit.update(dict.fromkeys(outcome.contained))
-            tasks = [self.agency.still_borrowed(task) for task in done.tasks]
-            self._unacked[seq] = m.Done(seq, tasks)
+        in_transit = self.ends.renew(self.agency.still_borrowed)
         if in_transit:
             holds.append(m.Holds(self.node_id, b"".join(in_transit)))
-        objects, failed = self.objects.announced(), list(self._failed.values())
+        objects, failed = self.objects.announced(), self.ends.failed()
         self._send(m.Announce(0, held, objects, holds, list(self.jobs), failed))
-        for done in self._unacked.values():
-            self._send(done)
+        self.ends.tell_again()
         if in_transit:
             self._send(m.Hold(0, self.node_id, b"", True))
 
@@ -192,7 +179,7 @@ class Raylet:
             m.Job: self._on_job,
             m.JobEnded: self._on_job_ended,
             m.Tasks: self._on_tasks,
-            m.Ack: self._on_ack,
+            m.Ack: lambda msg, now: self.ends.acked(msg.upto),
             m.Reclaim: self._on_reclaim,
             m.CancelTask: self._on_cancel_task,
             m.Discard: self._on_discard,
@@ -294,9 +281,8 @@ class Raylet:
             self._kill(task.worker, "a task of it was withdrawn")
 
     def _on_job_ended(self, message: m.JobEnded, now: float) -> None:
-        job_id = message.job_id
-        self.jobs.pop(job_id, None)
-        self._failed = {oid: held for oid, held in self._failed.items() if held.job_id != job_id}
+        self.jobs.pop(message.job_id, None)
+        self.ends.job_ended(message.job_id)
         for task in [t for t in self.tasks.values() if t.assignment.job_id == message.job_id]:
             self._abandon(task)
         for slot in [s for s in self.scheduler.workers.values() if s.key[0] == message.job_id]:
@@ -328,16 +314,9 @@ class Raylet:
         self.tasks.pop(task.task_id, None)
         if status == m.FINISHED:
             results = [self.objects.put(outcome) for outcome in results]
-        self._report(task, m.TaskDone(task.task_id, task.assignment.attempt, status, results))
-
-    def _report(self, task: LocalTask, done: m.TaskDone) -> None:
-        self._ended[done.task_id, done.attempt] = task.assignment
-        self._done.append(done)
-        if done.status == m.CRASHED:
-            held = _held(task.assignment)
-            self._failed[done.task_id] = msgspec.structs.replace(held, failures=held.failures + 1)
-            if len(self._failed) > limits.FAILURES_KEPT_MAX:
-                del self._failed[next(iter(self._failed))]
+        assignment = task.assignment
+        done = m.TaskDone(task.task_id, assignment.attempt, status, results)
+        self.ends.add(assignment, done)
 
     def _on_worker_done(self, slot: WorkerSlot, message: m.Done, now: float) -> None:
         for done in message.tasks:
@@ -350,30 +329,12 @@ class Raylet:
             if done.borrowed:
                 self.agency.borrowed(slot.worker_id, [*done.borrowed])
             if done.status != m.FINISHED:
-                self._report(task, done)
+                self.ends.add(task.assignment, done)
                 continue
-            put = self.objects.put
-            results = done.results
-            if any(put(outcome) is not outcome for outcome in results):
-                results = [put(outcome) for outcome in results]
-                done = m.TaskDone(
-                    *(done.task_id, done.attempt, done.status, results),
-                    *(done.seconds, done.borrowed, done.worker_id),
-                )
-            self._report(task, done)
-
-    def _on_ack(self, message: m.Ack, now: float) -> None:
-        for seq in [seq for seq in self._unacked if seq <= message.upto]:
-            for done in self._unacked.pop(seq).tasks:
-                del self._ended[done.task_id, done.attempt]
-
-    def _flush_done(self) -> None:
-        if self._done:
-            self._done_seq += 1
-            done = m.Done(self._done_seq, self._done)
-            self._done = []
-            self._unacked[self._done_seq] = done
-            self._send(done)
+            results = [self.objects.put(outcome) for outcome in done.results]
+            if any(new is not old for new, old in zip(results, done.results, strict=True)):
+                done = replace(done, results=results)
+            self.ends.add(task.assignment, done)
 
     # ---- workers ---------------------------------------------------------------------------
 
@@ -408,7 +369,7 @@ class Raylet:
             handler(slot, message, now)
 
     def _on_worker_drop(self, slot: WorkerSlot, message: m.Drop, now: float) -> None:
-        self._flush_done()  # an end that hands the reference on comes first
+        self.ends.flush()  # an end that hands the reference on comes first
         self.agency.on_drop(slot.worker_id, message)
 
     def _on_worker_template(self, slot: WorkerSlot, message: m.Template, now: float) -> None:
@@ -442,10 +403,7 @@ class Raylet:
         return slot
 
     def _retire_idle(self) -> None:
-        """Keep as many idle workers as CPUs: forking one again is cheap."""
-        idle = [slot for pool in self.scheduler.idle.values() for slot in pool.values()]
-        keep = max(self.scheduler.total.get(CPU, 0) // limits.RESOURCE_UNIT, 1)
-        for slot in idle[: max(0, len(idle) + 1 - keep)]:
+        for slot in self.scheduler.surplus():
             if self.agency.idle(slot.worker_id):
                 self.scheduler.idle[slot.key].pop(slot.worker_id)
                 slot.exiting = True
@@ -471,7 +429,7 @@ class Raylet:
         begun = max(0, started - slot.finished)
         left = self.scheduler.remove_worker(slot)
         self.agency.dismiss(worker_id)
-        self._flush_done()  # what it handed on comes first
+        self.ends.flush()  # what it handed on comes first
         self._send(m.WorkerDied(0, worker_id))
         why = self._killed.pop(worker_id, "")
         for place, task in reversed([*enumerate(left)]):
@@ -511,37 +469,20 @@ class Raylet:
         for key, chosen, tasks in self.scheduler.place(now):
             slot = chosen or self._start_worker(key)
             self.scheduler.give(slot, tasks, now)
-            self._deliver(slot, tasks)
-        self._flush_done()
+            for message in slot.delivery(tasks, self.functions):
+                self.outbox.send(slot.worker_id, message)
+        self.ends.flush()
         self._report_credit()
         if self.linked and now >= self._ping_at:
             self._ping_at = now + limits.PING_S
             self._send(m.Ping(0, now))
 
-    def _deliver(self, slot: WorkerSlot, tasks: list[LocalTask]) -> None:
-        values: dict[bytes, m.Outcome] = {}
-        for task in tasks:
-            message = task.template.message
-            if message.template_id not in slot.known:
-                slot.known.add(message.template_id)
-                if message.function_id not in slot.known:
-                    slot.known.add(message.function_id)
-                    self.outbox.send(slot.worker_id, self.functions[message.function_id])
-                self.outbox.send(slot.worker_id, message)
-            values.update(task.values)
-        assignments = [task.assignment for task in tasks]
-        self.outbox.send(slot.worker_id, m.Tasks(0, assignments, list(values.values())))
-
     def _report_credit(self) -> None:
         """Absolute figures, sent when they have moved enough to matter."""
         if not self.linked:
             return
-        scheduler = self.scheduler
-        room = max(0, limits.RAYLET_UNSTARTED_TASKS - scheduler.queued)
-        if scheduler.queued_bytes >= limits.RAYLET_UNSTARTED_BYTES:
-            room = 0
-        granted = self._received + room
-        released = sorted((name, amount) for name, amount in scheduler.released.items() if amount)
+        granted = self._received + self.scheduler.room()
+        released = sorted(item for item in self.scheduler.released.items() if item[1])
         told, told_released = self._credit
         if told_released != released or abs(granted - told) * 4 >= limits.RAYLET_UNSTARTED_TASKS:
             self._credit = (granted, released)
@@ -552,11 +493,3 @@ class Raylet:
         for slot in self.scheduler.workers.values():
             due = min(due, slot.kill_at())
         return min(due, self.scheduler.overrun_deadline())
-
-
-def _held(assignment: m.Assignment) -> m.HeldTask:
-    template_id = assignment.spec.template_id
-    return m.HeldTask(
-        *(assignment.spec.task_id, assignment.attempt, assignment.job_id, template_id),
-        assignment.failures,
-    )

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from zray.core.gcs import RECOVERY, Gcs
+from zray.core.gcs import Gcs
 from zray.core.members import JobMember, Member, NodeMember, NodeRow
 from zray.core.resources import Vector
 from zray.core.tasks import ASSIGNED, GONE, READY, TaskRecord
@@ -121,7 +121,7 @@ class Roster:
                 self._again(task_id, record)
         if gcs.recovering():
             for task in message.failed:
-                gcs.failed_before(task)
+                gcs.recovery.failed_before(task)
         not_yours = [task for task in message.tasks if not self._confirm(node, task)]
         if not_yours:
             gcs.outbox.send(node.process_id, Discard(0, not_yours))
@@ -141,7 +141,7 @@ class Roster:
         if record.cancelled:
             self.gcs.cancel(task_id, self._queued(record), force=False)
         else:
-            self.gcs.requeue(record)
+            self.gcs.requeue(task_id, record)
 
     @staticmethod
     def _queued(record: TaskRecord) -> TaskRecord:
@@ -170,6 +170,7 @@ class Roster:
         record.parked = False
         record.attempt = held.attempt
         record.failures = max(record.failures, held.failures)
+        gcs.recovery.inherit(held.task_id)
         gcs.scheduler.adopt(node.view, held.task_id, record)
         return True
 
@@ -192,8 +193,7 @@ class Roster:
         while claimed:  # what is found may refer to others
             claimed = [oid for oid in unclaimed if gcs.recovering() or oid in gcs.objects.records]
             for oid in claimed:
-                if gcs.recovering():
-                    gcs.objects.hold(RECOVERY, oid, process=True)
+                gcs.recovery.hold(oid)
                 gcs.copy_found(unclaimed.pop(oid), node.process_id)
         gcs.refuse_copies(unclaimed.values(), node)
 
@@ -274,7 +274,7 @@ class Roster:
             if record.cancelled:
                 record.state = GONE
                 gcs.cancel(task_id, record, force=False)
-            elif not gcs.retry(record):
+            elif not gcs.retry(task_id, record):
                 text = f"node {node.info.name} ({node.info.host}) died: {why}; it held the task"
                 gcs.fail(task_id, record, NodeDiedError, text, node.info.name)
         for worker_id in [*node.workers]:

@@ -54,7 +54,8 @@ class LocalCluster:
         found = {**options._asdict(), "node": encode_node(options.node), "data_directory": None}
         ready_read, ready_write = os.pipe()
         lifeline_read, self._lifeline = os.pipe()
-        command = [sys.executable, "-m", "zray.nodes.head", json.dumps(found)]
+        # -P: what lies in the program's directory shadows nothing that the head imports.
+        command = [sys.executable, "-P", "-m", "zray.nodes.head", json.dumps(found)]
         self._process = subprocess.Popen(
             [*command, str(ready_write), str(lifeline_read)],
             pass_fds=(ready_write, lifeline_read),

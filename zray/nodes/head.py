@@ -32,7 +32,7 @@ from zray.protocol.messages import KIND, Message
 from zray.runtime import connection, identity, sockets
 from zray.runtime.connection import ConnectionInfo
 from zray.runtime.keys import ClusterKey, secret_directory
-from zray.runtime.loop import Loop
+from zray.runtime.loop import Loop, raise_descriptor_limit
 from zray.runtime.zap import ZapServer
 from zray.store.base import Store
 from zray.store.lock import DirectoryLock
@@ -259,6 +259,7 @@ class Head:
 
     def run(self) -> None:
         """Serve until a signal, the lifeline's end or a SHUTDOWN."""
+        raise_descriptor_limit()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)  # a long queue is live data, not garbage
         while not self._ended():

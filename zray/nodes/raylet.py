@@ -9,7 +9,6 @@ import contextlib
 import gc
 import json
 import os
-import resource
 import signal
 import socket
 import sys
@@ -36,7 +35,7 @@ from zray.runtime.linux.processes import (
     ZygoteDied,
     set_process_name,
 )
-from zray.runtime.loop import Loop
+from zray.runtime.loop import Loop, raise_descriptor_limit
 from zray.runtime.stream import read_available
 
 CONTACT_S = 4.5  # to find the first head that answers, whatever the number of addresses
@@ -109,9 +108,7 @@ class RayletNode:
             StartError: workers cannot be started here.
         """
         loop, raylet = self._loop, self._raylet
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        if soft < hard:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        raise_descriptor_limit()
         loop.handle_signals()
         loop.watch(self._zygote.fileno(), self._read_zygote)
         loop.watch(self._liveness, self._accept_liveness)

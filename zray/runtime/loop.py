@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import selectors
 import signal
 import time
@@ -21,6 +22,13 @@ from zray.runtime.sockets import Socket
 Callback = Callable[[], None]
 
 SAME_STOP_S = 0.2
+
+
+def raise_descriptor_limit() -> None:
+    """Allow this process as many descriptors as it may have: each peer and worker needs some."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 class Loop:

@@ -154,6 +154,7 @@ class Monitor:
         self.socket.setsockopt(zmq.RCVHWM, 0)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.connect(endpoint)
+        readable(self.socket)  # before a first look, its descriptor signals nothing
         self._watched = socket
 
     def read(self) -> list[MonitorEvent]:

@@ -127,9 +127,11 @@ class Checkers:
             if driver.client.in_flight < 0:
                 raise Violation(f"invariant 8: {driver.name} counts {driver.client.in_flight}")
         for raylet in cluster.raylets:
-            queued = raylet.raylet.scheduler.queued
-            if raylet.alive and queued > 2 * limits.RAYLET_UNSTARTED_TASKS:
-                raise Violation(f"invariant 8: {raylet.name} has {queued} tasks that wait")
+            # Beside its credit, what its workers had in their inboxes and gave back.
+            scheduler = raylet.raylet.scheduler
+            inboxes = limits.WORKER_BATCH_TASKS_MAX * (1 + len(scheduler.workers))
+            if raylet.alive and scheduler.queued > limits.RAYLET_UNSTARTED_TASKS + inboxes:
+                raise Violation(f"invariant 8: {raylet.name} has {scheduler.queued} in its queue")
         for node in cluster.head.gcs.scheduler.nodes.values():
             # What workers give back makes a raylet grant less than it did before.
             if node.credit() < -2 * limits.RAYLET_UNSTARTED_TASKS:
@@ -279,7 +281,7 @@ class Checkers:
                 "objects": machine.objects.stored,
                 "fetches": machine.objects._fetches,
                 "outgoing transfers": machine.objects._sending,
-                "unacknowledged ends": machine._unacked,
+                "unacknowledged ends": machine.ends.unacked,
                 "queued tasks": range(machine.scheduler.queued),
                 "specs in the redo log": [t for p in principals for t in p.unresolved],
                 "holds of workers": [oid for p in principals for oid in p.holds],
@@ -304,7 +306,7 @@ class Checkers:
                 "held objects": client._held,
                 "outcomes": client.outcomes,
                 "references": client._references,
-                "outgoing transfers": client._sending,
+                "outgoing transfers": client.values.sending,
                 "unresolved tasks": client.unresolved,
                 "backlog": client.backlog,
             }

@@ -209,7 +209,7 @@ class SimCluster:
         return driver
 
     def run(self, workload: Workload, driver: int = 0) -> Thread:
-        """Have a driver run a workload, as one more thread (a dead one never does)."""
+        """Have a driver run a workload, as one more thread."""
         if workload.__name__ in ("crashing", "cancelling"):
             self.excuse(*DEATHS, *LOSSES, CANCELLED, RAISED)
         return self.drivers[driver].run(workload, self.random.getrandbits(32))

@@ -50,6 +50,11 @@ class SimDriver(SimPeer, Participant):
         self.info = m.JobInfo("program.py", "/", [], "machine-" + name, "host-" + name, pid)
         self.wake()
 
+    def start(self, workload: Workload) -> None:
+        """The same, if this process still lives."""
+        if self.alive and not self.leaving:
+            self.cluster.run(workload, self.cluster.drivers.index(self))
+
     def run(self, workload: Workload, seed: int) -> Thread:
         """Start a program as one more thread."""
         thread = Thread(workload.__name__, workload(self, Random(seed)))

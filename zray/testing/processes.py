@@ -363,7 +363,7 @@ class SimRaylet(SimPeer):
     def ask_again(self) -> None:
         """Resend what is not acknowledged, unchanged."""
         machine = self.raylet
-        messages: list[m.Message] = [*machine._unacked.values()]
+        messages: list[m.Message] = [*machine.ends.unacked.values()]
         for principal in machine.agency.principals.values():
             specs = list(principal.unresolved.values())
             messages.append(m.Submit(0, principal.job_id, principal.worker_id, specs))

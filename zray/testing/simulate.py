@@ -129,7 +129,7 @@ def _play(cluster: SimCluster, drawn: Plan) -> None:
     random = Random(cluster.random.random())
     start = cluster.clock.now
     for when, driver, workload in drawn.workloads:
-        cluster.clock.at(start + when, cluster.run, workload, driver)
+        cluster.clock.at(start + when, cluster.drivers[driver].start, workload)
     for when, fault in drawn.faults:
         cluster.clock.at(start + when, fault, cluster, random)
     ends = [entry[0] for entry in drawn.workloads] + [entry[0] for entry in drawn.faults]

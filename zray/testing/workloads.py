@@ -265,7 +265,7 @@ def errors(driver: SimDriver, random: Random) -> Program:
     times = random.randint(1, 3)
     flaky_refs = driver.submit("flaky", [seconds, times], max_retries=3)
     driver.expect(flaky_refs, 7)
-    hopeless = driver.submit("flaky", [seconds, 3], max_retries=1)
+    hopeless = driver.submit("flaky", [seconds, 1000], max_retries=1)
     for refs in (failed, after, hopeless):
         try:
             yield Get(refs)

@@ -1,0 +1,278 @@
+"""The head's scheduler: fair shares, how much is sent ahead, and what is taken back."""
+
+from __future__ import annotations
+
+import pytest
+from tests.core.benches import UNIT, HeadBench, done, identity, spec, template, value
+
+from zray import limits
+from zray.core import overview
+from zray.protocol import messages as m
+
+WORK = template()
+FREE = template("free", resources=())
+GPU = template("gpu", resources=[("CPU", 1), ("GPU", 0.5)])
+HUGE = template("huge", resources=[("CPU", 9)])
+
+
+def tasks(prefix: str, count: int, made_of: m.Template = WORK) -> list[m.TaskSpec]:
+    return [spec(f"{prefix}{number}", made_of) for number in range(count)]
+
+
+def finish(head: HeadBench, node: str, *names: str, seconds: float = 1.0) -> None:
+    head.say(node, m.Done(1, [done(identity(name), seconds=seconds) for name in names]))
+
+
+def test_what_fits_starts_everywhere_and_no_more() -> None:
+    head = HeadBench()
+    head.node("n1", 2)
+    head.node("n2", 3)
+    head.driver("d1", GPU)
+    head.submit("d1", *tasks("t", 20, GPU))
+    assert head.assigned("n1") == head.assigned("n2") == []
+    head.node("n3", 8, GPU=2)
+    head.turn()
+    assert len(head.assigned("n3")) == 4
+
+
+def test_two_jobs_share_alike_whoever_came_first() -> None:
+    head = HeadBench()
+    head.driver("d1", GPU)
+    head.driver("d2", GPU)
+    head.submit("d1", *tasks("a", 100, GPU))
+    head.submit("d2", *tasks("b", 10, GPU))
+    head.node("n1", 10, GPU=5)
+    head.turn()
+    names = head.assigned("n1")
+    assert sum(name.startswith("a") for name in names) == 5
+    assert sum(name.startswith("b") for name in names) == 5
+    finish(head, "n1", *names)
+    names = head.assigned("n1")
+    assert sum(name.startswith("b") for name in names) == 5
+
+
+def test_a_job_alone_gets_everything() -> None:
+    head = HeadBench()
+    head.driver("d1", GPU)
+    head.submit("d1", *tasks("a", 3, GPU))
+    head.driver("d2", GPU)
+    head.submit("d2", *tasks("b", 30, GPU))
+    head.node("n1", 10, GPU=5)
+    head.turn()
+    assert len(head.assigned("n1")) == 10
+
+
+def test_few_tasks_spread_over_the_nodes() -> None:
+    head = HeadBench()
+    for name in ("n1", "n2", "n3"):
+        head.node(name, 4)
+    head.driver("d1", WORK)
+    head.submit("d1", *tasks("t", 6))
+    assert [len(head.assigned(name)) for name in ("n1", "n2", "n3")] == [2, 2, 2]
+
+
+def test_of_an_unknown_function_one_is_sent_ahead() -> None:
+    head = HeadBench()
+    head.node("n1", 2)
+    head.driver("d1", WORK)
+    head.submit("d1", *tasks("t", 50))
+    assert len(head.assigned("n1")) == 2 + limits.PREFETCH_UNKNOWN_TASKS
+
+
+def test_only_classes_of_cpu_alone_are_sent_ahead() -> None:
+    head = HeadBench()
+    head.node("n1", 2, GPU=1)
+    head.driver("d1", GPU)
+    head.submit("d1", *tasks("t", 50, GPU))
+    assert len(head.assigned("n1")) == 2
+
+
+@pytest.mark.parametrize(
+    ("seconds", "ahead"),
+    [
+        (1.0, 0),
+        (0.05, 2),  # one per lane, so that none idles for a round trip
+        (0.0005, 20),  # 5 ms of work for two lanes
+        (0.000001, 1024),
+    ],
+)
+def test_what_is_sent_ahead_is_measured_in_time(seconds: float, ahead: int) -> None:
+    head = HeadBench()
+    head.node("n1", 2)
+    head.driver("d1", WORK)
+    head.submit("d1", spec("first", WORK))
+    head.assigned("n1")
+    finish(head, "n1", "first", seconds=seconds)
+    head.submit("d1", *tasks("t", 5000))
+    assert len(head.assigned("n1")) == 2 + ahead
+
+
+def test_what_is_sent_ahead_leaves_half_to_others() -> None:
+    head = HeadBench()
+    head.node("n1", 1)
+    head.node("n2", 1)
+    head.driver("d1", WORK)
+    head.submit("d1", spec("first", WORK))
+    sent = head.assigned("n1") + head.assigned("n2")
+    finish(head, "n1" if not head.gcs.scheduler.nodes[identity("n2")].assigned else "n2", *sent)
+    head.gcs.templates[WORK.template_id].seconds = 0.000001
+    head.submit("d1", *tasks("t", 102))
+    counts = [len(head.assigned("n1")), len(head.assigned("n2"))]
+    assert counts[0] <= 1 + 25 and counts[1] <= 1 + 25
+
+
+def test_credit_is_never_exceeded() -> None:
+    head = HeadBench()
+    head.node("n1", 100, credit=7)
+    head.driver("d1", FREE)
+    head.submit("d1", *tasks("t", 50, FREE))
+    assert len(head.assigned("n1")) == 7
+    head.say("n1", m.Credit(0, 10))
+    assert len(head.assigned("n1")) == 3
+
+
+def test_blocked_tasks_lend_what_they_gave_back() -> None:
+    head = HeadBench()
+    node = head.node("n1", 1)
+    head.driver("d1", GPU)
+    big = template("cpu", resources=[("CPU", 1), ("special", 0)])
+    head.say("d1", big)
+    head.submit("d1", *tasks("t", 4, GPU))
+    assert head.assigned("n1") == []
+    head.say("n1", m.Credit(0, 1 << 40, [("CPU", UNIT)]))
+    assert node.view.free["CPU"] == 2 * UNIT
+    head.say("n1", m.Credit(0, 1 << 40, [("CPU", UNIT // 2)]))
+    assert node.view.free["CPU"] == UNIT + UNIT // 2
+    head.say("n1", m.Credit(0, 1 << 40, []))
+    assert node.view.free["CPU"] == UNIT
+
+
+# ---- taking back ---------------------------------------------------------------------------
+
+
+def reclaiming() -> HeadBench:
+    """n1 has 2 tasks that run and many ahead; nothing is left in the queue; n2 is idle."""
+    head = HeadBench()
+    head.driver("d1", WORK)
+    head.node("n1", 2)
+    head.submit("d1", spec("first", WORK))
+    head.assigned("n1")
+    finish(head, "n1", "first", seconds=0.0001)
+    head.submit("d1", *tasks("t", 40))
+    names = head.assigned("n1")
+    while head.gcs.scheduler.classes[(("CPU", UNIT),)].ready:
+        head.turn()
+        names += head.assigned("n1")
+    head.node("n2", 2)
+    return head
+
+
+def test_an_idle_node_gets_what_another_has_too_much_of() -> None:
+    head = reclaiming()
+    assert not head.taken("n1", m.Reclaim)
+    head.now = head.gcs.scheduler.steal_deadline()
+    head.turn()
+    (reclaim,) = head.taken("n1", m.Reclaim)
+    assert 10 <= reclaim.count <= 20
+    head.turn()
+    assert not head.taken("n1", m.Reclaim)  # one at a time
+    back = [identity(f"t{number}") for number in range(39, 29, -1)]
+    head.say("n1", m.Returned(0, b"".join(back)))
+    moved = head.assigned("n2") + head.assigned("n1")
+    assert set(moved) <= {task.rstrip(b"\0").decode() for task in back}
+    assert head.gcs.counters["reclaimed"] == 10
+
+
+def test_a_node_that_still_finishes_tasks_is_left_alone_for_a_while() -> None:
+    head = reclaiming()
+    finish(head, "n1", "t0")
+    soon = head.gcs.scheduler.steal_deadline()
+    assert soon >= head.now + limits.STEAL_IDLE_S
+
+
+def test_a_node_that_gave_nothing_is_not_asked_again_at_once() -> None:
+    head = reclaiming()
+    head.now = head.gcs.scheduler.steal_deadline()
+    head.turn()
+    assert head.taken("n1", m.Reclaim)
+    head.say("n1", m.Returned(0, b""))
+    assert not head.taken("n1", m.Reclaim)
+    assert head.gcs.scheduler.steal_deadline() == head.now + limits.STEAL_PAUSE_S
+
+
+def test_a_task_that_its_node_has_started_stays_there() -> None:
+    head = reclaiming()
+    head.say("n1", m.Returned(0, identity("t39")))
+    head.say("n1", m.Returned(0, identity("t39")))  # told twice: it is somebody else's by now
+    record = head.gcs.tasks[identity("t39")]
+    holder = record.node
+    assert holder is not None and holder.assigned[identity("t39")] is record
+    assert [identity("t39") in view.assigned for view in head.gcs.scheduler.nodes.values()].count(
+        True
+    ) == 1
+
+
+# ---- estimates and reasons -----------------------------------------------------------------
+
+
+def test_the_estimate_returns_to_the_total() -> None:
+    head = HeadBench()
+    node = head.node("n1", 2)
+    head.driver("d1", WORK)
+    head.submit("d1", *tasks("t", 3))
+    assert len(head.assigned("n1")) == 3
+    assert node.view.free["CPU"] == 0
+    finish(head, "n1", "t0")
+    assert node.view.free["CPU"] == 0 and not any(node.view.ahead.values())
+    finish(head, "n1", "t1", "t2")
+    assert node.view.free == node.view.total
+
+
+def test_a_task_that_fits_nowhere_says_what_is_missing_and_warns_once() -> None:
+    head = HeadBench()
+    head.node("n1", 4)
+    head.driver("d1", HUGE)
+    head.submit("d1", spec("t1", HUGE))
+    reason = overview.task_reason(head.gcs, head.gcs.tasks[identity("t1")])
+    assert reason.startswith("INFEASIBLE: needs CPU 9; no node ever has CPU 9 (the nearest has")
+    head.after(4.0)
+    assert not head.taken("d1", m.Notice)
+    head.after(4.0)
+    assert [notice.code for notice in head.taken("d1", m.Notice)] == ["ZR-3007"]
+    head.after(20.0)
+    assert not head.taken("d1", m.Notice)
+    head.node("n2", 9)
+    head.turn()
+    assert head.assigned("n2") == ["t1"]
+
+
+def test_without_nodes_the_reason_says_so() -> None:
+    head = HeadBench()
+    head.driver("d1", WORK)
+    head.submit("d1", spec("t1", WORK))
+    assert "NO_NODES" in overview.task_reason(head.gcs, head.gcs.tasks[identity("t1")])
+
+
+def test_a_task_that_was_withdrawn_is_not_sent() -> None:
+    head = HeadBench()
+    head.driver("d1", WORK)
+    head.submit("d1", *tasks("t", 3))
+    head.say("d1", m.Cancel(0, identity("t1"), False, False))
+    head.node("n1", 4)
+    head.turn()
+    assert head.assigned("n1") == ["t0", "t2"]
+
+
+def test_a_task_goes_when_its_argument_is_there() -> None:
+    head = HeadBench()
+    head.node("n1", 4)
+    head.driver("d1", WORK)
+    first, second = spec("t1", WORK), spec("t2", WORK, dependencies=[identity("t1") + bytes(4)])
+    head.submit("d1", second, first)
+    assert head.assigned("n1") == ["t1"]
+    reason = overview.task_reason(head.gcs, head.gcs.tasks[identity("t2")])
+    assert reason.startswith("WAIT_DEPS: work waits for 1 of its arguments")
+    head.say("n1", m.Done(1, [done(identity("t1"), results=[value(identity("t1"))])]))
+    (sent,) = head.taken("n1", m.Tasks)
+    assert [assignment.spec for assignment in sent.tasks] == [second]
+    assert sent.values == []  # its node has the value already
