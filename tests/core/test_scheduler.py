@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from tests.core.benches import UNIT, HeadBench, done, identity, spec, template, value
 
+from tests.core.benches import UNIT, HeadBench, done, identity, spec, template, value
 from zray import limits
 from zray.core import overview
 from zray.protocol import messages as m
@@ -151,7 +151,7 @@ def test_blocked_tasks_lend_what_they_gave_back() -> None:
 
 
 def reclaiming() -> HeadBench:
-    """n1 has 2 tasks that run and many ahead; nothing is left in the queue; n2 is idle."""
+    """n1 has 2 tasks that run and many ahead; nothing is left in the queue; n2 is done."""
     head = HeadBench()
     head.driver("d1", WORK)
     head.node("n1", 2)
@@ -159,11 +159,12 @@ def reclaiming() -> HeadBench:
     head.assigned("n1")
     finish(head, "n1", "first", seconds=0.0001)
     head.submit("d1", *tasks("t", 40))
-    names = head.assigned("n1")
-    while head.gcs.scheduler.classes[(("CPU", UNIT),)].ready:
-        head.turn()
-        names += head.assigned("n1")
-    head.node("n2", 2)
+    assert len(head.assigned("n1")) == 2 + 19
+    head.say("n2", head.hello_node("n2", 1, 2))
+    head.say("n2", m.Announce(0, [], [], []), m.Credit(0, 1 << 40))
+    while names := head.assigned("n2"):
+        finish(head, "n2", *names, seconds=0.0001)
+    assert not head.gcs.scheduler.classes[(("CPU", UNIT),)].ready
     return head
 
 
@@ -173,14 +174,15 @@ def test_an_idle_node_gets_what_another_has_too_much_of() -> None:
     head.now = head.gcs.scheduler.steal_deadline()
     head.turn()
     (reclaim,) = head.taken("n1", m.Reclaim)
-    assert 10 <= reclaim.count <= 20
+    ahead = head.gcs.scheduler.nodes[identity("n1")].ahead[(("CPU", UNIT),)]
+    assert reclaim.count == ahead // 2 > 1
     head.turn()
     assert not head.taken("n1", m.Reclaim)  # one at a time
-    back = [identity(f"t{number}") for number in range(39, 29, -1)]
+    back = [*head.gcs.scheduler.nodes[identity("n1")].assigned][-reclaim.count :]
     head.say("n1", m.Returned(0, b"".join(back)))
-    moved = head.assigned("n2") + head.assigned("n1")
-    assert set(moved) <= {task.rstrip(b"\0").decode() for task in back}
-    assert head.gcs.counters["reclaimed"] == 10
+    moved = [identity(name) for name in head.assigned("n2")]
+    assert moved == back[:2] or set(moved) <= set(back)
+    assert head.gcs.counters["reclaimed"] == reclaim.count
 
 
 def test_a_node_that_still_finishes_tasks_is_left_alone_for_a_while() -> None:
@@ -202,14 +204,12 @@ def test_a_node_that_gave_nothing_is_not_asked_again_at_once() -> None:
 
 def test_a_task_that_its_node_has_started_stays_there() -> None:
     head = reclaiming()
-    head.say("n1", m.Returned(0, identity("t39")))
-    head.say("n1", m.Returned(0, identity("t39")))  # told twice: it is somebody else's by now
-    record = head.gcs.tasks[identity("t39")]
-    holder = record.node
-    assert holder is not None and holder.assigned[identity("t39")] is record
-    assert [identity("t39") in view.assigned for view in head.gcs.scheduler.nodes.values()].count(
-        True
-    ) == 1
+    last = [*head.gcs.scheduler.nodes[identity("n1")].assigned][-1]
+    head.say("n1", m.Returned(0, last))
+    assert [identity(name) for name in head.assigned("n2")] == [last]
+    head.say("n1", m.Returned(0, last))  # told twice: it is somebody else's by now
+    holders = [view for view in head.gcs.scheduler.nodes.values() if last in view.assigned]
+    assert [view.node_id for view in holders] == [identity("n2")]
 
 
 # ---- estimates and reasons -----------------------------------------------------------------

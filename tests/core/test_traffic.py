@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tests.core.benches import (
     CLUSTER,
     VERSIONS,
@@ -13,7 +14,6 @@ from tests.core.benches import (
     template,
     value,
 )
-
 from zray.core import traffic
 from zray.protocol import messages as m
 from zray.protocol.codec import Bad, Payload

@@ -126,8 +126,9 @@ class Recovery:
         gcs = self._gcs
         if not record.parked or record.state != WAITING:
             return
-        assert record.spec is not None and record.template is not None
         record.parked = False
+        if record.spec is None or record.template is None:
+            return  # it waits for them
         record.failures += gcs.members.may_have_run(record.template.needs)
         if record.exhausted():
             text = "a node that may have run the task did not return after the head's restart"

@@ -268,6 +268,9 @@ class Roster:
             del gcs.members.nodes[node.process_id]
         gcs.outbox.discard(node.process_id)
         gcs.transfers.session_lost(node.process_id)
+        # It may be one of before the restart that said HELLO and no more.
+        row = NodeRow(node.incarnation, False, node.info.name, node.info.resources)
+        gcs.members.gone(node.process_id, row)
         held = gcs.scheduler.remove_node(node.view)
         for task_id, record in held.items():
             record.node = None
