@@ -46,6 +46,7 @@ WORKER_BATCH_S = 0.004  # work sent ahead to one worker
 WORKER_BATCH_TASKS_MAX = 512
 SHORT_TASK_S = 0.001  # only functions measured under this share a worker's inbox
 RESULT_DELAY_S = 0.002  # a finished result leaves the worker within this
+IDLE_WORKER_S = 1.0  # idle workers beyond the CPUs end after this
 RECALL_S = 0.020  # a worker's batch that overruns this is recalled
 STEAL_IDLE_S = 0.005  # a raylet that finished nothing for this long is stolen from
 STEAL_PAUSE_S = 0.050  # after an empty RETURNED

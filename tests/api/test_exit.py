@@ -227,6 +227,41 @@ def test_ctrl_c_in_get(script: Callable[[str], Path]) -> None:
     assert process.returncode == 0
 
 
+def test_ctrl_c_in_init_and_shutdown(script: Callable[[str], Path], zray_home: Path) -> None:
+    before = marked()
+    text = """
+        import signal
+        print("ready", flush=True)
+        interrupts, deadline = 0, time.monotonic() + 4
+        while time.monotonic() < deadline:
+            try:
+                zray.init(num_cpus=1, ignore_reinit_error=True)
+                zray.shutdown()
+            except KeyboardInterrupt:
+                interrupts += 1
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        zray.shutdown()
+        with zray.init(num_cpus=1):
+            print(interrupts > 1, zray.get(zray.put(1)))
+        sys.stdin.read()
+    """
+    dice = random.Random(2)
+    with subprocess.Popen(
+        [sys.executable, script(text)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stdin is not None
+        assert process.stdout.readline() == "ready\n"
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            time.sleep(dice.uniform(0.05, 0.5))
+            process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "True 1\n"
+        eventually(lambda: marked() <= before | {process.pid}, 5)
+        assert files(zray_home) == []
+        process.stdin.close()
+    assert process.returncode == 0
+
+
 def test_ctrl_c_at_any_time(script: Callable[[str], Path]) -> None:
     text = """
         zray.init(num_cpus=2)

@@ -100,8 +100,9 @@ def test_everything_is_given_back() -> None:
         os._exit(1)
 
     crashes = [crash.remote() for _ in range(3)]
-    cancelled = occupy.options(num_gpus=2).remote(60)
     zray.wait([*refs, *crashes], num_returns=53)
+    cancelled = occupy.options(num_gpus=2).remote(60)
+    eventually(lambda: "GPU" not in zray.available_resources())
     zray.cancel(cancelled)
     assert zray.cluster_resources() == TOTAL
     eventually(lambda: zray.available_resources() == TOTAL)

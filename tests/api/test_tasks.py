@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
+import psutil
 import pytest
 
 import zray
@@ -111,6 +112,12 @@ def test_two_hundred_and_more_returns() -> None:
 
 def test_recursion_with_a_default_argument() -> None:
     assert zray.get(fib.remote(9)) == 34
+
+
+def test_workers_that_recursion_needed_end_again() -> None:
+    zray.get(fib.remote(8))
+    here = psutil.Process()
+    eventually(lambda: len(here.children(recursive=True)) <= 5)  # head, raylet, zygote, two
 
 
 def test_nested_function_may_recurse() -> None:

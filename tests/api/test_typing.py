@@ -72,7 +72,10 @@ def test_types(tmp_path: Path) -> None:
     path = tmp_path / "program.py"
     path.write_text(PROGRAM)
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", str(path)],
+        [
+            *(sys.executable, "-m", "mypy", "--strict", "--no-error-summary"),
+            *("--cache-dir", str(tmp_path / "cache"), str(path)),
+        ],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -37,7 +37,7 @@ def template(
     resources: Sequence[tuple[str, float]] = (("CPU", 1),),
 ) -> m.Template:
     text = f"{name}{returns}{retries}{list(resources)}"
-    amounts = [(key, int(amount * UNIT)) for key, amount in resources]
+    amounts = [(key, round(amount * UNIT)) for key, amount in resources]
     template_id = hashlib.sha256(text.encode()).digest()[:16]
     return m.Template(0, template_id, FUNCTION, name, amounts, returns, retries)
 
@@ -127,7 +127,7 @@ class HeadBench:
         """A raylet joins with nothing on it, under the route of its name."""
         self.say(name, self.hello_node(name, 1, cpus, **more))
         self.say(name, m.Announce(0, [], [], []), m.Credit(0, credit))
-        self.taken(name)
+        assert isinstance(self.sent[name].pop(0), m.Welcome)
         return self.gcs.members.nodes[identity(name)]
 
     def driver(self, name: str, *made_of: m.Template) -> bytes:
@@ -156,7 +156,7 @@ class RayletBench:
     def __init__(self, cpus: float = 1, **more: float) -> None:
         self.now = 100.0
         amounts = [("CPU", int(cpus * UNIT))]
-        amounts += [(name, int(amount * UNIT)) for name, amount in more.items()]
+        amounts += [(name, round(amount * UNIT)) for name, amount in more.items()]
         gpus = int(more.get("GPU", 0))
         info = m.NodeInfo("n1", "host", 1, amounts, [], "machine")
         self.raylet = Raylet(identity("n1"), info, VERSIONS, IdSource(b"rayletid"), gpus)

@@ -219,12 +219,14 @@ def test_the_estimate_returns_to_the_total() -> None:
     head = HeadBench()
     node = head.node("n1", 2)
     head.driver("d1", WORK)
-    head.submit("d1", *tasks("t", 3))
+    head.submit("d1", *tasks("t", 4))
     assert len(head.assigned("n1")) == 3
     assert node.view.free["CPU"] == 0
     finish(head, "n1", "t0")
     assert node.view.free["CPU"] == 0 and not any(node.view.ahead.values())
     finish(head, "n1", "t1", "t2")
+    assert node.view.free["CPU"] == UNIT
+    finish(head, "n1", "t3")
     assert node.view.free == node.view.total
 
 

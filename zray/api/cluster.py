@@ -18,6 +18,7 @@ from zray.errors import HeadSilentError, NotInitializedError
 from zray.nodes.options import HeadOptions, NodeOptions, units
 from zray.protocol import messages as m
 from zray.runtime import references, session
+from zray.runtime.interrupts import interrupts
 
 _IGNORED = frozenset(
     {  # accepted because Ray programs pass them; they change nothing here
@@ -124,10 +125,11 @@ def init(
                 f"must not be provided: its nodes say what they have. The cluster is {chosen}"
                 + ("." if address else ", as ZRAY_ADDRESS says.")
             )
-        driver = _connect(chosen, node, log_to_driver is not False, namespace or "")
-        session.set_participant(driver)
-        references.connect(driver)
-        atexit.register(shutdown)
+        with interrupts:  # half a cluster is of no use to anybody
+            driver = _connect(chosen, node, log_to_driver is not False, namespace or "")
+            session.set_participant(driver)
+            references.connect(driver)
+            atexit.register(shutdown)
         return Context(driver)
 
 
@@ -188,7 +190,7 @@ def _connect(address: str, node: NodeOptions, wants_logs: bool, namespace: str) 
     elif address == "auto":
         info, target = running()
     else:
-        info, target = reach(address)
+        info, target = interrupts.allow(reach, address)
     driver = Driver(info, target, _job(wants_logs), namespace, local)
     try:
         driver.connect()
@@ -226,14 +228,15 @@ def shutdown(*, wait_for_processes: bool = False) -> None:
     Args:
         wait_for_processes: accepted as in Ray; the processes are always waited for.
     """
-    with session.lock:
-        participant = session.current()
-        if participant is None or not hasattr(participant, "close"):
-            return  # a task leaves its cluster by ending
-        session.set_participant(None)
-        references.connect(None)
-        atexit.unregister(shutdown)
-    participant.close()
+    with interrupts:
+        with session.lock:
+            participant = session.current()
+            if participant is None or not hasattr(participant, "close"):
+                return  # a task leaves its cluster by ending
+            session.set_participant(None)
+            references.connect(None)
+            atexit.unregister(shutdown)
+        participant.close()
 
 
 def is_initialized() -> bool:

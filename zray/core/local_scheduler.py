@@ -169,7 +169,7 @@ class LocalScheduler:
                 key = self._key(task, gpus)
                 pool = self.idle.get(key)
                 slot = next(reversed(pool.values())) if pool else None
-                lanes = 1 + resources.slots(self.free, wanted) + self._running(wanted)
+                lanes = resources.slots(self.free, wanted) + self._running(wanted)
                 yield key, slot, self._batch(queue, task.assignment.job_id, lanes)
 
     def _top_up(
@@ -310,15 +310,21 @@ class LocalScheduler:
             pool.pop(slot.worker_id, None)
         return left
 
-    def surplus(self) -> list[WorkerSlot]:
-        """Idle workers, when one more is started than there are CPUs: forking again is cheap."""
+    def crowded(self) -> bool:
+        """Whether there are more workers than CPUs."""
+        return len(self.workers) > self._kept()
+
+    def surplus(self, starting: int = 0) -> list[WorkerSlot]:
+        """Idle workers beyond the CPUs, with those about to start: forking again is cheap."""
         idle = [slot for pool in self.idle.values() for slot in pool.values()]
-        keep = max(self.total.get(CPU, 0) // limits.RESOURCE_UNIT, 1)
-        return idle[: max(0, len(idle) + 1 - keep)]
+        return idle[: max(0, len(idle) + starting - self._kept())]
+
+    def _kept(self) -> int:
+        return max(self.total.get(CPU, 0) // limits.RESOURCE_UNIT, 1)
 
     def overrun(self, now: float) -> list[WorkerSlot]:
         """Workers whose started task keeps others waiting behind it."""
-        return [s for s in self._crowded() if now - s.progress >= limits.RECALL_S]
+        return [s for s in self._crowded() if now >= s.progress + limits.RECALL_S]
 
     def overrun_deadline(self) -> float:
         return min((s.progress + limits.RECALL_S for s in self._crowded()), default=NEVER)

@@ -7,13 +7,14 @@ runs what is `local_scheduler`, values are `local_objects`, workers as clients `
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec.structs import replace
 
 from zray import limits
 from zray.core import failures
 from zray.core.agency import Agency
+from zray.core.effects import Effect, KillWorker, StartWorker
 from zray.core.ends import Ends, held_task
 from zray.core.local_objects import LocalObjects
 from zray.core.local_scheduler import LocalScheduler, LocalTask, LocalTemplate, PoolKey, WorkerSlot
@@ -24,22 +25,6 @@ from zray.protocol import messages as m
 from zray.protocol.codec import Payload
 
 HEAD = b""  # the head's place in the outbox; workers are there by id
-
-
-class StartWorker(NamedTuple):
-    """Effect: fork a worker. The channel to it can be written to at once."""
-
-    worker_id: bytes
-    key: PoolKey
-
-
-class KillWorker(NamedTuple):
-    """Effect: end a worker's process group now."""
-
-    worker_id: bytes
-
-
-Effect = StartWorker | KillWorker
 
 
 class Raylet:
@@ -83,6 +68,7 @@ class Raylet:
         self._credit: tuple[int, m.Amounts] = (-1, [])
         self._killed: dict[bytes, str] = {}  # workers ended on purpose, and why
         self._ping_at = 0.0
+        self._retire_at = NEVER
         self._from_head = self._head_table()
         self._from_worker = self._worker_table()
 
@@ -391,7 +377,7 @@ class Raylet:
             slot.progress = now
 
     def _start_worker(self, key: PoolKey) -> WorkerSlot:
-        self._retire_idle()
+        self._retire(self.scheduler.surplus(starting=1))
         slot = WorkerSlot(self._ids.process_id(), key)
         self.scheduler.add_worker(slot)
         self.agency.employ(slot.worker_id, key[0])
@@ -402,8 +388,14 @@ class Raylet:
         self.outbox.send(slot.worker_id, setup)
         return slot
 
-    def _retire_idle(self) -> None:
-        for slot in self.scheduler.surplus():
+    def _retire_rested(self, now: float) -> None:
+        """Let idle workers end that nobody has needed for a while."""
+        rested = now - limits.IDLE_WORKER_S
+        self._retire([slot for slot in self.scheduler.surplus() if slot.progress <= rested])
+        self._retire_at = NEVER
+
+    def _retire(self, slots: list[WorkerSlot]) -> None:
+        for slot in slots:
             if self.agency.idle(slot.worker_id):
                 self.scheduler.idle[slot.key].pop(slot.worker_id)
                 slot.exiting = True
@@ -471,6 +463,10 @@ class Raylet:
             self.scheduler.give(slot, tasks, now)
             for message in slot.delivery(tasks, self.functions):
                 self.outbox.send(slot.worker_id, message)
+        if now >= self._retire_at:
+            self._retire_rested(now)
+        if self._retire_at == NEVER and self.scheduler.crowded():
+            self._retire_at = now + limits.IDLE_WORKER_S
         self.ends.flush()
         self._report_credit()
         if self.linked and now >= self._ping_at:
@@ -492,4 +488,4 @@ class Raylet:
         due = self._ping_at if self.linked else NEVER
         for slot in self.scheduler.workers.values():
             due = min(due, slot.kill_at())
-        return min(due, self.scheduler.overrun_deadline())
+        return min(due, self._retire_at, self.scheduler.overrun_deadline())

@@ -36,14 +36,19 @@ class SchedulingClass:
     def pop(self, count: int) -> list[TaskRecord]:
         """Up to ``count`` ready tasks, the jobs in turn."""
         taken: list[TaskRecord] = []
+        left_in_round = share = 0
         while self.queues and len(taken) < count:
+            if not left_in_round:
+                left_in_round = len(self.queues)
+                share = -(-(count - len(taken)) // left_in_round)
+            left_in_round -= 1
             job_id, queue = next(iter(self.queues.items()))
-            share = -(-(count - len(taken)) // len(self.queues))
-            while queue and share:
+            room = min(share, count - len(taken))
+            while queue and room:
                 record = queue.popleft()
                 if record.state == READY:
                     taken.append(record)
-                    share -= 1
+                    room -= 1
             del self.queues[job_id]
             if queue:
                 self.queues[job_id] = queue  # to the end of the turn

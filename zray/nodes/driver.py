@@ -34,6 +34,7 @@ from zray.nodes.participant import COALESCE_S, Participant
 from zray.protocol import messages as m
 from zray.runtime import identity, sockets
 from zray.runtime.connection import ConnectionInfo
+from zray.runtime.interrupts import interrupts
 from zray.runtime.link import HeadLink
 
 LEAD_BACK_S = 0.005  # the pump takes the lead back when nobody has had it for so long
@@ -49,6 +50,18 @@ class LocalCluster:
         Raises:
             StartError: it did not come up; the message says what it said.
         """
+        with interrupts:
+            ready = self._start(options)
+            try:
+                self.info = _connection(interrupts.allow(_read_line, ready, 30.0))
+            except BaseException:
+                self.close()
+                raise
+            finally:
+                os.close(ready)
+
+    def _start(self, options: HeadOptions) -> int:
+        """Start the process; the end of a pipe from which to read how that went."""
         name = f"local-{os.getpid()}-{secrets.token_hex(3)}"
         options = options._replace(name=name, local=True, port=0)
         found = {**options._asdict(), "node": encode_node(options.node), "data_directory": None}
@@ -65,14 +78,7 @@ class LocalCluster:
         )
         os.close(ready_write)
         os.close(lifeline_read)
-        with os.fdopen(ready_read, "rb") as pipe:
-            line = _read_line(pipe.fileno(), 30.0)
-        answer: dict[str, Any] = json.loads(line) if line else {}
-        if "connection" not in answer:
-            self.close()
-            reason = answer.get("error", "it ended without a word; see its output above")
-            raise StartError(f"the local cluster did not start: {reason}")
-        self.info = ConnectionInfo.load(answer["connection"])
+        return ready_read
 
     def close(self) -> None:
         """End the head and all below it."""
@@ -146,7 +152,7 @@ class Driver(Participant):
         self._link.open(time.monotonic())
         while not self.client.linked:
             left = deadline - time.monotonic()
-            self._poll(max(0.0, min(left, 0.1)))
+            interrupts.allow(self._poll, max(0.0, min(left, 0.1)))
             with self._lock:
                 self._receive()
                 lost = self._link.lost()
@@ -333,6 +339,10 @@ class Driver(Participant):
 
     def close(self) -> None:
         """Leave the cluster; what is unfinished is cancelled there."""
+        with interrupts:
+            self._close()
+
+    def _close(self) -> None:
         with self._lock:
             if self._closing:
                 return
@@ -367,6 +377,15 @@ class Driver(Participant):
         os.close(self._wake_write)
         if self.local is not None:
             self.local.abandon()
+
+
+def _connection(line: bytes) -> ConnectionInfo:
+    """What a local head said of itself."""
+    answer: dict[str, Any] = json.loads(line) if line else {}
+    if "connection" not in answer:
+        reason = answer.get("error", "it ended without a word; see its output above")
+        raise StartError(f"the local cluster did not start: {reason}")
+    return ConnectionInfo.load(answer["connection"])
 
 
 def _read_line(fd: int, timeout_s: float) -> bytes:

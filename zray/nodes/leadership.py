@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable
 
 from zray.core.client import Client, Waiter
-from zray.runtime.interrupts import Interrupts
+from zray.runtime.interrupts import interrupts
 
 FOLLOW_S = 1.0  # a follower looks by itself after this
 _NO_DEADLINE = float("inf")
@@ -25,7 +25,6 @@ class Leadership:
     def __init__(self, client: Client) -> None:
         self.client = client
         self._lock = threading.Lock()
-        self._interrupts = Interrupts()
         self._leading = False
         self._following: dict[threading.Lock, Waiter | None] = {}  # what each follower sleeps on
         self._completions: deque[Callable[[], None]] = deque()
@@ -69,7 +68,7 @@ class Leadership:
 
         Returns False at the timeout.
         """
-        with self._interrupts:
+        with interrupts:
             self._flush()
             if waiter.remaining <= 0:
                 return True
@@ -164,7 +163,7 @@ class Leadership:
         """Call without the lock; an interrupt comes there, or not before the lock is back."""
         self._lock.release()
         try:
-            self._interrupts.allow(call, *arguments)
+            interrupts.allow(call, *arguments)
         finally:
             self._lock.acquire()
 

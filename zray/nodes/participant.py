@@ -15,6 +15,7 @@ from zray.ids import task_of
 from zray.nodes.leadership import Leadership
 from zray.protocol import messages as m
 from zray.runtime import references, serialization, task_errors
+from zray.runtime.interrupts import interrupts
 from zray.runtime.references import ObjectRef
 
 if TYPE_CHECKING:  # they take longer to import than everything else here
@@ -66,7 +67,7 @@ class Participant(Leadership):
     # ---- submitting ------------------------------------------------------------------------
 
     def export(self, function: m.Export, template: m.Template) -> None:
-        with self._lock, self._interrupts:
+        with self._lock, interrupts:
             self.client.export(function)
             self.client.template(template)
 
@@ -96,7 +97,7 @@ class Participant(Leadership):
             return [ObjectRef(object_id) for object_id in returns]
 
     def _flush(self) -> None:
-        with self._interrupts:
+        with interrupts:
             self._collect_dropped()
             self.client.flush()
             self._transmit()
@@ -107,7 +108,7 @@ class Participant(Leadership):
             return ObjectRef(self.client.put(data, contained))
 
     def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
-        with self._lock, self._interrupts:
+        with self._lock, interrupts:
             self.client.cancel(task_of(ref.id), force, recursive)
             self._transmit()
 
@@ -224,7 +225,7 @@ class Participant(Leadership):
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
         """One call for all that came at once for this loop."""
-        with self._lock, self._interrupts:
+        with self._lock, interrupts:
             batch = self._awaited.pop(loop, [])
             try:
                 loop.call_soon_threadsafe(self._settle, batch)

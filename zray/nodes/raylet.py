@@ -16,7 +16,8 @@ import time
 from collections.abc import Callable
 
 from zray import limits
-from zray.core.raylet import HEAD, KillWorker, Raylet, StartWorker
+from zray.core.effects import KillWorker, StartWorker
+from zray.core.raylet import HEAD, Raylet
 from zray.errors import HeadConnectionError, HeadSilentError, StartError, ZrayError
 from zray.nodes import contact
 from zray.nodes.channel import Channel, Printer

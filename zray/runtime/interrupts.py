@@ -6,12 +6,19 @@ raises KeyboardInterrupt there. A message sent by half, or a lock not taken agai
 
 from __future__ import annotations
 
+import importlib
 import signal
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+# The module signal wraps these in conversions to enums, which take twenty times as long.
+_functions = importlib.import_module("_signal")
+_get_handler: Callable[[int], Any] = _functions.getsignal
+_set_handler: Callable[[int, Any], Any] = _functions.signal
+_SIGINT = int(signal.SIGINT)
 
 
 class Interrupts:
@@ -31,16 +38,17 @@ class Interrupts:
 
     # An interrupt comes after a call at the earliest, so what stands between calls is not torn.
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Interrupts:
         if threading.get_ident() != self._main:
-            return
+            return self
         if not self._depth:
-            self._handler = signal.getsignal(signal.SIGINT)
+            self._handler = _get_handler(_SIGINT)
             if callable(self._handler):
-                signal.signal(signal.SIGINT, self._handle)
+                _set_handler(_SIGINT, self._handle)
         self._outer = (self._outer, self._allowed)
         self._allowed = False
         self._depth += 1
+        return self
 
     def __exit__(self, *_: object) -> None:
         if threading.get_ident() != self._main:
@@ -48,7 +56,7 @@ class Interrupts:
         self._depth -= 1
         self._outer, self._allowed = self._outer
         if not self._depth and callable(self._handler):
-            signal.signal(signal.SIGINT, self._handler)
+            _set_handler(_SIGINT, self._handler)
         if self._pending and (self._allowed or not self._depth):
             self._pending = False
             signal.raise_signal(signal.SIGINT)
@@ -73,3 +81,6 @@ class Interrupts:
             self._allowed = True  # it did not raise
         else:
             self._pending = True
+
+
+interrupts = Interrupts()  # this process's

@@ -10,9 +10,10 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from zray import limits
+from zray.core.effects import StartWorker
 from zray.core.gcs import Gcs
 from zray.core.machine import NEVER
-from zray.core.raylet import HEAD, Raylet, StartWorker
+from zray.core.raylet import HEAD, Raylet
 from zray.core.traffic import TrafficController
 from zray.ids import IdSource
 from zray.protocol import codec

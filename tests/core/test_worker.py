@@ -1,0 +1,94 @@
+"""The worker's sequence: delivered is not started, and what is finished leaves in time."""
+
+from __future__ import annotations
+
+from tests.core.benches import identity, object_of, spec, template, value
+from zray import limits
+from zray.core.worker import WorkerSequence
+from zray.ids import split_tasks
+from zray.protocol import messages as m
+
+WORK = template()
+
+
+def sequence(*names: str) -> WorkerSequence:
+    made = WorkerSequence(identity("w1"))
+    tasks = [m.Assignment(1, identity("job"), spec(name, WORK)) for name in names]
+    assert made.receive(WORK) and made.receive(m.Tasks(0, tasks))
+    return made
+
+
+def finish(made: WorkerSequence, now: float, **fields: list[bytes]) -> None:
+    assert made.current is not None
+    result = value(made.current.spec.task_id, contained=fields.get("contained", []))
+    made.finished(m.FINISHED, [result], 0.001, fields.get("borrowed", []), now)
+
+
+def test_tasks_run_in_the_order_of_delivery_with_their_values() -> None:
+    argument = value(identity("a"))
+    made = WorkerSequence(identity("w1"))
+    task = spec("t0", WORK, dependencies=[object_of(identity("a"))])
+    made.receive(m.Tasks(0, [m.Assignment(2, identity("job"), task)], [argument]))
+    delivered = made.next()
+    assert delivered is not None
+    assert (delivered.assignment.attempt, delivered.values) == (2, [argument])
+    finish(made, 1.0)
+    assert made.next() is None
+
+
+def test_a_recall_returns_what_has_not_started() -> None:
+    made = sequence("t0", "t1", "t2")
+    made.next()
+    assert split_tasks(made.recall().task_ids) == [identity("t1"), identity("t2")]
+    assert made.recall().task_ids == b""
+    finish(made, 1.0)
+    assert made.next() is None
+
+
+def test_a_cancel_takes_back_only_what_waits() -> None:
+    made = sequence("t0", "t1", "t2")
+    made.next()
+    assert made.cancel(m.CancelTask(0, identity("t0"), 1, False)) is None
+    assert made.cancel(m.CancelTask(0, identity("t1"), 9, False)) is None
+    returned = made.cancel(m.CancelTask(0, identity("t1"), 1, False))
+    assert returned == m.Returned(0, identity("t1"))
+    assert split_tasks(made.recall().task_ids) == [identity("t2")]
+
+
+def test_results_wait_for_company_but_not_for_long() -> None:
+    made = sequence("t0", "t1", "t2")
+    made.next()
+    finish(made, 1.0)
+    assert made.take_done(1.0, next_is_short=True) is None
+    made.next()
+    finish(made, 1.001)
+    assert made.take_done(1.0 + limits.RESULT_DELAY_S / 2, next_is_short=True) is None
+    done = made.take_done(1.0 + limits.RESULT_DELAY_S, next_is_short=True)
+    assert done is not None and len(done.tasks) == 2
+    assert made.take_done(9.0, next_is_short=False) is None
+
+
+def test_results_leave_before_a_long_task_and_when_nothing_is_left() -> None:
+    made = sequence("t0", "t1")
+    made.next()
+    finish(made, 1.0)
+    assert made.take_done(1.0, next_is_short=False) is not None
+    made.next()
+    finish(made, 1.0)
+    assert made.take_done(1.0, next_is_short=True) is not None
+
+
+def test_results_that_hand_references_on_leave_at_once() -> None:
+    for fields in ({"contained": [object_of(identity("x"))]}, {"borrowed": [identity("y")]}):
+        made = sequence("t0", "t1")
+        made.next()
+        finish(made, 1.0, **fields)
+        done = made.take_done(1.0, next_is_short=True)
+        assert done is not None
+        assert done.tasks[0].worker_id == (identity("w1") if "borrowed" in fields else b"")
+
+
+def test_what_is_not_about_running_tasks_is_for_the_client() -> None:
+    made = sequence()
+    assert not made.receive(m.Result(1, identity("w1"), []))
+    assert made.receive(m.Exit(0)) and made.exiting
