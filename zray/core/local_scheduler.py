@@ -95,6 +95,11 @@ class WorkerSlot:
             values.update(task.values)
         yield Tasks(0, [task.assignment for task in tasks], list(values.values()))
 
+    def obituary(self, task: LocalTask, node: str, cause: str) -> str:
+        """What to tell whoever waits for a task that died with its worker."""
+        name = task.template.message.name
+        return f"the worker (pid {self.pid}, node {node}) that ran {name} died: {cause}"
+
     def cpu_part(self) -> Needs:
         return tuple((name, amount) for name, amount in self.needs if name == CPU)
 

@@ -430,10 +430,7 @@ class Raylet:
             if task.cancelled:
                 self._fail(task, m.CANCELLED, TaskCancelledError, "the task was cancelled")
             elif place < begun:
-                text = (
-                    f"the worker (pid {slot.pid}, node {self.info.name}) that ran "
-                    f"{task.template.message.name} died: {cause}{why and ': '}{why}"
-                )
+                text = slot.obituary(task, self.info.name, f"{cause}{why and ': '}{why}")
                 self._fail(task, m.CRASHED, WorkerCrashedError, text)
             else:
                 self.scheduler.push(task, front=True)
