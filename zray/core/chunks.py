@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from zray import limits
-from zray.protocol.messages import Chunk, ChunkAck, Outcome
+from zray.errors import ObjectLostError
+from zray.protocol.messages import Chunk, ChunkAck, Message, Outcome, Pull, PullFailed
 
 
 class ChunkSender:
@@ -37,6 +40,39 @@ class ChunkSender:
             chunks.append(chunk)
             self._sent += len(data)
         return chunks
+
+
+class ChunkServer:
+    """The values that a process is sending, each under the number that the asking side gave."""
+
+    def __init__(self, send: Callable[[Message], None]) -> None:
+        self._send = send
+        self.sending: dict[int, ChunkSender] = {}
+
+    def serve(self, message: Pull, outcome: Outcome | None, absent: str) -> None:
+        """Answer a PULL; ``absent``: why there is nothing to send, if there is not."""
+        if outcome is None:
+            self._send(PullFailed(0, message.transfer, ObjectLostError.code, absent))
+            return
+        sender = ChunkSender(message.transfer, outcome)
+        self.sending[message.transfer] = sender
+        self._continue(message.transfer, sender)
+
+    def on_ack(self, message: ChunkAck) -> None:
+        sender = self.sending.get(message.transfer)
+        if sender is not None:
+            sender.acknowledged(message.offset)
+            self._continue(message.transfer, sender)
+
+    def _continue(self, transfer: int, sender: ChunkSender) -> None:
+        for chunk in sender.ready():
+            self._send(chunk)
+        if sender.done():
+            self.stop(transfer)
+
+    def stop(self, transfer: int) -> None:
+        """The asking side is gone, or has all."""
+        self.sending.pop(transfer, None)
 
 
 class ChunkReceiver:

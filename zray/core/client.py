@@ -353,7 +353,7 @@ class Client:
         elif isinstance(message, m.Pull):
             self.values.on_pull(message, self.here(message.object_id))
         elif isinstance(message, m.ChunkAck):
-            self.values.on_ack(message)
+            self.values.server.on_ack(message)
         elif isinstance(message, m.Exported):
             for function_id in message.function_ids:
                 self._exports[function_id] = None

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from zray.core import failures
-from zray.core.chunks import ChunkReceiver, ChunkSender
+from zray.core.chunks import ChunkReceiver, ChunkServer
 from zray.errors import ObjectLostError
 from zray.ids import split_objects
 from zray.protocol.messages import (
     ERROR,
     LOCATED,
     Chunk,
-    ChunkAck,
     Message,
     Outcome,
     Pull,
@@ -31,7 +30,7 @@ class ClientValues:
         self.lost: dict[bytes, None] = {}  # no copy was found for this process
         self._receiving: dict[int, tuple[bytes, ChunkReceiver]] = {}
         self._pulling: dict[bytes, int] = {}
-        self.sending: dict[int, ChunkSender] = {}
+        self.server = ChunkServer(send)
         self._transfer = 0
 
     # ---- to here ---------------------------------------------------------------------------
@@ -57,7 +56,7 @@ class ClientValues:
 
     def on_failed(self, message: PullFailed) -> None:
         if message.code != ObjectLostError.code:  # the asking side of our own sending is gone
-            self.sending.pop(message.transfer, None)
+            self.server.stop(message.transfer)
             return
         entry = self._receiving.get(message.transfer)
         if entry is not None:
@@ -75,25 +74,7 @@ class ClientValues:
     def on_pull(self, message: Pull, here: Outcome | None) -> None:
         """``here``: the value, if the process has it for itself."""
         outcome = self.served.get(message.object_id) or here
-        if outcome is None:
-            text = "the driver does not have the object any more"
-            self._send(PullFailed(0, message.transfer, ObjectLostError.code, text))
-            return
-        sender = ChunkSender(message.transfer, outcome)
-        self.sending[message.transfer] = sender
-        self._continue(message.transfer, sender)
-
-    def on_ack(self, message: ChunkAck) -> None:
-        sender = self.sending.get(message.transfer)
-        if sender is not None:
-            sender.acknowledged(message.offset)
-            self._continue(message.transfer, sender)
-
-    def _continue(self, transfer: int, sender: ChunkSender) -> None:
-        for chunk in sender.ready():
-            self._send(chunk)
-        if sender.done():
-            self.sending.pop(transfer, None)
+        self.server.serve(message, outcome, "the driver does not have the object any more")
 
     def freed(self, object_ids: bytes) -> None:
         for oid in split_objects(object_ids):
@@ -110,7 +91,7 @@ class ClientValues:
 
     def resume(self) -> None:
         """Transfers of the old session are void; what is still wanted is asked for again."""
-        self.sending.clear()
+        self.server.sending.clear()
         self._receiving.clear()
         wanted, self._pulling = self._pulling, {}
         for oid in wanted:

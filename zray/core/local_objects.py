@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from zray import limits
-from zray.core.chunks import ChunkReceiver, ChunkSender
+from zray.core.chunks import ChunkReceiver, ChunkServer
 from zray.errors import ObjectLostError
 from zray.ids import split_objects
 from zray.protocol.messages import (
     LOCATED,
     Chunk,
-    ChunkAck,
     Have,
     Message,
     Outcome,
@@ -28,7 +27,7 @@ class LocalObjects:
         self.stored: dict[bytes, Outcome] = {}
         self._receiving: dict[int, tuple[bytes, ChunkReceiver]] = {}
         self._fetches: dict[bytes, list[Arrived]] = {}
-        self._sending: dict[int, ChunkSender] = {}
+        self.server = ChunkServer(send)
         self._transfer = 0
 
     def put(self, outcome: Outcome) -> Outcome:
@@ -67,7 +66,7 @@ class LocalObjects:
 
     def new_session(self) -> None:
         """Transfers of the old session are void; what is still wanted is asked for again."""
-        self._sending.clear()
+        self.server.sending.clear()
         self._receiving.clear()
         for oid in self._fetches:
             self._pull(oid)
@@ -91,7 +90,7 @@ class LocalObjects:
     def on_failed(self, message: PullFailed) -> None:
         """The head found no source, or the asking side of our own sending is gone."""
         if message.code != ObjectLostError.code:
-            self._sending.pop(message.transfer, None)
+            self.server.stop(message.transfer)
             return
         entry = self._receiving.pop(message.transfer, None)
         if entry is not None:
@@ -102,22 +101,4 @@ class LocalObjects:
 
     def on_pull(self, message: Pull) -> None:
         outcome = self.stored.get(message.object_id)
-        if outcome is None:
-            text = "this node does not have the object"
-            self._send(PullFailed(0, message.transfer, ObjectLostError.code, text))
-            return
-        sender = ChunkSender(message.transfer, outcome)
-        self._sending[message.transfer] = sender
-        self._continue(message.transfer, sender)
-
-    def on_ack(self, message: ChunkAck) -> None:
-        sender = self._sending.get(message.transfer)
-        if sender is not None:
-            sender.acknowledged(message.offset)
-            self._continue(message.transfer, sender)
-
-    def _continue(self, transfer: int, sender: ChunkSender) -> None:
-        for chunk in sender.ready():
-            self._send(chunk)
-        if sender.done():
-            self._sending.pop(transfer, None)
+        self.server.serve(message, outcome, "this node does not have the object")

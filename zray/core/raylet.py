@@ -172,7 +172,7 @@ class Raylet:
             m.Free: lambda msg, now: objects.free(msg.object_ids),
             m.Pull: lambda msg, now: objects.on_pull(msg),
             m.Chunk: lambda msg, now: objects.on_chunk(msg),
-            m.ChunkAck: lambda msg, now: objects.on_ack(msg),
+            m.ChunkAck: lambda msg, now: objects.server.on_ack(msg),
             m.PullFailed: lambda msg, now: objects.on_failed(msg),
             m.Result: lambda msg, now: agency.on_result(msg),
             m.Exported: lambda msg, now: agency.on_exported(msg),

@@ -319,20 +319,22 @@ class Driver(Participant):
 
     def _print(self) -> None:
         """Print what has come, in order: one thread at a time prints for all."""
-        with self._lock:
-            if self._printing:
-                return
-            self._printing = True
+        mine = False
         try:
+            with interrupts, self._lock:
+                if self._printing:
+                    return
+                self._printing = mine = True
             while True:
-                with self._lock:
+                with interrupts, self._lock:
                     prints, self.client.prints = self.client.prints, []
                     if not prints:
                         self._printing = False
                         return
                 _write(prints)
         except BaseException:
-            self._printing = False
+            if mine:
+                self._printing = False
             raise
 
     # ---- end -------------------------------------------------------------------------------

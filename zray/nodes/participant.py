@@ -44,13 +44,13 @@ class Participant(Leadership):
 
     def borrow(self, object_id: bytes) -> ObjectRef[Any]:
         """A reference that came inside a value."""
-        with self._lock:
+        with interrupts, self._lock:
             self.client.add_reference(object_id)
         return ObjectRef(object_id)
 
     def pin(self, object_id: bytes) -> None:
         """A reference was pickled where nobody can follow it: it is held until the job ends."""
-        with self._lock:
+        with interrupts, self._lock:
             self.client.add_reference(object_id)
             self.client.publish([object_id])
 
@@ -67,7 +67,7 @@ class Participant(Leadership):
     # ---- submitting ------------------------------------------------------------------------
 
     def export(self, function: m.Export, template: m.Template) -> None:
-        with self._lock, interrupts:
+        with interrupts, self._lock:
             self.client.export(function)
             self.client.template(template)
 
@@ -75,7 +75,7 @@ class Participant(Leadership):
         self, template: m.Template, arguments: serialization.Arguments, parent: bytes
     ) -> list[ObjectRef[Any]]:
         """Queue a task. Never waits; the references of its returns, in order."""
-        with self._lock:
+        with interrupts, self._lock:
             client = self.client
             data, dependencies, boxed = arguments.data, arguments.dependencies, False
             box = None
@@ -104,11 +104,11 @@ class Participant(Leadership):
 
     def put(self, value: Any) -> ObjectRef[Any]:
         data, contained = serialization.dumps(value)
-        with self._lock:
+        with interrupts, self._lock:
             return ObjectRef(self.client.put(data, contained))
 
     def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
-        with self._lock, interrupts:
+        with interrupts, self._lock:
             self.client.cancel(task_of(ref.id), force, recursive)
             self._transmit()
 
@@ -118,15 +118,19 @@ class Participant(Leadership):
         """The values, in order; the first error among them is raised instead."""
         ids = [ref.id for ref in wanted]
         waiter = Waiter()
-        with self._lock:
+        with interrupts, self._lock:
             client = self.client
             for object_id in ids:
                 client.want_value(object_id, waiter)
-            if waiter.remaining and not self._await(waiter, timeout):
+            try:
+                arrived = not waiter.remaining or self._await(waiter, timeout)
+            except BaseException:  # an interrupt
+                client.forget_waiter(ids, waiter)
+                raise
+            missing = []
+            if not arrived:
                 client.forget_waiter(ids, waiter)
                 missing = [oid for oid in ids if client.here(oid) is None]
-            else:
-                missing = []
             outcomes = [client.here(object_id) for object_id in ids]
             stopped = client.stopped
         if missing:
@@ -149,7 +153,7 @@ class Participant(Leadership):
     ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
         """Split into ready (at most ``num_returns``) and others, both in the given order."""
         ids = [ref.id for ref in wanted]
-        with self._lock:
+        with interrupts, self._lock:
             client = self.client
             ready = client.here if fetch_local else client.outcomes.get
             have = sum(1 for object_id in ids if ready(object_id) is not None)
@@ -160,8 +164,10 @@ class Participant(Leadership):
                     want(object_id, waiter)
                 surplus = waiter.remaining - (num_returns - have)
                 waiter.remaining -= surplus
-                self._await(waiter, timeout)
-                client.forget_waiter(ids, waiter)
+                try:
+                    self._await(waiter, timeout)
+                finally:
+                    client.forget_waiter(ids, waiter)
             done = [ready(object_id) is not None for object_id in ids]
         first: list[ObjectRef[Any]] = []
         others: list[ObjectRef[Any]] = []
@@ -175,7 +181,7 @@ class Participant(Leadership):
     def ask(self, make: Callable[[int], m.Message], timeout: float) -> m.Message | None:
         """A request and its answer; None: there was none in time."""
         waiter = Waiter()
-        with self._lock:
+        with interrupts, self._lock:
             answer = self.client.ask(make, waiter)
             self._await(waiter, timeout)
         return answer[0] if answer else None
@@ -193,7 +199,7 @@ class Participant(Leadership):
             else:
                 future.set_result(value)
 
-        with self._lock:
+        with interrupts, self._lock:
             waiter = Waiter(lambda: self._completions.append(settle))
             self.client.want_value(ref.id, waiter)
             if waiter.remaining:
@@ -214,7 +220,7 @@ class Participant(Leadership):
                 self._awaited[loop] = [(ref, future)]
                 self._completions.append(lambda: self._hand_over(loop))
 
-        with self._lock:
+        with interrupts, self._lock:
             waiter = Waiter(arrived)
             self.client.want_value(ref.id, waiter)
             if waiter.remaining:
@@ -225,7 +231,7 @@ class Participant(Leadership):
 
     def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
         """One call for all that came at once for this loop."""
-        with self._lock, interrupts:
+        with interrupts, self._lock:
             batch = self._awaited.pop(loop, [])
             try:
                 loop.call_soon_threadsafe(self._settle, batch)

@@ -280,7 +280,7 @@ class Checkers:
                 "tasks": machine.tasks,
                 "objects": machine.objects.stored,
                 "fetches": machine.objects._fetches,
-                "outgoing transfers": machine.objects._sending,
+                "outgoing transfers": machine.objects.server.sending,
                 "unacknowledged ends": machine.ends.unacked,
                 "queued tasks": range(machine.scheduler.queued),
                 "specs in the redo log": [t for p in principals for t in p.unresolved],
@@ -306,7 +306,7 @@ class Checkers:
                 "held objects": client._held,
                 "outcomes": client.outcomes,
                 "references": client._references,
-                "outgoing transfers": client.values.sending,
+                "outgoing transfers": client.values.server.sending,
                 "unresolved tasks": client.unresolved,
                 "backlog": client.backlog,
             }
