@@ -113,7 +113,8 @@ def test_nested_tasks_survive_a_worker_killed_every_half_second(connected: Any) 
     chance = random.Random(seed)
     with Killer(0.5, [lambda: kill_worker(connected, chance)], seed) as killer:
         run_nested_tasks(50, 50_000)
-    assert killer.kills >= 10
+        while killer.kills < 10 and killer.is_alive():  # a quick machine is done too soon
+            run_nested_tasks(5, 50_000)
     connected.until(connected.at_rest, 10, "all resources are free")
     connected.until(lambda: connected.status().objects == 0, 10, "all objects are free")
 
@@ -131,7 +132,8 @@ def test_nested_tasks_survive_rolling_kills_of_everything(connected: Any) -> Non
     ]
     with Killer(2.0, actions, seed) as killer:
         run_nested_tasks(20, 2)
-    assert killer.kills >= 3
+        while killer.kills < 3 and killer.is_alive():  # a quick machine is done too soon
+            run_nested_tasks(5, 2)
     connected.await_node("one")
     connected.await_node("two")
     connected.until(connected.at_rest, 10, "all resources are free")
