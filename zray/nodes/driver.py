@@ -39,6 +39,7 @@ from zray.runtime.link import HeadLink
 
 LEAD_BACK_S = 0.005  # the pump takes the lead back when nobody has had it for so long
 HEAD_GONE_WARNING_S = 10.0
+PRINT_S = 1.0  # how long a value waits for prints that come before it and that nobody reads
 
 
 class LocalCluster:
@@ -316,6 +317,13 @@ class Driver(Participant):
                     self._pump_leads = False
                 if self.client.unsent():
                     self._flush()
+
+    def _show_prints(self) -> None:
+        if self.client.prints:
+            self._unlocked(self._print)
+        deadline = time.monotonic() + PRINT_S if self._printing else 0.0
+        while self._printing and time.monotonic() < deadline:
+            self._follow(None, 0.005)  # another thread has them, and is about to finish
 
     def _print(self) -> None:
         """Print what has come, in order: one thread at a time prints for all."""

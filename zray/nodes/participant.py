@@ -37,6 +37,9 @@ class Participant(Leadership):
         self.namespace = ""
         self.address = ""  # of the head, as far as this process knows it
 
+    def _show_prints(self) -> None:
+        """Values are about to be returned: what came before them is shown first."""
+
     def _attend(self) -> None:
         """Something has to be done although nobody blocks. Called with the lock."""
 
@@ -127,6 +130,7 @@ class Participant(Leadership):
             except BaseException:  # an interrupt
                 client.forget_waiter(ids, waiter)
                 raise
+            self._show_prints()
             missing = []
             if not arrived:
                 client.forget_waiter(ids, waiter)
