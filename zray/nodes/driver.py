@@ -125,6 +125,8 @@ class Driver(Participant):
         os.set_blocking(self._wake_write, False)
         self._pump_turn = threading.Condition(self._lock)  # the pump is no follower: see _pump
         self._pump_leads = False
+        self._pump_brief = False  # its present sleep ends within COALESCE_S
+        self._unsent_since = 0.0  # when the pump first saw what is still unsent; 0: nothing is
         self._users = 0
         self._lead_free = 0.0  # when somebody last gave the lead back
         self._closing = False
@@ -229,11 +231,11 @@ class Driver(Participant):
             os.write(self._wake_write, b".")
 
     def _attend(self) -> None:
-        """The pump shall look: with the lock held."""
-        if self._pump_leads:
-            self._wake()
-        else:
+        """The pump shall look: with the lock held. It does so by itself after a brief sleep."""
+        if not self._pump_leads:
             self._pump_turn.notify()
+        elif self._completions or not self._pump_brief:
+            self._wake()
 
     # ---- the session -----------------------------------------------------------------------
 
@@ -307,6 +309,7 @@ class Driver(Participant):
                         self._flush()
                     continue
                 self._pump_leads = True
+                self._pump_brief = self.client.unsent()
                 try:
                     self._lead_once(self._lead_s())
                 except BaseException:  # of a callback: the others still need the pump
@@ -315,8 +318,18 @@ class Driver(Participant):
                     )
                 finally:
                     self._pump_leads = False
-                if self.client.unsent():
-                    self._flush()
+                self._flush_what_waited()
+
+    def _flush_what_waited(self) -> None:
+        """Send what nobody has sent for COALESCE_S: more has come meanwhile, and goes along."""
+        now = time.monotonic()
+        if not self.client.unsent():
+            self._unsent_since = 0.0
+        elif not self._unsent_since:
+            self._unsent_since = now
+        elif now - self._unsent_since >= COALESCE_S:
+            self._unsent_since = 0.0
+            self._flush()
 
     def _show_prints(self) -> None:
         if self.client.prints:
