@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import zray
 
@@ -26,10 +26,11 @@ EXAMPLES = Path(__file__).resolve().parent
 START_TIMEOUT_S = 20
 EXAMPLE_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 15
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main() -> None:
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, lambda number, _: sys.exit(128 + number))
     with ExitStack() as cluster:  # leaving it stops the daemons, the last one started first
         home = Path(cluster.enter_context(tempfile.TemporaryDirectory(prefix="zray-")))
@@ -59,30 +60,40 @@ def main() -> None:
 
 
 @contextmanager
+def running(command: list[str], **options: Any) -> Iterator[Process]:
+    """A process for the length of a block; a signal that comes as it starts waits until it runs."""
+    came: list[int] = []
+    former = {n: signal.signal(n, lambda number, _: came.append(number)) for n in SIGNALS}
+    process = subprocess.Popen(command, **options)
+    try:
+        for number, handler in former.items():
+            signal.signal(number, handler)
+        if came:
+            sys.exit(128 + came[0])
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
 def daemon(log: Path, module: str, *options: str) -> Iterator[Process]:
     """Run a daemon for the length of a block; its output is shown if the block fails."""
+    command = [sys.executable, "-m", module, *options]
     with log.open("wb") as output:
+        streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
         # A session of its own: Ctrl-C reaches this program alone, which then stops the daemons.
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, *options],
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    try:
-        yield process
-    except Exception:
-        print(f"---- last output of {module} {' '.join(options)}", file=sys.stderr)
-        print("\n".join(log.read_text(errors="replace").splitlines()[-20:]), file=sys.stderr)
-        raise
-    finally:
-        process.terminate()
-        try:
-            process.wait(STOP_TIMEOUT_S)
-        finally:
-            process.kill()
-            process.wait()
+        with running(command, **streams, start_new_session=True) as process:
+            try:
+                yield process
+            except Exception:
+                print(f"---- last output of {module} {' '.join(options)}", file=sys.stderr)
+                lines = log.read_text(errors="replace").splitlines()
+                print("\n".join(lines[-20:]), file=sys.stderr)
+                raise
+            finally:
+                process.terminate()
+                process.wait(STOP_TIMEOUT_S)
 
 
 def wait_for(what: str, probe: Callable[[], T | None], daemons: list[Process]) -> T:
@@ -109,12 +120,10 @@ def tasks_by_node() -> dict[str, int]:
 
 def run_example(script: str, address: str) -> None:
     say(f"Running examples/{script}:")
-    subprocess.run(
-        [sys.executable, str(EXAMPLES / script)],
-        env=os.environ | {"ZRAY_ADDRESS": address},
-        timeout=EXAMPLE_TIMEOUT_S,
-        check=True,
-    )
+    command = [sys.executable, str(EXAMPLES / script)]
+    with running(command, env=os.environ | {"ZRAY_ADDRESS": address}) as process:
+        if process.wait(EXAMPLE_TIMEOUT_S):
+            raise subprocess.CalledProcessError(process.returncode, command)
 
 
 def say(text: str) -> None:
