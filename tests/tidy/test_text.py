@@ -10,6 +10,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 VAGUE = {"common.py", "helpers.py", "manager.py", "misc.py", "mixins.py", "utils.py"}
 UNFINISHED = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")
+TESTS = ROOT / "tests"
 FILE_BYTES_MAX = 200_000
 # Every public name of these has a docstring: users read them.
 PUBLIC = ("zray.api", "zray.errors", "zray.exceptions", "zray.testing", "zray.util")
@@ -113,3 +114,18 @@ def names_in(node: ast.AST) -> list[str]:
     if isinstance(node, ast.ImportFrom):
         return [alias.name for alias in node.names]
     return []
+
+
+SKIPS = re.compile(r"mark\.(skip|skipif|xfail)\b|importorskip|pytest\.(skip|xfail)\(")
+
+
+def test_no_test_passes_by_skipping() -> None:
+    """What is missing is installed by `.ci/system-packages`, or the test fails and says so."""
+    wrong = [
+        f"{path.relative_to(TESTS)}:{number}: {line.strip()}"
+        for path in sorted(TESTS.rglob("*.py"))
+        if path != Path(__file__)
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if SKIPS.search(line)
+    ]
+    assert not wrong, "\n".join(wrong)
