@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from pathlib import Path
 import pytest
 
 import zray
+from zray.nodes.observer import Observer
+from zray.nodes.participant import Participant
+from zray.runtime import session
 
 PRELUDE = "import os, sys, time\nimport zray\n"
 
@@ -88,3 +92,19 @@ def eventually(condition: Callable[[], object], timeout_s: float = 10.0) -> None
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {condition}"
         time.sleep(0.01)
+
+
+def finished() -> bool:
+    """Whether the head has the outcome of every task of every driver."""
+    with Observer(session.current().info, session.current().address) as observer:
+        return all(job.unfinished == 0 for job in observer.status().jobs)
+
+
+def waits_in_get(thread: threading.Thread) -> bool:
+    """Whether the thread is inside of ``zray.get``."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    while frame is not None:
+        if frame.f_code is Participant.get.__code__:
+            return True
+        frame = frame.f_back
+    return False

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import zray
-from tests.api.conftest import eventually
+from tests.api.conftest import eventually, finished
 from zray.errors import TaskCancelledError
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -144,7 +144,7 @@ def test_recursive(tmp_path: Path, recursive: bool) -> None:
     eventually((tmp_path / "began").exists)
     zray.cancel(ref, recursive=recursive)
     assert_cancelled(ref)
-    time.sleep(1.3)
+    eventually(finished)
     assert (tmp_path / "done").exists() is not recursive
 
 
@@ -181,7 +181,7 @@ def test_no_retry_after_a_cancel(tmp_path: Path) -> None:
     eventually(lambda: list(tmp_path.iterdir()))
     zray.cancel(ref)
     assert_cancelled(ref)
-    time.sleep(0.2)
+    eventually(finished)
     assert len(list(tmp_path.iterdir())) == 1
 
 

@@ -25,10 +25,13 @@ BUSY = """
     def sleep(seconds):
         import subprocess
         subprocess.Popen(["sleep", "1000"])
+        open(f"{folder}/began-{os.getpid()}", "w").close()
         time.sleep(seconds)
 
+    from tests.api.conftest import eventually
+    folder = os.path.dirname(os.path.abspath(__file__))
     refs = [sleep.remote(1000) for _ in range(3)]
-    time.sleep(0.3)
+    eventually(lambda: sum(name.startswith("began-") for name in os.listdir(folder)) == 2)
     print("ready", flush=True)
 """
 
@@ -72,14 +75,16 @@ def test_nothing_is_left(run: Run, zray_home: Path, end: str, code: int) -> None
 def test_a_thread_that_waits_does_not_keep_the_program(run: Run) -> None:
     text = """
         import threading
+        from tests.api.conftest import eventually, waits_in_get
         zray.init(num_cpus=1)
 
         @zray.remote
         def sleep():
             time.sleep(1000)
 
-        threading.Thread(target=zray.get, args=(sleep.remote(),), daemon=True).start()
-        time.sleep(0.2)
+        thread = threading.Thread(target=zray.get, args=(sleep.remote(),), daemon=True)
+        thread.start()
+        eventually(lambda: waits_in_get(thread))
     """
     began = time.monotonic()
     run(text)
@@ -204,8 +209,15 @@ def test_ctrl_c_in_get(script: Callable[[str], Path]) -> None:
             time.sleep(seconds)
             return "slept"
 
+        import threading
+        from tests.api.conftest import eventually, waits_in_get
+
+        def announce():
+            eventually(lambda: waits_in_get(threading.main_thread()))
+            print("ready", flush=True)
+
         slow = sleep.remote(2)
-        print("ready", flush=True)
+        threading.Thread(target=announce).start()
         try:
             zray.get(slow)
         except KeyboardInterrupt:
@@ -218,7 +230,6 @@ def test_ctrl_c_in_get(script: Callable[[str], Path]) -> None:
     with process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        time.sleep(0.3)
         began = time.monotonic()
         os.killpg(process.pid, signal.SIGINT)
         assert process.stdout.readline() == "interrupted\n"

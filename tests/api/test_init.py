@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import zray
-from tests.api.conftest import Run
+from tests.api.conftest import Run, eventually, waits_in_get
 from zray.errors import (
     AuthenticationError,
     ClusterShutdownError,
@@ -112,7 +112,7 @@ def test_shutdown_ends_those_who_wait() -> None:
     threads = [threading.Thread(target=wait, args=(ref,)) for ref in refs]
     for thread in threads:
         thread.start()
-    time.sleep(0.1)
+    eventually(lambda: all(map(waits_in_get, threads)))
     began = time.monotonic()
     zray.shutdown()
     for thread in threads:

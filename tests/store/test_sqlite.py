@@ -9,7 +9,6 @@ import shutil
 import signal
 import sqlite3
 import stat
-import subprocess
 
 import pytest
 
