@@ -99,3 +99,49 @@ class ChunkReceiver:
             value = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
             return None, value
         return ChunkAck(0, chunk.transfer, self._arrived), None
+
+
+class ChunkPuller:
+    """The values that a process has asked for; each is on its way once, however many want it."""
+
+    def __init__(self, send: Callable[[Message], None]) -> None:
+        self._send = send
+        self._receiving: dict[int, tuple[bytes, ChunkReceiver]] = {}
+        self._pulling: dict[bytes, None] = {}
+        self._transfer = 0
+
+    def pull(self, oid: bytes) -> None:
+        if oid not in self._pulling:
+            self._transfer += 1
+            self._pulling[oid] = None
+            self._receiving[self._transfer] = (oid, ChunkReceiver())
+            self._send(Pull(0, self._transfer, oid))
+
+    def on_chunk(self, chunk: Chunk) -> Outcome | None:
+        """The object, once this was its last chunk."""
+        entry = self._receiving.get(chunk.transfer)
+        if entry is None:
+            return None
+        oid, receiver = entry
+        ack, value = receiver.add(chunk)
+        if ack is not None:
+            self._send(ack)
+        if value is None:
+            return None
+        self.forget(chunk.transfer)
+        return Outcome(oid, receiver.kind, len(value), value, receiver.contained)
+
+    def forget(self, transfer: int) -> bytes | None:
+        """Forget a transfer; the object that it was for, if there was one."""
+        entry = self._receiving.pop(transfer, None)
+        if entry is None:
+            return None
+        self._pulling.pop(entry[0], None)
+        return entry[0]
+
+    def restart(self) -> None:
+        """Transfers of the old session are void; what is still wanted is asked for again."""
+        self._receiving.clear()
+        wanted, self._pulling = self._pulling, {}
+        for oid in wanted:
+            self.pull(oid)

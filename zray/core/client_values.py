@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from zray.core import failures
-from zray.core.chunks import ChunkReceiver, ChunkServer
+from zray.core.chunks import ChunkPuller, ChunkServer
 from zray.errors import ObjectLostError
 from zray.ids import split_objects
 from zray.protocol.messages import (
@@ -28,46 +28,28 @@ class ClientValues:
         self._arrived = arrived
         self.served: dict[bytes, Outcome] = {}  # published from here, until they are freed
         self.lost: dict[bytes, None] = {}  # no copy was found for this process
-        self._receiving: dict[int, tuple[bytes, ChunkReceiver]] = {}
-        self._pulling: dict[bytes, int] = {}
         self.server = ChunkServer(send)
-        self._transfer = 0
+        self._puller = ChunkPuller(send)
 
     # ---- to here ---------------------------------------------------------------------------
 
     def pull(self, oid: bytes) -> None:
-        if oid not in self._pulling:
-            self._transfer += 1
-            self._pulling[oid] = self._transfer
-            self._receiving[self._transfer] = (oid, ChunkReceiver())
-            self._send(Pull(0, self._transfer, oid))
+        self._puller.pull(oid)
 
     def on_chunk(self, chunk: Chunk) -> None:
-        entry = self._receiving.get(chunk.transfer)
-        if entry is None:
-            return
-        oid, receiver = entry
-        ack, value = receiver.add(chunk)
-        if ack is not None:
-            self._send(ack)
-        if value is not None:
-            outcome = Outcome(oid, receiver.kind, len(value), value, receiver.contained)
-            self._end(chunk.transfer, outcome)
+        outcome = self._puller.on_chunk(chunk)
+        if outcome is not None:
+            self._arrived(outcome)
 
     def on_failed(self, message: PullFailed) -> None:
         if message.code != ObjectLostError.code:  # the asking side of our own sending is gone
             self.server.stop(message.transfer)
             return
-        entry = self._receiving.get(message.transfer)
-        if entry is not None:
-            self.lost[entry[0]] = None
+        oid = self._puller.forget(message.transfer)
+        if oid is not None:
+            self.lost[oid] = None
             value = failures.encode(ObjectLostError, message.text)
-            self._end(message.transfer, Outcome(entry[0], ERROR, len(value), value))
-
-    def _end(self, transfer: int, outcome: Outcome) -> None:
-        del self._receiving[transfer]
-        self._pulling.pop(outcome.object_id, None)
-        self._arrived(outcome)
+            self._arrived(Outcome(oid, ERROR, len(value), value))
 
     # ---- from here -------------------------------------------------------------------------
 
@@ -90,9 +72,6 @@ class ClientValues:
             self._send(Put(0, holder, there))
 
     def resume(self) -> None:
-        """Transfers of the old session are void; what is still wanted is asked for again."""
+        """Transfers of the old session are void."""
         self.server.sending.clear()
-        self._receiving.clear()
-        wanted, self._pulling = self._pulling, {}
-        for oid in wanted:
-            self.pull(oid)
+        self._puller.restart()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from zray import limits
-from zray.core.chunks import ChunkReceiver, ChunkServer
+from zray.core.chunks import ChunkPuller, ChunkServer
 from zray.errors import ObjectLostError
 from zray.ids import split_objects
 from zray.protocol.messages import (
@@ -25,10 +25,9 @@ class LocalObjects:
     def __init__(self, send: Callable[[Message], None]) -> None:
         self._send = send  # to the head, if there is a session
         self.stored: dict[bytes, Outcome] = {}
-        self._receiving: dict[int, tuple[bytes, ChunkReceiver]] = {}
         self._fetches: dict[bytes, list[Arrived]] = {}
         self.server = ChunkServer(send)
-        self._transfer = 0
+        self._puller = ChunkPuller(send)
 
     def put(self, outcome: Outcome) -> Outcome:
         """Keep an outcome; returns it as the head is to see it (a large value stays here)."""
@@ -57,34 +56,19 @@ class LocalObjects:
             waiting.append(arrived)
             return
         self._fetches[oid] = [arrived]
-        self._pull(oid)
-
-    def _pull(self, oid: bytes) -> None:
-        self._transfer += 1
-        self._receiving[self._transfer] = (oid, ChunkReceiver())
-        self._send(Pull(0, self._transfer, oid))
+        self._puller.pull(oid)
 
     def new_session(self) -> None:
-        """Transfers of the old session are void; what is still wanted is asked for again."""
+        """Transfers of the old session are void."""
         self.server.sending.clear()
-        self._receiving.clear()
-        for oid in self._fetches:
-            self._pull(oid)
+        self._puller.restart()
 
     def on_chunk(self, chunk: Chunk) -> None:
-        entry = self._receiving.get(chunk.transfer)
-        if entry is None:
-            return
-        oid, receiver = entry
-        ack, value = receiver.add(chunk)
-        if ack is not None:
-            self._send(ack)
-        if value is not None:
-            del self._receiving[chunk.transfer]
-            outcome = Outcome(oid, receiver.kind, len(value), value, receiver.contained)
-            self.stored[oid] = outcome
-            self._send(Have(0, oid))
-            for arrived in self._fetches.pop(oid, ()):
+        outcome = self._puller.on_chunk(chunk)
+        if outcome is not None:
+            self.stored[outcome.object_id] = outcome
+            self._send(Have(0, outcome.object_id))
+            for arrived in self._fetches.pop(outcome.object_id, ()):
                 arrived(outcome, "")
 
     def on_failed(self, message: PullFailed) -> None:
@@ -92,9 +76,9 @@ class LocalObjects:
         if message.code != ObjectLostError.code:
             self.server.stop(message.transfer)
             return
-        entry = self._receiving.pop(message.transfer, None)
-        if entry is not None:
-            for arrived in self._fetches.pop(entry[0], ()):
+        oid = self._puller.forget(message.transfer)
+        if oid is not None:
+            for arrived in self._fetches.pop(oid, ()):
                 arrived(None, message.text)
 
     # ---- serving ---------------------------------------------------------------------------
