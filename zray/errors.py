@@ -167,6 +167,12 @@ class TaskUnschedulableError(ZrayError):
     code = "ZR-3007"
 
 
+class NameNotOfferedError(ZrayError, LookupError):
+    """No module that the node imports offers a function or actor class of that name."""
+
+    code = "ZR-3008"
+
+
 class GetTimeoutError(ZrayError, TimeoutError):
     """``get`` did not have all values in time; the message says what it waited for and why."""
 
@@ -179,10 +185,70 @@ class SerializationError(ZrayError, TypeError):
     code = "ZR-3201"
 
 
+class ObjectStoreFullError(ZrayError):
+    """There is no memory for another object; the message says what holds it."""
+
+    code = "ZR-3202"
+
+
 class ClusterShutdownError(ZrayError):
     """The cluster was shut down while the value was awaited."""
 
     code = "ZR-3301"
+
+
+class ActorError(ZrayError):
+    """A call of an actor has no result, for the actor's sake.
+
+    Attributes:
+        maybe_executed: whether the call may have run, wholly or in part, before that.
+        actor_id: of the actor, as 32 hexadecimal digits, where known.
+    """
+
+    code = "ZR-3401"
+
+    def __init__(
+        self,
+        message: str = "",
+        *,
+        maybe_executed: bool = False,
+        actor_id: str = "",
+        cause: BaseException | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.maybe_executed = maybe_executed
+        self.actor_id = actor_id
+        self.cause = cause
+
+
+class ActorDiedError(ActorError):
+    """The actor is dead and will not be restarted; ``cause`` is what its constructor raised."""
+
+    code = "ZR-3402"
+
+
+class ActorUnavailableError(ActorError):
+    """The actor died while it had the call; it is being restarted and can be called again."""
+
+    code = "ZR-3403"
+
+
+class PendingCallsLimitExceededError(ZrayError):
+    """More calls of the actor wait than its ``max_pending_calls`` allows; this one was not made."""
+
+    code = "ZR-3404"
+
+
+class ActorAlreadyExistsError(ZrayError, ValueError):
+    """The name is taken by another actor of the namespace."""
+
+    code = "ZR-3405"
+
+
+class ActorNotFoundError(ZrayError, ValueError):
+    """No living actor has the name."""
+
+    code = "ZR-3406"
 
 
 # ---- 4xxx: this machine --------------------------------------------------------------------
@@ -221,3 +287,6 @@ class StartError(ZrayError, RuntimeError):
 RayError = ZrayError
 RayTaskError = TaskError
 RaySystemError = ZrayError
+RayActorError = ActorError
+PendingCallsLimitExceeded = PendingCallsLimitExceededError
+ActorHandleNotFoundError = ActorNotFoundError

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from zray.api.actors import ActorClassInheritanceException
 from zray.errors import (
+    ActorAlreadyExistsError,
+    ActorDiedError,
+    ActorHandleNotFoundError,
+    ActorUnavailableError,
     GetTimeoutError,
     NodeDiedError,
     ObjectLostError,
+    ObjectStoreFullError,
     OwnerDiedError,
+    PendingCallsLimitExceeded,
+    RayActorError,
     RayError,
     RaySystemError,
     RayTaskError,
@@ -16,10 +24,18 @@ from zray.errors import (
 )
 
 __all__ = [
+    "ActorAlreadyExistsError",
+    "ActorClassInheritanceException",
+    "ActorDiedError",
+    "ActorHandleNotFoundError",
+    "ActorUnavailableError",
     "GetTimeoutError",
     "NodeDiedError",
     "ObjectLostError",
+    "ObjectStoreFullError",
     "OwnerDiedError",
+    "PendingCallsLimitExceeded",
+    "RayActorError",
     "RayError",
     "RaySystemError",
     "RayTaskError",

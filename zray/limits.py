@@ -48,6 +48,8 @@ SHORT_TASK_S = 0.001  # only functions measured under this share a worker's inbo
 RESULT_DELAY_S = 0.002  # a finished result leaves the worker within this
 IDLE_WORKER_S = 1.0  # idle workers beyond the CPUs end after this
 RECALL_S = 0.020  # a worker's batch that overruns this is recalled
+LOCALITY_BYTES_MIN = 1 << 20  # a task with larger arguments prefers the node that has them
+LOCALITY_WAIT_S = 0.3  # and goes to another rather than wait longer than this for nothing
 STEAL_IDLE_S = 0.005  # a raylet that finished nothing for this long is stolen from
 STEAL_PAUSE_S = 0.050  # after an empty RETURNED
 MAX_RETRIES = 3
@@ -57,19 +59,46 @@ CANCEL_GRACE_S = 5.0  # from a soft cancel to the kill
 RESOURCE_UNIT = 10_000  # a resource of 1 is this many units: granularity 0.0001
 PREFETCH_UNKNOWN_TASKS = 1
 
+# ---- actors ----------------------------------------------------------------------------------
+ACTOR_WINDOW_CALLS = 16_384  # sent by one caller to one actor and unanswered; the rest waits
+ACTOR_WINDOW_BYTES = 64 << 20
+ACTOR_RESTART_FIRST_S = 0.05  # before the second restart in a row; doubles with each
+ACTOR_RESTART_MAX_S = 30.0
+ACTORS_DEAD_KEPT_MAX = 10_000  # dead actors whose cause the head remembers
+ACTOR_CALLERS_CHECK_S = 30.0  # an actor asks this often whether silent callers have ended
+ACTOR_LINGER_S = 5.0  # an actor that ends by its own wish waits so long for acknowledgements
+ASYNC_CONCURRENCY = 1000  # calls that an async actor runs at once by default
+
 # ---- values --------------------------------------------------------------------------------
 INLINE_BYTES_MAX = 64 << 10  # larger values stay where they were made until asked for
 ARGUMENT_BYTES_MAX = 4 << 10  # larger arguments of a task become an object
 HEAD_CACHE_BYTES = 64 << 20
 CHUNK_BYTES = 1 << 20
 CHUNK_WINDOW = 8  # chunks on the way in one transfer
+PEER_PULLS_MAX = 2  # of one object from one node at once; later ones go to those that got it
+PEER_CONNECT_S = 2.0  # a node that cannot be reached in this time is asked by way of the head
+PEER_AVOID_S = 60.0  # and again for so long
 FUNCTION_BYTES_WARN = 10 << 20
 FUNCTION_BYTES_MAX = 60 << 20
 ERROR_TEXT_BYTES_MAX = 64 << 10
 
+# ---- shared memory -------------------------------------------------------------------------
+POOLED_SEGMENT_BYTES = 64 << 20  # a segment that objects share; a larger object gets its own
+WARM_BYTES_MAX = 256 << 20  # empty segments that one process keeps for reuse
+STORE_SHARE = 0.3  # of the machine's memory, for a node's objects
+STORE_BYTES_MIN = 4 << 20  # of one node
+STORE_GRANT_BYTES = 16 << 20  # a process asks its node for memory in amounts of at least this
+STORE_RELIEF_S = 2.0  # how long a process waits for others to release memory
+STORE_ATTACH_S = 1.0  # from connecting to a node's store to its answer
+STORE_RETRY_S = 1.0  # a driver that found no store on its machine looks again after this
+SPILL_RETRY_S = 5.0  # after a spill that failed, the next one is tried after this
+FILE_BYTES_MAX = 8 << 20  # read or written at a time
+COPY_BYTES_MAX = 8 << 20  # copied at a time, so that other threads are not held up for long
+
 # ---- processes and logs --------------------------------------------------------------------
 LOG_LINE_BYTES_MAX = 16 << 10
 STDERR_TAIL_LINES = 20
+IMPORT_CHECK_S = 60.0  # for trying the modules of --import when a daemon starts
 NOTES_MAX = 256  # notices kept for `zray status`
 
 assert SUSPECT_S > 2 * PING_S and DEAD_S > SUSPECT_S

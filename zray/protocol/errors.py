@@ -25,6 +25,8 @@ class ErrorRecord(msgspec.Struct, array_like=True, frozen=True):
         pid: process that ran the task, or 0.
         pickled: the Python exception; opaque to all but drivers and workers, possibly empty.
         note: what was left out of the record and why.
+        maybe_executed: of an actor's call: whether it may have run in spite of the error.
+        actor_id: of an actor's call: the actor, or empty.
     """
 
     code: str
@@ -36,6 +38,8 @@ class ErrorRecord(msgspec.Struct, array_like=True, frozen=True):
     pid: int = 0
     pickled: bytes = b""
     note: str = ""
+    maybe_executed: bool = False
+    actor_id: bytes = b""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -64,10 +68,14 @@ def system_error(
     node: str = "",
     pid: int = 0,
     note: str = "",
+    maybe_executed: bool = False,
+    actor_id: bytes = b"",
+    cause: ErrorRecord | None = None,
 ) -> bytes:
     """An encoded record of an error that the system reports, such as a crashed worker.
 
     ``code`` is the ``code`` of a class in zray.errors, which drivers raise with ``message``.
+    ``cause``: what user code raised before that; its exception becomes the error's cause.
     """
     return _encode(
         ErrorRecord(
@@ -77,6 +85,10 @@ def system_error(
             node=node,
             pid=pid,
             note=cut_text(note, MESSAGE_BYTES_MAX),
+            maybe_executed=maybe_executed,
+            actor_id=actor_id,
+            traceback=cause.traceback if cause is not None else "",
+            pickled=cause.pickled if cause is not None else b"",
         )
     )
 

@@ -1,0 +1,267 @@
+"""What messages are made of: constants, checked field types and the records inside messages.
+
+Each is defined once, here; `messages` and `actor_messages` have the messages themselves. User
+values are opaque ``bytes``; there is no free map and no ``Any``. Fields are only appended, with
+defaults.
+"""
+
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from zray import limits
+
+PROTOCOL_VERSION = 1
+KIND = b"zray1"  # the first frame of every multipart message
+
+ROLE_DRIVER = 1
+ROLE_NODE = 2
+ROLE_OBSERVER = 3
+
+# Outcome.kind
+VALUE = 0
+ERROR = 1  # the value is an encoded protocol.errors.ErrorRecord
+LOCATED = 2  # flag: the value is elsewhere; ask for it with PULL
+
+# TaskDone.status
+FINISHED = 0  # results are final, an application error included
+FAILED = 1  # an application error that the task's retry_exceptions covers
+CRASHED = 2  # the worker died; results say how
+CANCELLED = 3
+
+# Refused.code: the peer's incarnation was declared dead, or its job has ended
+FENCED = "ZR-2012"
+
+# Query.what
+STATUS = 1
+WHY = 2
+
+# ActorState.state
+ACTOR_PENDING = 1  # its constructor has not ended yet
+ACTOR_ALIVE = 2
+ACTOR_RESTARTING = 3
+ACTOR_DEAD = 4
+ACTOR_STATES = {1: "PENDING", 2: "ALIVE", 3: "RESTARTING", 4: "DEAD"}
+
+Id = Annotated[bytes, Meta(min_length=16, max_length=16)]
+ObjId = Annotated[bytes, Meta(min_length=20, max_length=20)]
+IdOrNone = Annotated[bytes, Meta(max_length=16)]
+Count = Annotated[int, Meta(ge=0, lt=2**53)]
+Seq = Annotated[int, Meta(ge=0, lt=2**53)]
+Name = Annotated[str, Meta(max_length=256)]
+Text = Annotated[str, Meta(max_length=65536)]
+Amounts = list[tuple[Name, int]]  # resource name and amount in units of 1/10000
+
+
+class Versions(Struct, array_like=True, frozen=True):
+    """What must fit between two Python processes: ``python`` is ``major.minor``."""
+
+    python: Name
+    zray: Name
+    cloudpickle: Name
+
+
+class NodeInfo(Struct, array_like=True, frozen=True):
+    """A raylet's account of itself.
+
+    ``liveness`` is host:port of a port that it keeps open; there it serves PULL to other raylets.
+    """
+
+    name: Name
+    host: Name
+    pid: Count
+    resources: Amounts
+    labels: list[tuple[Name, Name]]
+    machine: Name
+    liveness: Name = ""
+
+
+class JobInfo(Struct, array_like=True, frozen=True):
+    """A driver's account of itself; workers on the same ``machine`` get its directory and path."""
+
+    entrypoint: Text
+    directory: Text
+    python_path: list[Text]
+    machine: Name
+    host: Name
+    pid: Count
+    user: Name = ""
+    wants_logs: bool = True
+    namespace: Name = ""  # of the names of its actors
+
+
+class TaskSpec(Struct, array_like=True, frozen=True, gc=False):
+    """One task as its submitter made it.
+
+    ``dependencies``: ObjectIDs whose values replace top-level references in the arguments, in
+    order. ``nested``: ObjectIDs that the arguments contain and that stay references. ``boxed``:
+    the arguments are the value of the first dependency, and ``arguments`` is empty.
+    """
+
+    task_id: Id
+    template_id: Id
+    arguments: bytes
+    dependencies: list[ObjId] = []
+    nested: list[ObjId] = []
+    parent: IdOrNone = b""
+    boxed: bool = False
+
+
+class Outcome(Struct, array_like=True, frozen=True, gc=False):
+    """What became of one object. ``contained``: ObjectIDs of references inside the value."""
+
+    object_id: ObjId
+    kind: Annotated[int, Meta(ge=0, le=3)]
+    size: Count
+    value: bytes = b""
+    contained: list[ObjId] = []
+
+
+class ActorInfo(Struct, array_like=True, frozen=True):
+    """What everybody with a handle knows of an actor; made by its creator, and never changed.
+
+    ``methods``: name and number of returns of each. ``held``: the resources that it keeps while
+    it lives; what it takes to be placed is in its template. -1 is "no limit" for ``max_restarts``,
+    ``max_task_retries`` and ``max_pending_calls``. ``by_name``: of a class that a node offers under
+    its template's name: results are portable values, and ``methods`` need not have all.
+    """
+
+    class_name: Name
+    function_id: Id  # of the class
+    methods: list[tuple[Name, int]]
+    name: Name = ""
+    namespace: Name = ""
+    detached: bool = False
+    max_restarts: Annotated[int, Meta(ge=-1, lt=2**53)] = 0
+    max_task_retries: Annotated[int, Meta(ge=-1, lt=2**53)] = 0
+    max_pending_calls: Annotated[int, Meta(ge=-1, lt=2**53)] = -1
+    max_concurrency: Annotated[int, Meta(ge=1, lt=2**31)] = 1
+    is_async: bool = False
+    held: Amounts = []
+    by_name: bool = False
+
+
+class Assignment(Struct, array_like=True, frozen=True, gc=False):
+    """``failures``: attempts before this one that a failure ended.
+
+    ``actor``: the task makes this actor; its attempt is then the actor's incarnation.
+    """
+
+    attempt: Count
+    job_id: Id
+    spec: TaskSpec
+    failures: Count = 0
+    actor: ActorInfo | None = None
+
+
+class TaskDone(Struct, array_like=True, frozen=True, gc=False):
+    """One attempt's end. ``borrowed``: references from its arguments that the worker keeps."""
+
+    task_id: Id
+    attempt: Count
+    status: Annotated[int, Meta(ge=0, le=3)]
+    results: list[Outcome]
+    seconds: float = 0.0
+    borrowed: list[ObjId] = []
+    worker_id: IdOrNone = b""
+
+
+class CallDone(Struct, array_like=True, frozen=True, gc=False):
+    """One call's end; ``status`` is FINISHED or CANCELLED."""
+
+    seq: Seq
+    task_id: Id
+    status: Annotated[int, Meta(ge=0, le=3)]
+    results: list[Outcome]
+
+
+class HeldTask(Struct, array_like=True, frozen=True):
+    """A task that a raylet runs, or whose end the head has not acknowledged."""
+
+    task_id: Id
+    attempt: Count
+    job_id: Id
+    template_id: Id
+    failures: Count = 0
+    makes_actor: bool = False
+
+
+class HeldActor(Struct, array_like=True, frozen=True):
+    """An actor that lives in a worker of a node."""
+
+    actor_id: Id
+    incarnation: Count
+    worker_id: Id
+
+
+class Call(Struct, array_like=True, frozen=True, gc=False):
+    """One call of an actor's method.
+
+    ``seq``: its number among its caller's calls of this incarnation, from 0: they start in this
+    order, whatever path they take. ``dependencies``, ``nested``, ``boxed`` as in TaskSpec;
+    ``values`` has those dependencies that the caller has at hand.
+    """
+
+    seq: Seq
+    task_id: Id
+    method: Name
+    num_returns: Annotated[int, Meta(ge=0, le=limits.RETURNS_MAX)]
+    arguments: bytes
+    dependencies: list[ObjId] = []
+    nested: list[ObjId] = []
+    values: list[Outcome] = []
+    parent: IdOrNone = b""
+    boxed: bool = False
+
+
+class Holds(Struct, array_like=True, frozen=True):
+    holder: Id
+    object_ids: bytes  # ObjectIDs, concatenated
+
+
+class NodeStatus(Struct, array_like=True, frozen=True):
+    node_id: Id
+    incarnation: Count
+    state: Name
+    info: NodeInfo
+    available: Amounts
+    running: Count
+    queued: Count
+    finished: Count
+    silent_s: float
+
+
+class ClassStatus(Struct, array_like=True, frozen=True):
+    """One scheduling class that has waiting tasks, and why they wait."""
+
+    resources: Amounts
+    job_id: Id
+    waiting: Count
+    reason: Text
+    example: Name
+
+
+class ActorStatus(Struct, array_like=True, frozen=True):
+    """One actor that is not dead. ``reason``: what it waits for; empty while it is alive."""
+
+    actor_id: Id
+    job_id: Id
+    info: ActorInfo
+    state: Count
+    node: Name
+    restarts: Count
+    reason: Text
+
+
+class JobStatus(Struct, array_like=True, frozen=True):
+    job_id: Id
+    info: JobInfo
+    unfinished: Count
+    finished: Count
+    connected: bool
+
+
+class Message(Struct, array_like=True):
+    """Base of all messages; ``seq`` is always the first field after the verb."""
+
+    seq: Seq
