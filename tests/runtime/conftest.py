@@ -31,7 +31,7 @@ class Head:
         users = {key.client().public: "member"}
         self.log: list[str] = []
         self.zap = ZapServer(self.context, users, self.log.append) if authenticate else None
-        self.router = sockets.router(self.context, key)
+        self.router = sockets.router(self.context, key.server.secret)
         self.monitor = Monitor(self.router)
         self.port = sockets.bind(self.router, "127.0.0.1", port)
         self.events: list[MonitorEvent] = []
@@ -151,7 +151,7 @@ class Network:
 
     def router(self) -> sockets.Socket:
         """A ROUTER of the cluster that nobody drives."""
-        return self._keep(sockets.router(self.context, self.key))
+        return self._keep(sockets.router(self.context, self.key.server.secret))
 
     def dealer(self) -> sockets.Socket:
         """A DEALER of the cluster that nobody drives."""

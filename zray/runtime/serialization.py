@@ -7,6 +7,8 @@ process that has one thread), and cloudpickle only when a value needs it (start-
 The first byte of a value names its format:
 
 * 0x80, with which every pickle begins: a pickle of protocol 5, its buffers in the pickle;
+* ``B``: a pickle with its buffers beside it, as zray.runtime.buffers lays them out; what is loaded
+  shares the memory of the data, and cannot be written to;
 * ``M``: the rest is a portable value of zray.protocol.values, for peers in every language.
 
 Arguments are a value ``(args, kwargs)``, or ``(args, kwargs, places)`` where places is a list of
@@ -22,10 +24,11 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from zray import limits
 from zray.errors import SerializationError
+from zray.runtime.buffers import BUFFERS_TAG, Parts, Piece, assemble, split
 
 PICKLE_TAG = 0x80
 PORTABLE_TAG = 0x4D
@@ -37,8 +40,14 @@ _PROTOCOL = 5
 _NAMES_MAIN = b"\x8c\x08__main__"
 # Types whose values hold no reference and nothing of the user's script: pickled with no more ado.
 _ATOMS = frozenset((type(None), bool, int, float, complex, str, bytes, bytearray))
+_LONG_ATOMS = frozenset((str, bytes, bytearray))
 _NO_ARGUMENTS = pickle.dumps(((), {}), _PROTOCOL)
 
+# A bytes-like object of this size or more is no part of a pickle's frames: the pickler writes a
+# header that ends with the object's length, then the object itself.
+_PAYLOAD_BYTES = 64 << 10
+
+_T = TypeVar("_T")
 _dumps = pickle.dumps
 _loads = pickle.loads
 
@@ -129,28 +138,88 @@ def encode(value: Any, by_value: bool = False) -> tuple[bytes, list[bytes]]:
 
     ``by_value`` asks for the pickler that can send code, without trying the faster one first.
     """
+    return _encode(_in_band, value, by_value)
+
+
+class _NamesMain(Exception):
+    """The pickle names something of the user's script, which has to travel by value."""
+
+
+def _encode(
+    pickled: Callable[[Any, bool], _T], value: Any, by_value: bool
+) -> tuple[_T, list[bytes]]:
+    """What ``pickled(value, by_value)`` makes, and the references that it met."""
     outer = _collecting.found
     found: list[bytes] = []
     _collecting.found = found
     try:
         if not by_value:
             try:
-                data = _dumps(value, _PROTOCOL)
-                by_value = _NAMES_MAIN in data
+                made = pickled(value, False)
             except MemoryError:
                 raise
             except Exception:
                 by_value = True
         if by_value:
-            import cloudpickle
-
             found.clear()
-            data = cloudpickle.dumps(value, _PROTOCOL)
+            made = pickled(value, True)
     finally:
         _collecting.found = outer
     if len(found) > 1:
         found = list(dict.fromkeys(found))
-    return data, found
+    return made, found
+
+
+def _in_band(value: Any, by_value: bool) -> bytes:
+    if by_value:
+        import cloudpickle
+
+        return cloudpickle.dumps(value, _PROTOCOL)  # type: ignore[no-any-return]
+    data = _dumps(value, _PROTOCOL)
+    if _NAMES_MAIN in data:
+        raise _NamesMain
+    return data
+
+
+class _Sink:
+    """The file that a pickler writes to."""
+
+    __slots__ = ("write",)
+
+    def __init__(self, write: Callable[[Any], Any]) -> None:
+        self.write = write
+
+
+def _out_of_band(value: Any, by_value: bool) -> list[Piece]:
+    """The pieces of a value; they share the memory of its large parts."""
+    pieces: list[Piece] = []
+    buffers: list[pickle.PickleBuffer] = []
+    if by_value:
+        import cloudpickle
+
+        pickler = cloudpickle.Pickler
+    else:
+        pickler = pickle.Pickler
+    pickler(_Sink(pieces.append), _PROTOCOL, buffer_callback=buffers.append).dump(value)
+    if not by_value and _pieces_name_main(pieces):
+        raise _NamesMain
+    if not buffers:
+        return pieces
+    return assemble(pieces, [buffer.raw() for buffer in buffers])
+
+
+def _pieces_name_main(pieces: list[Piece]) -> bool:
+    before: Piece = b""
+    for piece in pieces:
+        size = len(piece)
+        is_payload = size >= _PAYLOAD_BYTES and size in (
+            int.from_bytes(before[-4:], "little"),
+            int.from_bytes(before[-8:], "little"),
+        )
+        if not is_payload and _NAMES_MAIN in piece:
+            return True
+        before = piece
+    return False
 
 
 # ---- values --------------------------------------------------------------------------------
@@ -172,8 +241,30 @@ def dumps(value: Any, name: str = "the value") -> tuple[bytes, list[bytes]]:
         raise _unpicklable([(value, name)], name, error) from error
 
 
+def dumps_parts(value: Any, name: str = "the value") -> Parts:
+    """Serialize a value without copying its large buffers: arrays, and whatever offers them.
+
+    Large bytes, bytearrays and strings are not copied either, wherever they are in the value.
+
+    Raises:
+        SerializationError: it cannot be pickled; the message names the part of ``name`` at fault.
+    """
+    kind = type(value)
+    if kind in _ATOMS and (kind not in _LONG_ATOMS or len(value) < _PAYLOAD_BYTES):
+        return Parts([_dumps(value, _PROTOCOL)], [])
+    try:
+        return Parts(*_encode(_out_of_band, value, False))
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _unpicklable([(value, name)], name, error) from error
+
+
 def loads(data: bytes | memoryview) -> Any:
     """The value of ``data``, in whichever format it is.
+
+    Where buffers stand beside the pickle, the value's arrays share the memory of ``data``, which
+    must not change any more, and are read-only.
 
     Raises:
         SerializationError: it is damaged, or needs a module that is not here.
@@ -182,6 +273,9 @@ def loads(data: bytes | memoryview) -> Any:
         tag = data[0]
         if tag == PICKLE_TAG:
             return _loads(data)
+        if tag == BUFFERS_TAG:
+            pickled, buffers = split(memoryview(data).toreadonly())
+            return _loads(pickled, buffers=buffers)
         if tag == PORTABLE_TAG:
             from zray.protocol import values
 
@@ -196,11 +290,11 @@ def loads(data: bytes | memoryview) -> Any:
     )
 
 
-def dumps_portable(value: Any) -> bytes:
+def dumps_portable(value: Any, name: str = "the value") -> bytes:
     """Serialize a value for peers in any language.
 
     Raises:
-        SerializationError: it is not made of the portable types alone.
+        SerializationError: it is not made of the portable types alone; the message names ``name``.
     """
     from zray.protocol import values
 
@@ -208,7 +302,7 @@ def dumps_portable(value: Any) -> bytes:
         body = values.pack(value)
     except Exception as error:
         raise SerializationError(
-            f"the value is not portable ({type(error).__name__}: {error}), so it was not sent; "
+            f"{name} is not portable ({type(error).__name__}: {error}), so it was not sent; "
             "use None, bool, int of 64 bits, float, str, bytes, list, and dict with str keys only"
         ) from error
     return bytes((PORTABLE_TAG,)) + body
@@ -250,6 +344,26 @@ def dumps_arguments(
         subjects += [(item, f"argument {k!r} of {function_name}") for k, item in value[1].items()]
         raise _unpicklable(subjects, f"the arguments of {function_name}", error) from error
     return Arguments(data, dependencies, nested)
+
+
+def dumps_portable_arguments(
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    is_reference: type,
+    function_name: str = "the task",
+) -> Arguments:
+    """As ``dumps_arguments``, for code in any language. References only as whole arguments.
+
+    Raises:
+        SerializationError: an argument is not portable; the message names the function.
+    """
+    dependencies: list[bytes] = []
+    parts: list[Any] = [list(args), kwargs]
+    if any(isinstance(argument, is_reference) for argument in (*args, *kwargs.values())):
+        (plain, named, places), dependencies = _take_references(args, kwargs, is_reference)
+        parts = [list(plain), named, [list(place) for place in places]]
+    data = dumps_portable(parts, f"an argument of {function_name}")
+    return Arguments(data, dependencies, [])
 
 
 def _take_references(

@@ -1,0 +1,139 @@
+"""The socket between a raylet's object store and a process that shares its memory.
+
+Packets of a unix socket, some with a descriptor; of one user only (SO_PEERCRED). Abstract names:
+nothing is left in the file system. Owns the socket, never what is said over it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections import deque
+
+from zray.protocol import codec
+from zray.protocol.messages import Message
+from zray.runtime.linux import segments
+from zray.runtime.linux.direct import same_user
+
+PACKET_BYTES_MAX = 160 << 10  # under the default size of a socket's buffer
+
+
+class StoreLink:
+    """One end. A packet carries one message, or several without a descriptor."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+        sock.setblocking(False)
+        self._queue: deque[tuple[bytes, int | None]] = deque()
+
+    def fileno(self) -> int:
+        return self.socket.fileno()
+
+    @property
+    def pending(self) -> bool:
+        """Whether packets wait for room in the socket."""
+        return bool(self._queue)
+
+    def send(self, message: Message, fd: int | None = None) -> None:
+        """Queue a message and send as far as the socket takes it.
+
+        Args:
+            fd: goes along; it is duplicated at once, so that the caller may close it.
+
+        Raises:
+            OSError: the peer is gone.
+        """
+        data = codec.encode_local([message])
+        self._queue.append((data, None if fd is None else os.dup(fd)))
+        self.flush()
+
+    def flush(self) -> bool:
+        """Send what waits; True if nothing is left. Raises OSError when the peer is gone."""
+        while self._queue:
+            data, fd = self._queue[0]
+            try:
+                if fd is None:
+                    self.socket.send(data, socket.MSG_NOSIGNAL)
+                else:
+                    segments.send(self.socket, data, fd)
+            except BlockingIOError:
+                return False
+            except OSError:
+                self._drop()
+                raise
+            self._queue.popleft()
+            if fd is not None:
+                os.close(fd)
+        return True
+
+    def receive(self) -> tuple[list[tuple[Message, int | None]], bool]:
+        """What has come, each with its descriptor or None, and whether the peer is gone."""
+        found: list[tuple[Message, int | None]] = []
+        while True:
+            try:
+                data, fd = segments.receive(self.socket, PACKET_BYTES_MAX + 4096)
+            except BlockingIOError:
+                return found, False
+            except (OSError, EOFError, ValueError):
+                return found, True
+            for message in codec.decode(data).messages:
+                found.append((message, fd))
+                fd = None
+            if fd is not None:
+                os.close(fd)
+
+    def close(self) -> None:
+        """Close it; what waits is dropped."""
+        self._drop()
+        self.socket.close()
+
+    def _drop(self) -> None:
+        for _, fd in self._queue:
+            if fd is not None:
+                os.close(fd)
+        self._queue.clear()
+
+
+def _name(what: bytes) -> str:
+    return f"\0zray-store-{what.hex()}"
+
+
+def listen(what: bytes) -> socket.socket | None:
+    """Listen under a name made of ``what``; None: somebody else does."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.setblocking(False)
+    try:
+        listener.bind(_name(what))
+    except OSError:
+        listener.close()
+        return None
+    listener.listen(128)
+    return listener
+
+
+def accept(listener: socket.socket) -> StoreLink | None:
+    """The next process; None: there is none, or it is another user's."""
+    try:
+        sock, _ = listener.accept()
+    except OSError:
+        return None
+    return _checked(sock)
+
+
+def connect(what: bytes) -> StoreLink | None:
+    """A connection to the store of that name; None: there is none on this machine."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    sock.setblocking(False)  # where a hundred others wait to be accepted, it does without
+    try:
+        sock.connect(_name(what))
+    except OSError:
+        sock.close()
+        return None
+    return _checked(sock)
+
+
+def _checked(sock: socket.socket) -> StoreLink | None:
+    if not same_user(sock):
+        sock.close()
+        return None
+    return StoreLink(sock)
