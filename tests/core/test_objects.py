@@ -265,7 +265,7 @@ def test_an_object_that_is_only_held_is_waited_for() -> None:
 def test_a_drop_of_something_unknown_leaves_no_trace() -> None:
     head = head_with()
     head.say("d1", m.Drop(0, identity("d1"), object_of(identity("x"))))
-    assert not head.gcs.objects.records and not head.gcs.unknown
+    assert not head.gcs.objects.records and not head.gcs.holdings.unknown
 
 
 def test_a_value_is_pulled_from_who_has_it_and_then_from_another() -> None:

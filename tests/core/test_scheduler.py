@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.core.benches import UNIT, HeadBench, done, identity, spec, template, value
+from tests.core.benches import (
+    UNIT,
+    HeadBench,
+    done,
+    identity,
+    object_of,
+    spec,
+    template,
+    value,
+)
 from zray import limits
 from zray.core import overview
 from zray.protocol import messages as m
@@ -278,3 +287,52 @@ def test_a_task_goes_when_its_argument_is_there() -> None:
     (sent,) = head.taken("n1", m.Tasks)
     assert [assignment.spec for assignment in sent.tasks] == [second]
     assert sent.values == []  # its node has the value already
+
+
+def with_large_object(head: HeadBench) -> bytes:
+    """Nodes n1 and n2 with a CPU each, and an object of 10 MB on n1; its id."""
+    head.node("n1", 1)
+    head.driver("d1", WORK)
+    head.submit("d1", spec("maker", WORK))
+    assert head.assigned("n1") == ["maker"]
+    maker = identity("maker")
+    large = m.Outcome(object_of(maker), m.VALUE | m.LOCATED, 10_000_000)
+    head.say("n1", m.Done(1, [m.TaskDone(maker, 1, m.FINISHED, [large], 0.5)]))
+    head.node("n2", 1)
+    head.turn()
+    return large.object_id
+
+
+def two(large: bytes) -> list[m.TaskSpec]:
+    return [spec(name, WORK, dependencies=[large]) for name in ("first", "second")]
+
+
+def test_a_task_goes_where_its_large_argument_is() -> None:
+    head = HeadBench()
+    large = with_large_object(head)
+    for turn in range(4):
+        head.submit("d1", spec(f"t{turn}", WORK, dependencies=[large]))
+        assert head.assigned("n1") == [f"t{turn}"] and not head.assigned("n2")
+        finish(head, "n1", f"t{turn}")
+
+
+def test_it_waits_a_while_for_that_node_and_then_goes_to_another() -> None:
+    head = HeadBench()
+    large = with_large_object(head)
+    head.submit("d1", *two(large))
+    assert head.assigned("n1") == ["first"] and not head.assigned("n2")
+    assert "WAIT_LOCALITY" in overview.why(head.gcs, object_of(identity("second")), head.now)
+    assert head.gcs.deadline() <= head.now + limits.LOCALITY_WAIT_S
+    head.after(limits.LOCALITY_WAIT_S + 0.01)
+    head.turn()
+    assert head.assigned("n2") == ["second"]
+
+
+def test_it_goes_to_another_at_once_when_that_node_is_dead() -> None:
+    head = HeadBench()
+    large = with_large_object(head)
+    head.submit("d1", *two(large))
+    assert head.assigned("n1") == ["first"]
+    head.say("n1", m.Goodbye(0, "stopped"))
+    head.turn()
+    assert set(head.assigned("n2")) <= {"first", "second"} and head.gcs.scheduler.local == {}

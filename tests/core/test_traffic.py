@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 
 from tests.core.benches import (
-    CLUSTER,
     VERSIONS,
     HeadBench,
     identity,
-    object_of,
     spec,
     template,
     value,
@@ -23,60 +24,43 @@ WORK = template()
 
 def example(kind: type[m.Message]) -> m.Message:
     """A message of the kind that is harmless for a head that knows nothing."""
-    node, job = identity("n1"), identity("d1")
-    oid = object_of(identity("t1"))
-    known: dict[type[m.Message], m.Message] = {
-        m.Template: WORK,
-        m.Export: m.Export(0, b"f" * 16, "f", b""),
-        m.Submit: m.Submit(0, job, job, []),
-        m.ResultAck: m.ResultAck(0, job, 1),
-        m.Cancel: m.Cancel(0, identity("t1"), False, True),
-        m.Hold: m.Hold(0, job, b""),
-        m.Drop: m.Drop(0, job, oid),
-        m.Watch: m.Watch(0, job, oid),
-        m.Put: m.Put(0, job, value(identity("p1"))),
-        m.Pull: m.Pull(0, 1, oid),
-        m.Chunk: m.Chunk(0, 1, 0, 0, 0, b""),
-        m.ChunkAck: m.ChunkAck(0, 1, 0),
-        m.PullFailed: m.PullFailed(0, 1, "", ""),
-        m.Query: m.Query(1, m.STATUS),
-        m.Kv: m.Kv(1, "get", b"key"),
-        m.Ping: m.Ping(0, 1.0),
-        m.Goodbye: m.Goodbye(0, "bye"),
-        m.Credit: m.Credit(0, 1),
-        m.Done: m.Done(1, []),
-        m.Returned: m.Returned(0, b""),
-        m.WorkerDied: m.WorkerDied(0, identity("w1")),
-        m.Announce: m.Announce(0, [], [], []),
-        m.Have: m.Have(0, oid),
-        m.Log: m.Log(0, job, "f", 1, "n1", False, ["text"]),
-        m.Shutdown: m.Shutdown(0, "stop"),
-        m.Welcome: m.Welcome(0, 1, CLUSTER, 1, 1.0),
-        m.Refused: m.Refused(0, "", ""),
-        m.Rejoin: m.Rejoin(0, ""),
-        m.Pong: m.Pong(0, 1.0, ""),
-        m.Rejected: m.Rejected(0, 1, "", ""),
-        m.Exported: m.Exported(0, []),
-        m.Result: m.Result(1, job, []),
-        m.Notice: m.Notice(0, "", ""),
-        m.Status: m.Status(0, 1, CLUSTER, 0.0, "", [], [], [], 0, [], []),
-        m.Reasons: m.Reasons(0, 1, []),
-        m.KvReply: m.KvReply(0, 1, False),
-        m.Tasks: m.Tasks(0, []),
-        m.Ack: m.Ack(0, 1),
-        m.Reclaim: m.Reclaim(0, [], 1),
-        m.CancelTask: m.CancelTask(0, identity("t1"), 1, False),
-        m.Free: m.Free(0, b""),
-        m.Job: m.Job(0, job, m.JobInfo("p", "/", [], "m", "h", 1)),
-        m.JobEnded: m.JobEnded(0, job),
-        m.Discard: m.Discard(0, []),
-        m.Setup: m.Setup(0, job, m.JobInfo("p", "/", [], "m", "h", 1), node, "n1", True),
-        m.Recall: m.Recall(0),
-        m.Blocked: m.Blocked(0),
-        m.Unblocked: m.Unblocked(0),
-        m.Exit: m.Exit(0),
-    }
-    return known[kind]
+    if kind is m.Template:
+        return WORK
+    if kind is m.Shutdown:
+        return m.Shutdown(0, "stop")
+    message = made(kind)
+    assert isinstance(message, m.Message)
+    return message
+
+
+def made(kind: type[msgspec.Struct]) -> msgspec.Struct:
+    """The smallest valid value of a message or a part of one."""
+    info = msgspec.inspect.type_info(kind)
+    assert isinstance(info, msgspec.inspect.StructType)
+    return kind(*[smallest(field.type) for field in info.fields if field.required])
+
+
+def smallest(kind: msgspec.inspect.Type) -> Any:
+    match kind:
+        case msgspec.inspect.BytesType(min_length=length):
+            return bytes(length or 0)
+        case msgspec.inspect.StrType():
+            return ""
+        case msgspec.inspect.IntType(ge=least):
+            return least or 0
+        case msgspec.inspect.BoolType():
+            return False
+        case msgspec.inspect.FloatType():
+            return 0.0
+        case msgspec.inspect.ListType():
+            return []
+        case msgspec.inspect.UnionType(types=kinds):
+            return smallest(next(one for one in kinds if smallest(one) is not None))
+        case msgspec.inspect.NoneType():
+            return None
+        case msgspec.inspect.StructType(cls=part):
+            return made(part)
+    raise AssertionError(f"no example for {kind}")
 
 
 def observer() -> m.Hello:

@@ -12,13 +12,17 @@ from typing import Any
 import pytest
 
 from zray import limits
+from zray.core.actor_caller import ActorCaller
+from zray.core.actor_inbox import ActorInbox
+from zray.core.client_calls import ClientCalls
 from zray.core.ends import Ends
 from zray.core.gcs import Gcs
 from zray.core.objects import ObjectTable
 from zray.core.results import Results
 from zray.core.scheduler import TaskScheduler
+from zray.protocol import messages as m
 from zray.testing import SimCluster, simulate
-from zray.testing.ledger import Violation
+from zray.testing.call_ledger import Violation
 from zray.testing.programs import Get, Program
 
 
@@ -68,7 +72,7 @@ def test_bounds_are_restored() -> None:
 
 def no_dependencies_held(self: Gcs, record: Any, spec: Any, now: float) -> None:
     for oid in (*spec.dependencies, *spec.nested):
-        self._object(oid, now)
+        self.holdings.named(oid, now)
 
 
 def one_too_many(self: TaskScheduler, record: Any, *, front: bool = False) -> None:
@@ -89,7 +93,34 @@ def loses_ends(self: Ends) -> None:
     self._new.clear()
 
 
+def runs_again(self: ActorInbox[Any], message: m.Calls, route: Any) -> list[Any]:
+    for line in self._lines.values():
+        line.next = 0
+        line.kept.clear()
+    return RECEIVE(self, message, route)
+
+
+def never_ran(self: ClientCalls, calls: Any, actor: Any, *, maybe_executed: bool) -> None:
+    for call in calls:
+        call.may_have_run = False
+    FAIL(self, calls, actor, maybe_executed=False)
+
+
+def at_once(self: ActorCaller, state: m.ActorState) -> bool:
+    return False
+
+
+def no_promise(self: ClientCalls, oid: bytes) -> None:
+    pass
+
+
+def forgets_its_death(self: Ends, actor: Any, *, intended: bool, text: str) -> None:
+    pass
+
+
 PUSH = TaskScheduler.push
+RECEIVE = ActorInbox.receive
+FAIL = ClientCalls._fail
 
 
 @pytest.mark.parametrize(
@@ -100,6 +131,11 @@ PUSH = TaskScheduler.push
         (Gcs, "retry", always_again),
         (ObjectTable, "sweep", never_frees),
         (Ends, "flush", loses_ends),
+        (ActorInbox, "receive", runs_again),
+        (ClientCalls, "_fail", never_ran),
+        (ActorCaller, "ends_incarnation", at_once),
+        (ClientCalls, "promise", no_promise),
+        (Ends, "exited", forgets_its_death),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )

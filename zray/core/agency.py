@@ -15,17 +15,29 @@ from zray.core.machine import Outbox
 from zray.errors import ObjectLostError
 from zray.ids import object_id, split_objects, task_of
 from zray.protocol.messages import (
+    ACTOR_DEAD,
+    ActorCreated,
+    ActorFound,
+    ActorNames,
+    ActorState,
+    ActorWatch,
+    AskGone,
     Cancel,
-    Chunk,
+    CreateActor,
     Drop,
     Export,
     Exported,
+    FindActor,
+    Gone,
     Hold,
     Holds,
+    KillActor,
     Kv,
     KvReply,
+    ListActors,
     Message,
     Outcome,
+    Promise,
     Pull,
     PullFailed,
     Put,
@@ -35,11 +47,17 @@ from zray.protocol.messages import (
     ResultAck,
     Status,
     Submit,
+    Sync,
+    Synced,
     TaskDone,
     TaskSpec,
     Template,
     Watch,
 )
+
+REQUESTS = (Query, Kv, KillActor, FindActor, ListActors, Sync, AskGone)
+Request = Query | Kv | KillActor | FindActor | ListActors | Sync | AskGone | CreateActor
+Answer = Status | Reasons | KvReply | Synced | ActorCreated | ActorFound | ActorNames | Gone
 
 
 class Principal:
@@ -52,6 +70,9 @@ class Principal:
         self.unresolved: dict[bytes, TaskSpec] = {}
         self.watched: dict[bytes, None] = {}
         self.cancels: dict[bytes, Cancel] = {}  # of tasks that may not have ended
+        self.promised: dict[bytes, None] = {}
+        self.actors: dict[bytes, None] = {}  # whose state it is told
+        self.owned: dict[bytes, None] = {}  # actors that end with it
 
 
 class Agency:
@@ -64,7 +85,7 @@ class Agency:
         self.principals: dict[bytes, Principal] = {}
         self.templates: dict[bytes, Template] = {}
         self._exports: dict[bytes, Export] = {}  # not yet known to be durable
-        self._asked: dict[int, tuple[bytes, Query | Kv]] = {}  # our seq -> worker's request
+        self._asked: dict[int, tuple[bytes, Request]] = {}  # our seq -> worker's request
         self._next = 0
 
     def employ(self, worker_id: bytes, job_id: bytes) -> None:
@@ -78,7 +99,9 @@ class Agency:
     def idle(self, worker_id: bytes) -> bool:
         """Whether nothing in the cluster depends on this worker staying alive."""
         principal = self.principals.get(worker_id)
-        return principal is None or not (principal.holds or principal.unresolved)
+        return principal is None or not (
+            principal.holds or principal.unresolved or principal.owned or principal.promised
+        )
 
     def borrowed(self, worker_id: bytes, object_ids: list[bytes]) -> None:
         principal = self.principals.get(worker_id)
@@ -116,8 +139,16 @@ class Agency:
                 self._send(Watch(0, principal.worker_id, watched))
             for cancel in principal.cancels.values():
                 self._send(cancel)
+
+    def resume_requests(self) -> None:
+        """What a new session is asked once it knows what everybody here holds."""
         for number, (_, request) in self._asked.items():
             self._send(msgspec.structs.replace(request, seq=number))
+        for principal in self.principals.values():
+            if principal.promised:
+                self._send(Promise(0, principal.worker_id, b"".join(principal.promised)))
+            if principal.actors:
+                self._send(ActorWatch(0, principal.worker_id, list(principal.actors)))
 
     def _returns(self, specs: list[TaskSpec]) -> Iterator[bytes]:
         for spec in specs:
@@ -143,8 +174,10 @@ class Agency:
         self._send(Submit(0, principal.job_id, worker_id, message.tasks))
 
     def on_hold(self, worker_id: bytes, message: Hold) -> None:
-        ids = dict.fromkeys(split_objects(message.object_ids))
-        self.principals[worker_id].holds.update(ids)
+        principal = self.principals[worker_id]
+        for oid in split_objects(message.object_ids):
+            principal.holds[oid] = None
+            principal.promised.pop(oid, None)  # its value is where it was made
         self._send(Hold(0, worker_id, message.object_ids))
 
     def on_drop(self, worker_id: bytes, message: Drop) -> None:
@@ -168,8 +201,10 @@ class Agency:
 
     def on_put(self, worker_id: bytes, message: Put) -> None:
         outcome = message.outcome
-        self.principals[worker_id].holds[outcome.object_id] = None
-        self._send(Put(0, worker_id, self._objects.put(outcome)))
+        principal = self.principals[worker_id]
+        principal.holds[outcome.object_id] = None
+        principal.promised.pop(outcome.object_id, None)
+        self._send(Put(0, worker_id, self._objects.put(outcome, worker_id)))
 
     def on_pull(self, worker_id: bytes, message: Pull) -> None:
         def arrived(outcome: Outcome | None, text: str) -> None:
@@ -177,10 +212,7 @@ class Agency:
             if outcome is None:
                 answer = PullFailed(0, message.transfer, ObjectLostError.code, text)
             else:
-                value = outcome.value
-                contained = outcome.contained
-                transfer = message.transfer
-                answer = Chunk(0, transfer, outcome.kind, 0, len(value), value, contained)
+                answer = self._objects.in_one_chunk(outcome, message.transfer)
             self._outbox.send(worker_id, answer)
 
         stored = self._objects.stored.get(message.object_id)
@@ -193,11 +225,31 @@ class Agency:
         self.principals[worker_id].cancels[message.task_id] = message
         self._send(message)
 
-    def on_request(self, worker_id: bytes, message: Query | Kv) -> None:
+    def on_request(self, worker_id: bytes, message: Request) -> None:
         """Passed on; the answer comes back to the worker under the worker's own number."""
         self._next += 1
         self._asked[self._next] = (worker_id, message)
         self._send(msgspec.structs.replace(message, seq=self._next))
+
+    def on_promise(self, worker_id: bytes, message: Promise) -> None:
+        principal = self.principals[worker_id]
+        ids = dict.fromkeys(split_objects(message.object_ids))
+        principal.promised.update(ids)
+        principal.holds.update(ids)
+        self._send(message)
+
+    def on_create_actor(self, worker_id: bytes, message: CreateActor) -> None:
+        principal = self.principals[worker_id]
+        actor_id = message.task.task_id
+        principal.holds[object_id(actor_id)] = None
+        if not message.info.detached:
+            principal.owned[actor_id] = None
+            principal.actors[actor_id] = None
+        self.on_request(worker_id, message)
+
+    def on_actor_watch(self, worker_id: bytes, message: ActorWatch) -> None:
+        self.principals[worker_id].actors.update(dict.fromkeys(message.actor_ids))
+        self._send(message)
 
     # ---- from the head ---------------------------------------------------------------------
 
@@ -216,9 +268,32 @@ class Agency:
             self._outbox.send(message.target, message)
         self._send(ResultAck(0, message.target, message.seq))
 
-    def on_answer(self, message: Status | Reasons | KvReply) -> None:
+    def on_actor_state(self, message: ActorState) -> None:
+        principal = self.principals.get(message.target)
+        if principal is None:
+            return
+        if message.state == ACTOR_DEAD:
+            principal.actors.pop(message.actor_id, None)
+            principal.owned.pop(message.actor_id, None)
+        self._outbox.send(message.target, message)
+
+    def on_answer(self, message: Answer) -> None:
         asked = self._asked.pop(message.about, None)
         if asked is None:
             return
         worker_id, request = asked
+        principal = self.principals[worker_id]
+        if isinstance(message, ActorFound) and message.actor_id:
+            principal.holds[object_id(message.actor_id)] = None
+        elif isinstance(message, ActorCreated) and isinstance(request, CreateActor):
+            self._actor_created(principal, request, message)
         self._outbox.send(worker_id, msgspec.structs.replace(message, about=request.seq))
+
+    @staticmethod
+    def _actor_created(principal: Principal, request: CreateActor, message: ActorCreated) -> None:
+        wanted = request.task.task_id
+        if message.code or message.actor_id != wanted:
+            principal.owned.pop(wanted, None)
+            principal.holds.pop(object_id(wanted), None)
+        if not message.code:
+            principal.holds[object_id(message.actor_id)] = None

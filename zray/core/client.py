@@ -12,6 +12,7 @@ from itertools import islice
 
 from zray import limits
 from zray.core import failures
+from zray.core.client_calls import ClientCalls, offers_handle
 from zray.core.client_values import ClientValues
 from zray.errors import ProtocolError, TaskCancelledError
 from zray.ids import IdSource, object_id, task_of
@@ -61,13 +62,16 @@ class Client:
         self._references: dict[bytes, int] = {}
         self._held: dict[bytes, None] = {}  # the head knows that this process holds it
         self._covered: dict[bytes, None] = {}  # held by the running task
+        self.own_handle = b""  # of the actor that this process is: it does not keep itself alive
         self._new_holds: dict[bytes, None] = {}
         self._new_drops: dict[bytes, None] = {}
         self._local_puts: dict[bytes, None] = {}  # not known outside this process
+        self._near_puts: dict[bytes, None] = {}  # of these, what is with the node's store
         self._waiters: dict[bytes, list[Waiter]] = {}  # for values
         self._outcome_waiters: dict[bytes, list[Waiter]] = {}
         self._watched: dict[bytes, None] = {}
         self.values = ClientValues(lambda message: self.outbox.append(message), self._pulled)
+        self.calls = ClientCalls(self, Waiter)
         self._answers: dict[int, tuple[Waiter, list[m.Message], m.Message]] = {}
         self._cancels: dict[bytes, m.Cancel] = {}  # of tasks whose outcome is not known here
         self._numbers = 0
@@ -95,7 +99,7 @@ class Client:
     def submit(self, spec: m.TaskSpec, num_returns: int) -> list[bytes]:
         """Queue a task; returns the ids of its returns, for each of which the caller makes a
         reference (already counted here)."""
-        if self._local_puts:
+        if self._local_puts or self.calls.returns:
             self.publish(spec.dependencies)
             self.publish(spec.nested)
         for oid in (*spec.dependencies, *spec.nested):
@@ -122,35 +126,59 @@ class Client:
             self.add_reference(inner)
         return oid
 
+    def put_near(self, outcome: m.Outcome) -> bytes:
+        """The same for a value that was written to the node's shared memory."""
+        oid = outcome.object_id
+        self.outcomes[oid] = outcome
+        self._references[oid] = 1
+        self._local_puts[oid] = self._near_puts[oid] = None
+        for inner in outcome.contained:
+            self.add_reference(inner)
+        return oid
+
     def publish(self, object_ids: list[bytes]) -> None:
         """References to these objects leave this process: the cluster must know them."""
         for oid in object_ids:
-            if oid not in self._local_puts:
-                continue
-            del self._local_puts[oid]
-            outcome = self.outcomes[oid]
-            self.publish(outcome.contained)
-            self._held[oid] = None
-            if self._remote:
-                self.values.served[oid] = outcome
-            self.outbox.append(m.Put(0, self.process_id, self._as_published(outcome)))
-            for inner in outcome.contained:
-                self.remove_reference(inner)  # from now on the object itself holds it
+            if oid in self._local_puts:
+                del self._local_puts[oid]
+                self._held[oid] = None
+                outcome = self.outcomes[oid]
+                self._put_out(outcome)
+                for inner in outcome.contained:
+                    self.remove_reference(inner)  # from now on the object itself holds it
+            elif oid in self.calls.returns:
+                self.calls.promise(oid)
+
+    def _put_out(self, outcome: m.Outcome) -> None:
+        self.publish(outcome.contained)
+        oid = outcome.object_id
+        if oid in self._near_puts and self.values.near is not None:
+            del self._near_puts[oid]
+            place = self.values.near.published(oid) if self._remote else b""  # a worker's knows
+            self.outbox.append(m.Put(0, self.process_id, _located(outcome), place))
+            return
+        if self._remote:
+            self.values.served[outcome.object_id] = outcome
+        self.outbox.append(m.Put(0, self.process_id, self._as_published(outcome)))
 
     def _as_published(self, outcome: m.Outcome) -> m.Outcome:
         if self._remote and len(outcome.value) > limits.INLINE_BYTES_MAX:
-            kind = outcome.kind | m.LOCATED
-            return m.Outcome(outcome.object_id, kind, outcome.size, b"", outcome.contained)
+            return _located(outcome)
         return outcome
 
-    def flush(self) -> None:
-        """Move holds, drops and the backlog, as far as the window allows, into the outbox."""
+    def flush_holds(self) -> None:
+        """Tell what this process holds since the last time."""
         if self._new_holds:
             joined, self._new_holds = b"".join(self._new_holds), {}
             self.outbox.append(m.Hold(0, self.process_id, joined))
+
+    def flush(self) -> None:
+        """Move holds, drops and the backlog, as far as the window allows, into the outbox."""
+        self.flush_holds()
         while self.backlog and self._window_open():
             self._submit_some()
-        if self._new_drops:
+        self.calls.flush()  # they may refer to what was submitted
+        if self._new_drops and not self._is_offered_handles():
             self._drop_some()
         if self._ack_upto:
             self.outbox.append(m.ResultAck(0, self.process_id, self._ack_upto))
@@ -169,7 +197,28 @@ class Client:
 
     def unsent(self) -> bool:
         """Whether ``flush`` has more to do soon."""
-        return bool(self.backlog or self._new_drops)
+        drops = bool(self._new_drops) and not self._is_offered_handles()
+        return bool(self.backlog) or drops or self.calls.unsent()
+
+    def _is_offered_handles(self) -> bool:
+        """Whether an answer is due that makes this process a holder of a handle it cannot tell.
+
+        A drop of that handle, sent meanwhile, would undo it.
+        """
+        return any(offers_handle(request) for _, _, request in self._answers.values())
+
+    def unsaid(self) -> bool:
+        """Whether ``flush`` has anything to tell."""
+        told = self._new_holds or self.calls.unacknowledged() or self._ack_upto
+        return bool(told) or self.unsent()
+
+    def owes(self) -> bool:
+        """Whether others may wait for what ends with this process: its tasks, and promises."""
+        return bool(self.unresolved) or self.calls.has_promised()
+
+    def in_backlog(self, task_id: bytes) -> bool:
+        """Whether the task has not been submitted yet."""
+        return task_id in self._waiting
 
     def _window_open(self) -> bool:
         return (
@@ -199,6 +248,8 @@ class Client:
     def cancel(self, task_id: bytes, force: bool, recursive: bool) -> None:
         """Cancel a task; one that is still in the backlog ends here and now."""
         self.flush()
+        if self.calls.cancel(task_id):
+            return
         if task_id in self._waiting:
             self._withdraw(self.unresolved[task_id])
             return
@@ -228,12 +279,12 @@ class Client:
         """A reference object was made in this process."""
         count = self._references.get(oid, 0)
         self._references[oid] = count + 1
-        if count or oid in self._held or oid in self._local_puts:
+        if count or oid in self._held or oid in self._local_puts or self.calls.is_private(oid):
             return
         if oid in self._new_drops:
             del self._new_drops[oid]
             self._held[oid] = None
-        elif oid not in self._covered:
+        elif oid not in self._covered and oid != self.own_handle:
             self._held[oid] = None
             self._new_holds[oid] = None
 
@@ -244,10 +295,14 @@ class Client:
             self._references[oid] = count
             return
         self._references.pop(oid, None)
+        if self.calls.actors:
+            self.calls.handle_dropped(oid[:16])
         self.values.lost.pop(oid, None)
         outcome = self.outcomes.pop(oid, None)
         if oid in self._local_puts:
             del self._local_puts[oid]
+            if self._near_puts.pop(oid, 0) is None and self.values.near is not None:
+                self.values.near.unput(oid)
             for inner in outcome.contained if outcome is not None else ():
                 self.remove_reference(inner)
         elif oid in self._held:
@@ -256,6 +311,80 @@ class Client:
                 del self._new_holds[oid]
             else:
                 self._new_drops[oid] = None
+
+    def has_reference(self, oid: bytes) -> bool:
+        """Whether a reference to the object lives in this process."""
+        return oid in self._references
+
+    def count_reference(self, oid: bytes) -> None:
+        """A reference of this process to an object that the cluster does not know of."""
+        self._references[oid] = 1
+
+    def drop_again(self, oid: bytes) -> None:
+        """A message that was sent again may have made this process a holder once more."""
+        if oid not in self._held:
+            self._new_drops[oid] = None
+
+    def adopt_held(self, oid: bytes, *, count: bool = True) -> None:
+        """The message that names the object makes this process a holder of it."""
+        self._held[oid] = None
+        self._new_drops.pop(oid, None)
+        if count:
+            self._references[oid] = self._references.get(oid, 0) + 1
+
+    def take_result(self, outcome: m.Outcome, *, promised: bool) -> None:
+        """The result of a call is here, and only here. ``promised``: others have heard of it."""
+        oid = outcome.object_id
+        wanted = oid in self._references
+        if wanted:
+            self.outcomes[oid] = outcome
+        if promised:
+            self._put_out(outcome)  # which holds it
+            if wanted:
+                self._held[oid] = None
+            else:
+                self._new_drops[oid] = None
+        elif wanted:
+            self._local_puts[oid] = None
+            for inner in outcome.contained:
+                self.add_reference(inner)
+        self._wake(oid, outcome)
+
+    def take_located(self, outcome: m.Outcome, *, promised: bool) -> None:
+        """The result of a call is with the node that made it, which has kept the promise."""
+        oid = outcome.object_id
+        wanted = oid in self._references
+        if wanted:
+            self.outcomes[oid] = outcome
+            self._held[oid] = None
+        if wanted or promised:
+            self._new_holds[oid] = None
+        if promised and not wanted:
+            self._new_drops[oid] = None
+        self._wake(oid, outcome)
+
+    def relieve(self) -> None:
+        """Memory is short: values that nobody waits for are asked for again when needed."""
+        for oid, outcome in [*self.outcomes.items()]:
+            if type(outcome.value) is not bytes and oid not in self._waiters:
+                self.outcomes[oid] = _located(outcome)
+
+    def rescue(self, own: list[m.Outcome], told: list[bytes]) -> None:
+        """The node is gone that had these values of this process's own.
+
+        ``told``: those of which the cluster knows. They are served from here now.
+        """
+        for outcome in own:
+            oid = outcome.object_id
+            if self._near_puts.pop(oid, 0) is None:
+                self.outcomes[oid] = outcome
+        values = {outcome.object_id: outcome for outcome in own}
+        for oid in told if self._remote else ():
+            outcome = values[oid]
+            self.values.served[oid] = outcome
+            self.outbox.append(m.Put(0, self.process_id, self._as_published(outcome)))
+            if oid not in self._held:
+                self._new_drops[oid] = None  # that made this process a holder
 
     def begin_task(self, nested: list[bytes]) -> None:
         """A task starts whose arguments contain these references: the task holds them."""
@@ -290,6 +419,12 @@ class Client:
         else:
             self._await_outcome(oid)
 
+    def want_located(self, oid: bytes, waiter: Waiter) -> None:
+        """The same as ``want_value`` for an object that is known to be with the node."""
+        if oid not in self.outcomes:
+            self.outcomes[oid] = m.Outcome(oid, m.VALUE | m.LOCATED, 0)
+        self.want_value(oid, waiter)
+
     def want_outcome(self, oid: bytes, waiter: Waiter) -> None:
         """Count ``waiter`` up if it is not known here how the object's task ended."""
         if oid not in self.outcomes:
@@ -312,14 +447,20 @@ class Client:
         return any(w.done is not None for table in tables for ws in table.values() for w in ws)
 
     def _await_outcome(self, oid: bytes) -> None:
-        if task_of(oid) not in self.unresolved and oid not in self._watched:
+        here = task_of(oid) in self.unresolved or oid in self.calls.returns
+        if not here and oid not in self._watched:
             self._watched[oid] = None
             self.outbox.append(m.Watch(0, self.process_id, oid))
 
-    def ask(self, make: Callable[[int], m.Message], waiter: Waiter) -> list[m.Message]:
+    def ask(
+        self,
+        make: Callable[[int], m.Message],
+        waiter: Waiter,
+        answer: list[m.Message] | None = None,
+    ) -> list[m.Message]:
         """Send a request; its answer is appended to the returned list as ``waiter`` arrives."""
         self._numbers += 1
-        answer: list[m.Message] = []
+        answer = [] if answer is None else answer
         waiter.remaining += 1
         request = make(self._numbers)
         self._answers[self._numbers] = (waiter, answer, request)
@@ -357,9 +498,14 @@ class Client:
         elif isinstance(message, m.Exported):
             for function_id in message.function_ids:
                 self._exports[function_id] = None
-        elif isinstance(message, m.Status | m.Reasons | m.KvReply):
+        elif isinstance(message, m.Replies):
+            self.calls.on_replies(message)
+        elif isinstance(message, m.ActorState):
+            self.calls.on_state(message)
+        elif isinstance(message, m.ANSWERS):
             asked = self._answers.pop(message.about, None)
             if asked is not None:
+                self.calls.on_answer(asked[2], message)
                 asked[1].append(message)
                 asked[0].arrived()
         elif isinstance(message, m.Free):
@@ -445,9 +591,10 @@ class Client:
         if another_head:  # values of before are known by those who have them
             for oid in self._held:
                 outcome = self.here(oid)
-                if outcome is not None and oid not in self.values.lost:
+                mine = outcome is not None and type(outcome.value) is bytes
+                if outcome is not None and mine and oid not in self.values.lost:
                     self.values.served[oid] = outcome
-        self.values.announce(self.process_id)
+        self.values.announce(self.process_id, near=not another_head)  # a new one asks the nodes
         self._resubmit()
         if self._watched:
             self.outbox.append(m.Watch(0, self.process_id, b"".join(self._watched)))
@@ -458,6 +605,7 @@ class Client:
         self.outbox.append(m.Hold(0, self.process_id, b"".join(held), True))
         self.outbox += self._cancels.values()
         self.outbox += [request for _, _, request in self._answers.values()]
+        self.calls.resume()  # actors are asked for by then
 
     def _resubmit(self) -> None:
         """Tasks without an outcome, and which of their returns nobody here wants any more."""
@@ -472,3 +620,9 @@ class Client:
             dropped += [oid for oid in returns if oid not in self._held]
         if dropped:
             self.outbox.append(m.Drop(0, self.process_id, b"".join(dropped)))
+
+
+def _located(outcome: m.Outcome) -> m.Outcome:
+    """The outcome without its value."""
+    kind = outcome.kind | m.LOCATED
+    return m.Outcome(outcome.object_id, kind, outcome.size, b"", outcome.contained)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from zray.core import failures
 from zray.core.chunks import ChunkPuller, ChunkServer
@@ -20,6 +21,22 @@ from zray.protocol.messages import (
 )
 
 
+class Near(Protocol):
+    """The store of the process's own node, with which it shares memory."""
+
+    def take(self, oid: bytes) -> bool:
+        """Ask it for an object; False: there is no such node here."""
+
+    def published(self, oid: bytes) -> bytes:
+        """The process's own object there is about to be told of; the node that has it."""
+
+    def unput(self, oid: bytes) -> None:
+        """The process's own object there is not needed any more, and was never told of."""
+
+    def told(self) -> tuple[list[Outcome], bytes]:
+        """The process's own objects there that were told of, and the node that has them."""
+
+
 class ClientValues:
     """``arrived`` gets each value that was pulled, or an error in its place."""
 
@@ -29,12 +46,25 @@ class ClientValues:
         self.served: dict[bytes, Outcome] = {}  # published from here, until they are freed
         self.lost: dict[bytes, None] = {}  # no copy was found for this process
         self.server = ChunkServer(send)
+        self.near: Near | None = None
         self._puller = ChunkPuller(send)
 
     # ---- to here ---------------------------------------------------------------------------
 
     def pull(self, oid: bytes) -> None:
-        self._puller.pull(oid)
+        if self.near is None or not self.near.take(oid):
+            self._puller.pull(oid)
+
+    def arrived_near(self, outcome: Outcome) -> None:
+        """The node's store has the object."""
+        self._arrived(outcome)
+
+    def missing_near(self, oid: bytes, code: str, text: str) -> None:
+        """It cannot be had there: not in this way (no ``code``), or not at all."""
+        if code:
+            self._lose(oid, text)
+        else:
+            self._puller.pull(oid)
 
     def on_chunk(self, chunk: Chunk) -> None:
         outcome = self._puller.on_chunk(chunk)
@@ -47,14 +77,19 @@ class ClientValues:
             return
         oid = self._puller.forget(message.transfer)
         if oid is not None:
-            self.lost[oid] = None
-            value = failures.encode(ObjectLostError, message.text)
-            self._arrived(Outcome(oid, ERROR, len(value), value))
+            self._lose(oid, message.text)
+
+    def _lose(self, oid: bytes, text: str) -> None:
+        self.lost[oid] = None
+        value = failures.encode(ObjectLostError, text)
+        self._arrived(Outcome(oid, ERROR, len(value), value))
 
     # ---- from here -------------------------------------------------------------------------
 
     def on_pull(self, message: Pull, here: Outcome | None) -> None:
         """``here``: the value, if the process has it for itself."""
+        if here is not None and type(here.value) is not bytes:
+            here = None  # its node has it
         outcome = self.served.get(message.object_id) or here
         self.server.serve(message, outcome, "the driver does not have the object any more")
 
@@ -64,8 +99,15 @@ class ClientValues:
 
     # ---- a new session ---------------------------------------------------------------------
 
-    def announce(self, holder: bytes) -> None:
-        """Tell what is served here; the values themselves stay until they are asked for."""
+    def announce(self, holder: bytes, *, near: bool) -> None:
+        """Tell what is served here; the values themselves stay until they are asked for.
+
+        ``near``: also what is with the node; word of it may have been lost with the session.
+        """
+        if near and self.near is not None:
+            outcomes, place = self.near.told()
+            for outcome in outcomes:
+                self._send(Put(0, holder, outcome, place))
         for outcome in self.served.values():
             kind = outcome.kind | LOCATED
             there = Outcome(outcome.object_id, kind, outcome.size, b"", outcome.contained)

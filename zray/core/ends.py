@@ -1,11 +1,20 @@
-"""The ends of tasks that a raylet tells the head, kept until the head has acknowledged them."""
+"""The ends of tasks and actors that a raylet tells the head, kept until that acknowledges them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 from zray import limits
-from zray.protocol.messages import CRASHED, Assignment, Done, HeldTask, Message, TaskDone
+from zray.protocol.messages import (
+    CRASHED,
+    ActorExited,
+    Assignment,
+    Done,
+    HeldActor,
+    HeldTask,
+    Message,
+    TaskDone,
+)
 
 
 class Ends:
@@ -13,8 +22,9 @@ class Ends:
         self._send = send  # to the head, if there is a session
         self._new: list[TaskDone] = []
         self._seq = 0
-        self.unacked: dict[int, Done] = {}
+        self.unacked: dict[int, Done | ActorExited] = {}
         self._ended: dict[tuple[bytes, int], Assignment] = {}  # what those were ends of
+        self._exited: dict[int, HeldActor] = {}  # whose ends are not acknowledged
         self._failed: dict[bytes, HeldTask] = {}  # remembered for a head that forgets
 
     def add(self, assignment: Assignment, done: TaskDone) -> None:
@@ -34,9 +44,20 @@ class Ends:
             self.unacked[self._seq] = done
             self._send(done)
 
+    def exited(self, actor: HeldActor, *, intended: bool, text: str) -> None:
+        """An actor's process is gone."""
+        self.flush()
+        self._seq += 1
+        end = ActorExited(self._seq, actor.actor_id, actor.incarnation, intended, text)
+        self._exited[self._seq] = actor
+        self.unacked[self._seq] = end
+        self._send(end)
+
     def acked(self, upto: int) -> None:
         for seq in [seq for seq in self.unacked if seq <= upto]:
-            for done in self.unacked.pop(seq).tasks:
+            end = self.unacked.pop(seq)
+            self._exited.pop(seq, None)
+            for done in end.tasks if isinstance(end, Done) else ():
                 self._ended.pop((done.task_id, done.attempt), None)
 
     def job_ended(self, job_id: bytes) -> None:
@@ -46,8 +67,13 @@ class Ends:
 
     def held(self) -> list[HeldTask]:
         """The tasks whose ends the head may not know of."""
-        ended = [(t.task_id, t.attempt) for done in self.unacked.values() for t in done.tasks]
+        ends = [end for end in self.unacked.values() if isinstance(end, Done)]
+        ended = [(task.task_id, task.attempt) for done in ends for task in done.tasks]
         return [held_task(self._ended[key]) for key in ended if key in self._ended]
+
+    def held_actors(self) -> list[HeldActor]:
+        """The actors of whose ends the head may not know."""
+        return list(self._exited.values())
 
     def failed(self) -> list[HeldTask]:
         """The tasks that a worker's death ended here, and how often they had failed by then."""
@@ -57,6 +83,8 @@ class Ends:
         """Bring the ends up to date; returns what they referred to before."""
         in_transit: dict[bytes, None] = {}
         for seq, done in [*self.unacked.items()]:
+            if isinstance(done, ActorExited):
+                continue
             for task in done.tasks:
                 in_transit.update(dict.fromkeys(task.borrowed))
                 for outcome in task.results:
@@ -65,8 +93,8 @@ class Ends:
         return in_transit
 
     def tell_again(self) -> None:
-        for done in self.unacked.values():
-            self._send(done)
+        for end in self.unacked.values():
+            self._send(end)
 
 
 def held_task(assignment: Assignment, failures: int | None = None) -> HeldTask:
@@ -75,4 +103,5 @@ def held_task(assignment: Assignment, failures: int | None = None) -> HeldTask:
     return HeldTask(
         *(spec.task_id, assignment.attempt, assignment.job_id, spec.template_id),
         assignment.failures if failures is None else failures,
+        makes_actor=assignment.actor is not None,
     )

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from zray.errors import ZrayError
 from zray.ids import object_id
-from zray.protocol.errors import system_error
+from zray.protocol.errors import TASK_RAISED, ErrorRecord, decode_error, system_error
 from zray.protocol.messages import ERROR, Outcome
 
 
@@ -19,3 +21,24 @@ def outcomes(task_id: bytes, num_returns: int, value: bytes) -> list[Outcome]:
         Outcome(object_id(task_id, index), ERROR, len(value), value)
         for index in range(max(num_returns, 1))
     ]
+
+
+def read(value: bytes) -> ErrorRecord:
+    """The record of an error that a peer has told of; a worker may have made it badly."""
+    try:
+        return decode_error(value)
+    except msgspec.DecodeError:
+        return ErrorRecord("", "its error cannot be read")
+
+
+def text_of(results: list[Outcome]) -> str:
+    """What an error outcome says, for a sentence of which it is the cause."""
+    return read(results[0].value).message
+
+
+def of_constructor(value: bytes) -> str:
+    """Why an actor was not made, from the error that its creation ended with."""
+    record = read(value)
+    if record.code == TASK_RAISED:
+        return "its constructor raised an exception, or its arguments failed"
+    return f"it could not be made: {record.message}"

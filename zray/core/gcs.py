@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterable
 
 from zray import limits
 from zray.core import failures, resources
+from zray.core.actors import Actors
 from zray.core.catalog import Catalog, Row
+from zray.core.holdings import Holdings
 from zray.core.machine import NEVER, Outbox
-from zray.core.members import JobMember, Member, Members, NodeMember
+from zray.core.members import Member, Members, NodeMember
 from zray.core.objects import PENDING, ObjectRecord, ObjectTable
 from zray.core.recovery import Recovery
 from zray.core.results import Results
@@ -20,16 +22,14 @@ from zray.core.scheduler import NodeView, TaskScheduler
 from zray.core.tasks import ASSIGNED, GONE, READY, WAITING, TaskRecord, TemplateRecord
 from zray.core.transfers import Transfers
 from zray.errors import (
-    ObjectLostError,
     ProtocolError,
     TaskCancelledError,
     ZrayError,
 )
-from zray.ids import object_id, split_objects, task_of
+from zray.ids import object_id, task_of
 from zray.protocol.messages import (
     CANCELLED,
     CRASHED,
-    ERROR,
     FAILED,
     FINISHED,
     LOCATED,
@@ -38,14 +38,12 @@ from zray.protocol.messages import (
     Cancel,
     CancelTask,
     Done,
-    Drop,
     Export,
     Exported,
     Free,
-    Hold,
     Job,
+    Message,
     Outcome,
-    Put,
     Reclaim,
     Rejected,
     Submit,
@@ -53,7 +51,6 @@ from zray.protocol.messages import (
     Tasks,
     TaskSpec,
     Template,
-    Watch,
 )
 
 
@@ -71,14 +68,15 @@ class Gcs:
         self.tasks: dict[bytes, TaskRecord] = {}
         self.templates: dict[bytes, TemplateRecord] = {}
         self.workers: dict[bytes, bytes] = {}  # worker -> its node
-        self.unknown: dict[bytes, float] = {}  # awaited objects of unknown origin -> deadline
         self.notices: list[str] = []
         self.counters = {"finished": 0, "retried": 0, "stale": 0, "lost": 0, "reclaimed": 0}
         self._tokens = 0
         self._commits: dict[int, Callable[[float], None]] = {}
         self._acks: dict[bytes, int] = {}  # DONEs to acknowledge: with other messages, or soon
         self._ack_at = 0.0
-        self.recovery = Recovery(self)
+        self.holdings = Holdings(self)
+        self.recovery = Recovery(self, restarted=bool(rows.get("actors")))
+        self.actors = Actors(self, rows, now)
 
     # ---- durability ------------------------------------------------------------------------
 
@@ -109,7 +107,7 @@ class Gcs:
 
     def on_template(self, sender: Member, message: Template, now: float) -> None:
         if message.template_id not in self.templates:
-            ready = message.function_id in self.catalog.functions
+            ready = message.by_name or message.function_id in self.catalog.functions
             record = TemplateRecord(message, resources.needs(message.resources), ready)
             self.templates[message.template_id] = record
 
@@ -124,7 +122,7 @@ class Gcs:
                 Rejected(0, message.seq, ProtocolError.code, "the job of these tasks has ended"),
             )
             return
-        self._note_worker(sender, submitter)
+        self.note_worker(sender, submitter)
         for spec in message.tasks:
             template = self.templates.get(spec.template_id)
             if template is None:
@@ -136,7 +134,7 @@ class Gcs:
             if record is not None:
                 if record.spec is None:
                     self.recovery.adopted(record, spec, template, submitter)
-                    self._begin(record, spec, now)
+                    self.begin(record, spec, now)
                 continue
             if self._resend_outcome(spec, template, submitter):
                 continue
@@ -144,9 +142,9 @@ class Gcs:
             self.tasks[spec.task_id] = record
             job.unfinished += 1
             self.recovery.submitted(record, spec, sender)
-            self._begin(record, spec, now)
+            self.begin(record, spec, now)
 
-    def _begin(self, record: TaskRecord, spec: TaskSpec, now: float) -> None:
+    def begin(self, record: TaskRecord, spec: TaskSpec, now: float) -> None:
         """A task's spec is known: it waits for its dependencies, unless it runs already."""
         self._await_dependencies(record, spec, now)
         if record.exhausted() and record.node is None:
@@ -154,37 +152,23 @@ class Gcs:
         else:
             self.advance(record)
 
-    def _note_worker(self, sender: Member, process_id: bytes) -> None:
+    def note_worker(self, sender: Member, process_id: bytes) -> None:
         if isinstance(sender, NodeMember) and process_id != sender.process_id:
             self.workers[process_id] = sender.process_id
             sender.workers[process_id] = None
 
     def _await_dependencies(self, record: TaskRecord, spec: TaskSpec, now: float) -> None:
         for dependency in spec.dependencies:
-            known = self._object(dependency, now)
-            self.objects.hold(spec.task_id, dependency)
+            known = self.holdings.hold(spec.task_id, dependency, now)
             if known.kind == PENDING:
                 record.waiting += 1
                 if known.waiters is None:
                     known.waiters = []
                 known.waiters.append(spec.task_id)
         for inner in spec.nested:
-            self._object(inner, now)
-            self.objects.hold(spec.task_id, inner)
+            self.holdings.hold(spec.task_id, inner, now)
 
-    def _object(self, oid: bytes, now: float) -> ObjectRecord:
-        """The record of an object that somebody names; its submitter is a holder from the start."""
-        record = self.objects.get(oid)
-        if record is not None and record.kind != PENDING:
-            return record
-        task = self.tasks.get(task_of(oid))
-        if task is None:
-            self.unknown.setdefault(oid, now + limits.UNKNOWN_OBJECT_S)
-        elif record is None and self._lives(task.submitter):
-            self.objects.hold(task.submitter, oid, process=True)
-        return self.objects.make(oid)
-
-    def _lives(self, process_id: bytes) -> bool:
+    def lives(self, process_id: bytes) -> bool:
         return process_id in self.workers or process_id in self.members.jobs
 
     def advance(self, record: TaskRecord, *, front: bool = False) -> None:
@@ -192,7 +176,25 @@ class Gcs:
         if record.state == WAITING and not (record.waiting or record.parked or record.spec is None):
             assert record.template is not None
             if record.template.function_ready:
+                record.near = self._near(record) if record.spec.dependencies else b""
                 self.scheduler.push(record, front=front)
+
+    def _near(self, record: TaskRecord) -> bytes:
+        """The node that has most of the task's large arguments, if it can run the task."""
+        assert record.spec is not None and record.template is not None
+        there: dict[bytes, int] = {}
+        for oid in record.spec.dependencies:
+            known = self.objects.get(oid)
+            if known is not None and known.size > limits.INLINE_BYTES_MAX:
+                for place in known.locations:
+                    there[place] = there.get(place, 0) + known.size
+        for node_id, size in sorted(there.items(), key=lambda item: -item[1]):
+            node = self.scheduler.nodes.get(node_id)
+            if size < limits.LOCALITY_BYTES_MIN:
+                break
+            if node is not None and resources.fits(node.total, record.template.needs):
+                return node_id
+        return b""
 
     def _resend_outcome(self, spec: TaskSpec, template: TemplateRecord, submitter: bytes) -> bool:
         """A resubmitted task that has its outcome: tell it again. False: not such a one."""
@@ -200,9 +202,13 @@ class Gcs:
         for index in range(max(template.message.num_returns, 1)):
             oid = object_id(spec.task_id, index)
             record = self.objects.get(oid)
-            if record is not None and record.kind != PENDING:
+            if record is None:
+                continue
+            if record.kind != PENDING:
                 found = True
                 self.results.tell_owner(submitter, self.objects.outcome(oid, record), record)
+            elif self.lives(submitter):  # somebody has named it before its submitter did
+                self.objects.hold(submitter, oid, process=True)
         return found
 
     # ---- end of an attempt -----------------------------------------------------------------
@@ -210,6 +216,7 @@ class Gcs:
     def on_done(self, sender: NodeMember, message: Done, now: float) -> None:
         view = sender.view
         view.last_done = now
+        stored = self._tokens
         for done in message.tasks:
             record = self.tasks.get(done.task_id)
             if record is None:
@@ -217,38 +224,45 @@ class Gcs:
                     self._ignore(done, sender)
             elif record.node is view and record.attempt == done.attempt:
                 if done.borrowed and done.worker_id:
-                    self._note_worker(sender, done.worker_id)
+                    self.note_worker(sender, done.worker_id)
                     for oid in done.borrowed:
                         self.objects.hold(done.worker_id, oid, process=True)
                 self._attempt_ended(record, done, sender)
             else:
                 self._ignore(done, sender)
+        self.acknowledge(sender, message.seq, now, durable=stored == self._tokens)
+
+    def acknowledge(self, sender: NodeMember, seq: int, now: float, *, durable: bool) -> None:
+        """Tell a raylet soon that its ends up to this one are known, once that is ``durable``."""
+        sender.ends_heard = seq
+        if not durable:
+            sender.ends_unstored[seq] = None
+            self.persist([], lambda now: self._end_stored(sender, seq, now))
+        self._acknowledge(sender, now)
+
+    def _end_stored(self, sender: NodeMember, seq: int, now: float) -> None:
+        sender.ends_unstored.pop(seq, None)
+        self._acknowledge(sender, now)
+
+    def _acknowledge(self, sender: NodeMember, now: float) -> None:
+        upto = min((sender.ends_heard, *(seq - 1 for seq in sender.ends_unstored)))
         if not self._acks:
             self._ack_at = now + limits.ACK_DELAY_S
-        self._acks[sender.process_id] = message.seq
+        self._acks[sender.process_id] = upto
 
     def _ignore(self, done: TaskDone, sender: NodeMember) -> None:
         """The end of an attempt that does not count any more."""
         self.counters["stale"] += 1
         if done.status == FINISHED:
-            self.refuse_copies(done.results, sender)
-
-    def refuse_copies(self, outcomes: Iterable[Outcome], node: NodeMember) -> None:
-        """A node keeps values that nobody asked it for: only those of known objects may stay."""
-        unwanted = []
-        for outcome in outcomes:
-            record = self.objects.get(outcome.object_id)
-            if record is not None and record.kind != PENDING:
-                self.objects.add_location(record, node.process_id)
-            else:
-                unwanted.append(outcome.object_id)
-        if unwanted:
-            self.outbox.send(node.process_id, Free(0, b"".join(unwanted)))
+            self.holdings.refuse_copies(done.results, sender)
 
     def _attempt_ended(self, record: TaskRecord, done: TaskDone, sender: NodeMember) -> None:
         self.scheduler.release(done.task_id, record)
         template = record.template
         sender.view.finished += 1
+        if done.task_id in self.actors.records:
+            self.actors.creation_ended(record, done, sender)
+            return
         if template is not None and done.status == FINISHED:
             template.measured(done.seconds)
         if record.cancelled and done.status != FINISHED:
@@ -285,6 +299,9 @@ class Gcs:
         self, task_id: bytes, record: TaskRecord, error: type[ZrayError], text: str, node: str = ""
     ) -> None:
         """Commit an error of the cluster's own as a task's outcome."""
+        if task_id in self.actors.records:
+            self.actors.creation_failed(task_id, record, text)
+            return
         name = record.template.message.name if record.template is not None else ""
         returns = record.template.message.num_returns if record.template is not None else 1
         value = failures.encode(error, f"{text} (task {name} {task_id.hex()})", name, node)
@@ -318,18 +335,18 @@ class Gcs:
             known = self.objects.get(oid)
             if known is not None and known.kind != PENDING:  # it came ahead of its task
                 for place in locations:
-                    self.copy_found(outcome, place)
+                    self.holdings.found(outcome, place)
                 if owned:
                     self.results.tell_owner(submitter, self.objects.outcome(oid, known), known)
                 continue
-            if record.spec is None:
-                self.recovery.hold(oid)  # who holds it has yet to return
-            elif known is None and owned and has_returns:
+            if self.recovery.active:
+                self.recovery.hold(oid)  # who holds it may have yet to return
+            if record.spec is not None and known is None and owned and has_returns:
                 self.objects.hold(submitter, oid, process=True)
             places = locations
             if is_driver and locations and not outcome.kind & LOCATED:
                 places = (*locations, submitter)  # the driver gets the value itself
-            settled = self.settle_object(outcome, places)
+            settled = self.holdings.settle(outcome, places)
             if owned:
                 self.results.tell_owner(submitter, outcome, settled)
         if record.spec is not None:
@@ -338,28 +355,13 @@ class Gcs:
             for oid in record.spec.nested:
                 self.objects.drop(task_id, oid)
 
-    def settle_object(self, outcome: Outcome, locations: tuple[bytes, ...]) -> ObjectRecord:
-        record = self.objects.settle(outcome, locations)
-        if self.unknown:
-            self.unknown.pop(outcome.object_id, None)
-        waiters, record.waiters = record.waiters, None
-        for task_id in waiters or ():
-            task = self.tasks.get(task_id)
-            if task is not None:
-                task.waiting -= 1
-                self.advance(task)
-        watchers, record.watchers = record.watchers, None
-        for target in watchers or ():
-            self.results.tell(target, outcome)
-        return record
-
     # ---- cancel ----------------------------------------------------------------------------
 
     def on_cancel(self, sender: Member, message: Cancel, now: float) -> None:
         children = self._children(message.task_id) if message.recursive else []
         for task_id in (*children, message.task_id):
             record = self.tasks.get(task_id)
-            if record is not None:
+            if record is not None and task_id not in self.actors.records:
                 self.cancel(task_id, record, message.force)
 
     def _children(self, parent: bytes) -> list[bytes]:
@@ -383,62 +385,6 @@ class Gcs:
         else:
             self._cancel_outcome(task_id, record)
 
-    # ---- objects ---------------------------------------------------------------------------
-
-    def on_put(self, sender: Member, message: Put, now: float) -> None:
-        self._note_worker(sender, message.holder)
-        outcome = message.outcome
-        self.recovery.hold(outcome.object_id)
-        self.objects.hold(message.holder, outcome.object_id, process=True)
-        self.copy_found(outcome, sender.process_id)
-        if isinstance(sender, JobMember):
-            self.objects.make(outcome.object_id).served = True
-
-    def copy_found(self, outcome: Outcome, place: bytes) -> None:
-        """A process has the object: its outcome, unless that was known already."""
-        record = self.objects.get(outcome.object_id)
-        if record is None or record.kind == PENDING:
-            self.settle_object(outcome, (place,))
-        else:
-            self.objects.add_location(record, place)
-            self.objects.contain(outcome.object_id, record, outcome.contained)
-
-    def on_watch(self, sender: Member, message: Watch, now: float) -> None:
-        self._note_worker(sender, message.target)
-        for oid in split_objects(message.object_ids):
-            record = self._object(oid, now)
-            if record.kind != PENDING:
-                self.results.tell(message.target, self.objects.outcome(oid, record))
-                continue
-            if record.watchers is None:
-                record.watchers = []
-            if message.target not in record.watchers:
-                record.watchers.append(message.target)
-
-    def on_hold(self, sender: Member, message: Hold, now: float) -> None:
-        self._note_worker(sender, message.holder)
-        ids = split_objects(message.object_ids)
-        for oid in ids:
-            self._object(oid, now)
-        if message.full:
-            self.objects.set_holds(message.holder, ids)
-            # What it still wanted to know of earlier sessions it has asked for by now.
-            self.results.acked(message.holder, sender.session_seq)
-        else:
-            for oid in ids:
-                self.objects.hold(message.holder, oid, process=True)
-        if message.full and isinstance(sender, JobMember):
-            sender.resynced = True
-
-    def on_drop(self, sender: Member, message: Drop, now: float) -> None:
-        for oid in split_objects(message.object_ids):
-            if oid not in self.objects.records and task_of(oid) not in self.tasks:
-                continue
-            record = self._object(oid, now)  # a pending task's: that it is not held is noted
-            self.objects.drop(message.holder, oid, process=True)
-            if not record.served:
-                self.objects.remove_location(oid, record, message.holder)
-
     def note(self, text: str) -> None:
         """Remember something that whoever runs the cluster should know."""
         self.notices.append(text)
@@ -447,19 +393,9 @@ class Gcs:
     def recovering(self) -> bool:
         return self.recovery.active
 
-    def _forget_unknown(self, now: float) -> None:
-        for oid in [oid for oid, deadline in self.unknown.items() if now >= deadline]:
-            del self.unknown[oid]
-            record = self.objects.get(oid)
-            if record is None or record.kind != PENDING or task_of(oid) in self.tasks:
-                continue
-            if record.waiters or record.watchers:
-                text = f"object {oid.hex()} is not known: it was freed, or its owner ended"
-                value = failures.encode(ObjectLostError, text)
-                self.counters["lost"] += 1
-                self.settle_object(Outcome(oid, ERROR, len(value), value), ())
-            elif record.holders is not None:
-                self.unknown[oid] = now + limits.UNKNOWN_OBJECT_S
+    def send_to(self, process_id: bytes, message: Message) -> None:
+        """Send to a driver, or to a worker by way of its node."""
+        self.outbox.send(self.workers.get(process_id, process_id), message)
 
     # ---- turn ------------------------------------------------------------------------------
 
@@ -467,9 +403,10 @@ class Gcs:
         """End of a turn: assign, reclaim, tell outcomes, free."""
         if self.recovery.active:
             self.recovery.step(now)
-        elif self.unknown:
-            self._forget_unknown(now)
-        plan = self.scheduler.schedule()
+        elif self.holdings.unknown:
+            self.holdings.forget_unknown(now)
+        self.actors.step(now)
+        plan = self.scheduler.schedule(now)
         for view, records in plan:
             self._dispatch(view, records)
         for view, group, count in self.scheduler.reclaims(now):
@@ -477,6 +414,8 @@ class Gcs:
         self.results.flush(self.workers)
         freed: dict[bytes, list[bytes]] = {}
         for oid, known in self.objects.sweep(self._is_needed):
+            self.holdings.forget_freed(oid)
+            self.actors.handle_gone(task_of(oid))
             for place in known.locations:
                 if known.served or place in self.members.nodes:
                     freed.setdefault(place, []).append(oid)
@@ -485,14 +424,14 @@ class Gcs:
         for place, ids in freed.items():
             self.outbox.send(place, Free(0, b"".join(ids)))
         if self._acks:
-            self._acknowledge(now)
+            self._send_acks(now)
 
     def _is_needed(self, oid: bytes, record: ObjectRecord) -> bool:
         if record.kind == PENDING:
             return task_of(oid) in self.tasks
         return self.results.is_owed(oid, record)
 
-    def _acknowledge(self, now: float) -> None:
+    def _send_acks(self, now: float) -> None:
         """A message of its own would cost the raylet a turn, so it goes along with others."""
         for node_id in [*self._acks]:
             if node_id in self.outbox or now >= self._ack_at:
@@ -500,10 +439,12 @@ class Gcs:
 
     def deadline(self) -> float:
         """When ``settle`` has something to do although nothing arrives."""
-        soonest = NEVER if self.recovery.active else min(self.unknown.values(), default=NEVER)
+        soonest = (
+            NEVER if self.recovery.active else min(self.holdings.unknown.values(), default=NEVER)
+        )
         if self._acks:
             soonest = min(soonest, self._ack_at)
-        return min(soonest, self.scheduler.steal_deadline())
+        return min(soonest, self.scheduler.steal_deadline(), self.actors.deadline())
 
     def _dispatch(self, view: NodeView, records: list[TaskRecord]) -> None:
         node = self.members.nodes[view.node_id]
@@ -525,14 +466,19 @@ class Gcs:
                     value = self.objects.value(oid)
                     if value is not None:
                         values[oid] = Outcome(oid, known.kind, known.size, value)
-            assignment = Assignment(record.attempt, record.job_id, spec, record.failures)
+            actor = self.actors.records.get(spec.task_id)
+            if actor is None:
+                ids = (record.attempt, record.job_id, spec)
+                assignment = Assignment(*ids, record.failures)
+            else:
+                assignment = self.actors.assignment(actor, record)
             assignments.append(assignment)
         self.outbox.send(view.node_id, Tasks(0, assignments, list(values.values())))
 
     def _introduce(self, node: NodeMember, template: TemplateRecord) -> None:
         message = template.message
         node.known.add(message.template_id)
-        if message.function_id not in node.known:
+        if not message.by_name and message.function_id not in node.known:
             node.known.add(message.function_id)
             row = self.catalog.functions[message.function_id]
             self.outbox.send(node.process_id, Export(0, message.function_id, row.name, row.blob))

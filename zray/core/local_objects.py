@@ -1,11 +1,15 @@
-"""The raylet's objects: every outcome made here until it is freed, and copies fetched for use."""
+"""The raylet's objects: every outcome made here until it is freed, and copies fetched for use.
+
+An outcome that says LOCATED stands for a value in the node's shared memory, or spilled from there.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from zray import limits
-from zray.core.chunks import ChunkPuller, ChunkServer
+from zray.core.chunks import ChunkPuller, ChunkServer, Memory
 from zray.errors import ObjectLostError
 from zray.ids import split_objects
 from zray.protocol.messages import (
@@ -21,31 +25,96 @@ from zray.protocol.messages import (
 Arrived = Callable[[Outcome | None, str], None]  # the outcome, or None and why there is none
 
 
+class Store(Memory, Protocol):
+    """The node's shared memory, as the machine sees it."""
+
+    def claimed(self, oid: bytes, process_id: bytes) -> bool:
+        """A process's own object is the cluster's from now on; False: it is not here."""
+
+    def discard(self, oid: bytes, process_id: bytes) -> None:
+        """A process's own object will not be the cluster's: nobody else knows of it."""
+
+    def free(self, oid: bytes) -> None:
+        """The cluster does not need the object any more."""
+
+    def read(self, oid: bytes) -> memoryview | None:
+        """Its bytes, which stay for as long as anything uses them."""
+
+    def drain_all(self) -> None:
+        """Take in whatever the node's processes have said."""
+
+
 class LocalObjects:
+    """``store`` is None where no memory is shared: values are then kept as they come."""
+
     def __init__(self, send: Callable[[Message], None]) -> None:
         self._send = send  # to the head, if there is a session
         self.stored: dict[bytes, Outcome] = {}
+        self.store: Store | None = None
         self._fetches: dict[bytes, list[Arrived]] = {}
         self.server = ChunkServer(send)
-        self._puller = ChunkPuller(send)
+        self.puller = ChunkPuller(send)
 
-    def put(self, outcome: Outcome) -> Outcome:
-        """Keep an outcome; returns it as the head is to see it (a large value stays here)."""
+    def attach(self, store: Store) -> None:
+        """Large values are in shared memory from now on."""
+        self.store = self.puller.memory = store
+
+    def put(self, outcome: Outcome, maker: bytes = b"") -> Outcome:
+        """Keep an outcome; returns it as the head is to see it (a large value stays here).
+
+        ``maker``: the process that made it.
+        """
+        if outcome.kind & LOCATED:
+            if self.store is not None and self.store.claimed(outcome.object_id, maker):
+                self.stored[outcome.object_id] = outcome
+            return outcome
         self.stored[outcome.object_id] = outcome
         if len(outcome.value) <= limits.INLINE_BYTES_MAX:
             return outcome
+        return self._elsewhere(outcome)
+
+    def discard(self, outcomes: list[Outcome], maker: bytes) -> None:
+        """Nobody wants what that process made."""
+        for outcome in outcomes:
+            if outcome.kind & LOCATED and self.store is not None:
+                self.store.discard(outcome.object_id, maker)
+
+    @staticmethod
+    def _elsewhere(outcome: Outcome) -> Outcome:
         kind = outcome.kind | LOCATED
         return Outcome(outcome.object_id, kind, outcome.size, b"", outcome.contained)
 
     def free(self, object_ids: bytes) -> None:
         for oid in split_objects(object_ids):
-            self.stored.pop(oid, None)
+            outcome = self.stored.pop(oid, None)
+            if outcome is not None and outcome.kind & LOCATED and self.store is not None:
+                self.store.free(oid)
 
     def announced(self) -> list[Outcome]:
-        return [
-            Outcome(o.object_id, o.kind | LOCATED, o.size, b"", o.contained)
-            for o in self.stored.values()
-        ]
+        return [self._elsewhere(outcome) for outcome in self.stored.values()]
+
+    def whole(self, oid: bytes) -> Outcome | None:
+        """The outcome with its bytes, which stay while they are in use; None: it is not here."""
+        outcome = self.stored.get(oid)
+        if outcome is None and self.store is not None:
+            self.store.drain_all()  # whoever told of it has told the store first
+            outcome = self.stored.get(oid)
+        if outcome is None or not outcome.kind & LOCATED or self.store is None:
+            return outcome
+        data = self.store.read(oid)
+        if data is None:
+            return None
+        kind = outcome.kind & ~LOCATED
+        return Outcome(oid, kind, len(data), data, outcome.contained)  # type: ignore[arg-type]
+
+    def in_one_chunk(self, outcome: Outcome, transfer: int) -> Message:
+        """The value for a process of this node that does not share its memory."""
+        oid = outcome.object_id
+        whole = self.whole(oid) if outcome.kind & LOCATED else outcome
+        if whole is None:
+            return PullFailed(0, transfer, ObjectLostError.code, "this node lost the object")
+        value = bytes(whole.value)
+        return Chunk(0, transfer, whole.kind, 0, len(value), value, whole.contained)
 
     # ---- fetching --------------------------------------------------------------------------
 
@@ -56,15 +125,15 @@ class LocalObjects:
             waiting.append(arrived)
             return
         self._fetches[oid] = [arrived]
-        self._puller.pull(oid)
+        self.puller.pull(oid)
 
     def new_session(self) -> None:
         """Transfers of the old session are void."""
         self.server.sending.clear()
-        self._puller.restart()
+        self.puller.restart()
 
     def on_chunk(self, chunk: Chunk) -> None:
-        outcome = self._puller.on_chunk(chunk)
+        outcome = self.puller.on_chunk(chunk)
         if outcome is not None:
             self.stored[outcome.object_id] = outcome
             self._send(Have(0, outcome.object_id))
@@ -76,7 +145,7 @@ class LocalObjects:
         if message.code != ObjectLostError.code:
             self.server.stop(message.transfer)
             return
-        oid = self._puller.forget(message.transfer)
+        oid = self.puller.forget(message.transfer)
         if oid is not None:
             for arrived in self._fetches.pop(oid, ()):
                 arrived(None, message.text)
@@ -84,5 +153,5 @@ class LocalObjects:
     # ---- serving ---------------------------------------------------------------------------
 
     def on_pull(self, message: Pull) -> None:
-        outcome = self.stored.get(message.object_id)
+        outcome = self.whole(message.object_id)
         self.server.serve(message, outcome, "this node does not have the object")

@@ -13,7 +13,15 @@ from zray import limits
 from zray.core import resources
 from zray.core.machine import NEVER
 from zray.core.resources import CPU, GPU, Needs, Vector
-from zray.protocol.messages import Assignment, Export, Message, Outcome, Tasks, Template
+from zray.protocol.messages import (
+    Assignment,
+    Export,
+    HeldActor,
+    Message,
+    Outcome,
+    Tasks,
+    Template,
+)
 
 PoolKey = tuple[bytes, tuple[int, ...], int]  # job, GPU indices, threads for numeric libraries
 
@@ -73,6 +81,9 @@ class WorkerSlot:
         self.progress = 0.0  # when it last got or finished a task
         self.condemned: dict[bytes, float] = {}  # cancelled tasks and when their grace ends
         self.known: set[bytes] = set()
+        self.actor: HeldActor | None = None  # whose process it is
+        self.class_name = ""  # of the actor that it is or is about to be
+        self.exit_reason = ""  # why that ends by its own wish
 
     def condemn(self, task_id: bytes, when: float) -> None:
         """The process is to end at that time if the task has not ended by then."""
@@ -88,7 +99,7 @@ class WorkerSlot:
             template = task.template.message
             if template.template_id not in self.known:
                 self.known.add(template.template_id)
-                if template.function_id not in self.known:
+                if not template.by_name and template.function_id not in self.known:
                     self.known.add(template.function_id)
                     yield functions[template.function_id]
                 yield template
@@ -186,7 +197,9 @@ class LocalScheduler:
         busy = [
             slot
             for slot in self.workers.values()
-            if slot.busy and slot.needs == wanted and not (slot.blocked or slot.recalled)
+            if slot.busy
+            and slot.needs == wanted
+            and not (slot.blocked or slot.recalled or slot.actor)
         ]
         lanes = len(busy) + resources.slots(self.free, wanted)
         for slot in busy:
@@ -201,7 +214,7 @@ class LocalScheduler:
                 yield slot.key, slot, self._batch(queue, slot.key[0], lanes, room)
 
     def _running(self, wanted: Needs) -> int:
-        return sum(1 for s in self.workers.values() if s.busy and s.needs == wanted)
+        return sum(s.busy and s.needs == wanted and not s.actor for s in self.workers.values())
 
     @staticmethod
     def _batch_size(task: LocalTask) -> int:
@@ -268,6 +281,8 @@ class LocalScheduler:
         for task in tasks:
             task.worker = slot
             slot.inflight[task.task_id] = task
+            if task.assignment.actor is not None:
+                slot.class_name = task.assignment.actor.class_name
 
     def ended(self, slot: WorkerSlot, task_id: bytes, now: float) -> LocalTask | None:
         """A task left the worker; without any left, its resources are free."""
@@ -278,14 +293,30 @@ class LocalScheduler:
             self._rest(slot)
         return task
 
+    def keep(self, slot: WorkerSlot, task_id: bytes, held: Needs) -> LocalTask | None:
+        """The worker has become an actor: it keeps ``held`` of what its creation took."""
+        task = slot.inflight.pop(task_id, None)
+        slot.condemned.clear()
+        slot.recalled = False
+        self.unblock(slot)
+        resources.give(self.free, slot.needs)
+        resources.take(self.free, held)
+        slot.needs = held
+        if not dict(held).get(GPU):
+            self._release_gpus(slot)
+        return task
+
+    def _release_gpus(self, slot: WorkerSlot) -> None:
+        for index, amount in slot.gpus.items():
+            self.gpu_free[index] += amount
+        slot.gpus = {}
+
     def _rest(self, slot: WorkerSlot) -> None:
         if slot.busy:
             self.unblock(slot)
             resources.give(self.free, slot.needs)
-            for index, amount in slot.gpus.items():
-                self.gpu_free[index] += amount
+            self._release_gpus(slot)
             slot.busy = False
-            slot.gpus = {}
             slot.needs = ()
         slot.recalled = False
         slot.condemned.clear()
@@ -293,7 +324,7 @@ class LocalScheduler:
             self.idle.setdefault(slot.key, {})[slot.worker_id] = slot
 
     def block(self, slot: WorkerSlot) -> None:
-        if slot.busy and not slot.blocked:
+        if slot.busy and not slot.blocked and not slot.actor:  # actors keep what they hold
             slot.blocked = True
             resources.give(self.free, slot.cpu_part())
             resources.give(self.released, slot.cpu_part())
@@ -317,7 +348,7 @@ class LocalScheduler:
 
     def crowded(self) -> bool:
         """Whether there are more workers than CPUs."""
-        return len(self.workers) > self._kept()
+        return sum(not slot.actor for slot in self.workers.values()) > self._kept()
 
     def surplus(self, starting: int = 0) -> list[WorkerSlot]:
         """Idle workers beyond the CPUs, with those about to start: forking again is cheap."""

@@ -34,11 +34,13 @@ class Member:
         self.lost = now  # when the link was last seen cut
         self.known: set[bytes] = set()  # functions, templates and jobs sent in this session
         self.result_seq = 0
+        self.sessions = 0
         self.session_seq = 0  # what result_seq was when this session began
         self.resynced = False  # it has told everything it had before this session
 
     def begin_session(self, now: float) -> None:
         self.connected = True
+        self.sessions += 1
         self.heard = now
         self.known.clear()
         self.session_seq = self.result_seq
@@ -71,6 +73,9 @@ class NodeMember(Member):
         self.reachable: bool | None = None
         self.refused_since: float | None = None
         self.workers: dict[bytes, None] = {}
+        self.actors: dict[bytes, None] = {}  # those that live there
+        self.ends_heard = 0  # the last end that it told
+        self.ends_unstored: dict[int, None] = {}  # those whose consequences are not durable
         self.view = NodeView(hello.process_id, hello.incarnation, dict(info.resources))
 
     def begin_session(self, now: float) -> None:
@@ -91,14 +96,24 @@ class NodeMember(Member):
 
 
 class JobMember(Member):
-    """A driver. ``resumed``: it was there before the head restarted."""
+    """A driver, or a detached actor (``driverless``), whose job ends with the actor.
+
+    ``resumed``: it was there before the head restarted.
+    """
 
     def __init__(
-        self, process_id: bytes, info: JobInfo, now: float, *, resumed: bool = False
+        self,
+        process_id: bytes,
+        info: JobInfo,
+        now: float,
+        *,
+        resumed: bool = False,
+        driverless: bool = False,
     ) -> None:
         super().__init__(process_id, 0, now)
         self.info = info
         self.resumed = resumed
+        self.driverless = driverless
         self.resynced = not resumed  # once for all: another session has nothing to add
         self.unfinished = 0
         self.finished = 0
@@ -196,7 +211,7 @@ class Members:
             elif node.announced:
                 node.view.usable = node.connected and silent < limits.SUSPECT_S
         for job in self.jobs.values():
-            if not job.connected and now - job.lost >= limits.DEAD_S:
+            if not (job.connected or job.driverless) and now - job.lost >= limits.DEAD_S:
                 dead.append((job, f"the driver was disconnected for {limits.DEAD_S:.0f} s"))
         for node_id, absent in self.awaited.items():
             if not self.node_rows[node_id].alive:

@@ -56,7 +56,7 @@ def _node(node: NodeMember, now: float) -> NodeStatus:
 
 def _classes(gcs: Gcs) -> list[ClassStatus]:
     found = []
-    for group in gcs.scheduler.classes.values():
+    for group in gcs.scheduler.groups():
         if not group.ready:
             continue
         reason = gcs.scheduler.reason(group)
@@ -68,8 +68,12 @@ def _classes(gcs: Gcs) -> list[ClassStatus]:
     return found
 
 
-def why(gcs: Gcs, object_id: bytes) -> str:
-    """What an object's value waits for, in words; empty: for nothing."""
+def why(gcs: Gcs, object_id: bytes, now: float) -> str:
+    """What an object's value waits for, or the actor of a handle; empty: for nothing."""
+    actor = gcs.actors.records.get(task_of(object_id))
+    if actor is not None:
+        creation = gcs.tasks.get(actor.actor_id)
+        return task_reason(gcs, creation) if creation else gcs.actors.reason(actor, now)
     record = gcs.objects.get(object_id)
     if record is not None and record.kind != PENDING:
         return ""
@@ -93,7 +97,7 @@ def task_reason(gcs: Gcs, task: TaskRecord) -> str:
     if task.template is not None and not task.template.function_ready:
         return f"WAIT_FUNCTION: the function of {name} is being stored"
     if task.template is not None:
-        group = gcs.scheduler.classes[task.template.needs]
+        group = gcs.scheduler.group_of(task)
         return f"{gcs.scheduler.reason(group)} (task {name}, {group.ready} waiting like it)"
     return f"UNKNOWN: {name}"
 

@@ -6,19 +6,21 @@ runs what is `local_scheduler`, values are `local_objects`, workers as clients `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec.structs import replace
 
 from zray import limits
-from zray.core import failures
-from zray.core.agency import Agency
+from zray.core import failures, resources
+from zray.core.agency import REQUESTS, Agency
 from zray.core.effects import Effect, KillWorker, StartWorker
 from zray.core.ends import Ends, held_task
+from zray.core.hosted_actors import HostedActors
 from zray.core.local_objects import LocalObjects
 from zray.core.local_scheduler import LocalScheduler, LocalTask, LocalTemplate, PoolKey, WorkerSlot
 from zray.core.machine import NEVER, Outbox
+from zray.core.peers import Peers
 from zray.errors import ObjectLostError, TaskCancelledError, WorkerCrashedError, ZrayError
 from zray.ids import IdSource
 from zray.protocol import messages as m
@@ -36,7 +38,10 @@ class Raylet:
         ids: IdSource,
         gpu_count: int,
         incarnation: int = 1,
+        imports: Sequence[str] = (),
+        import_directory: str = "",
     ) -> None:
+        """``imports``, ``import_directory``: as in SETUP, for its workers."""
         self.node_id = node_id
         self.incarnation = incarnation
         self.info = info
@@ -50,6 +55,7 @@ class Raylet:
         self.effects: list[Effect] = []
         self._ids = ids
         self._gpu_count = gpu_count
+        self._imports = (list(imports), import_directory)
         self._heard = 0.0
         self._reset()
 
@@ -60,6 +66,8 @@ class Raylet:
         self.agency = Agency(self.outbox, self.objects, self._send)
         self.scheduler = LocalScheduler(dict(self.info.resources), self._gpu_count)
         self.ends = Ends(self._send)
+        self.actors = HostedActors(self.outbox, self.scheduler, self.ends, self._send, self._kill)
+        self.peers = Peers(self.objects)
         self.tasks: dict[bytes, LocalTask] = {}
         self.templates: dict[bytes, LocalTemplate] = {}
         self.functions: dict[bytes, m.Export] = {}
@@ -125,6 +133,7 @@ class Raylet:
             self._send(template.message)
         self.agency.resume()
         self._announce()
+        self.agency.resume_requests()
         self.objects.new_session()
 
     def _announce(self) -> None:
@@ -139,7 +148,8 @@ class Raylet:
         if in_transit:
             holds.append(m.Holds(self.node_id, b"".join(in_transit)))
         objects, failed = self.objects.announced(), self.ends.failed()
-        self._send(m.Announce(0, held, objects, holds, list(self.jobs), failed))
+        actors = self.actors.announced() + self.ends.held_actors()
+        self._send(m.Announce(0, held, objects, holds, list(self.jobs), failed, actors))
         self.ends.tell_again()
         if in_transit:
             self._send(m.Hold(0, self.node_id, b"", True))
@@ -158,7 +168,7 @@ class Raylet:
         self._reset()
 
     def _head_table(self) -> dict[type[m.Message], Callable[[Any, float], None]]:
-        objects, agency = self.objects, self.agency
+        objects, agency, actors = self.objects, self.agency, self.actors
         return {
             m.Template: self._on_template,
             m.Export: self._on_export,
@@ -171,14 +181,18 @@ class Raylet:
             m.Discard: self._on_discard,
             m.Free: lambda msg, now: objects.free(msg.object_ids),
             m.Pull: lambda msg, now: objects.on_pull(msg),
+            m.PullFrom: self.peers.on_pull_from,
             m.Chunk: lambda msg, now: objects.on_chunk(msg),
             m.ChunkAck: lambda msg, now: objects.server.on_ack(msg),
             m.PullFailed: lambda msg, now: objects.on_failed(msg),
             m.Result: lambda msg, now: agency.on_result(msg),
             m.Exported: lambda msg, now: agency.on_exported(msg),
-            m.Status: lambda msg, now: agency.on_answer(msg),
-            m.Reasons: lambda msg, now: agency.on_answer(msg),
-            m.KvReply: lambda msg, now: agency.on_answer(msg),
+            **dict.fromkeys(m.ANSWERS, lambda msg, now: agency.on_answer(msg)),
+            m.ActorState: lambda msg, now: agency.on_actor_state(msg),
+            m.Calls: lambda msg, now: actors.on_calls(msg),
+            m.CancelCall: lambda msg, now: actors.on_calls(msg),
+            m.Replies: lambda msg, now: actors.on_replies(msg),
+            m.StopActor: self._on_stop_actor,
             m.Pong: self._on_pong,
             m.Shutdown: self._on_shutdown,
         }
@@ -259,6 +273,8 @@ class Raylet:
             task = self.tasks.get(held.task_id)
             if task is not None and task.assignment.attempt == held.attempt:
                 self._abandon(task)
+            else:  # it may have become an actor meanwhile
+                self.actors.discard(held)
 
     def _abandon(self, task: LocalTask) -> None:
         """The task is nobody's any more: no result is wanted."""
@@ -273,6 +289,13 @@ class Raylet:
             self._abandon(task)
         for slot in [s for s in self.scheduler.workers.values() if s.key[0] == message.job_id]:
             self._kill(slot, "its job has ended")
+
+    def _on_stop_actor(self, message: m.StopActor, now: float) -> None:
+        task = self.tasks.get(message.actor_id)
+        if task is not None and task.assignment.attempt == message.incarnation:
+            self._abandon(task)  # its constructor has not returned
+        else:
+            self.actors.on_stop(message)
 
     def _on_cancel_task(self, message: m.CancelTask, now: float) -> None:
         task = self.tasks.get(message.task_id)
@@ -298,29 +321,50 @@ class Raylet:
 
     def _end(self, task: LocalTask, status: int, results: list[m.Outcome]) -> None:
         self.tasks.pop(task.task_id, None)
-        if status == m.FINISHED:
-            results = [self.objects.put(outcome) for outcome in results]
         assignment = task.assignment
+        if status == m.FINISHED and assignment.actor is None:
+            results = [self.objects.put(outcome) for outcome in results]
         done = m.TaskDone(task.task_id, assignment.attempt, status, results)
         self.ends.add(assignment, done)
 
     def _on_worker_done(self, slot: WorkerSlot, message: m.Done, now: float) -> None:
         for done in message.tasks:
-            task = self.scheduler.ended(slot, done.task_id, now)
             slot.finished += 1
-            slot.recalled = False
-            if task is None or self.tasks.pop(done.task_id, None) is None:
-                continue
-            task.template.measured(done.seconds)
+            creation = slot.inflight.get(done.task_id)
             if done.borrowed:
                 self.agency.borrowed(slot.worker_id, [*done.borrowed])
+            if creation is not None and creation.assignment.actor is not None:
+                self._on_actor_made(slot, creation, creation.assignment.actor, done, now)
+                continue
+            task = self.scheduler.ended(slot, done.task_id, now)
+            slot.recalled = False
+            if task is None or self.tasks.get(done.task_id) is not task:
+                self.objects.discard(done.results, slot.worker_id)
+                continue
+            del self.tasks[done.task_id]
+            task.template.measured(done.seconds)
             if done.status != m.FINISHED:
                 self.ends.add(task.assignment, done)
                 continue
-            results = [self.objects.put(outcome) for outcome in done.results]
+            results = [self.objects.put(outcome, slot.worker_id) for outcome in done.results]
             if any(new is not old for new, old in zip(results, done.results, strict=True)):
                 done = replace(done, results=results)
             self.ends.add(task.assignment, done)
+
+    def _on_actor_made(
+        self, slot: WorkerSlot, task: LocalTask, actor: m.ActorInfo, done: m.TaskDone, now: float
+    ) -> None:
+        """A constructor has returned, or raised: its process then is of no use any more."""
+        failed = done.status != m.FINISHED or any(r.kind & m.ERROR for r in done.results)
+        if failed:
+            self.scheduler.ended(slot, task.task_id, now)
+            self._retire([slot], unasked=True)
+        else:
+            self.scheduler.keep(slot, task.task_id, resources.needs(actor.held))
+            self.actors.made(slot, task.task_id, done.attempt)
+        if self.tasks.get(task.task_id) is task:
+            del self.tasks[task.task_id]
+            self.ends.add(task.assignment, replace(done, worker_id=slot.worker_id))
 
     # ---- workers ---------------------------------------------------------------------------
 
@@ -344,9 +388,19 @@ class Raylet:
             m.Put: client(agency.on_put),
             m.Pull: client(agency.on_pull),
             m.Cancel: client(agency.on_cancel),
-            m.Query: client(agency.on_request),
-            m.Kv: client(agency.on_request),
+            m.Promise: client(agency.on_promise),
+            m.CreateActor: client(agency.on_create_actor),
+            m.ActorWatch: client(agency.on_actor_watch),
+            **dict.fromkeys(REQUESTS, client(agency.on_request)),
+            m.Calls: lambda slot, msg, now: self.actors.on_worker_calls(msg),
+            m.CancelCall: lambda slot, msg, now: self.actors.on_worker_calls(msg),
+            m.Replies: lambda slot, msg, now: self.actors.on_replies(msg),
+            m.Exiting: self._on_exiting,
         }
+
+    def _on_exiting(self, slot: WorkerSlot, message: m.Exiting, now: float) -> None:
+        slot.exiting = True
+        slot.exit_reason = message.reason
 
     def worker_message(self, worker_id: bytes, message: m.Message, now: float) -> None:
         slot = self.scheduler.workers.get(worker_id)
@@ -376,6 +430,10 @@ class Raylet:
             slot.recalled = False
             slot.progress = now
 
+    def _may_become(self, slot: WorkerSlot, task: LocalTask) -> bool:
+        """Whether the process can end with the actor that the task makes, if it makes one."""
+        return task.assignment.actor is None or self.agency.idle(slot.worker_id)
+
     def _start_worker(self, key: PoolKey) -> WorkerSlot:
         self._retire(self.scheduler.surplus(starting=1))
         slot = WorkerSlot(self._ids.process_id(), key)
@@ -383,8 +441,10 @@ class Raylet:
         self.agency.employ(slot.worker_id, key[0])
         self.effects.append(StartWorker(slot.worker_id, key))
         job = self.jobs[key[0]]
-        local = job.machine == self.info.machine
-        setup = m.Setup(0, key[0], job, self.node_id, self.info.name, local)
+        machine = self.info.machine
+        local = job.machine == machine
+        place = (self.node_id, self.info.name, local, machine)
+        setup = m.Setup(0, key[0], job, *place, *self._imports)
         self.outbox.send(slot.worker_id, setup)
         return slot
 
@@ -394,10 +454,10 @@ class Raylet:
         self._retire([slot for slot in self.scheduler.surplus() if slot.progress <= rested])
         self._retire_at = NEVER
 
-    def _retire(self, slots: list[WorkerSlot]) -> None:
+    def _retire(self, slots: list[WorkerSlot], *, unasked: bool = False) -> None:
         for slot in slots:
-            if self.agency.idle(slot.worker_id):
-                self.scheduler.idle[slot.key].pop(slot.worker_id)
+            if unasked or self.agency.idle(slot.worker_id):
+                self.scheduler.idle.get(slot.key, {}).pop(slot.worker_id, None)
                 slot.exiting = True
                 self.outbox.send(slot.worker_id, m.Exit(0))
 
@@ -422,8 +482,10 @@ class Raylet:
         left = self.scheduler.remove_worker(slot)
         self.agency.dismiss(worker_id)
         self.ends.flush()  # what it handed on comes first
-        self._send(m.WorkerDied(0, worker_id))
         why = self._killed.pop(worker_id, "")
+        died = f"its worker (pid {slot.pid}, node {self.info.name}) died: {cause}"
+        self.actors.exited(slot, f"{died}{why and ': '}{why}")
+        self._send(m.WorkerDied(0, worker_id))
         for place, task in reversed([*enumerate(left)]):
             if task.task_id not in self.tasks:
                 continue
@@ -435,12 +497,20 @@ class Raylet:
             else:
                 self.scheduler.push(task, front=True)
 
+    def named(self, process_id: bytes) -> str:
+        """A process of this node's machine, for people."""
+        slot = self.scheduler.workers.get(process_id)
+        if slot is not None:
+            return f"worker {slot.pid}"
+        return "this node" if process_id == self.node_id else "a driver"
+
     def log(self, worker_id: bytes, is_error: bool, lines: list[str]) -> None:
         """Lines that a worker printed."""
         slot = self.scheduler.workers.get(worker_id)
         if slot is not None:
             first = next(iter(slot.inflight.values()), None)
-            name = first.template.message.name if first is not None else "worker"
+            task_name = first.template.message.name if first is not None else "worker"
+            name = slot.class_name or task_name
             message = m.Log(0, slot.key[0], name, slot.pid, self.info.name, is_error, lines)
             self._send(message)
 
@@ -456,6 +526,8 @@ class Raylet:
                 slot.condemned.clear()
                 self._kill(slot, "it did not stop within the grace of a cancel")
         for key, chosen, tasks in self.scheduler.place(now):
+            if chosen is not None and not self._may_become(chosen, tasks[0]):
+                chosen = None
             slot = chosen or self._start_worker(key)
             self.scheduler.give(slot, tasks, now)
             for message in slot.delivery(tasks, self.functions):

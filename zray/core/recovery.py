@@ -8,9 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zray import limits
 from zray.core.members import Member, NodeMember
-from zray.core.objects import PENDING
 from zray.core.tasks import ASSIGNED, WAITING, TaskRecord, TemplateRecord
 from zray.errors import NodeDiedError, WorkerCrashedError
 from zray.protocol.messages import FINISHED, HeldTask, TaskDone, TaskSpec
@@ -22,9 +20,10 @@ HOLDER = b"recovery"  # holds what came back before those who hold it
 
 
 class Recovery:
-    def __init__(self, gcs: Gcs) -> None:
+    def __init__(self, gcs: Gcs, *, restarted: bool) -> None:
         self._gcs = gcs
-        self.active = bool(gcs.members.awaited or gcs.members.jobs)
+        self.active = restarted or bool(gcs.members.awaited or gcs.members.jobs)
+        self._nodes_back = False
         self._parked: list[TaskRecord] = []
         self._inherited: dict[bytes, None] = {}  # tasks that a node told of
         self._past_failures: dict[bytes, int] = {}  # of tasks yet to be resubmitted
@@ -73,15 +72,15 @@ class Recovery:
         if not self.active or done.status != FINISHED:
             return False
         for outcome in done.results:
-            known = self._gcs.objects.get(outcome.object_id)
-            if known is None or known.kind == PENDING:
-                self.hold(outcome.object_id)
-                self._gcs.settle_object(outcome, (sender.process_id,))
+            self.hold(outcome.object_id)
+            self._gcs.holdings.found(outcome, sender.process_id)
         return True
 
     def failed_before(self, held: HeldTask) -> None:
         """A raylet remembers an attempt that failed, which the head of before knew of."""
         record = self._gcs.tasks.get(held.task_id)
+        if held.makes_actor:
+            return  # restarts of actors are counted in their rows
         if record is None:
             known = self._past_failures.get(held.task_id, 0)
             self._past_failures[held.task_id] = max(known, held.failures)
@@ -105,11 +104,15 @@ class Recovery:
     def step(self, now: float) -> None:
         """Go on: all nodes are back or dead; then, everybody has told what it holds."""
         gcs = self._gcs
-        if not gcs.members.recovering() and self._parked:
-            parked, self._parked = self._parked, []
-            self._inherited.clear()
-            for record in parked:
-                self._unpark(record)
+        if not gcs.members.recovering():
+            if self._parked:
+                parked, self._parked = self._parked, []
+                self._inherited.clear()
+                for record in parked:
+                    self._unpark(record)
+            if not self._nodes_back:
+                self._nodes_back = True
+                gcs.actors.nodes_are_back(now)
         if not gcs.members.resynced():
             return
         self.active = False
@@ -117,7 +120,8 @@ class Recovery:
         self._past_failures.clear()
         gcs.objects.vanish(HOLDER)
         gcs.transfers.retry()
-        gcs.unknown = dict.fromkeys(gcs.unknown, now + limits.UNKNOWN_OBJECT_S)
+        gcs.holdings.postpone(now)
+        gcs.actors.owners_are_back(now)
         for task_id, record in [*gcs.tasks.items()]:
             if record.spec is None:  # whoever submitted it is gone
                 gcs.cancel(task_id, record, force=False)

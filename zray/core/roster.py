@@ -126,11 +126,12 @@ class Roster:
         if not_yours:
             gcs.outbox.send(node.process_id, Discard(0, not_yours))
         for holds in message.holds:
-            gcs.on_hold(node, Hold(0, holds.holder, holds.object_ids, True), now)
+            gcs.holdings.on_hold(node, Hold(0, holds.holder, holds.object_ids, True), now)
         living = {holds.holder for holds in message.holds}
         for worker_id in [worker for worker in node.workers if worker not in living]:
             self._worker_gone(node, worker_id, now)
         self._announced_objects(node, message.objects)
+        gcs.actors.announced(node, message.actors, now)
         for job_id in message.jobs:
             if job_id not in gcs.members.jobs:
                 gcs.outbox.send(node.process_id, JobEnded(0, job_id))
@@ -152,7 +153,13 @@ class Roster:
     def _confirm(self, node: NodeMember, held: HeldTask) -> bool:
         gcs = self.gcs
         record = gcs.tasks.get(held.task_id)
-        if record is None:
+        if record is None and held.makes_actor:
+            if gcs.actors.has_made(node, held):
+                return True
+            record = gcs.actors.adopt_creation(node, held)
+            if record is None:
+                return False
+        elif record is None:
             if held.job_id not in gcs.members.jobs or not gcs.recovering():
                 return False
             record = TaskRecord(None, gcs.templates.get(held.template_id), held.job_id, b"")
@@ -188,14 +195,14 @@ class Roster:
             if task.state != ASSIGNED:
                 gcs.commit(task_id, task, group, (node.process_id,))
             elif task.node is not node.view:  # else its DONE follows
-                gcs.refuse_copies(group, node)
+                gcs.holdings.refuse_copies(group, node)
         claimed = list(unclaimed)
         while claimed:  # what is found may refer to others
             claimed = [oid for oid in unclaimed if gcs.recovering() or oid in gcs.objects.records]
             for oid in claimed:
                 gcs.recovery.hold(oid)
-                gcs.copy_found(unclaimed.pop(oid), node.process_id)
-        gcs.refuse_copies(unclaimed.values(), node)
+                gcs.holdings.found(unclaimed.pop(oid), node.process_id)
+        gcs.holdings.refuse_copies(unclaimed.values(), node)
 
     def on_credit(self, node: NodeMember, message: Credit, now: float) -> None:
         released: Vector = dict(message.released)
@@ -220,6 +227,7 @@ class Roster:
             record = gcs.objects.get(oid)
             if record is not None and record.kind >= 0:
                 gcs.objects.add_location(record, node.process_id)
+                gcs.transfers.arrived(node.process_id, oid)
             else:
                 unheld.append(oid)
         if unheld:
@@ -234,6 +242,8 @@ class Roster:
         gcs = self.gcs
         node.workers.pop(worker_id, None)
         gcs.workers.pop(worker_id, None)
+        gcs.actors.owner_gone(worker_id, "the worker that made it has ended")
+        gcs.holdings.broken(worker_id)
         gcs.objects.vanish(worker_id)
         gcs.results.forget(worker_id)
         self._cancel_tasks_of(worker_id)
@@ -272,13 +282,17 @@ class Roster:
         row = NodeRow(node.incarnation, False, node.info.name, node.info.resources)
         gcs.members.gone(node.process_id, row)
         held = gcs.scheduler.remove_node(node.view)
+        lost = f"node {node.info.name} ({node.info.host}) died: {why}"
+        gcs.actors.node_died(node, lost, now)
         for task_id, record in held.items():
             record.node = None
-            if record.cancelled:
+            if task_id in gcs.actors.records:
+                gcs.actors.creation_lost(task_id, record, lost, now)
+            elif record.cancelled:
                 record.state = GONE
                 gcs.cancel(task_id, record, force=False)
             elif not gcs.retry(task_id, record):
-                text = f"node {node.info.name} ({node.info.host}) died: {why}; it held the task"
+                text = f"{lost}; it held the task"
                 gcs.fail(task_id, record, NodeDiedError, text, node.info.name)
         for worker_id in [*node.workers]:
             self._worker_gone(node, worker_id, now)
@@ -302,6 +316,8 @@ class Roster:
         """A driver is gone: its tasks end, its objects go, its workers stop."""
         gcs = self.gcs
         job.ended = True
+        gcs.actors.job_ended(job.process_id)
+        gcs.holdings.broken(job.process_id)
         del gcs.members.jobs[job.process_id]
         gcs.outbox.discard(job.process_id)
         gcs.transfers.session_lost(job.process_id)

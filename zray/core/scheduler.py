@@ -17,12 +17,20 @@ from zray.core.tasks import ASSIGNED, READY, TaskRecord
 
 
 class SchedulingClass:
-    """Ready tasks that need the same resources, a queue per job."""
+    """Ready tasks that need the same resources, a queue per job.
 
-    __slots__ = ("ahead", "cpu_only", "infeasible_since", "needs", "queues", "ready", "warned")
+    ``near``: the node that has the tasks' large arguments, for which they wait a while; or empty.
+    """
 
-    def __init__(self, needs: Needs) -> None:
+    __slots__ = (
+        *("ahead", "cpu_only", "infeasible_since", "near", "needs", "queues", "ready", "since"),
+        "warned",
+    )
+
+    def __init__(self, needs: Needs, near: bytes = b"") -> None:
         self.needs = needs
+        self.near = near
+        self.since: float | None = None  # when its tasks began to wait for that node
         self.cpu_only = resources.is_cpu_only(needs)
         self.queues: dict[bytes, deque[TaskRecord]] = {}
         self.ready = 0
@@ -95,6 +103,7 @@ class NodeView:
 class TaskScheduler:
     def __init__(self) -> None:
         self.classes: dict[Needs, SchedulingClass] = {}
+        self.local: dict[tuple[Needs, bytes], SchedulingClass] = {}  # those near a node
         self.nodes: dict[bytes, NodeView] = {}
         self._turn = 0
 
@@ -105,10 +114,7 @@ class TaskScheduler:
         assert record.template is not None
         record.state = READY
         record.node = None
-        wanted = record.template.needs
-        group = self.classes.get(wanted)
-        if group is None:
-            group = self.classes[wanted] = SchedulingClass(wanted)
+        group = self._group(record)
         queue = group.queues.get(record.job_id)
         if queue is None:
             queue = group.queues[record.job_id] = deque()
@@ -118,11 +124,32 @@ class TaskScheduler:
             queue.append(record)
         group.ready += 1
 
+    def _group(self, record: TaskRecord) -> SchedulingClass:
+        assert record.template is not None
+        wanted = record.template.needs
+        if not record.near:
+            group = self.classes.get(wanted)
+            if group is None:
+                group = self.classes[wanted] = SchedulingClass(wanted)
+            return group
+        group = self.local.get((wanted, record.near))
+        if group is None:
+            group = self.local[wanted, record.near] = SchedulingClass(wanted, record.near)
+        return group
+
+    def group_of(self, record: TaskRecord) -> SchedulingClass:
+        """The class in which a ready task waits."""
+        return self._group(record)
+
+    def groups(self) -> list[SchedulingClass]:
+        """All classes."""
+        return [*self.classes.values(), *self.local.values()]
+
     def withdraw(self, record: TaskRecord, state: int) -> None:
         """A ready task will not run; its place in the queue is skipped later."""
         assert record.state == READY and record.template is not None
         record.state = state
-        group = self.classes[record.template.needs]
+        group = self._group(record)
         group.ready -= 1
         if not group.ready:
             group.queues.clear()
@@ -184,12 +211,13 @@ class TaskScheduler:
 
     # ---- placement -------------------------------------------------------------------------
 
-    def schedule(self) -> list[tuple[NodeView, list[TaskRecord]]]:
+    def schedule(self, now: float) -> list[tuple[NodeView, list[TaskRecord]]]:
         """Assign what can be assigned now; each pair is for one TASKS message."""
         for node in self.nodes.values():
             if node.ahead:
                 self._started_there(node)
-        if not any(group.ready for group in self.classes.values()):
+        self._tire(now)
+        if not (self.local or any(group.ready for group in self.classes.values())):
             return []
         usable = [node for node in self.nodes.values() if node.usable and node.credit() > 0]
         if not usable:
@@ -198,6 +226,7 @@ class TaskScheduler:
         shift = self._turn % len(usable)
         usable = usable[shift:] + usable[:shift]
         plan: list[tuple[NodeView, list[TaskRecord]]] = []
+        self._start_near(plan, now)
         for group in self.classes.values():
             if group.ready:
                 self._start_now(group, usable, plan)
@@ -214,6 +243,27 @@ class TaskScheduler:
                 self.classes[wanted].ahead -= count
                 resources.take(node.free, wanted, count)
 
+    def _tire(self, now: float) -> None:
+        """Tasks that have waited long for the node that has their arguments go to any."""
+        for key, group in [*self.local.items()]:
+            if group.since is None:
+                group.since = now
+            if group.near not in self.nodes or now - group.since >= limits.LOCALITY_WAIT_S:
+                del self.local[key]
+                for record in group.pop(group.ready):
+                    record.near = b""
+                    self.push(record)
+
+    def _start_near(self, plan: list[tuple[NodeView, list[TaskRecord]]], now: float) -> None:
+        """Tasks start on the node that has their large arguments."""
+        for key, group in [*self.local.items()]:
+            before = group.ready
+            self._start_now(group, [self.nodes[group.near]], plan)
+            if not group.ready:
+                del self.local[key]
+            elif group.ready < before:
+                group.since = now  # the node is getting on with them
+
     def _start_now(
         self,
         group: SchedulingClass,
@@ -222,6 +272,8 @@ class TaskScheduler:
     ) -> None:
         rooms = []
         for node in usable:
+            if not node.usable:
+                continue
             room = min(resources.slots(node.free, group.needs), node.credit())
             if room > 0 and not node.ahead.get(group.needs):
                 rooms.append((room, node))
@@ -276,8 +328,9 @@ class TaskScheduler:
         return found
 
     def steal_deadline(self) -> float:
-        """When ``reclaims`` may find something that it does not find now."""
-        when = NEVER
+        """When ``reclaims``, or tasks that wait for a node, may find what they do not find now."""
+        waiting = [group.since for group in self.local.values() if group.since is not None]
+        when = min(waiting) + limits.LOCALITY_WAIT_S if waiting else NEVER
         for group in self.classes.values():
             if group.ahead and not group.ready:
                 victim = self._victim(group)
@@ -318,6 +371,8 @@ class TaskScheduler:
     def reason(self, group: SchedulingClass) -> str:
         """Why the ready tasks of a class are not running, and what would help."""
         wanted = resources.in_words(group.needs)
+        if group.near in self.nodes:
+            return f"WAIT_LOCALITY: needs {wanted} on the node that has its large arguments"
         workers = [node for node in self.nodes.values() if node.total.get(CPU)]
         if not workers and (not self.nodes or dict(group.needs).get(CPU)):
             return "NO_NODES: no worker node has joined; start one with zray-worker"

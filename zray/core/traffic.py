@@ -16,6 +16,7 @@ from zray.core.machine import Outbox
 from zray.core.members import JobMember, Member, NodeMember
 from zray.core.roster import Roster
 from zray.errors import ProtocolError, VersionMismatchError, WrongClusterError
+from zray.ids import split_tasks
 from zray.protocol import messages as m
 from zray.protocol.codec import Payload
 
@@ -27,10 +28,13 @@ CLIENT_VERBS = frozenset(
     {
         *(m.Template, m.Export, m.Submit, m.ResultAck, m.Cancel, m.Hold, m.Drop, m.Watch, m.Put),
         *(m.Pull, m.Chunk, m.ChunkAck, m.PullFailed, m.Query, m.Kv, m.Ping, m.Goodbye),
+        *(m.CreateActor, m.ActorWatch, m.KillActor, m.FindActor, m.ListActors),
+        *(m.Calls, m.CancelCall, m.Promise, m.Sync, m.AskGone),
     }
 )
 NODE_VERBS = CLIENT_VERBS | {
     *(m.Credit, m.Done, m.Returned, m.WorkerDied, m.Announce, m.Have, m.Log),
+    *(m.Replies, m.ActorExited),
 }
 OBSERVER_VERBS = frozenset({m.Query, m.Ping, m.Goodbye, m.Shutdown})
 VERBS = {m.ROLE_DRIVER: CLIENT_VERBS, m.ROLE_NODE: NODE_VERBS, m.ROLE_OBSERVER: OBSERVER_VERBS}
@@ -72,12 +76,24 @@ class TrafficController:
             m.Submit: gcs.on_submit,
             m.ResultAck: lambda s, msg, now: gcs.results.acked(msg.target, msg.upto),
             m.Cancel: gcs.on_cancel,
-            m.Hold: gcs.on_hold,
-            m.Drop: gcs.on_drop,
-            m.Watch: gcs.on_watch,
-            m.Put: gcs.on_put,
+            m.Hold: gcs.holdings.on_hold,
+            m.Drop: gcs.holdings.on_drop,
+            m.Watch: gcs.holdings.on_watch,
+            m.Put: gcs.holdings.on_put,
+            m.Promise: gcs.holdings.on_promise,
+            m.CreateActor: gcs.actors.on_create,
+            m.ActorWatch: gcs.actors.on_watch,
+            m.KillActor: gcs.actors.on_kill,
+            m.FindActor: gcs.actors.on_find,
+            m.ListActors: gcs.actors.on_list,
+            m.Calls: gcs.actors.on_calls,
+            m.CancelCall: gcs.actors.on_calls,
+            m.Replies: gcs.actors.on_replies,
+            m.ActorExited: gcs.actors.on_exited,
+            m.Sync: self._on_sync,
+            m.AskGone: self._on_ask_gone,
             m.Done: gcs.on_done,
-            m.Pull: lambda s, msg, now: transfers.pull(s.process_id, msg),
+            m.Pull: gcs.holdings.on_pull,
             m.Chunk: lambda s, msg, now: transfers.chunk(s.process_id, msg),
             m.ChunkAck: lambda s, msg, now: transfers.acknowledge(s.process_id, msg),
             m.PullFailed: lambda s, msg, now: transfers.failed(s.process_id, msg),
@@ -238,13 +254,23 @@ class TrafficController:
         if message.what == m.STATUS:
             answer = overview.status(self.gcs, message.seq, self.cluster_id, self.started_s, now)
         else:
-            reasons = [overview.why(self.gcs, oid) for oid in message.object_ids[:100]]
+            reasons = [overview.why(self.gcs, oid, now) for oid in message.object_ids[:100]]
             answer = m.Reasons(0, message.seq, reasons)
         self.gcs.outbox.send(member.process_id, answer)
 
     def _on_kv(self, member: Member, message: m.Kv, now: float) -> None:
         target = member.process_id
         self.gcs.catalog.operate(message, lambda reply: self.gcs.outbox.send(target, reply))
+
+    def _on_sync(self, member: Member, message: m.Sync, now: float) -> None:
+        self.gcs.outbox.send(member.process_id, m.Synced(0, message.seq))
+
+    def _on_ask_gone(self, member: Member, message: m.AskGone, now: float) -> None:
+        gone = b""
+        if not self.gcs.recovering():  # until then nobody is known to have ended
+            asked = split_tasks(message.process_ids)
+            gone = b"".join(process for process in asked if not self.gcs.lives(process))
+        self.gcs.outbox.send(member.process_id, m.Gone(0, message.seq, gone))
 
     def _on_shutdown(self, member: Member, message: m.Shutdown, now: float) -> None:
         self.stopping = message.reason or "stop was asked for"
@@ -262,11 +288,18 @@ class TrafficController:
             self.roster.check(now)
             self._drop_dead_sessions()
         self.gcs.settle(now)
+        while self.gcs.actors.jobs_over:
+            self._end_job(self.gcs.actors.jobs_over.pop(), now)
         for process_id, messages in self.gcs.outbox.take().items():
             route = self.routes.get(process_id)
             if route is not None:
                 for message in messages:
                     self.outbox.send(route, message)
+
+    def _end_job(self, job_id: bytes, now: float) -> None:
+        job = self.gcs.members.jobs.get(job_id)
+        if job is not None:
+            self.roster.job_ended(job, "the actor is dead", now)
 
     def _drop_dead_sessions(self) -> None:
         """Members that were declared dead while connected must say HELLO again."""

@@ -1,7 +1,9 @@
-"""The head's relay of values: from a raylet or driver that has one to another that asked.
+"""How values get from a raylet or driver that has one to another that asked.
 
-Chunks pass through, a window at a time, as the asking side acknowledges them; the head keeps no
-chunk. A source that disappears is replaced by another that has the object, from the start.
+A raylet is told which other one to ask; a few at once may ask the same one for an object, the
+others wait for a new copy, so that many copies spread from node to node. Where that does not go,
+chunks pass through the head, a window at a time, as the asking side acknowledges them; the head
+keeps no chunk. A source that disappears is replaced by another, from the start.
 """
 
 from __future__ import annotations
@@ -10,22 +12,26 @@ from collections.abc import Callable
 
 import msgspec
 
+from zray import limits
 from zray.core.machine import Outbox
-from zray.core.members import Members
-from zray.core.objects import PENDING, ObjectTable
+from zray.core.members import Members, NodeMember
+from zray.core.objects import PENDING, ObjectRecord, ObjectTable
 from zray.errors import ObjectLostError
-from zray.protocol.messages import Chunk, ChunkAck, Pull, PullFailed
+from zray.protocol.messages import Chunk, ChunkAck, Pull, PullFailed, PullFrom
 
 
 class Relay:
-    __slots__ = ("number", "object_id", "requester", "source", "transfer")
+    __slots__ = ("direct", "number", "object_id", "requester", "source", "transfer")
 
-    def __init__(self, number: int, requester: bytes, transfer: int, object_id: bytes) -> None:
+    def __init__(
+        self, number: int, requester: bytes, transfer: int, object_id: bytes, direct: bool
+    ) -> None:
         self.number = number
         self.requester = requester
         self.transfer = transfer  # the requester's number
         self.object_id = object_id
-        self.source: bytes | None = None  # None: waits for a source to come back
+        self.direct = direct  # the requester asks the source itself
+        self.source: bytes | None = None  # None: waits for a source to come back, or to be free
 
 
 class Transfers:
@@ -45,9 +51,12 @@ class Transfers:
         self._relays: dict[int, Relay] = {}
         self._by_requester: dict[tuple[bytes, int], Relay] = {}
         self._next = 1
+        self.unheard: dict[bytes, None] = {}  # objects that are asked for and not announced yet
 
     def pull(self, requester: bytes, message: Pull) -> None:
-        relay = Relay(self._next, requester, message.transfer, message.object_id)
+        self._forget_direct(requester, message.object_id)  # it asks again: that did not go
+        direct = message.direct and requester in self._members.nodes
+        relay = Relay(self._next, requester, message.transfer, message.object_id, direct)
         self._next += 1
         self._relays[relay.number] = relay
         self._by_requester[requester, message.transfer] = relay
@@ -55,7 +64,7 @@ class Transfers:
 
     def chunk(self, source: bytes, message: Chunk) -> None:
         relay = self._relays.get(message.transfer)
-        if relay is None or relay.source != source:
+        if relay is None or relay.source != source or relay.direct:
             return
         passed = msgspec.structs.replace(message, transfer=relay.transfer)
         self._outbox.send(relay.requester, passed)
@@ -64,7 +73,7 @@ class Transfers:
 
     def acknowledge(self, requester: bytes, message: ChunkAck) -> None:
         relay = self._by_requester.get((requester, message.transfer))
-        if relay is not None and relay.source is not None:
+        if relay is not None and relay.source is not None and not relay.direct:
             self._outbox.send(relay.source, ChunkAck(0, relay.number, message.offset))
 
     def failed(self, source: bytes, message: PullFailed) -> None:
@@ -82,10 +91,32 @@ class Transfers:
         for relay in [*self._relays.values()]:
             if relay.requester == process_id:
                 self._end(relay)
-                if relay.source is not None:
+                if relay.source is not None and not relay.direct:
                     self._outbox.send(relay.source, PullFailed(0, relay.number, "", "cancelled"))
+            elif relay.source == process_id and relay.direct:
+                relay.source = None  # the requester notices, and asks again
             elif relay.source == process_id:
                 self._start(relay, (process_id,))
+
+    def arrived(self, process_id: bytes, object_id: bytes) -> None:
+        """The process has the object now, and can pass it on."""
+        self._forget_direct(process_id, object_id)
+        for relay in [*self._relays.values()]:
+            if relay.object_id == object_id and relay.source is None:
+                self._start(relay, ())
+
+    def heard(self, object_id: bytes) -> None:
+        """The object has been announced, or is lost."""
+        if object_id in self.unheard:
+            del self.unheard[object_id]
+            for relay in [*self._relays.values()]:
+                if relay.object_id == object_id and relay.source is None:
+                    self._start(relay, ())
+
+    def _forget_direct(self, requester: bytes, object_id: bytes) -> None:
+        for relay in [*self._relays.values()]:
+            if relay.direct and relay.requester == requester and relay.object_id == object_id:
+                self._end(relay)
 
     def retry(self) -> None:
         """A member joined or died, or recovery is over: look again for missing sources."""
@@ -97,9 +128,12 @@ class Transfers:
         object_id = relay.object_id
         record = self._objects.get(object_id)
         relay.source = None
-        if record is None or record.kind == PENDING:
+        if record is None:
             text = f"object {object_id.hex()} is not known: it was freed, or its owner ended"
             self._give_up(relay, text)
+            return
+        if record.kind == PENDING:
+            self.unheard[object_id] = None
             return
         value = self._objects.value(object_id)
         if value is not None:
@@ -108,6 +142,9 @@ class Transfers:
             chunk = Chunk(0, relay.transfer, record.kind, 0, len(value), value, contained)
             self._outbox.send(relay.requester, chunk)
             return
+        if relay.direct and self._offer(relay, record):
+            return
+        relay.direct = False
         for place in record.locations:
             member = self._members.member(place)
             if member is not None and member.connected and place not in avoid:
@@ -117,6 +154,24 @@ class Transfers:
         if not record.locations:
             text = f"the last copy of object {object_id.hex()} went with its node or owner"
             self._give_up(relay, text)
+
+    def _offer(self, relay: Relay, record: ObjectRecord) -> bool:
+        """Tell the requester whom to ask, or let it wait; False: there is no raylet to be asked."""
+        busy: dict[bytes, int] = {}
+        for other in self._relays.values():
+            if other.direct and other.object_id == relay.object_id and other.source is not None:
+                busy[other.source] = busy.get(other.source, 0) + 1
+        nodes = [self._members.nodes.get(place) for place in record.locations]
+        able = [node for node in nodes if node is not None and node.connected and node.liveness]
+        able = [node for node in able if node.process_id != relay.requester]
+        if not able:
+            return False
+        best: NodeMember = min(able, key=lambda node: busy.get(node.process_id, 0))
+        if busy.get(best.process_id, 0) < limits.PEER_PULLS_MAX:
+            relay.source = best.process_id
+            told = PullFrom(0, relay.transfer, relay.object_id, best.liveness)
+            self._outbox.send(relay.requester, told)
+        return True
 
     def _end(self, relay: Relay) -> None:
         self._relays.pop(relay.number, None)

@@ -12,12 +12,15 @@ import msgspec
 
 from zray import limits
 from zray.core import overview
+from zray.core.actors import ActorRow
 from zray.core.members import NodeRow
 from zray.core.objects import PENDING
 from zray.core.tasks import ASSIGNED, READY
-from zray.testing.ledger import Violation
+from zray.protocol.messages import ACTOR_ALIVE, ACTOR_DEAD
+from zray.testing.call_ledger import Violation
 
 if TYPE_CHECKING:
+    from zray.testing.callers import Caller
     from zray.testing.cluster import SimCluster
     from zray.testing.processes import SimProcess
 
@@ -41,6 +44,8 @@ class Checkers:
             self.bounds,
             self.holders,
             self.durable,
+            self.durable_actors,
+            self.actors,
             self.resources,
         ]
 
@@ -180,6 +185,8 @@ class Checkers:
         cluster = self._cluster
         assert cluster.head is not None
         gcs = cluster.head.gcs
+        if oid in cluster.ledger.calls.orphans:
+            return
         word = f"{cluster.ledger.word(oid[:16])}[{oid[-1]}]"
         for driver in cluster.drivers:
             known = driver.alive and driver.process_id in gcs.members.jobs
@@ -209,6 +216,55 @@ class Checkers:
                 raise Violation(f"invariant 12: job {process_id.hex()} is not durable")
         if not functions.keys() >= gcs.catalog.functions.keys():
             raise Violation("invariant 12: a function is used that is not durable")
+
+    def durable_actors(self) -> None:
+        """Invariant 12: nobody calls an incarnation before its row is durable."""
+        cluster = self._cluster
+        assert cluster.head is not None
+        rows = cluster.store._rows.get("actors", {})
+        known: list[Caller] = [driver for driver in cluster.drivers if driver.alive]
+        for caller in (*known, *cluster.workers.values()):
+            for actor_id, actor in caller.client.calls.actors.items():
+                if actor.state != ACTOR_ALIVE or actor_id not in rows:
+                    continue
+                row = msgspec.msgpack.decode(rows[actor_id], type=ActorRow)
+                if row.incarnation < actor.incarnation:
+                    raise Violation(
+                        f"invariant 12: {caller.name} knows incarnation {actor.incarnation} of "
+                        f"{cluster.ledger.word(actor_id)}, {row.incarnation} is durable"
+                    )
+
+    def actors(self) -> None:
+        """The head's table of actors agrees with itself; who is not alive is on its way."""
+        cluster = self._cluster
+        assert cluster.head is not None
+        gcs = cluster.head.gcs
+        table = gcs.actors
+        for node in gcs.members.nodes.values():
+            for actor_id in node.actors:
+                record = table.records.get(actor_id)
+                if record is None or record.node_id != node.process_id:
+                    word = cluster.ledger.word(actor_id)
+                    raise Violation(f"{node.info.name} lists {word}, which is not there")
+        for actor_id, record in table.records.items():
+            word = cluster.ledger.word(actor_id)
+            if record.lives(record.incarnation):
+                place = gcs.members.nodes.get(record.node_id)
+                if place is None or actor_id not in place.actors:
+                    raise Violation(f"{word} lives at a node that does not list it")
+                if actor_id in gcs.tasks:
+                    raise Violation(f"{word} lives and is made again")
+            elif record.unconfirmed or record.state == ACTOR_DEAD:
+                continue
+            elif actor_id not in gcs.tasks and actor_id not in table._launches:
+                if not gcs._commits and not cluster.head.gcs.journal:
+                    raise Violation(f"invariant 7: {word} is neither alive nor on its way")
+            elif actor_id not in gcs.tasks and not table.reason(record, cluster.clock.now):
+                raise Violation(f"invariant 7: {word} waits without a reason")
+        for key, actor_id in table.names.items():
+            named = table.records.get(actor_id)
+            if named is None or (named.info.namespace, named.info.name) != key:
+                raise Violation(f"the name {key} stands for no actor")
 
     def resources(self) -> None:
         """A raylet's free resources are its total minus what busy workers have."""
@@ -252,7 +308,15 @@ class Checkers:
             found.append(f"{kind}object {word}[{oid[-1]}] of {words}")
         tables: dict[str, Sized] = {
             "held_by": {k: v for k, v in gcs.objects.held_by.items() if v},
-            "unknown": gcs.unknown,
+            "unknown": gcs.holdings.unknown,
+            "promised objects": gcs.holdings._promised,
+            "promises": [oid for ids in gcs.holdings._promises.values() for oid in ids],
+            "actors": gcs.actors.records,
+            "names": gcs.actors.names,
+            "launches": gcs.actors._launches,
+            "actors not made": gcs.actors._unmade,
+            "watches": [a for actors in gcs.actors._watching.values() for a in actors],
+            "actors at nodes": [a for node in gcs.members.nodes.values() for a in node.actors],
             "unacknowledged results": gcs.results.unacked,
             "relays": gcs.transfers._relays,
             "cached values": gcs.objects.cache,
@@ -286,6 +350,9 @@ class Checkers:
                 "specs in the redo log": [t for p in principals for t in p.unresolved],
                 "holds of workers": [oid for p in principals for oid in p.holds],
                 "requests": machine.agency._asked,
+                "actors": machine.actors._slots,
+                "promises of workers": [oid for p in principals for oid in p.promised],
+                "actors of workers": [a for p in principals for a in (*p.owned, *p.actors)],
             }
             found += [
                 f"{raylet.name} has {len(table)} {word}" for word, table in tables.items() if table
@@ -309,6 +376,12 @@ class Checkers:
                 "outgoing transfers": client.values.server.sending,
                 "unresolved tasks": client.unresolved,
                 "backlog": client.backlog,
+                "actors": client.calls.actors,
+                "calls": client.calls._by_task,
+                "results without an answer": client.calls.returns,
+                "promises": client.calls._promised,
+                "actors to be made": client.calls._creations,
+                "direct sockets": driver.wires,
             }
             found += [f"{driver.name} has {len(t)} {word}" for word, t in tables.items() if t]
             if client.in_flight or client._in_flight_bytes:

@@ -17,10 +17,14 @@ from zray.core import overview
 from zray.ids import object_id
 from zray.protocol import messages as m
 from zray.store.memory import MemoryStore
+from zray.testing.actor_workloads import end_named_actors
+from zray.testing.call_ledger import Violation
+from zray.testing.callers import Caller
 from zray.testing.checkers import Checkers
 from zray.testing.clock import Clock
+from zray.testing.direct import Wire
 from zray.testing.drivers import SimDriver, Thread
-from zray.testing.ledger import CANCELLED, DEATHS, LOSSES, Ledger, Violation
+from zray.testing.ledger import CANCELLED, DEATHS, LOSSES, Ledger
 from zray.testing.network import Link, Network
 from zray.testing.processes import SimHead, SimPeer, SimProcess, SimRaylet
 from zray.testing.programs import RAISED
@@ -31,6 +35,8 @@ UNIT = limits.RESOURCE_UNIT
 EVENTS_MAX = 1_500_000
 QUIET_S = 400.0  # simulated seconds after the last fault for everything to be done
 EMPTY_S = 90.0  # and for everything to be freed
+# Workloads that end processes or tasks on purpose.
+RUTHLESS = {"crashing", "cancelling", "killing", "crashing_actor", "named", "sharing", "families"}
 
 
 class SimCluster:
@@ -45,6 +51,8 @@ class SimCluster:
         latency_s: mean time of a payload on the way.
         commit_s: mean time until the store has a batch.
         bounds: names of ``zray.limits`` and their values here.
+        machines: on how many machines all processes are; 0: each node and driver has its own.
+        direct: how likely a direct socket between two processes of one machine works.
         verbose: print the story as it happens.
     """
 
@@ -57,6 +65,8 @@ class SimCluster:
         latency_s: float = 0.0003,
         commit_s: float = 0.003,
         bounds: Mapping[str, Any] | None = None,
+        machines: int = 0,
+        direct: float = 1.0,
         verbose: bool = False,
     ) -> None:
         self.seed = seed
@@ -76,6 +86,8 @@ class SimCluster:
         self._nodes = [{k: int(v * UNIT) for k, v in node.items()} for node in nodes]
         self._drivers = drivers
         self._commit_s = commit_s
+        self._machines = machines
+        self._direct = direct
         self._bounds = dict(bounds or {})
         self._saved: dict[str, Any] = {}
         self._starts: list[float] = []
@@ -197,20 +209,33 @@ class SimCluster:
         """Start a raylet; amounts in units of 1/10000."""
         name = f"n{len(self.raylets) + 1}"
         node_id = node_id or self.random.randbytes(16)
-        raylet = SimRaylet(self, name, node_id, incarnation, dict(resources))
+        machine = self._machine(name, len(self.raylets))
+        raylet = SimRaylet(self, name, node_id, incarnation, dict(resources), machine)
         self._names[node_id] = name
         self.raylets.append(raylet)
         return raylet
 
     def add_driver(self) -> SimDriver:
         """Start a driver that runs nothing yet."""
-        driver = SimDriver(self, f"d{len(self.drivers) + 1}")
+        name = f"d{len(self.drivers) + 1}"
+        driver = SimDriver(self, name, self._machine(name, len(self.drivers)))
+        self._names[driver.process_id] = name
         self.drivers.append(driver)
         return driver
 
+    def _machine(self, name: str, place: int) -> str:
+        return f"machine-{place % self._machines if self._machines else name}"
+
+    def connect_directly(self, caller: Caller, worker_id: bytes) -> Wire | None:
+        """A socket to an actor's worker on the caller's machine; None: there is no such way."""
+        worker = self.workers.get(worker_id)
+        if worker is None or worker.actor is None or self.random.random() >= self._direct:
+            return None
+        return worker.accept(caller)
+
     def run(self, workload: Workload, driver: int = 0) -> Thread:
         """Have a driver run a workload, as one more thread."""
-        if workload.__name__ in ("crashing", "cancelling"):
+        if workload.__name__ in RUTHLESS:
             self.excuse(*DEATHS, *LOSSES, CANCELLED, RAISED)
         return self.drivers[driver].run(workload, self.random.getrandbits(32))
 
@@ -332,7 +357,7 @@ class SimCluster:
             for task_id in [*driver.client.unresolved][:5]:
                 reason = "no head"
                 if self.head is not None:
-                    reason = overview.why(self.head.gcs, object_id(task_id))
+                    reason = overview.why(self.head.gcs, object_id(task_id), self.clock.now)
                 found.append(f"{self.ledger.word(task_id)}: {reason or 'has its outcome'}")
             for oid in [*driver.client._waiters, *driver.client._outcome_waiters][:5]:
                 found.append(f"awaits {self.ledger.word(oid[:16])}[{oid[-1]}]")
@@ -348,6 +373,10 @@ class SimCluster:
         """
         self.clock.tell("no more faults from here on")
         self.run_until(self._all_done, QUIET_S, "every submitted task has its outcome")
+        if self.head is not None and self.head.gcs.actors.names:
+            self.add_driver()
+            self.run(end_named_actors, len(self.drivers) - 1)
+            self.run_until(self._all_done, QUIET_S, "the actors with names are ended")
         for driver in self.drivers:
             if driver.alive:
                 for ref in driver.kept:
@@ -368,7 +397,10 @@ class SimCluster:
         if self.head is None or any(d.leaving and d.alive for d in self.drivers):
             return False
         return all(
-            driver.idle() and not driver.client.unresolved and driver.linked()
+            driver.idle()
+            and not driver.client.unresolved
+            and driver.linked()
+            and not driver.client.calls.returns
             for driver in self.drivers
             if driver.alive and not driver.client.stopped
         )

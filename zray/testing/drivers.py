@@ -11,8 +11,9 @@ from zray.core.machine import NEVER
 from zray.ids import IdSource
 from zray.protocol import codec
 from zray.protocol import messages as m
+from zray.testing.callers import Caller
 from zray.testing.processes import VERSIONS, SimPeer
-from zray.testing.programs import Ask, Get, Participant, Program, Ref, Sleep, TaskFailed, Wait
+from zray.testing.programs import Ask, Get, Program, Ref, Sleep, TaskFailed, Until, Wait
 from zray.testing.workloads import Workload
 
 if TYPE_CHECKING:
@@ -34,20 +35,21 @@ class Thread:
         self.error: TaskFailed | None = None
 
 
-class SimDriver(SimPeer, Participant):
+class SimDriver(SimPeer, Caller):
     """One driver process."""
 
-    def __init__(self, cluster: SimCluster, name: str) -> None:
+    def __init__(self, cluster: SimCluster, name: str, machine: str) -> None:
         SimPeer.__init__(self, cluster, name)
         ids = IdSource(cluster.random.randbytes(8))
         process_id = ids.process_id()
-        Participant.__init__(self, Client(process_id, process_id, ids, remote=True))
+        Caller.__init__(self, Client(process_id, process_id, ids, remote=True))
         self.process_id = process_id
         self.threads: list[Thread] = []
         self.leaving = False
         self._ping_at = 0.0
         pid = cluster.next_pid()
-        self.info = m.JobInfo("program.py", "/", [], "machine-" + name, "host-" + name, pid)
+        self.info = m.JobInfo("program.py", "/", [], machine, "host-" + name, pid)
+        self.machine = machine
         self.wake()
 
     def start(self, workload: Workload) -> None:
@@ -72,11 +74,13 @@ class SimDriver(SimPeer, Participant):
     def turn(self) -> None:
         """Read, run the threads that can go on, send."""
         self.read()
+        self.read_wires()
         self.tend()
         for thread in self.threads:
             self._try(thread)
         now = self.clock.now
         self.client.flush()
+        self.tend_calls()
         if self.linked():
             if now >= self._ping_at:
                 self._ping_at = now + limits.PING_S
@@ -143,6 +147,13 @@ class SimDriver(SimPeer, Participant):
                 thread.waiter = Waiter()
                 thread.answer = self.client.ask(step.make, thread.waiter)
                 return
+            if isinstance(step, Until):
+                thread.waiter, thread.answer = step.waiter, step.answer
+                if thread.waiter.remaining > 0:
+                    return
+                thread.waiter, thread.answer = None, None
+                value = step.answer[0] if step.answer else None
+                continue
             assert isinstance(step, Get | Wait)
             if isinstance(step, Wait):
                 thread.until = self.clock.now + step.seconds
@@ -180,6 +191,10 @@ class SimDriver(SimPeer, Participant):
         messages.append(m.Submit(0, client.job_id, client.process_id, again))
         if client._watched:
             messages.append(m.Watch(0, client.process_id, b"".join(client._watched)))
+        for actor in client.calls.actors.values():
+            if actor.sent and actor.ended is None:
+                messages += actor.again(client.calls._made)
+        messages, client.outbox = client.outbox + messages, []
         self.transmit(client.epoch, [*messages, *client._cancels.values()])
 
     def deadline(self) -> float:
@@ -191,7 +206,12 @@ class SimDriver(SimPeer, Participant):
     def die(self) -> None:
         """SIGKILL."""
         self.end_link()
+        self.end_wires()
         self.cluster.ledger.driver_ended(self)
+
+    def something_came(self) -> None:
+        """A direct socket has something to read, or its end."""
+        self.wake()
 
     # ---- SimPeer ---------------------------------------------------------------------------
 

@@ -30,7 +30,11 @@ def _raylet(cluster: SimCluster, random: Random) -> SimRaylet | None:
 
 def _worker(cluster: SimCluster, random: Random) -> SimWorker | None:
     workers = [w for raylet in cluster.raylets for w in raylet.workers.values() if w.alive]
-    busy = [worker for worker in workers if worker.delivered is not None]
+    busy = [
+        worker
+        for worker in workers
+        if worker.delivered is not None or (worker.actor is not None and worker.actor.runs)
+    ]
     pool = busy if busy and random.random() < 0.7 else workers
     return random.choice(pool) if pool else None
 
@@ -101,6 +105,27 @@ def kill_worker(cluster: SimCluster, random: Random) -> None:
         cluster.kill_worker(worker)
 
 
+def kill_actor(cluster: SimCluster, random: Random) -> None:
+    """An actor's process is killed."""
+    actors = [worker for worker in cluster.workers.values() if worker.actor is not None]
+    if actors:
+        cluster.kill_worker(random.choice(actors))
+
+
+def cut_wire(cluster: SimCluster, random: Random) -> None:
+    """A direct socket is closed although both its processes live."""
+    wires = [
+        wire
+        for worker in cluster.workers.values()
+        if worker.actor is not None
+        for wire in worker.actor.wires
+    ]
+    if wires:
+        wire = random.choice(wires)
+        cluster.clock.tell(f"the socket of {wire.caller.name} to {wire.worker.name} is closed")
+        wire.sever()
+
+
 def kill_raylet(cluster: SimCluster, random: Random) -> None:
     """A raylet is killed; another starts in its place, as the same node or as a new one."""
     raylet = _raylet(cluster, random)
@@ -147,6 +172,7 @@ def echo(cluster: SimCluster, random: Random) -> None:
 
 GENTLE: tuple[Fault, ...] = (  # after these, every value must still come
     *(cut, cut_all, silence, stall, freeze, freeze_head, freeze_worker, slow, restart_head, echo),
+    cut_wire,
 )
-DEADLY: tuple[Fault, ...] = (kill_worker, kill_raylet, lose_machine, freeze_long)
+DEADLY: tuple[Fault, ...] = (kill_worker, kill_actor, kill_raylet, lose_machine, freeze_long)
 FINAL: tuple[Fault, ...] = (kill_driver,)

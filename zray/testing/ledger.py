@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from zray.ids import task_of
 from zray.protocol import messages as m
 from zray.protocol.errors import decode_error
+from zray.testing.call_ledger import ACTOR_DIED, ACTOR_UNAVAILABLE, CallLedger, Violation
 
 if TYPE_CHECKING:
     from zray.testing.cluster import SimCluster
@@ -21,11 +22,8 @@ if TYPE_CHECKING:
 # Errors that tell of a loss and are no outcome of the object: another reader may have the value.
 LOSSES = {"ZR-3005", "ZR-3006"}
 CANCELLED = "ZR-3002"
-DEATHS = {"ZR-3003", "ZR-3004"}
-
-
-class Violation(AssertionError):
-    """An invariant does not hold."""
+ACTOR_DEATHS = {ACTOR_DIED, ACTOR_UNAVAILABLE}
+DEATHS = {"ZR-3003", "ZR-3004", *ACTOR_DEATHS}
 
 
 class Run:
@@ -64,12 +62,14 @@ class Ledger:
         self.seen: dict[bytes, tuple[bytes, Participant]] = {}  # object -> value, who saw it
         self.workers: dict[bytes, SimWorker] = {}  # all there ever were
         self.running: dict[bytes, Run] = {}  # worker -> its run
-        self.doubtful: dict[bytes, int] = {}  # task -> runs that a lost memory excuses
+        self.calls = CallLedger(cluster, self)
 
     def word(self, task_id: bytes) -> str:
         """A short name of a task."""
         deed = self.tasks.get(task_id)
-        return f"{deed.name}#{deed.number}" if deed is not None else task_id.hex()
+        if deed is not None:
+            return f"{deed.name}#{deed.number}"
+        return self.calls.word(task_id) or task_id.hex()
 
     # ---- what happens ----------------------------------------------------------------------
 
@@ -98,14 +98,14 @@ class Ledger:
         """User code of a task begins."""
         deed = self.tasks[assignment.spec.task_id]
         word = self.word(assignment.spec.task_id)
-        counts = self._counts(worker)  # a node that was declared dead may not know it yet
+        counts = self.counts(worker)  # a node that was declared dead may not know it yet
         for other in deed.runs:
-            if counts and other.ended is None and self._counts(other.worker):
+            if counts and other.ended is None and self.counts(other.worker):
                 raise Violation(
                     f"invariant 2: {word} starts on {worker.name} while it runs on "
                     f"{other.worker.name}"
                 )
-        earlier = [run for run in deed.runs if self._same_life(run) and self._counts(run.worker)]
+        earlier = [run for run in deed.runs if self._same_life(run) and self.counts(run.worker)]
         if counts and any(run.attempt == assignment.attempt for run in earlier):
             raise Violation(f"invariant 2: attempt {assignment.attempt} of {word} starts twice")
         run = Run(worker, assignment.attempt, self._cluster.clock.now)
@@ -128,7 +128,7 @@ class Ledger:
         if allowed >= 0 and len(deed.runs) > 1 + allowed + excused:
             raise Violation(f"invariant 2: {word} runs {len(deed.runs)} times, may {allowed + 1}")
 
-    def _counts(self, worker: SimWorker) -> bool:
+    def counts(self, worker: SimWorker) -> bool:
         """Whether the cluster still believes in this worker's node."""
         raylet = worker.raylet
         return raylet.alive and not self._cluster.fenced(raylet.raylet.node_id, worker.incarnation)
@@ -138,7 +138,9 @@ class Ledger:
 
     def ended(self, worker: SimWorker, status: int) -> None:
         """User code of a task has ended."""
-        run = self.running.pop(worker.worker_id)
+        run = self.running.pop(worker.worker_id, None)
+        if run is None:
+            return  # it was a constructor
         run.ended = self._cluster.clock.now
         run.status = status
 
@@ -168,9 +170,10 @@ class Ledger:
         What a worker saw whose node was declared dead since is void, as all that came of it.
         """
         if outcome.kind & m.ERROR:
-            code = decode_error(outcome.value).code
-            if code in LOSSES:
+            record = decode_error(outcome.value)
+            if record.code in LOSSES:
                 return
+            self.calls.observed(who.name, oid, record)
         if self._is_void(who):
             return
         first, witness = self.seen.setdefault(oid, (outcome.value, who))
@@ -188,7 +191,7 @@ class Ledger:
 
     def _is_void(self, who: Participant) -> bool:
         worker = self.workers.get(who.client.process_id)
-        return worker is not None and not self._counts(worker)
+        return worker is not None and not self.counts(worker)
 
     def _object(self, oid: bytes) -> str:
         return f"{self.word(task_of(oid))}[{int.from_bytes(oid[16:], 'big')}]"

@@ -292,11 +292,12 @@ class SimRaylet(SimPeer):
         node_id: bytes,
         incarnation: int,
         resources: dict[str, int],
+        machine: str,
     ) -> None:
         super().__init__(cluster, name)
         info = m.NodeInfo(
             *(name, "host-" + name, cluster.next_pid(), sorted(resources.items())),
-            *([], "machine-" + name, f"host-{name}:1"),
+            *([], machine, f"host-{name}:1"),
         )
         gpus = -(-resources.get("GPU", 0) // limits.RESOURCE_UNIT)
         ids = IdSource(cluster.random.randbytes(8))
@@ -368,6 +369,8 @@ class SimRaylet(SimPeer):
         for principal in machine.agency.principals.values():
             specs = list(principal.unresolved.values())
             messages.append(m.Submit(0, principal.job_id, principal.worker_id, specs))
+            if principal.actors:
+                messages.append(m.ActorWatch(0, principal.worker_id, [*principal.actors]))
         self.transmit(machine.epoch, messages)
 
     def deadline(self) -> float:

@@ -93,6 +93,13 @@ class Ask(NamedTuple):
     make: Callable[[int], m.Message]
 
 
+class Until(NamedTuple):
+    """Wait for an answer that was asked for; resumes with it."""
+
+    waiter: Waiter
+    answer: list[m.Message]
+
+
 class Die(NamedTuple):
     """The worker process ends here: SIGKILL, a segfault."""
 
@@ -103,7 +110,11 @@ class Fail(NamedTuple):
     covered: bool
 
 
-Step: TypeAlias = Sleep | Get | Wait | Ask | Die | Fail
+class Leave(NamedTuple):
+    """The actor ends here because it wants to."""
+
+
+Step: TypeAlias = Sleep | Get | Wait | Ask | Until | Die | Fail | Leave
 Program: TypeAlias = Generator[Step, Any, Any]
 
 
@@ -144,19 +155,8 @@ class Participant:
         template = make_template(function, amounts, num_returns, max_retries)
         self.client.export(m.Export(0, template.function_id, function, function.encode()))
         self.client.template(template)
-        plain: list[Any] = []
-        dependencies: list[bytes] = []
-        nested: list[bytes] = []
-        for argument in arguments:
-            if isinstance(argument, Ref):
-                plain.append(["v"])
-                dependencies.append(argument.oid)
-            elif isinstance(argument, Nested):
-                plain.append(["n", len(argument.refs)])
-                nested += [ref.oid for ref in argument.refs]
-            else:
-                plain.append(["d", argument])
-        data, box = msgspec.msgpack.encode(plain), None
+        data, dependencies, nested = packed(arguments)
+        box = None
         if len(data) > limits.ARGUMENT_BYTES_MAX:
             box = self.client.put(data, nested)
             data, dependencies = b"", [box, *dependencies]
@@ -239,6 +239,23 @@ class Participant:
         self.references = [ref for ref in self.references if ref.live]
 
 
+def packed(arguments: Iterable[Any]) -> tuple[bytes, list[bytes], list[bytes]]:
+    """Arguments as they travel, their dependencies, and the references that stay references."""
+    plain: list[Any] = []
+    dependencies: list[bytes] = []
+    nested: list[bytes] = []
+    for argument in arguments:
+        if isinstance(argument, Ref):
+            plain.append(["v"])
+            dependencies.append(argument.oid)
+        elif isinstance(argument, Nested):
+            plain.append(["n", len(argument.refs)])
+            nested += [ref.oid for ref in argument.refs]
+        else:
+            plain.append(["d", argument])
+    return msgspec.msgpack.encode(plain), dependencies, nested
+
+
 def make_template(
     function: str, amounts: dict[str, int], num_returns: int, max_retries: int
 ) -> m.Template:
@@ -255,9 +272,9 @@ def make_template(
 
 
 def arguments_of(
-    participant: Participant, spec: m.TaskSpec, values: list[m.Outcome]
+    participant: Participant, spec: m.TaskSpec | m.Call, values: list[m.Outcome]
 ) -> tuple[list[Any], list[Ref]]:
-    """What a task's function is called with, and the references among it."""
+    """What a function or method is called with, and the references among it."""
     data = spec.arguments
     if spec.boxed:
         data, values = values[0].value, values[1:]

@@ -12,6 +12,7 @@ import traceback
 from random import Random
 from typing import Any, NamedTuple
 
+from zray.testing.actor_workloads import ACTOR_WORKLOADS
 from zray.testing.cluster import SimCluster
 from zray.testing.faults import DEADLY, FINAL, GENTLE, Fault
 from zray.testing.workloads import WORKLOADS, Workload
@@ -27,6 +28,8 @@ class Plan(NamedTuple):
     faults: list[tuple[float, Fault]]
     latency_s: float
     commit_s: float
+    machines: int
+    direct: float
 
     def in_words(self) -> str:
         """One line."""
@@ -68,8 +71,9 @@ def plan(seed: int) -> Plan:
     if random.random() < 0.2:
         bounds["RAYLET_UNSTARTED_TASKS"] = random.choice([4, 16])
     span = random.choice([0.5, 2.0, 8.0])
+    kind = random.choice([WORKLOADS, ACTOR_WORKLOADS, WORKLOADS + ACTOR_WORKLOADS])
     workloads = [
-        (random.uniform(0.0, span), random.randrange(drivers), random.choice(WORKLOADS))
+        (random.uniform(0.0, span), random.randrange(drivers), random.choice(kind))
         for _ in range(random.randint(2, 6))
     ]
     kinds = list(GENTLE)
@@ -92,6 +96,8 @@ def plan(seed: int) -> Plan:
         sorted(faults, key=_when),
         latency_s,
         commit_s,
+        random.choice([0, 1, 2]),
+        random.choice([0.0, 0.5, 1.0, 1.0]),
     )
 
 
@@ -114,6 +120,8 @@ def simulate(seed: int, *, verbose: bool = False) -> str:
         bounds=drawn.bounds,
         latency_s=drawn.latency_s,
         commit_s=drawn.commit_s,
+        machines=drawn.machines,
+        direct=drawn.direct,
         verbose=verbose,
     )
     try:

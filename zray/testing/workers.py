@@ -16,6 +16,11 @@ from zray.ids import IdSource, object_id
 from zray.protocol import codec
 from zray.protocol import messages as m
 from zray.testing import programs
+from zray.testing.actor_programs import CONSTRUCTORS
+from zray.testing.actors import SimActor
+from zray.testing.callers import Caller
+from zray.testing.direct import Wire
+from zray.testing.ledger import LOSSES
 from zray.testing.programs import Die, Fail, Get, Interrupted, Program, Returned, Sleep, TaskFailed
 from zray.testing.workloads import FUNCTIONS, TaskContext
 
@@ -24,9 +29,10 @@ if TYPE_CHECKING:
     from zray.testing.processes import SimRaylet
 
 IDLE, COMPUTING, BLOCKED, DRAINING = range(4)
+CONTROL = (m.Recall, m.CancelTask, m.CancelCall)
 
 
-class SimWorker(programs.Participant):
+class SimWorker(Caller):
     """``state``: what the main thread does."""
 
     def __init__(
@@ -37,6 +43,7 @@ class SimWorker(programs.Participant):
         self.cluster = cluster
         self.clock = cluster.clock
         self.raylet = raylet
+        self.machine = raylet.raylet.info.machine
         self.worker_id = worker_id
         self.key = key
         self.incarnation = raylet.raylet.incarnation
@@ -48,6 +55,7 @@ class SimWorker(programs.Participant):
         self.frozen_until = 0.0
         self.state = IDLE
         self._born = False
+        self._orderly = False  # it ends by its own wish
         self._unread: deque[bytes] = deque()
         self._task_at = self._control_at = self._out_at = 0.0  # when the last batch arrives
         self._program: Program | None = None
@@ -59,14 +67,15 @@ class SimWorker(programs.Participant):
         self._result_refs: list[programs.Ref] = []
         self._began = 0.0
         self.delivered: Delivered | None = None
+        self.actor: SimActor | None = None  # what it has become
         cluster.add_worker(self)
 
     # ---- channels --------------------------------------------------------------------------
 
     def send(self, messages: list[m.Message]) -> None:
-        """A batch of the raylet: RECALL and CANCEL_TASK go to the control thread."""
-        urgent = [msg for msg in messages if isinstance(msg, m.Recall | m.CancelTask)]
-        rest = [msg for msg in messages if not isinstance(msg, m.Recall | m.CancelTask)]
+        """A batch of the raylet: some messages go to the control thread."""
+        urgent = [msg for msg in messages if isinstance(msg, CONTROL)]
+        rest = [msg for msg in messages if not isinstance(msg, CONTROL)]
         delay = self.cluster.draw(1e-5, 1e-4)
         if rest:
             self._task_at = max(self._task_at, self.clock.now + delay)
@@ -75,7 +84,8 @@ class SimWorker(programs.Participant):
             self._control_at = max(self._control_at, self.clock.now + delay)
             self.clock.at(self._control_at, self._control_arrived, urgent)
 
-    def _out(self, messages: list[m.Message]) -> None:
+    def out(self, messages: list[m.Message]) -> None:
+        """To the raylet."""
         if self.alive and messages:
             self._out_at = max(self._out_at, self.clock.now + self.cluster.draw(1e-5, 1e-4))
             data = codec.encode_local(messages)
@@ -84,7 +94,7 @@ class SimWorker(programs.Participant):
     def _task_arrived(self, data: bytes) -> None:
         self._unread.append(data)
         if self._born and self.state != COMPUTING:
-            self._go_on()
+            self.go_on()
 
     def _control_arrived(self, messages: list[m.Message]) -> None:
         if not self.alive:
@@ -97,14 +107,16 @@ class SimWorker(programs.Participant):
             self._read()  # what was delivered before counts as delivered
             if isinstance(message, m.Recall):
                 self._send_done(wait=False)
-                self._out([self.sequence.recall()])
+                self.out([self.sequence.recall()])
             elif isinstance(message, m.CancelTask):
                 self._cancel(message)
+            elif isinstance(message, m.CancelCall) and self.actor is not None:
+                self.actor.cancel(message)
 
     def _cancel(self, message: m.CancelTask) -> None:
         answer = self.sequence.cancel(message)
         if answer is not None:
-            self._out([answer])
+            self.out([answer])
             return
         current = self.sequence.current
         if current is None or self._program is None:
@@ -118,12 +130,19 @@ class SimWorker(programs.Participant):
     def begin(self) -> None:
         """The process runs."""
         self._born = True
-        self._go_on()
+        self.go_on()
 
     def _read(self) -> None:
+        self.read_wires()
+        if self.actor is not None:
+            self.actor.read_wires()
         while self._unread:
             for message in codec.decode(self._unread.popleft()).messages:
-                if not self.sequence.receive(message):
+                if self.sequence.receive(message):
+                    continue
+                if self.actor is not None and isinstance(message, m.Calls):
+                    self.actor.receive(message, None)
+                else:
                     self.client.message(message)
         if self.state in (BLOCKED, DRAINING):
             self._give_back()
@@ -131,20 +150,22 @@ class SimWorker(programs.Participant):
     def _give_back(self) -> None:
         returned = self.sequence.recall()
         if returned.task_ids:
-            self._out([returned])
+            self.out([returned])
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
         """Something arrived, or a computation ended."""
-        if not self.alive:
+        if not self.alive or not self._born:
             return
         if self.clock.now < self.frozen_until:
-            self.clock.at(self.frozen_until, self._go_on)
+            self.clock.at(self.frozen_until, self.go_on)
             return
         if self.state == COMPUTING:
             return
         self._read()
-        self._transmit()
-        if self.state == IDLE:
+        self.transmit()
+        if self.actor is not None:
+            self.actor.step()
+        elif self.state == IDLE:
             self._next()
         elif self.state == DRAINING:
             self._drained()
@@ -154,12 +175,13 @@ class SimWorker(programs.Participant):
             self._next()
 
     def _next(self) -> None:
-        while self.alive and self.state == IDLE:
+        while self.alive and self.state == IDLE and self.actor is None:
             delivered = self.sequence.next()
             if delivered is None:
                 self._send_done(wait=True)
+                self.transmit()
                 if self.sequence.exiting:
-                    self._exit()
+                    self.exit()
                 return
             self.started += 1
             self._execute(delivered)
@@ -169,23 +191,28 @@ class SimWorker(programs.Participant):
         spec = delivered.assignment.spec
         template = self.sequence.templates[spec.template_id]
         assert self.sequence.functions[template.function_id].blob.decode() == template.name
-        self.cluster.ledger.started(self, delivered.assignment)
+        if delivered.assignment.actor is None:
+            self.cluster.ledger.started(self, delivered.assignment)
         self.clock.tell(f"{self.name} starts {self.cluster.ledger.word(spec.task_id)}")
         self._began = self.clock.now
         self.client.begin_task(spec.nested)
+        functions = FUNCTIONS
+        if delivered.assignment.actor is not None:
+            self.cluster.ledger.calls.constructing(self, delivered.assignment)
+            functions = CONSTRUCTORS
         try:
             arguments, _ = programs.arguments_of(self, spec, delivered.values)
         except TaskFailed as error:
             self._end(m.FINISHED, self._error(error.code, str(error)))
             return
         context = TaskContext(self, spec.task_id, template)
-        self._program = FUNCTIONS[template.name](context, *arguments)
+        self._program = functions[template.name](context, *arguments)
         self._advance(None)
 
     def _advance_with_values(self) -> None:
         answer, self._answer = self._answer, None
         if answer is not None:
-            self._advance(answer[0])
+            self._advance(answer[0] if answer else None)
             return
         wanted, self._wanted = self._wanted, []
         try:
@@ -223,6 +250,10 @@ class SimWorker(programs.Participant):
                 self._answer = self.client.ask(step.make, waiter)
                 self._wait(waiter, [])
                 return
+            elif isinstance(step, programs.Until):
+                self._answer = step.answer
+                self._wait(step.waiter, [])
+                return
             elif isinstance(step, Sleep):
                 self._compute(step.seconds)
                 return
@@ -247,7 +278,7 @@ class SimWorker(programs.Participant):
             return
         self.state = IDLE
         self._advance(None)
-        self._go_on()
+        self.go_on()
 
     def _interrupt(self) -> None:
         if self.state == BLOCKED:
@@ -259,7 +290,7 @@ class SimWorker(programs.Participant):
             return
         self.state = IDLE
         self._advance(None, Interrupted())
-        self._go_on()
+        self.go_on()
 
     # ---- blocking --------------------------------------------------------------------------
 
@@ -272,7 +303,7 @@ class SimWorker(programs.Participant):
         return False
 
     def _wait(self, waiter: Waiter, refs: list[programs.Ref]) -> None:
-        self._transmit()
+        self.transmit()
         self.state = BLOCKED
         self._waiter = waiter
         self._wanted = refs
@@ -280,23 +311,24 @@ class SimWorker(programs.Participant):
 
     def _say_blocked(self) -> None:
         self._send_done(wait=False)
-        self._out([self.sequence.recall(), m.Blocked(0)])
+        self.out([self.sequence.recall(), m.Blocked(0)])
 
     def _unblock(self) -> None:
         self._waiter = None
         self.state = IDLE
-        self._out([m.Unblocked(0)])
+        self.out([m.Unblocked(0)])
 
-    def _transmit(self) -> None:
+    def transmit(self) -> None:
         """What the client has to say."""
         self.client.flush()
+        self.tend_calls()
         outbox, self.client.outbox = self.client.outbox, []
-        self._out(outbox)
+        self.out(outbox)
 
     def _send_done(self, *, wait: bool) -> None:
         done = self.sequence.take_done(self.clock.now, next_is_short=wait)
         if done is not None:
-            self._out([done])
+            self.out([done])
 
     # ---- the end of a task -----------------------------------------------------------------
 
@@ -313,6 +345,9 @@ class SimWorker(programs.Participant):
     def _results(self, result: Any) -> list[m.Outcome]:
         assert self.delivered is not None
         spec, attempt = self.delivered.assignment.spec, self.delivered.assignment.attempt
+        if self.delivered.assignment.actor is not None:
+            self.actor = SimActor(self, self.delivered.assignment, result)
+            return [m.Outcome(object_id(spec.task_id), m.VALUE, 0)]
         results = (result if isinstance(result, list) else [result]) or [Returned(0)]
         maker = f"{self.name} {attempt}".encode()
         outcomes = []
@@ -331,7 +366,7 @@ class SimWorker(programs.Participant):
         self._ending = status, outcomes, self.clock.now - self._began
         for outcome in outcomes:
             self.client.publish(outcome.contained)
-        self._transmit()
+        self.transmit()
         if self.client.backlog:  # submitted tasks reach the head before what may name them
             self.state = DRAINING
             self._say_blocked()
@@ -339,7 +374,7 @@ class SimWorker(programs.Participant):
         self._report()
 
     def _drained(self) -> None:
-        self._transmit()
+        self.transmit()
         if not self.client.backlog:
             self._unblock()
             self._report()
@@ -363,11 +398,31 @@ class SimWorker(programs.Participant):
             for ref in self.kept:
                 ref.drop()
             self.kept = []
-            self._transmit()
+            self.transmit()
+
+    # ---- for the actor that it is ------------------------------------------------------------
+
+    def occupied(self, computes: bool) -> None:
+        """Whether the one thread of a plain actor computes: it reads nothing meanwhile."""
+        self.state = COMPUTING if computes else IDLE
+
+    def something_came(self) -> None:
+        """A direct socket has something to read, or its end."""
+        if self.alive:
+            self.clock.after(self.cluster.draw(1e-5, 1e-4), self.go_on)
+
+    def accept(self, caller: Caller) -> Wire:
+        """A caller on this machine connects to the actor."""
+        assert self.actor is not None
+        wire = Wire(caller, self)
+        self.actor.wires.append(wire)
+        return wire
 
     # ---- the end of the process ------------------------------------------------------------
 
-    def _exit(self) -> None:
+    def exit(self) -> None:
+        """Nothing is left to do."""
+        self._orderly = True
         self.die("exit code 0")
 
     def die(self, cause: str) -> None:
@@ -382,5 +437,13 @@ class SimWorker(programs.Participant):
         """It ends together with its raylet."""
         self.alive = False
         self._program = None
+        self.end_wires()
+        if self.actor is not None:
+            if self.client.owes():
+                self.cluster.excuse(*LOSSES)
+            if not self._orderly or self.actor.inbox.owes(None):
+                self.cluster.ledger.calls.orphaned(self.client._held)
+            for wire in self.actor.wires:
+                wire.hang_up()
         self.cluster.ledger.died(self)
         self.cluster.remove_worker(self)

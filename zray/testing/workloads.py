@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from zray import limits
 from zray.protocol import messages as m
+from zray.testing.actor_workloads import TASKS
+from zray.testing.callers import Caller
 from zray.testing.programs import (
     RAISED,
     Ask,
@@ -20,7 +22,6 @@ from zray.testing.programs import (
     Fail,
     Get,
     Nested,
-    Participant,
     Program,
     Ref,
     Returned,
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 class TaskContext:
     """What a task's function may do: submit, put and keep, as the process that runs it."""
 
-    def __init__(self, process: Participant, task_id: bytes, template: m.Template) -> None:
+    def __init__(self, process: Caller, task_id: bytes, template: m.Template) -> None:
         self.process = process
         self.task_id = task_id
         self.template = template
@@ -176,7 +177,7 @@ FUNCTIONS: dict[str, Callable[..., Program]] = {
     function.__name__: function
     for function in (
         *(add, nothing, several, tree, raises, flaky, crashes, child_ref, put_ref, keep, let_go),
-        *(pass_on, unpack, asks, changes_mind),
+        *(pass_on, unpack, asks, changes_mind, *TASKS),
     )
 }
 

@@ -1,0 +1,215 @@
+"""The ActorCaller machine: one actor as one process calls it.
+
+Numbers the calls of each incarnation, keeps every call until it is answered, and decides what
+becomes of those that an incarnation took with it. Knows no references and no transport.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from zray import limits
+from zray.protocol.messages import (
+    ACTOR_ALIVE,
+    ACTOR_DEAD,
+    ACTOR_RESTARTING,
+    ActorInfo,
+    ActorState,
+    Call,
+    CallDone,
+    Calls,
+)
+
+UNDECIDED = 0  # nothing is sent
+DIRECT = 1  # over a socket between the two processes
+RELAYED = 2  # by way of the head
+
+
+class PendingCall:
+    """A call without an answer. ``retries``: incarnations that may still fail it; -1: any number.
+
+    ``box``: the object that holds its arguments where they are too large to be relayed.
+    """
+
+    __slots__ = (
+        *("task_id", "method", "num_returns", "arguments", "dependencies", "nested", "parent"),
+        *("retries", "box", "cancelled", "seq", "actor", "may_have_run"),
+    )
+
+    def __init__(
+        self,
+        actor: ActorCaller,
+        task_id: bytes,
+        method: str,
+        num_returns: int,
+        retries: int,
+        arguments: bytes,
+        dependencies: list[bytes],
+        nested: list[bytes],
+        parent: bytes,
+    ) -> None:
+        self.actor = actor
+        self.task_id = task_id
+        self.method = method
+        self.num_returns = num_returns
+        self.retries = retries
+        self.arguments = arguments
+        self.dependencies = dependencies
+        self.nested = nested
+        self.parent = parent
+        self.box = b""
+        self.cancelled = False
+        self.seq = -1  # not sent to the present incarnation
+        self.may_have_run = False  # an incarnation ended that had it
+
+
+class ActorCaller:
+    def __init__(self, actor_id: bytes, caller: bytes) -> None:
+        self.actor_id = actor_id
+        self.caller = caller
+        self.info: ActorInfo | None = None
+        self.state = 0  # nothing known yet
+        self.incarnation = 0
+        self.worker_id = b""
+        self.machine = ""
+        self.text = ""
+        self.error = b""
+        self.path = UNDECIDED
+        self.waiting: deque[PendingCall] = deque()
+        self.sent: dict[int, PendingCall] = {}
+        self.unsettled: dict[int, None] = {}  # answered, but the answer may not be forgotten yet
+        self.acknowledge = False  # an answer came that the actor still keeps
+        self.kept_alive = False  # its handle is counted for the calls without an answer
+        self.ended: ActorState | None = None  # to be applied once its socket is read to the end
+        self._link = -1
+        self._next = 0
+        self._bytes = 0
+
+    def unanswered(self) -> int:
+        return len(self.waiting) + len(self.sent)
+
+    def add(self, call: PendingCall) -> None:
+        self.waiting.append(call)
+
+    # ---- out -------------------------------------------------------------------------------
+
+    def take(
+        self, make: Callable[[PendingCall], Call], may_leave: Callable[[PendingCall], bool]
+    ) -> Calls | None:
+        """The calls to send now, as many as go into one message; None: nothing is to be sent.
+
+        A call that may not leave yet keeps those behind it.
+        """
+        if self.path == UNDECIDED or self.ended is not None:
+            return None
+        calls: list[Call] = []
+        size = 0
+        while self.waiting and size < limits.SUBMIT_BYTES_MAX and self._open():
+            if not may_leave(self.waiting[0]):
+                break
+            call = self.waiting.popleft()
+            call.seq = self._next
+            self._next += 1
+            self.sent[call.seq] = call
+            size += len(call.arguments)
+            self._bytes += len(call.arguments)
+            calls.append(make(call))
+        if not calls and not self.acknowledge:
+            return None
+        return self._message(calls)
+
+    def _open(self) -> bool:
+        return (
+            len(self.sent) < limits.ACTOR_WINDOW_CALLS and self._bytes < limits.ACTOR_WINDOW_BYTES
+        )
+
+    def _message(self, calls: list[Call]) -> Calls:
+        self.acknowledge = False
+        return Calls(0, self.actor_id, self.incarnation, self.caller, self._upto(), calls)
+
+    def _upto(self) -> int:
+        lowest = next(iter(self.sent), self._next)
+        return min(lowest, min(self.unsettled, default=lowest))
+
+    def again(self, make: Callable[[PendingCall], Call]) -> list[Calls]:
+        """Everything unanswered once more, unchanged: the way there may have lost it."""
+        messages = []
+        calls: list[Call] = []
+        size = 0
+        for call in self.sent.values():
+            calls.append(make(call))
+            size += len(call.arguments)
+            if size >= limits.SUBMIT_BYTES_MAX:
+                messages.append(self._message(calls))
+                calls, size = [], 0
+        return [*messages, self._message(calls)]
+
+    # ---- in --------------------------------------------------------------------------------
+
+    def answered(self, done: CallDone, incarnation: int) -> PendingCall | None:
+        """The call that this ends, if it is still open."""
+        call = self.sent.get(done.seq)
+        if incarnation != self.incarnation or call is None or call.task_id != done.task_id:
+            return None
+        del self.sent[done.seq]
+        self._bytes -= len(call.arguments)
+        self.acknowledge = True
+        return call
+
+    def withdraw(self, call: PendingCall) -> bool:
+        """Take back a call that was not sent; False: it was."""
+        if call.seq >= 0:
+            return False
+        self.waiting.remove(call)
+        return True
+
+    def news(self, state: ActorState) -> bool:
+        """What the head says of the actor. True: all that is unanswered has to be sent again.
+
+        Calls that the end of an incarnation interrupts are for ``interrupted`` to judge.
+        """
+        link, self._link = self._link, state.link
+        self.text = state.text
+        self.state = state.state
+        self.error = state.error
+        if state.state != ACTOR_ALIVE:
+            self.path = UNDECIDED
+            return False
+        if state.incarnation != self.incarnation:
+            self.incarnation = state.incarnation
+            self.worker_id = state.worker_id
+            self.machine = state.machine
+            self.path = UNDECIDED
+            return False
+        return self.path == RELAYED and link != state.link
+
+    def ends_incarnation(self, state: ActorState) -> bool:
+        """Whether what was sent to the present incarnation got its last answer before this."""
+        if state.state == ACTOR_ALIVE:
+            return state.incarnation != self.incarnation and bool(self.incarnation)
+        return state.state in (ACTOR_RESTARTING, ACTOR_DEAD)
+
+    def interrupted(self) -> list[PendingCall]:
+        """The incarnation is over: calls that may not run again; the others wait for the next."""
+        sent, self.sent = self.sent, {}
+        self.unsettled.clear()
+        self.acknowledge = False
+        self._next = self._bytes = 0
+        lost = []
+        again = []
+        for call in sent.values():
+            call.seq = -1
+            call.may_have_run = True
+            if call.retries and not call.cancelled:
+                call.retries -= call.retries > 0
+                again.append(call)
+            else:
+                lost.append(call)
+        self.waiting.extendleft(reversed(again))
+        return lost
+
+    def refused(self) -> list[PendingCall]:
+        """The actor is dead: what waits will not be sent any more."""
+        waiting, self.waiting = self.waiting, deque()
+        return list(waiting)

@@ -1,0 +1,686 @@
+"""The GCS's table of actors: creation, names, restarts, death, and who is told.
+
+Every change is durable before anybody hears of it. Calls only pass through here; they belong to
+their callers. An actor lives while its handle's object has a holder, or until it is killed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from zray import limits
+from zray.core import failures, resources
+from zray.core.machine import NEVER
+from zray.core.members import JobMember, Member, NodeMember
+from zray.core.objects import PENDING
+from zray.core.resources import Needs
+from zray.core.tasks import ASSIGNED, GONE, READY, TaskRecord, TemplateRecord
+from zray.errors import ActorAlreadyExistsError, ProtocolError
+from zray.ids import object_id
+from zray.protocol import messages as m
+
+if TYPE_CHECKING:
+    from zray.core.gcs import Gcs
+
+DETACHED = b"detached"  # holds the handles of detached actors
+_TABLE = "actors"
+
+
+class ActorRow(msgspec.Struct, array_like=True, frozen=True):
+    """What the store keeps of a living actor. ``job``: of a detached one, which is its own job."""
+
+    info: m.ActorInfo
+    spec: m.TaskSpec
+    template: m.Template
+    job_id: bytes
+    owner: bytes
+    state: int
+    incarnation: int
+    restarts: int
+    node_id: bytes
+    worker_id: bytes
+    job: m.JobInfo | None
+
+
+class ActorRecord:
+    def __init__(
+        self,
+        info: m.ActorInfo,
+        spec: m.TaskSpec,
+        template: TemplateRecord,
+        job_id: bytes,
+        owner: bytes,
+    ) -> None:
+        self.info = info
+        self.spec = spec
+        self.template = template
+        self.job_id = job_id
+        self.owner = owner
+        self.held: Needs = resources.needs(info.held)
+        self.state = m.ACTOR_PENDING
+        self.incarnation = 0
+        self.restarts = 0
+        self.node_id = b""
+        self.worker_id = b""
+        self.text = ""  # why it is not alive
+        self.error = b""  # what its constructor raised
+        self.link = 0  # sessions of its node since it lives there
+        self.launch_at = NEVER
+        self.unconfirmed = False  # of before the head's restart; nobody has told of it since
+        self.unstored = 0  # changes that are not durable yet
+        self.kill_text = ""  # why its process is being ended, after which it starts again
+        self.until_stored: list[Callable[[], None]] | None = []  # None: its first row is durable
+        self.watchers: dict[bytes, None] = {}
+
+    @property
+    def actor_id(self) -> bytes:
+        return self.spec.task_id
+
+    @property
+    def handle(self) -> bytes:
+        return object_id(self.spec.task_id)
+
+    def arguments(self) -> list[bytes]:
+        """The objects that the constructor's arguments refer to."""
+        return [*self.spec.dependencies, *self.spec.nested]
+
+    def settled(self) -> bool:
+        """Whether the constructor has run and never will again."""
+        return self.state == m.ACTOR_ALIVE and not self.info.max_restarts
+
+    def lives(self, incarnation: int) -> bool:
+        """Whether that incarnation can be called."""
+        alive = self.state == m.ACTOR_ALIVE and not self.unconfirmed
+        return alive and self.incarnation == incarnation
+
+    def named(self) -> str:
+        return f"actor {self.info.class_name} ({self.spec.task_id.hex()})"
+
+
+class Unmade:
+    """Who watches an actor of which nobody has told: its creator may, until the deadline."""
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.watchers: dict[bytes, None] = {}
+
+
+class Actors:
+    def __init__(self, gcs: Gcs, rows: dict[str, dict[bytes, bytes]], now: float) -> None:
+        self._gcs = gcs
+        self.records: dict[bytes, ActorRecord] = {}
+        self.names: dict[tuple[str, str], bytes] = {}
+        self.jobs_over: list[bytes] = []  # of detached actors that are dead
+        self._dead: dict[bytes, m.ActorState] = {}
+        self._launches: dict[bytes, None] = {}  # actors with a launch_at
+        self._unmade: dict[bytes, Unmade] = {}  # watched, and not heard of yet
+        self._watching: dict[bytes, dict[bytes, None]] = {}  # process -> actors
+        for actor_id, value in sorted(rows.get(_TABLE, {}).items()):
+            self._restore(actor_id, msgspec.msgpack.decode(value, type=ActorRow), now)
+
+    def _restore(self, actor_id: bytes, row: ActorRow, now: float) -> None:
+        gcs = self._gcs
+        template = gcs.templates.get(row.template.template_id)
+        if template is None:
+            stored = row.template.function_id in gcs.catalog.functions
+            ready = row.template.by_name or stored
+            template = TemplateRecord(row.template, resources.needs(row.template.resources), ready)
+            gcs.templates[row.template.template_id] = template
+        record = ActorRecord(row.info, row.spec, template, row.job_id, row.owner)
+        record.state, record.incarnation = row.state, row.incarnation
+        record.restarts, record.node_id = row.restarts, row.node_id
+        record.worker_id = row.worker_id
+        record.text = "the head was restarted"
+        record.unconfirmed = True
+        record.until_stored = None
+        if row.job is not None:
+            gcs.members.jobs[row.job_id] = JobMember(row.job_id, row.job, now, driverless=True)
+        self._enter(record)
+        if not record.settled():
+            self._hold_arguments(record, now)
+
+    def _enter(self, record: ActorRecord) -> None:
+        gcs = self._gcs
+        self.records[record.actor_id] = record
+        if record.info.name:
+            self.names[record.info.namespace, record.info.name] = record.actor_id
+        gcs.recovery.hold(record.handle)
+        if gcs.objects.make(record.handle).kind == PENDING:
+            gcs.holdings.settle(m.Outcome(record.handle, m.VALUE, 0), ())
+        if record.info.detached:
+            gcs.objects.hold(DETACHED, record.handle)
+
+    # ---- creation --------------------------------------------------------------------------
+
+    def on_create(self, sender: Member, message: m.CreateActor, now: float) -> None:
+        gcs, spec, info = self._gcs, message.task, message.info
+        gcs.note_worker(sender, message.owner)
+        template = gcs.templates.get(spec.template_id)
+        known = self.records.get(spec.task_id)
+        taken = self.names.get((info.namespace, info.name)) if info.name else None
+        if known is not None:
+            self._created(sender, message, known)
+        elif spec.task_id in self._dead:
+            self._answer(sender, message, spec.task_id, info)
+        elif template is None or message.job_id not in gcs.members.jobs:
+            text = "the job has ended, or the class of this actor was never sent"
+            self._answer(sender, message, spec.task_id, info, ProtocolError.code, text)
+        elif taken is not None and message.get_if_exists:
+            self._created(sender, message, self.records[taken])
+        elif taken is not None:
+            text = (
+                f"The name {info.name!r} is already taken in namespace {info.namespace!r}; use "
+                "another name, zray.get_actor(), or get_if_exists=True"
+            )
+            self._answer(sender, message, spec.task_id, info, ActorAlreadyExistsError.code, text)
+        else:
+            self._create(sender, message, template, now)
+
+    def _create(
+        self, sender: Member, message: m.CreateActor, template: TemplateRecord, now: float
+    ) -> None:
+        gcs, info, job_id = self._gcs, message.info, message.job_id
+        if info.detached:  # it outlives its driver's job
+            job_id = message.task.task_id
+            of_driver = gcs.members.jobs[message.job_id].info
+            gcs.members.jobs[job_id] = JobMember(job_id, of_driver, now, driverless=True)
+        record = ActorRecord(info, message.task, template, job_id, message.owner)
+        self._enter(record)
+        self._watch(record, message.owner)
+        unmade = self._unmade.pop(record.actor_id, None)
+        for watcher in unmade.watchers if unmade is not None else ():
+            self._watch(record, watcher)
+        self._created(sender, message, record)
+        self._hold_arguments(record, now)
+
+        def durable(now: float) -> None:
+            answers, record.until_stored = record.until_stored, None
+            for answer in answers or ():
+                answer()
+            self._launch(record, now)
+
+        self._store(record, durable)
+
+    def _store(self, record: ActorRecord, then: Callable[[float], None]) -> None:
+        """Make the present state durable; ``then`` is called, and watchers told, after that."""
+
+        def durable(now: float) -> None:
+            record.unstored -= 1
+            then(now)
+            self._tell(record)
+
+        record.unstored += 1
+        self._gcs.persist([self._row(record)], durable)
+
+    def _hold_arguments(self, record: ActorRecord, now: float) -> None:
+        """What the constructor gets stays for as long as it may have to run."""
+        for oid in record.arguments():
+            self._gcs.holdings.hold(record.actor_id, oid, now)
+
+    def _drop_arguments(self, record: ActorRecord) -> None:
+        for oid in record.arguments():
+            self._gcs.objects.drop(record.actor_id, oid)
+
+    def _created(self, sender: Member, message: m.CreateActor, record: ActorRecord) -> None:
+        self._gcs.objects.hold(message.owner, record.handle, process=True)
+
+        def answer() -> None:
+            self._answer(sender, message, record.actor_id, record.info)
+
+        self._when_stored(record, answer)
+
+    @staticmethod
+    def _when_stored(record: ActorRecord, answer: Callable[[], None]) -> None:
+        """Nobody hears of an actor before it is durable."""
+        if record.until_stored is None:
+            answer()
+        else:
+            record.until_stored.append(answer)
+
+    def _answer(
+        self,
+        sender: Member,
+        message: m.CreateActor,
+        actor_id: bytes,
+        info: m.ActorInfo,
+        code: str = "",
+        text: str = "",
+    ) -> None:
+        answer = m.ActorCreated(0, message.seq, actor_id, info, code, text)
+        self._gcs.outbox.send(sender.process_id, answer)
+
+    def _row(self, record: ActorRecord) -> tuple[str, bytes, bytes]:
+        job = self._gcs.members.jobs.get(record.job_id)
+        row = ActorRow(
+            *(record.info, record.spec, record.template.message, record.job_id, record.owner),
+            *(record.state, record.incarnation, record.restarts),
+            *(record.node_id, record.worker_id),
+            job.info if job is not None and record.info.detached else None,
+        )
+        return (_TABLE, record.actor_id, msgspec.msgpack.encode(row))
+
+    def _launch(self, record: ActorRecord, now: float) -> None:
+        """Queue the task that runs the constructor; its next attempt is the next incarnation."""
+        gcs = self._gcs
+        record.launch_at = NEVER
+        self._launches.pop(record.actor_id, None)
+        if record.state == m.ACTOR_DEAD or record.actor_id in gcs.tasks:
+            return
+        if record.job_id not in gcs.members.jobs:
+            self._die(record, "its job has ended")
+            return
+        task = TaskRecord(record.spec, record.template, record.job_id, b"")
+        task.attempt = record.incarnation
+        gcs.tasks[record.actor_id] = task
+        gcs.begin(task, record.spec, now)
+
+    def assignment(self, record: ActorRecord, task: TaskRecord) -> m.Assignment:
+        """The creation of an actor; earlier incarnations count as failures."""
+        assert task.spec is not None
+        ids = (task.attempt, task.job_id, task.spec)
+        return m.Assignment(*ids, record.restarts, record.info)
+
+    # ---- what becomes of a creation ----------------------------------------------------------
+
+    def creation_ended(self, task: TaskRecord, done: m.TaskDone, sender: NodeMember) -> None:
+        """The constructor's attempt is over; the task has been released."""
+        record = self.records[done.task_id]
+        self._forget_task(record, task)
+        record.incarnation = done.attempt
+        if done.status == m.CRASHED:
+            self._lost(record, failures.text_of(done.results), sender.heard)
+        elif done.status == m.CANCELLED:
+            self._die(record, "its creation was cancelled")
+        elif any(outcome.kind & m.ERROR for outcome in done.results):
+            record.error = done.results[0].value
+            self._die(record, failures.of_constructor(record.error))
+        else:
+            self._lives_at(record, sender, done.attempt, done.worker_id)
+
+    def _lives_at(
+        self, record: ActorRecord, node: NodeMember, incarnation: int, worker_id: bytes
+    ) -> None:
+        gcs = self._gcs
+        record.state = m.ACTOR_ALIVE
+        record.incarnation = incarnation
+        record.node_id = node.process_id
+        record.worker_id = worker_id
+        record.text = ""
+        record.unconfirmed = False
+        gcs.note_worker(node, worker_id)
+        resources.take(node.view.free, record.held)
+        node.actors[record.actor_id] = None
+        if record.settled():
+            self._drop_arguments(record)
+        self._store(record, lambda _now: None)
+        if record.kill_text:
+            self._stop_again(record)
+
+    def creation_lost(self, task_id: bytes, task: TaskRecord, text: str, now: float) -> None:
+        """The node that ran the constructor is gone."""
+        record = self.records[task_id]
+        self._forget_task(record, task)
+        record.incarnation = task.attempt
+        self._lost(record, text, now)
+
+    def creation_failed(self, task_id: bytes, task: TaskRecord, text: str) -> None:
+        """The constructor will not run, or may have run where nobody can tell."""
+        record = self.records[task_id]
+        self._forget_task(record, task)
+        self._lost(record, text, 0.0)
+
+    def _forget_task(self, record: ActorRecord, task: TaskRecord) -> None:
+        if task.state == READY:
+            self._gcs.scheduler.withdraw(task, GONE)
+        task.state = GONE
+        self._gcs.tasks.pop(record.actor_id, None)
+
+    # ---- death and restart -----------------------------------------------------------------
+
+    def on_exited(self, node: NodeMember, message: m.ActorExited, now: float) -> None:
+        record = self._at(message.actor_id, node, message.incarnation)
+        if record is not None:
+            self._left(record, node)
+            if message.intended and not record.kill_text:
+                self._die(record, f"it ended by itself: {message.text}")
+            else:
+                self._lost(record, record.kill_text or message.text, now)
+        self._gcs.acknowledge(node, message.seq, now, durable=False)
+
+    def _at(self, actor_id: bytes, node: NodeMember, incarnation: int) -> ActorRecord | None:
+        """The actor, if that incarnation lives on that node."""
+        record = self.records.get(actor_id)
+        if record is None or not record.lives(incarnation):
+            return None
+        return record if record.node_id == node.process_id else None
+
+    def node_died(self, node: NodeMember, text: str, now: float) -> None:
+        for actor_id in [*node.actors]:
+            record = self.records[actor_id]
+            self._left(record, node)
+            self._lost(record, text, now)
+
+    def _left(self, record: ActorRecord, node: NodeMember) -> None:
+        node.actors.pop(record.actor_id, None)
+        resources.give(node.view.free, record.held)
+
+    def _lost(self, record: ActorRecord, text: str, now: float) -> None:
+        """An incarnation died against its will: another follows, if its restarts allow."""
+        allowed = record.info.max_restarts
+        if 0 <= allowed <= record.restarts:
+            spent = f" (restarted {record.restarts} times, as max_restarts allows)"
+            self._die(record, text + (spent if allowed else ""))
+            return
+        record.restarts += 1
+        record.state = m.ACTOR_RESTARTING
+        record.kill_text = ""
+        record.text = f"{record.named()} died: {text}"
+        pause = 0.0
+        if record.restarts > 1:
+            pause = limits.ACTOR_RESTART_FIRST_S * 2 ** min(record.restarts - 2, 20)
+
+        def durable(now: float) -> None:
+            if record.state == m.ACTOR_RESTARTING:
+                record.launch_at = now + min(pause, limits.ACTOR_RESTART_MAX_S)
+                self._launches[record.actor_id] = None
+
+        self._store(record, durable)
+
+    def _die(self, record: ActorRecord, text: str) -> None:
+        """The end: durable, then told; the name is free from now on."""
+        gcs = self._gcs
+        if record.state == m.ACTOR_DEAD:
+            return
+        record.state = m.ACTOR_DEAD
+        record.text = f"{record.named()} is dead: {text}"
+        key = (record.info.namespace, record.info.name)
+        if self.names.get(key) == record.actor_id:
+            del self.names[key]
+        self._launches.pop(record.actor_id, None)
+        self._drop_arguments(record)
+        gcs.objects.drop(DETACHED, record.handle)
+
+        def durable(_now: float) -> None:
+            for watcher in record.watchers:
+                gcs.send_to(watcher, self._state_of(record, watcher))
+            self._dead[record.actor_id] = self._state_of(record, record.owner)
+            if len(self._dead) > limits.ACTORS_DEAD_KEPT_MAX:
+                del self._dead[next(iter(self._dead))]
+            del self.records[record.actor_id]
+            for watcher in record.watchers:
+                self._watching.get(watcher, {}).pop(record.actor_id, None)
+
+        gcs.persist([(_TABLE, record.actor_id, None)], durable)
+        if record.info.detached:
+            self.jobs_over.append(record.job_id)
+
+    def _stop(self, record: ActorRecord, text: str, *, graceful: bool = False) -> None:
+        """Take an actor off its node, or out of the queue."""
+        gcs = self._gcs
+        task = gcs.tasks.get(record.actor_id)
+        incarnation, place = record.incarnation, record.node_id
+        if task is not None:
+            if task.node is not None:
+                incarnation, place = task.attempt, task.node.node_id
+                gcs.scheduler.release(record.actor_id, task)
+                record.incarnation = task.attempt
+            else:
+                place = b""
+            self._forget_task(record, task)
+        elif record.state == m.ACTOR_ALIVE:
+            node = gcs.members.nodes.get(record.node_id)
+            if node is not None and record.actor_id in node.actors:
+                self._left(record, node)
+        else:
+            place = b""
+        if place:
+            stop = m.StopActor(0, record.actor_id, incarnation, graceful, text)
+            gcs.outbox.send(place, stop)
+
+    def _stop_again(self, record: ActorRecord) -> None:
+        """End the process of an incarnation; ACTOR_EXITED will tell that it has ended."""
+        reason = record.kill_text
+        stop = m.StopActor(0, record.actor_id, record.incarnation, False, reason)
+        self._gcs.outbox.send(record.node_id, stop)
+
+    def end(self, record: ActorRecord, text: str, *, graceful: bool = False) -> None:
+        """End an actor for good."""
+        if record.state != m.ACTOR_DEAD:
+            self._stop(record, text, graceful=graceful)
+            self._die(record, text)
+
+    def on_kill(self, sender: Member, message: m.KillActor, now: float) -> None:
+        record = self.records.get(message.actor_id)
+        if record is not None and record.state != m.ACTOR_DEAD:
+            if message.no_restart:
+                self.end(record, "it was killed with zray.kill()")
+            elif record.state == m.ACTOR_ALIVE:  # else it is about to start afresh anyway
+                record.kill_text = "it was killed with zray.kill(no_restart=False)"
+                self._stop_again(record)
+        synced = m.Synced(0, message.seq)
+        self._gcs.persist([], lambda _now: self._gcs.outbox.send(sender.process_id, synced))
+
+    def handle_gone(self, actor_id: bytes) -> None:
+        """Nobody has a handle any more."""
+        record = self.records.get(actor_id)
+        if record is not None:
+            self.end(record, "its last handle is gone", graceful=True)
+
+    def owner_gone(self, process_id: bytes, text: str) -> None:
+        """What a process made ends with it, unless it is detached."""
+        for record in [r for r in self.records.values() if r.owner == process_id]:
+            if not record.info.detached:
+                self.end(record, text)
+        for actor_id in self._watching.pop(process_id, ()):
+            self.records[actor_id].watchers.pop(process_id, None)
+        for unmade in self._unmade.values():
+            unmade.watchers.pop(process_id, None)
+
+    def job_ended(self, job_id: bytes) -> None:
+        for record in [r for r in self.records.values() if r.job_id == job_id]:
+            self.end(record, "its job has ended")
+        self.owner_gone(job_id, "its driver has ended")
+
+    # ---- after a head's restart --------------------------------------------------------------
+
+    def announced(self, node: NodeMember, held: list[m.HeldActor], now: float) -> None:
+        """A raylet's account of the actors that live there."""
+        gcs = self._gcs
+        living = {(actor.actor_id, actor.incarnation) for actor in held}
+        for actor_id in [*node.actors]:
+            record = self.records[actor_id]
+            if (actor_id, record.incarnation) not in living:
+                self._left(record, node)
+                self._lost(record, "its worker ended while its node was out of reach", now)
+                continue
+            record.link += 1
+            self._tell(record)
+            if record.kill_text:
+                self._stop_again(record)
+        for actor in held:
+            found = self.records.get(actor.actor_id)
+            if found is None or not self._confirm(found, node, actor):
+                reason = "the head has given this actor up"
+                stop = m.StopActor(0, actor.actor_id, actor.incarnation, False, reason)
+                gcs.outbox.send(node.process_id, stop)
+        for record in [*self.records.values()]:
+            missing = record.unconfirmed and record.node_id == node.process_id
+            if missing and record.state == m.ACTOR_ALIVE and record.actor_id not in gcs.tasks:
+                record.unconfirmed = False
+                self._lost(record, "its worker ended while the head was away", now)
+
+    def _confirm(self, record: ActorRecord, node: NodeMember, actor: m.HeldActor) -> bool:
+        """Whether an incarnation that a raylet tells of is the one that counts."""
+        if self._at(actor.actor_id, node, actor.incarnation) is not None:
+            return True
+        alive = record.state == m.ACTOR_ALIVE  # else the incarnation in its row is over
+        newer = actor.incarnation > record.incarnation - alive
+        task = self._gcs.tasks.get(record.actor_id)
+        if task is not None and task.node is node.view and task.attempt == actor.incarnation:
+            return True  # its DONE follows
+        if not record.unconfirmed or not newer or record.state == m.ACTOR_DEAD:
+            return False
+        if task is not None:
+            if task.state == ASSIGNED:
+                return False
+            self._forget_task(record, task)
+        self._lives_at(record, node, actor.incarnation, actor.worker_id)
+        return True
+
+    def has_made(self, node: NodeMember, held: m.HeldTask) -> bool:
+        """Whether this attempt's end is known already: the actor lives."""
+        record = self.records.get(held.task_id)
+        if record is None or record.state != m.ACTOR_ALIVE:
+            return False
+        return record.incarnation == held.attempt and record.node_id == node.process_id
+
+    def adopt_creation(self, node: NodeMember, held: m.HeldTask) -> TaskRecord | None:
+        """A raylet says that it runs a constructor; the task, if that is to go on."""
+        record = self.records.get(held.task_id)
+        if record is None or not record.unconfirmed or held.attempt <= record.incarnation:
+            return None
+        if record.state in (m.ACTOR_ALIVE, m.ACTOR_DEAD):
+            return None
+        record.unconfirmed = False
+        task = TaskRecord(record.spec, record.template, record.job_id, b"")
+        self._gcs.tasks[record.actor_id] = task
+        return task
+
+    def nodes_are_back(self, now: float) -> None:
+        """Every node of before the restart has told what lives there, or is dead."""
+        for record in [r for r in self.records.values() if r.unconfirmed]:
+            record.unconfirmed = False
+            if record.state == m.ACTOR_ALIVE:
+                self._lost(record, "its node did not return after the head's restart", now)
+            elif record.state != m.ACTOR_DEAD:
+                self._launch(record, now)
+
+    def owners_are_back(self, now: float) -> None:
+        """Everybody of before the restart has told what it holds: who did not is gone."""
+        for record in [*self.records.values()]:
+            if not record.info.detached and not self._gcs.lives(record.owner):
+                self.end(record, "the process that made it has ended")
+        for unmade in self._unmade.values():
+            unmade.deadline = now + limits.UNKNOWN_OBJECT_S
+
+    # ---- who is told -------------------------------------------------------------------------
+
+    def _watch(self, record: ActorRecord, watcher: bytes) -> None:
+        record.watchers[watcher] = None
+        self._watching.setdefault(watcher, {})[record.actor_id] = None
+
+    def on_watch(self, sender: Member, message: m.ActorWatch, now: float) -> None:
+        gcs = self._gcs
+        gcs.note_worker(sender, message.watcher)
+        for actor_id in message.actor_ids:
+            record = self.records.get(actor_id)
+            if record is not None:
+                self._watch(record, message.watcher)
+                if self._may_be_told(record):
+                    gcs.send_to(message.watcher, self._state_of(record, message.watcher))
+            elif actor_id in self._dead:
+                gcs.send_to(message.watcher, self._dead_state(actor_id, message.watcher))
+            else:  # it may be about to be made: its handle has been faster than its creator
+                unmade = self._unmade.setdefault(actor_id, Unmade(now + limits.UNKNOWN_OBJECT_S))
+                unmade.watchers[message.watcher] = None
+
+    def _dead_state(self, actor_id: bytes, target: bytes) -> m.ActorState:
+        known = self._dead.get(actor_id)
+        if known is not None:
+            return msgspec.structs.replace(known, target=target)
+        text = f"actor {actor_id.hex()} is not known: it ended, or was never made"
+        return m.ActorState(0, target, actor_id, m.ACTOR_DEAD, 0, 0, text=text)
+
+    @staticmethod
+    def _may_be_told(record: ActorRecord) -> bool:
+        """Whether the state is durable, and true; watchers are told as soon as it is."""
+        return not (record.unstored or record.unconfirmed or record.state == m.ACTOR_DEAD)
+
+    def _tell(self, record: ActorRecord) -> None:
+        if not self._may_be_told(record):
+            return
+        for watcher in record.watchers:
+            self._gcs.send_to(watcher, self._state_of(record, watcher))
+
+    def _state_of(self, record: ActorRecord, target: bytes) -> m.ActorState:
+        gcs = self._gcs
+        node = gcs.members.nodes.get(record.node_id)
+        member = gcs.members.member(gcs.workers.get(target, target))
+        sessions = record.link + (member.sessions if member is not None else 0)
+        return m.ActorState(
+            *(0, target, record.actor_id, record.state, record.incarnation),
+            *((gcs.epoch << 32) + sessions, record.node_id, record.worker_id),
+            *(node.info.machine if node is not None else "", record.text, record.error),
+        )
+
+    # ---- names ---------------------------------------------------------------------------------
+
+    def on_find(self, sender: Member, message: m.FindActor, now: float) -> None:
+        gcs = self._gcs
+        gcs.note_worker(sender, message.holder)
+        actor_id = self.names.get((message.namespace, message.name))
+        if actor_id is None:
+            gcs.outbox.send(sender.process_id, m.ActorFound(0, message.seq))
+            return
+        record = self.records[actor_id]
+        gcs.objects.hold(message.holder, record.handle, process=True)
+        found = m.ActorFound(0, message.seq, actor_id, record.info)
+        self._when_stored(record, lambda: gcs.outbox.send(sender.process_id, found))
+
+    def on_list(self, sender: Member, message: m.ListActors, now: float) -> None:
+        wanted = [
+            key for key in self.names if message.all_namespaces or key[0] == message.namespace
+        ]
+        self._gcs.outbox.send(sender.process_id, m.ActorNames(0, message.seq, wanted))
+
+    # ---- calls on their way --------------------------------------------------------------------
+
+    def on_calls(self, sender: Member, message: m.Calls | m.CancelCall, now: float) -> None:
+        """Pass calls on to the actor's node; lost ones are sent again when that is back."""
+        gcs = self._gcs
+        gcs.note_worker(sender, message.caller)
+        record = self.records.get(message.actor_id)
+        if record is None:
+            gcs.send_to(message.caller, self._dead_state(message.actor_id, message.caller))
+        elif record.lives(message.incarnation):
+            gcs.outbox.send(record.node_id, message)
+
+    def on_replies(self, sender: Member, message: m.Replies, now: float) -> None:
+        self._gcs.send_to(message.caller, message)
+
+    # ---- turn ------------------------------------------------------------------------------
+
+    def step(self, now: float) -> None:
+        for actor_id in [*self._launches]:
+            record = self.records[actor_id]
+            if now >= record.launch_at:
+                self._launch(record, now)
+        if self._unmade and not self._gcs.recovering():
+            self._forget_unmade(now)
+
+    def _forget_unmade(self, now: float) -> None:
+        for actor_id, unmade in [*self._unmade.items()]:
+            if now >= unmade.deadline:
+                del self._unmade[actor_id]
+                for watcher in unmade.watchers:
+                    self._gcs.send_to(watcher, self._dead_state(actor_id, watcher))
+
+    def deadline(self) -> float:
+        soonest = min((self.records[a].launch_at for a in self._launches), default=NEVER)
+        if not self._gcs.recovering():
+            soonest = min((soonest, *(u.deadline for u in self._unmade.values())))
+        return soonest
+
+    # ---- overview --------------------------------------------------------------------------
+
+    def reason(self, record: ActorRecord, now: float) -> str:
+        """Why the actor is not alive, but for what its creation's task says."""
+        if record.unconfirmed:
+            return f"HEAD_RECOVERING: {record.named()} is looked for on its node"
+        if record.launch_at != NEVER:
+            left = max(0.0, record.launch_at - now)
+            return f"WAIT_RESTART: {record.text}; it starts again in {left:.1f} s"
+        return record.text

@@ -1,0 +1,330 @@
+"""A simulated worker that has become an actor: the shipped ActorInbox, and programs as methods.
+
+Calls come over direct sockets or by way of the raylet; answers go back the way the last calls came.
+Does what the real shell does, and decides nothing.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from zray import limits
+from zray.core.actor_inbox import ActorInbox, Entry
+from zray.core.client import Waiter
+from zray.ids import object_id, split_tasks
+from zray.protocol import messages as m
+from zray.testing import programs
+from zray.testing.actor_programs import METHODS, CallContext
+from zray.testing.direct import Wire
+from zray.testing.programs import Program, Ref, Returned, TaskFailed
+
+if TYPE_CHECKING:
+    from zray.testing.workers import SimWorker
+
+Route = Wire | None  # None: by the raylet
+
+
+class Pins:
+    """References that live until the caller needs the answer no more."""
+
+    def __init__(self, refs: list[Ref]) -> None:
+        self._refs = refs
+
+    def __del__(self) -> None:
+        for ref in self._refs:
+            ref.drop()
+
+
+class CallRun:
+    """One call that runs."""
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.program: Program | None = None
+        self.references: list[Ref] = []  # its local variables
+        self.waiter: Waiter | None = None
+        self.wanted: list[Ref] = []
+        self.answer: list[m.Message] | None = None
+
+
+class SimActor:
+    """``state``: what the constructor made."""
+
+    def __init__(self, worker: SimWorker, assignment: m.Assignment, state: dict[str, Any]) -> None:
+        assert assignment.actor is not None
+        self.worker = worker
+        self.cluster = worker.cluster
+        self.clock = worker.clock
+        self.info = assignment.actor
+        self.actor_id = assignment.spec.task_id
+        self.incarnation = assignment.attempt
+        self.state: dict[str, Any] = state
+        self.inbox: ActorInbox[Route] = ActorInbox(
+            self.actor_id, self.incarnation, self.info.max_concurrency
+        )
+        self.wires: list[Wire] = []
+        self.runs: list[CallRun] = []
+        self._handle_known = False  # that it has a handle of its own
+        self._leaving = ""
+        self._leave_by = 0.0
+        self.clock.after(limits.ACTOR_CALLERS_CHECK_S, self._check_callers)
+
+    # ---- in --------------------------------------------------------------------------------
+
+    def read_wires(self) -> None:
+        """Take what callers have sent over direct sockets."""
+        for wire in [*self.wires]:
+            for message in wire.calls():
+                if isinstance(message, m.Calls):
+                    self.receive(message, wire)
+            if not wire.caller_open:
+                self.wires.remove(wire)
+                wire.hang_up()
+                for caller in self.inbox.callers(wire):
+                    self.inbox.reroute(caller, None)
+
+    def receive(self, message: m.Calls, route: Route) -> None:
+        """Calls have come."""
+        for entry in self.inbox.receive(message, route):
+            self._get_values(entry)
+
+    def _get_values(self, entry: Entry) -> None:
+        client = self.worker.client
+        for oid in entry.call.dependencies:
+            if oid not in entry.values:
+                client.add_reference(oid)
+                waiter = Waiter(partial(self._value_came, entry, oid))
+                entry.missing += 1
+                client.want_value(oid, waiter)
+                if waiter.remaining <= 0:
+                    self._value_came(entry, oid)
+        self.inbox.arrived(entry)
+
+    def _value_came(self, entry: Entry, oid: bytes) -> None:
+        outcome = self.worker.client.here(oid)
+        self.worker.client.remove_reference(oid)
+        self.inbox.arrived(entry, outcome)
+
+    def cancel(self, message: m.CancelCall) -> None:
+        """Drop a call; one that runs goes on."""
+
+        def outcomes(call: m.Call) -> list[m.Outcome]:
+            return self._errors(call, "ZR-3002", "the call was cancelled before it started")
+
+        self.inbox.cancel(message.caller, message.task_id, outcomes)
+        self.send_replies()
+
+    # ---- out -------------------------------------------------------------------------------
+
+    def send_replies(self) -> None:
+        """Send the answers that there are."""
+        for route, replies in self.inbox.take_replies():
+            if route is not None:
+                route.answer([replies])
+                continue
+            for place, done in enumerate(replies.replies):
+                if any(len(result.value) > limits.INLINE_BYTES_MAX for result in done.results):
+                    replies.replies[place] = self._put_away(replies.caller, done)
+            self.worker.out([replies])
+
+    def _put_away(self, caller: bytes, done: m.CallDone) -> m.CallDone:
+        """Large results stay with the raylet; their caller pulls them."""
+        client = self.worker.client
+        results = []
+        pins = []
+        for result in done.results:
+            if len(result.value) <= limits.INLINE_BYTES_MAX:
+                results.append(result)
+                continue
+            client.adopt_held(result.object_id)
+            ref = Ref(self.worker, result.object_id)
+            self.worker.references.remove(ref)
+            pins.append(ref)
+            self.worker.out([m.Put(0, self.worker.worker_id, result)])
+            kind = result.kind | m.LOCATED
+            results.append(m.Outcome(result.object_id, kind, result.size, b"", result.contained))
+        changed = m.CallDone(done.seq, done.task_id, done.status, results)
+        self.inbox.keep(caller, changed, Pins(pins))
+        return changed
+
+    # ---- running ---------------------------------------------------------------------------
+
+    def step(self) -> None:
+        """Go on as far as possible, answer, and end if that is due."""
+        progress = True
+        while progress and self.worker.alive:
+            progress = False
+            for run in [*self.runs]:
+                if run.waiter is not None and run.waiter.remaining <= 0:
+                    self._resume(run)
+                    progress = True
+            entry = self.inbox.next() if not self._leaving and self.worker.alive else None
+            if entry is not None:
+                self._start(entry)
+                progress = True
+        if not self.worker.alive:
+            return
+        if self.cluster.random.random() < 0.5:  # which of the two is first is not promised
+            self.worker.transmit()
+        self.send_replies()
+        self.worker.transmit()
+        if self.worker.sequence.exiting:
+            self.inbox.closing = True
+        if self._leaving:
+            if not self.inbox.owes(None) or self.clock.now >= self._leave_by:
+                self.worker.out([m.Exiting(0, self._leaving)])
+                self.worker.exit()
+        elif self.inbox.closing and self.inbox.idle() and not self.worker.client.owes():
+            self.worker.exit()
+
+    def _check_callers(self) -> None:
+        """Forget callers that have ended: nobody else tells."""
+        if not self.worker.alive:
+            return
+        silent = self.inbox.silent()
+        if silent:
+            waiter = Waiter(lambda: self._callers_known(answer))
+            answer = self.worker.client.ask(lambda seq: m.AskGone(seq, b"".join(silent)), waiter)
+            self.worker.something_came()
+        self.clock.after(limits.ACTOR_CALLERS_CHECK_S, self._check_callers)
+
+    def _callers_known(self, answer: list[m.Message]) -> None:
+        for message in answer:
+            assert isinstance(message, m.Gone)
+            for caller in split_tasks(message.process_ids):
+                self.inbox.forget(caller)
+
+    def _start(self, entry: Entry) -> None:
+        call = entry.call
+        self.cluster.ledger.calls.started(self.worker, self.incarnation, call)
+        run = CallRun(entry)
+        self.runs.append(run)
+        self.worker.references = run.references
+        values = [entry.values[oid] for oid in call.dependencies]
+        try:
+            arguments, _ = programs.arguments_of(self.worker, call, values)
+        except TaskFailed as error:
+            self._end(run, self._errors(call, error.code, str(error)))
+            return
+        run.program = METHODS[call.method](CallContext(self, call), *arguments)
+        self._advance(run, None)
+
+    def _resume(self, run: CallRun) -> None:
+        run.waiter = None
+        self.worker.references = run.references
+        answer, run.answer = run.answer, None
+        if answer is not None:
+            self._advance(run, answer[0] if answer else None)
+            return
+        wanted, run.wanted = run.wanted, []
+        try:
+            values = self.worker.values(wanted)
+        except TaskFailed as error:
+            self._advance(run, None, error)
+            return
+        self._advance(run, values)
+
+    def _advance(self, run: CallRun, value: Any, error: BaseException | None = None) -> None:
+        program, call, worker = run.program, run.entry.call, self.worker
+        while program is not None and worker.alive:
+            try:
+                step = program.send(value) if error is None else program.throw(error)
+            except StopIteration as stop:
+                self._end(run, *self._results(call, stop.value))
+                return
+            except TaskFailed as failed:
+                self._end(run, self._errors(call, failed.code, str(failed)))
+                return
+            error = None
+            if isinstance(step, programs.Get):
+                run.waiter, run.wanted = worker.want(step.refs), step.refs
+                break
+            if isinstance(step, programs.Ask):
+                run.waiter = Waiter()
+                run.answer = worker.client.ask(step.make, run.waiter)
+                break
+            if isinstance(step, programs.Until):
+                run.waiter, run.answer = step.waiter, step.answer
+                break
+            if isinstance(step, programs.Sleep):
+                self._compute(run, step.seconds)
+                break
+            if isinstance(step, programs.Fail):
+                self._end(run, self._errors(call, programs.RAISED, "the method raised"))
+                return
+            if isinstance(step, programs.Leave):
+                self._leaving = "exit_actor() was called"
+                self._leave_by = self.clock.now + limits.ACTOR_LINGER_S
+                self.clock.at(self._leave_by, self.worker.go_on)
+                break
+            assert isinstance(step, programs.Die)
+            worker.die("signal 11")
+        run.references = worker.references
+
+    def _compute(self, run: CallRun, seconds: float) -> None:
+        """A plain actor's one thread does not read meanwhile."""
+        self.worker.occupied(self.info.max_concurrency == 1)
+        self.clock.after(seconds * self.worker.raylet.slowness, self._computed, run)
+
+    def _computed(self, run: CallRun) -> None:
+        if not self.worker.alive:
+            return
+        if self.clock.now < self.worker.frozen_until:
+            self.clock.at(self.worker.frozen_until, self._computed, run)
+            return
+        self.worker.occupied(False)
+        self.worker.references = run.references
+        self._advance(run, None)
+        self.worker.go_on()
+
+    # ---- the end of a call -----------------------------------------------------------------
+
+    def _errors(self, call: m.Call, code: str, text: str) -> list[m.Outcome]:
+        data = programs.error_bytes(code, text)
+        return [
+            m.Outcome(object_id(call.task_id, index), m.ERROR, len(data), data)
+            for index in range(call.num_returns)
+        ]
+
+    def _results(self, call: m.Call, result: Any) -> tuple[list[m.Outcome], list[Ref]]:
+        results = result if isinstance(result, list) else [result]
+        maker = f"{self.worker.name} {self.incarnation}".encode()
+        outcomes = []
+        pins: list[Ref] = []
+        for index, one in enumerate(results[: call.num_returns]):
+            returned = one if isinstance(one, Returned) else Returned(one)
+            data, contained = self.worker.encode(returned, maker)
+            self.worker.client.publish(contained)
+            pins += [self.worker.borrow(oid) for oid in contained]
+            oid = object_id(call.task_id, index)
+            outcomes.append(m.Outcome(oid, m.VALUE, len(data), data, contained))
+        return outcomes, pins
+
+    def _end(self, run: CallRun, outcomes: list[m.Outcome], pins: list[Ref] | None = None) -> None:
+        worker, call = self.worker, run.entry.call
+        run.program = None
+        self.runs.remove(run)
+        worker.sweep(pins or [])
+        worker.references = []
+        kept = Pins(pins) if pins else None
+        borrowed = [*call.nested]
+        for value in call.values:
+            borrowed += value.contained
+        handle = object_id(self.actor_id)
+        held = worker.client.has_reference(handle)
+        if held and not self._handle_known:
+            borrowed.append(handle)
+        self._handle_known = self._handle_known and held
+        status = m.CANCELLED if run.entry.cancelled else m.FINISHED
+        if not any(worker.client.has_reference(oid) for oid in borrowed):
+            self.inbox.ended(run.entry, status, outcomes, kept)
+            return
+
+        def known() -> None:
+            self._handle_known = held
+            self.inbox.ended(run.entry, status, outcomes, kept)
+
+        worker.transmit()
+        worker.client.ask(lambda seq: m.Sync(seq), Waiter(known))
+        worker.transmit()

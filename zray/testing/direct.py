@@ -1,0 +1,80 @@
+"""Direct sockets between a caller and an actor's worker on one machine, as unix sockets behave.
+
+Reliable and in order until one end closes or dies; what was sent before that can still be read.
+Decides nothing about calls.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from zray.protocol import codec
+from zray.protocol import messages as m
+
+if TYPE_CHECKING:
+    from zray.testing.callers import Caller
+    from zray.testing.workers import SimWorker
+
+
+class Wire:
+    """One connection. ``caller_open``, ``worker_open``: whether that end may still send."""
+
+    def __init__(self, caller: Caller, worker: SimWorker) -> None:
+        self.caller = caller
+        self.worker = worker
+        self.caller_open = True
+        self.worker_open = True
+        self._up: deque[bytes] = deque()
+        self._down: deque[bytes] = deque()
+
+    # ---- the caller's end ------------------------------------------------------------------
+
+    def call(self, messages: list[m.Message]) -> None:
+        """From the caller to the actor."""
+        if self.caller_open and self.worker_open:
+            self._up.append(codec.encode_local(messages))
+            self.worker.something_came()
+
+    def answers(self) -> list[m.Message]:
+        """What the actor has sent and the caller has not read."""
+        return _drain(self._down)
+
+    def close(self) -> None:
+        """The caller closes its end, or has died."""
+        if self.caller_open:
+            self.caller_open = False
+            self._down.clear()
+            self.worker.something_came()
+
+    # ---- the actor's end -------------------------------------------------------------------
+
+    def answer(self, messages: list[m.Message]) -> None:
+        """From the actor to the caller."""
+        if self.caller_open and self.worker_open:
+            self._down.append(codec.encode_local(messages))
+            self.caller.something_came()
+
+    def calls(self) -> list[m.Message]:
+        """What the caller has sent and the actor has not read."""
+        return _drain(self._up)
+
+    def hang_up(self) -> None:
+        """The actor's process closes its end, or has died."""
+        if self.worker_open:
+            self.worker_open = False
+            self._up.clear()
+            self.caller.something_came()
+
+    def sever(self) -> None:
+        """Both ends find it closed once they have read what had come."""
+        self.caller_open = self.worker_open = False
+        self.worker.something_came()
+        self.caller.something_came()
+
+
+def _drain(unread: deque[bytes]) -> list[m.Message]:
+    messages: list[m.Message] = []
+    while unread:
+        messages += codec.decode(unread.popleft()).messages
+    return messages
