@@ -1,4 +1,4 @@
-"""zray: tasks on all your cores and machines, with Ray's API.
+"""zray: tasks and actors on all your cores and machines, with Ray's API.
 
 Names are loaded on first use, so that importing zray costs next to nothing.
 """
@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any
 from zray._version import __version__
 
 if TYPE_CHECKING:
-    from zray import errors, exceptions
+    from zray import errors, exceptions, util
+    from zray.api.actor_handles import ActorHandle
+    from zray.api.actors import ActorClass, actor, exit_actor, get_actor, kill, method
+    from zray.api.by_name import actor_class_by_name, task_by_name
     from zray.api.cluster import (
         available_resources,
         cluster_resources,
@@ -33,6 +36,15 @@ _HOMES = {
     "is_initialized": "zray.api.cluster",
     "cluster_resources": "zray.api.cluster",
     "available_resources": "zray.api.cluster",
+    "actor_class_by_name": "zray.api.by_name",
+    "task_by_name": "zray.api.by_name",
+    "ActorHandle": "zray.api.actor_handles",
+    "ActorClass": "zray.api.actors",
+    "actor": "zray.api.actors",
+    "exit_actor": "zray.api.actors",
+    "get_actor": "zray.api.actors",
+    "kill": "zray.api.actors",
+    "method": "zray.api.actors",
     "remote": "zray.api.functions",
     "task": "zray.api.functions",
     "RemoteFunction": "zray.api.functions",
@@ -44,27 +56,37 @@ _HOMES = {
     "get_runtime_context": "zray.api.runtime_context",
     "ObjectRef": "zray.runtime.references",
 }
-_MODULES = ("errors", "exceptions")
+_MODULES = ("errors", "exceptions", "util")
 
 __all__ = [
+    "ActorClass",
+    "ActorHandle",
     "ObjectRef",
     "RemoteFunction",
     "__version__",
+    "actor",
+    "actor_class_by_name",
     "available_resources",
     "cancel",
     "cluster_resources",
     "errors",
     "exceptions",
+    "exit_actor",
     "get",
+    "get_actor",
     "get_gpu_ids",
     "get_runtime_context",
     "init",
     "is_initialized",
+    "kill",
+    "method",
     "nodes",
     "put",
     "remote",
     "shutdown",
     "task",
+    "task_by_name",
+    "util",
     "wait",
 ]
 

@@ -25,6 +25,7 @@ PRELUDE = "import os, sys, time\nimport zray\n"
 def cluster(_module_leaves_nothing: Path | None) -> Iterator[None]:
     """A cluster of this module's own with two CPUs."""
     with zray.init(num_cpus=2):
+        eventually(shares_memory)  # the socket for that stays until the cluster is left
         yield
 
 
@@ -92,6 +93,12 @@ def eventually(condition: Callable[[], object], timeout_s: float = 10.0) -> None
     while not condition():
         assert time.monotonic() < deadline, f"not within {timeout_s} s: {condition}"
         time.sleep(0.01)
+
+
+def shares_memory() -> bool:
+    """Whether this process shares memory with its node."""
+    zray.get(zray.put(bytes(100_000)))
+    return session.current()._store is not None
 
 
 def finished() -> bool:

@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+MODULES = (  # left out below
+    *("builtins.", "typing.", "program."),
+    *("zray.runtime.references.", "zray.api.actors.", "zray.api.actor_handles."),
+)
 
 PROGRAM = """
 from __future__ import annotations
@@ -34,6 +38,50 @@ def pair() -> tuple[int, str]:
 @zray.task(num_returns=2)
 def two() -> tuple[int, str]:
     return 1, ""
+
+class Counter:
+    def __init__(self, start: int = 0) -> None: ...
+
+    def add(self, n: int, *, twice: bool = False) -> str:
+        return ""
+
+    async def later(self) -> float:
+        return 0
+
+    @zray.method(num_returns=2)
+    def pair(self) -> tuple[int, str]:
+        return 1, ""
+
+    @zray.method(max_task_retries=1)
+    def again(self, n: int) -> bytes:
+        return b""
+
+CounterActor = zray.actor(Counter)
+counter = CounterActor.remote(1)
+
+def pass_on(handle: zray.ActorHandle[Counter], cls: zray.ActorClass[Counter]) -> None: ...
+
+reveal_type(CounterActor)  # ActorClass[Counter]
+reveal_type(counter)  # ActorHandle[Counter]
+reveal_type(counter.add.remote(1))  # ObjectRef[Any]
+reveal_type(zray.get(counter[Counter.add].remote(1, twice=True)))  # str
+reveal_type(zray.get(counter[Counter.later].remote()))  # float
+reveal_type(zray.get(counter[Counter.again].remote(1)))  # bytes
+reveal_type(counter[Counter.pair].remote())  # list[ObjectRef[Any]]
+reveal_type(Counter().pair())  # tuple[int, str]
+reveal_type(CounterActor(3))  # Counter
+reveal_type(CounterActor.options(name="x").remote())  # ActorHandle[Counter]
+reveal_type(zray.actor(num_cpus=1)(Counter))  # ActorClass[Counter]
+reveal_type(zray.remote(Counter))  # ActorClass[Counter]
+reveal_type(zray.remote(max_restarts=1)(Counter))  # ActorClass[Counter]
+reveal_type(zray.get_actor("x"))  # ActorHandle[Any]
+reveal_type(zray.util.list_named_actors())  # list[str]
+reveal_type(zray.util.list_named_actors(all_namespaces=True))  # list[dict[str, str]]
+pass_on(counter, CounterActor)
+counter[Counter.add].remote("1")  # error: arg-type
+counter[Counter.pair].remote(1)  # error: call-arg
+counter[str.upper]  # error: index
+zray.kill(CounterActor)  # error: arg-type
 
 reveal_type(zray.get(length.remote("x")))  # int
 reveal_type(zray.get([length.remote("x")]))  # list[int]
@@ -92,7 +140,7 @@ def test_types(tmp_path: Path) -> None:
             assert any(f"[{expected[7:]}]" in text for text in texts), (line, texts)
         elif expected:
             shown = texts[0].partition('"')[2].rpartition('"')[0]
-            for module in ("builtins.", "zray.runtime.references.", "typing."):
+            for module in MODULES:
                 shown = shown.replace(module, "")
             assert shown == expected, (line, texts)
     assert told == {}

@@ -21,6 +21,7 @@ import psutil
 import pytest
 
 import zray
+from tests.cluster.network import Network
 from zray.ids import IdSource
 from zray.protocol import codec
 from zray.protocol import messages as m
@@ -383,6 +384,49 @@ def connected(cluster: Any) -> Any:
     """As ``cluster``, and this process is a driver of it."""
     cluster.connect()
     return cluster
+
+
+@pytest.fixture
+def sites(bare: Any) -> Any:
+    """As ``connected``; each node has 10 of a resource of its own name."""
+    bare.start_head()
+    for name in ("one", "two"):
+        bare.start_node(name, 1, "--resources", f"{name}=10", wait=False)
+    for name in ("one", "two"):
+        bare.await_node(name)
+    bare.connect()
+    return bare
+
+
+@pytest.fixture
+def apart(bare: Any) -> Iterator[tuple[Any, Network]]:
+    """A head and the nodes ``one`` and ``two``, each on a machine of its own, so to speak."""
+    network = Network("one", "two")
+    try:
+        bare.prefix = {name: network.inside(name) for name in ("head", *network.nodes)}
+        bare.start_head("--host", "0.0.0.0")
+        port = bare.address.rpartition(":")[2]
+        for number, name in enumerate(network.nodes, 1):
+            # A home of its own; the connection file has come there by a copy.
+            home = bare.home / name
+            home.mkdir()
+            copy = home / "connection.json"
+            copy.write_bytes((bare.home / "clusters/default/connection.json").read_bytes())
+            copy.chmod(0o600)
+            bare.address = f"10.231.{number}.1:{port}"
+            variables = {"ZRAY_HOME": str(home), "ZRAY_CONNECTION_FILE": str(copy)}
+            own = ("--resources", f"{name}=10")
+            bare.start_node(name, 1, *own, wait=False, environment=variables)
+        bare.address = f"10.231.0.1:{port}"
+        for name in network.nodes:
+            bare.await_node(name)
+        bare.connect()
+        yield bare, network
+    finally:
+        if zray.is_initialized():
+            zray.shutdown()
+        bare.close()
+        network.close()
 
 
 @pytest.hookimpl(wrapper=True)

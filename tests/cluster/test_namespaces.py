@@ -6,10 +6,7 @@ so, and `-m "not system"` leaves them out.
 
 from __future__ import annotations
 
-import os
-import subprocess
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -19,91 +16,6 @@ import zray
 pytestmark = pytest.mark.system
 
 CUT_S = 5.0  # shorter than DEAD_S: nothing may be lost
-
-
-def ip(*words: str) -> None:
-    done = subprocess.run(["ip", *words], capture_output=True, text=True, timeout=10)
-    text = f"ip {' '.join(words)}: {done.stderr}; it takes root, and see the top of this file"
-    assert done.returncode == 0, text
-
-
-class Network:
-    """A namespace ``head`` that is linked with the test's own and with one for each node.
-
-    Link n has the network 10.231.n.0/24 and the head's end .1; nobody routes between them.
-    """
-
-    def __init__(self, *nodes: str) -> None:
-        self._mark = f"zt{os.getpid() % 10_000}"
-        self.nodes = nodes
-        self._made: list[str] = []
-        self._space("head")
-        self._link(0, "")
-        for number, name in enumerate(nodes, 1):
-            self._space(name)
-            self._link(number, name)
-
-    def space(self, name: str) -> str:
-        return f"{self._mark}-{name}"
-
-    def _space(self, name: str) -> None:
-        ip("netns", "add", self.space(name))
-        self._made.append(self.space(name))
-        ip("-n", self.space(name), "link", "set", "lo", "up")
-
-    def _link(self, number: int, name: str) -> None:
-        near, far = f"{self._mark}h{number}", f"{self._mark}n{number}"
-        ip("link", "add", near, "type", "veth", "peer", "name", far)
-        ip("link", "set", near, "netns", self.space("head"))
-        inside = ["-n", self.space(name)] if name else []
-        if name:
-            ip("link", "set", far, "netns", self.space(name))
-        for where, device, host in ((["-n", self.space("head")], near, 1), (inside, far, 2)):
-            ip(*where, "address", "add", f"10.231.{number}.{host}/24", "dev", device)
-            ip(*where, "link", "set", device, "up")
-
-    def inside(self, name: str) -> list[str]:
-        """The words before a command that shall run in the namespace."""
-        return ["ip", "netns", "exec", self.space(name)]
-
-    def set(self, name: str, state: str) -> None:
-        """``up`` or ``down``: the link between the head and a node."""
-        number = self.nodes.index(name) + 1
-        ip("-n", self.space("head"), "link", "set", f"{self._mark}h{number}", state)
-
-    def close(self) -> None:
-        for name in self._made:  # its links go with it
-            subprocess.run(["ip", "netns", "delete", name], capture_output=True, timeout=10)
-
-
-@pytest.fixture
-def apart(bare: Any) -> Iterator[tuple[Any, Network]]:
-    """A head and the nodes ``one`` and ``two``, each on a machine of its own, so to speak."""
-    network = Network("one", "two")
-    try:
-        bare.prefix = {name: network.inside(name) for name in ("head", *network.nodes)}
-        bare.start_head("--host", "0.0.0.0")
-        port = bare.address.rpartition(":")[2]
-        for number, name in enumerate(network.nodes, 1):
-            # A home of its own; the connection file has come there by a copy.
-            home = bare.home / name
-            home.mkdir()
-            copy = home / "connection.json"
-            copy.write_bytes((bare.home / "clusters/default/connection.json").read_bytes())
-            copy.chmod(0o600)
-            bare.address = f"10.231.{number}.1:{port}"
-            variables = {"ZRAY_HOME": str(home), "ZRAY_CONNECTION_FILE": str(copy)}
-            bare.start_node(name, wait=False, environment=variables)
-        bare.address = f"10.231.0.1:{port}"
-        for name in network.nodes:
-            bare.await_node(name)
-        bare.connect()
-        yield bare, network
-    finally:
-        if zray.is_initialized():
-            zray.shutdown()
-        bare.close()
-        network.close()
 
 
 def test_nodes_at_different_addresses_share_work_and_values(apart: Any) -> None:

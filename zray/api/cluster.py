@@ -6,10 +6,12 @@ import atexit
 import functools
 import getpass
 import os
+import secrets
 import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -22,7 +24,7 @@ from zray.runtime.interrupts import interrupts
 
 _IGNORED = frozenset(
     {  # accepted because Ray programs pass them; they change nothing here
-        *("object_store_memory", "include_dashboard", "dashboard_host", "dashboard_port"),
+        *("include_dashboard", "dashboard_host", "dashboard_port"),
         *("job_config", "configure_logging", "logging_level", "logging_format", "logging_config"),
         *("runtime_env", "enable_resource_isolation", "cgroup_path", "system_reserved_cpu"),
         *("system_reserved_memory", "proxy_server_url"),
@@ -84,6 +86,8 @@ def init(
     ignore_reinit_error: bool = False,
     log_to_driver: bool | None = None,
     namespace: str | None = None,
+    object_store_memory: int | None = None,
+    object_spilling_directory: str | os.PathLike[str] | None = None,
     **others: Any,
 ) -> Context:
     """Connect this program to a cluster, or start one on this machine that ends with it.
@@ -95,7 +99,10 @@ def init(
         num_cpus, num_gpus, resources, labels: of the started cluster; by default what is there.
         ignore_reinit_error: a second call does nothing instead of raising.
         log_to_driver: print here what workers print (the default).
-        namespace: kept for actors' names.
+        namespace: in which actors' names are unique; None: one of this program's own.
+        object_store_memory: bytes for large values on the started cluster's node; None: a share
+            of the machine's. What does not fit goes to disk.
+        object_spilling_directory: where that goes; None: below the folder for temporary files.
         others: options of ``ray.init`` that have no meaning here are accepted.
 
     Returns:
@@ -108,6 +115,7 @@ def init(
             UnknownHostError and AuthenticationError say why.
     """
     node = _check_options(address, num_cpus, num_gpus, resources, labels, namespace, others)
+    node = _with_store(node, object_store_memory, object_spilling_directory)
     with session.lock:
         existing = session.current()
         if existing is not None:
@@ -121,8 +129,9 @@ def init(
         chosen = address or os.environ.get("ZRAY_ADDRESS") or "local"
         if chosen != "local" and node._replace(name="") != NodeOptions():
             raise ValueError(
-                "When connecting to an existing cluster, num_cpus, num_gpus, resources and labels "
-                f"must not be provided: its nodes say what they have. The cluster is {chosen}"
+                "When connecting to an existing cluster, num_cpus, num_gpus, resources, labels, "
+                "object_store_memory and object_spilling_directory must not be provided: its nodes "
+                f"say what they have. The cluster is {chosen}"
                 + ("." if address else ", as ZRAY_ADDRESS says.")
             )
         with interrupts:  # half a cluster is of no use to anybody
@@ -164,6 +173,22 @@ def _check_options(
     return node
 
 
+def _with_store(
+    node: NodeOptions, memory: Any, directory: str | os.PathLike[str] | None
+) -> NodeOptions:
+    """The node with its object store's options, checked."""
+    if memory is not None:
+        if isinstance(memory, bool) or not isinstance(memory, int):
+            raise TypeError(f"object_store_memory must be a whole number of bytes, got {memory!r}")
+        if memory < limits.STORE_BYTES_MIN:
+            raise ValueError(
+                f"object_store_memory must be at least {limits.STORE_BYTES_MIN} bytes "
+                f"({limits.STORE_BYTES_MIN >> 20} MiB), got {memory}"
+            )
+    path = None if directory is None else Path(os.fspath(directory)).absolute()
+    return node._replace(object_store_bytes=memory, spill_directory=path)
+
+
 def _check_others(others: dict[str, Any]) -> None:
     for option, value in others.items():
         if option == "local_mode":
@@ -173,7 +198,8 @@ def _check_others(others: dict[str, Any]) -> None:
             import difflib
 
             valid = ["address", "num_cpus", "num_gpus", "resources", "labels", "namespace"]
-            valid += ["ignore_reinit_error", "log_to_driver", *sorted(_IGNORED)]
+            valid += ["ignore_reinit_error", "log_to_driver", "object_store_memory"]
+            valid += ["object_spilling_directory", *sorted(_IGNORED)]
             near = difflib.get_close_matches(option, valid, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise TypeError(f"init() got an unexpected keyword argument {option!r}{hint}")
@@ -191,7 +217,8 @@ def _connect(address: str, node: NodeOptions, wants_logs: bool, namespace: str) 
         info, target = running()
     else:
         info, target = interrupts.allow(reach, address)
-    driver = Driver(info, target, _job(wants_logs), namespace, local)
+    namespace = namespace or secrets.token_hex(16)  # of its own, as Ray does
+    driver = Driver(info, target, _job(wants_logs, namespace), namespace, local)
     try:
         driver.connect()
     except BaseException:
@@ -200,7 +227,7 @@ def _connect(address: str, node: NodeOptions, wants_logs: bool, namespace: str) 
     return driver
 
 
-def _job(wants_logs: bool) -> m.JobInfo:
+def _job(wants_logs: bool, namespace: str) -> m.JobInfo:
     script = os.path.abspath(sys.argv[0]) if sys.argv and sys.argv[0] else ""
     path = [os.path.abspath(entry) for entry in sys.path]
     try:
@@ -209,7 +236,7 @@ def _job(wants_logs: bool) -> m.JobInfo:
         user = str(os.getuid())
     return m.JobInfo(
         *(script[:4096], os.getcwd(), path, _machine(), socket.gethostname()),
-        *(os.getpid(), user, wants_logs),
+        *(os.getpid(), user, wants_logs, namespace),
     )
 
 

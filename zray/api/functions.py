@@ -1,24 +1,37 @@
-"""``@zray.task`` and ``@zray.remote``: functions that run as tasks on the cluster."""
+"""``@zray.task`` and ``@zray.remote``: functions that run as tasks on the cluster.
+
+What ``@zray.remote`` makes of a class is in ``zray.api.actors``.
+"""
 
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
 from collections.abc import Callable
-from typing import Any, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
 
-import msgspec
-
-from zray.api.options import TaskOptions, checked
+from zray.api.definitions import (
+    Parameters,
+    name_of,
+    offer,
+    parameters_of,
+    take_offer,
+    template_of,
+)
+from zray.api.options import ActorOptions, TaskOptions, check_either, checked
 from zray.api.session import participant as connected
 from zray.protocol import messages as m
 from zray.runtime import serialization, session
+from zray.runtime.offers import Offer
 from zray.runtime.references import ObjectRef
+
+if TYPE_CHECKING:  # loaded for the first class: many programs have functions only
+    from zray.api.actors import ActorClass
 
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
+T = TypeVar("T")
 
 
 class SeveralReturns(Protocol[P, R_co]):
@@ -52,7 +65,6 @@ class RemoteFunction(Generic[P, R]):
         self._callable_here = callable_here
         self._exports: dict[bool | tuple[type[BaseException], ...], m.Export] = {}
         self._templates: dict[TaskOptions, m.Template] = {}
-        self._fitting: set[tuple[Any, ...]] = set()  # shapes of calls that fit the signature
         self._told: Any = None  # the participant that knows export and template
         self._default: m.Template | None = None
 
@@ -95,10 +107,11 @@ class RemoteFunction(Generic[P, R]):
         return BoundOptions(self, checked(self._options, options))
 
     def _submit(self, options: TaskOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        shape = (len(args), *kwargs)
-        if shape not in self._fitting:
-            self._check(args, kwargs)
-            self._fitting.add(shape)
+        parameters = self._parameters
+        if parameters is not None:
+            shape = (len(args), *kwargs)
+            if shape not in parameters.fitting:
+                parameters.check(shape, args, kwargs)
         participant = connected()
         template = self._default
         if template is None or self._told is not participant or options is not self._options:
@@ -110,16 +123,9 @@ class RemoteFunction(Generic[P, R]):
         return refs or None
 
     @functools.cached_property
-    def _signature(self) -> inspect.Signature | None:
+    def _parameters(self) -> Parameters | None:
         # Not in __init__: a recursive function is unpickled after the object that it calls.
-        return _signature(self._function)
-
-    def _check(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if self._signature is not None:
-            try:
-                self._signature.bind(*args, **kwargs)
-            except TypeError as error:
-                raise TypeError(f"{self._function.__name__}(): {error}") from None
+        return parameters_of(self._function, name_of(self._function))
 
     def _introduce(self, participant: Any, options: TaskOptions) -> m.Template:
         """Make sure that the cluster knows function and options."""
@@ -130,7 +136,12 @@ class RemoteFunction(Generic[P, R]):
         template = self._templates.get(options)
         if template is None:
             export = self._export(options.retry_exceptions)
-            template = _template(self._function, export, options)
+            template = template_of(
+                *(export.function_id, options.name or name_of(self._function)),
+                options.amounts(),
+                num_returns=options.num_returns,
+                max_retries=options.max_retries,
+            )
             participant.export(export, template)
             self._templates[options] = template
             if options is self._options:
@@ -141,10 +152,13 @@ class RemoteFunction(Generic[P, R]):
         export = self._exports.get(retry)
         if export is None:
             blob = serialization.dumps_function(self._function, retry)
-            name = _name(self._function)
+            name = name_of(self._function)
             export = m.Export(0, blob.function_id, name, blob.blob, blob.contained)
             self._exports[retry] = export
         return export
+
+    def _offer(self) -> Offer:
+        return Offer(self._function, retry=self._options.retry_exceptions)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore, (self._function, self._options, self._callable_here)
@@ -169,28 +183,13 @@ def _restore(
     return RemoteFunction(function, options, callable_here=callable_here)
 
 
-def _name(function: Callable[..., Any]) -> str:
-    return str(getattr(function, "__name__", type(function).__name__))[:256]
+class Decorator(Protocol):
+    """How type checkers see ``zray.remote(...)``: for functions and for classes."""
 
-
-def _signature(function: Callable[..., Any]) -> inspect.Signature | None:
-    """What calls are checked against; None where anything goes or it cannot be known."""
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return None
-    kinds = {p.kind for p in signature.parameters.values()}
-    if kinds == {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}:
-        return None
-    return signature
-
-
-def _template(function: Callable[..., Any], export: m.Export, options: TaskOptions) -> m.Template:
-    name = options.name or _name(function)
-    amounts = options.amounts()
-    fields = (export.function_id, name, amounts, options.num_returns, options.max_retries)
-    digest = hashlib.blake2b(msgspec.msgpack.encode(fields), digest_size=16).digest()
-    return m.Template(0, digest, *fields)
+    @overload
+    def __call__(self, cls: type[T], /) -> ActorClass[T]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> RemoteFunction[P, R]: ...
 
 
 @overload
@@ -209,7 +208,9 @@ def task(*args: Any, **options: Any) -> Any:
     """Make a function a task: ``f.remote(x)`` runs it on the cluster, ``f(x)`` here and now.
 
     Bare (``@zray.task``) or with options (``@zray.task(num_cpus=2)``); see
-    ``RemoteFunction.options`` for them.
+    ``RemoteFunction.options`` for them. With ``name="census.count"`` or ``offer="census.count"``,
+    nodes that ``--import`` the module also run it for programs without the code, in any language:
+    see ``zray.task_by_name``. ``offer`` must be the only one of that name.
 
     Raises:
         ValueError, TypeError: an unknown option or a bad value, or no function.
@@ -217,6 +218,8 @@ def task(*args: Any, **options: Any) -> Any:
     return _decorate("task", args, options, callable_here=True)
 
 
+@overload
+def remote(cls: type[T], /) -> ActorClass[T]: ...  # type: ignore[overload-overlap]
 @overload
 def remote(function: Callable[P, R], /) -> RemoteFunction[P, R]: ...
 @overload
@@ -228,12 +231,15 @@ def remote(
     *, num_returns: int, **options: Any
 ) -> Callable[[Callable[P, R]], SeveralReturns[P, R]]: ...
 @overload
-def remote(**options: Any) -> Callable[[Callable[P, R]], RemoteFunction[P, R]]: ...
+def remote(**options: Any) -> Decorator: ...
 def remote(*args: Any, **options: Any) -> Any:
-    """As ``ray.remote``: make a function a task that is not called directly.
+    """As ``ray.remote``: make a function a task, or a class an actor, not to be called directly.
+
+    Options: those of ``RemoteFunction.options``, or of ``zray.api.actors.ActorClass.options``; and
+    ``offer``, as for ``zray.task`` and ``zray.actor``.
 
     Raises:
-        ValueError, TypeError: an unknown option or a bad value, or no function.
+        ValueError, TypeError: an unknown option or a bad value, or no function or class.
     """
     return _decorate("remote", args, options, callable_here=False)
 
@@ -241,12 +247,13 @@ def remote(*args: Any, **options: Any) -> Any:
 def _decorate(
     decorator: str, args: tuple[Any, ...], options: dict[str, Any], *, callable_here: bool
 ) -> Any:
-    def make(function: Any) -> RemoteFunction[Any, Any]:
+    offered = take_offer(options)
+
+    def make(function: Any) -> RemoteFunction[Any, Any] | ActorClass[Any]:
         if inspect.isclass(function):
-            raise TypeError(
-                f"@zray.{decorator} on the class {function.__name__}: actors are not there yet; "
-                "use functions"
-            )
+            made = _actor_class(decorator, function, options)
+            offer(offered, made, function)
+            return made
         if not callable(function):
             raise TypeError(f"@zray.{decorator} takes a function, got {function!r}")
         if inspect.iscoroutinefunction(function):
@@ -254,17 +261,32 @@ def _decorate(
                 "'async def' should not be used for remote tasks. You can wrap the async function "
                 "with 'asyncio.run(f())'."
             )
-        return RemoteFunction(
-            function, checked(TaskOptions(), options), callable_here=callable_here
-        )
+        chosen = checked(TaskOptions(), options)
+        decorated = RemoteFunction(function, chosen, callable_here=callable_here)
+        # Ray's name is for display, so that several may have one; then none is found by it.
+        offer(offered or chosen.name, decorated, function, alone=bool(offered))
+        return decorated
 
     if not args:
-        checked(TaskOptions(), options)
+        if callable_here:
+            checked(TaskOptions(), options)
+        else:
+            check_either(options)
         return make
-    if len(args) != 1 or options:
+    if len(args) != 1 or options or offered:
         raise TypeError(
             f"The @zray.{decorator} decorator must be applied either with no arguments and no "
             f"parentheses, for example '@zray.{decorator}', or with keyword arguments, for example "
             f"'@zray.{decorator}(num_returns=2)'."
         )
     return make(args[0])
+
+
+def _actor_class(decorator: str, cls: type[T], options: dict[str, Any]) -> ActorClass[T]:
+    if decorator != "remote":
+        raise TypeError(
+            f"@zray.{decorator} on the class {cls.__name__}: a task is a function; use @zray.actor"
+        )
+    from zray.api.actors import ActorClass
+
+    return ActorClass(cls, checked(ActorOptions(), options), callable_here=False)

@@ -1,13 +1,19 @@
-"""Options of tasks: names, types and ranges, as Ray's ray_option_utils checks them."""
+"""Options of tasks, actors and methods: names, types and ranges, as in Ray's ray_option_utils.
+
+Must never talk to a cluster.
+"""
 
 from __future__ import annotations
 
 import difflib
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 from zray import limits
 from zray.core.resources import CPU, GPU, MEMORY
 from zray.nodes.options import unit
+
+Check = Callable[[str, Any], Any]
 
 
 class TaskOptions(NamedTuple):
@@ -24,34 +30,97 @@ class TaskOptions(NamedTuple):
 
     def amounts(self) -> list[tuple[str, int]]:
         """Resources in units of 1/10000, sorted by name, without zeros."""
-        wanted = {CPU: self.num_cpus, GPU: self.num_gpus, MEMORY: self.memory}
-        wanted.update(self.resources)
-        return sorted(
-            (name, amount) for name, value in wanted.items() if (amount := unit(name, value))
-        )
+        return _amounts(self.num_cpus, self.num_gpus, self.memory, self.resources)
 
 
-def checked(base: TaskOptions, given: dict[str, Any]) -> TaskOptions:
+class ActorOptions(NamedTuple):
+    """Options of one actor, checked. None: as Ray chooses, see ``placed``, ``held`` and limits."""
+
+    num_cpus: float | None = None
+    num_gpus: float | None = None
+    memory: float = 0
+    resources: tuple[tuple[str, float], ...] = ()
+    name: str = ""
+    namespace: str = ""
+    lifetime: str = "non_detached"
+    get_if_exists: bool = False
+    max_restarts: int = 0
+    max_task_retries: int = 0
+    max_pending_calls: int = -1
+    max_concurrency: int | None = None
+
+    def held(self) -> list[tuple[str, int]]:
+        """What the actor keeps while it lives, as ``TaskOptions.amounts``.
+
+        No CPU, unless something other than memory was asked for; then 1, unless told otherwise.
+        """
+        asked = self.num_cpus is not None or self.num_gpus is not None or self.resources
+        cpus = self.num_cpus if self.num_cpus is not None else 1 if asked else 0
+        return _amounts(cpus, self.num_gpus or 0, self.memory, self.resources)
+
+    def placed(self) -> list[tuple[str, int]]:
+        """What a node must have free to start the actor: a CPU even where it keeps none."""
+        if self.num_cpus is None and self.num_gpus is None and not self.resources:
+            return _amounts(1, 0, self.memory, ())
+        return self.held()
+
+
+class MethodOptions(NamedTuple):
+    """Options of calls of one method. ``max_task_retries`` None: as the actor says."""
+
+    num_returns: int = 1
+    max_task_retries: int | None = None
+    name: str = ""
+
+
+Options = TypeVar("Options", TaskOptions, ActorOptions, MethodOptions)
+
+
+def _amounts(
+    cpus: float, gpus: float, memory: float, resources: tuple[tuple[str, float], ...]
+) -> list[tuple[str, int]]:
+    wanted = {CPU: cpus, GPU: gpus, MEMORY: memory, **dict(resources)}
+    return sorted((name, amount) for name, value in wanted.items() if (amount := unit(name, value)))
+
+
+def checked(base: Options, given: dict[str, Any]) -> Options:
     """``base`` with the given options; None leaves one as it was.
 
     Raises:
         ValueError: an unknown option (the message names the nearest valid one) or a bad value.
         TypeError: a value of the wrong type.
     """
+    kind, checks = _KINDS[type(base)]
     changes: dict[str, Any] = {}
     for option, value in given.items():
-        check = _CHECKS.get(option)
+        check = checks.get(option)
         if check is None:
-            raise ValueError(_unknown(option))
+            raise ValueError(_unknown(option, kind, checks))
         if value is not None:
             changes[option] = check(option, value)
     return base._replace(**changes)
 
 
-def _unknown(option: str) -> str:
-    near = difflib.get_close_matches(option, _CHECKS, n=1, cutoff=0.5)
+def check_either(given: dict[str, Any]) -> None:
+    """Check options of which it is not known yet whether they are a task's or an actor's.
+
+    Raises:
+        ValueError, TypeError: as ``checked``.
+    """
+    unknown = [option for option in given if option not in _TASK and option not in _ACTOR]
+    if unknown:
+        raise ValueError(_unknown(unknown[0], "tasks and actors", {**_TASK, **_ACTOR}))
+    if all(option in _TASK for option in given):
+        checked(TaskOptions(), given)
+    else:
+        checked(ActorOptions(), given)
+
+
+def _unknown(option: str, kind: str, checks: dict[str, Check]) -> str:
+    valid = sorted(name for name, check in checks.items() if check is not _not_yet)
+    near = difflib.get_close_matches(option, valid, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    return f"Invalid option keyword {option!r} for tasks{hint} Valid ones: {sorted(_CHECKS)}"
+    return f"Invalid option keyword {option!r} for {kind}{hint} Valid ones: {valid}"
 
 
 def _amount(option: str, value: Any) -> float:
@@ -119,13 +188,107 @@ def _name(option: str, value: Any) -> str:
     return value
 
 
-_CHECKS = {
+def _actor_name(option: str, value: Any) -> str:
+    if value == "":
+        raise ValueError("Actor name cannot be an empty string.")
+    return _text(option, value)
+
+
+def namespace(option: str, value: Any) -> str:
+    """A namespace of actors' names.
+
+    Raises:
+        ValueError, TypeError: it cannot be one.
+    """
+    if value == "":
+        raise ValueError('"" is not a valid namespace. Pass None to not specify a namespace.')
+    return _text(option, value)
+
+
+def _text(option: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{option} must be None or a string, got: {type(value)}")
+    if len(value) > 256:
+        raise ValueError(f"{option} must have at most 256 characters, got {len(value)}")
+    return value
+
+
+def _lifetime(option: str, value: Any) -> str:
+    if value not in ("detached", "non_detached"):
+        raise ValueError(
+            "actor `lifetime` argument must be one of 'detached', 'non_detached' and 'None'; "
+            f"got {value!r}"
+        )
+    return str(value)
+
+
+def _flag(option: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{option} must be a bool, got {value!r}")
+    return value
+
+
+def _retries(option: str, value: Any) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = min(value, 2**31 - 1)  # programs pass sys.maxsize for "always"
+        if value < -1:
+            raise ValueError(
+                f"The keyword {option!r} only accepts None, 0, -1 or a positive integer, where -1 "
+                f"represents infinity; got {value}"
+            )
+    return _whole(option, value, -1)
+
+
+def _pending_calls(option: str, value: Any) -> int:
+    count = _retries(option, value)
+    if count == 0:
+        raise ValueError(f"{option} must be -1, which is no limit, or at least 1; got 0")
+    return count
+
+
+def _concurrency(option: str, value: Any) -> int:
+    return _whole(option, value, 1)
+
+
+def _not_yet(option: str, value: Any) -> None:
+    raise ValueError(f"the option {option!r} is not supported yet; leave it out")
+
+
+_COMMON: dict[str, Check] = {
     "num_cpus": _amount,
     "num_gpus": _gpus,
     "memory": _amount,
     "resources": _resources,
+}
+_TASK: dict[str, Check] = {
+    **_COMMON,
     "num_returns": _num_returns,
     "max_retries": _max_retries,
     "retry_exceptions": _retry_exceptions,
     "name": _name,
+}
+_ACTOR: dict[str, Check] = {
+    **_COMMON,
+    "name": _actor_name,
+    "namespace": namespace,
+    "lifetime": _lifetime,
+    "get_if_exists": _flag,
+    "max_restarts": _retries,
+    "max_task_retries": _retries,
+    "max_pending_calls": _pending_calls,
+    "max_concurrency": _concurrency,
+    "concurrency_groups": _not_yet,
+    "allow_out_of_order_execution": _not_yet,
+}
+_METHOD: dict[str, Check] = {
+    "num_returns": _num_returns,
+    "max_task_retries": _retries,
+    "name": _name,
+    "concurrency_group": _not_yet,
+    "retry_exceptions": _not_yet,
+}
+_KINDS: dict[type, tuple[str, dict[str, Check]]] = {
+    TaskOptions: ("tasks", _TASK),
+    ActorOptions: ("actors", _ACTOR),
+    MethodOptions: ("methods of actors", _METHOD),
 }

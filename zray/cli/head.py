@@ -49,6 +49,8 @@ PROGRAM = "zray-head"
     help="Where its state and key are kept. Default: clusters/NAME in ZRAY_HOME or ~/.zray.",
 )
 @options.resource_options
+@options.store_options
+@options.import_option
 @click.option("--detach", is_flag=True, help="Return when READY, with pid and log.")
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def command(

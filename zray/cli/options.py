@@ -13,6 +13,7 @@ import os
 import re
 import socket
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Final, ParamSpec, TypeVar
 
 import click
@@ -105,15 +106,16 @@ def gpus(text: str) -> float:
 @checked
 def memory(text: str) -> int:
     """A number of bytes, such as ``4GiB`` or ``500MB``."""
-    found = _SIZE.fullmatch(text.strip())
-    if found is None:
-        raise ValueError(f"{text!r} is no size; write 4GiB, 500MB or a number of bytes")
-    number, scale, binary, unit = found.groups()
-    base = 1000.0 if unit and not binary else 1024.0  # 4G and 4Gi are 4GiB; 4GB is 4 * 10^9
-    size = float(number) * math.pow(base, " kmgt".index(scale.lower() or " "))
-    if size >= MEMORY_BYTES_MAX:
-        raise ValueError(f"{text!r} is more than a node can offer, which is below 512GiB")
-    return round(size)
+    return _bytes(text)
+
+
+@checked
+def store_memory(text: str) -> int:
+    """The same, enough for an object store to work with."""
+    size = _bytes(text)
+    if size < limits.STORE_BYTES_MIN:
+        raise ValueError(f"{text!r} is too little; a store needs {limits.STORE_BYTES_MIN >> 20}MiB")
+    return size
 
 
 @checked
@@ -140,6 +142,17 @@ def labels(text: str) -> dict[str, str]:
 
 
 @checked
+def module(text: str) -> str:
+    """The name of a Python module."""
+    if text.endswith(".py"):
+        name = text[:-3].replace("/", ".")
+        raise ValueError(f"{text!r} is a file, and modules are named without .py: write {name}")
+    if not all(part.isidentifier() for part in text.split(".")):
+        raise ValueError(f"{text!r} is not a module's name, such as census or app.tasks")
+    return text
+
+
+@checked
 def object_id(text: str) -> bytes:
     """An object's id in hex, or what ``repr`` of its reference shows."""
     found = _OBJECT_ID.fullmatch(text.strip())
@@ -149,6 +162,18 @@ def object_id(text: str) -> bytes:
             "show it"
         )
     return bytes.fromhex(found[1])
+
+
+def _bytes(text: str) -> int:
+    found = _SIZE.fullmatch(text.strip())
+    if found is None:
+        raise ValueError(f"{text!r} is no size; write 4GiB, 500MB or a number of bytes")
+    number, scale, binary, unit = found.groups()
+    base = 1000.0 if unit and not binary else 1024.0  # 4G and 4Gi are 4GiB; 4GB is 4 * 10^9
+    size = float(number) * math.pow(base, " kmgt".index(scale.lower() or " "))
+    if size >= MEMORY_BYTES_MAX:
+        raise ValueError(f"{text!r} is more than a node can offer, which is below 512GiB")
+    return round(size)
 
 
 def amount(resource: str, value: Any, most: float = math.inf) -> float:
@@ -262,6 +287,51 @@ def resource_options(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def store_options(command: Command) -> Command:
+    """Where a node keeps large values, and how many."""
+    for option in (
+        click.option(
+            "--spill-directory",
+            type=click.Path(file_okay=False, path_type=Path),
+            callback=lambda _context, _option, path: path and path.absolute(),
+            metavar="DIR",
+            help="Where objects go that memory has no room for. Default: a folder of its own below "
+            "that for temporary files.",
+        ),
+        click.option(
+            "--object-store-memory",
+            "object_store_bytes",
+            type=store_memory,
+            metavar="SIZE",
+            help="Memory for objects, as 4GiB or 500MB. Default: "
+            f"{limits.STORE_SHARE:.0%} of the machine's.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def import_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Modules that offer functions and actor classes by name, and where they are looked for."""
+
+    @functools.wraps(command)
+    def given(*args: Any, imports: tuple[str, ...], **others: Any) -> Any:
+        # Now: a daemon that detaches leaves the directory that it was started in.
+        place = {"import_directory": os.getcwd()} if imports else {}
+        return command(*args, imports=imports, **place, **others)
+
+    return click.option(
+        "--import",
+        "imports",
+        type=module,
+        multiple=True,
+        metavar="MODULE",
+        help="Offer what the module has by name (@zray.task(name=...), @zray.actor(offer=...)) to "
+        "programs without the code, in any language. Looked for in this directory first. Repeat "
+        "for more.",
+    )(given)
 
 
 def warn_of_cpus(program: str, num_cpus: float | None) -> None:

@@ -23,6 +23,8 @@ PROGRAM = "zray-worker"
     "--name", type=options.name, metavar="NAME", help="The node's name. Default: the host's."
 )
 @options.resource_options
+@options.store_options
+@options.import_option
 @click.option(
     "--log-directory",
     type=click.Path(file_okay=False, path_type=Path),

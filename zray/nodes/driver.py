@@ -32,12 +32,13 @@ from zray.errors import (
 from zray.nodes.options import HeadOptions, encode_node
 from zray.nodes.participant import COALESCE_S, Participant
 from zray.protocol import messages as m
-from zray.runtime import identity, sockets
+from zray.runtime import identity, references, sockets
 from zray.runtime.connection import ConnectionInfo
 from zray.runtime.interrupts import interrupts
 from zray.runtime.link import HeadLink
 
 LEAD_BACK_S = 0.005  # the pump takes the lead back when nobody has had it for so long
+COLLECT_S = 0.5  # how long an idle driver keeps it to itself that references were dropped
 HEAD_GONE_WARNING_S = 10.0
 PRINT_S = 1.0  # how long a value waits for prints that come before it and that nobody reads
 
@@ -116,6 +117,7 @@ class Driver(Participant):
         self.address = address
         self.namespace = namespace
         self.local = local
+        self.machine = job.machine
         self._job = job
         self._versions = identity.versions(pickles=True)
         self._context = sockets.context()
@@ -130,7 +132,7 @@ class Driver(Participant):
         self._users = 0
         self._lead_free = 0.0  # when somebody last gave the lead back
         self._closing = False
-        self._heard = self._ping_at = self._lost_at = 0.0
+        self._heard = self._ping_at = self._collect_at = self._lost_at = 0.0
         self._warned = False
         self._printing = False
         self._thread = threading.Thread(target=self._pump, name="zray-pump", daemon=True)
@@ -189,6 +191,7 @@ class Driver(Participant):
         if not client.linked or link.socket is None:
             return
         if client.outbox:
+            self._publish()
             outbox, client.outbox = client.outbox, []
             link.send(client.epoch, outbox)
         else:
@@ -207,11 +210,24 @@ class Driver(Participant):
         poller = select.poll()
         for fd in fds:
             poller.register(fd, select.POLLIN)
+        store = self._store
+        if store is not None:
+            with contextlib.suppress(ValueError):
+                writes = select.POLLOUT if store.link.pending else 0
+                poller.register(store.link, select.POLLIN | writes)
+        for link in [*self._links.values()]:
+            writes = select.POLLOUT if link.writer.pending else 0
+            with contextlib.suppress(ValueError):  # closed just now by another thread
+                poller.register(link, select.POLLIN | writes)
         poller.poll(timeout_s * 1000)
 
     def _read(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_read, 4096)
+        if self._links:
+            self._read_links()
+        if self._store is not None:
+            self._read_store()
         self._receive()
         self._tend(time.monotonic())
 
@@ -225,6 +241,15 @@ class Driver(Participant):
                 self._link.welcomed()
             if self.client.prints:
                 self._completions.append(self._print)  # the program's streams may block
+
+    def _links_changed(self) -> None:
+        if self._leading:
+            self._wake()
+
+    _store_changed = _links_changed
+
+    def _store_name(self) -> bytes:
+        return self.client.cluster_id if self.machine else b""
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -256,10 +281,13 @@ class Driver(Participant):
             return
         if client.linked and now >= self._ping_at:
             self._ping_at = now + limits.PING_S
-            self._collect_dropped()
-            client.flush()
             client.outbox.append(m.Ping(0, now))
-            self._transmit()
+            self._flush()
+        elif client.linked and now >= self._collect_at:
+            self._collect_at = now + COLLECT_S
+            self._tend_store()
+            if references.pending() or client.calls.unacknowledged():
+                self._flush()
 
     def _disconnect(self, now: float) -> None:
         if self.client.linked:
@@ -284,7 +312,7 @@ class Driver(Participant):
         due = self._ping_at if self._link.socket is not None else self._link.retry_at
         if self.client.unsent() and self.client.linked:
             return COALESCE_S
-        return max(0.001, min(due - now, limits.PING_S))
+        return max(0.001, min(due - now, COLLECT_S))
 
     # ---- leading ---------------------------------------------------------------------------
 
@@ -385,6 +413,10 @@ class Driver(Participant):
             if self._link.socket is not None:
                 self._link.socket.close(500)
             self._link.close(time.monotonic())
+            for worker_id in [*self._links]:
+                self._close_link(worker_id)
+            if self._store is not None:
+                self._store.close()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(limits.STOP_S)
         self._context.term()
@@ -398,6 +430,7 @@ class Driver(Participant):
         self._closing = True
         os.close(self._wake_read)
         os.close(self._wake_write)
+        self._abandon_store()
         if self.local is not None:
             self.local.abandon()
 

@@ -24,6 +24,7 @@ from zray import limits
 from zray.core.gcs import Gcs
 from zray.core.traffic import TrafficController
 from zray.errors import DataDirectoryLockedError, ProtocolError, StartError, ZrayError
+from zray.nodes import imports
 from zray.nodes.liveness import LivenessProbes
 from zray.nodes.options import HeadOptions, decode_node
 from zray.nodes.own_raylet import OwnRaylet
@@ -90,7 +91,7 @@ class Head:
             )
         self._context = sockets.context()
         self._zap = ZapServer(self._context, [key.client().public], log=self.log)
-        self._router = sockets.router(self._context, key)
+        self._router = sockets.router(self._context, key.server.secret)
         self._monitor = sockets.Monitor(self._router)
         port = sockets.bind(self._router, options.host, options.port)
         self.info = ConnectionInfo(
@@ -390,9 +391,13 @@ def serve(
     """A head's whole life; ``on_ready`` is called once it serves.
 
     Raises:
-        What ``Head.start`` raises; StoreError: the store failed meanwhile.
+        What ``Head.start`` raises; StoreError: the store failed meanwhile; StartError: a module of
+        its node's ``imports`` cannot be imported.
     """
+    offered = imports.check(options.node.imports, options.node.import_directory)
     head = Head(options, lifeline_fd)
+    if offered:
+        head.log(imports.in_words(offered))
     try:
         on_ready(head.start())
         head.run()

@@ -154,10 +154,14 @@ class Leadership:
         """One round of the leader: sleep, read, send. With the lock held, but for the sleep."""
         self._unlocked(self._poll, timeout_s)
         self._read()
-        if self.client.outbox:
-            self._transmit()
+        self._respond()
         if self._following:
             self._notify()
+
+    def _respond(self) -> None:
+        """Send what reading has led to. With the lock held."""
+        if self.client.outbox:
+            self._transmit()
 
     def _unlocked(self, call: Callable[..., object], *arguments: object) -> None:
         """Call without the lock; an interrupt comes there, or not before the lock is back."""

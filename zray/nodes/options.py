@@ -20,6 +20,10 @@ class NodeOptions(NamedTuple):
     resources: dict[str, float] = {}  # noqa: RUF012 - never changed
     labels: dict[str, str] = {}  # noqa: RUF012 - never changed
     log_directory: Path | None = None
+    object_store_bytes: int | None = None
+    spill_directory: Path | None = None
+    imports: tuple[str, ...] = ()  # modules that offer functions and classes by name
+    import_directory: str = ""  # where they are looked for first
 
 
 class HeadOptions(NamedTuple):
@@ -71,10 +75,13 @@ def unit(name: str, value: float) -> int:
 def encode_node(options: NodeOptions) -> dict[str, Any]:
     """Node options as JSON, for a raylet that is started by a head."""
     found = options._asdict()
-    found["log_directory"] = str(options.log_directory) if options.log_directory else None
+    for name in ("log_directory", "spill_directory"):
+        found[name] = str(found[name]) if found[name] else None
     return found
 
 
 def decode_node(found: dict[str, Any]) -> NodeOptions:
-    directory = found["log_directory"]
-    return NodeOptions(**{**found, "log_directory": Path(directory) if directory else None})
+    decoded: dict[str, Any] = {**found, "imports": tuple(found["imports"])}
+    for name in ("log_directory", "spill_directory"):
+        decoded[name] = Path(found[name]) if found[name] else None
+    return NodeOptions(**decoded)

@@ -12,9 +12,11 @@ from zray import limits
 from zray.core.client import Client, Waiter
 from zray.errors import ClusterShutdownError, GetTimeoutError
 from zray.ids import task_of
-from zray.nodes.leadership import Leadership
+from zray.nodes.caller import COALESCE_TASKS, EAGER_TASKS
+from zray.nodes.sharing import Sharing, load
 from zray.protocol import messages as m
-from zray.runtime import references, serialization, task_errors
+from zray.runtime import references, serialization
+from zray.runtime.buffers import Parts
 from zray.runtime.interrupts import interrupts
 from zray.runtime.references import ObjectRef
 
@@ -24,24 +26,23 @@ if TYPE_CHECKING:  # they take longer to import than everything else here
 
     Awaited = tuple[ObjectRef[Any], asyncio.Future[Any]]
 
-EAGER_TASKS = 8  # up to so many in flight, each submit is sent at once
-COALESCE_TASKS = 256  # beyond, so many go together, or what there is after COALESCE_S
-COALESCE_S = 0.001
+COALESCE_S = 0.001  # after this, what there is goes together
 WHY_S = 0.5  # how long a timed-out get waits for its explanation
 
 
-class Participant(Leadership):
+class Participant(Sharing):
     def __init__(self, client: Client) -> None:
         super().__init__(client)
         self._awaited: dict[asyncio.AbstractEventLoop, list[Awaited]] = {}
         self.namespace = ""
         self.address = ""  # of the head, as far as this process knows it
 
+    def running_task(self) -> bytes:
+        """The id of the task that runs in this thread; empty outside of one."""
+        return b""
+
     def _show_prints(self) -> None:
         """Values are about to be returned: what came before them is shown first."""
-
-    def _attend(self) -> None:
-        """Something has to be done although nobody blocks. Called with the lock."""
 
     # ---- references ------------------------------------------------------------------------
 
@@ -69,21 +70,27 @@ class Participant(Leadership):
 
     # ---- submitting ------------------------------------------------------------------------
 
-    def export(self, function: m.Export, template: m.Template) -> None:
+    def export(self, function: m.Export | None, template: m.Template) -> None:
+        """Make them known. ``function`` None: the template is that of a name."""
         with interrupts, self._lock:
-            self.client.export(function)
+            if function is not None:
+                self.client.export(function)
             self.client.template(template)
 
     def submit(
         self, template: m.Template, arguments: serialization.Arguments, parent: bytes
     ) -> list[ObjectRef[Any]]:
         """Queue a task. Never waits; the references of its returns, in order."""
+        large = None
+        if len(arguments.data) > limits.INLINE_BYTES_MAX:
+            large = self.share(Parts([arguments.data], arguments.nested))
         with interrupts, self._lock:
             client = self.client
             data, dependencies, boxed = arguments.data, arguments.dependencies, False
             box = None
             if len(data) > limits.ARGUMENT_BYTES_MAX:
-                box = client.put(data, arguments.nested)
+                nested = arguments.nested
+                box = client.put(data, nested) if large is None else client.put_near(large)
                 data, dependencies, boxed = b"", [box, *dependencies], True
             spec = m.TaskSpec(
                 *(client.new_task(), template.template_id, data, dependencies),
@@ -103,16 +110,14 @@ class Participant(Leadership):
         with interrupts:
             self._collect_dropped()
             self.client.flush()
+            self._tend_calls()
+            self._tend_store()
             self._transmit()
-
-    def put(self, value: Any) -> ObjectRef[Any]:
-        data, contained = serialization.dumps(value)
-        with interrupts, self._lock:
-            return ObjectRef(self.client.put(data, contained))
 
     def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
         with interrupts, self._lock:
             self.client.cancel(task_of(ref.id), force, recursive)
+            self._tend_calls()
             self._transmit()
 
     # ---- waiting ---------------------------------------------------------------------------
@@ -130,13 +135,15 @@ class Participant(Leadership):
             except BaseException:  # an interrupt
                 client.forget_waiter(ids, waiter)
                 raise
-            self._show_prints()
             missing = []
             if not arrived:
                 client.forget_waiter(ids, waiter)
                 missing = [oid for oid in ids if client.here(oid) is None]
             outcomes = [client.here(object_id) for object_id in ids]
+            if arrived and None in outcomes and not client.stopped:
+                outcomes = self.here_again(ids)
             stopped = client.stopped
+            self._show_prints()
         if missing:
             raise GetTimeoutError(self._timeout_text(missing, len(ids), timeout))
         values = []
@@ -145,8 +152,28 @@ class Participant(Leadership):
                 raise ClusterShutdownError(
                     f"the value will not come: {stopped or 'the reference was dropped'}"
                 )
-            values.append(_value(outcome))
+            values.append(load(outcome))
         return values
+
+    def here_again(self, ids: list[bytes]) -> list[m.Outcome | None]:
+        """All values at once, though some were let go of before all had come: memory was short.
+
+        None where there is no value any more. With the lock held.
+        """
+        client = self.client
+        kept: dict[bytes, m.Outcome] = {}
+        waiter = Waiter()
+        while True:
+            kept.update((oid, found) for oid in ids if (found := client.here(oid)) is not None)
+            again = [oid for oid in ids if oid not in kept and client.has_reference(oid)]
+            if not again or client.stopped:
+                return [kept.get(oid) for oid in ids]
+            try:
+                client.want_value(again[0], waiter)  # one at a time: each that comes is kept
+                self._await(waiter, None)
+            except BaseException:  # an interrupt
+                client.forget_waiter(ids, waiter)
+                raise
 
     def wait(
         self,
@@ -253,9 +280,11 @@ class Participant(Leadership):
 
     def _loaded(self, ref: ObjectRef[Any]) -> Any:
         outcome = self.client.here(ref.id)
+        if outcome is None and not self.client.stopped:
+            return self.get([ref], None)[0]  # memory was short, so it was let go of
         if outcome is None:
             raise ClusterShutdownError(f"the value will not come: {self.client.stopped}")
-        return _value(outcome)
+        return load(outcome)
 
     def _timeout_text(self, missing: list[bytes], total: int, timeout: float | None) -> str:
         text = f"after {timeout:g} s {len(missing)} of {total} values are not ready"
@@ -263,13 +292,9 @@ class Participant(Leadership):
             return f"{text}: there is no connection to the head at the moment"
         if not timeout:
             return f"{text}; a timeout above 0 s asks the head for the reason"
-        answer = self.ask(lambda seq: m.Query(seq, m.WHY, missing[:1]), WHY_S)
-        if isinstance(answer, m.Reasons) and answer.reasons and answer.reasons[0]:
-            return f"{text}; the first ({missing[0].hex()}): {answer.reasons[0]}"
-        return text
-
-
-def _value(outcome: m.Outcome) -> Any:
-    if outcome.kind & m.ERROR:
-        raise task_errors.load_exception(outcome.value)
-    return serialization.loads(outcome.value)
+        known, about = self.client.calls.reason(missing[0])
+        asked = about or missing[0]
+        answer = self.ask(lambda seq: m.Query(seq, m.WHY, [asked]), WHY_S)
+        reason = answer.reasons[0] if isinstance(answer, m.Reasons) and answer.reasons else ""
+        why = "; ".join(filter(None, (known, reason)))
+        return f"{text}; the first ({missing[0].hex()}): {why}" if why else text

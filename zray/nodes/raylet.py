@@ -19,13 +19,16 @@ from zray import limits
 from zray.core.effects import KillWorker, StartWorker
 from zray.core.raylet import HEAD, Raylet
 from zray.errors import HeadConnectionError, HeadSilentError, StartError, ZrayError
-from zray.nodes import contact
+from zray.nodes import contact, imports
 from zray.nodes.channel import Channel, Printer
 from zray.nodes.options import NodeOptions, decode_node, units
+from zray.nodes.peer_port import PeerPort
+from zray.nodes.store_server import StoreServer
 from zray.protocol import codec
 from zray.protocol.messages import Goodbye, Message, NodeInfo
 from zray.runtime import connection, identity, probe, sockets
 from zray.runtime.connection import ConnectionInfo
+from zray.runtime.disk import OwnDirectory
 from zray.runtime.link import HeadLink
 from zray.runtime.linux import machine
 from zray.runtime.linux.processes import (
@@ -40,6 +43,8 @@ from zray.runtime.loop import Loop, raise_descriptor_limit
 from zray.runtime.stream import read_available
 
 CONTACT_S = 4.5  # to find the first head that answers, whatever the number of addresses
+
+CHECK_S = 0.05  # while processes wait for memory, or other raylets for an answer
 
 
 class RayletNode:
@@ -65,12 +70,11 @@ class RayletNode:
         self._found = machine.detect()
         self._oom = machine.OomWatch()
         self._gpus = self._found.gpus
-        both = socket.has_dualstack_ipv6()
-        family = socket.AF_INET6 if both else socket.AF_INET
-        self._liveness = socket.create_server(("", 0), family=family, dualstack_ipv6=both)
-        self._liveness.setblocking(False)
-        self._raylet = self._make_machine(addresses[0], chosen)
         self._context = sockets.context()
+        self._host = _own_address(addresses[0]) or (self._found.addresses or ["127.0.0.1"])[0]
+        self._port = PeerPort(self._loop, self._context, info, self._host)
+        self._raylet = self._make_machine(chosen)
+        self._store = self._make_store()
         self._link = HeadLink(
             self._context, info, addresses, lambda: (self._raylet.epoch, self._raylet.hello())
         )
@@ -80,24 +84,40 @@ class RayletNode:
         self._lost_since = self._loop.now()
         self._failure: ZrayError | None = None  # why it cannot go on
 
-    def _make_machine(self, address: str, chosen: tuple[bytes, int] | None) -> Raylet:
+    def _make_machine(self, chosen: tuple[bytes, int] | None) -> Raylet:
         found, options = self._found, self._options
         amounts = units(options, found.cpus, len(found.gpus), found.memory_bytes)
-        host = _own_address(address) or (found.addresses or ["127.0.0.1"])[0]
         info = NodeInfo(
             name=options.name or found.hostname,
-            host=host,
+            host=self._host,
             pid=os.getpid(),
             resources=sorted(amounts.items()),
             labels=sorted(options.labels.items()),
             machine=found.machine_id,
-            liveness=connection.format_address(host, self._liveness.getsockname()[1]),
+            liveness=self._port.address,
         )
         ids = identity.id_source()
         gpu_count = -(-amounts.get("GPU", 0) // limits.RESOURCE_UNIT)
         versions = identity.versions(pickles=True)
         node_id, incarnation = chosen or (ids.process_id(), 1)
-        return Raylet(node_id, info, versions, ids, gpu_count, incarnation)
+        ours = (options.imports, options.import_directory)
+        return Raylet(node_id, info, versions, ids, gpu_count, incarnation, *ours)
+
+    def _make_store(self) -> StoreServer:
+        """Memory for the objects of one incarnation."""
+        raylet, options = self._raylet, self._options
+        mark = options.object_store_bytes
+        if mark is None:
+            mark = int(self._found.memory_bytes * limits.STORE_SHARE)
+        directory = OwnDirectory(options.spill_directory, "spill")
+        store = StoreServer(
+            *(self._loop, raylet.node_id, lambda: raylet.objects, mark, directory),
+            *(self._channels.__contains__, raylet.named),
+        )
+        raylet.objects.attach(store)
+        raylet.objects.puller.direct = True
+        self._port.peers = raylet.peers
+        return store
 
     # ---- life ------------------------------------------------------------------------------
 
@@ -112,7 +132,6 @@ class RayletNode:
         raise_descriptor_limit()
         loop.handle_signals()
         loop.watch(self._zygote.fileno(), self._read_zygote)
-        loop.watch(self._liveness, self._accept_liveness)
         if self._lifeline_fd is not None:
             loop.watch(self._lifeline_fd, self._lifeline_ended)
         self._open_link()
@@ -127,6 +146,8 @@ class RayletNode:
 
     def _deadline(self) -> float:
         now = self._loop.now()
+        if self._store.waits() or self._port.waits():
+            return now + CHECK_S
         if self._link.socket is None:
             return min(self._raylet.deadline(), self._link.retry_at)
         if not self._link.flush():
@@ -136,7 +157,12 @@ class RayletNode:
     def _settle(self) -> None:
         raylet, now = self._raylet, self._loop.now()
         self._tend_link(now)
+        if raylet.objects.store is not self._store:  # this is another incarnation
+            self._store.close()
+            self._store = self._make_store()
         raylet.settle(now)
+        self._store.tend(raylet.cluster_id, now)
+        self._port.tend(now)
         effects, raylet.effects = raylet.effects, []
         for effect in effects:
             if isinstance(effect, StartWorker):
@@ -262,7 +288,7 @@ class RayletNode:
         channel = self._channels.get(worker_id)
         if channel is None:
             return
-        urgent = [m for m in messages if type(m).__name__ in ("Recall", "CancelTask")]
+        urgent = [m for m in messages if type(m).__name__ in ("Recall", "CancelTask", "CancelCall")]
         try:
             if len(urgent) < len(messages):
                 rest = [m for m in messages if m not in urgent] if urgent else messages
@@ -322,16 +348,12 @@ class RayletNode:
         self._loop.unwatch(channel.channels.task)
         if channel.last_words:
             cause += "; its last words:\n" + "\n".join(channel.last_words)
+        self._store.process_gone(worker_id)
         started = channel.channels.counter.value
         channel.close()
         self._raylet.worker_exited(worker_id, started, cause, now)
 
     # ---- small things ----------------------------------------------------------------------
-
-    def _accept_liveness(self) -> None:
-        """Being able to connect is the whole message."""
-        with contextlib.suppress(OSError):
-            self._liveness.accept()[0].close()
 
     def _lifeline_ended(self) -> None:
         self._raylet.stopping = "its head ended"
@@ -352,8 +374,9 @@ class RayletNode:
             with contextlib.suppress(OSError):  # it does not exist, or there are logs in it
                 self._options.log_directory.rmdir()
         self._link.close(now)
+        self._port.close()
         self._context.term()
-        self._liveness.close()
+        self._store.close()
         self._loop.close()
 
     def log(self, text: str) -> None:
@@ -386,9 +409,13 @@ def serve(options: NodeOptions, addresses: list[str], on_ready: Callable[[str], 
         ValueError: an address is malformed.
         HeadConnectionError: no head at any address, no key for it, or it went away for good.
         KeyFileError: the connection file is there and cannot be used.
+        StartError: a module of ``options.imports`` cannot be imported.
     """
+    offered = imports.check(options.imports, options.import_directory)
     info, ordered = _choose(addresses)
     node = RayletNode(info, ordered, options, on_ready=on_ready)
+    if offered:
+        node.log(imports.in_words(offered))
     _run(node)
     node.log(f"stopped: {node.stop_reason}")
 

@@ -17,25 +17,34 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from zray import limits
 from zray.core import failures
-from zray.core.client import Client
+from zray.core.actor_inbox import Entry
+from zray.core.client import Client, Waiter
 from zray.core.worker import Delivered, WorkerSequence
 from zray.errors import TaskCancelledError
 from zray.ids import IdSource, object_id
-from zray.nodes.participant import COALESCE_S, Participant
+from zray.nodes.actor_worker import ActorServer
+from zray.nodes.introspection import Introspection
+from zray.nodes.participant import COALESCE_S
+from zray.nodes.user_code import UserCode, covers
 from zray.protocol import codec
 from zray.protocol import messages as m
-from zray.runtime import references, serialization, session, task_errors
+from zray.runtime import references, session
 from zray.runtime.linux.channels import open_counter
+from zray.runtime.linux.direct import DirectLink
 from zray.runtime.linux.zygote import set_process_name
 from zray.runtime.stream import FrameReader, FrameWriter, read_available
 
-Function = Callable[..., Any]
+if TYPE_CHECKING:
+    import asyncio
+
+ACKNOWLEDGE_S = 0.5  # how long a blocked worker keeps it to itself that calls were answered
 
 
-class Worker(Participant):
+class Worker(Introspection):
     def __init__(self, worker_id: bytes, task_fd: int, control_fd: int, counter_fd: int) -> None:
         ids = IdSource(os.urandom(8))
         super().__init__(Client(worker_id, bytes(16), ids, remote=False))
@@ -47,12 +56,14 @@ class Worker(Participant):
         self._control = socket.socket(fileno=control_fd)
         self._reader = FrameReader()
         self._writer = FrameWriter(self._task)
-        self._poller = select.poll()
-        self._poller.register(self._task, select.POLLIN)
+        self.poller = select.epoll()
+        self.poller.register(self._task, select.POLLIN)
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
-        self._poller.register(self._wake_read, select.POLLIN)
-        self._functions: dict[bytes, tuple[Function, Any]] = {}
+        os.set_blocking(self._wake_write, False)
+        self.poller.register(self._wake_read, select.POLLIN)
+        self._ready: list[int] | None = None  # what the last poll found, if nobody read since
+        self.code = UserCode(self, self.sequence)
         self._main = threading.main_thread().ident or 0
         self._pid = os.getpid()
         self._running: bytes | None = None  # the task whose user code runs now
@@ -62,35 +73,97 @@ class Worker(Participant):
         self._keeps_drops = False  # results not yet sent contain references
         self._nudge_read, self._nudge_write = os.pipe()
         self._pump: threading.Thread | None = None
-        self.assignment: m.Assignment | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # of an async actor
+        self._look: Callable[[], object] = bool  # what that does when something came
+        self._stop_in_loop: Callable[[Entry], object] = bool
+        self._acknowledge_at = 0.0
 
     # ---- transport -------------------------------------------------------------------------
 
     def _transmit(self) -> None:
         outbox, self.client.outbox = self.client.outbox, []
         if outbox:
-            self._send(outbox)
+            self.send(outbox)
 
-    def _send(self, messages: list[m.Message]) -> None:
+    def send(self, messages: list[m.Message]) -> None:
+        """To the raylet. With the lock held."""
         try:
             self._writer.send(codec.encode_local(messages))
         except OSError:
             os._exit(0)  # the raylet is gone
 
     def _poll(self, timeout_s: float) -> None:
-        for fd, _ in self._poller.poll(timeout_s * 1000):
-            if fd == self._wake_read:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._wake_read, 4096)
+        self._ready = [fd for fd, _ in self.poller.poll(timeout_s)]
+        if self._wake_read in self._ready:
+            with contextlib.suppress(BlockingIOError):
+                os.read(self._wake_read, 4096)
 
     def _wake(self) -> None:
-        os.write(self._wake_write, b".")
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_write, b".")
+
+    def _lead_s(self) -> float:
+        return ACKNOWLEDGE_S if self.client.calls.unacknowledged() else 1.0
+
+    def _respond(self) -> None:
+        super()._respond()
+        now = time.monotonic()
+        if now >= self._acknowledge_at and self.client.calls.unacknowledged():
+            self._acknowledge_at = now + ACKNOWLEDGE_S
+            self._flush()
+
+    def _links_changed(self) -> None:
+        for link in self._links.values():
+            writes = select.POLLOUT if link.writer.pending else 0
+            try:
+                self.poller.modify(link, select.POLLIN | writes)
+            except FileNotFoundError:
+                self.poller.register(link, select.POLLIN | writes)
+        self.attend_writes()
+
+    def _store_changed(self) -> None:
+        if self._store is not None:
+            events = select.POLLIN | (select.POLLOUT if self._store_waits else 0)
+            try:
+                self.poller.modify(self._store.link, events)
+            except FileNotFoundError:
+                self.poller.register(self._store.link, events)
+
+    def _store_leaves(self) -> None:
+        if self._store is not None:
+            with contextlib.suppress(OSError):
+                self.poller.unregister(self._store.link)
+
+    def _store_name(self) -> bytes:
+        return self.sequence.setup.node_id if self.sequence.setup is not None else b""
+
+    def _link_closed(self, link: DirectLink) -> None:
+        with contextlib.suppress(OSError):
+            self.poller.unregister(link)
 
     def _read(self) -> None:
+        ready, self._ready = self._ready, None
+        if self._links:
+            self._read_links()
+        if self._store is not None:
+            self._read_store()
+        if self.actor is not None:
+            self.actor.read(ready)
+            if ready is not None and self._task.fileno() not in ready:
+                return
+        self._read_task()
+        if self._loop is not None and threading.get_ident() != self._main:
+            self._loop.call_soon_threadsafe(self._look)
+
+    def _read_task(self) -> None:
         frames, ended = read_available(self._task, self._reader)
         for frame in frames:
             for message in codec.decode(frame).messages:
-                if not self.sequence.receive(message):
+                if self.sequence.receive(message):
+                    continue
+                if self.actor is not None and isinstance(message, m.Calls):
+                    self.actor.receive(message, None)
+                else:
                     self.client.message(message)
         if ended:
             os._exit(0)  # the raylet is gone
@@ -100,35 +173,57 @@ class Worker(Participant):
     def _give_back(self) -> None:
         returned = self.sequence.recall()
         if returned.task_ids:
-            self._send([returned])
+            self.send([returned])
 
     def _before_blocking(self) -> None:
         """A task waits: nothing may be stuck behind it, and its CPU is free meanwhile."""
-        if threading.get_ident() == self._main and self.sequence.current is not None:
+        if self.actor is not None:
+            self.actor.send_replies()
+        elif threading.get_ident() == self._main and self.sequence.current is not None:
             self.sequence.blocked = True
             done = self.sequence.take_done(time.monotonic(), next_is_short=False)
             returned = self.sequence.recall()
-            self._send([*([done] if done is not None else []), returned, m.Blocked(0)])
+            self.send([*([done] if done is not None else []), returned, m.Blocked(0)])
 
     def _after_blocking(self) -> None:
         if threading.get_ident() == self._main and self.sequence.blocked:
             self.sequence.blocked = False
-            self._send([m.Unblocked(0)])
+            self.send([m.Unblocked(0)])
 
     def _attend(self) -> None:
         """User code does not block but expects something: a thread reads for it from now on."""
-        if self._completions_expected() and self._pump is None:
+        if self._pump_needed() and self._pump is None and self._loop is None:
             self._pump = threading.Thread(target=self._pump_loop, name="zray-pump", daemon=True)
             self._pump.start()
         else:
             os.write(self._nudge_write, b".")
 
-    def _completions_expected(self) -> bool:
-        return bool(self._completions) or self.client.has_callbacks()
+    def _send_calls(self) -> None:
+        super()._send_calls()
+        if self.client.calls.waiting() and self._pump is None:
+            self._attend()  # who calls and then computes has called
+
+    def attend_writes(self) -> None:
+        """A socket does not take all that is to be sent: somebody waits until it does."""
+        if self._pump is None and not self._leading and self._writes_pending():
+            self._attend()
+
+    def _writes_pending(self) -> bool:
+        return any(link.writer.pending for link in self._links.values()) or (
+            self.actor is not None and self.actor.writes_pending()
+        )
+
+    def _pump_needed(self) -> bool:
+        return (
+            bool(self._completions)
+            or self.client.has_callbacks()
+            or self.client.calls.waiting()
+            or self._writes_pending()
+        )
 
     def _pump_loop(self) -> None:
         with self._lock:
-            while self._completions_expected():
+            while self._pump_needed():
                 if self._leading:
                     self._follow(None, 0.05)
                     continue
@@ -165,14 +260,18 @@ class Worker(Participant):
         self._read()  # what was delivered before counts as delivered
         if isinstance(message, m.Recall):
             done = self.sequence.take_done(time.monotonic(), next_is_short=False)
-            self._send([*([done] if done is not None else []), self.sequence.recall()])
+            self.send([*([done] if done is not None else []), self.sequence.recall()])
         elif isinstance(message, m.CancelTask):
             returned = self.sequence.cancel(message)
             if returned is not None:
-                self._send([returned])
+                self.send([returned])
             elif self._is_current(message):
                 self._interrupt = message.task_id
                 signal.pthread_kill(self._main, signal.SIGINT)
+        elif isinstance(message, m.CancelCall) and self.actor is not None:
+            running = self.actor.cancel(message)
+            if running is not None and self._loop is not None:
+                self._loop.call_soon_threadsafe(self._stop_in_loop, running)
 
     def _is_current(self, message: m.CancelTask) -> bool:
         current = self.sequence.current
@@ -189,6 +288,73 @@ class Worker(Participant):
 
     def abandon(self) -> None:
         """In a forked child: this connection is the parent's."""
+        self._abandon_store()
+
+    # ---- for the actor that this worker is ---------------------------------------------------
+
+    @property
+    def lock(self) -> threading.Lock:
+        return self._lock
+
+    def flush(self) -> None:
+        """Send what is to be sent. With the lock held."""
+        self._flush()
+
+    def flush_if_due(self) -> None:
+        """Send holds, drops and what else waits, if there is any. With the lock held."""
+        if references.pending() or self.client.unsaid() or self._store_due():
+            self._flush()
+
+    def wait_for(self, waiter: Waiter) -> None:
+        """Wait as one that runs nothing yet. With the lock held."""
+        self._wait(waiter, float("inf"))
+
+    def keep_drops(self) -> None:
+        """A result that contains references is about to leave."""
+        self._keeps_drops = True
+
+    def wake(self) -> None:
+        """End the main thread's wait."""
+        self._wake()
+
+    def collect_dropped(self) -> None:
+        """Count references that were dropped. With the lock held."""
+        self._collect_dropped()
+
+    def lead_or_follow(self, timeout_s: float = limits.ACTOR_CALLERS_CHECK_S) -> None:
+        """Wait until something has come. With the lock held."""
+        if self._leading:
+            self._follow(None, 0.05)
+        else:
+            self._lead_once(timeout_s)
+
+    def read_in_loop(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        look: Callable[[], object],
+        cancel: Callable[[Entry], object],
+    ) -> None:
+        """From now on ``loop`` calls ``look`` when there is something to read."""
+        self._loop, self._look, self._stop_in_loop = loop, look, cancel
+        loop.add_reader(self.poller.fileno(), look)
+
+    def read(self) -> None:
+        """Read what is there, for a loop. With the lock held."""
+        self._poll(0)
+        self._read()
+        self._respond()
+        self._notify()
+        if self._leading:
+            self._wake()
+
+    def end_if_forked(self) -> None:
+        """User code may have forked; its child has no connection, and runs nothing else."""
+        if os.getpid() != self._pid:
+            os._exit(0)
+
+    def complete_due(self) -> None:
+        """Call what waits for values that have come."""
+        self._complete()
 
     # ---- running ---------------------------------------------------------------------------
 
@@ -201,6 +367,19 @@ class Worker(Participant):
             if delivered is None:
                 return 0
             self._execute(delivered)
+            if self.actor is not None:
+                return self._serve(self.actor)
+
+    @staticmethod
+    def _serve(actor: ActorServer) -> int:
+        """The rest of this process's life."""
+        if not (actor.info.is_async or actor.info.max_concurrency > 1):
+            return actor.run()
+        from zray.nodes import actor_modes  # takes long to import
+
+        if actor.info.is_async:
+            return actor_modes.AsyncMode(actor).run()
+        return actor_modes.ThreadedMode(actor).run()
 
     def _next(self) -> Delivered | None:
         """The next task; waits for it. None: the worker is to end. With the lock held."""
@@ -227,7 +406,7 @@ class Worker(Participant):
         self._flush()
         done = self.sequence.take_done(time.monotonic(), next_is_short=True)
         if done is not None:
-            self._send([done])
+            self.send([done])
             self._keeps_drops = False
 
     def _collect_dropped(self) -> None:
@@ -243,6 +422,8 @@ class Worker(Participant):
                 os.chdir(setup.job.directory)
             known = set(sys.path)
             sys.path[:0] = [path for path in setup.job.python_path if path not in known]
+        self.namespace = setup.job.namespace
+        self.machine = setup.machine
         references.connect(self)
         session.set_participant(self)
 
@@ -252,10 +433,10 @@ class Worker(Participant):
         template = self.sequence.templates[spec.template_id]
         if template is not self._shown:
             self._shown = template
-            set_process_name(f"zray:{template.name}"[:15])
+            made = assignment.actor
+            set_process_name(f"zray:{made.class_name if made else template.name}"[:15])
         status, outcomes, seconds = self._attempt(delivered, template)
-        if os.getpid() != self._pid:
-            os._exit(0)  # the task forked, and this is its child: it has no connection
+        self.end_if_forked()
         with self._lock:
             self._collect_dropped()
             borrowed = self.client.end_task()
@@ -285,15 +466,26 @@ class Worker(Participant):
         retry: Any = False
         try:
             try:
-                function, retry = self._function(template)
-                args, kwargs = self._arguments(delivered)
+                function, retry = self.code.function(
+                    template, delivered.assignment.actor is not None
+                )
+                if delivered.assignment.actor is not None:
+                    self.client.own_handle = object_id(spec.task_id)
+                args, kwargs = self.code.arguments(delivered)
                 self._running = spec.task_id
                 self._on_interrupt(signal.SIGINT, None)  # for what came before user code
                 value = function(*args, **kwargs)
                 del args, kwargs
             finally:
                 self._running = None
-            outcomes = self._outcomes(spec.task_id, template, value)
+            if delivered.assignment.actor is not None:
+                made = delivered.assignment
+                if template.by_name:
+                    made = self.code.imports.as_offered(made, template.name)
+                self.actor = ActorServer(self, value, made)
+                outcomes = [m.Outcome(object_id(spec.task_id), m.VALUE, 0)]
+            else:
+                outcomes = self.code.outcomes(spec.task_id, template, value)
             return m.FINISHED, outcomes, time.perf_counter() - began
         except BaseException as error:
             seconds = time.perf_counter() - began
@@ -301,70 +493,12 @@ class Worker(Participant):
                 data = failures.encode(TaskCancelledError, "the task was cancelled", template.name)
                 status = m.CANCELLED
             else:
-                data = self._error(error, template.name)
-                status = m.FAILED if _covers(retry, error) else m.FINISHED
+                data = self.code.error(error, template.name)
+                status = m.FAILED if covers(retry, error) else m.FINISHED
             return status, failures.outcomes(spec.task_id, template.num_returns, data), seconds
         finally:
             self._interrupt = None
             self._interrupted = False
-
-    def _error(self, error: BaseException, name: str) -> bytes:
-        node = self.sequence.setup.node_name if self.sequence.setup is not None else ""
-        return task_errors.dump_exception(error, name, node, os.getpid())
-
-    def _function(self, template: m.Template) -> tuple[Function, Any]:
-        found = self._functions.get(template.function_id)
-        if found is None:
-            blob = self.sequence.functions[template.function_id].blob
-            found = self._functions[template.function_id] = serialization.loads_function(blob)
-        return found
-
-    def _arguments(self, delivered: Delivered) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        spec = delivered.assignment.spec
-        values = delivered.values
-        data = spec.arguments
-        if spec.boxed:
-            data, values = values[0].value, values[1:]
-        with self._lock:
-            self.client.begin_task(spec.nested)
-        if not values:
-            return serialization.loads_arguments(data, ())
-        loaded = [serialization.loads(outcome.value) for outcome in values]
-        return serialization.loads_arguments(data, loaded)
-
-    def _outcomes(self, task_id: bytes, template: m.Template, value: Any) -> list[m.Outcome]:
-        count = template.num_returns
-        if count == 1:
-            values = [value]
-        elif count == 0:
-            values = [None]
-        else:
-            try:
-                values = list(value)
-            except TypeError:
-                values = [value]
-            if len(values) != count:
-                found = "a value" if len(values) == 1 else f"{len(values)} values"
-                raise ValueError(
-                    f"{template.name} was declared with num_returns={count} but returned {found}"
-                )
-        outcomes = []
-        for index, one in enumerate(values):
-            data, contained = serialization.dumps(one, f"the result of {template.name}")
-            if contained:
-                with self._lock:
-                    self.client.publish(contained)  # while ``value`` keeps its references alive
-                    self._keeps_drops = True
-            oid = object_id(task_id, index)
-            outcomes.append(m.Outcome(oid, m.VALUE, len(data), data, contained))
-        return outcomes
-
-
-def _covers(retry: Any, error: BaseException) -> bool:
-    """Whether the task's ``retry_exceptions`` covers the error."""
-    if retry is True:
-        return isinstance(error, Exception)
-    return bool(retry) and isinstance(error, tuple(retry))
 
 
 def main(worker_id: bytes, task_fd: int, control_fd: int, counter_fd: int) -> int:

@@ -106,6 +106,11 @@ def connect(participant: Any) -> None:
     serialization.set_stray_reference_hook(participant.pin if participant is not None else None)
 
 
+def pending() -> bool:
+    """Whether references were collected since ``take_dropped``."""
+    return bool(_dropped)
+
+
 def take_dropped() -> list[bytes]:
     """The ids of references collected since the last call."""
     ids = []

@@ -25,8 +25,7 @@ def set_participant(new: Any) -> None:
 
 def current_task() -> bytes:
     """The id of the task that runs in this process, or empty."""
-    assignment = getattr(_participant, "assignment", None)
-    task_id: bytes = assignment.spec.task_id if assignment is not None else b""
+    task_id: bytes = _participant.running_task() if _participant is not None else b""
     return task_id
 
 

@@ -18,7 +18,6 @@ import zmq
 from zray import limits
 from zray.errors import PortInUseError, ProtocolError, StartError
 from zray.runtime.connection import ConnectionInfo, format_address
-from zray.runtime.keys import ClusterKey
 from zray.runtime.zap import ZAP_DOMAIN
 
 Context: TypeAlias = "zmq.Context[zmq.Socket[bytes]]"
@@ -190,20 +189,23 @@ def context(io_threads: int = 1) -> Context:
     return zmq.Context(io_threads)
 
 
-def router(context: Context, key: ClusterKey) -> Socket:
-    """Return the ROUTER of a head or raylet, not bound yet.
+def router(context: Context, secret: bytes) -> Socket:
+    """Return the ROUTER of a head or raylet, not bound yet. ``secret``: its CURVE key, Z85.
 
     It refuses everybody until the context has a :class:`~zray.runtime.zap.ZapServer`.
     """
     socket = _open(context, zmq.ROUTER, _ROUTER)
-    socket.setsockopt(zmq.CURVE_SECRETKEY, key.server.secret)
+    socket.setsockopt(zmq.CURVE_SECRETKEY, secret)
     return socket
 
 
-def dealer(context: Context, info: ConnectionInfo) -> Socket:
-    """Return the DEALER of one session with the head of ``info``, not connected yet."""
+def dealer(context: Context, info: ConnectionInfo, server_public: bytes = b"") -> Socket:
+    """Return the DEALER of one session with the head of ``info``, not connected yet.
+
+    ``server_public``: of another server than the head, Z85.
+    """
     socket = _open(context, zmq.DEALER, _DEALER)
-    socket.setsockopt(zmq.CURVE_SERVERKEY, info.server_public)
+    socket.setsockopt(zmq.CURVE_SERVERKEY, server_public or info.server_public)
     socket.setsockopt(zmq.CURVE_PUBLICKEY, info.client_public)
     socket.setsockopt(zmq.CURVE_SECRETKEY, info.client_secret)
     return socket

@@ -13,7 +13,7 @@ import types
 from typing import Any
 
 from zray import errors, limits
-from zray.errors import SerializationError, TaskError, ZrayError
+from zray.errors import ActorError, SerializationError, TaskError, ZrayError
 from zray.protocol.errors import (
     MESSAGE_BYTES_MAX,
     TASK_RAISED,
@@ -155,6 +155,12 @@ def load_exception(record_bytes: bytes | memoryview) -> BaseException:
 def _system_exception(record: ErrorRecord) -> BaseException:
     kind = _CLASSES.get(record.code, ZrayError)
     message = "\n".join(filter(None, (record.message, record.note)))
+    if issubclass(kind, ActorError):
+        cause = exception_parts.load(record.pickled)[0] if record.pickled else None
+        text = "\n".join(filter(None, (message, record.traceback.rstrip())))
+        actor_id = record.actor_id.hex()
+        maybe = record.maybe_executed
+        return kind(text, maybe_executed=maybe, actor_id=actor_id, cause=cause)
     return kind(message, code=record.code)
 
 

@@ -1,0 +1,27 @@
+"""What Ray has in ``ray.util``: tools on top of tasks and actors. Owns no connection."""
+
+from __future__ import annotations
+
+from typing import Literal, overload
+
+from zray.api.session import participant
+
+__all__ = ["list_named_actors"]
+
+
+@overload
+def list_named_actors(all_namespaces: Literal[False] = False) -> list[str]: ...
+@overload
+def list_named_actors(all_namespaces: Literal[True]) -> list[dict[str, str]]: ...
+def list_named_actors(all_namespaces: bool = False) -> list[str] | list[dict[str, str]]:
+    """The names of the living actors that have one.
+
+    Args:
+        all_namespaces: of the whole cluster, each as ``{"namespace": ..., "name": ...}``, instead
+            of the names in this program's namespace.
+    """
+    connected = participant()
+    found = connected.list_actors(connected.namespace, all_namespaces)
+    if all_namespaces:
+        return [{"namespace": namespace, "name": name} for namespace, name in found]
+    return [name for _, name in found]

@@ -1,0 +1,65 @@
+"""Network namespaces with links of their own: machines apart, as far as sockets can tell.
+
+Owns what it makes and removes it; must never know of a cluster. Needs the right to make network
+namespaces (root); where that is missing it fails and says so.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+
+def ip(*words: str) -> None:
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, timeout=10)
+    text = f"ip {' '.join(words)}: {done.stderr}; it takes root, and see the top of {__file__}"
+    assert done.returncode == 0, text
+
+
+class Network:
+    """A namespace ``head`` that is linked with the test's own and with one for each node.
+
+    Link n has the network 10.231.n.0/24 and the head's end .1; nobody routes between them.
+    """
+
+    def __init__(self, *nodes: str) -> None:
+        self._mark = f"zt{os.getpid() % 10_000}"
+        self.nodes = nodes
+        self._made: list[str] = []
+        self._space("head")
+        self._link(0, "")
+        for number, name in enumerate(nodes, 1):
+            self._space(name)
+            self._link(number, name)
+
+    def space(self, name: str) -> str:
+        return f"{self._mark}-{name}"
+
+    def _space(self, name: str) -> None:
+        ip("netns", "add", self.space(name))
+        self._made.append(self.space(name))
+        ip("-n", self.space(name), "link", "set", "lo", "up")
+
+    def _link(self, number: int, name: str) -> None:
+        near, far = f"{self._mark}h{number}", f"{self._mark}n{number}"
+        ip("link", "add", near, "type", "veth", "peer", "name", far)
+        ip("link", "set", near, "netns", self.space("head"))
+        inside = ["-n", self.space(name)] if name else []
+        if name:
+            ip("link", "set", far, "netns", self.space(name))
+        for where, device, host in ((["-n", self.space("head")], near, 1), (inside, far, 2)):
+            ip(*where, "address", "add", f"10.231.{number}.{host}/24", "dev", device)
+            ip(*where, "link", "set", device, "up")
+
+    def inside(self, name: str) -> list[str]:
+        """The words before a command that shall run in the namespace."""
+        return ["ip", "netns", "exec", self.space(name)]
+
+    def set(self, name: str, state: str) -> None:
+        """``up`` or ``down``: the link between the head and a node."""
+        number = self.nodes.index(name) + 1
+        ip("-n", self.space("head"), "link", "set", f"{self._mark}h{number}", state)
+
+    def close(self) -> None:
+        for name in self._made:  # its links go with it
+            subprocess.run(["ip", "netns", "delete", name], capture_output=True, timeout=10)

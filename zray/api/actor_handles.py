@@ -1,0 +1,272 @@
+"""Handles of actors and their methods, as programs and running actors hold them.
+
+Owns the caller's side of a call: which methods there are, whether the arguments fit. Must never
+decide where an actor lives or whether a call is made again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping
+from typing import (
+    Any,
+    Concatenate,
+    Generic,
+    NamedTuple,
+    NoReturn,
+    ParamSpec,
+    Protocol,
+    TypeVar,
+    overload,
+)
+
+from zray.api.definitions import Parameters
+from zray.api.options import MethodOptions, checked
+from zray.api.session import participant as connected
+from zray.protocol import messages as m
+from zray.runtime import serialization, session
+from zray.runtime.references import ObjectRef
+
+P = ParamSpec("P")
+R_co = TypeVar("R_co", covariant=True)
+R = TypeVar("R")
+T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
+
+GENERATOR = -1  # in place of the number of returns in ActorInfo.methods
+
+
+class Method(NamedTuple):
+    """What is known of one method of a class. ``retries`` None: as the actor says."""
+
+    num_returns: int = 1
+    retries: int | None = None
+    parameters: Parameters | None = None
+
+
+# What every actor has; its worker runs these without looking at the class.
+_OF_ALL = {
+    "__ray_ready__": Method(),
+    "__ray_call__": Method(),
+    "__ray_terminate__": Method(retries=0),  # a second one would end the restarted actor
+}
+
+
+class ActorMethod(Generic[P, R_co]):
+    """One method of one actor; ``remote`` calls it. Keeps the actor alive, as the handle does."""
+
+    __slots__ = ("_info", "_label", "_name", "_num_returns", "_parameters", "_ref", "_retries")
+
+    def __init__(self, ref: ObjectRef[Any], info: m.ActorInfo, name: str, method: Method) -> None:
+        self._ref = ref
+        self._info = info
+        self._name = name
+        self._num_returns = method.num_returns
+        self._retries = info.max_task_retries if method.retries is None else method.retries
+        self._parameters = method.parameters
+        self._label = f"{info.class_name}.{name}"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise TypeError(
+            "Actor methods cannot be called directly. Instead of running "
+            f"'object.{self._name}()', try 'object.{self._name}.remote()'."
+        )
+
+    def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R_co]:
+        """Call the method; returns at once with a reference to its result.
+
+        Calls by one process run in the order in which they were made, each at most once unless
+        ``max_task_retries`` allows more. Arguments and results are as those of tasks.
+
+        Raises:
+            TypeError: the arguments do not fit the method's signature, or cannot be pickled.
+            PendingCallsLimitExceededError: as many calls wait as ``max_pending_calls`` allows.
+            ValueError: the method is a generator.
+        """
+        parameters = self._parameters
+        if parameters is not None:
+            shape = (len(args), *kwargs)
+            if shape not in parameters.fitting:
+                parameters.check(shape, args, kwargs)
+        if self._num_returns < 0:
+            raise ValueError(
+                f"{self._label} is a generator, and generators are not supported yet; return a "
+                "list, or several values with num_returns"
+            )
+        dumps = serialization.dumps_arguments
+        if self._info.by_name:
+            dumps = serialization.dumps_portable_arguments
+        arguments = dumps(args, kwargs, ObjectRef, self._label)
+        refs: Any = connected().call_actor(
+            *(self._ref, self._info, self._name, self._num_returns, self._retries),
+            *(arguments, session.current_task()),
+        )
+        if self._num_returns != 1:
+            refs = [refs or None]
+        result: ObjectRef[R_co] = refs[0]
+        return result
+
+    def options(self, **options: Any) -> ActorMethod[..., Any]:
+        """The method with other options for the calls made through what is returned.
+
+        Options: num_returns; max_task_retries (0: at most once; -1: until it has run); name, which
+        is accepted as in Ray and changes nothing.
+
+        Raises:
+            ValueError, TypeError: an unknown option or a bad value.
+        """
+        base = MethodOptions(self._num_returns, self._retries)
+        chosen = checked(base, options)
+        num_returns = self._num_returns if self._num_returns < 0 else chosen.num_returns
+        method = Method(num_returns, chosen.max_task_retries, self._parameters)
+        return ActorMethod(self._ref, self._info, self._name, method)
+
+    def __repr__(self) -> str:
+        return f"ActorMethod({self._label}, {self._ref.id[:16].hex()})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        found = (self._num_returns, self._retries)
+        return _restore_method, (self._ref, self._info, self._name, *found)
+
+
+class SeveralMethod(Protocol[T_contra, P, R_co]):
+    """How type checkers see a method of a class whose ``num_returns`` is not 1."""
+
+    __zray_method__: MethodOptions
+
+    def __call__(self, this: T_contra, /, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload
+    def __get__(self, instance: None, owner: type, /) -> SeveralMethod[T_contra, P, R_co]: ...
+    @overload
+    def __get__(self, instance: object, owner: type, /) -> Callable[P, R_co]: ...
+
+
+class SeveralActorMethod(Protocol[P]):
+    """How type checkers see the same method of an actor."""
+
+    def remote(self, *args: P.args, **kwargs: P.kwargs) -> list[ObjectRef[Any]]:
+        """As ``ActorMethod.remote``."""
+
+    def options(self, **options: Any) -> ActorMethod[..., Any]:
+        """As ``ActorMethod.options``."""
+
+
+class ActorHandle(Generic[T]):
+    """An actor, for those who call it: ``handle.method.remote(x)``.
+
+    Can be passed to tasks and actors and returned by them. An actor that is not detached ends when
+    the last handle is gone. Equal and hashable by actor. Made by ``ActorClass.remote``,
+    ``zray.get_actor`` and by unpickling; never by programs.
+
+    Type checkers know a handle's class, but not its methods' types: ``handle.add.remote(2)`` gives
+    an ``ObjectRef[Any]``. ``handle[Counter.add].remote(2)`` is the same call with all types, where
+    ``Counter`` is the plain class::
+
+        class Counter:
+            def add(self, n: int) -> str: ...
+
+        CounterActor = zray.actor(Counter)
+        handle = CounterActor.remote()  # ActorHandle[Counter]
+        ref = handle[Counter.add].remote(2)  # ObjectRef[str]; remote("2") is an error
+    """
+
+    __iter__: None = None  # __getitem__ alone would make it a sequence
+
+    def __init__(
+        self,
+        ref: ObjectRef[Any],
+        info: m.ActorInfo,
+        methods: Mapping[str, Method] | None = None,
+        retries: Mapping[str, int] | None = None,
+    ) -> None:
+        """``methods`` are those of the class, if it is here; ``retries`` by method, if it is not.
+
+        ``ref`` has index 0 of the task that makes the actor, whose id is the actor's.
+        """
+        self._ref = ref
+        self._info = info
+        self._actor_id = ref.id[:16]
+        self._methods = methods
+        self._retries = retries
+
+    def __getattr__(self, name: str) -> ActorMethod[..., Any]:
+        if name.startswith("_") and "_info" not in self.__dict__:
+            raise AttributeError(name)  # it is just being made
+        method = _OF_ALL.get(name)
+        if method is None:
+            method = self._known().get(name)
+        if method is None and self._info.by_name and not name.startswith("_"):
+            method = Method()  # only the node knows the class
+        if method is None:
+            raise AttributeError(
+                f"the actor {self._info.class_name} has no method {name!r}; it has: "
+                f"{', '.join(self._known()) or 'none'}"
+            )
+        # The method does not refer to the handle: no cycle may keep a dropped actor alive.
+        found: ActorMethod[..., Any] = ActorMethod(self._ref, self._info, name, method)
+        self.__dict__[name] = found
+        return found
+
+    def _known(self) -> Mapping[str, Method]:
+        if self._methods is None:
+            retries = self._retries or {}
+            self._methods = {
+                name: Method(num_returns, retries.get(name))
+                for name, num_returns in self._info.methods
+            }
+        return self._methods
+
+    @overload
+    def __getitem__(self, method: SeveralMethod[T, P, Any]) -> SeveralActorMethod[P]: ...  # type: ignore[overload-overlap]
+    @overload
+    def __getitem__(
+        self, method: Callable[Concatenate[T, P], Coroutine[Any, Any, R]]
+    ) -> ActorMethod[P, R]: ...
+    @overload
+    def __getitem__(self, method: Callable[Concatenate[T, P], R]) -> ActorMethod[P, R]: ...
+    def __getitem__(self, method: Any) -> Any:
+        """The method of this actor that a method of its class names, with its types.
+
+        Raises:
+            TypeError: not a method of a class.
+            AttributeError: the actor has no such method.
+        """
+        name = getattr(method, "__name__", None)
+        if not callable(method) or not isinstance(name, str):
+            raise TypeError(
+                "handle[...] takes a method of the actor's class, such as handle[Counter.add], "
+                f"got {method!r}"
+            )
+        return getattr(self, name)
+
+    def __dir__(self) -> list[str]:
+        return [*self._known(), *_OF_ALL]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ActorHandle):
+            return NotImplemented
+        return bool(self._actor_id == other._actor_id)
+
+    def __hash__(self) -> int:
+        return hash(self._actor_id)
+
+    def __repr__(self) -> str:
+        return f"Actor({self._info.class_name}, {self._actor_id.hex()})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        retries = self._retries
+        if retries is None and self._methods is not None:
+            found = {name: method.retries for name, method in self._methods.items()}
+            retries = {name: count for name, count in found.items() if count is not None}
+        return _restore_handle, (self._ref, self._info, retries or None)
+
+
+def _restore_handle(
+    ref: ObjectRef[Any], info: m.ActorInfo, retries: dict[str, int] | None
+) -> ActorHandle[Any]:
+    return ActorHandle(ref, info, None, retries)
+
+
+def _restore_method(
+    ref: ObjectRef[Any], info: m.ActorInfo, name: str, num_returns: int, retries: int
+) -> ActorMethod[..., Any]:
+    return ActorMethod(ref, info, name, Method(num_returns, retries))

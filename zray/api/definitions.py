@@ -1,0 +1,126 @@
+"""What remote functions and actor classes share: checks of calls, names, templates and offers.
+
+Must never talk to a cluster.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from zray.protocol import messages as m
+from zray.runtime import offers
+
+
+class Parameters:
+    """Checks calls at the caller, before anything is sent.
+
+    Attributes:
+        fitting: shapes of calls that are known to fit, so that the check costs next to nothing;
+            a shape is the number of positional arguments and the names of the others.
+    """
+
+    __slots__ = ("_name", "_signature", "fitting")
+
+    def __init__(self, name: str, signature: inspect.Signature) -> None:
+        self.fitting: set[tuple[Any, ...]] = set()
+        self._name = name
+        self._signature = signature
+
+    def check(self, shape: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Note that calls of this shape fit.
+
+        Raises:
+            TypeError: the arguments do not fit.
+        """
+        try:
+            self._signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self._name}(): {error}") from None
+        self.fitting.add(shape)
+
+
+def parameters_of(
+    function: Callable[..., Any], name: str, *, bound: bool = False
+) -> Parameters | None:
+    """What to check calls of a function against; None where anything goes or it is not known.
+
+    ``bound``: the first parameter is ``self``, which the caller does not pass.
+    """
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return None
+    parameters = list(signature.parameters.values())
+    named = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    if bound and parameters and parameters[0].kind in named:
+        signature = signature.replace(parameters=parameters[1:])
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    if kinds == {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}:
+        return None
+    return Parameters(name, signature)
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """The name that people see."""
+    return str(getattr(function, "__name__", type(function).__name__))[:256]
+
+
+def template_of(
+    function_id: bytes,
+    name: str,
+    amounts: list[tuple[str, int]],
+    *,
+    num_returns: int,
+    max_retries: int,
+    by_name: bool = False,
+) -> m.Template:
+    """A function with options; equal ones have equal ids, whoever makes them.
+
+    ``by_name``: it is not sent, but found on the node under ``name``, as ``function_id`` says.
+    """
+    fields = (function_id, name, amounts, num_returns, max_retries)
+    digest = hashlib.blake2b(msgspec.msgpack.encode(fields), digest_size=16).digest()
+    return m.Template(0, digest, *fields, by_name=by_name)
+
+
+# ---- offers --------------------------------------------------------------------------------
+
+
+def take_offer(options: dict[str, Any]) -> str:
+    """Take ``offer`` out of a decorator's options: the name to offer under, or empty.
+
+    Raises:
+        TypeError, ValueError: it cannot be a name.
+    """
+    offer = options.pop("offer", None)
+    return checked_name("offer", offer) if offer is not None else ""
+
+
+def checked_name(option: str, value: Any) -> str:
+    """A name that functions and classes can be offered under.
+
+    Raises:
+        TypeError, ValueError: it cannot be one.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{option} must be a string, got {value!r}")
+    if not 0 < len(value) <= 256:
+        raise ValueError(f"{option} must have 1 to 256 characters, got {len(value)}")
+    return value
+
+
+def offer(name: str, thing: offers.Offered, what: Any, *, alone: bool = True) -> None:
+    """Let nodes that import the module of ``what`` run it by name; no name: do nothing.
+
+    Raises:
+        ValueError: with ``alone``: the name stands for something else already.
+    """
+    if name:
+        qualified = getattr(what, "__qualname__", type(what).__qualname__)
+        place = f"{getattr(what, '__module__', '')}.{qualified}"
+        offers.add(name, thing, place, alone=alone)
