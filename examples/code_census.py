@@ -3,8 +3,9 @@
     python examples/code_census.py [TREE]             # on the cluster (default: Python's library)
     python examples/code_census.py [TREE] --serial    # in this process: prints the same table
 
-It owns the counting and the table (stdout). Progress and times must never go to stdout. The
-tasks open the files themselves, so every node must see the tree at the same path.
+While it runs, an actor gathers the totals of the files that are done. It owns the counting and the
+table (stdout). Progress and times must never go to stdout. The tasks open the files themselves, so
+every node must see the tree at the same path.
 """
 
 from __future__ import annotations
@@ -35,7 +36,6 @@ class Census(TypedDict):
     longest: tuple[int, str, str]  # lines, path, name of the longest function
 
 
-@zray.task
 def measure(path: str) -> Census:
     """Count one file. One that Python cannot read as source only counts as unparsable."""
     totals = Counter(files=1)
@@ -66,6 +66,31 @@ def measure(path: str) -> Census:
     return {"totals": totals, "imports": Counter(imports), "longest": longest}
 
 
+@zray.actor(max_restarts=-1, max_task_retries=-1)
+class Progress:
+    """The totals so far. Only what is shown depends on it: after a restart it counts anew."""
+
+    def __init__(self) -> None:
+        self.totals: Counter[str] = Counter()
+        self.counted: set[str] = set()
+
+    def add(self, path: str, totals: Counter[str]) -> None:
+        if path not in self.counted:  # a task that was retried tells of its file again
+            self.counted.add(path)
+            self.totals.update(totals)
+
+    def so_far(self) -> Counter[str]:
+        return self.totals
+
+
+@zray.task
+def measure_and_tell(path: str, progress: zray.ActorHandle[Progress]) -> Census:
+    """Count one file, and let the actor know; the task does not wait for it."""
+    census = measure(path)
+    progress.add.remote(path, census["totals"])
+    return census
+
+
 @zray.task
 def merge(*parts: Census) -> Census:
     """Add up censuses; the order and the grouping make no difference."""
@@ -81,31 +106,34 @@ def merge(*parts: Census) -> Census:
 def count_on_cluster(paths: list[str], address: str | None) -> Census:
     """Submit the whole tree of tasks at once; refs as arguments say what waits for what."""
     with zray.init(address):
-        measured = [measure.remote(path) for path in paths]
+        progress = Progress.remote()
+        measured = [measure_and_tell.remote(path, progress) for path in paths]
         level = measured
         while len(level) > 1:
             level = [
                 merge.remote(*level[start : start + FAN_IN])
                 for start in range(0, len(level), FAN_IN)
             ]
-        show_progress(measured)
-        return zray.get(level[0])
+        pending, next_percent = measured, 0
+        while pending:
+            _, pending = zray.wait(pending, num_returns=len(pending), timeout=0.1)
+            percent = 100 * (len(paths) - len(pending)) // len(paths)
+            if pending and (percent >= next_percent or sys.stderr.isatty()):
+                show_progress(percent, zray.get(progress.so_far.remote()))
+                next_percent = percent - percent % 20 + 20
+        census = zray.get(level[0])
+        show_progress(100, census["totals"])
+        return census
 
 
-def show_progress(refs: list[zray.ObjectRef[Census]]) -> None:
-    """Show on stderr how many tasks have ended, until all have: a bar, or lines in a log."""
-    on_terminal = sys.stderr.isatty()
-    pending, next_line = refs, 0
-    while pending:
-        _, pending = zray.wait(pending, num_returns=len(pending), timeout=0.1)
-        ended = len(refs) - len(pending)
-        percent = 100 * ended // len(refs)
-        if on_terminal:
-            print(f"\r[{'#' * (percent // 4):.<25}] {ended:,}/{len(refs):,} files ",
-                  end="" if pending else "\n", file=sys.stderr, flush=True)  # fmt: skip
-        elif percent >= next_line:
-            print(f"{percent:3} %  {ended:,}/{len(refs):,} files", file=sys.stderr, flush=True)
-            next_line = percent - percent % 20 + 20
+def show_progress(percent: int, totals: Counter[str]) -> None:
+    """Show on stderr how far it is and the totals so far: a bar, or lines in a log."""
+    text = ", ".join(f"{totals[name]:,} {name}" for name in ("files", "lines", "functions"))
+    if sys.stderr.isatty():
+        end = "" if percent < 100 else "\n"
+        print(f"\r[{'#' * (percent // 4):.<25}] {text} ", end=end, file=sys.stderr, flush=True)
+    else:
+        print(f"{percent:3} %  {text}", file=sys.stderr, flush=True)
 
 
 def find_files(tree: str) -> list[str]:
