@@ -297,7 +297,9 @@ def test_a_value_is_pulled_from_who_has_it_and_then_from_another() -> None:
 def test_a_value_without_a_copy_is_lost() -> None:
     head = head_with()
     big = object_of(identity("big"))
-    head.submit("d1", spec("big", WORK))
+    once = template("once", retries=0)
+    head.say("d1", once)
+    head.submit("d1", spec("big", once))
     located = m.Outcome(big, m.LOCATED, 1 << 20)
     head.say("n1", m.Done(1, [done(identity("big"), results=[located])]))
     head.controller.link_lost(b"n1", head.now)

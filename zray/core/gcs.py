@@ -13,6 +13,7 @@ from zray.core import failures, resources
 from zray.core.actors import Actors
 from zray.core.catalog import Catalog, Row
 from zray.core.holdings import Holdings
+from zray.core.lineage import Lineage
 from zray.core.machine import NEVER, Outbox
 from zray.core.members import Member, Members, NodeMember
 from zray.core.objects import PENDING, ObjectRecord, ObjectTable
@@ -63,13 +64,19 @@ class Gcs:
         self.catalog = Catalog(rows, self.persist)
         self.scheduler = TaskScheduler()
         self.objects = ObjectTable()
-        self.transfers = Transfers(self.outbox, self.objects, self.members, self.recovering)
+        self._now = now  # of the last turn
+        self.lineage = Lineage(self)
+        self.transfers = Transfers(
+            *(self.outbox, self.objects, self.members, self.recovering),
+            lambda oid: self.lineage.rebuild(oid, self._now),
+        )
         self.results = Results(self.outbox, self.objects, self.members)
         self.tasks: dict[bytes, TaskRecord] = {}
         self.templates: dict[bytes, TemplateRecord] = {}
         self.workers: dict[bytes, bytes] = {}  # worker -> its node
         self.notices: list[str] = []
-        self.counters = {"finished": 0, "retried": 0, "stale": 0, "lost": 0, "reclaimed": 0}
+        counted = ("finished", "retried", "stale", "lost", "rebuilt", "reclaimed")
+        self.counters = dict.fromkeys(counted, 0)
         self._tokens = 0
         self._commits: dict[int, Callable[[float], None]] = {}
         self._acks: dict[bytes, int] = {}  # DONEs to acknowledge: with other messages, or soon
@@ -274,6 +281,8 @@ class Gcs:
         else:
             # A raylet keeps the values of finished tasks alone.
             places = (sender.process_id,) if done.status == FINISHED else ()
+            if done.status == FINISHED:
+                self.lineage.finished(record, done.results)
             self.commit(done.task_id, record, done.results, places)
 
     def retry(self, task_id: bytes, record: TaskRecord) -> bool:
@@ -333,9 +342,10 @@ class Gcs:
         for outcome in outcomes:
             oid = outcome.object_id
             known = self.objects.get(oid)
-            if known is not None and known.kind != PENDING:  # it came ahead of its task
-                for place in locations:
-                    self.holdings.found(outcome, place)
+            if known is not None and known.kind != PENDING:  # it came ahead of its task, or again
+                if not record.rebuilds or self.lineage.again(outcome):
+                    for place in locations:
+                        self.holdings.found(outcome, place)
                 if owned:
                     self.results.tell_owner(submitter, self.objects.outcome(oid, known), known)
                 continue
@@ -354,6 +364,8 @@ class Gcs:
                 self.objects.drop(task_id, oid)
             for oid in record.spec.nested:
                 self.objects.drop(task_id, oid)
+        if record.rebuilds:
+            self.transfers.retry()  # others wait for it
 
     # ---- cancel ----------------------------------------------------------------------------
 
@@ -401,6 +413,7 @@ class Gcs:
 
     def settle(self, now: float) -> None:
         """End of a turn: assign, reclaim, tell outcomes, free."""
+        self._now = now
         if self.recovery.active:
             self.recovery.step(now)
         elif self.holdings.unknown:
@@ -413,12 +426,14 @@ class Gcs:
             self.outbox.send(view.node_id, Reclaim(0, list(group.needs), count))
         self.results.flush(self.workers)
         freed: dict[bytes, list[bytes]] = {}
-        for oid, known in self.objects.sweep(self._is_needed):
-            self.holdings.forget_freed(oid)
-            self.actors.handle_gone(task_of(oid))
-            for place in known.locations:
-                if known.served or place in self.members.nodes:
-                    freed.setdefault(place, []).append(oid)
+        while swept := self.objects.sweep(self._is_needed):
+            for oid, known in swept:
+                self.holdings.forget_freed(oid)
+                self.lineage.freed(oid)  # which may let go of others
+                self.actors.handle_gone(task_of(oid))
+                for place in known.locations:
+                    if known.served or place in self.members.nodes:
+                        freed.setdefault(place, []).append(oid)
         if freed:
             self.transfers.retry()
         for place, ids in freed.items():

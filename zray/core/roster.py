@@ -318,6 +318,7 @@ class Roster:
         job.ended = True
         gcs.actors.job_ended(job.process_id)
         gcs.holdings.broken(job.process_id)
+        gcs.lineage.job_ended(job.process_id)
         del gcs.members.jobs[job.process_id]
         gcs.outbox.discard(job.process_id)
         gcs.transfers.session_lost(job.process_id)

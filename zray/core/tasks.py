@@ -45,7 +45,7 @@ class TaskRecord:
 
     __slots__ = (
         *("spec", "template", "job_id", "submitter", "state", "attempt", "node", "waiting"),
-        *("failures", "failure", "cancelled", "forced", "parked", "near"),
+        *("failures", "failure", "cancelled", "forced", "parked", "near", "rebuilds"),
     )
 
     def __init__(
@@ -67,6 +67,7 @@ class TaskRecord:
         self.waiting = 0  # dependencies without an outcome
         self.cancelled = False
         self.forced = False  # cancelled with force
+        self.rebuilds = False  # it has its outcome, and runs again because that was lost
         self.near = b""  # the node that has its large arguments
         self.parked = False  # until all nodes known before a head restart are back or dead
 

@@ -35,7 +35,10 @@ class Relay:
 
 
 class Transfers:
-    """``recovering``: whether objects of before a restart may still turn up."""
+    """``recovering``: whether objects of before a restart may still turn up.
+
+    ``rebuild`` makes an object again of which no copy is left; it says why, if that cannot be.
+    """
 
     def __init__(
         self,
@@ -43,11 +46,13 @@ class Transfers:
         objects: ObjectTable,
         members: Members,
         recovering: Callable[[], bool],
+        rebuild: Callable[[bytes], str],
     ) -> None:
         self._outbox = outbox
         self._objects = objects
         self._members = members
         self._recovering = recovering
+        self._rebuild = rebuild
         self._relays: dict[int, Relay] = {}
         self._by_requester: dict[tuple[bytes, int], Relay] = {}
         self._next = 1
@@ -151,9 +156,11 @@ class Transfers:
                 relay.source = place
                 self._outbox.send(place, Pull(0, relay.number, object_id))
                 return
-        if not record.locations:
-            text = f"the last copy of object {object_id.hex()} went with its node or owner"
-            self._give_up(relay, text)
+        if not record.locations and not self._recovering():
+            trouble = self._rebuild(object_id)
+            if trouble:
+                text = f"the last copy of object {object_id.hex()} went with its node or owner"
+                self._give_up(relay, f"{text}; {trouble}")
 
     def _offer(self, relay: Relay, record: ObjectRecord) -> bool:
         """Tell the requester whom to ask, or let it wait; False: there is no raylet to be asked."""

@@ -1,0 +1,175 @@
+"""Large results that went with their node: made again where that may be, or lost with a reason."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.core.benches import HeadBench, done, identity, object_of, spec, template
+from zray import limits
+from zray.protocol import messages as m
+
+WORK = template()
+ONCE = template("once", retries=0)
+LARGE = 10 << 20
+
+
+def head_with(*made_of: m.Template) -> HeadBench:
+    head = HeadBench()
+    head.node("n1")
+    head.driver("d1", *(made_of or (WORK,)))
+    return head
+
+
+def large(name: str) -> m.Outcome:
+    return m.Outcome(object_of(identity(name)), m.VALUE | m.LOCATED, LARGE)
+
+
+def finish(head: HeadBench, node: str, name: str, attempt: int = 1) -> None:
+    ended = done(identity(name), attempt, results=[large(name)])
+    head.say(node, m.Done(1, [ended]))
+
+
+def lose(head: HeadBench, node: str) -> None:
+    """The node is gone, and another is there."""
+    head.say(node, m.Goodbye(0, "stopped"))
+    head.node("n" + str(int(node[1:]) + 1))
+    head.turn()
+
+
+def pull(head: HeadBench, name: str, transfer: int = 5) -> list[Any]:
+    head.taken("d1")
+    head.say("d1", m.Pull(0, transfer, object_of(identity(name))))
+    return head.taken("d1", m.PullFailed)
+
+
+def test_a_lost_result_is_made_again_when_it_is_wanted() -> None:
+    head = head_with()
+    head.submit("d1", spec("t1", WORK))
+    finish(head, "n1", "t1")
+    lose(head, "n1")
+    assert head.assigned("n2") == []  # nobody wants it
+    assert pull(head, "t1") == []
+    assert head.assigned("n2") == ["t1"]
+    finish(head, "n2", "t1", attempt=2)
+    (asked,) = head.taken("n2", m.Pull)
+    assert asked.object_id == object_of(identity("t1"))
+    assert head.gcs.counters["rebuilt"] == 1
+
+
+def test_what_it_was_made_of_and_was_freed_is_made_again_first() -> None:
+    head = head_with()
+    head.submit("d1", spec("a", WORK))
+    finish(head, "n1", "a")
+    head.submit("d1", spec("b", WORK, dependencies=[object_of(identity("a"))]))
+    finish(head, "n1", "b")
+    head.say("d1", m.ResultAck(0, identity("d1"), 2))
+    head.say("d1", m.Drop(0, identity("d1"), object_of(identity("a"))))
+    assert object_of(identity("a")) not in head.gcs.objects.records
+    lose(head, "n1")
+    assert pull(head, "b") == []
+    assert head.assigned("n2") == ["a"]
+    finish(head, "n2", "a", attempt=2)
+    assert head.assigned("n2") == ["b"]
+    finish(head, "n2", "b", attempt=2)
+    assert head.taken("n2", m.Pull)
+    assert object_of(identity("a")) not in head.gcs.objects.records
+
+
+def test_a_task_without_retries_is_not_run_again() -> None:
+    head = head_with(ONCE)
+    head.submit("d1", spec("t1", ONCE))
+    finish(head, "n1", "t1")
+    lose(head, "n1")
+    (failed,) = pull(head, "t1")
+    assert failed.code == "ZR-3005" and "without retries" in failed.text
+
+
+def test_retries_are_used_up_by_making_it_again() -> None:
+    head = head_with()
+    head.submit("d1", spec("t1", WORK))
+    finish(head, "n1", "t1")
+    for round in range(3):
+        node = f"n{round + 1}"
+        lose(head, node)
+        assert pull(head, "t1", transfer=round) == []
+        finish(head, f"n{round + 2}", "t1", attempt=round + 2)
+    lose(head, "n4")
+    (failed,) = pull(head, "t1", transfer=9)
+    assert "used up its 3 retries" in failed.text
+
+
+def test_a_large_put_that_it_needs_cannot_be_made_again() -> None:
+    head = head_with()
+    put = object_of(identity("put"))
+    where = head.controller.sessions[b"n1"].member.process_id
+    outcome = m.Outcome(put, m.VALUE | m.LOCATED, LARGE)
+    head.say("d1", m.Put(0, identity("d1"), outcome, where))
+    head.submit("d1", spec("t1", WORK, dependencies=[put]))
+    finish(head, "n1", "t1")
+    lose(head, "n1")
+    (failed,) = pull(head, "t1")
+    assert put.hex() in failed.text and "it was put" in failed.text
+
+
+def test_a_small_put_that_it_needs_is_kept_for_it() -> None:
+    head = head_with()
+    put = object_of(identity("put"))
+    head.say("d1", m.Put(0, identity("d1"), m.Outcome(put, m.VALUE, 5, b"small")))
+    head.submit("d1", spec("t1", WORK, dependencies=[put]))
+    finish(head, "n1", "t1")
+    head.say("d1", m.Drop(0, identity("d1"), put))
+    assert put in head.gcs.objects.records
+    lose(head, "n1")
+    assert pull(head, "t1") == [] and head.assigned("n2") == ["t1"]
+    finish(head, "n2", "t1", attempt=2)
+    head.say("d1", m.ResultAck(0, identity("d1"), 9))
+    head.say("d1", m.Drop(0, identity("d1"), object_of(identity("t1"))))
+    assert not head.gcs.objects.records and not head.gcs.lineage.origins
+
+
+def test_it_is_lost_when_making_it_again_fails() -> None:
+    head = head_with()
+    head.submit("d1", spec("t1", WORK))
+    finish(head, "n1", "t1")
+    lose(head, "n1")
+    assert pull(head, "t1") == []
+    error = m.Outcome(object_of(identity("t1")), m.ERROR, 5, b"error")
+    head.say("n2", m.Done(1, [done(identity("t1"), 2, results=[error])]))
+    (failed,) = head.taken("d1", m.PullFailed)
+    assert "run again for it failed" in failed.text
+
+
+def test_a_task_that_needs_it_gets_it() -> None:
+    head = head_with()
+    head.submit("d1", spec("a", WORK))
+    finish(head, "n1", "a")
+    lose(head, "n1")
+    head.submit("d1", spec("b", WORK, dependencies=[object_of(identity("a"))]))
+    assert head.assigned("n2") == ["b"]
+    head.node("n3")
+    head.say("n2", m.Pull(0, 1, object_of(identity("a"))))
+    assert head.assigned("n3") == ["a"]
+    finish(head, "n3", "a", attempt=2)
+    assert head.taken("n3", m.Pull) and not head.taken("n2", m.PullFailed)
+
+
+def test_nothing_is_kept_of_small_results_and_ended_jobs() -> None:
+    head = head_with()
+    head.submit("d1", spec("small", WORK), spec("t1", WORK))
+    head.assigned("n1")
+    head.say("n1", m.Done(1, [done(identity("small"))]))
+    assert not head.gcs.lineage.origins
+    head.turn()
+    finish(head, "n1", "t1")
+    assert len(head.gcs.lineage.origins) == 1
+    head.say("d1", m.Goodbye(0, "done"))
+    assert not head.gcs.lineage.origins
+
+
+def test_the_oldest_are_forgotten(monkeypatch: Any) -> None:
+    monkeypatch.setattr(limits, "LINEAGE_BYTES_MAX", 3000)
+    head = head_with()
+    for number in range(10):
+        head.submit("d1", spec(f"t{number}", WORK))
+        finish(head, "n1", f"t{number}")
+    assert [*head.gcs.lineage.origins] == [identity(f"t{number}") for number in range(6, 10)]
