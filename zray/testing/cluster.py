@@ -95,6 +95,7 @@ class SimCluster:
         self._excuses: set[str] = set()
         self._pids = 100
         self.nodes_died = 0
+        self.rebuilt: set[bytes] = set()  # tasks that ran again because their results were lost
 
     def __enter__(self) -> SimCluster:
         self._saved = {name: getattr(limits, name) for name in self._bounds}
@@ -170,6 +171,9 @@ class SimCluster:
     def turned(self, process: SimProcess) -> None:
         """A process had a turn: look at what it left behind."""
         if isinstance(process, SimHead):
+            if process.gcs.counters["rebuilt"]:
+                again = [key for key, task in process.gcs.tasks.items() if task.rebuilds]
+                self.rebuilt.update(again)
             for node_id, row in process.gcs.members.node_rows.items():
                 if (row.incarnation, not row.alive) >= self._row_key(node_id):
                     self.fenced_rows[node_id] = row.incarnation, row.alive
@@ -373,7 +377,7 @@ class SimCluster:
         """
         self.clock.tell("no more faults from here on")
         self.run_until(self._all_done, QUIET_S, "every submitted task has its outcome")
-        if self.head is not None and self.head.gcs.actors.names:
+        if self.head is not None and self.head.gcs.actors.directory.names:
             self.add_driver()
             self.run(end_named_actors, len(self.drivers) - 1)
             self.run_until(self._all_done, QUIET_S, "the actors with names are ended")

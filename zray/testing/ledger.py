@@ -179,7 +179,7 @@ class Ledger:
         first, witness = self.seen.setdefault(oid, (outcome.value, who))
         if self._is_void(witness):
             self.seen[oid] = outcome.value, who
-        elif first != outcome.value:
+        elif first != outcome.value and not self._same_again(oid, first, outcome):
             raise Violation(
                 f"invariant 1: {who.name} sees another outcome of {self._object(oid)} than "
                 f"{witness.name}: {outcome.value[:80]!r} against {first[:80]!r}"
@@ -188,6 +188,12 @@ class Ledger:
             number = self._cluster.number_in(outcome.value)
             if number != self.expected[oid]:
                 raise Violation(f"{self._object(oid)} is {number}, and not {self.expected[oid]}")
+
+    def _same_again(self, oid: bytes, first: bytes, outcome: m.Outcome) -> bool:
+        """Whether the object was lost and made again, by whomever: then its number is the same."""
+        if task_of(oid) not in self._cluster.rebuilt or outcome.kind & m.ERROR:
+            return False
+        return self._cluster.number_in(first) == self._cluster.number_in(outcome.value)
 
     def _is_void(self, who: Participant) -> bool:
         worker = self.workers.get(who.client.process_id)
