@@ -60,6 +60,12 @@ class Network:
         number = self.nodes.index(name) + 1
         ip("-n", self.space("head"), "link", "set", f"{self._mark}h{number}", state)
 
+    def join(self) -> None:
+        """From now on the nodes reach each other, by way of the head's machine."""
+        ip("netns", "exec", self.space("head"), "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        for number, name in enumerate(self.nodes, 1):
+            ip("-n", self.space(name), "route", "add", "default", "via", f"10.231.{number}.1")
+
     def close(self) -> None:
         for name in self._made:  # its links go with it
             subprocess.run(["ip", "netns", "delete", name], capture_output=True, timeout=10)

@@ -102,6 +102,7 @@ def describe(status: m.Status, info: ConnectionInfo, address: str) -> dict[str, 
             }
             for waiting in status.classes
         ],
+        "actors": [_actor(actor) for actor in status.actors],
         "objects": status.objects,
         "notices": [*status.notices],
         "counters": dict(status.counters),
@@ -123,6 +124,21 @@ def _node(node: m.NodeStatus) -> dict[str, Any]:
         "queued": node.queued,
         "finished": node.finished,
         "silent_s": round(node.silent_s, 3),
+    }
+
+
+def _actor(actor: m.ActorStatus) -> dict[str, Any]:
+    return {
+        "actor_id": actor.actor_id.hex(),
+        "job_id": actor.job_id.hex(),
+        "class": actor.info.class_name,
+        "name": actor.info.name,
+        "namespace": actor.info.namespace,
+        "detached": actor.info.detached,
+        "state": m.ACTOR_STATES[actor.state],
+        "node": actor.node,
+        "restarts": actor.restarts,
+        "reason": actor.reason,
     }
 
 
@@ -161,6 +177,8 @@ def lines(view: dict[str, Any]) -> list[str]:
         text += ["", "No nodes: nothing can run; add one with zray-worker"]
     if view["jobs"]:
         text += ["", "Jobs", *table(_JOB_HEADER, map(_job_row, view["jobs"]))]
+    if view["actors"]:
+        text += ["", "Actors", *table(_ACTOR_HEADER, map(_actor_row, view["actors"]))]
     waiting = sum(entry["waiting"] for entry in view["queue"])
     if waiting:
         text += ["", f"Waiting tasks: {waiting:,}"]
@@ -173,6 +191,14 @@ def lines(view: dict[str, Any]) -> list[str]:
 _NODE_HEADER = ["NODE", "STATE", "CPU", "GPU", "MEMORY", "OTHER"]
 _NODE_HEADER += ["RUNNING", "QUEUED", "FINISHED", "HOST", "PID"]
 _JOB_HEADER = ["JOB", "STATE", "UNFINISHED", "FINISHED", "HOST", "PID", "PROGRAM"]
+
+_ACTOR_HEADER = ["ACTOR", "CLASS", "NAME", "STATE", "NODE", "RESTARTS", "REASON"]
+
+
+def _actor_row(actor: dict[str, Any]) -> list[str]:
+    restarts = f"{actor['restarts']:,}" if actor["restarts"] else ""
+    cells = [actor["class"], actor["name"], actor["state"], actor["node"], restarts]
+    return [actor["actor_id"][:8], *cells, actor["reason"]]
 
 
 def _node_row(node: dict[str, Any]) -> list[str]:

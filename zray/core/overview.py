@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from zray.core.actor_records import ActorRecord
 from zray.core.gcs import Gcs
 from zray.core.members import NodeMember
 from zray.core.objects import PENDING
 from zray.core.tasks import ASSIGNED, READY, TaskRecord
 from zray.ids import task_of
-from zray.protocol.messages import ClassStatus, JobStatus, NodeStatus, Status
+from zray.protocol.messages import (
+    ACTOR_ALIVE,
+    ActorStatus,
+    ClassStatus,
+    JobStatus,
+    NodeStatus,
+    Status,
+)
+
+ACTORS_TOLD_MAX = 1000  # in one status
 
 
 def health(gcs: Gcs) -> str:
@@ -33,7 +43,19 @@ def status(gcs: Gcs, about: int, cluster_id: bytes, started_s: float, now: float
         _classes(gcs),
         len(gcs.objects.records),
         gcs.notices[-20:],
-        sorted(gcs.counters.items()),
+        sorted([*gcs.counters.items(), ("relayed_bytes", gcs.transfers.relayed_bytes)]),
+        [_actor(gcs, record, now) for record in [*gcs.actors.records.values()][:ACTORS_TOLD_MAX]],
+    )
+
+
+def _actor(gcs: Gcs, record: ActorRecord, now: float) -> ActorStatus:
+    node = gcs.members.nodes.get(record.node_id)
+    alive = record.state == ACTOR_ALIVE and not record.unconfirmed
+    return ActorStatus(
+        *(record.actor_id, record.job_id, record.info, record.state),
+        node.info.name if node is not None and alive else "",
+        record.restarts,
+        "" if alive else why(gcs, record.handle, now),
     )
 
 
@@ -73,7 +95,7 @@ def why(gcs: Gcs, object_id: bytes, now: float) -> str:
     actor = gcs.actors.records.get(task_of(object_id))
     if actor is not None:
         creation = gcs.tasks.get(actor.actor_id)
-        return task_reason(gcs, creation) if creation else gcs.actors.reason(actor, now)
+        return task_reason(gcs, creation) if creation else actor.reason(now)
     record = gcs.objects.get(object_id)
     if record is not None and record.kind != PENDING:
         return ""

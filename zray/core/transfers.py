@@ -53,6 +53,7 @@ class Transfers:
         self._members = members
         self._recovering = recovering
         self._rebuild = rebuild
+        self.relayed_bytes = 0
         self._relays: dict[int, Relay] = {}
         self._by_requester: dict[tuple[bytes, int], Relay] = {}
         self._next = 1
@@ -71,6 +72,7 @@ class Transfers:
         relay = self._relays.get(message.transfer)
         if relay is None or relay.source != source or relay.direct:
             return
+        self.relayed_bytes += len(message.data)
         passed = msgspec.structs.replace(message, transfer=relay.transfer)
         self._outbox.send(relay.requester, passed)
         if message.offset + len(message.data) >= message.total:
@@ -102,10 +104,15 @@ class Transfers:
                 relay.source = None  # the requester notices, and asks again
             elif relay.source == process_id:
                 self._start(relay, (process_id,))
+        self.retry()
 
     def arrived(self, process_id: bytes, object_id: bytes) -> None:
         """The process has the object now, and can pass it on."""
         self._forget_direct(process_id, object_id)
+        self._serve(object_id)
+
+    def _serve(self, object_id: bytes) -> None:
+        """Those who wait for the object may have a source now."""
         for relay in [*self._relays.values()]:
             if relay.object_id == object_id and relay.source is None:
                 self._start(relay, ())
@@ -114,9 +121,7 @@ class Transfers:
         """The object has been announced, or is lost."""
         if object_id in self.unheard:
             del self.unheard[object_id]
-            for relay in [*self._relays.values()]:
-                if relay.object_id == object_id and relay.source is None:
-                    self._start(relay, ())
+            self._serve(object_id)
 
     def _forget_direct(self, requester: bytes, object_id: bytes) -> None:
         for relay in [*self._relays.values()]:
