@@ -27,9 +27,11 @@ import zray
 
 SIDE = 32  # pixels; every picture is made a square of this size
 PART = 600  # pictures for one task
+GROUP = 60  # pictures that a task works on at once: numpy's steps then stay in the CPU's cache
 ENOUGH_BYTES = 100_000_000  # by default, pictures are copied until the array has so many
 TESTED = 5  # of each kind, one picture of so many is for the test; the others are learned
-TURN_DEGREES, SHIFT_PIXELS = 10.0, 1.5  # at most; copies differ by it
+VIEWS = 4  # of each picture in a copy: it is turned and shifted a little, by no more than
+TURN_DEGREES, SHIFT_PIXELS = 10.0, 1.5
 CELLS = 8  # along each side of a picture; the edges within one are added up
 
 Pixels = NDArray[np.uint8]  # pictures x rows x columns
@@ -53,7 +55,7 @@ class Part(NamedTuple):
     start: int  # where they are in the array
     kinds: Integers
     tested: NDArray[np.bool_]  # those that are not learned
-    copy: int  # copy 0 is the originals; each other one is turned and shifted in its own way
+    copy: int  # each copy has its own views; the first view of copy 0 is the originals
 
     def of(self, images: Pixels) -> Pixels:
         return images[self.start : self.start + len(self.kinds)]
@@ -66,12 +68,13 @@ class Scale(NamedTuple):
     deviation: Floats
 
 
-class Memory(NamedTuple):
+class Report(NamedTuple):
     """What a task did with the array of all pictures."""
 
     read: int  # bytes
     copied: int  # bytes
-    node: str
+    node: str  # its id
+    added: zray.ObjectRef[None]  # is there once the actor has added the task's sums
 
 
 class Result(NamedTuple):
@@ -86,29 +89,30 @@ class Result(NamedTuple):
 
 
 def measure(images: Pixels, part: Part) -> Sums:
-    seen = part.of(images)[~part.tested].astype(np.int64)
+    seen = part.of(images)[~part.tested]
     return {
         "pictures": np.array(len(seen)),
-        "light": seen.sum(axis=0),
-        "squares": (seen * seen).sum(axis=0),
+        "light": seen.sum(axis=0, dtype=np.int64),
+        "squares": np.square(seen, dtype=np.uint16).sum(axis=0, dtype=np.int64),
     }
 
 
-def learn(images: Pixels, part: Part, scale: Scale, names: list[str]) -> Sums:
+def learn(images: Pixels, part: Part, scale: Scale, count: int) -> Sums:
     kinds = part.kinds[~part.tested]
     features = describe(part.of(images)[~part.tested], part.copy, scale)
+    sums = [features[:, kinds == kind].sum(axis=(0, 1)) for kind in range(count)]
     return {
         "pictures": np.array(len(kinds)),
-        "learned": np.bincount(kinds, minlength=len(names)),
-        "features": np.array([features[kinds == k].sum(axis=0) for k in range(len(names))]),
+        "learned": np.bincount(kinds, minlength=count),
+        "features": np.array(sums),
     }
 
 
 def classify(images: Pixels, part: Part, scale: Scale, centres: NDArray[np.float64]) -> Sums:
-    """Take each picture for the kind whose centre is nearest, and count what is right."""
+    """Take each picture for the kind to whose centre one of its views is nearest."""
     kinds = part.kinds[part.tested]
     features = describe(part.of(images)[part.tested], part.copy, scale)
-    distances = [((features - centre) ** 2).sum(axis=1) for centre in centres]
+    distances = [((features - centre) ** 2).sum(axis=2).min(axis=0) for centre in centres]
     right = np.argmin(distances, axis=0) == kinds
     return {
         "pictures": np.array(len(kinds)),
@@ -118,31 +122,38 @@ def classify(images: Pixels, part: Part, scale: Scale, centres: NDArray[np.float
 
 
 def describe(images: Pixels, copy: int, scale: Scale) -> Integers:
-    """Features of each picture: how strong its edges are, in four directions, within each cell."""
-    light = (turn(images, copy) - scale.mean) / (scale.deviation + scale.deviation.mean())
+    """Views x pictures x features: how strong the edges are in each cell, in four directions."""
+    ways = np.random.default_rng(copy).uniform(-1, 1, size=(VIEWS, 3))
+    if copy == 0:
+        ways[0] = 0
+    groups = [images[at : at + GROUP] for at in range(0, max(len(images), 1), GROUP)]
+    views = [np.concatenate([edges(turn(group, way), scale) for group in groups]) for way in ways]
+    return np.array(views)
+
+
+def edges(images: Floats, scale: Scale) -> Integers:
+    light = (images - scale.mean) / (scale.deviation + scale.deviation.mean())
     down, right = np.gradient(light, axis=(1, 2))
-    size = SIDE // CELLS
-    edges = [
-        np.maximum(slope, 0).reshape(-1, CELLS, size, CELLS, size).sum(axis=(2, 4))
-        for slope in (down, -down, right, -right)
-    ]
-    features = np.stack(edges, axis=-1).reshape(len(images), -1)
+    cells = [add_cells(slope.clip(min=0)) for slope in (down, -down, right, -right)]
+    features = np.stack(cells, axis=1).reshape(-1, 4 * CELLS * CELLS)
     length = np.sqrt((features * features).sum(axis=1, keepdims=True))
     return np.rint(255 * features / np.maximum(length, 1e-6)).astype(np.int64)
 
 
-def turn(images: Pixels, copy: int) -> Floats:
-    if copy == 0:
-        return images.astype(np.float32)
-    random = np.random.default_rng(copy)
-    angle = np.radians(random.uniform(-TURN_DEGREES, TURN_DEGREES))
-    shift = random.uniform(-SHIFT_PIXELS, SHIFT_PIXELS, size=2)
+def add_cells(images: Floats) -> Floats:
+    rows = images.reshape(-1, CELLS, SIDE // CELLS, SIDE).sum(axis=2)
+    cells: Floats = rows.reshape(-1, CELLS, CELLS, SIDE // CELLS).sum(axis=3)
+    return cells
+
+
+def turn(images: Pixels, way: NDArray[np.float64]) -> Floats:
+    angle, (down, right) = np.radians(TURN_DEGREES * way[0]), SHIFT_PIXELS * way[1:]
     centre = (SIDE - 1) / 2
     rows, columns = np.mgrid[:SIDE, :SIDE] - centre
     return sample(
         images,
-        rows * np.cos(angle) - columns * np.sin(angle) + centre + shift[0],
-        rows * np.sin(angle) + columns * np.cos(angle) + centre + shift[1],
+        rows * np.cos(angle) - columns * np.sin(angle) + centre + down,
+        rows * np.sin(angle) + columns * np.cos(angle) + centre + right,
     )
 
 
@@ -153,7 +164,7 @@ def sample(images: Pixels, rows: NDArray[np.float64], columns: NDArray[np.float6
     top = rows.astype(np.intp).clip(max=height - 2)
     left = columns.astype(np.intp).clip(max=width - 2)
     down, right = (rows - top).astype(np.float32), (columns - left).astype(np.float32)
-    flat, at = images.reshape(count, -1), top * width + left
+    flat, at = images.reshape(count, height * width), top * width + left
     upper = flat.take(at, axis=1) * (1 - right) + flat.take(at + 1, axis=1) * right
     lower = flat.take(at + width, axis=1) * (1 - right) + flat.take(at + width + 1, axis=1) * right
     mixed: Floats = upper * (1 - down) + lower * down
@@ -183,16 +194,16 @@ class Totals:
 
 @zray.task
 def work(
-    step: Callable[..., Sums],
     images: Pixels,
     part: Part,
     totals: zray.ActorHandle[Totals],
+    step: Callable[..., Sums],
     *known: Any,
-) -> Memory:
-    sums = step(images, part, *known)
-    zray.get(totals.add.remote(part.start, sums))  # the task has ended once they are added
+) -> Report:
+    added = totals.add.remote(part.start, step(images, part, *known))
     node = zray.get_runtime_context().get_node_id()
-    return Memory(part.of(images).nbytes, 0 if is_shared(images) else images.nbytes, node)
+    copied = 0 if is_shared(images) else images.nbytes
+    return Report(part.of(images).nbytes, copied, node, added)
 
 
 def is_shared(array: NDArray[Any]) -> bool:
@@ -207,19 +218,20 @@ def is_shared(array: NDArray[Any]) -> bool:
     return False
 
 
-def pipeline(run_step: RunStep, names: list[str]) -> Result:
+def pipeline(run_step: RunStep, count: int) -> Result:
+    """The three steps, for pictures of ``count`` kinds."""
     seen = run_step(measure)
     mean = seen["light"] / seen["pictures"]
     variance = seen["squares"] / seen["pictures"] - mean**2
     scale = Scale(mean.astype(np.float32), np.sqrt(variance.clip(min=1)).astype(np.float32))
-    model = run_step(learn, scale, names)
-    centres = model["features"] / model["learned"][:, None]
+    model = run_step(learn, scale, count)
+    centres = model["features"] / (VIEWS * model["learned"][:, None])
     counts = run_step(classify, scale, centres)
     return Result(scale, centres, model["learned"], counts["tested"], counts["right"])
 
 
 def run_here(pictures: Pictures, copies: int) -> Result:
-    images, parts = copied(pictures.images, copies), parts_of(pictures.kinds, copies)
+    images, parts = repeated(pictures.images, copies), parts_of(pictures.kinds, copies)
 
     def run_step(step: Callable[..., Sums], *known: Any) -> Sums:
         totals = Totals()
@@ -227,36 +239,34 @@ def run_here(pictures: Pictures, copies: int) -> Result:
             totals.add(part.start, step(images, part, *known))
         return totals.so_far()
 
-    return pipeline(run_step, pictures.names)
+    return pipeline(run_step, len(pictures.names))
 
 
 def run_on_cluster(pictures: Pictures, copies: int, address: str | None) -> Result:
     parts = parts_of(pictures.kinds, copies)
-    memory: list[Memory] = []
+    reports: list[Report] = []
     with zray.init(address):
-        images = zray.put(copied(pictures.images, copies))
+        images = zray.put(repeated(pictures.images, copies))
 
         def run_step(step: Callable[..., Sums], *known: Any) -> Sums:
             totals = Totals.remote()
-            shared = [zray.put(value) for value in known]
-            tasks = [work.remote(step, images, part, totals, *shared) for part in parts]
+            shared = [zray.put(value) for value in (step, *known)]
+            tasks = [work.remote(images, part, totals, *shared) for part in parts]
             pending = tasks
             while pending:
                 _, pending = zray.wait(pending, num_returns=len(pending), timeout=0.5)
                 show_progress(step.__name__, zray.get(totals.so_far.remote()))
-            memory.extend(zray.get(tasks))
+            ended = zray.get(tasks)
+            zray.get([report.added for report in ended])
+            reports.extend(ended)
             return zray.get(totals.so_far.remote())
 
-        result = pipeline(run_step, pictures.names)
-    read, not_shared = sum(m.read for m in memory), sum(m.copied for m in memory)
-    nodes = len({m.node for m in memory})
-    print(f"shared {copies * len(pictures.images):,} pictures with {len(memory):,} tasks on {nodes} "
-          f"node{'s' * (nodes > 1)}: {read / 1e6:,.1f} MB read, {not_shared:,} bytes copied",
-          file=sys.stderr)  # fmt: skip
+        result = pipeline(run_step, len(pictures.names))
+    show_sharing(copies * len(pictures.images), reports)
     return result
 
 
-def copied(images: Pixels, copies: int) -> Pixels:
+def repeated(images: Pixels, copies: int) -> Pixels:
     return np.tile(images, (copies, 1, 1))
 
 
@@ -276,17 +286,28 @@ def show_progress(step: str, so_far: Sums) -> None:
     pictures = int(so_far.get("pictures", 0))
     text = f"{step:<9}{pictures:>10,} pictures"
     if pictures and "light" in so_far:
-        text += f", brightness {so_far['light'].mean() / pictures:.1f}"
+        mean = so_far["light"].mean() / pictures
+        deviation = np.sqrt(so_far["squares"].mean() / pictures - mean**2)
+        text += f", brightness {mean:.1f} +- {deviation:.1f}"
     if pictures and "right" in so_far:
         text += f", {so_far['right'].sum() / pictures:.1%} right"
     print(text, file=sys.stderr, flush=True)
+
+
+def show_sharing(pictures: int, reports: list[Report]) -> None:
+    nodes = len({report.node for report in reports})
+    read = sum(report.read for report in reports) / 1e6
+    copied = sum(report.copied for report in reports)
+    print(f"shared {pictures:,} pictures as one array on each node ({nodes}): "
+          f"{len(reports):,} tasks read {read:,.1f} MB of it, {copied:,} bytes copied",
+          file=sys.stderr)  # fmt: skip
 
 
 # ---- pictures in, table out ----------------------------------------------------------------
 
 
 def read_digits() -> Pictures:
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+    from sklearn.datasets import load_digits
 
     digits = load_digits()  # 8 x 8 pixels of 0 to 16
     small = np.rint(digits.images * (255 / 16)).astype(np.uint8)
@@ -306,12 +327,13 @@ def read_folder(folder: Path) -> Pictures:
             with Image.open(path) as picture:
                 grey = picture.convert("L").resize((SIDE, SIDE))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            print(f"left out: {error}", file=sys.stderr)
+            print(f"left out: {path}: {error}", file=sys.stderr)
             continue
         images.append(np.asarray(grey))
         found.append(path.relative_to(folder).parts[0] if path.parent != folder else folder.name)
-    names, kinds = np.unique(found, return_inverse=True)
-    return Pictures(np.array(images), kinds.astype(np.int64), names.tolist())
+    names = sorted(set(found))
+    kinds = np.array([names.index(name) for name in found], dtype=np.int64)
+    return Pictures(np.array(images), kinds, names)
 
 
 def print_table(pictures: Pictures, copies: int, result: Result) -> None:

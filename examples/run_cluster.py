@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,8 +51,12 @@ def main() -> None:
         cluster.enter_context(zray.init(address))
         wait_for("the worker nodes", lambda: {"one", "two"} <= tasks_by_node().keys(), daemons)
 
-        for script in ("hello_cluster.py", "code_census.py"):
-            run_example(script, address)
+        run_example(address, "hello_cluster.py")
+        run_example(address, "code_census.py")
+        if find_spec("sklearn"):
+            run_example(address, "image_pipeline.py", "--repeat", "5")
+        else:
+            say("Leaving out examples/image_pipeline.py: python -m pip install scikit-learn")
         say("Tasks that each node ran:")
         for name, tasks in sorted(tasks_by_node().items()):
             print(f"    {name:<12}{tasks:>8,}", flush=True)
@@ -118,9 +123,9 @@ def tasks_by_node() -> dict[str, int]:
     return {node["NodeName"]: node["TasksFinished"] for node in zray.nodes() if node["Alive"]}
 
 
-def run_example(script: str, address: str) -> None:
-    say(f"Running examples/{script}:")
-    command = [sys.executable, str(EXAMPLES / script)]
+def run_example(address: str, script: str, *options: str) -> None:
+    say(" ".join([f"Running examples/{script}", *options]) + ":")
+    command = [sys.executable, str(EXAMPLES / script), *options]
     with running(command, env=os.environ | {"ZRAY_ADDRESS": address}) as process:
         if process.wait(EXAMPLE_TIMEOUT_S):
             raise subprocess.CalledProcessError(process.returncode, command)

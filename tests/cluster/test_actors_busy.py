@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from typing import Any
 
@@ -125,3 +126,42 @@ def test_references_are_dropped_by_an_actor_that_is_never_idle(connected: Any) -
         flying += [holder.nothing.remote() for _ in range(200)]
         zray.get(flying[:200], timeout=GET_S)
         del flying[:200]
+
+
+@pytest.mark.parametrize("kind", ["plain", "threaded", "async"])
+def test_what_an_actor_keeps_for_a_caller_goes_when_that_has_ended(
+    connected: Any, records: Any, kind: str
+) -> None:
+    """A killed caller acknowledges nothing; its last answer refers to an object of the actor."""
+    write = records.write
+
+    class Gives:
+        def __init__(self) -> None:
+            import zray.limits
+
+            zray.limits.ACTOR_CALLERS_CHECK_S = 0.5  # in this process; else the test takes long
+
+        def give(self) -> list[Any]:
+            return [zray.put(b"x" * 200_000)]
+
+    class GivesAsync(Gives):
+        async def later(self) -> None: ...
+
+    @zray.task(num_cpus=0, max_retries=0)
+    def call(gives: Any) -> None:
+        kept = zray.get(gives.give.remote())
+        write(os.getpid())
+        time.sleep(1000)
+        del kept
+
+    cls = zray.actor(GivesAsync if kind == "async" else Gives)
+    gives = cls.options(num_cpus=0, max_concurrency=3 if kind == "threaded" else None).remote()
+    calls = [call.remote(gives) for _ in range(3)]
+    pids = [int(line) for line in records.until(3)]
+    assert connected.status().objects >= 4
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    zray.wait(calls, num_returns=3, timeout=GET_S)
+    del calls
+
+    connected.until(lambda: connected.status().objects == 1, 10, "only the handle is left")

@@ -55,7 +55,7 @@ def counter_class(records: Any) -> Any:
             return "held"
 
         def make(self, name: str, cls: Any) -> Any:
-            return cls.options(num_cpus=0).remote(name)
+            return cls.options(num_cpus=0, resources={"two": 1}).remote(name)
 
     return Counter
 
@@ -157,7 +157,7 @@ def test_the_head_is_killed_during_a_constructor(
 ) -> None:
     write, wait = records.write, gate.wait
 
-    @zray.actor(num_cpus=0)
+    @zray.actor(num_cpus=0, resources={"two": 1})
     class Slow:
         def __init__(self) -> None:
             write(f"init:{os.getpid()}")
@@ -193,8 +193,9 @@ def test_the_head_is_killed_between_a_creation_and_the_first_call(
 ) -> None:
     """With a name the creation is acknowledged; without one it may not even have been sent."""
     cls = counter_class(records)
+    there = {"num_cpus": 0, "resources": {"two": 1}}  # not on the head's own node
     counters = [
-        cls.options(num_cpus=0, name=f"c{number}" if named else None).remote(f"counter-{number}")
+        cls.options(name=f"c{number}" if named else None, **there).remote(f"counter-{number}")
         for number in range(5)
     ]
     sites.head.kill()

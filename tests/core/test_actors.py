@@ -146,7 +146,7 @@ def test_an_actor_that_nobody_makes_is_dead_after_a_while() -> None:
     bench.say("d1", m.ActorWatch(0, identity("d1"), [ACTOR]))
     bench.after(limits.UNKNOWN_OBJECT_S + 1)
     assert bench.told() == [(m.ACTOR_DEAD, 0)]
-    assert not bench.gcs.actors._unmade
+    assert not bench.gcs.actors.directory.unmade
 
 
 def test_a_creation_is_not_cancelled_with_the_task_that_asked_for_it() -> None:

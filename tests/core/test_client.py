@@ -63,30 +63,30 @@ def test_submitting_holds_the_returns_without_a_message() -> None:
 def test_the_last_reference_drops() -> None:
     made = client()
     (oid,) = submit(made)
-    made.add_reference(oid)
+    made.references.add(oid)
     said(made)
-    made.remove_reference(oid)
+    made.references.remove(oid)
     assert not said(made, m.Drop)
-    made.remove_reference(oid)
+    made.references.remove(oid)
     assert ids(said(made, m.Drop)) == [oid]
 
 
 def test_a_borrowed_reference_is_held_and_dropped_by_message() -> None:
     made = client()
     oid = object_of(identity("x"))
-    made.add_reference(oid)
-    made.add_reference(oid)
+    made.references.add(oid)
+    made.references.add(oid)
     assert ids(said(made, m.Hold)) == [oid]
-    made.remove_reference(oid)
-    made.remove_reference(oid)
+    made.references.remove(oid)
+    made.references.remove(oid)
     assert ids(said(made, m.Drop)) == [oid]
 
 
 def test_a_reference_that_came_and_went_is_not_mentioned() -> None:
     made = client()
     oid = object_of(identity("x"))
-    made.add_reference(oid)
-    made.remove_reference(oid)
+    made.references.add(oid)
+    made.references.remove(oid)
     assert said(made) == []
 
 
@@ -94,8 +94,8 @@ def test_a_reference_that_went_and_came_back_stays_held() -> None:
     made = client()
     (oid,) = submit(made)
     said(made)
-    made.remove_reference(oid)
-    made.add_reference(oid)
+    made.references.remove(oid)
+    made.references.add(oid)
     assert said(made) == []
 
 
@@ -104,11 +104,11 @@ def test_holds_come_before_submits_and_drops_after() -> None:
     borrowed = object_of(identity("x"))
     (first,) = submit(made)
     said(made)
-    made.remove_reference(first)
-    made.add_reference(borrowed)
+    made.references.remove(first)
+    made.references.add(borrowed)
     submit(made, nested=[borrowed])
-    made.remove_reference(borrowed)
-    made.add_reference(object_of(identity("y")))
+    made.references.remove(borrowed)
+    made.references.add(object_of(identity("y")))
     assert [type(message) for message in said(made)] == [m.Hold, m.Submit, m.Drop]
 
 
@@ -117,7 +117,7 @@ def test_drops_leave_in_portions() -> None:
     oids = [submit(made)[0] for _ in range(limits.DROPS_MAX + 5)]
     said(made)
     for oid in oids:
-        made.remove_reference(oid)
+        made.references.remove(oid)
     first, second = said(made, m.Drop), said(made, m.Drop)
     assert [len(ids(first)), len(ids(second))] == [limits.DROPS_MAX, 5]
     assert not made.unsent()
@@ -126,13 +126,13 @@ def test_drops_leave_in_portions() -> None:
 def test_a_task_borrows_what_it_keeps_of_its_arguments() -> None:
     made = client(remote=False)
     kept, gone = object_of(identity("kept")), object_of(identity("gone"))
-    made.begin_task([kept, gone])
+    made.references.begin_task([kept, gone])
     for oid in (kept, gone):
-        made.add_reference(oid)
-    made.remove_reference(gone)
-    assert made.end_task() == [kept]
+        made.references.add(oid)
+    made.references.remove(gone)
+    assert made.references.end_task() == [kept]
     assert said(made) == []  # DONE says it
-    made.remove_reference(kept)
+    made.references.remove(kept)
     assert ids(said(made, m.Drop)) == [kept]
 
 
@@ -141,32 +141,32 @@ def test_a_task_borrows_what_it_keeps_of_its_arguments() -> None:
 
 def test_a_put_is_nobody_else_s_business_until_its_reference_leaves() -> None:
     made = client()
-    oid = made.put(b"value", [])
+    oid = made.references.put(b"value", [])
     assert said(made) == []
     assert made.here(oid) is not None
-    made.remove_reference(oid)
+    made.references.remove(oid)
     assert said(made) == [] and made.here(oid) is None
 
 
 def test_what_leaves_takes_its_contents_along_first() -> None:
     made = client()
-    inner = made.put(b"inner", [])
-    outer = made.put(b"outer", [inner])
-    made.remove_reference(inner)
+    inner = made.references.put(b"inner", [])
+    outer = made.references.put(b"outer", [inner])
+    made.references.remove(inner)
     submit(made, dependencies=[outer])
     puts = said(made, m.Put)
     assert [put.outcome.object_id for put in puts] == [inner, outer]
     assert puts[1].outcome.contained == [inner]
-    made.remove_reference(outer)
+    made.references.remove(outer)
     assert sorted(ids(said(made, m.Drop))) == sorted([outer])
 
 
 def test_a_published_value_is_served_until_it_is_freed() -> None:
     made = client()
     data = bytes(limits.INLINE_BYTES_MAX + 1)
-    oid = made.put(data, [])
+    oid = made.references.put(data, [])
     submit(made, dependencies=[oid])
-    made.remove_reference(oid)
+    made.references.remove(oid)
     (put,) = said(made, m.Put)
     assert put.outcome.kind == m.LOCATED and put.outcome.value == b""
     hear(made, m.Pull(0, 7, oid))
@@ -220,11 +220,11 @@ def test_no_drop_comes_before_the_submit_that_it_is_about() -> None:
     made = client()
     (first,) = submit(made)
     said(made)
-    put = made.put(b"value", [])
+    put = made.references.put(b"value", [])
     (second,) = submit(made, dependencies=[put], nested=[first])
-    made.remove_reference(put)
-    made.remove_reference(second)
-    made.remove_reference(first)
+    made.references.remove(put)
+    made.references.remove(second)
+    made.references.remove(first)
     assert not said(made, m.Drop)
     resolve(made, first)
     messages = said(made)
@@ -241,7 +241,7 @@ def test_what_is_cancelled_in_the_backlog_is_never_submitted() -> None:
     (first,) = submit(made)
     said(made)
     kept, dropped = submit(made, TWO)
-    made.remove_reference(dropped)
+    made.references.remove(dropped)
     waiter = Waiter()
     made.want_value(kept, waiter)
     made.cancel(kept[:16], force=False, recursive=True)
@@ -285,7 +285,7 @@ def test_a_waiter_counts_down_to_zero_and_calls() -> None:
 def test_a_value_of_somebody_else_is_watched_and_a_large_one_pulled() -> None:
     made = client()
     oid = object_of(identity("x"))
-    made.add_reference(oid)
+    made.references.add(oid)
     first, second = Waiter(), Waiter()
     made.want_value(oid, first)
     made.want_outcome(oid, second)
@@ -352,7 +352,7 @@ def test_a_new_session_gets_what_is_unresolved_unchanged_and_then_what_is_held()
     (unwanted,) = submit(made)
     before = {spec.task_id: spec for message in said(made, m.Submit) for spec in message.tasks}
     resolve(made, known)
-    made.remove_reference(unwanted)
+    made.references.remove(unwanted)
     said(made)
     messages = reconnect(made)
     kinds = [type(message) for message in messages]
@@ -397,7 +397,7 @@ def test_requests_cancels_watches_and_pulls_are_made_again() -> None:
     (mine,) = submit(made)
     other, large = object_of(identity("x")), object_of(identity("y"))
     for oid in (other, large):
-        made.add_reference(oid)
+        made.references.add(oid)
         made.want_value(oid, Waiter())
     hear(made, m.Result(1, ME, [m.Outcome(large, m.LOCATED, 5)]))
     made.cancel(mine[:16], force=True, recursive=False)

@@ -310,7 +310,7 @@ def test_a_job_that_ends_takes_its_tasks_and_workers() -> None:
     assert [kill.worker_id for kill in kills] == raylet.workers()
     raylet.raylet.worker_exited(kills[0].worker_id, 1, "signal 9", raylet.now)
     raylet.turn()
-    assert not raylet.told(m.Done) and not raylet.raylet.tasks
+    assert not raylet.told(m.Done) and not raylet.raylet.tasks.held
     assert raylet.raylet.scheduler.free == raylet.raylet.scheduler.total
 
 
@@ -365,7 +365,7 @@ def test_an_old_head_is_refused() -> None:
     raylet.welcome(epoch=5)
     raylet.give(spec("ignored", WORK))  # the bench's head is of epoch 1
     assert raylet.raylet.refused is not None
-    assert not raylet.raylet.tasks
+    assert not raylet.raylet.tasks.held
     raylet.raylet.disconnected(raylet.now)
     raylet.raylet.refused = None
     raylet.welcome(epoch=4)
@@ -381,7 +381,7 @@ def test_a_fenced_raylet_starts_over_as_another_incarnation() -> None:
     kills = [effect.worker_id for effect in raylet.effects if isinstance(effect, KillWorker)]
     assert kills == workers
     assert raylet.raylet.incarnation == 2 == raylet.raylet.hello().incarnation
-    assert not raylet.raylet.tasks and not raylet.raylet.scheduler.workers
+    assert not raylet.raylet.tasks.held and not raylet.raylet.scheduler.workers
     raylet.worker(workers[0], ends("t0"))  # what is left of the old one says nothing any more
     raylet.raylet.worker_exited(workers[0], 1, "signal 9", raylet.now)
     raylet.welcome()

@@ -319,3 +319,27 @@ def test_a_value_that_a_driver_serves_outlives_its_own_reference() -> None:
     head.say("n1", m.Pull(0, 1, big))
     assert head.taken("d1", m.Pull)
     assert not freed(head, "d1")
+
+
+def test_a_pull_may_come_before_its_object_is_announced() -> None:
+    """An actor's answer names the object, and took a shorter way than the word of it."""
+    head = head_with()
+    big = object_of(identity("big"))
+    head.say("d1", m.Pull(0, 5, big))
+    head.say("n1", m.Put(0, identity("w1"), m.Outcome(big, m.LOCATED, 1 << 20)))
+    (pull,) = head.taken("n1", m.Pull)
+    head.say("n1", m.Chunk(0, pull.transfer, 0, 0, 8, b"halfhalf"))
+    (chunk,) = head.taken("d1", m.Chunk)
+    assert chunk.transfer == 5 and not head.gcs.transfers.unheard
+    assert not head.gcs.holdings.unknown
+
+
+def test_a_pull_of_what_nobody_announces_fails_after_a_while() -> None:
+    head = head_with()
+    head.say("d1", m.Pull(0, 5, object_of(identity("never"))))
+    head.after(limits.UNKNOWN_OBJECT_S - 1)
+    assert {type(msg) for msg in head.taken("d1")} <= {m.Pong}
+    head.after(2.0)
+    (answer,) = head.taken("d1", m.Chunk)
+    assert answer.transfer == 5 and answer.kind & m.ERROR
+    assert not head.gcs.objects.records and not head.gcs.transfers._relays

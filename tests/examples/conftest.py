@@ -1,6 +1,7 @@
 """Runs the examples as a user does, each test with a zray home of its own.
 
-It owns the deadline and the check that a run left nothing; it must never import an example.
+It owns the deadline, the check that a run left nothing, and the packages that examples need and
+zray does not; it must never import an example.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -18,6 +20,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 GONE_TIMEOUT_S = 10
+INSTALL_TIMEOUT_S = 100
+PACKAGES = {"sklearn": "scikit-learn", "PIL": "pillow"}
 
 Launch = Callable[..., "subprocess.Popen[str]"]
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -28,6 +32,33 @@ def home() -> Iterator[Path]:
     """A short path (unix sockets allow 107 bytes), used as ZRAY_HOME and as TMPDIR."""
     with tempfile.TemporaryDirectory(prefix="zr-") as name:
         yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """A folder with scikit-learn and Pillow; None: this Python has them."""
+    missing = [package for module, package in PACKAGES.items() if find_spec(module) is None]
+    if not missing:
+        return None
+    folder = tmp_path_factory.mktemp("packages")
+    options = ("--quiet", "--no-input", "--disable-pip-version-check", "--no-compile")
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "install", *options, "--target", folder, *missing],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=INSTALL_TIMEOUT_S,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture
+def with_packages(packages: Path | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the test launches finds scikit-learn and Pillow."""
+    if packages:
+        paths = [*filter(None, [os.environ.get("PYTHONPATH")]), str(packages)]
+        monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
 
 
 @pytest.fixture

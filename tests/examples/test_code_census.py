@@ -6,6 +6,7 @@ It must never compare the two runs alone: both could be wrong together.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -94,7 +95,7 @@ def test_cluster_counts_files_of_every_kind(run: Run, tree: Path) -> None:
     ended = run("code_census.py", tree)
 
     assert (ended.returncode, ended.stdout) == (0, TABLE.format(tree=tree)), ended.stderr
-    assert "100 %" in ended.stderr
+    assert "100 %  15 files, 28 lines, 4 functions\n" in ended.stderr
     assert "Warning" not in ended.stderr
 
 
@@ -108,6 +109,26 @@ def test_cluster_prints_what_serial_prints(run: Run, limit: int) -> None:
     assert (serial.returncode, on_cluster.returncode) == (0, 0), on_cluster.stderr
     assert on_cluster.stdout == serial.stdout
     assert f"files{limit:>19,}\n" in serial.stdout
+
+
+def test_the_actor_tells_the_totals_while_tasks_run(run: Run) -> None:
+    ended = run("code_census.py", "--limit", "300")
+
+    assert ended.returncode == 0, ended.stderr
+    told = re.findall(
+        r"^ *(\d+) %  ([\d,]+) files, ([\d,]+) lines, ([\d,]+) functions$",
+        ended.stderr,
+        re.MULTILINE,
+    )
+    percents, *columns = zip(
+        *([int(n.replace(",", "")) for n in line] for line in told), strict=True
+    )
+    for column in (percents, *columns):
+        assert list(column) == sorted(column)
+    assert percents[-1] == 100
+    assert any(0 < files < 300 for files in columns[0])
+    for name, column in zip(("files", "lines", "functions"), columns, strict=True):
+        assert f"  {name:<12}{column[-1]:>12,}\n" in ended.stdout
 
 
 @pytest.mark.parametrize(

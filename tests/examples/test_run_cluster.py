@@ -1,4 +1,4 @@
-"""``make run``'s program: a real head and two real raylets, both examples, and a clean end."""
+"""``make run``'s program: a real head and two real raylets, the examples, and a clean end."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 
-@pytest.mark.slow_limit(90)
-def test_runs_both_examples_on_both_nodes_and_leaves_nothing(
+@pytest.mark.slow_limit(120)
+@pytest.mark.usefixtures("with_packages")
+def test_runs_the_examples_on_both_nodes_and_leaves_nothing(
     run: Callable[..., subprocess.CompletedProcess[str]], home: Path
 ) -> None:
     ended = run("run_cluster.py")
@@ -22,6 +23,8 @@ def test_runs_both_examples_on_both_nodes_and_leaves_nothing(
     assert "[0, 2, 4, 6, 8]\n" in ended.stdout
     files = re.search(r"^  files +([\d,]+)$", ended.stdout, re.MULTILINE)
     assert files
+    assert "1,797 pictures of 10 kinds" in ended.stdout
+    assert re.search(r"shared .*: 45 tasks read 27\.6 MB of it, 0 bytes copied", ended.stderr)
     tasks = {
         node: int(count.replace(",", ""))
         for node, count in re.findall(r"^    (one|two) +([\d,]+)$", ended.stdout, re.MULTILINE)

@@ -1,7 +1,8 @@
-"""The GCS's table of actors: creation, names, restarts, death, and who is told.
+"""The GCS's table of actors: creation, restarts, death.
 
 Every change is durable before anybody hears of it. Calls only pass through here; they belong to
-their callers. An actor lives while its handle's object has a holder, or until it is killed.
+their callers. An actor lives while its handle's object has a holder, or until it is killed. Names,
+and who is told of what becomes of an actor, are `actor_directory`.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import msgspec
 
 from zray import limits
 from zray.core import failures, resources
+from zray.core.actor_directory import ActorDirectory
+from zray.core.actor_records import ActorRecord, ActorRow
 from zray.core.machine import NEVER
 from zray.core.members import JobMember, Member, NodeMember
 from zray.core.objects import PENDING
-from zray.core.resources import Needs
 from zray.core.tasks import ASSIGNED, GONE, READY, TaskRecord, TemplateRecord
 from zray.errors import ActorAlreadyExistsError, ProtocolError
-from zray.ids import object_id
 from zray.protocol import messages as m
 
 if TYPE_CHECKING:
@@ -29,95 +30,13 @@ DETACHED = b"detached"  # holds the handles of detached actors
 _TABLE = "actors"
 
 
-class ActorRow(msgspec.Struct, array_like=True, frozen=True):
-    """What the store keeps of a living actor. ``job``: of a detached one, which is its own job."""
-
-    info: m.ActorInfo
-    spec: m.TaskSpec
-    template: m.Template
-    job_id: bytes
-    owner: bytes
-    state: int
-    incarnation: int
-    restarts: int
-    node_id: bytes
-    worker_id: bytes
-    job: m.JobInfo | None
-
-
-class ActorRecord:
-    def __init__(
-        self,
-        info: m.ActorInfo,
-        spec: m.TaskSpec,
-        template: TemplateRecord,
-        job_id: bytes,
-        owner: bytes,
-    ) -> None:
-        self.info = info
-        self.spec = spec
-        self.template = template
-        self.job_id = job_id
-        self.owner = owner
-        self.held: Needs = resources.needs(info.held)
-        self.state = m.ACTOR_PENDING
-        self.incarnation = 0
-        self.restarts = 0
-        self.node_id = b""
-        self.worker_id = b""
-        self.text = ""  # why it is not alive
-        self.error = b""  # what its constructor raised
-        self.link = 0  # sessions of its node since it lives there
-        self.launch_at = NEVER
-        self.unconfirmed = False  # of before the head's restart; nobody has told of it since
-        self.unstored = 0  # changes that are not durable yet
-        self.kill_text = ""  # why its process is being ended, after which it starts again
-        self.until_stored: list[Callable[[], None]] | None = []  # None: its first row is durable
-        self.watchers: dict[bytes, None] = {}
-
-    @property
-    def actor_id(self) -> bytes:
-        return self.spec.task_id
-
-    @property
-    def handle(self) -> bytes:
-        return object_id(self.spec.task_id)
-
-    def arguments(self) -> list[bytes]:
-        """The objects that the constructor's arguments refer to."""
-        return [*self.spec.dependencies, *self.spec.nested]
-
-    def settled(self) -> bool:
-        """Whether the constructor has run and never will again."""
-        return self.state == m.ACTOR_ALIVE and not self.info.max_restarts
-
-    def lives(self, incarnation: int) -> bool:
-        """Whether that incarnation can be called."""
-        alive = self.state == m.ACTOR_ALIVE and not self.unconfirmed
-        return alive and self.incarnation == incarnation
-
-    def named(self) -> str:
-        return f"actor {self.info.class_name} ({self.spec.task_id.hex()})"
-
-
-class Unmade:
-    """Who watches an actor of which nobody has told: its creator may, until the deadline."""
-
-    def __init__(self, deadline: float) -> None:
-        self.deadline = deadline
-        self.watchers: dict[bytes, None] = {}
-
-
 class Actors:
     def __init__(self, gcs: Gcs, rows: dict[str, dict[bytes, bytes]], now: float) -> None:
         self._gcs = gcs
         self.records: dict[bytes, ActorRecord] = {}
-        self.names: dict[tuple[str, str], bytes] = {}
+        self.directory = ActorDirectory(gcs, self.records)
         self.jobs_over: list[bytes] = []  # of detached actors that are dead
-        self._dead: dict[bytes, m.ActorState] = {}
         self._launches: dict[bytes, None] = {}  # actors with a launch_at
-        self._unmade: dict[bytes, Unmade] = {}  # watched, and not heard of yet
-        self._watching: dict[bytes, dict[bytes, None]] = {}  # process -> actors
         for actor_id, value in sorted(rows.get(_TABLE, {}).items()):
             self._restore(actor_id, msgspec.msgpack.decode(value, type=ActorRow), now)
 
@@ -145,8 +64,7 @@ class Actors:
     def _enter(self, record: ActorRecord) -> None:
         gcs = self._gcs
         self.records[record.actor_id] = record
-        if record.info.name:
-            self.names[record.info.namespace, record.info.name] = record.actor_id
+        self.directory.enter(record)
         gcs.recovery.hold(record.handle)
         if gcs.objects.make(record.handle).kind == PENDING:
             gcs.holdings.settle(m.Outcome(record.handle, m.VALUE, 0), ())
@@ -160,16 +78,16 @@ class Actors:
         gcs.note_worker(sender, message.owner)
         template = gcs.templates.get(spec.template_id)
         known = self.records.get(spec.task_id)
-        taken = self.names.get((info.namespace, info.name)) if info.name else None
+        taken = self.directory.named(info)
         if known is not None:
             self._created(sender, message, known)
-        elif spec.task_id in self._dead:
+        elif spec.task_id in self.directory.dead:
             self._answer(sender, message, spec.task_id, info)
         elif template is None or message.job_id not in gcs.members.jobs:
             text = "the job has ended, or the class of this actor was never sent"
             self._answer(sender, message, spec.task_id, info, ProtocolError.code, text)
         elif taken is not None and message.get_if_exists:
-            self._created(sender, message, self.records[taken])
+            self._created(sender, message, taken)
         elif taken is not None:
             text = (
                 f"The name {info.name!r} is already taken in namespace {info.namespace!r}; use "
@@ -189,10 +107,7 @@ class Actors:
             gcs.members.jobs[job_id] = JobMember(job_id, of_driver, now, driverless=True)
         record = ActorRecord(info, message.task, template, job_id, message.owner)
         self._enter(record)
-        self._watch(record, message.owner)
-        unmade = self._unmade.pop(record.actor_id, None)
-        for watcher in unmade.watchers if unmade is not None else ():
-            self._watch(record, watcher)
+        self.directory.made(record)
         self._created(sender, message, record)
         self._hold_arguments(record, now)
 
@@ -210,7 +125,7 @@ class Actors:
         def durable(now: float) -> None:
             record.unstored -= 1
             then(now)
-            self._tell(record)
+            self.directory.tell(record)
 
         record.unstored += 1
         self._gcs.persist([self._row(record)], durable)
@@ -230,15 +145,7 @@ class Actors:
         def answer() -> None:
             self._answer(sender, message, record.actor_id, record.info)
 
-        self._when_stored(record, answer)
-
-    @staticmethod
-    def _when_stored(record: ActorRecord, answer: Callable[[], None]) -> None:
-        """Nobody hears of an actor before it is durable."""
-        if record.until_stored is None:
-            answer()
-        else:
-            record.until_stored.append(answer)
+        record.when_stored(answer)
 
     def _answer(
         self,
@@ -396,22 +303,14 @@ class Actors:
             return
         record.state = m.ACTOR_DEAD
         record.text = f"{record.named()} is dead: {text}"
-        key = (record.info.namespace, record.info.name)
-        if self.names.get(key) == record.actor_id:
-            del self.names[key]
+        self.directory.free_name(record)
         self._launches.pop(record.actor_id, None)
         self._drop_arguments(record)
         gcs.objects.drop(DETACHED, record.handle)
 
         def durable(_now: float) -> None:
-            for watcher in record.watchers:
-                gcs.send_to(watcher, self._state_of(record, watcher))
-            self._dead[record.actor_id] = self._state_of(record, record.owner)
-            if len(self._dead) > limits.ACTORS_DEAD_KEPT_MAX:
-                del self._dead[next(iter(self._dead))]
+            self.directory.tell_end(record)
             del self.records[record.actor_id]
-            for watcher in record.watchers:
-                self._watching.get(watcher, {}).pop(record.actor_id, None)
 
         gcs.persist([(_TABLE, record.actor_id, None)], durable)
         if record.info.detached:
@@ -474,10 +373,7 @@ class Actors:
         for record in [r for r in self.records.values() if r.owner == process_id]:
             if not record.info.detached:
                 self.end(record, text)
-        for actor_id in self._watching.pop(process_id, ()):
-            self.records[actor_id].watchers.pop(process_id, None)
-        for unmade in self._unmade.values():
-            unmade.watchers.pop(process_id, None)
+        self.directory.watcher_gone(process_id)
 
     def job_ended(self, job_id: bytes) -> None:
         for record in [r for r in self.records.values() if r.job_id == job_id]:
@@ -497,7 +393,7 @@ class Actors:
                 self._lost(record, "its worker ended while its node was out of reach", now)
                 continue
             record.link += 1
-            self._tell(record)
+            self.directory.tell(record)
             if record.kill_text:
                 self._stop_again(record)
         for actor in held:
@@ -563,78 +459,7 @@ class Actors:
         for record in [*self.records.values()]:
             if not record.info.detached and not self._gcs.lives(record.owner):
                 self.end(record, "the process that made it has ended")
-        for unmade in self._unmade.values():
-            unmade.deadline = now + limits.UNKNOWN_OBJECT_S
-
-    # ---- who is told -------------------------------------------------------------------------
-
-    def _watch(self, record: ActorRecord, watcher: bytes) -> None:
-        record.watchers[watcher] = None
-        self._watching.setdefault(watcher, {})[record.actor_id] = None
-
-    def on_watch(self, sender: Member, message: m.ActorWatch, now: float) -> None:
-        gcs = self._gcs
-        gcs.note_worker(sender, message.watcher)
-        for actor_id in message.actor_ids:
-            record = self.records.get(actor_id)
-            if record is not None:
-                self._watch(record, message.watcher)
-                if self._may_be_told(record):
-                    gcs.send_to(message.watcher, self._state_of(record, message.watcher))
-            elif actor_id in self._dead:
-                gcs.send_to(message.watcher, self._dead_state(actor_id, message.watcher))
-            else:  # it may be about to be made: its handle has been faster than its creator
-                unmade = self._unmade.setdefault(actor_id, Unmade(now + limits.UNKNOWN_OBJECT_S))
-                unmade.watchers[message.watcher] = None
-
-    def _dead_state(self, actor_id: bytes, target: bytes) -> m.ActorState:
-        known = self._dead.get(actor_id)
-        if known is not None:
-            return msgspec.structs.replace(known, target=target)
-        text = f"actor {actor_id.hex()} is not known: it ended, or was never made"
-        return m.ActorState(0, target, actor_id, m.ACTOR_DEAD, 0, 0, text=text)
-
-    @staticmethod
-    def _may_be_told(record: ActorRecord) -> bool:
-        """Whether the state is durable, and true; watchers are told as soon as it is."""
-        return not (record.unstored or record.unconfirmed or record.state == m.ACTOR_DEAD)
-
-    def _tell(self, record: ActorRecord) -> None:
-        if not self._may_be_told(record):
-            return
-        for watcher in record.watchers:
-            self._gcs.send_to(watcher, self._state_of(record, watcher))
-
-    def _state_of(self, record: ActorRecord, target: bytes) -> m.ActorState:
-        gcs = self._gcs
-        node = gcs.members.nodes.get(record.node_id)
-        member = gcs.members.member(gcs.workers.get(target, target))
-        sessions = record.link + (member.sessions if member is not None else 0)
-        return m.ActorState(
-            *(0, target, record.actor_id, record.state, record.incarnation),
-            *((gcs.epoch << 32) + sessions, record.node_id, record.worker_id),
-            *(node.info.machine if node is not None else "", record.text, record.error),
-        )
-
-    # ---- names ---------------------------------------------------------------------------------
-
-    def on_find(self, sender: Member, message: m.FindActor, now: float) -> None:
-        gcs = self._gcs
-        gcs.note_worker(sender, message.holder)
-        actor_id = self.names.get((message.namespace, message.name))
-        if actor_id is None:
-            gcs.outbox.send(sender.process_id, m.ActorFound(0, message.seq))
-            return
-        record = self.records[actor_id]
-        gcs.objects.hold(message.holder, record.handle, process=True)
-        found = m.ActorFound(0, message.seq, actor_id, record.info)
-        self._when_stored(record, lambda: gcs.outbox.send(sender.process_id, found))
-
-    def on_list(self, sender: Member, message: m.ListActors, now: float) -> None:
-        wanted = [
-            key for key in self.names if message.all_namespaces or key[0] == message.namespace
-        ]
-        self._gcs.outbox.send(sender.process_id, m.ActorNames(0, message.seq, wanted))
+        self.directory.wait_for_creators(now)
 
     # ---- calls on their way --------------------------------------------------------------------
 
@@ -644,7 +469,7 @@ class Actors:
         gcs.note_worker(sender, message.caller)
         record = self.records.get(message.actor_id)
         if record is None:
-            gcs.send_to(message.caller, self._dead_state(message.actor_id, message.caller))
+            self.directory.tell_dead(message.actor_id, message.caller)
         elif record.lives(message.incarnation):
             gcs.outbox.send(record.node_id, message)
 
@@ -658,29 +483,8 @@ class Actors:
             record = self.records[actor_id]
             if now >= record.launch_at:
                 self._launch(record, now)
-        if self._unmade and not self._gcs.recovering():
-            self._forget_unmade(now)
-
-    def _forget_unmade(self, now: float) -> None:
-        for actor_id, unmade in [*self._unmade.items()]:
-            if now >= unmade.deadline:
-                del self._unmade[actor_id]
-                for watcher in unmade.watchers:
-                    self._gcs.send_to(watcher, self._dead_state(actor_id, watcher))
+        self.directory.step(now)
 
     def deadline(self) -> float:
         soonest = min((self.records[a].launch_at for a in self._launches), default=NEVER)
-        if not self._gcs.recovering():
-            soonest = min((soonest, *(u.deadline for u in self._unmade.values())))
-        return soonest
-
-    # ---- overview --------------------------------------------------------------------------
-
-    def reason(self, record: ActorRecord, now: float) -> str:
-        """Why the actor is not alive, but for what its creation's task says."""
-        if record.unconfirmed:
-            return f"HEAD_RECOVERING: {record.named()} is looked for on its node"
-        if record.launch_at != NEVER:
-            left = max(0.0, record.launch_at - now)
-            return f"WAIT_RESTART: {record.text}; it starts again in {left:.1f} s"
-        return record.text
+        return min(soonest, self.directory.deadline())

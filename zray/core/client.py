@@ -1,19 +1,19 @@
 """The Client machine: what a driver, or a worker that submits, knows and has asked for.
 
 Keeps each submitted spec until its outcome is committed (the redo log), the backlog beyond the
-window, outcomes of the references alive in this process, and what this process holds.
+window, outcomes of the references alive in this process, and who waits for them.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
-from itertools import islice
+from collections.abc import Callable
 
 from zray import limits
 from zray.core import failures
 from zray.core.client_calls import ClientCalls, offers_handle
-from zray.core.client_values import ClientValues
+from zray.core.client_references import ClientReferences
+from zray.core.client_values import ClientValues, without_value
 from zray.errors import ProtocolError, TaskCancelledError
 from zray.ids import IdSource, object_id, task_of
 from zray.protocol import messages as m
@@ -59,32 +59,35 @@ class Client:
         self._remote = remote
         self._templates: dict[bytes, m.Template] = {}
         self._exports: dict[bytes, m.Export | None] = {}  # None: durable
-        self._references: dict[bytes, int] = {}
-        self._held: dict[bytes, None] = {}  # the head knows that this process holds it
-        self._covered: dict[bytes, None] = {}  # held by the running task
-        self.own_handle = b""  # of the actor that this process is: it does not keep itself alive
-        self._new_holds: dict[bytes, None] = {}
-        self._new_drops: dict[bytes, None] = {}
-        self._local_puts: dict[bytes, None] = {}  # not known outside this process
-        self._near_puts: dict[bytes, None] = {}  # of these, what is with the node's store
         self._waiters: dict[bytes, list[Waiter]] = {}  # for values
         self._outcome_waiters: dict[bytes, list[Waiter]] = {}
         self._watched: dict[bytes, None] = {}
         self.values = ClientValues(lambda message: self.outbox.append(message), self._pulled)
         self.calls = ClientCalls(self, Waiter)
+        self.references = ClientReferences(self, remote=remote)
+        # names of before, for nodes/sharing.py and nodes/actor_worker.py
+        self.add_reference = self.references.add
+        self.remove_reference = self.references.remove
+        self.has_reference = self.references.__contains__
+        self.adopt_held = self.references.adopt
+        self.put = self.references.put
+        self.put_near = self.references.put_near
+        self.publish = self.references.publish
+        self.rescue = self.references.rescue
+
         self._answers: dict[int, tuple[Waiter, list[m.Message], m.Message]] = {}
         self._cancels: dict[bytes, m.Cancel] = {}  # of tasks whose outcome is not known here
         self._numbers = 0
         self._ack_upto = 0
 
-    # ---- functions, tasks, puts ------------------------------------------------------------
+    # ---- functions and tasks ---------------------------------------------------------------
 
     def knows_function(self, function_id: bytes) -> bool:
         return function_id in self._exports
 
     def export(self, message: m.Export) -> None:
         if message.function_id not in self._exports:
-            self.publish(message.contained)
+            self.references.publish(message.contained)
             self._exports[message.function_id] = message
             self.outbox.append(message)
 
@@ -99,11 +102,12 @@ class Client:
     def submit(self, spec: m.TaskSpec, num_returns: int) -> list[bytes]:
         """Queue a task; returns the ids of its returns, for each of which the caller makes a
         reference (already counted here)."""
-        if self._local_puts or self.calls.returns:
-            self.publish(spec.dependencies)
-            self.publish(spec.nested)
+        references = self.references
+        if references.own or self.calls.returns:
+            references.publish(spec.dependencies)
+            references.publish(spec.nested)
         for oid in (*spec.dependencies, *spec.nested):
-            self.add_reference(oid)  # the backlog's: no DROP may come before the SUBMIT
+            references.add(oid)  # the backlog's: no DROP may come before the SUBMIT
         self.unresolved[spec.task_id] = spec
         self.backlog.append(spec)
         self._waiting[spec.task_id] = None
@@ -111,93 +115,24 @@ class Client:
             returns = [object_id(spec.task_id)]
         else:
             returns = [object_id(spec.task_id, index) for index in range(num_returns)]
-        for oid in returns:
-            self._references[oid] = 1
-            self._held[oid] = None
+        references.hold_returns(returns)
         return returns
-
-    def put(self, value: bytes, contained: list[bytes]) -> bytes:
-        """Keep a value here until its reference leaves this process; its id (counted here)."""
-        oid = object_id(self._ids.task_id())
-        self.outcomes[oid] = m.Outcome(oid, m.VALUE, len(value), value, contained)
-        self._references[oid] = 1
-        self._local_puts[oid] = None
-        for inner in contained:
-            self.add_reference(inner)
-        return oid
-
-    def put_near(self, outcome: m.Outcome) -> bytes:
-        """The same for a value that was written to the node's shared memory."""
-        oid = outcome.object_id
-        self.outcomes[oid] = outcome
-        self._references[oid] = 1
-        self._local_puts[oid] = self._near_puts[oid] = None
-        for inner in outcome.contained:
-            self.add_reference(inner)
-        return oid
-
-    def publish(self, object_ids: list[bytes]) -> None:
-        """References to these objects leave this process: the cluster must know them."""
-        for oid in object_ids:
-            if oid in self._local_puts:
-                del self._local_puts[oid]
-                self._held[oid] = None
-                outcome = self.outcomes[oid]
-                self._put_out(outcome)
-                for inner in outcome.contained:
-                    self.remove_reference(inner)  # from now on the object itself holds it
-            elif oid in self.calls.returns:
-                self.calls.promise(oid)
-
-    def _put_out(self, outcome: m.Outcome) -> None:
-        self.publish(outcome.contained)
-        oid = outcome.object_id
-        if oid in self._near_puts and self.values.near is not None:
-            del self._near_puts[oid]
-            place = self.values.near.published(oid) if self._remote else b""  # a worker's knows
-            self.outbox.append(m.Put(0, self.process_id, _located(outcome), place))
-            return
-        if self._remote:
-            self.values.served[outcome.object_id] = outcome
-        self.outbox.append(m.Put(0, self.process_id, self._as_published(outcome)))
-
-    def _as_published(self, outcome: m.Outcome) -> m.Outcome:
-        if self._remote and len(outcome.value) > limits.INLINE_BYTES_MAX:
-            return _located(outcome)
-        return outcome
-
-    def flush_holds(self) -> None:
-        """Tell what this process holds since the last time."""
-        if self._new_holds:
-            joined, self._new_holds = b"".join(self._new_holds), {}
-            self.outbox.append(m.Hold(0, self.process_id, joined))
 
     def flush(self) -> None:
         """Move holds, drops and the backlog, as far as the window allows, into the outbox."""
-        self.flush_holds()
+        self.references.flush_holds()
         while self.backlog and self._window_open():
             self._submit_some()
         self.calls.flush()  # they may refer to what was submitted
-        if self._new_drops and not self._is_offered_handles():
-            self._drop_some()
+        if self.references.new_drops and not self._is_offered_handles():
+            self.references.drop_some(self._waiting)
         if self._ack_upto:
             self.outbox.append(m.ResultAck(0, self.process_id, self._ack_upto))
             self._ack_upto = 0
 
-    def _drop_some(self) -> None:
-        """Tell drops, but for those of tasks in the backlog: a SUBMIT comes before its DROP."""
-        drops: Iterable[bytes] = self._new_drops
-        if self.backlog:
-            drops = (oid for oid in drops if task_of(oid) not in self._waiting)
-        some = list(islice(drops, limits.DROPS_MAX))
-        for oid in some:
-            del self._new_drops[oid]
-        if some:
-            self.outbox.append(m.Drop(0, self.process_id, b"".join(some)))
-
     def unsent(self) -> bool:
         """Whether ``flush`` has more to do soon."""
-        drops = bool(self._new_drops) and not self._is_offered_handles()
+        drops = bool(self.references.new_drops) and not self._is_offered_handles()
         return bool(self.backlog) or drops or self.calls.unsent()
 
     def _is_offered_handles(self) -> bool:
@@ -209,7 +144,7 @@ class Client:
 
     def unsaid(self) -> bool:
         """Whether ``flush`` has anything to tell."""
-        told = self._new_holds or self.calls.unacknowledged() or self._ack_upto
+        told = self.references.new_holds or self.calls.unacknowledged() or self._ack_upto
         return bool(told) or self.unsent()
 
     def owes(self) -> bool:
@@ -243,7 +178,7 @@ class Client:
     def _unreference(self, spec: m.TaskSpec) -> None:
         """The task is not in the backlog any more; the cluster holds what it refers to."""
         for oid in (*spec.dependencies, *spec.nested):
-            self.remove_reference(oid)
+            self.references.remove(oid)
 
     def cancel(self, task_id: bytes, force: bool, recursive: bool) -> None:
         """Cancel a task; one that is still in the backlog ends here and now."""
@@ -265,140 +200,7 @@ class Client:
         text = "the task was cancelled before it was submitted"
         value = failures.encode(TaskCancelledError, text, template.name)
         for outcome in failures.outcomes(spec.task_id, template.num_returns, value):
-            oid = outcome.object_id
-            self._new_drops.pop(oid, None)
-            if oid in self._references:
-                del self._held[oid]
-                self._local_puts[oid] = None
-                self.outcomes[oid] = outcome
-                self._wake(oid, outcome)
-
-    # ---- references ------------------------------------------------------------------------
-
-    def add_reference(self, oid: bytes) -> None:
-        """A reference object was made in this process."""
-        count = self._references.get(oid, 0)
-        self._references[oid] = count + 1
-        if count or oid in self._held or oid in self._local_puts or self.calls.is_private(oid):
-            return
-        if oid in self._new_drops:
-            del self._new_drops[oid]
-            self._held[oid] = None
-        elif oid not in self._covered and oid != self.own_handle:
-            self._held[oid] = None
-            self._new_holds[oid] = None
-
-    def remove_reference(self, oid: bytes) -> None:
-        """A reference object of this process was collected."""
-        count = self._references.get(oid, 0) - 1
-        if count > 0:
-            self._references[oid] = count
-            return
-        self._references.pop(oid, None)
-        if self.calls.actors:
-            self.calls.handle_dropped(oid[:16])
-        self.values.lost.pop(oid, None)
-        outcome = self.outcomes.pop(oid, None)
-        if oid in self._local_puts:
-            del self._local_puts[oid]
-            if self._near_puts.pop(oid, 0) is None and self.values.near is not None:
-                self.values.near.unput(oid)
-            for inner in outcome.contained if outcome is not None else ():
-                self.remove_reference(inner)
-        elif oid in self._held:
-            del self._held[oid]
-            if oid in self._new_holds:
-                del self._new_holds[oid]
-            else:
-                self._new_drops[oid] = None
-
-    def has_reference(self, oid: bytes) -> bool:
-        """Whether a reference to the object lives in this process."""
-        return oid in self._references
-
-    def count_reference(self, oid: bytes) -> None:
-        """A reference of this process to an object that the cluster does not know of."""
-        self._references[oid] = 1
-
-    def drop_again(self, oid: bytes) -> None:
-        """A message that was sent again may have made this process a holder once more."""
-        if oid not in self._held:
-            self._new_drops[oid] = None
-
-    def adopt_held(self, oid: bytes, *, count: bool = True) -> None:
-        """The message that names the object makes this process a holder of it."""
-        self._held[oid] = None
-        self._new_drops.pop(oid, None)
-        if count:
-            self._references[oid] = self._references.get(oid, 0) + 1
-
-    def take_result(self, outcome: m.Outcome, *, promised: bool) -> None:
-        """The result of a call is here, and only here. ``promised``: others have heard of it."""
-        oid = outcome.object_id
-        wanted = oid in self._references
-        if wanted:
-            self.outcomes[oid] = outcome
-        if promised:
-            self._put_out(outcome)  # which holds it
-            if wanted:
-                self._held[oid] = None
-            else:
-                self._new_drops[oid] = None
-        elif wanted:
-            self._local_puts[oid] = None
-            for inner in outcome.contained:
-                self.add_reference(inner)
-        self._wake(oid, outcome)
-
-    def take_located(self, outcome: m.Outcome, *, promised: bool) -> None:
-        """The result of a call is with the node that made it, which has kept the promise."""
-        oid = outcome.object_id
-        wanted = oid in self._references
-        if wanted:
-            self.outcomes[oid] = outcome
-            self._held[oid] = None
-        if wanted or promised:
-            self._new_holds[oid] = None
-        if promised and not wanted:
-            self._new_drops[oid] = None
-        self._wake(oid, outcome)
-
-    def relieve(self) -> None:
-        """Memory is short: values that nobody waits for are asked for again when needed."""
-        for oid, outcome in [*self.outcomes.items()]:
-            if type(outcome.value) is not bytes and oid not in self._waiters:
-                self.outcomes[oid] = _located(outcome)
-
-    def rescue(self, own: list[m.Outcome], told: list[bytes]) -> None:
-        """The node is gone that had these values of this process's own.
-
-        ``told``: those of which the cluster knows. They are served from here now.
-        """
-        for outcome in own:
-            oid = outcome.object_id
-            if self._near_puts.pop(oid, 0) is None:
-                self.outcomes[oid] = outcome
-        values = {outcome.object_id: outcome for outcome in own}
-        for oid in told if self._remote else ():
-            outcome = values[oid]
-            self.values.served[oid] = outcome
-            self.outbox.append(m.Put(0, self.process_id, self._as_published(outcome)))
-            if oid not in self._held:
-                self._new_drops[oid] = None  # that made this process a holder
-
-    def begin_task(self, nested: list[bytes]) -> None:
-        """A task starts whose arguments contain these references: the task holds them."""
-        self._covered = dict.fromkeys(nested)
-
-    def end_task(self) -> list[bytes]:
-        """The task ends; returns the references of its arguments that this process keeps."""
-        borrowed = []
-        for oid in self._covered:
-            if oid in self._references and oid not in self._held:
-                self._held[oid] = None
-                borrowed.append(oid)
-        self._covered = {}
-        return borrowed
+            self.references.take_back(outcome)
 
     # ---- waiting ---------------------------------------------------------------------------
 
@@ -440,6 +242,12 @@ class Client:
                     waiting.remove(waiter)
                     if not waiting:
                         del table[oid]
+
+    def relieve(self) -> None:
+        """Memory is short: values that nobody waits for are asked for again when needed."""
+        for oid, outcome in [*self.outcomes.items()]:
+            if type(outcome.value) is not bytes and oid not in self._waiters:
+                self.outcomes[oid] = without_value(outcome)
 
     def has_callbacks(self) -> bool:
         """Whether somebody is to be called when a value arrives, rather than waits for it."""
@@ -532,7 +340,7 @@ class Client:
         self._answers.clear()
 
     def _on_result(self, message: m.Result) -> None:
-        unresolved, references = self.unresolved, self._references
+        unresolved, references = self.unresolved, self.references.counts
         for outcome in message.outcomes:
             oid = outcome.object_id
             spec = unresolved.pop(oid[:16], None)
@@ -544,11 +352,12 @@ class Client:
             if oid in references and oid not in self.outcomes:
                 self.outcomes[oid] = outcome
                 if oid in self._waiters or oid in self._outcome_waiters:
-                    self._wake(oid, outcome)
+                    self.wake(oid, outcome)
         if self._remote and message.seq:
             self._ack_upto = message.seq
 
-    def _wake(self, oid: bytes, outcome: m.Outcome) -> None:
+    def wake(self, oid: bytes, outcome: m.Outcome) -> None:
+        """The object has come: those who wait for it have one thing less to wait for."""
         for waiter in self._outcome_waiters.pop(oid, ()):
             waiter.arrived()
         if outcome.kind & m.LOCATED:
@@ -560,9 +369,9 @@ class Client:
 
     def _pulled(self, outcome: m.Outcome) -> None:
         oid = outcome.object_id
-        if oid in self._references:
+        if oid in self.references.counts:
             self.outcomes[oid] = outcome
-        self._wake(oid, outcome)
+        self.wake(oid, outcome)
 
     # ---- sessions --------------------------------------------------------------------------
 
@@ -589,20 +398,13 @@ class Client:
         self.outbox += self._templates.values()
         self.outbox += [export for export in self._exports.values() if export is not None]
         if another_head:  # values of before are known by those who have them
-            for oid in self._held:
-                outcome = self.here(oid)
-                mine = outcome is not None and type(outcome.value) is bytes
-                if outcome is not None and mine and oid not in self.values.lost:
-                    self.values.served[oid] = outcome
-        self.values.announce(self.process_id, near=not another_head)  # a new one asks the nodes
+            self.references.serve_held()
+        self.values.announce(self.process_id)
         self._resubmit()
         if self._watched:
             self.outbox.append(m.Watch(0, self.process_id, b"".join(self._watched)))
         self.values.resume()
-        self._new_holds.clear()
-        self._new_drops = {oid: None for oid in self._new_drops if task_of(oid) in self._waiting}
-        held = [oid for oid in self._held if task_of(oid) not in self._waiting]
-        self.outbox.append(m.Hold(0, self.process_id, b"".join(held), True))
+        self.references.resume(self._waiting)
         self.outbox += self._cancels.values()
         self.outbox += [request for _, _, request in self._answers.values()]
         self.calls.resume()  # actors are asked for by then
@@ -617,12 +419,6 @@ class Client:
         for spec in again:
             count = self._templates[spec.template_id].num_returns
             returns = [object_id(spec.task_id, index) for index in range(count)]
-            dropped += [oid for oid in returns if oid not in self._held]
+            dropped += [oid for oid in returns if oid not in self.references.held]
         if dropped:
             self.outbox.append(m.Drop(0, self.process_id, b"".join(dropped)))
-
-
-def _located(outcome: m.Outcome) -> m.Outcome:
-    """The outcome without its value."""
-    kind = outcome.kind | m.LOCATED
-    return m.Outcome(outcome.object_id, kind, outcome.size, b"", outcome.contained)

@@ -68,16 +68,16 @@ class ClientCalls:
         client = self._client
         handle = object_id(task.task_id, HANDLE_INDEX)
         needed = [*task.dependencies, *task.nested]
-        client.publish(needed)
+        client.references.publish(needed)
         for oid in needed:
-            client.add_reference(oid)  # until the head holds them for the actor
-        client.adopt_held(handle)
+            client.references.add(oid)  # until the head holds them for the actor
+        client.references.adopt(handle)
         actor = self._actor(task.task_id)
         actor.info = info
 
         def done() -> None:
             for oid in needed:
-                client.remove_reference(oid)
+                client.references.remove(oid)
             created = answer[0] if answer else None
             if isinstance(created, m.ActorCreated) and created.code:
                 self._refuse(actor, created.text)
@@ -127,12 +127,12 @@ class ClientCalls:
         """The head makes this process a holder of handles that it names in answers."""
         client = self._client
         if isinstance(answer, m.ActorFound) and answer.actor_id:
-            client.adopt_held(object_id(answer.actor_id, HANDLE_INDEX))
+            client.references.adopt(object_id(answer.actor_id, HANDLE_INDEX))
         elif isinstance(answer, m.ActorCreated) and isinstance(request, m.CreateActor):
             asked = request.task.task_id
-            client.drop_again(object_id(asked, HANDLE_INDEX))
+            client.references.drop_again(object_id(asked, HANDLE_INDEX))
             if not answer.code and answer.actor_id != asked:
-                client.adopt_held(object_id(answer.actor_id, HANDLE_INDEX))
+                client.references.adopt(object_id(answer.actor_id, HANDLE_INDEX))
 
     def _refuse(self, actor: ActorCaller, text: str) -> None:
         actor.state = m.ACTOR_DEAD
@@ -168,17 +168,17 @@ class ClientCalls:
         actor.info = info
         if not actor.kept_alive:
             actor.kept_alive = True
-            client.add_reference(object_id(actor_id, HANDLE_INDEX))  # it lives until it answers
+            client.references.add(object_id(actor_id, HANDLE_INDEX))  # it lives until it answers
         task_id = client.new_task()
         call = PendingCall(actor, task_id, method, num_returns, retries, *arguments, parent)
         for oid in (*call.dependencies, *call.nested):
-            client.add_reference(oid)
+            client.references.add(oid)
         actor.add(call)
         self._by_task[task_id] = call
         returns = [object_id(task_id, index) for index in range(num_returns)]
         for oid in returns:
             self.returns[oid] = call
-            client.count_reference(oid)
+            client.references.count(oid)
         if actor.state == m.ACTOR_DEAD and actor.ended is None:
             self._fail(actor.refused(), actor, maybe_executed=False)
         elif not actor.state and actor_id not in self._creations:
@@ -230,7 +230,7 @@ class ClientCalls:
         nested = list(call.nested)
         if len(arguments) > limits.INLINE_BYTES_MAX and call.actor.path != DIRECT:
             if not call.box:
-                call.box = client.put(arguments, nested)
+                call.box = client.references.put(arguments, nested)
             arguments, dependencies = b"", [call.box, *dependencies]
         values = []
         for oid in dependencies:
@@ -239,8 +239,8 @@ class ClientCalls:
                 values.append(outcome)
                 nested += outcome.contained
             else:
-                client.publish([oid])
-        client.publish(nested)
+                client.references.publish([oid])
+        client.references.publish(nested)
         return m.Call(
             *(call.seq, call.task_id, call.method, call.num_returns, arguments, dependencies),
             *(nested, values, call.parent, bool(call.box) and not arguments),
@@ -258,7 +258,7 @@ class ClientCalls:
         """A reference to a result that is not there yet leaves this process."""
         if oid in self.returns and oid not in self._promised:
             self._promised[oid] = None
-            self._client.adopt_held(oid, count=False)
+            self._client.references.adopt(oid, count=False)
             self._client.outbox.append(m.Promise(0, self._client.process_id, oid))
 
     def cancel(self, task_id: bytes) -> bool:
@@ -388,7 +388,7 @@ class ClientCalls:
         """A living actor goes on counting this process's calls, so that it must, too."""
         handle = object_id(actor.actor_id, HANDLE_INDEX)
         over = actor.state in (0, m.ACTOR_DEAD) and not (actor.ended or actor.unanswered())
-        if over and not self._client.has_reference(handle):
+        if over and handle not in self._client.references:
             self.actors.pop(actor.actor_id, None)
 
     # ---- results ---------------------------------------------------------------------------
@@ -403,10 +403,10 @@ class ClientCalls:
             promised = oid in self._promised
             self._promised.pop(oid, None)
             if outcome.kind & m.LOCATED:
-                client.take_located(outcome, promised=promised)
+                client.references.take_located(outcome, promised=promised)
                 elsewhere = True
             else:
-                client.take_result(outcome, promised=promised)
+                client.references.take_result(outcome, promised=promised)
                 elsewhere = elsewhere or bool(outcome.contained)
         if elsewhere:
             self._settle_later(actor, seq)
@@ -423,19 +423,19 @@ class ClientCalls:
                 actor.acknowledge = True
                 self._answered[actor.actor_id] = None
 
-        self._client.flush_holds()
+        self._client.references.flush_holds()
         self._client.ask(lambda number: m.Sync(number), self._waiter(settled))
 
     def _end(self, call: PendingCall) -> None:
         client, actor = self._client, call.actor
         self._by_task.pop(call.task_id, None)
         for oid in (*call.dependencies, *call.nested):
-            client.remove_reference(oid)
+            client.references.remove(oid)
         if call.box:
-            client.remove_reference(call.box)
+            client.references.remove(call.box)
         if actor.kept_alive and not actor.unanswered():
             actor.kept_alive = False
-            client.remove_reference(object_id(actor.actor_id, HANDLE_INDEX))
+            client.references.remove(object_id(actor.actor_id, HANDLE_INDEX))
 
     def _fail(self, calls: list[PendingCall], actor: ActorCaller, *, maybe_executed: bool) -> None:
         for call in calls:

@@ -99,21 +99,25 @@ class ClientValues:
 
     # ---- a new session ---------------------------------------------------------------------
 
-    def announce(self, holder: bytes, *, near: bool) -> None:
+    def announce(self, holder: bytes) -> None:
         """Tell what is served here; the values themselves stay until they are asked for.
 
-        ``near``: also what is with the node; word of it may have been lost with the session.
+        Also what is with the node: word of it may have been lost with the session.
         """
-        if near and self.near is not None:
+        if self.near is not None:
             outcomes, place = self.near.told()
             for outcome in outcomes:
                 self._send(Put(0, holder, outcome, place))
         for outcome in self.served.values():
-            kind = outcome.kind | LOCATED
-            there = Outcome(outcome.object_id, kind, outcome.size, b"", outcome.contained)
-            self._send(Put(0, holder, there))
+            self._send(Put(0, holder, without_value(outcome)))
 
     def resume(self) -> None:
         """Transfers of the old session are void."""
         self.server.sending.clear()
         self._puller.restart()
+
+
+def without_value(outcome: Outcome) -> Outcome:
+    """The outcome of an object whose value is elsewhere."""
+    kind = outcome.kind | LOCATED
+    return Outcome(outcome.object_id, kind, outcome.size, b"", outcome.contained)

@@ -64,9 +64,11 @@ class Holdings:
         outcome = message.outcome
         self._gcs.recovery.hold(outcome.object_id)
         self._objects.hold(message.holder, outcome.object_id, process=True)
-        near = message.place in self._gcs.members.nodes
-        self.found(outcome, message.place if near else sender.process_id)
-        if isinstance(sender, JobMember) and not near:
+        if message.place and message.place not in self._gcs.members.nodes:
+            self.named(outcome.object_id, now)  # that node says so itself, when it is back
+            return
+        self.found(outcome, message.place or sender.process_id)
+        if isinstance(sender, JobMember) and not message.place:
             self._objects.make(outcome.object_id).served = True
 
     def on_watch(self, sender: Member, message: Watch, now: float) -> None:

@@ -1,7 +1,8 @@
 """The Raylet machine: pulls tasks from the head, runs them in workers, keeps their results.
 
-Owns the link to the head (full-state reconcile at each new session) and the tasks held here; who
-runs what is `local_scheduler`, values are `local_objects`, workers as clients `agency`.
+Owns the link to the head (full-state reconcile at each new session) and the lives of workers; tasks
+are `local_tasks`, who runs what is `local_scheduler`, values are `local_objects`, workers as
+clients `agency`.
 """
 
 from __future__ import annotations
@@ -9,19 +10,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from msgspec.structs import replace
-
 from zray import limits
-from zray.core import failures, resources
 from zray.core.agency import REQUESTS, Agency
 from zray.core.effects import Effect, KillWorker, StartWorker
 from zray.core.ends import Ends, held_task
 from zray.core.hosted_actors import HostedActors
 from zray.core.local_objects import LocalObjects
-from zray.core.local_scheduler import LocalScheduler, LocalTask, LocalTemplate, PoolKey, WorkerSlot
+from zray.core.local_scheduler import LocalScheduler, LocalTask, PoolKey, WorkerSlot
+from zray.core.local_tasks import LocalTasks
 from zray.core.machine import NEVER, Outbox
 from zray.core.peers import Peers
-from zray.errors import ObjectLostError, TaskCancelledError, WorkerCrashedError, ZrayError
 from zray.ids import IdSource
 from zray.protocol import messages as m
 from zray.protocol.codec import Payload
@@ -62,17 +60,14 @@ class Raylet:
     def _reset(self) -> None:
         """The state of a new incarnation: no task, no object, no worker."""
         self.linked = False
-        self.objects = LocalObjects(self._send)
-        self.agency = Agency(self.outbox, self.objects, self._send)
+        self.objects = LocalObjects(self.send)
+        self.agency = Agency(self.outbox, self.objects, self.send)
         self.scheduler = LocalScheduler(dict(self.info.resources), self._gpu_count)
-        self.ends = Ends(self._send)
-        self.actors = HostedActors(self.outbox, self.scheduler, self.ends, self._send, self._kill)
+        self.ends = Ends(self.send)
+        self.actors = HostedActors(self.outbox, self.scheduler, self.ends, self.send, self.kill)
         self.peers = Peers(self.objects)
-        self.tasks: dict[bytes, LocalTask] = {}
-        self.templates: dict[bytes, LocalTemplate] = {}
-        self.functions: dict[bytes, m.Export] = {}
+        self.tasks = LocalTasks(self)
         self.jobs: dict[bytes, m.JobInfo] = {}
-        self._received = 0
         self._credit: tuple[int, m.Amounts] = (-1, [])
         self._killed: dict[bytes, str] = {}  # workers ended on purpose, and why
         self._ping_at = 0.0
@@ -80,7 +75,7 @@ class Raylet:
         self._from_head = self._head_table()
         self._from_worker = self._worker_table()
 
-    def _send(self, message: m.Message) -> None:
+    def send(self, message: m.Message) -> None:
         """To the head, if there is a session: a new one is told the full state anyway."""
         if self.linked:
             self.outbox.send(HEAD, message)
@@ -126,11 +121,11 @@ class Raylet:
         self.ends.flush()
         self.linked = True
         self.refused = None
-        self._received = 0
+        self.tasks.new_session()
         self._credit = (-1, [])
         self._ping_at = now + limits.PING_S
-        for template in self.templates.values():
-            self._send(template.message)
+        for template in self.tasks.templates.values():
+            self.send(template.message)
         self.agency.resume()
         self._announce()
         self.agency.resume_requests()
@@ -142,17 +137,17 @@ class Raylet:
         Until it has taken those, this node holds what they refer to: their workers may have
         dropped it since.
         """
-        held = [held_task(task.assignment) for task in self.tasks.values()] + self.ends.held()
+        held = [held_task(task.assignment) for task in self.tasks.held.values()] + self.ends.held()
         holds = self.agency.holds()
         in_transit = self.ends.renew(self.agency.still_borrowed)
         if in_transit:
             holds.append(m.Holds(self.node_id, b"".join(in_transit)))
         objects, failed = self.objects.announced(), self.ends.failed()
         actors = self.actors.announced() + self.ends.held_actors()
-        self._send(m.Announce(0, held, objects, holds, list(self.jobs), failed, actors))
+        self.send(m.Announce(0, held, objects, holds, list(self.jobs), failed, actors))
         self.ends.tell_again()
         if in_transit:
-            self._send(m.Hold(0, self.node_id, b"", True))
+            self.send(m.Hold(0, self.node_id, b"", True))
 
     def _on_refused(self, message: m.Refused) -> None:
         self.refused = message
@@ -168,17 +163,17 @@ class Raylet:
         self._reset()
 
     def _head_table(self) -> dict[type[m.Message], Callable[[Any, float], None]]:
-        objects, agency, actors = self.objects, self.agency, self.actors
+        objects, agency, actors, tasks = self.objects, self.agency, self.actors, self.tasks
         return {
-            m.Template: self._on_template,
-            m.Export: self._on_export,
+            m.Template: lambda msg, now: tasks.on_template(msg),
+            m.Export: lambda msg, now: tasks.on_export(msg),
             m.Job: self._on_job,
             m.JobEnded: self._on_job_ended,
-            m.Tasks: self._on_tasks,
+            m.Tasks: lambda msg, now: tasks.on_tasks(msg),
             m.Ack: lambda msg, now: self.ends.acked(msg.upto),
-            m.Reclaim: self._on_reclaim,
-            m.CancelTask: self._on_cancel_task,
-            m.Discard: self._on_discard,
+            m.Reclaim: lambda msg, now: tasks.on_reclaim(msg),
+            m.CancelTask: tasks.on_cancel,
+            m.Discard: lambda msg, now: tasks.on_discard(msg),
             m.Free: lambda msg, now: objects.free(msg.object_ids),
             m.Pull: lambda msg, now: objects.on_pull(msg),
             m.PullFrom: self.peers.on_pull_from,
@@ -192,7 +187,7 @@ class Raylet:
             m.Calls: lambda msg, now: actors.on_calls(msg),
             m.CancelCall: lambda msg, now: actors.on_calls(msg),
             m.Replies: lambda msg, now: actors.on_replies(msg),
-            m.StopActor: self._on_stop_actor,
+            m.StopActor: lambda msg, now: tasks.on_stop_actor(msg),
             m.Pong: self._on_pong,
             m.Shutdown: self._on_shutdown,
         }
@@ -203,168 +198,15 @@ class Raylet:
     def _on_shutdown(self, message: m.Shutdown, now: float) -> None:
         self.stopping = message.reason
 
-    # ---- tasks from the head ---------------------------------------------------------------
-
-    def _on_template(self, message: m.Template, now: float) -> None:
-        self.templates.setdefault(message.template_id, LocalTemplate(message))
-
-    def _on_export(self, message: m.Export, now: float) -> None:
-        self.functions[message.function_id] = message
-
     def _on_job(self, message: m.Job, now: float) -> None:
         self.jobs[message.job_id] = message.info
-
-    def _on_tasks(self, message: m.Tasks, now: float) -> None:
-        values = {outcome.object_id: outcome for outcome in message.values}
-        for assignment in message.tasks:
-            self._received += 1
-            spec = assignment.spec
-            template = self.templates.get(spec.template_id)
-            if template is None or spec.task_id in self.tasks:
-                continue  # cannot be: templates precede their tasks, and a task has one holder
-            task = LocalTask(assignment, template)
-            self.tasks[spec.task_id] = task
-            for oid in spec.dependencies:
-                outcome = values.get(oid) or self.objects.stored.get(oid)
-                if outcome is not None:
-                    task.values[oid] = outcome
-                elif oid not in task.values:
-                    task.waiting += 1
-                    self.objects.fetch(oid, self._arrival(task, oid))
-            if not task.waiting:
-                self._ready(task)
-
-    def _arrival(self, task: LocalTask, oid: bytes) -> Callable[[m.Outcome | None, str], None]:
-        def arrived(outcome: m.Outcome | None, text: str) -> None:
-            if self.tasks.get(task.task_id) is not task:
-                return
-            task.waiting -= 1
-            if outcome is None:
-                self._fail(task, m.FINISHED, ObjectLostError, text)
-                return
-            task.values[oid] = outcome
-            if not task.waiting:
-                self._ready(task)
-
-        return arrived
-
-    def _ready(self, task: LocalTask) -> None:
-        """All arguments are here. A failed argument fails the task with the same error."""
-        for outcome in task.values.values():
-            if outcome.kind & m.ERROR:
-                results = failures.outcomes(
-                    task.task_id, task.template.message.num_returns, outcome.value
-                )
-                self._end(task, m.FINISHED, results)
-                return
-        self.scheduler.push(task)
-
-    def _on_reclaim(self, message: m.Reclaim, now: float) -> None:
-        tasks = self.scheduler.reclaim(tuple(message.resources), message.count)
-        self._return(tasks)
-
-    def _return(self, tasks: list[LocalTask]) -> None:
-        for task in tasks:
-            del self.tasks[task.task_id]
-        self._send(m.Returned(0, b"".join(task.task_id for task in tasks)))
-
-    def _on_discard(self, message: m.Discard, now: float) -> None:
-        for held in message.tasks:
-            task = self.tasks.get(held.task_id)
-            if task is not None and task.assignment.attempt == held.attempt:
-                self._abandon(task)
-            else:  # it may have become an actor meanwhile
-                self.actors.discard(held)
-
-    def _abandon(self, task: LocalTask) -> None:
-        """The task is nobody's any more: no result is wanted."""
-        self.tasks.pop(task.task_id, None)
-        if not self.scheduler.remove(task) and task.worker is not None:
-            self._kill(task.worker, "a task of it was withdrawn")
 
     def _on_job_ended(self, message: m.JobEnded, now: float) -> None:
         self.jobs.pop(message.job_id, None)
         self.ends.job_ended(message.job_id)
-        for task in [t for t in self.tasks.values() if t.assignment.job_id == message.job_id]:
-            self._abandon(task)
+        self.tasks.job_ended(message.job_id)
         for slot in [s for s in self.scheduler.workers.values() if s.key[0] == message.job_id]:
-            self._kill(slot, "its job has ended")
-
-    def _on_stop_actor(self, message: m.StopActor, now: float) -> None:
-        task = self.tasks.get(message.actor_id)
-        if task is not None and task.assignment.attempt == message.incarnation:
-            self._abandon(task)  # its constructor has not returned
-        else:
-            self.actors.on_stop(message)
-
-    def _on_cancel_task(self, message: m.CancelTask, now: float) -> None:
-        task = self.tasks.get(message.task_id)
-        if task is None or task.assignment.attempt != message.attempt:
-            return
-        task.cancelled = True
-        if task.worker is None:
-            self.scheduler.remove(task)
-            self._fail(task, m.CANCELLED, TaskCancelledError, "the task was cancelled")
-        elif message.force:
-            self._kill(task.worker, "the task was cancelled with force")
-        else:
-            self.outbox.send(task.worker.worker_id, message)
-            task.worker.condemn(task.task_id, now + limits.CANCEL_GRACE_S)
-
-    # ---- ends of tasks ---------------------------------------------------------------------
-
-    def _fail(self, task: LocalTask, status: int, error: type[ZrayError], text: str) -> None:
-        name = task.template.message.name
-        value = failures.encode(error, text, name, self.info.name)
-        results = failures.outcomes(task.task_id, task.template.message.num_returns, value)
-        self._end(task, status, results)
-
-    def _end(self, task: LocalTask, status: int, results: list[m.Outcome]) -> None:
-        self.tasks.pop(task.task_id, None)
-        assignment = task.assignment
-        if status == m.FINISHED and assignment.actor is None:
-            results = [self.objects.put(outcome) for outcome in results]
-        done = m.TaskDone(task.task_id, assignment.attempt, status, results)
-        self.ends.add(assignment, done)
-
-    def _on_worker_done(self, slot: WorkerSlot, message: m.Done, now: float) -> None:
-        for done in message.tasks:
-            slot.finished += 1
-            creation = slot.inflight.get(done.task_id)
-            if done.borrowed:
-                self.agency.borrowed(slot.worker_id, [*done.borrowed])
-            if creation is not None and creation.assignment.actor is not None:
-                self._on_actor_made(slot, creation, creation.assignment.actor, done, now)
-                continue
-            task = self.scheduler.ended(slot, done.task_id, now)
-            slot.recalled = False
-            if task is None or self.tasks.get(done.task_id) is not task:
-                self.objects.discard(done.results, slot.worker_id)
-                continue
-            del self.tasks[done.task_id]
-            task.template.measured(done.seconds)
-            if done.status != m.FINISHED:
-                self.ends.add(task.assignment, done)
-                continue
-            results = [self.objects.put(outcome, slot.worker_id) for outcome in done.results]
-            if any(new is not old for new, old in zip(results, done.results, strict=True)):
-                done = replace(done, results=results)
-            self.ends.add(task.assignment, done)
-
-    def _on_actor_made(
-        self, slot: WorkerSlot, task: LocalTask, actor: m.ActorInfo, done: m.TaskDone, now: float
-    ) -> None:
-        """A constructor has returned, or raised: its process then is of no use any more."""
-        failed = done.status != m.FINISHED or any(r.kind & m.ERROR for r in done.results)
-        if failed:
-            self.scheduler.ended(slot, task.task_id, now)
-            self._retire([slot], unasked=True)
-        else:
-            self.scheduler.keep(slot, task.task_id, resources.needs(actor.held))
-            self.actors.made(slot, task.task_id, done.attempt)
-        if self.tasks.get(task.task_id) is task:
-            del self.tasks[task.task_id]
-            self.ends.add(task.assignment, replace(done, worker_id=slot.worker_id))
+            self.kill(slot, "its job has ended")
 
     # ---- workers ---------------------------------------------------------------------------
 
@@ -375,8 +217,8 @@ class Raylet:
             return lambda slot, message, now: method(slot.worker_id, message)
 
         return {
-            m.Done: self._on_worker_done,
-            m.Returned: self._on_worker_returned,
+            m.Done: self.tasks.on_worker_done,
+            m.Returned: self.tasks.on_worker_returned,
             m.Blocked: lambda slot, msg, now: self.scheduler.block(slot),
             m.Unblocked: lambda slot, msg, now: self.scheduler.unblock(slot),
             m.Template: self._on_worker_template,
@@ -413,29 +255,15 @@ class Raylet:
         self.agency.on_drop(slot.worker_id, message)
 
     def _on_worker_template(self, slot: WorkerSlot, message: m.Template, now: float) -> None:
-        self._on_template(message, now)
+        self.tasks.on_template(message)
         self.agency.on_template(slot.worker_id, message)
-
-    def _on_worker_returned(self, slot: WorkerSlot, message: m.Returned, now: float) -> None:
-        """Tasks that did not start, in the order in which they were delivered."""
-        for start in reversed(range(0, len(message.task_ids), 16)):
-            task = self.scheduler.ended(slot, message.task_ids[start : start + 16], now)
-            if task is None or task.task_id not in self.tasks:
-                continue
-            if task.cancelled:
-                self._fail(task, m.CANCELLED, TaskCancelledError, "the task was cancelled")
-            else:
-                self.scheduler.push(task, front=True)
-        if len(slot.inflight) > 1:  # some were on their way to it: ask again after a while
-            slot.recalled = False
-            slot.progress = now
 
     def _may_become(self, slot: WorkerSlot, task: LocalTask) -> bool:
         """Whether the process can end with the actor that the task makes, if it makes one."""
         return task.assignment.actor is None or self.agency.idle(slot.worker_id)
 
     def _start_worker(self, key: PoolKey) -> WorkerSlot:
-        self._retire(self.scheduler.surplus(starting=1))
+        self.retire(self.scheduler.surplus(starting=1))
         slot = WorkerSlot(self._ids.process_id(), key)
         self.scheduler.add_worker(slot)
         self.agency.employ(slot.worker_id, key[0])
@@ -451,17 +279,17 @@ class Raylet:
     def _retire_rested(self, now: float) -> None:
         """Let idle workers end that nobody has needed for a while."""
         rested = now - limits.IDLE_WORKER_S
-        self._retire([slot for slot in self.scheduler.surplus() if slot.progress <= rested])
+        self.retire([slot for slot in self.scheduler.surplus() if slot.progress <= rested])
         self._retire_at = NEVER
 
-    def _retire(self, slots: list[WorkerSlot], *, unasked: bool = False) -> None:
+    def retire(self, slots: list[WorkerSlot], *, unasked: bool = False) -> None:
         for slot in slots:
             if unasked or self.agency.idle(slot.worker_id):
                 self.scheduler.idle.get(slot.key, {}).pop(slot.worker_id, None)
                 slot.exiting = True
                 self.outbox.send(slot.worker_id, m.Exit(0))
 
-    def _kill(self, slot: WorkerSlot, why: str) -> None:
+    def kill(self, slot: WorkerSlot, why: str) -> None:
         if slot.worker_id not in self._killed:
             self._killed[slot.worker_id] = why
             self.effects.append(KillWorker(slot.worker_id))
@@ -485,17 +313,8 @@ class Raylet:
         why = self._killed.pop(worker_id, "")
         died = f"its worker (pid {slot.pid}, node {self.info.name}) died: {cause}"
         self.actors.exited(slot, f"{died}{why and ': '}{why}")
-        self._send(m.WorkerDied(0, worker_id))
-        for place, task in reversed([*enumerate(left)]):
-            if task.task_id not in self.tasks:
-                continue
-            if task.cancelled:
-                self._fail(task, m.CANCELLED, TaskCancelledError, "the task was cancelled")
-            elif place < begun:
-                text = slot.obituary(task, self.info.name, f"{cause}{why and ': '}{why}")
-                self._fail(task, m.CRASHED, WorkerCrashedError, text)
-            else:
-                self.scheduler.push(task, front=True)
+        self.send(m.WorkerDied(0, worker_id))
+        self.tasks.worker_died(slot, left, begun, f"{cause}{why and ': '}{why}")
 
     def named(self, process_id: bytes) -> str:
         """A process of this node's machine, for people."""
@@ -512,7 +331,7 @@ class Raylet:
             task_name = first.template.message.name if first is not None else "worker"
             name = slot.class_name or task_name
             message = m.Log(0, slot.key[0], name, slot.pid, self.info.name, is_error, lines)
-            self._send(message)
+            self.send(message)
 
     # ---- turn ------------------------------------------------------------------------------
 
@@ -524,13 +343,13 @@ class Raylet:
         for slot in self.scheduler.workers.values():
             if now >= slot.kill_at():
                 slot.condemned.clear()
-                self._kill(slot, "it did not stop within the grace of a cancel")
+                self.kill(slot, "it did not stop within the grace of a cancel")
         for key, chosen, tasks in self.scheduler.place(now):
             if chosen is not None and not self._may_become(chosen, tasks[0]):
                 chosen = None
             slot = chosen or self._start_worker(key)
             self.scheduler.give(slot, tasks, now)
-            for message in slot.delivery(tasks, self.functions):
+            for message in slot.delivery(tasks, self.tasks.functions):
                 self.outbox.send(slot.worker_id, message)
         if now >= self._retire_at:
             self._retire_rested(now)
@@ -540,18 +359,18 @@ class Raylet:
         self._report_credit()
         if self.linked and now >= self._ping_at:
             self._ping_at = now + limits.PING_S
-            self._send(m.Ping(0, now))
+            self.send(m.Ping(0, now))
 
     def _report_credit(self) -> None:
         """Absolute figures, sent when they have moved enough to matter."""
         if not self.linked:
             return
-        granted = self._received + self.scheduler.room()
+        granted = self.tasks.received + self.scheduler.room()
         released = sorted(item for item in self.scheduler.released.items() if item[1])
         told, told_released = self._credit
         if told_released != released or abs(granted - told) * 4 >= limits.RAYLET_UNSTARTED_TASKS:
             self._credit = (granted, released)
-            self._send(m.Credit(0, granted, released))
+            self.send(m.Credit(0, granted, released))
 
     def deadline(self) -> float:
         due = self._ping_at if self.linked else NEVER

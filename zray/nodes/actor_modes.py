@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from concurrent.futures import ThreadPoolExecutor
 
+from zray import limits
 from zray.core.actor_inbox import Entry
 from zray.nodes.actor_worker import ActorServer, current_call
 from zray.runtime.actor_exit import ActorExit
@@ -26,7 +27,7 @@ class ThreadedMode:
                 self._start()
                 server.send_replies()
                 worker.flush_if_due()
-                worker.lead_or_follow()
+                worker.lead_or_follow(limits.ACTOR_CALLERS_CHECK_S)
         return server.leave()
 
     def _start(self) -> None:
@@ -59,7 +60,7 @@ class AsyncMode:
         asyncio.set_event_loop(self._loop)
         worker = self._server.worker
         worker.read_in_loop(self._loop, self._look, self._cancel)
-        self._look()
+        self._look_again()
         self._loop.run_until_complete(self._ended)
         return self._server.leave()
 
@@ -76,6 +77,11 @@ class AsyncMode:
         worker.complete_due()
         if over and not self._ended.done():
             self._ended.set_result(None)
+
+    def _look_again(self) -> None:
+        """Now and then, though nothing has come: callers may have ended."""
+        self._look()
+        self._loop.call_later(limits.ACTOR_CALLERS_CHECK_S, self._look_again)
 
     def _cancel(self, entry: Entry) -> None:
         """In the loop: ask a running call to stop."""

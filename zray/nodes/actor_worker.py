@@ -156,6 +156,8 @@ class ActorServer:
     def send_replies(self) -> None:
         """With the lock held."""
         self._unsent_since = 0.0
+        if self.worker.client.outbox:
+            self.worker.flush()  # what the answers refer to comes first
         for route, replies in self.inbox.take_replies():
             if route is None:
                 self._send_by_raylet(replies)
@@ -221,7 +223,7 @@ class ActorServer:
             if self.over():
                 return None
             worker.flush_if_due()
-            worker.lead_or_follow()
+            worker.lead_or_follow(limits.ACTOR_CALLERS_CHECK_S)
         return None
 
     def _hurry(self, entry: Entry) -> None:
@@ -253,7 +255,7 @@ class ActorServer:
 
     def _undelivered(self) -> bool:
         """Whether an answer may still get lost. What a socket has taken is as good as read."""
-        if self._unsure or self.writes_pending():
+        if self._unsure or self.writes_pending() or self.worker.client.owes():
             return True
         return self._exit_reason is not None and self.inbox.owes(None)
 

@@ -69,7 +69,7 @@ class Caller(Leadership):
             data, dependencies, boxed = arguments.data, arguments.dependencies, False
             box = b""
             if len(data) > limits.INLINE_BYTES_MAX:
-                box = client.put(data, arguments.nested)
+                box = client.references.put(data, arguments.nested)
                 data, dependencies, boxed = b"", [box, *dependencies], True
             spec = m.TaskSpec(
                 *(client.new_task(), template.template_id, data, dependencies),
@@ -79,7 +79,7 @@ class Caller(Leadership):
             answer = client.calls.create(spec, info, get_if_exists, waiter)
             ref: ObjectRef[Any] = ObjectRef(object_id(spec.task_id))
             if box:
-                client.remove_reference(box)
+                client.references.remove(box)
             self._flush()
             if not info.name:
                 return ref, info

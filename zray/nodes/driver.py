@@ -132,6 +132,7 @@ class Driver(Participant):
         self._users = 0
         self._lead_free = 0.0  # when somebody last gave the lead back
         self._closing = False
+        self._node_joins_by = 0.0
         self._heard = self._ping_at = self._collect_at = self._lost_at = 0.0
         self._warned = False
         self._printing = False
@@ -172,6 +173,7 @@ class Driver(Participant):
                     f"{limits.AUTH_TIMEOUT_S:g} s; see zray status and the head's log"
                 )
         self._heard = time.monotonic()
+        self._node_joins_by = self._heard + limits.STORE_ATTACH_S
         self._thread.start()
 
     def _raise_refusal(self) -> None:
@@ -250,6 +252,10 @@ class Driver(Participant):
 
     def _store_name(self) -> bytes:
         return self.client.cluster_id if self.machine else b""
+
+    def _store_expected(self) -> bool:
+        """A cluster of this driver's own has a node a moment after its head."""
+        return self.local is not None and time.monotonic() < self._node_joins_by
 
     def _wake(self) -> None:
         with contextlib.suppress(BlockingIOError):

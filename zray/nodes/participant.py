@@ -49,18 +49,19 @@ class Participant(Sharing):
     def borrow(self, object_id: bytes) -> ObjectRef[Any]:
         """A reference that came inside a value."""
         with interrupts, self._lock:
-            self.client.add_reference(object_id)
+            self.client.references.add(object_id)
         return ObjectRef(object_id)
 
     def pin(self, object_id: bytes) -> None:
         """A reference was pickled where nobody can follow it: it is held until the job ends."""
         with interrupts, self._lock:
-            self.client.add_reference(object_id)
-            self.client.publish([object_id])
+            self.client.references.add(object_id)
+            self.client.references.publish([object_id])
 
     def _collect_dropped(self) -> None:
+        remove = self.client.references.remove
         for object_id in references.take_dropped():
-            self.client.remove_reference(object_id)
+            remove(object_id)
 
     def state_of(self, object_id: bytes) -> str:
         outcome = self.client.outcomes.get(object_id)
@@ -89,8 +90,9 @@ class Participant(Sharing):
             data, dependencies, boxed = arguments.data, arguments.dependencies, False
             box = None
             if len(data) > limits.ARGUMENT_BYTES_MAX:
+                refs = client.references
                 nested = arguments.nested
-                box = client.put(data, nested) if large is None else client.put_near(large)
+                box = refs.put(data, nested) if large is None else refs.put_near(large)
                 data, dependencies, boxed = b"", [box, *dependencies], True
             spec = m.TaskSpec(
                 *(client.new_task(), template.template_id, data, dependencies),
@@ -98,7 +100,7 @@ class Participant(Sharing):
             )
             returns = client.submit(spec, template.num_returns)
             if box is not None:
-                client.remove_reference(box)
+                client.references.remove(box)
             waiting = len(client.backlog)
             if client.in_flight + waiting <= EAGER_TASKS or waiting >= COALESCE_TASKS:
                 self._flush()
@@ -165,7 +167,7 @@ class Participant(Sharing):
         waiter = Waiter()
         while True:
             kept.update((oid, found) for oid in ids if (found := client.here(oid)) is not None)
-            again = [oid for oid in ids if oid not in kept and client.has_reference(oid)]
+            again = [oid for oid in ids if oid not in kept and oid in client.references]
             if not again or client.stopped:
                 return [kept.get(oid) for oid in ids]
             try:

@@ -28,12 +28,17 @@ class Sharing(Caller):
         super().__init__(client)
         self._store: StoreClient | None = None
         self._store_at = 0.0  # when to look for one again
+        self._store_pause_s = limits.STORE_RETRY_FIRST_S  # the next time after that
         self._store_waits = False  # packets wait until the socket takes them
         client.values.near = self
 
     def _store_name(self) -> bytes:
         """Under which name a store of this machine would serve this process; empty: none does."""
         return b""
+
+    def _store_expected(self) -> bool:
+        """Whether there will be a store of this machine in a moment."""
+        return False
 
     def _store_changed(self) -> None:
         """There is another socket to poll, or for something else. Called with the lock."""
@@ -46,7 +51,8 @@ class Sharing(Caller):
     def _attached(self) -> StoreClient | None:
         """The node's store, if there is one here. With the lock held."""
         if self._store is None and time.monotonic() >= self._store_at:
-            self._store_at = time.monotonic() + limits.STORE_RETRY_S
+            self._store_at = time.monotonic() + self._store_pause_s
+            self._store_pause_s = min(2 * self._store_pause_s, limits.STORE_RETRY_MAX_S)
             name = self._store_name()
             if name:
                 from zray.nodes import store_client
@@ -66,11 +72,13 @@ class Sharing(Caller):
         if store is None:
             return
         self._store_leaves()
+        self._store_pause_s = limits.STORE_RETRY_FIRST_S
         own, told, taking = store.rescued()
         store.close()
         self.client.rescue(own, told)
         for oid in taking:
-            self.client.values.missing_near(oid, "", "")
+            if self.client.here(oid) is None:
+                self.client.values.missing_near(oid, "", "")
 
     def _store_due(self) -> bool:
         """Whether there is something to say to the node's store. With the lock held."""
@@ -171,6 +179,9 @@ class Sharing(Caller):
         with interrupts:
             with self._lock:
                 store = self._attached()
+                while store is None and self._store_expected():
+                    self._unlocked(time.sleep, limits.STORE_RETRY_FIRST_S)
+                    store = self._attached()
                 if store is None:
                     return None
                 oid = oid or object_id(self.client.new_task())

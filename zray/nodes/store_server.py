@@ -117,7 +117,7 @@ class StoreServer:
         if self.waits():
             self._serve_rooms()
         if not self._claimed and cluster_id and now >= self._claim_at:
-            self._claim_at = now + limits.STORE_RETRY_S
+            self._claim_at = now + limits.STORE_RETRY_MAX_S
             self._claimed = self._listen(cluster_id)
 
     def _accept(self, listener: socket.socket) -> None:

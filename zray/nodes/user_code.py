@@ -54,7 +54,7 @@ class UserCode:
         located = [value.object_id for value in delivered.values if value.kind & m.LOCATED]
         values = delivered.values
         with self._worker.lock:
-            self._worker.client.begin_task([*spec.nested, *located])
+            self._worker.client.references.begin_task([*spec.nested, *located])
             if located:
                 values = self._located_values(values, located)
         loaded = [load(outcome) for outcome in values[spec.boxed :]]
@@ -67,14 +67,14 @@ class UserCode:
         client = self._worker.client
         waiter = Waiter()
         for oid in located:
-            client.add_reference(oid)
+            client.references.add(oid)
             client.want_located(oid, waiter)
         if waiter.remaining > 0:
             self._worker.flush()
             self._worker.wait_for(waiter)
         found = dict(zip(located, self._worker.here_again(located), strict=True))
         for oid in located:
-            client.remove_reference(oid)
+            client.references.remove(oid)
         return [found.get(value.object_id) or value for value in values]
 
     def outcomes(self, task_id: bytes, template: m.Template, value: Any) -> list[m.Outcome]:
@@ -97,8 +97,8 @@ class UserCode:
     def _outcome(self, oid: bytes, value: Any, what: str, template: m.Template) -> m.Outcome:
         parts = encoded(value, what, portable=template.by_name)
         if parts.contained:
-            with self._worker.lock:
-                self._worker.client.publish(parts.contained)  # while ``value`` has its references
+            with self._worker.lock:  # while ``value`` has its references
+                self._worker.client.references.publish(parts.contained)
                 self._worker.keep_drops()
         return self._worker.kept(parts, oid)
 

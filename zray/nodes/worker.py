@@ -1,8 +1,8 @@
 """A worker process: runs tasks one after the other, gives back on request what has not started.
 
-Two threads: the main thread runs user code and reads the task socket when it has nothing to do or
-waits; the control thread is parked on the control socket and answers RECALL and CANCEL_TASK. Forked
-from the zygote; no zmq here.
+The main thread runs user code and reads the task socket when it has nothing to do or waits; the
+control thread (`control`) is parked on the control socket, for RECALL and CANCEL_TASK. Forked from
+the zygote; no zmq here.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from zray import limits
 from zray.core import failures
 from zray.core.actor_inbox import Entry
 from zray.core.client import Client, Waiter
@@ -27,8 +26,8 @@ from zray.core.worker import Delivered, WorkerSequence
 from zray.errors import TaskCancelledError
 from zray.ids import IdSource, object_id
 from zray.nodes.actor_worker import ActorServer
+from zray.nodes.control import ControlThread
 from zray.nodes.introspection import Introspection
-from zray.nodes.participant import COALESCE_S
 from zray.nodes.user_code import UserCode, covers
 from zray.protocol import codec
 from zray.protocol import messages as m
@@ -53,7 +52,7 @@ class Worker(Introspection):
         self._counter = open_counter(counter_fd)
         self._started = 0
         self._task = socket.socket(fileno=task_fd)
-        self._control = socket.socket(fileno=control_fd)
+        self._control = ControlThread(self, control_fd)
         self._reader = FrameReader()
         self._writer = FrameWriter(self._task)
         self.poller = select.epoll()
@@ -71,7 +70,6 @@ class Worker(Introspection):
         self._shown: m.Template | None = None  # whose name the process carries
         self._interrupted = False  # it was raised in that task
         self._keeps_drops = False  # results not yet sent contain references
-        self._nudge_read, self._nudge_write = os.pipe()
         self._pump: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # of an async actor
         self._look: Callable[[], object] = bool  # what that does when something came
@@ -196,7 +194,7 @@ class Worker(Introspection):
             self._pump = threading.Thread(target=self._pump_loop, name="zray-pump", daemon=True)
             self._pump.start()
         else:
-            os.write(self._nudge_write, b".")
+            self._control.nudge()
 
     def _send_calls(self) -> None:
         super()._send_calls()
@@ -230,33 +228,10 @@ class Worker(Introspection):
                 self._lead_once(0.05)
             self._pump = None
 
-    # ---- the control thread ----------------------------------------------------------------
+    # ---- cancelling and giving back --------------------------------------------------------
 
-    def _control_loop(self) -> None:
-        reader = FrameReader()
-        poller = select.poll()
-        poller.register(self._control, select.POLLIN)
-        poller.register(self._nudge_read, select.POLLIN)
-        while True:
-            for fd, _ in poller.poll():
-                if fd == self._nudge_read:
-                    os.read(self._nudge_read, 4096)
-                    time.sleep(COALESCE_S)  # what follows in this time goes along
-                    with self._lock:
-                        self._flush()
-                else:
-                    self._read_control(reader)
-
-    def _read_control(self, reader: FrameReader) -> None:
-        frames, ended = read_available(self._control, reader)
-        for frame in frames:
-            for message in codec.decode(frame).messages:
-                with self._lock:
-                    self._on_control(message)
-        if ended:
-            os.killpg(0, signal.SIGKILL)  # the raylet is gone, and so is everything of it
-
-    def _on_control(self, message: m.Message) -> None:
+    def on_control(self, message: m.Message) -> None:
+        """The raylet asks for something while user code runs. With the lock held."""
         self._read()  # what was delivered before counts as delivered
         if isinstance(message, m.Recall):
             done = self.sequence.take_done(time.monotonic(), next_is_short=False)
@@ -321,7 +296,7 @@ class Worker(Introspection):
         """Count references that were dropped. With the lock held."""
         self._collect_dropped()
 
-    def lead_or_follow(self, timeout_s: float = limits.ACTOR_CALLERS_CHECK_S) -> None:
+    def lead_or_follow(self, timeout_s: float) -> None:
         """Wait until something has come. With the lock held."""
         if self._leading:
             self._follow(None, 0.05)
@@ -360,7 +335,7 @@ class Worker(Introspection):
 
     def run(self) -> int:
         signal.signal(signal.SIGINT, self._on_interrupt)
-        threading.Thread(target=self._control_loop, name="zray-control", daemon=True).start()
+        self._control.start()
         while True:
             with self._lock:
                 delivered = self._next()
@@ -439,7 +414,7 @@ class Worker(Introspection):
         self.end_if_forked()
         with self._lock:
             self._collect_dropped()
-            borrowed = self.client.end_task()
+            borrowed = self.client.references.end_task()
             self._flush()
             while self.client.backlog and not self.client.stopped:  # the window is full
                 self._drain_backlog()
@@ -470,7 +445,7 @@ class Worker(Introspection):
                     template, delivered.assignment.actor is not None
                 )
                 if delivered.assignment.actor is not None:
-                    self.client.own_handle = object_id(spec.task_id)
+                    self.client.references.own_handle = object_id(spec.task_id)
                 args, kwargs = self.code.arguments(delivered)
                 self._running = spec.task_id
                 self._on_interrupt(signal.SIGINT, None)  # for what came before user code

@@ -93,7 +93,7 @@ class SimActor:
         client = self.worker.client
         for oid in entry.call.dependencies:
             if oid not in entry.values:
-                client.add_reference(oid)
+                client.references.add(oid)
                 waiter = Waiter(partial(self._value_came, entry, oid))
                 entry.missing += 1
                 client.want_value(oid, waiter)
@@ -103,7 +103,7 @@ class SimActor:
 
     def _value_came(self, entry: Entry, oid: bytes) -> None:
         outcome = self.worker.client.here(oid)
-        self.worker.client.remove_reference(oid)
+        self.worker.client.references.remove(oid)
         self.inbox.arrived(entry, outcome)
 
     def cancel(self, message: m.CancelCall) -> None:
@@ -137,7 +137,7 @@ class SimActor:
             if len(result.value) <= limits.INLINE_BYTES_MAX:
                 results.append(result)
                 continue
-            client.adopt_held(result.object_id)
+            client.references.adopt(result.object_id)
             ref = Ref(self.worker, result.object_id)
             self.worker.references.remove(ref)
             pins.append(ref)
@@ -295,7 +295,7 @@ class SimActor:
         for index, one in enumerate(results[: call.num_returns]):
             returned = one if isinstance(one, Returned) else Returned(one)
             data, contained = self.worker.encode(returned, maker)
-            self.worker.client.publish(contained)
+            self.worker.client.references.publish(contained)
             pins += [self.worker.borrow(oid) for oid in contained]
             oid = object_id(call.task_id, index)
             outcomes.append(m.Outcome(oid, m.VALUE, len(data), data, contained))
@@ -312,12 +312,12 @@ class SimActor:
         for value in call.values:
             borrowed += value.contained
         handle = object_id(self.actor_id)
-        held = worker.client.has_reference(handle)
+        held = handle in worker.client.references
         if held and not self._handle_known:
             borrowed.append(handle)
         self._handle_known = self._handle_known and held
         status = m.CANCELLED if run.entry.cancelled else m.FINISHED
-        if not any(worker.client.has_reference(oid) for oid in borrowed):
+        if not any(oid in worker.client.references for oid in borrowed):
             self.inbox.ended(run.entry, status, outcomes, kept)
             return
 

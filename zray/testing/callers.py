@@ -72,7 +72,7 @@ class Caller(Participant):
         data, dependencies, nested = packed(arguments)
         box = None
         if len(data) > limits.INLINE_BYTES_MAX:
-            box = self.client.put(data, nested)
+            box = self.client.references.put(data, nested)
             data, dependencies = b"", [box, *dependencies]
         spec = m.TaskSpec(
             *(self.client.new_task(), template.template_id, data, dependencies),
@@ -82,7 +82,7 @@ class Caller(Participant):
         self.cluster.ledger.calls.created(self, spec, info)
         answer = self.client.calls.create(spec, info, get_if_exists, waiter)
         if box is not None:
-            self.client.remove_reference(box)
+            self.client.references.remove(box)
         return Ref(self, object_id(spec.task_id)), Until(waiter, answer)
 
     def adopt(self, actor_id: bytes) -> Ref:

@@ -12,7 +12,7 @@ import msgspec
 
 from zray import limits
 from zray.core import overview
-from zray.core.actors import ActorRow
+from zray.core.actor_records import ActorRow
 from zray.core.members import NodeRow
 from zray.core.objects import PENDING
 from zray.core.tasks import ASSIGNED, READY
@@ -190,11 +190,11 @@ class Checkers:
         word = f"{cluster.ledger.word(oid[:16])}[{oid[-1]}]"
         for driver in cluster.drivers:
             known = driver.alive and driver.process_id in gcs.members.jobs
-            if known and oid in driver.client._references:
+            if known and oid in driver.client.references.counts:
                 raise Violation(f"invariant 11: {word} is freed, and {driver.name} refers to it")
         for worker in cluster.workers.values():
             known = worker.worker_id in gcs.workers and worker.key[0] in gcs.members.jobs
-            if known and oid in worker.client._references:
+            if known and oid in worker.client.references.counts:
                 raise Violation(f"invariant 11: {word} is freed, and {worker.name} refers to it")
 
     def durable(self) -> None:
@@ -259,9 +259,9 @@ class Checkers:
             elif actor_id not in gcs.tasks and actor_id not in table._launches:
                 if not gcs._commits and not cluster.head.gcs.journal:
                     raise Violation(f"invariant 7: {word} is neither alive nor on its way")
-            elif actor_id not in gcs.tasks and not table.reason(record, cluster.clock.now):
+            elif actor_id not in gcs.tasks and not record.reason(cluster.clock.now):
                 raise Violation(f"invariant 7: {word} waits without a reason")
-        for key, actor_id in table.names.items():
+        for key, actor_id in table.directory.names.items():
             named = table.records.get(actor_id)
             if named is None or (named.info.namespace, named.info.name) != key:
                 raise Violation(f"the name {key} stands for no actor")
@@ -312,10 +312,10 @@ class Checkers:
             "promised objects": gcs.holdings._promised,
             "promises": [oid for ids in gcs.holdings._promises.values() for oid in ids],
             "actors": gcs.actors.records,
-            "names": gcs.actors.names,
+            "names": gcs.actors.directory.names,
             "launches": gcs.actors._launches,
-            "actors not made": gcs.actors._unmade,
-            "watches": [a for actors in gcs.actors._watching.values() for a in actors],
+            "actors not made": gcs.actors.directory.unmade,
+            "watches": [a for ids in gcs.actors.directory.watching.values() for a in ids],
             "actors at nodes": [a for node in gcs.members.nodes.values() for a in node.actors],
             "unacknowledged results": gcs.results.unacked,
             "relays": gcs.transfers._relays,
@@ -341,7 +341,7 @@ class Checkers:
             machine = raylet.raylet
             principals = machine.agency.principals.values()
             tables: dict[str, Sized] = {
-                "tasks": machine.tasks,
+                "tasks": machine.tasks.held,
                 "objects": machine.objects.stored,
                 "fetches": machine.objects._fetches,
                 "outgoing transfers": machine.objects.server.sending,
@@ -370,9 +370,9 @@ class Checkers:
                 continue
             client = driver.client
             tables: dict[str, Sized] = {
-                "held objects": client._held,
+                "held objects": client.references.held,
                 "outcomes": client.outcomes,
-                "references": client._references,
+                "references": client.references.counts,
                 "outgoing transfers": client.values.server.sending,
                 "unresolved tasks": client.unresolved,
                 "backlog": client.backlog,

@@ -51,7 +51,7 @@ class Ref:
         """What ``del ref`` does."""
         if self.live:
             self.live = False
-            self.owner.client.remove_reference(self.oid)
+            self.owner.client.references.remove(self.oid)
 
 
 class Value(NamedTuple):
@@ -158,7 +158,7 @@ class Participant:
         data, dependencies, nested = packed(arguments)
         box = None
         if len(data) > limits.ARGUMENT_BYTES_MAX:
-            box = self.client.put(data, nested)
+            box = self.client.references.put(data, nested)
             data, dependencies = b"", [box, *dependencies]
         spec = m.TaskSpec(
             *(self.client.new_task(), template.template_id, data, dependencies),
@@ -166,14 +166,14 @@ class Participant:
         )
         returns = self.client.submit(spec, num_returns)
         if box is not None:
-            self.client.remove_reference(box)
+            self.client.references.remove(box)
         self.cluster.ledger.submitted(self, spec, template)
         return [Ref(self, oid) for oid in returns]
 
     def put(self, number: int, refs: Iterable[Ref] = (), size: int = 0) -> Ref:
         """Put a value."""
         data, contained = self.encode(Returned(number, list(refs), size), self.name.encode())
-        oid = self.client.put(data, contained)
+        oid = self.client.references.put(data, contained)
         self.cluster.ledger.made(self, oid, number)
         return Ref(self, oid)
 
@@ -206,7 +206,7 @@ class Participant:
 
     def borrow(self, oid: bytes) -> Ref:
         """A reference that came inside a value."""
-        self.client.add_reference(oid)
+        self.client.references.add(oid)
         return Ref(self, oid)
 
     def missing(self, refs: Iterable[Ref]) -> list[bytes]:

@@ -195,7 +195,7 @@ class SimWorker(Caller):
             self.cluster.ledger.started(self, delivered.assignment)
         self.clock.tell(f"{self.name} starts {self.cluster.ledger.word(spec.task_id)}")
         self._began = self.clock.now
-        self.client.begin_task(spec.nested)
+        self.client.references.begin_task(spec.nested)
         functions = FUNCTIONS
         if delivered.assignment.actor is not None:
             self.cluster.ledger.calls.constructing(self, delivered.assignment)
@@ -365,7 +365,7 @@ class SimWorker(Caller):
         self.sweep(self._result_refs)
         self._ending = status, outcomes, self.clock.now - self._began
         for outcome in outcomes:
-            self.client.publish(outcome.contained)
+            self.client.references.publish(outcome.contained)
         self.transmit()
         if self.client.backlog:  # submitted tasks reach the head before what may name them
             self.state = DRAINING
@@ -384,7 +384,7 @@ class SimWorker(Caller):
         assert self._ending is not None
         status, outcomes, seconds = self._ending
         self._ending = None
-        borrowed = self.client.end_task()
+        borrowed = self.client.references.end_task()
         self.sequence.finished(status, outcomes, seconds, borrowed, self.clock.now)
         self.state = IDLE
         self.delivered = None
@@ -442,7 +442,7 @@ class SimWorker(Caller):
             if self.client.owes():
                 self.cluster.excuse(*LOSSES)
             if not self._orderly or self.actor.inbox.owes(None):
-                self.cluster.ledger.calls.orphaned(self.client._held)
+                self.cluster.ledger.calls.orphaned(self.client.references.held)
             for wire in self.actor.wires:
                 wire.hang_up()
         self.cluster.ledger.died(self)
