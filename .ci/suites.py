@@ -43,7 +43,8 @@ def all_suites() -> list[Suite]:
     named = [
         Suite("sim", ("sim",), 400),
         Suite("runtime", ("runtime", "nodes"), 230),
-        Suite("cluster", ("api", "cli", "cluster", "clients", "examples"), 420),
+        Suite("api", ("api", "cli", "clients", "examples"), 800),
+        Suite("cluster", ("cluster",), 1200),
     ]
     taken = {folder for suite in named for folder in suite.folders}
     rest = [p.name for p in sorted(TESTS.iterdir()) if p.is_dir() and p.name[0] not in "._"]

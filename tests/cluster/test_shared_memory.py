@@ -19,7 +19,7 @@ import zray
 from tests import shared_memory
 from tests.cluster.conftest import until
 from zray import limits
-from zray.errors import ObjectLostError, ObjectStoreFullError, TaskError
+from zray.errors import ObjectLostError, ObjectStoreFullError, TaskError, WorkerCrashedError
 from zray.runtime import session
 
 MB = 1_000_000
@@ -232,12 +232,15 @@ def test_workers_killed_right_after_their_results(connected: Any) -> None:
 
     arrived = 0
     for number in range(40):
+        ref = make.remote(number)  # not within an assert, which would keep it
         try:
-            assert (zray.get(make.remote(number), timeout=20) == float(number)).all()
-            arrived += 1
-        except zray.errors.WorkerCrashedError:
-            pass
+            value = zray.get(ref, timeout=20)
+        except WorkerCrashedError:
+            continue
+        assert (value == float(number)).all()
+        arrived += 1
     assert arrived
+    del ref, value
     connected.until(connected.at_rest, 10, "nothing runs")
     connected.until(lambda: connected.status().objects == 0, 10, "all objects are free")
 

@@ -184,6 +184,8 @@ class Gcs:
             assert record.template is not None
             if record.template.function_ready:
                 record.near = self._near(record) if record.spec.dependencies else b""
+                # Calls wait for an actor: it does not stand in line behind tasks.
+                front = front or record.spec.task_id in self.actors.records
                 self.scheduler.push(record, front=front)
 
     def _near(self, record: TaskRecord) -> bytes:

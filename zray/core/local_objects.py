@@ -5,7 +5,7 @@ An outcome that says LOCATED stands for a value in the node's shared memory, or 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from zray import limits
@@ -30,6 +30,9 @@ class Store(Memory, Protocol):
 
     def claimed(self, oid: bytes, process_id: bytes) -> bool:
         """A process's own object is the cluster's from now on; False: it is not here."""
+
+    def offer(self, oid: bytes, process_id: bytes) -> None:
+        """A process is about to read the object: it need not ask."""
 
     def discard(self, oid: bytes, process_id: bytes) -> None:
         """A process's own object will not be the cluster's: nobody else knows of it."""
@@ -72,6 +75,12 @@ class LocalObjects:
         if len(outcome.value) <= limits.INLINE_BYTES_MAX:
             return outcome
         return self._elsewhere(outcome)
+
+    def offer(self, values: Iterable[Outcome], process_id: bytes) -> None:
+        """A process is about to be given tasks with these arguments."""
+        if self.store is not None:
+            for oid in {value.object_id: None for value in values if value.kind & LOCATED}:
+                self.store.offer(oid, process_id)
 
     def discard(self, outcomes: list[Outcome], maker: bytes) -> None:
         """Nobody wants what that process made."""

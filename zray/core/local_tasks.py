@@ -90,7 +90,7 @@ class LocalTasks:
                 )
                 self._end(task, m.FINISHED, results)
                 return
-        self._scheduler.push(task)
+        self._scheduler.push(task, front=task.assignment.actor is not None)
 
     def on_reclaim(self, message: m.Reclaim) -> None:
         tasks = self._scheduler.reclaim(tuple(message.resources), message.count)

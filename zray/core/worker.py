@@ -101,6 +101,10 @@ class WorkerSequence:
         done, self._done = self._done, []
         return m.Done(0, done)
 
+    def next_values(self) -> list[m.Outcome]:
+        """The dependencies of the task that comes after the current one, if that is here."""
+        return self._inbox[0].values if self._inbox else []
+
     # ---- giving back -----------------------------------------------------------------------
 
     def recall(self) -> m.Returned:

@@ -122,10 +122,11 @@ class Caller(Leadership):
                     f"process wait already, and max_pending_calls is {info.max_pending_calls}; "
                     f"{method} was not called. Wait for some results first"
                 )
+            expected = calls.unsent()  # then somebody is about to send them
             returns = calls.call(actor_id, info, method, num_returns, retries, arguments, parent)
             if unanswered < EAGER_TASKS or unanswered % COALESCE_TASKS == 0:
                 self._send_calls()
-            else:
+            elif not expected:
                 self._attend()
             return [ObjectRef(object_id) for object_id in returns]
 

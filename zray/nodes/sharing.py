@@ -5,7 +5,6 @@ A part of Participant. Where there is no such node, values travel in chunks; not
 
 from __future__ import annotations
 
-import select
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +34,9 @@ class Sharing(Caller):
     def _store_name(self) -> bytes:
         """Under which name a store of this machine would serve this process; empty: none does."""
         return b""
+
+    def _collect_dropped(self) -> None:
+        """Count references that were dropped. Called with the lock."""
 
     def _store_expected(self) -> bool:
         """Whether there will be a store of this machine in a moment."""
@@ -148,6 +150,19 @@ class Sharing(Caller):
         if self._store is not None:
             self._store.unput(oid)
 
+    def offered(self, oid: bytes) -> m.Outcome | None:
+        """A value that the node has told of by itself. With the lock held."""
+        if self._store is None:
+            return None
+        if oid not in self._store.offered:
+            self._read_store()
+        return self._store.offered.pop(oid, None) if self._store is not None else None
+
+    def forget_offered(self) -> None:
+        """What was offered will not be needed. With the lock held."""
+        if self._store is not None:
+            self._store.offered.clear()
+
     # ---- values ----------------------------------------------------------------------------
 
     def put(self, value: Any) -> ObjectRef[Any]:
@@ -184,6 +199,7 @@ class Sharing(Caller):
                     store = self._attached()
                 if store is None:
                     return None
+                self._collect_dropped()  # their memory is warm: it is used first
                 oid = oid or object_id(self.client.new_task())
                 try:
                     region = store.reserve(parts.size, self._wait_for_store)
@@ -221,12 +237,10 @@ class Sharing(Caller):
                     self.unput(outcome.object_id)
 
     def _wait_for_store(self, timeout_s: float) -> None:
-        store = self._store
-        if store is None:
-            raise ConnectionResetError("the node's store is gone")
-        poller = select.poll()
-        poller.register(store.link, select.POLLIN | (select.POLLOUT if store.link.pending else 0))
-        self._unlocked(poller.poll, timeout_s * 1000)
+        if self._leading:
+            self._follow(None, timeout_s)
+        else:
+            self._lead_once(timeout_s)
 
 
 def load(outcome: m.Outcome) -> Any:

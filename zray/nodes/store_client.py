@@ -22,10 +22,7 @@ from zray.runtime.linux import segments, store_socket
 from zray.runtime.linux.segments import Mapping
 from zray.runtime.linux.store_socket import StoreLink
 
-WAIT_FIRST_S = 0.001
-WAIT_MAX_S = 0.05
-
-Wait = Callable[[float], None]  # sleep until the store's socket is readable, without the lock
+Wait = Callable[[float], None]  # sleep until something was read, without the lock
 
 
 class SharedValue:
@@ -92,6 +89,7 @@ class StoreClient:
         self._given_up: dict[int, None] = {}  # requests for room whose answer nobody waits for
         self._seq = 0
         self._taking: dict[bytes, None] = {}
+        self.offered: dict[bytes, m.Outcome] = {}  # what came without being asked for
         self._released: deque[bytes] = deque()  # of objects whose memory nothing uses any more
         self._unput: list[bytes] = []
 
@@ -127,11 +125,9 @@ class StoreClient:
         number = self._seq
         self.tell()
         self.link.send(m.Room(number, size))
-        wait_s = WAIT_FIRST_S
         try:
             while (answer := self._answers.pop(number, None)) is None:
-                wait(wait_s)  # briefly: another thread may have read the answer
-                wait_s = min(2 * wait_s, WAIT_MAX_S)
+                wait(0.05)
                 if not self.read():
                     raise ConnectionResetError("the node's store is gone")
         except BaseException:
@@ -262,6 +258,7 @@ class StoreClient:
                 if mapping is not None:
                     mapping.close()
         elif isinstance(message, m.Relieve):
+            self.offered.clear()
             self._arena.trim()
             self._close_released()
             self._relieve()
@@ -292,9 +289,12 @@ class StoreClient:
                 return
             mapping = self._maps[key]
         value = SharedValue(oid, mapping, message.offset, size, self._released)
-        self._taking.pop(oid, None)
         outcome = m.Outcome(oid, message.kind, size, value, message.contained)  # type: ignore[arg-type]
-        self._arrived(outcome)
+        if oid in self._taking:
+            del self._taking[oid]
+            self._arrived(outcome)
+        else:
+            self.offered[oid] = outcome
 
     def _close_released(self) -> None:
         released = self._arena.take_released()

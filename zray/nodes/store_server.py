@@ -350,6 +350,12 @@ class StoreServer:
         self._private.pop(oid, None)
         return self._shelf.get(oid) is not None
 
+    def offer(self, oid: bytes, process_id: bytes) -> None:
+        """Tell a process at once where an object is that it will ask for, if it is in memory."""
+        session, found = self._sessions.get(process_id), self._shelf.get(oid)
+        if session is not None and found is not None and found.place is not None:
+            self._place(session, oid)
+
     def discard(self, oid: bytes, process_id: bytes) -> None:
         """An object that a process sealed is not needed, if nobody else knows of it."""
         if self._shelf.get(oid) is None:

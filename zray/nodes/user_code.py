@@ -29,6 +29,7 @@ class UserCode:
         self._sequence = sequence
         self._functions: dict[bytes, tuple[Function, Any]] = {}
         self.imports = Imports()
+        self._shared: dict[bytes, m.Outcome | None] = {}  # large values that the next task takes too
 
     def error(self, error: BaseException, name: str) -> bytes:
         """The record of what user code raised."""
@@ -64,18 +65,32 @@ class UserCode:
 
     def _located_values(self, values: list[m.Outcome], located: list[bytes]) -> list[m.Outcome]:
         """The task's large arguments, from the node's store; the task itself holds them."""
+        found = {oid: self._shared.get(oid) or self._worker.offered(oid) for oid in located}
+        wanted = [oid for oid, outcome in found.items() if outcome is None]
+        if wanted:
+            found.update(self._take(wanted))
+        follow = {value.object_id for value in self._sequence.next_values()}
+        self._shared = {oid: value for oid, value in found.items() if oid in follow}
+        return [found.get(value.object_id) or value for value in values]
+
+    def rest(self) -> None:
+        """There is no next task."""
+        self._shared = {}
+        self._worker.forget_offered()
+
+    def _take(self, wanted: list[bytes]) -> dict[bytes, m.Outcome | None]:
         client = self._worker.client
         waiter = Waiter()
-        for oid in located:
+        for oid in wanted:
             client.references.add(oid)
             client.want_located(oid, waiter)
         if waiter.remaining > 0:
             self._worker.flush()
             self._worker.wait_for(waiter)
-        found = dict(zip(located, self._worker.here_again(located), strict=True))
-        for oid in located:
+        found = dict(zip(wanted, self._worker.here_again(wanted), strict=True))
+        for oid in wanted:
             client.references.remove(oid)
-        return [found.get(value.object_id) or value for value in values]
+        return found
 
     def outcomes(self, task_id: bytes, template: m.Template, value: Any) -> list[m.Outcome]:
         count = template.num_returns

@@ -371,6 +371,7 @@ class Worker(Introspection):
             self._send_done()
             if self.sequence.exiting:
                 return None
+            self.code.rest()
             if not self._leading:
                 self._lead_once(60.0)
                 if self.sequence.setup is not None and self.client.job_id == bytes(16):

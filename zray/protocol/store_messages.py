@@ -67,6 +67,8 @@ class Take(Message, tag=102):
 class Placed(Message, tag=103):
     """The object, for one reader; the segment's descriptor comes along the first time.
 
+    A worker gets it unasked for an argument of a task that comes next.
+
     The region stays as it is until the reader has said UNVIEW as often as it got this.
     """
 
