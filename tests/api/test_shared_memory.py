@@ -269,8 +269,8 @@ def test_results_that_were_dropped_leave_no_memory_behind(node: None) -> None:
 
 
 def test_many_objects_need_few_descriptors(node: None) -> None:
-    raylets = [p for p in psutil.Process().children(recursive=True) if shared_memory.descriptors(p.pid)]
-    before = sum(len(shared_memory.descriptors(p.pid)) for p in raylets)
+    processes = psutil.Process().children(recursive=True)
+    before = sum(len(shared_memory.descriptors(p.pid)) for p in processes)
     kept = [zray.put(np.full(MB // 8, float(i))) for i in range(300)]
     values = zray.get(kept)
     assert [value[0] for value in values] == [float(i) for i in range(300)]
@@ -305,8 +305,7 @@ def test_a_child_that_lives_on_does_not_keep_the_session(node: None) -> None:
     ready, go = os.pipe(), os.pipe()
     pid = os.fork()
     if not pid:
-        sockets = [fd for fd in _sockets(os.getpid())]
-        os.write(ready[1], b"%d" % len(sockets))
+        os.write(ready[1], b"%d" % len(_sockets(os.getpid())))
         os.read(go[0], 1)
         os._exit(0)
     try:

@@ -54,7 +54,8 @@ def test_status_for_programs(commands: Any) -> None:
 
     view = commands.status()
     assert set(view) == {
-        *("health", "cluster", "nodes", "jobs", "queue", "objects", "notices", "counters"),
+        *("health", "cluster", "nodes", "jobs", "actors", "queue", "objects", "notices"),
+        "counters",
     }
     cluster = view["cluster"]
     assert set(cluster) == {"id", "name", "address", "host", "pid", "started"}
@@ -68,6 +69,39 @@ def test_status_for_programs(commands: Any) -> None:
     }
     assert node["available"] == node["resources"]
     assert (view["jobs"], view["queue"], view["notices"]) == ([], [], [])
+
+
+ACTORS = """
+import sys
+import zray
+zray.init(sys.argv[1], namespace="shop")
+@zray.remote
+class Till:
+    def ready(self):
+        return True
+till = Till.options(name="first", max_restarts=1).remote()
+zray.get(till.ready.remote())
+never = Till.options(num_cpus=100).remote()
+print("made", flush=True)
+zray.get(never.ready.remote())
+"""
+
+
+def test_status_of_actors(commands: Any) -> None:
+    head = commands.head()
+    driver = commands.drive(ACTORS, head.address())
+    driver.says("made")
+
+    def settled() -> Any:
+        found = {one["state"]: one for one in commands.status()["actors"]}
+        return found if set(found) == {"ALIVE", "PENDING"} else None
+
+    found = wait_for(settled)
+    alive, pending = found["ALIVE"], found["PENDING"]
+    assert (alive["class"], alive["name"], alive["namespace"]) == ("Till", "first", "shop")
+    assert (alive["restarts"], alive["detached"], alive["reason"]) == (0, False, "")
+    assert alive["node"] and not pending["node"]
+    assert pending["reason"].startswith("INFEASIBLE: needs CPU 100")
 
 
 def test_status_of_work_and_of_what_waits(commands: Any, waiting: Any) -> None:

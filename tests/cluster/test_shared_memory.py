@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -140,7 +141,7 @@ def test_a_full_store_says_who_holds_it_and_works_again_after_a_drop(tight: None
 
 def test_a_disk_that_cannot_be_written_is_named(tight: None) -> None:
     kept = []
-    with pytest.raises(ObjectStoreFullError, match="spilling to disk failed.*Not a directory"):
+    with pytest.raises(ObjectStoreFullError, match=r"spilling to disk failed.*Not a directory"):
         for _ in range(8):
             kept.append(zray.put(array(40)))
     assert len(kept) == 4 and zray.get(kept[0])[-1] == 1.0
@@ -177,10 +178,12 @@ def test_the_caller_of_a_task_without_room_gets_the_error(tight: None) -> None:
     assert {zray.get(pid.remote()) for _ in range(5)} & workers
 
 
+@pytest.mark.system
 def test_a_disk_that_fills_up_is_named(zray_home: Path, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.mkdir()
-    os.system(f"mount -t tmpfs -o size=30m zray-test {disk}")
+    options = ["-t", "tmpfs", "-o", "size=30m"]
+    subprocess.run(["mount", *options, "zray-test", str(disk)], check=True)
     try:
         with zray.init(num_cpus=1, object_store_memory=100 * MB, object_spilling_directory=disk):
             kept = []
@@ -192,7 +195,7 @@ def test_a_disk_that_fills_up_is_named(zray_home: Path, tmp_path: Path) -> None:
             del kept, ref
             assert zray.get(zray.put(array(80)))[-1] == 1.0
     finally:
-        os.system(f"umount {disk}")
+        subprocess.run(["umount", str(disk)], check=True)
 
 
 # ---- killed ----------------------------------------------------------------------------------
@@ -424,6 +427,7 @@ def test_values_outlive_a_head_that_is_killed(connected: Any) -> None:
     assert (zray.get(made, timeout=20) == 4.0).all()
 
 
+@pytest.mark.system
 def test_a_driver_without_shared_memory_works_by_chunks(apart: Any) -> None:
     bare, _ = apart
     value = array(20, 2.0)

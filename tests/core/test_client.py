@@ -443,3 +443,81 @@ def test_what_waits_in_the_backlog_is_not_told_of_to_a_new_session() -> None:
     assert [spec.task_id for spec in again.tasks] == [first[:16]]
     resolve(made, first)
     assert [spec.task_id for msg in said(made, m.Submit) for spec in msg.tasks] == [second[:16]]
+
+
+# ---- shared memory of the node -----------------------------------------------------------------
+
+
+class Node:
+    """The store of the client's node, of which the client is told by hand."""
+
+    def __init__(self) -> None:
+        self.there: dict[bytes, m.Outcome] = {}
+        self.asked: list[bytes] = []
+        self.dropped: list[bytes] = []
+
+    def take(self, oid: bytes) -> bool:
+        self.asked.append(oid)
+        return True
+
+    def published(self, oid: bytes) -> bytes:
+        self.there[oid] = located(oid)
+        return identity("n1")
+
+    def unput(self, oid: bytes) -> None:
+        self.dropped.append(oid)
+
+    def told(self) -> tuple[list[m.Outcome], bytes]:
+        return [*self.there.values()], identity("n1")
+
+
+def located(oid: bytes) -> m.Outcome:
+    return m.Outcome(oid, m.VALUE | m.LOCATED, 100_000)
+
+
+def near(made: Client) -> tuple[Node, bytes]:
+    """A value that the client has put with its node."""
+    node = Node()
+    made.values.near = node
+    oid = made.put_near(located(object_of(identity("put"))))
+    return node, oid
+
+
+def test_what_is_with_the_node_is_told_again_to_a_new_session() -> None:
+    made = client()
+    _, oid = near(made)
+    submit(made, dependencies=[oid])
+    (put,) = said(made, m.Put)
+    assert (put.outcome.object_id, put.place) == (oid, identity("n1"))
+    made.disconnected()
+    hear(made, m.Welcome(0, 1, CLUSTER, 1, 1.0))
+    assert [(p.outcome.object_id, p.place) for p in said(made, m.Put)] == [(oid, identity("n1"))]
+
+
+def test_own_values_of_a_node_that_is_gone_are_served_from_here() -> None:
+    made = client()
+    node, told = near(made)
+    submit(made, dependencies=[told])
+    private = made.put_near(located(object_of(identity("private"))))
+    waiter = Waiter()
+    made.want_value(private, waiter)
+    assert node.asked == [private] and waiter.remaining == 1
+    said(made)
+    own = [m.Outcome(oid, m.VALUE, 3, b"abc") for oid in (told, private)]
+    made.references.rescue(own, [told])
+    made.values.near = None
+    assert waiter.remaining == 0
+    assert [made.here(oid) for oid in (told, private)] == own
+    (put,) = said(made, m.Put)
+    assert (put.outcome.object_id, put.place) == (told, b"")
+    hear(made, m.Pull(0, 7, told))
+    (chunk,) = said(made, m.Chunk)
+    assert chunk.data == b"abc"
+
+
+def test_a_value_that_nobody_has_heard_of_goes_with_its_reference() -> None:
+    made = client()
+    node, oid = near(made)
+    made.references.remove(oid)
+    assert node.dropped == [oid]
+    assert said(made) == []

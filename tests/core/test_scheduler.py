@@ -316,6 +316,18 @@ def test_a_task_goes_where_its_large_argument_is() -> None:
         finish(head, "n1", f"t{turn}")
 
 
+def test_short_tasks_are_sent_ahead_to_where_their_large_argument_is() -> None:
+    head = HeadBench()
+    large = with_large_object(head)
+    head.submit("d1", spec("first", WORK, dependencies=[large]))
+    for number in range(60):  # until it is known that they are short
+        finish(head, "n1", *head.assigned("n1"), seconds=0.0001)
+        head.submit("d1", spec(f"again{number}", WORK, dependencies=[large]))
+    finish(head, "n1", *head.assigned("n1"), seconds=0.0001)
+    head.submit("d1", *(spec(f"t{i}", WORK, dependencies=[large]) for i in range(40)))
+    assert len(head.assigned("n1")) > 10 and not head.assigned("n2")
+
+
 def test_it_waits_a_while_for_that_node_and_then_goes_to_another() -> None:
     head = HeadBench()
     large = with_large_object(head)

@@ -532,3 +532,31 @@ def test_no_region_is_reused_while_it_is_used_and_all_is_free_in_the_end(seed: i
     world.shelf.take_effects()
     assert world.shelf.used_bytes == world.shelf.touched_bytes == world.shelf.spilled_bytes == 0
     assert world.shelf.sealed() == []
+
+
+# ---- promises ----------------------------------------------------------------------------------
+
+
+def test_room_that_was_promised_is_not_promised_again() -> None:
+    shelf = shelf_with(100 * MB)
+    assert shelf.room(60 * MB, A, 0.0)
+    shelf.promise(A, 60 * MB)
+    assert shelf.room(40 * MB, B, 0.0)
+    with pytest.raises(ObjectStoreFullError, match=r"60\.0 MB about to be written by process-a"):
+        shelf.room(41 * MB, B, 0.0)
+    shelf.unpromise(A, 60 * MB)
+    put(shelf, b"x", 0, 60 * MB)
+    assert shelf.promised_bytes == 0
+    with pytest.raises(ObjectStoreFullError):
+        shelf.view(b"x", B)
+        shelf.room(41 * MB, B, 0.0)
+
+
+def test_promises_to_a_process_end_with_it() -> None:
+    shelf = shelf_with(100 * MB)
+    shelf.promise(A, 60 * MB)
+    shelf.promise(A, 20 * MB)
+    shelf.unpromise(A, 5 * MB)  # never made
+    shelf.process_died(A)
+    assert shelf.promised_bytes == 0
+    assert shelf.room(100 * MB, B, 0.0)

@@ -218,6 +218,7 @@ class Roster:
             if record is not None and record.node is node.view:
                 gcs.counters["reclaimed"] += 1
                 gcs.scheduler.release(task_id, record)
+                record.near = b""  # it was taken back for a node that has nothing to do
                 self._again(task_id, record)
 
     def on_have(self, node: NodeMember, message: Have, now: float) -> None:

@@ -128,13 +128,16 @@ class TaskScheduler:
         assert record.template is not None
         wanted = record.template.needs
         if not record.near:
-            group = self.classes.get(wanted)
-            if group is None:
-                group = self.classes[wanted] = SchedulingClass(wanted)
-            return group
+            return self._class(wanted)
         group = self.local.get((wanted, record.near))
         if group is None:
             group = self.local[wanted, record.near] = SchedulingClass(wanted, record.near)
+        return group
+
+    def _class(self, wanted: Needs) -> SchedulingClass:
+        group = self.classes.get(wanted)
+        if group is None:
+            group = self.classes[wanted] = SchedulingClass(wanted)
         return group
 
     def group_of(self, record: TaskRecord) -> SchedulingClass:
@@ -258,7 +261,10 @@ class TaskScheduler:
         """Tasks start on the node that has their large arguments."""
         for key, group in [*self.local.items()]:
             before = group.ready
-            self._start_now(group, [self.nodes[group.near]], plan)
+            near = [self.nodes[group.near]]
+            self._start_now(group, near, plan)
+            if group.ready and group.cpu_only and near[0].usable and _is_brief(group):
+                self._send_ahead(group, near, plan)
             if not group.ready:
                 del self.local[key]
             elif group.ready < before:
@@ -311,7 +317,7 @@ class TaskScheduler:
                 records = group.pop(room)
                 self._assign(node, records)
                 node.ahead[group.needs] = node.ahead.get(group.needs, 0) + len(records)
-                group.ahead += len(records)
+                self._class(group.needs).ahead += len(records)
                 plan.append((node, records))
 
     # ---- stealing --------------------------------------------------------------------------
@@ -403,6 +409,13 @@ class TaskScheduler:
                 group.warned = True
                 due.append((group, self.reason(group)))
         return due
+
+
+def _is_brief(group: SchedulingClass) -> bool:
+    """Whether the next task is short enough that nobody takes it back from a node that works."""
+    template = group.first().template
+    assert template is not None
+    return template.seconds is not None and template.seconds < limits.STEAL_IDLE_S
 
 
 def _spread(rooms: list[tuple[int, NodeView]], ready: int) -> list[tuple[NodeView, int]]:

@@ -152,11 +152,12 @@ class Sharing(Caller):
 
     def offered(self, oid: bytes) -> m.Outcome | None:
         """A value that the node has told of by itself. With the lock held."""
-        if self._store is None:
+        store = self._store
+        if store is None:
             return None
-        if oid not in self._store.offered:
+        if oid not in store.offered:
             self._read_store()
-        return self._store.offered.pop(oid, None) if self._store is not None else None
+        return store.offered.pop(oid, None)
 
     def forget_offered(self) -> None:
         """What was offered will not be needed. With the lock held."""

@@ -15,10 +15,9 @@ from functools import partial
 from pathlib import Path
 
 from zray import limits
-from zray.core.arena import Arena, NewSegment, Region
+from zray.core.arena import Region
 from zray.core.local_objects import LocalObjects
 from zray.core.shelf import (
-    DeleteFile,
     DropSegment,
     FreeRegion,
     Shelf,
@@ -27,10 +26,10 @@ from zray.core.shelf import (
 )
 from zray.errors import ObjectLostError, ObjectStoreFullError, ProtocolError
 from zray.ids import split_objects
+from zray.nodes.store_memory import NodeMemory, SpillFiles
 from zray.protocol import messages as m
-from zray.runtime.disk import Disk, Done, OwnDirectory
+from zray.runtime.disk import OwnDirectory
 from zray.runtime.linux import segments, store_socket
-from zray.runtime.linux.segments import Mapping
 from zray.runtime.linux.store_socket import StoreLink
 from zray.runtime.loop import Loop
 
@@ -80,22 +79,19 @@ class StoreServer:
         self._node_id = node_id
         self._objects = objects
         self._mark = mark_bytes
-        self._directory = directory
         self._is_worker = is_worker
         self._shelf = Shelf(mark_bytes, name_process)
-        self._arena = Arena(max(1 << 20, min(limits.POOLED_SEGMENT_BYTES, mark_bytes // 16)))
+        self._memory = NodeMemory(node_id, mark_bytes)
         self._sessions: dict[bytes, Session] = {}
         self._private: dict[bytes, bytes] = {}  # objects of which only that process knows
-        self._fds: dict[tuple[bytes, int], int] = {}
-        self._maps: dict[tuple[bytes, int], Mapping] = {}
         self._takers: dict[bytes, list[Session]] = {}  # who waits for an object to be read back
         self._incoming: dict[bytes, tuple[Region, int, list[bytes]]] = {}
         self._unread: deque[bytes] = deque()  # objects of which this process's view is gone
         self._listeners: list[socket.socket] = []
         self._claimed = False
         self._claim_at = 0.0
-        self._disk = Disk()
-        loop.watch(self._disk, self._disk_done)
+        self._files = SpillFiles(directory)
+        loop.watch(self._files.disk, self._disk_done)
         self._listen(node_id)
 
     # ---- connections -----------------------------------------------------------------------
@@ -235,7 +231,7 @@ class StoreServer:
             except BaseException:
                 os.close(fd)
                 raise
-            self._fds[process_id, message.segment] = fd
+            self._memory.add(process_id, message.segment, fd)
         region = Region(message.segment, message.offset, message.size)
         self._shelf.unpromise(process_id, message.size)
         self._shelf.create(oid, process_id, region, message.kind, message.contained)
@@ -317,31 +313,16 @@ class StoreServer:
         assert found is not None
         fd = None
         if self._shelf.grant(session.process_id, place.owner, place.segment):
-            fd = self._fds[place.owner, place.segment]
-            segments.protect(fd)
+            fd = self._memory.descriptor(place.owner, place.segment)
         message = m.Placed(0, oid, found.kind, *place, found.contained)
         self._send(session, message, fd)
 
     # ---- memory of this process --------------------------------------------------------------
 
-    def _mapping(self, owner: bytes, number: int) -> Mapping:
-        mapping = self._maps.get((owner, number))
-        if mapping is None:
-            mapping = self._maps[owner, number] = Mapping(os.dup(self._fds[owner, number]))
-            mapping.close_descriptor()
-        return mapping
-
     def _region(self, size: int) -> Region:
         """Room for an object from elsewhere; the mark is kept by spilling others."""
         self._shelf.relieve(self._loop.now())
-        while isinstance(region := self._arena.allocate(size), NewSegment):
-            fd = segments.create(region.size)
-            mapping = Mapping(os.dup(fd), writable=True)
-            self._fds[self._node_id, region.number] = fd
-            self._maps[self._node_id, region.number] = mapping
-            self._shelf.add_segment(self._node_id, region.number, region.size)
-            self._arena.add(region.number, region.size)
-        return region
+        return self._memory.allocate(size, partial(self._shelf.add_segment, self._node_id))
 
     def claimed(self, oid: bytes, process_id: bytes) -> bool:
         """An object that a process sealed is the cluster's now; False: it is not here."""
@@ -383,7 +364,7 @@ class StoreServer:
         if place is None:
             assert found.path is not None
             return memoryview(Path(found.path).read_bytes())
-        mapping = self._mapping(place.owner, place.segment)
+        mapping = self._memory.mapping(place.owner, place.segment)
         return mapping.view(place.offset, place.size, partial(self._unread.append, oid))
 
     def begin(self, oid: bytes, size: int, kind: int, contained: list[bytes]) -> None:
@@ -394,9 +375,7 @@ class StoreServer:
             self._incoming[oid] = (region, kind, contained)
 
     def write(self, oid: bytes, offset: int, data: bytes) -> None:
-        region = self._incoming[oid][0]
-        mapping = self._maps[self._node_id, region.segment]
-        mapping.write(region.offset + offset, [data])
+        self._memory.write(self._incoming[oid][0], offset, data)
 
     def complete(self, oid: bytes) -> m.Outcome:
         """All of it has come; returns the outcome to be kept in its place."""
@@ -419,7 +398,7 @@ class StoreServer:
             for effect in effects:
                 if isinstance(effect, FreeRegion):
                     if effect.owner == self._node_id:
-                        self._arena.free(effect.region)
+                        self._memory.arena.free(effect.region)
                     else:
                         freed.setdefault(effect.owner, []).append((*effect.region,))
                 elif isinstance(effect, DropSegment):
@@ -429,24 +408,17 @@ class StoreServer:
                 elif isinstance(effect, SpillObject):
                     self._spill(effect)
                 else:
-                    self._delete(effect)
-            self._release_own()
+                    self._files.delete(effect.path)
+            for number in self._memory.arena.take_released():
+                self._shelf.release_segment(self._node_id, number)
         for owner, regions in freed.items():
             session = self._sessions.get(owner)
             for start in range(0, len(regions), 4096) if session is not None else ():
                 assert session is not None
                 self._send(session, m.FreeRegions(0, regions[start : start + 4096]))
 
-    def _release_own(self) -> None:
-        for number in self._arena.take_released():
-            self._shelf.release_segment(self._node_id, number)
-
     def _drop(self, effect: DropSegment) -> None:
-        key = (effect.owner, effect.segment)
-        os.close(self._fds.pop(key))
-        mapping = self._maps.pop(key, None)
-        if mapping is not None:
-            mapping.close()
+        self._memory.drop(effect.owner, effect.segment)
         for process_id in effect.readers:
             session = self._sessions.get(process_id)
             if session is not None:
@@ -455,7 +427,7 @@ class StoreServer:
     def _trim(self, owner: bytes) -> None:
         session = self._sessions.get(owner)
         if owner == self._node_id:
-            self._arena.trim()
+            self._memory.arena.trim()
         elif session is not None:
             self._send(session, m.Relieve(0))
 
@@ -474,45 +446,26 @@ class StoreServer:
     # ---- disk ------------------------------------------------------------------------------
 
     def _disk_done(self) -> None:
-        self._disk.finish()
+        self._files.disk.finish()
         self._serve_rooms()
 
     def _spill(self, effect: SpillObject) -> None:
         place, oid = effect.place, effect.object_id
-        mapping = self._mapping(place.owner, place.segment)
-        view = mapping.view(place.offset, place.size, _nothing)
+        mapping = self._memory.mapping(place.owner, place.segment)
+        data = mapping.view(place.offset, place.size, _nothing)
 
-        def job() -> Done:
-            try:
-                path = str(self._directory.write(oid.hex(), view))
-            except OSError as error:
-                reason = str(error)
-                return lambda: self._shelf.spill_failed(oid, reason, self._loop.now())
-            return lambda: self._shelf.spilled(oid, path)
+        def failed(reason: str) -> None:
+            self._shelf.spill_failed(oid, reason, self._loop.now())
 
-        self._disk.do(job)
+        self._files.spill(oid.hex(), data, partial(self._shelf.spilled, oid), failed)
 
     def _restore(self, oid: bytes) -> None:
         found = self._shelf.get(oid)
         assert found is not None
         region = self._region(found.size)
         path = self._shelf.restore(oid, self._node_id, region)
-        mapping = self._maps[self._node_id, region.segment]
-
-        def job() -> Done:
-            try:
-                at = region.offset
-                with open(path, "rb", buffering=0) as file:
-                    while data := file.read(limits.FILE_BYTES_MAX):
-                        mapping.write(at, [data])
-                        at += len(data)
-                if at != region.offset + region.size:
-                    raise OSError(f"{path} is not whole")
-            except (OSError, ValueError):
-                return lambda: self._restored(oid, False)
-            return lambda: self._restored(oid, True)
-
-        self._disk.do(job)
+        mapping = self._memory.mapping(self._node_id, region.segment)
+        self._files.restore(path, mapping, region, partial(self._restored, oid))
 
     def _restored(self, oid: bytes, success: bool) -> None:
         if success:
@@ -522,14 +475,6 @@ class StoreServer:
         for session in self._takers.pop(oid, ()):
             if self._sessions.get(session.process_id) is session:
                 self._place(session, oid)
-
-    def _delete(self, effect: DeleteFile) -> None:
-        def job() -> Done:
-            with contextlib.suppress(OSError):
-                os.unlink(effect.path)
-            return _nothing
-
-        self._disk.do(job)
 
     # ---- end -------------------------------------------------------------------------------
 
@@ -541,13 +486,9 @@ class StoreServer:
         for session in [*self._sessions.values()]:
             self._loop.unwatch(session.link)
             session.link.close()
-        self._loop.unwatch(self._disk)
-        self._disk.close()
-        for mapping in self._maps.values():
-            mapping.close()
-        for fd in self._fds.values():
-            os.close(fd)
-        self._directory.remove()
+        self._loop.unwatch(self._files.disk)
+        self._files.close()
+        self._memory.close()
 
 
 def _nothing() -> None:

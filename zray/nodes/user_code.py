@@ -29,7 +29,7 @@ class UserCode:
         self._sequence = sequence
         self._functions: dict[bytes, tuple[Function, Any]] = {}
         self.imports = Imports()
-        self._shared: dict[bytes, m.Outcome | None] = {}  # large values that the next task takes too
+        self._shared: dict[bytes, m.Outcome | None] = {}  # large, for the next task
 
     def error(self, error: BaseException, name: str) -> bytes:
         """The record of what user code raised."""
