@@ -65,15 +65,6 @@ class Client:
         self.values = ClientValues(lambda message: self.outbox.append(message), self._pulled)
         self.calls = ClientCalls(self, Waiter)
         self.references = ClientReferences(self, remote=remote)
-        # names of before, for nodes/sharing.py and nodes/actor_worker.py
-        self.add_reference = self.references.add
-        self.remove_reference = self.references.remove
-        self.has_reference = self.references.__contains__
-        self.adopt_held = self.references.adopt
-        self.put = self.references.put
-        self.put_near = self.references.put_near
-        self.publish = self.references.publish
-        self.rescue = self.references.rescue
 
         self._answers: dict[int, tuple[Waiter, list[m.Message], m.Message]] = {}
         self._cancels: dict[bytes, m.Cancel] = {}  # of tasks whose outcome is not known here

@@ -107,7 +107,7 @@ class ActorServer:
         client = self.worker.client
         for oid in entry.call.dependencies:
             if oid not in entry.values:
-                client.add_reference(oid)
+                client.references.add(oid)
                 waiter = Waiter(functools.partial(self._value_came, entry, oid))
                 entry.missing += 1
                 client.want_value(oid, waiter)
@@ -119,7 +119,7 @@ class ActorServer:
     def _value_came(self, entry: Entry, oid: bytes) -> None:
         client = self.worker.client
         outcome = client.here(oid)
-        client.remove_reference(oid)
+        client.references.remove(oid)
         self.inbox.arrived(entry, outcome)
 
     def _check_callers(self) -> None:
@@ -187,7 +187,7 @@ class ActorServer:
         pins: list[ObjectRef[Any]] = []
         for result in done.results:
             if len(result.value) > limits.INLINE_BYTES_MAX:
-                client.adopt_held(result.object_id)
+                client.references.adopt(result.object_id)
                 pins.append(ObjectRef(result.object_id))
                 self.worker.send([m.Put(0, self.worker.worker_id, result)])
                 kind = result.kind | m.LOCATED
@@ -332,8 +332,8 @@ class ActorServer:
             what = f"the result of {self._name(call.method)}"
             parts = encoded(one, what, portable=self.info.by_name)
             if parts.contained:
-                with self.worker.lock:
-                    self.worker.client.publish(parts.contained)  # while ``value`` has references
+                with self.worker.lock:  # while ``value`` has references
+                    self.worker.client.references.publish(parts.contained)
                 pins += [self.worker.borrow(oid) for oid in parts.contained]
             outcome = self.worker.kept(parts, object_id(call.task_id, index))
             if outcome.kind & m.LOCATED:
@@ -344,7 +344,7 @@ class ActorServer:
     def _put(self, outcome: m.Outcome) -> ObjectRef[Any]:
         """A large result is an object of this process's until its caller holds it."""
         with self.worker.lock:
-            self.worker.client.adopt_held(outcome.object_id)
+            self.worker.client.references.adopt(outcome.object_id)
             self.worker.send([m.Put(0, self.worker.worker_id, outcome)])
         return ObjectRef(outcome.object_id)
 
@@ -375,7 +375,7 @@ class ActorServer:
         with worker.lock:
             if borrowed:
                 worker.collect_dropped()
-                if any(worker.client.has_reference(oid) for oid in borrowed):
+                if any(oid in worker.client.references for oid in borrowed):
                     self._answer_later(entry, outcomes, pins)
                     return
             self._answer(entry, outcomes, pins)

@@ -77,7 +77,7 @@ class Sharing(Caller):
         self._store_pause_s = limits.STORE_RETRY_FIRST_S
         own, told, taking = store.rescued()
         store.close()
-        self.client.rescue(own, told)
+        self.client.references.rescue(own, told)
         for oid in taking:
             if self.client.here(oid) is None:
                 self.client.values.missing_near(oid, "", "")
@@ -178,8 +178,8 @@ class Sharing(Caller):
             outcome = self.share(parts)
             with self._lock:
                 if outcome is not None:
-                    return ObjectRef(self.client.put_near(outcome))
-                return ObjectRef(self.client.put(parts.to_bytes(), parts.contained))
+                    return ObjectRef(self.client.references.put_near(outcome))
+                return ObjectRef(self.client.references.put(parts.to_bytes(), parts.contained))
 
     def share(self, parts: Parts, oid: bytes = b"") -> m.Outcome | None:
         """Write a large value to the node's memory, as this process's own object.
