@@ -134,34 +134,12 @@ def test_what_is_larger_than_all_that_may_be_kept_is_released_at_once() -> None:
     assert bench.arena.segment_bytes == 0
 
 
-def test_a_region_viewed_here_is_not_reused_until_the_view_is_gone() -> None:
-    bench = Bench()
-    region = bench.allocate(1024)
-    bench.arena.pin(region)
-    bench.arena.pin(region)
-    bench.arena.free(region)
-    bench.arena.unpin(region)
-    assert bench.allocate(1024).offset == 1024
-    assert region in bench.arena
-    bench.arena.unpin(region)
-    assert region not in bench.arena
-    del bench.live[region[:2]]
-    assert bench.allocate(1024) == region
-
-
 def test_misuse_is_refused() -> None:
     bench = Bench()
     region = bench.allocate(10)
-    with pytest.raises(ValueError, match="not pinned"):
-        bench.arena.unpin(region)
     with pytest.raises(ValueError, match="not in use"):
         bench.arena.free(Region(1, 64, 10))
-    bench.arena.pin(region)
     bench.arena.free(region)
-    for again in (bench.arena.free, bench.arena.pin):
-        with pytest.raises(ValueError, match="freed before"):
-            again(region)
-    bench.arena.unpin(region)
     with pytest.raises(ValueError, match="not in use"):
         bench.arena.free(region)
     with pytest.raises(ValueError, match="cannot have"):
@@ -184,33 +162,15 @@ def sizes(rng: random.Random) -> int:
 def test_any_sequence_never_overlaps_and_gives_all_back(seed: int) -> None:
     rng = random.Random(seed)
     bench = Bench(warm=rng.choice((0, POOLED, WARM)))
-    pinned: list[Region] = []
     for _ in range(800):
         regions = [*bench.live.values()]
-        if pinned and rng.random() < 0.2:
-            region = pinned.pop(rng.randrange(len(pinned)))
-            bench.arena.unpin(region)
-            if region not in bench.arena:
-                del bench.live[region[:2]]
-            bench.release()
-        elif regions and rng.random() < 0.1:
-            region = rng.choice(regions)
-            if region not in pinned:  # freed and pinned at once: not to be pinned again
-                bench.arena.pin(region)
-                bench.arena.free(region)
-                pinned.append(region)
-        elif regions and rng.random() < len(regions) / 60:
-            region = rng.choice(regions)
-            if region not in pinned:
-                bench.free(region)
+        if regions and rng.random() < len(regions) / 60:
+            bench.free(rng.choice(regions))
         else:
             bench.allocate(sizes(rng))
         live = sum(max(-(-r.size // ALIGNMENT), 1) * ALIGNMENT for r in bench.live.values())
         assert bench.arena.used_bytes == live
         assert bench.arena.segment_bytes == sum(bench.sizes.values())
-    for region in pinned:
-        bench.arena.unpin(region)
-        del bench.live[region[:2]]
     for region in [*bench.live.values()]:
         bench.free(region)
     assert bench.arena.used_bytes == 0

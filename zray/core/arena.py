@@ -53,17 +53,6 @@ class _Segment:
         self.ends: dict[int, int] = {}
 
 
-class _Used:
-    """A region in use: its space, how many views this process has, and whether it is freed."""
-
-    __slots__ = ("capacity", "freed", "pins")
-
-    def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
-        self.pins = 0
-        self.freed = False
-
-
 class Arena:
     """Not thread-safe: its shell has a lock.
 
@@ -80,7 +69,7 @@ class Arena:
         self._pooled_bytes = _rounded(pooled_bytes, ALIGNMENT)
         self._warm_bytes = warm_bytes
         self._segments: dict[int, _Segment] = {}
-        self._used: dict[tuple[int, int], _Used] = {}
+        self._used: dict[tuple[int, int], int] = {}  # place -> bytes taken
         # Free warm ranges of pooled segments, in the order in which the best fit is searched:
         # (bytes, -when, segment, offset).
         self._warm: list[tuple[int, int, int, int]] = []
@@ -189,47 +178,21 @@ class Arena:
     def _take(self, segment: _Segment, offset: int, capacity: int) -> None:
         segment.mark = max(segment.mark, offset + capacity)
         segment.used += capacity
-        self._used[segment.number, offset] = _Used(capacity)
+        self._used[segment.number, offset] = capacity
         self._empty.pop(segment.number, None)
 
     # ---- giving back -----------------------------------------------------------------------
 
     def free(self, region: Region) -> None:
-        """Nobody elsewhere uses the region; its space is free as soon as nobody here does.
+        """Nobody uses the region any more.
 
         Raises:
-            ValueError: the region is not in use, or was freed before.
+            ValueError: it is not in use.
         """
-        used = self._find(region)
-        if used.freed:
-            raise ValueError(f"{region} was freed before")
-        used.freed = True
-        if not used.pins:
-            self._give_back(region)
-
-    def pin(self, region: Region) -> None:
-        """A view of the region was made in this process; ``unpin`` when it is gone.
-
-        Raises:
-            ValueError: the region is not in use, or was freed.
-        """
-        used = self._find(region)
-        if used.freed:
-            raise ValueError(f"{region} was freed before")
-        used.pins += 1
-
-    def unpin(self, region: Region) -> None:
-        """A view that was pinned is gone.
-
-        Raises:
-            ValueError: there is none.
-        """
-        used = self._find(region)
-        if not used.pins:
-            raise ValueError(f"{region} is not pinned")
-        used.pins -= 1
-        if used.freed and not used.pins:
-            self._give_back(region)
+        capacity = self._used.pop((region.segment, region.offset), None)
+        if capacity is None:
+            raise ValueError(f"{region} is not in use")
+        self._give_back(region, capacity)
 
     def trim(self) -> None:
         """Release every empty segment: others need the memory, or there is nothing to do."""
@@ -240,15 +203,8 @@ class Arena:
         released, self._released = self._released, []
         return released
 
-    def _find(self, region: Region) -> _Used:
-        used = self._used.get((region.segment, region.offset))
-        if used is None:
-            raise ValueError(f"{region} is not in use")
-        return used
-
-    def _give_back(self, region: Region) -> None:
+    def _give_back(self, region: Region, capacity: int) -> None:
         segment = self._segments[region.segment]
-        capacity = self._used.pop((region.segment, region.offset)).capacity
         segment.used -= capacity
         start, end = region.offset, region.offset + capacity
         if segment.own:
