@@ -479,7 +479,7 @@ def near(made: Client) -> tuple[Node, bytes]:
     """A value that the client has put with its node."""
     node = Node()
     made.values.near = node
-    oid = made.put_near(located(object_of(identity("put"))))
+    oid = made.references.put_near(located(object_of(identity("put"))))
     return node, oid
 
 
@@ -498,7 +498,7 @@ def test_own_values_of_a_node_that_is_gone_are_served_from_here() -> None:
     made = client()
     node, told = near(made)
     submit(made, dependencies=[told])
-    private = made.put_near(located(object_of(identity("private"))))
+    private = made.references.put_near(located(object_of(identity("private"))))
     waiter = Waiter()
     made.want_value(private, waiter)
     assert node.asked == [private] and waiter.remaining == 1
