@@ -29,6 +29,7 @@ REFUSED_S = 2.0  # the raylet's own port refuses for this long: proof of death
 HEAD_LOST_GRACE_S = 600.0  # a raylet without a head gives up after this
 INFEASIBLE_WARNING_S = 5.0
 UNKNOWN_OBJECT_S = 10.0  # an object nobody has announced is lost after this
+UNHEARD_OBJECT_S = 2.0  # one that is asked for: word of it may come a little later
 STOP_S = 10.0  # a clean stop takes at most this long
 
 # ---- tasks ---------------------------------------------------------------------------------

@@ -337,9 +337,32 @@ def test_a_pull_may_come_before_its_object_is_announced() -> None:
 def test_a_pull_of_what_nobody_announces_fails_after_a_while() -> None:
     head = head_with()
     head.say("d1", m.Pull(0, 5, object_of(identity("never"))))
-    head.after(limits.UNKNOWN_OBJECT_S - 1)
+    head.after(limits.UNHEARD_OBJECT_S - 0.5)
     assert {type(msg) for msg in head.taken("d1")} <= {m.Pong}
     head.after(2.0)
     (answer,) = head.taken("d1", m.Chunk)
     assert answer.transfer == 5 and answer.kind & m.ERROR
     assert not head.gcs.objects.records and not head.gcs.transfers._relays
+
+
+def test_two_processes_that_promise_the_same_object_harm_nobody() -> None:
+    head = head_with()
+    head.driver("d2")
+    promised = object_of(identity("promised"))
+    for name in ("d1", "d2"):
+        head.say(name, m.Promise(0, identity(name), promised))
+    for name in ("d2", "d1"):
+        head.say(name, m.Goodbye(0, "done"))
+    assert not head.gcs.objects.records
+
+
+def test_an_actor_cannot_take_the_id_of_a_process() -> None:
+    head = head_with()
+    info = m.ActorInfo("Counter", b"f" * 16, [], detached=True)
+    driver = identity("d1")
+    task = m.TaskSpec(driver, WORK.template_id, b"")
+    head.say("d1", m.CreateActor(7, driver, driver, task, info))
+    (answer,) = head.taken("d1", m.ActorCreated)
+    assert (answer.about, answer.code) == (7, "ZR-2001")
+    head.say("d1", m.Goodbye(0, "done"))
+    assert not head.gcs.members.jobs and not head.gcs.actors.records

@@ -86,6 +86,9 @@ class Actors:
         elif template is None or message.job_id not in gcs.members.jobs:
             text = "the job has ended, or the class of this actor was never sent"
             self._answer(sender, message, spec.task_id, info, ProtocolError.code, text)
+        elif spec.task_id in gcs.tasks or gcs.members.member(spec.task_id) is not None:
+            text = "its id is that of a task or a process"
+            self._answer(sender, message, spec.task_id, info, ProtocolError.code, text)
         elif taken is not None and message.get_if_exists:
             self._created(sender, message, taken)
         elif taken is not None:

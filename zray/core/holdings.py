@@ -86,6 +86,8 @@ class Holdings:
     def on_pull(self, sender: Member, message: Pull, now: float) -> None:
         """Who asks may have heard of an object sooner than this head."""
         record = self._objects.get(message.object_id)
+        if record is None:
+            self.unknown.setdefault(message.object_id, now + limits.UNHEARD_OBJECT_S)
         if record is None or record.kind == PENDING:
             self.named(message.object_id, now)
         self._gcs.transfers.pull(sender.process_id, message)
@@ -118,7 +120,7 @@ class Holdings:
         self._gcs.note_worker(sender, message.holder)
         for oid in split_objects(message.object_ids):
             record = self._objects.make(oid)
-            if record.kind == PENDING:
+            if record.kind == PENDING and self._promised.get(oid, message.holder) == message.holder:
                 self.unknown.pop(oid, None)
                 self._promised[oid] = message.holder
                 self._promises.setdefault(message.holder, {})[oid] = None
@@ -131,6 +133,8 @@ class Holdings:
     def broken(self, process_id: bytes) -> None:
         """The process is gone, and will not put what it has promised."""
         for oid in self._promises.pop(process_id, ()):
+            if self._objects.make(oid).kind != PENDING:
+                continue
             text = f"the process that awaited the call of which object {oid.hex()} is the result"
             self._lose(oid, OwnerDiedError, f"{text} ended before the answer came")
 
