@@ -6,6 +6,7 @@ namespaces (root); where that is missing it fails and says so.
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 
@@ -16,6 +17,9 @@ def ip(*words: str) -> None:
     assert done.returncode == 0, text
 
 
+_numbers = itertools.count()
+
+
 class Network:
     """A namespace ``head`` that is linked with the test's own and with one for each node.
 
@@ -23,14 +27,19 @@ class Network:
     """
 
     def __init__(self, *nodes: str) -> None:
-        self._mark = f"zt{os.getpid() % 10_000}"
+        # A name of its own: the kernel takes its time to remove what was deleted.
+        self._mark = f"z{os.getpid() % 10_000}{chr(97 + next(_numbers) % 26)}"
         self.nodes = nodes
         self._made: list[str] = []
-        self._space("head")
-        self._link(0, "")
-        for number, name in enumerate(nodes, 1):
-            self._space(name)
-            self._link(number, name)
+        try:
+            self._space("head")
+            self._link(0, "")
+            for number, name in enumerate(nodes, 1):
+                self._space(name)
+                self._link(number, name)
+        except BaseException:
+            self.close()
+            raise
 
     def space(self, name: str) -> str:
         return f"{self._mark}-{name}"
@@ -67,5 +76,7 @@ class Network:
             ip("-n", self.space(name), "route", "add", "default", "via", f"10.231.{number}.1")
 
     def close(self) -> None:
+        # At once: the next network has the same addresses.
+        subprocess.run(["ip", "link", "delete", f"{self._mark}n0"], capture_output=True, timeout=10)
         for name in self._made:  # its links go with it
             subprocess.run(["ip", "netns", "delete", name], capture_output=True, timeout=10)
