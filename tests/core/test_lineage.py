@@ -11,6 +11,7 @@ from zray.protocol import messages as m
 WORK = template()
 ONCE = template("once", retries=0)
 LARGE = 10 << 20
+CHAIN = 3000  # tasks: deeper than Python's own stack
 
 
 def head_with(*made_of: m.Template) -> HeadBench:
@@ -173,3 +174,34 @@ def test_the_oldest_are_forgotten(monkeypatch: Any) -> None:
         head.submit("d1", spec(f"t{number}", WORK))
         finish(head, "n1", f"t{number}")
     assert [*head.gcs.lineage.origins] == [identity(f"t{number}") for number in range(6, 10)]
+
+
+def drops(objects: list[bytes]) -> list[m.Drop]:
+    return [m.Drop(0, identity("d1"), oid) for oid in objects]
+
+
+def with_chain() -> HeadBench:
+    """Each task needed the one before, whose reference was dropped then: a loop of many steps."""
+    head = head_with()
+    for number in range(CHAIN):
+        before = [object_of(identity(f"t{number - 1}"))] if number else []
+        head.submit("d1", spec(f"t{number}", WORK, dependencies=before))
+        finish(head, "n1", f"t{number}")
+        head.say("d1", m.ResultAck(0, identity("d1"), number + 1), *drops(before))
+    return head
+
+
+def test_a_long_chain_is_made_again_and_forgotten() -> None:
+    head, count = with_chain(), CHAIN
+    assert len(head.gcs.lineage.origins) == count and len(head.gcs.objects.records) == 1
+    lose(head, "n1")
+    assert pull(head, f"t{count - 1}") == []
+    assert head.assigned("n2") == ["t0"] and head.gcs.counters["rebuilt"] == count
+    head.say("d1", m.Goodbye(0, "done"))
+    assert not head.gcs.lineage.origins and not head.gcs.tasks
+
+
+def test_a_long_chain_is_forgotten_with_its_last_result() -> None:
+    head, count = with_chain(), CHAIN
+    head.say("d1", *drops([object_of(identity(f"t{count - 1}"))]))
+    assert not head.gcs.lineage.origins and not head.gcs.objects.records

@@ -89,27 +89,35 @@ class Lineage:
         self._let_go(task_of(oid))
 
     def _let_go(self, task_id: bytes) -> None:
-        """Forget how a task's results were made, unless one is held, or needed to make others."""
-        origin = self.origins.get(task_id)
-        if origin is None or origin.dependents or task_id in self._gcs.tasks:
-            return
-        count = origin.template.message.num_returns
-        returns = [object_id(task_id, index) for index in range(count)]
-        if not any(oid in self._gcs.objects.records for oid in returns):
+        if self._is_over(task_id):
             self._forget(task_id)
 
+    def _is_over(self, task_id: bytes) -> bool:
+        """Whether no result of the task is held, nor needed to make others."""
+        origin = self.origins.get(task_id)
+        if origin is None or origin.dependents or task_id in self._gcs.tasks:
+            return False
+        count = origin.template.message.num_returns
+        returns = [object_id(task_id, index) for index in range(count)]
+        return not any(oid in self._gcs.objects.records for oid in returns)
+
     def _forget(self, task_id: bytes) -> None:
-        origin = self.origins.pop(task_id, None)
-        if origin is None:
-            return
-        self._bytes -= origin.size()
-        for oid in origin.pinned:
-            self._gcs.objects.drop(_holder(task_id), oid)
-        for needed_id in origin.needs():
-            needed = self.origins.get(needed_id)
-            if needed is not None and needed.dependents:
-                needed.dependents -= 1
-                self._let_go(needed_id)
+        """With all that was kept for this one alone; a chain of them may be long."""
+        left = [task_id]
+        while left:
+            task_id = left.pop()
+            origin = self.origins.pop(task_id, None)
+            if origin is None:
+                continue
+            self._bytes -= origin.size()
+            for oid in origin.pinned:
+                self._gcs.objects.drop(_holder(task_id), oid)
+            for needed_id in origin.needs():
+                needed = self.origins.get(needed_id)
+                if needed is not None and needed.dependents:
+                    needed.dependents -= 1
+                    if self._is_over(needed_id):
+                        left.append(needed_id)
 
     def job_ended(self, job_id: bytes) -> None:
         for task_id in [t for t, origin in self.origins.items() if origin.job_id == job_id]:
@@ -124,17 +132,37 @@ class Lineage:
         if task_id in self._gcs.tasks:
             return ""
         plan: dict[bytes, Origin] = {}
-        trouble = self._plan(task_id, plan)
+        trouble = self._plan(oid, plan)
         if not trouble:
             for origin in plan.values():  # what is needed comes before what needs it
                 self._run_again(origin, now)
         return trouble
 
-    def _plan(self, task_id: bytes, plan: dict[bytes, Origin]) -> str:
-        """Which tasks are to run again for this one; why not, if they cannot."""
-        origin = self.origins.get(task_id)
-        if task_id in plan or task_id in self._gcs.tasks:
-            return ""
+    def _plan(self, oid: bytes, plan: dict[bytes, Origin]) -> str:
+        """Which tasks are to run again for the object; why not, if they cannot."""
+        path = [oid]  # objects to be made, each for the one before; it may be long
+        while path:
+            wanted = path[-1]
+            task_id = task_of(wanted)
+            if task_id in plan or task_id in self._gcs.tasks:
+                path.pop()
+                continue
+            origin = self.origins.get(task_id)
+            trouble = self._objection(origin)
+            if origin is None or trouble:
+                needed = f"object {wanted.hex()} is needed for that: " if len(path) > 1 else ""
+                return needed + trouble
+            missing = [dep for dep in origin.spec.dependencies if not self._is_here(dep)]
+            missing = [dep for dep in missing if task_of(dep) not in plan]
+            if missing:
+                path += missing
+            else:
+                plan[task_id] = origin
+                path.pop()
+        return ""
+
+    def _objection(self, origin: Origin | None) -> str:
+        """Why a task cannot run again, if it cannot."""
         if origin is None:
             return (
                 "it cannot be made again: it was put, made by an actor or a task without retries, "
@@ -146,14 +174,9 @@ class Lineage:
             return f"{name}, which made it, has used up its {retries} retries"
         if origin.job_id not in self._gcs.members.jobs:
             return f"the job of {name}, which made it, has ended"
-        for needed in origin.spec.dependencies:
-            trouble = "" if self._is_here(needed) else self._plan(task_of(needed), plan)
-            if trouble:
-                return f"{name}, which made it, needs object {needed.hex()}: {trouble}"
         for needed in origin.spec.nested:
             if needed not in self._gcs.objects.records:
                 return f"{name}, which made it, refers to object {needed.hex()}, which was freed"
-        plan[task_id] = origin
         return ""
 
     def _is_here(self, oid: bytes) -> bool:

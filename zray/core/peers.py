@@ -71,7 +71,3 @@ class Peers:
             self._avoid[peer] = now + limits.PEER_AVOID_S
         for transfer in self._asked.pop(peer, ()):
             self._objects.puller.ask_head(transfer)
-
-    def idle(self, peer: str) -> bool:
-        """Whether nothing is asked of that address, nor sent there."""
-        return not self._asked.get(peer) and peer not in self.outbox
