@@ -186,8 +186,15 @@ class RayletBench:
             else:
                 self.to_workers.setdefault(peer, []).extend(messages)
 
-    def give(self, *tasks: m.TaskSpec, values: Sequence[m.Outcome] = (), attempt: int = 1) -> None:
-        assignments = [m.Assignment(attempt, identity("job"), task) for task in tasks]
+    def give(
+        self,
+        *tasks: m.TaskSpec,
+        values: Sequence[m.Outcome] = (),
+        attempt: int = 1,
+        actor: m.ActorInfo | None = None,
+    ) -> None:
+        job = identity("job")
+        assignments = [m.Assignment(attempt, job, task, actor=actor) for task in tasks]
         self.head(m.Tasks(0, assignments, list(values)))
 
     def workers(self) -> list[bytes]:

@@ -402,3 +402,37 @@ def test_credit_is_absolute_and_shrinks_with_the_queue() -> None:
     raylet.head(m.Reclaim(0, [("CPU", UNIT)], 2000))
     (credit,) = raylet.told(m.Credit)
     assert credit.granted == 3000 + limits.RAYLET_UNSTARTED_TASKS - 999
+
+
+# ---- spare workers -------------------------------------------------------------------------
+
+ACTOR = m.ActorInfo("Counter", b"f" * 16, [("inc", 1)])
+
+
+def test_an_actor_that_takes_the_last_worker_leaves_a_spare_one_for_the_next() -> None:
+    made = template("Counter", resources=[("CPU", 0)])
+    raylet = bench(made, cpus=2)
+    raylet.give(spec("a1", made), actor=ACTOR)
+    first, spare = raylet.workers()
+    assert list(raylet.running()) == [first]
+    raylet.give(spec("a2", made), actor=ACTOR)
+    assert [*raylet.running()] == [first, spare]
+    assert len(raylet.workers()) == 3
+    assert len([one for one in raylet.effects if isinstance(one, StartWorker)]) == 3
+
+
+def test_a_worker_that_is_idle_anyway_is_spare_enough() -> None:
+    made = template("Counter", resources=[("CPU", 0)])
+    raylet = bench(WORK, made, cpus=2)
+    raylet.give(spec("t1", WORK), spec("t2", WORK))
+    for worker, names in [*raylet.running().items()]:
+        raylet.worker(worker, ends(names[0]))
+    raylet.give(spec("a1", made), actor=ACTOR)
+    assert len(raylet.workers()) == 2
+
+
+def test_no_gpu_is_kept_ready_for_an_actor() -> None:
+    made = template("Counter", resources=[("CPU", 0), ("GPU", 1)])
+    raylet = bench(made, cpus=2, GPU=2)
+    raylet.give(spec("a1", made), actor=ACTOR)
+    assert len(raylet.workers()) == 1

@@ -265,6 +265,15 @@ class LocalScheduler:
     def add_worker(self, slot: WorkerSlot) -> None:
         self.workers[slot.worker_id] = slot
 
+    def lacks_spare(self, key: PoolKey) -> bool:
+        """Whether the next actor would have to wait for a process. A GPU is taken too seldom."""
+        return not (self.idle.get(key) or key[1])
+
+    def rest(self, slot: WorkerSlot, now: float) -> None:
+        """The worker is new, and waits for work."""
+        slot.progress = now
+        self.idle.setdefault(slot.key, {})[slot.worker_id] = slot
+
     def give(self, slot: WorkerSlot, tasks: list[LocalTask], now: float) -> None:
         """The worker gets these tasks; the first ones take the resources."""
         if not slot.busy:

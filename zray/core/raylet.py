@@ -294,6 +294,10 @@ class Raylet:
             self._killed[slot.worker_id] = why
             self.effects.append(KillWorker(slot.worker_id))
 
+    def killed(self, worker_id: bytes) -> bool:
+        """Whether this node wants the worker dead."""
+        return worker_id in self._killed
+
     def worker_started(self, worker_id: bytes, pid: int) -> None:
         slot = self.scheduler.workers.get(worker_id)
         if slot is not None:
@@ -344,6 +348,7 @@ class Raylet:
             if now >= slot.kill_at():
                 slot.condemned.clear()
                 self.kill(slot, "it did not stop within the grace of a cancel")
+        lessened: dict[PoolKey, None] = {}  # pools that have lost a worker to an actor
         for key, chosen, tasks in self.scheduler.place(now):
             if chosen is not None and not self._may_become(chosen, tasks[0]):
                 chosen = None
@@ -351,6 +356,11 @@ class Raylet:
             self.scheduler.give(slot, tasks, now)
             for message in slot.delivery(tasks, self.tasks.functions):
                 self.outbox.send(slot.worker_id, message)
+            if tasks[0].assignment.actor is not None:
+                lessened[key] = None
+        for key in lessened:
+            if self.scheduler.lacks_spare(key):
+                self.scheduler.rest(self._start_worker(key), now)
         if now >= self._retire_at:
             self._retire_rested(now)
         if self._retire_at == NEVER and self.scheduler.crowded():

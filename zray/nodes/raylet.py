@@ -316,7 +316,8 @@ class RayletNode:
             if isinstance(event, Forked):
                 self._raylet.worker_started(event.worker_id, event.pid)
             elif isinstance(event, Exited):
-                oom = self._oom.struck() if event.signal == signal.SIGKILL else False
+                killed = event.signal == signal.SIGKILL
+                oom = killed and not self._raylet.killed(event.worker_id) and self._oom.struck()
                 self._worker_gone(event.worker_id, machine.status_text(event, oom))
             elif isinstance(event, ForkFailed):
                 self._worker_gone(event.worker_id, f"it could not be started: {event.reason}")
