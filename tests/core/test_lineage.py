@@ -138,6 +138,7 @@ def test_it_is_lost_when_making_it_again_fails() -> None:
     head.say("n2", m.Done(1, [done(identity("t1"), 2, results=[error])]))
     (failed,) = head.taken("d1", m.PullFailed)
     assert "run again for it failed" in failed.text
+    assert object_of(identity("t1")) in [free.object_ids for free in head.taken("n2", m.Free)]
 
 
 def test_a_task_that_needs_it_gets_it() -> None:

@@ -345,9 +345,12 @@ class Gcs:
             oid = outcome.object_id
             known = self.objects.get(oid)
             if known is not None and known.kind != PENDING:  # it came ahead of its task, or again
-                if not record.rebuilds or self.lineage.again(outcome):
-                    for place in locations:
+                stands = not record.rebuilds or self.lineage.again(outcome)
+                for place in locations:
+                    if stands:
                         self.holdings.found(outcome, place)
+                    else:
+                        self.outbox.send(place, Free(0, oid))
                 if owned:
                     self.results.tell_owner(submitter, self.objects.outcome(oid, known), known)
                 continue
