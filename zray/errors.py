@@ -168,7 +168,7 @@ class TaskUnschedulableError(ZrayError):
 
 
 class NameNotOfferedError(ZrayError, LookupError):
-    """No module that the node imports offers a function or actor class of that name."""
+    """No node offers a function or actor class of that name."""
 
     code = "ZR-3008"
 

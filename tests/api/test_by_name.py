@@ -89,7 +89,7 @@ class Cluster:
         (self.folder / "town.py").write_text(textwrap.dedent(MODULE))
         options = ["--port", "0", "--num-cpus", "2", "--import", "town"]
         self.address = self.start("zray.cli.head", *options)
-        bare = ["--name", "bare", "--num-cpus", "0", "--resources", "bare=1"]
+        bare = ["--name", "bare", "--num-cpus", "8", "--resources", "bare=1"]
         self.start("zray.cli.worker", "--address", self.address, *bare)
 
     def start(self, module: str, *options: str) -> str:
@@ -195,14 +195,21 @@ def test_an_unknown_name_says_what_the_node_imports(town: None) -> None:
         get(unknown.remote())
     assert caught.value.code == "ZR-3008"
     text = str(caught.value)
-    assert "node head offers nothing named 'town.cuont': it imports town;" in text
+    assert "no node of this cluster offers 'town.cuont' (offered: town.Gate, town.Reg" in text
     assert "--import MODULE" in text
 
 
-def test_a_node_without_imports_says_so(town: None) -> None:
+def test_calls_go_to_nodes_that_offer_the_name_though_others_are_idle(town: None) -> None:
+    split = zray.task_by_name("town.split")
+    assert get([split.remote("a b") for _ in range(100)]) == [["a", "b"]] * 100
+    registers = [zray.actor_class_by_name("town.Register").remote() for _ in range(4)]
+    assert get([register.add.remote(2) for register in registers]) == [2] * 4
+
+
+def test_what_waits_for_a_node_that_offers_it_says_so(town: None) -> None:
     bare = zray.task_by_name("town.count").options(num_cpus=0, resources={"bare": 0.1})
-    with pytest.raises(zray.errors.NameNotOfferedError, match=r"node bare .* imports no modules"):
-        get(bare.remote([]))
+    with pytest.raises(zray.errors.GetTimeoutError, match=r'needs bare 0\.1, an offer of "town\.'):
+        zray.get(bare.remote([]), timeout=0.5)
 
 
 def test_a_class_is_no_function_and_the_reverse(town: None) -> None:
@@ -283,7 +290,7 @@ def test_async_methods_run_at_once(town: None) -> None:
 
 def test_an_unknown_class_is_the_cause_of_the_actors_death(town: None) -> None:
     actor = zray.actor_class_by_name("town.Regsiter").remote()
-    with pytest.raises(zray.errors.ActorDiedError, match=r"nothing named 'town\.Regsiter'"):
+    with pytest.raises(zray.errors.ActorDiedError, match=r"no node .* offers 'town\.Regsiter'"):
         get(actor.add.remote())
 
 

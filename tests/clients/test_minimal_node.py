@@ -44,7 +44,8 @@ class MinimalNode:
         self.socket.curve_publickey = info["client_public"].encode()
         self.socket.curve_secretkey = info["client_secret"].encode()
         self.socket.connect(f"tcp://{info['addresses'][0]}")
-        about = ["tiny", "localhost", os.getpid(), [["tiny", 10_000]], [], "", ""]
+        offers = ["tiny.upper", "tiny.fail"]
+        about = ["tiny", "localhost", os.getpid(), [], [], "", "", offers]
         versions = ["", "tiny 1", ""]
         self.send([HELLO, 0, 1, NODE, self.node_id, 1, b"", versions, ["tasks"], about, None])
         assert self.turn(5.0) == [WELCOME]
@@ -125,7 +126,7 @@ def tiny(cluster: Any) -> Iterator[MinimalNode]:
 
 
 def test_it_joins_runs_tasks_and_leaves(tiny: MinimalNode) -> None:
-    upper = zray.task_by_name("tiny.upper").options(num_cpus=0, resources={"tiny": 1})
+    upper = zray.task_by_name("tiny.upper").options(num_cpus=0)
     refs = [upper.remote(f"word {number}") for number in range(100)]
 
     tiny.serve(refs)
@@ -142,7 +143,7 @@ def test_it_joins_runs_tasks_and_leaves(tiny: MinimalNode) -> None:
 
 
 def test_its_errors_are_fields(tiny: MinimalNode) -> None:
-    fail = zray.task_by_name("tiny.fail").options(num_cpus=0, resources={"tiny": 1})
+    fail = zray.task_by_name("tiny.fail").options(num_cpus=0)
     ref = fail.remote("sums")
 
     tiny.serve([ref])
@@ -156,7 +157,7 @@ def test_others_use_its_results(tiny: MinimalNode) -> None:
     def length(text: str) -> int:
         return len(text)
 
-    upper = zray.task_by_name("tiny.upper").options(num_cpus=0, resources={"tiny": 1})
+    upper = zray.task_by_name("tiny.upper").options(num_cpus=0)
     size = length.remote(upper.remote("four"))
 
     tiny.serve([size])

@@ -51,7 +51,7 @@ def test_the_example_calls_functions_and_an_actor(node: Any, cluster: Any) -> No
         '"code":"ZR-3001","typeName":"LookupError","functionName":"hello.fail",'
         '"message":"no town named Atlantis","node":"offers"',
         "    | LookupError: no town named Atlantis",
-        "hello.cuont(...) raised ZR-3008 node offers offers nothing named 'hello.cuont'",
+        "hello.cuont(...) raised ZR-3008 no node of this cluster offers 'hello.cuont'",
         "Totals.add(north, 1..4) = [1,3,6,10]",
         'Totals.totals() = {"north":10,"south":0.5}',
         "Totals.add(west) raised ZR-3001 KeyError 'west'",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 
 from tests.core.benches import (
@@ -21,6 +24,7 @@ from zray.protocol import messages as m
 WORK = template()
 FREE = template("free", resources=())
 GPU = template("gpu", resources=[("CPU", 1), ("GPU", 0.5)])
+NAMED = msgspec.structs.replace(template("town.count"), by_name=True)
 HUGE = template("huge", resources=[("CPU", 9)])
 
 
@@ -159,21 +163,21 @@ def test_blocked_tasks_lend_what_they_gave_back() -> None:
 # ---- taking back ---------------------------------------------------------------------------
 
 
-def reclaiming() -> HeadBench:
+def reclaiming(made_of: m.Template = WORK, **more: Any) -> HeadBench:
     """n1 has 2 tasks that run and many ahead; nothing is left in the queue; n2 is done."""
     head = HeadBench()
-    head.driver("d1", WORK)
-    head.node("n1", 2)
-    head.submit("d1", spec("first", WORK))
+    head.driver("d1", made_of)
+    head.node("n1", 2, **more)
+    head.submit("d1", spec("first", made_of))
     head.assigned("n1")
     finish(head, "n1", "first", seconds=0.0001)
-    head.submit("d1", *tasks("t", 40))
+    head.submit("d1", *tasks("t", 40, made_of))
     assert len(head.assigned("n1")) == 2 + 19
-    head.say("n2", head.hello_node("n2", 1, 2))
+    head.say("n2", head.hello_node("n2", 1, 2, **more))
     head.say("n2", m.Announce(0, [], [], []), m.Credit(0, 1 << 40))
     while names := head.assigned("n2"):
         finish(head, "n2", *names, seconds=0.0001)
-    assert not head.gcs.scheduler.classes[(("CPU", UNIT),)].ready
+    assert not any(group.ready for group in head.gcs.scheduler.groups())
     return head
 
 
@@ -348,3 +352,59 @@ def test_it_goes_to_another_at_once_when_that_node_is_dead() -> None:
     head.say("n1", m.Goodbye(0, "stopped"))
     head.turn()
     assert set(head.assigned("n2")) <= {"first", "second"} and head.gcs.scheduler.local == {}
+
+
+# ---- by name -------------------------------------------------------------------------------
+
+
+def test_what_runs_by_name_goes_to_nodes_that_offer_the_name() -> None:
+    head = HeadBench()
+    head.node("n1", 8)
+    head.node("n2", 1, offers=["town.split", "town.count"])
+    head.driver("d1", NAMED)
+    head.submit("d1", *tasks("t", 5, NAMED))
+    sent = head.assigned("n2")
+    assert head.assigned("n1") == [] and sent[0] == "t0"
+    while sent:
+        finish(head, "n2", sent.pop(0))
+        sent += head.assigned("n2")
+    assert not head.gcs.tasks
+    view = head.gcs.members.nodes[identity("n2")].view
+    assert view.free == view.total
+
+
+def test_a_name_that_nobody_has_offered_is_an_error_at_once() -> None:
+    head = HeadBench()
+    head.driver("d1", NAMED)
+    head.submit("d1", *tasks("early", 1, NAMED))  # with no node yet, there may be one
+    assert not head.taken("d1", m.Result)
+    head.node("n1", 8, offers=["town.split"])
+    head.submit("d1", *tasks("t", 1, NAMED))
+    (result,) = head.taken("d1", m.Result)
+    (outcome,) = result.outcomes
+    assert outcome.kind & m.ERROR and b"ZR-3008" in outcome.value
+    assert b"offers 'town.count' (offered: town.split)" in outcome.value
+    assert head.assigned("n1") == []
+
+
+def test_a_name_that_was_offered_is_waited_for() -> None:
+    head = HeadBench()
+    head.node("n1", offers=["town.count"])
+    head.node("n2", 8)
+    head.driver("d1", NAMED)
+    head.say("n1", m.Goodbye(0, "stopped"))
+    head.submit("d1", *tasks("t", 1, NAMED))
+    assert head.assigned("n2") == [] and not head.taken("d1", m.Result)
+    reason = overview.why(head.gcs, object_of(identity("t0")), head.now)
+    assert reason is not None and 'no node ever has an offer of "town.count"' in reason
+    head.node("n3", offers=["town.count"])
+    head.turn()
+    assert head.assigned("n3") == ["t0"]
+
+
+def test_tasks_by_name_are_taken_back_as_their_node_counts_them() -> None:
+    head = reclaiming(NAMED, offers=["town.count"])
+    head.now = head.gcs.scheduler.steal_deadline()
+    head.turn()
+    (reclaim,) = head.taken("n1", m.Reclaim)
+    assert reclaim.resources == [("CPU", UNIT)]

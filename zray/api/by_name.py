@@ -37,7 +37,8 @@ class TaskByName:
         and dicts (with str keys) of these. An argument may also be a reference, whatever its value.
         With ``num_returns=n`` it returns a list of n references, with 0 None.
 
-        The reference raises NameNotOfferedError where the task's node does not have the name.
+        The task goes to a node that offers the name. The reference raises NameNotOfferedError where
+        no node has ever offered it.
 
         Raises:
             SerializationError: an argument is not portable.

@@ -46,7 +46,7 @@ class Actors:
         if template is None:
             stored = row.template.function_id in gcs.catalog.functions
             ready = row.template.by_name or stored
-            template = TemplateRecord(row.template, resources.needs(row.template.resources), ready)
+            template = TemplateRecord(row.template, ready)
             gcs.templates[row.template.template_id] = template
         record = ActorRecord(row.info, row.spec, template, row.job_id, row.owner)
         record.state, record.incarnation = row.state, row.incarnation

@@ -17,16 +17,13 @@ from zray.core.lineage import Lineage
 from zray.core.machine import NEVER, Outbox
 from zray.core.members import Member, Members, NodeMember
 from zray.core.objects import PENDING, ObjectRecord, ObjectTable
+from zray.core.offers import Offers
 from zray.core.recovery import Recovery
 from zray.core.results import Results
 from zray.core.scheduler import NodeView, TaskScheduler
 from zray.core.tasks import ASSIGNED, GONE, READY, WAITING, TaskRecord, TemplateRecord
 from zray.core.transfers import Transfers
-from zray.errors import (
-    ProtocolError,
-    TaskCancelledError,
-    ZrayError,
-)
+from zray.errors import NameNotOfferedError, ProtocolError, TaskCancelledError, ZrayError
 from zray.ids import object_id, task_of
 from zray.protocol.messages import (
     CANCELLED,
@@ -73,6 +70,7 @@ class Gcs:
         self.results = Results(self.outbox, self.objects, self.members)
         self.tasks: dict[bytes, TaskRecord] = {}
         self.templates: dict[bytes, TemplateRecord] = {}
+        self.offers = Offers()
         self.workers: dict[bytes, bytes] = {}  # worker -> its node
         self.notices: list[str] = []
         counted = ("finished", "retried", "stale", "lost", "rebuilt", "reclaimed")
@@ -115,8 +113,7 @@ class Gcs:
     def on_template(self, sender: Member, message: Template, now: float) -> None:
         if message.template_id not in self.templates:
             ready = message.by_name or message.function_id in self.catalog.functions
-            record = TemplateRecord(message, resources.needs(message.resources), ready)
-            self.templates[message.template_id] = record
+            self.templates[message.template_id] = TemplateRecord(message, ready)
 
     # ---- submit ----------------------------------------------------------------------------
 
@@ -182,11 +179,20 @@ class Gcs:
         """Make a waiting task ready if nothing is in its way any more."""
         if record.state == WAITING and not (record.waiting or record.parked or record.spec is None):
             assert record.template is not None
-            if record.template.function_ready:
+            trouble = self._objection(record.template.message)
+            if trouble:
+                self.fail(record.spec.task_id, record, NameNotOfferedError, trouble)
+            elif record.template.function_ready:
                 record.near = self._near(record) if record.spec.dependencies else b""
                 # Calls wait for an actor: it does not stand in line behind tasks.
                 front = front or record.spec.task_id in self.actors.records
                 self.scheduler.push(record, front=front)
+
+    def _objection(self, template: Template) -> str:
+        """Why no node could run it, as one that it might be told by now."""
+        if not template.by_name or self.recovery.active or not self.scheduler.nodes:
+            return ""
+        return self.offers.objection(template.name)
 
     def _near(self, record: TaskRecord) -> bytes:
         """The node that has most of the task's large arguments, if it can run the task."""
@@ -428,7 +434,8 @@ class Gcs:
         for view, records in plan:
             self._dispatch(view, records)
         for view, group, count in self.scheduler.reclaims(now):
-            self.outbox.send(view.node_id, Reclaim(0, list(group.needs), count))
+            wanted = list(resources.countable(group.needs))  # a node counts nothing else
+            self.outbox.send(view.node_id, Reclaim(0, wanted, count))
         self.results.flush(self.workers)
         freed: dict[bytes, list[bytes]] = {}
         while swept := self.objects.sweep(self._is_needed):

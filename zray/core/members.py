@@ -76,7 +76,8 @@ class NodeMember(Member):
         self.actors: dict[bytes, None] = {}  # those that live there
         self.ends_heard = 0  # the last end that it told
         self.ends_unstored: dict[int, None] = {}  # those whose consequences are not durable
-        self.view = NodeView(hello.process_id, hello.incarnation, dict(info.resources))
+        total = {**dict(info.resources), **resources.offering(info.offers)}
+        self.view = NodeView(hello.process_id, hello.incarnation, total)
 
     def begin_session(self, now: float) -> None:
         super().begin_session(now)

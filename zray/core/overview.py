@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from zray.core import resources
 from zray.core.actor_records import ActorRecord
 from zray.core.gcs import Gcs
 from zray.core.members import NodeMember
@@ -62,13 +63,13 @@ def _actor(gcs: Gcs, record: ActorRecord, now: float) -> ActorStatus:
 def _node(node: NodeMember, now: float) -> NodeStatus:
     view = node.view
     ahead = sum(view.ahead.values())
-    free = {name: max(amount, 0) for name, amount in view.free.items()}
+    free = sorted((name, max(amount, 0)) for name, amount in view.free.items())
     return NodeStatus(
         node.process_id,
         node.incarnation,
         node.state(),
         node.info,
-        sorted(free.items()),
+        list(resources.countable(free)),
         len(view.assigned) - ahead,
         ahead,
         view.finished,

@@ -13,15 +13,31 @@ UNLIMITED = 1 << 30
 CPU = "CPU"
 GPU = "GPU"
 MEMORY = "memory"
+_OFFER = "offers "  # and a name: what a node that offers the name has without end
+_ENDLESS = 1 << 53
 
 
-def needs(amounts: Iterable[tuple[str, int]]) -> Needs:
-    return tuple(sorted((name, amount) for name, amount in amounts if amount))
+def needs(amounts: Iterable[tuple[str, int]], offer: str = "") -> Needs:
+    """``offer``: and the name is offered there."""
+    wanted = [(name, amount) for name, amount in amounts if amount]
+    if offer:
+        wanted.append((_OFFER + offer, 1))
+    return tuple(sorted(wanted))
+
+
+def offering(names: Iterable[str]) -> Vector:
+    """What a node has that offers these names."""
+    return {_OFFER + name: _ENDLESS for name in names}
+
+
+def countable(wanted: Iterable[tuple[str, int]]) -> Needs:
+    """Without offers of names."""
+    return tuple(pair for pair in wanted if not pair[0].startswith(_OFFER))
 
 
 def is_cpu_only(wanted: Needs) -> bool:
     """Only such classes are sent ahead: holding them back from others costs nothing else."""
-    return all(name == CPU for name, _ in wanted)
+    return all(name == CPU for name, _ in countable(wanted))
 
 
 def slots(free: Mapping[str, int], wanted: Needs) -> int:
@@ -47,11 +63,16 @@ def give(free: Vector, wanted: Needs, times: int = 1) -> None:
 
 
 def in_words(wanted: Iterable[tuple[str, int]]) -> str:
-    """``CPU 2, GPU 0.5``; memory in MiB."""
+    """``CPU 2, GPU 0.5``; memory in MiB; ``an offer of "name"``."""
     parts = []
     for name, amount in wanted:
         value = amount / limits.RESOURCE_UNIT
-        parts.append(f"{name} {value / 2**20:.0f} MiB" if name == MEMORY else f"{name} {value:g}")
+        if name.startswith(_OFFER):
+            parts.append(f'{"an" if amount else "no"} offer of "{name.removeprefix(_OFFER)}"')
+        elif name == MEMORY:
+            parts.append(f"{name} {value / 2**20:.0f} MiB")
+        else:
+            parts.append(f"{name} {value:g}")
     return ", ".join(parts) or "no resources"
 
 

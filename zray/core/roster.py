@@ -66,6 +66,7 @@ class Roster:
                 joined = NodeMember(hello, info, _now)
                 gcs.members.nodes[hello.process_id] = joined
                 gcs.scheduler.add_node(joined.view)
+                gcs.offers.learn(info.offers)
             welcome(_now)
 
         if stored and self._joining.get(hello.process_id) != hello.incarnation:

@@ -389,9 +389,11 @@ class TaskScheduler:
             )
             lacking = resources.missing(nearest.total, group.needs)
             has = resources.in_words((name, nearest.total.get(name, 0)) for name, _ in lacking)
+            counts = resources.countable(lacking)
+            advice = "add a node that has it, or ask for less" if counts else "see --import"
             return (
                 f"INFEASIBLE: needs {wanted}; no node ever has {resources.in_words(lacking)} "
-                f"(the nearest has {has}); add a node that has it, or ask for less"
+                f"(the nearest has {has}); {advice}"
             )
         if not any(node.usable for node in self.nodes.values()):
             return "NO_NODES: no node has been heard of for some seconds; see zray status"

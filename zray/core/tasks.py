@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from zray.core.resources import Needs
+from zray.core import resources
 from zray.protocol.messages import Outcome, TaskSpec, Template
 
 if TYPE_CHECKING:
@@ -29,9 +29,10 @@ class TemplateRecord:
 
     __slots__ = ("function_ready", "message", "needs", "seconds")
 
-    def __init__(self, message: Template, needs: Needs, function_ready: bool) -> None:
+    def __init__(self, message: Template, function_ready: bool) -> None:
         self.message = message
-        self.needs = needs
+        offer = message.name if message.by_name else ""
+        self.needs = resources.needs(message.resources, offer)
         self.function_ready = function_ready
         self.seconds: float | None = None  # measured run time, smoothed; None: never ran
 

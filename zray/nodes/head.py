@@ -395,6 +395,7 @@ def serve(
         its node's ``imports`` cannot be imported.
     """
     offered = imports.check(options.node.imports, options.node.import_directory)
+    options = options._replace(node=options.node._replace(offers=tuple(offered)))
     head = Head(options, lifeline_fd)
     if offered:
         head.log(imports.in_words(offered))

@@ -19,6 +19,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from zray import limits
+from zray.core.offers import listed, remedy
 from zray.errors import NameNotOfferedError, StartError
 from zray.protocol import messages as m
 from zray.runtime import offers
@@ -27,7 +28,6 @@ from zray.runtime.offers import Offer
 _ROOT = str(Path(__file__).parents[2])
 _BOOTSTRAP = "import sys; sys.path[:] = sys.argv[2:]; from zray.nodes.imports import main; main()"
 _TEXT_CHARS_MAX = 4000
-_NAMES_SHOWN = 20
 _OWN_FRAMES = ("<frozen importlib", importlib.__file__, __file__)
 
 
@@ -72,9 +72,7 @@ class Imports:
         if found is None:
             raise NameNotOfferedError(
                 f"{where} offers nothing named {name!r}: it imports "
-                f"{', '.join(setup.imports) or 'no modules'}; start the node with --import MODULE, "
-                f"where the module has @zray.task(name={name!r}) on a function, or "
-                f"@zray.actor(offer={name!r}) on a class"
+                f"{', '.join(setup.imports) or 'no modules'}; {remedy(name)}"
             )
         if found.is_class != is_class:
             one, other = ("a function", "an actor class")[:: -1 if found.is_class else 1]
@@ -146,8 +144,7 @@ def _judge(asked: str, directory: str, found: dict[str, Any]) -> list[str]:
 
 def in_words(names: list[str]) -> str:
     """What a daemon says of the names that its node offers."""
-    more = f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else ""
-    return f"offers {', '.join(names[:_NAMES_SHOWN])}{more}"
+    return f"offers {listed(names)}"
 
 
 def main() -> None:

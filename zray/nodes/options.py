@@ -24,6 +24,7 @@ class NodeOptions(NamedTuple):
     spill_directory: Path | None = None
     imports: tuple[str, ...] = ()  # modules that offer functions and classes by name
     import_directory: str = ""  # where they are looked for first
+    offers: tuple[str, ...] = ()  # the names, once it is known that the modules can be imported
 
 
 class HeadOptions(NamedTuple):
@@ -81,7 +82,8 @@ def encode_node(options: NodeOptions) -> dict[str, Any]:
 
 
 def decode_node(found: dict[str, Any]) -> NodeOptions:
-    decoded: dict[str, Any] = {**found, "imports": tuple(found["imports"])}
+    tuples = {name: tuple(found[name]) for name in ("imports", "offers")}
+    decoded: dict[str, Any] = {**found, **tuples}
     for name in ("log_directory", "spill_directory"):
         decoded[name] = Path(found[name]) if found[name] else None
     return NodeOptions(**decoded)

@@ -95,6 +95,7 @@ class RayletNode:
             labels=sorted(options.labels.items()),
             machine=found.machine_id,
             liveness=self._port.address,
+            offers=list(options.offers),
         )
         ids = identity.id_source()
         gpu_count = -(-amounts.get("GPU", 0) // limits.RESOURCE_UNIT)
@@ -414,6 +415,7 @@ def serve(options: NodeOptions, addresses: list[str], on_ready: Callable[[str], 
     """
     offered = imports.check(options.imports, options.import_directory)
     info, ordered = _choose(addresses)
+    options = options._replace(offers=tuple(offered))
     node = RayletNode(info, ordered, options, on_ready=on_ready)
     if offered:
         node.log(imports.in_words(offered))

@@ -65,6 +65,7 @@ class NodeInfo(Struct, array_like=True, frozen=True):
     """A raylet's account of itself.
 
     ``liveness`` is host:port of a port that it keeps open; there it serves PULL to other raylets.
+    ``offers``: names of functions and actor classes that can be asked for by name there.
     """
 
     name: Name
@@ -74,6 +75,7 @@ class NodeInfo(Struct, array_like=True, frozen=True):
     labels: list[tuple[Name, Name]]
     machine: Name
     liveness: Name = ""
+    offers: list[Name] = []
 
 
 class JobInfo(Struct, array_like=True, frozen=True):
