@@ -53,6 +53,7 @@ LOCALITY_BYTES_MIN = 1 << 20  # a task with larger arguments prefers the node th
 LOCALITY_WAIT_S = 0.3  # and goes to another rather than wait longer than this for nothing
 STEAL_IDLE_S = 0.005  # a raylet that finished nothing for this long is stolen from
 STEAL_PAUSE_S = 0.050  # after an empty RETURNED
+LEND_AFTER_S = 0.5  # a task that waits longer for its arguments lets others have its resources
 MAX_RETRIES = 3
 LINEAGE_PIN_BYTES_MAX = 1 << 20  # smaller arguments that cannot be made again are kept for it
 LINEAGE_BYTES_MAX = 128 << 20  # of the head's memory, for how large results were made

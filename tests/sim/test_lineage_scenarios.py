@@ -46,6 +46,24 @@ def test_what_two_dead_nodes_had_is_made_again_in_order() -> None:
         cluster.finish()
 
 
+def test_what_a_waiting_task_needs_is_made_again_by_the_only_cpu() -> None:
+    """The task that waits was given that CPU; it must not keep it from those it waits for."""
+
+    def story(driver: Any, random: Random) -> Program:
+        parts = [driver.submit("add", [0.2, LARGE, n])[0] for n in (1, 2)]
+        yield Sleep(5.0)
+        values = yield Get(driver.submit("add", [0.2, 0, *parts]))
+        assert values[0].number == 3
+
+    with SimCluster(33, nodes=[{"CPU": 1}], bounds=BOUNDS) as cluster:
+        cluster.run(story)
+        cluster.run_for(1.0)
+        cluster.replace(cluster.raylets[0], 0.2, same_id=False)
+        until_done(cluster)
+        assert rebuilt(cluster) == 2
+        cluster.finish()
+
+
 def test_without_retries_it_is_lost_and_says_so() -> None:
     def story(driver: Any, random: Random) -> Program:
         made = driver.submit("add", [0.01, LARGE, 1], max_retries=0)

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from zray import limits
 from zray.core import failures, resources
+from zray.core.lending import Lending
 from zray.core.local_scheduler import LocalTask, LocalTemplate, WorkerSlot
 from zray.errors import ObjectLostError, TaskCancelledError, WorkerCrashedError, ZrayError
 from zray.protocol import messages as m
@@ -35,6 +36,7 @@ class LocalTasks:
         self.templates: dict[bytes, LocalTemplate] = {}
         self.functions: dict[bytes, m.Export] = {}
         self.received = 0  # tasks in this session
+        self.lending = Lending()
 
     def new_session(self) -> None:
         self.received = 0
@@ -47,7 +49,7 @@ class LocalTasks:
     def on_export(self, message: m.Export) -> None:
         self.functions[message.function_id] = message
 
-    def on_tasks(self, message: m.Tasks) -> None:
+    def on_tasks(self, message: m.Tasks, now: float) -> None:
         values = {outcome.object_id: outcome for outcome in message.values}
         for assignment in message.tasks:
             self.received += 1
@@ -64,7 +66,9 @@ class LocalTasks:
                 elif oid not in task.values:
                     task.waiting += 1
                     self._objects.fetch(oid, self._arrival(task, oid))
-            if not task.waiting:
+            if task.waiting:
+                self.lending.waits(spec.task_id, template.needs, now)
+            else:
                 self._ready(task)
 
     def _arrival(self, task: LocalTask, oid: bytes) -> Callable[[m.Outcome | None, str], None]:
@@ -77,6 +81,7 @@ class LocalTasks:
                 return
             task.values[oid] = outcome
             if not task.waiting:
+                self.lending.waits_no_more(task.task_id)
                 self._ready(task)
 
         return arrived
@@ -112,6 +117,7 @@ class LocalTasks:
     def _abandon(self, task: LocalTask) -> None:
         """The task is nobody's any more: no result is wanted."""
         self.held.pop(task.task_id, None)
+        self.lending.waits_no_more(task.task_id)
         if not self._scheduler.remove(task) and task.worker is not None:
             self._raylet.kill(task.worker, "a task of it was withdrawn")
 
@@ -150,6 +156,7 @@ class LocalTasks:
 
     def _end(self, task: LocalTask, status: int, results: list[m.Outcome]) -> None:
         self.held.pop(task.task_id, None)
+        self.lending.waits_no_more(task.task_id)
         assignment = task.assignment
         if status == m.FINISHED and assignment.actor is None:
             results = [self._objects.put(outcome) for outcome in results]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from zray import limits
+from zray.core import resources
 from zray.core.agency import REQUESTS, Agency
 from zray.core.effects import Effect, KillWorker, StartWorker
 from zray.core.ends import Ends, held_task
@@ -169,7 +170,7 @@ class Raylet:
             m.Export: lambda msg, now: tasks.on_export(msg),
             m.Job: self._on_job,
             m.JobEnded: self._on_job_ended,
-            m.Tasks: lambda msg, now: tasks.on_tasks(msg),
+            m.Tasks: tasks.on_tasks,
             m.Ack: lambda msg, now: self.ends.acked(msg.upto),
             m.Reclaim: lambda msg, now: tasks.on_reclaim(msg),
             m.CancelTask: tasks.on_cancel,
@@ -366,6 +367,7 @@ class Raylet:
         if self._retire_at == NEVER and self.scheduler.crowded():
             self._retire_at = now + limits.IDLE_WORKER_S
         self.ends.flush()
+        self.tasks.lending.step(now)
         self._report_credit()
         if self.linked and now >= self._ping_at:
             self._ping_at = now + limits.PING_S
@@ -376,7 +378,7 @@ class Raylet:
         if not self.linked:
             return
         granted = self.tasks.received + self.scheduler.room()
-        released = sorted(item for item in self.scheduler.released.items() if item[1])
+        released = resources.total(self.scheduler.released, self.tasks.lending.lent)
         told, told_released = self._credit
         if told_released != released or abs(granted - told) * 4 >= limits.RAYLET_UNSTARTED_TASKS:
             self._credit = (granted, released)
@@ -386,4 +388,5 @@ class Raylet:
         due = self._ping_at if self.linked else NEVER
         for slot in self.scheduler.workers.values():
             due = min(due, slot.kill_at())
-        return min(due, self._retire_at, self.scheduler.overrun_deadline())
+        due = min(due, self._retire_at, self.tasks.lending.deadline())
+        return min(due, self.scheduler.overrun_deadline())

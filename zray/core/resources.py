@@ -62,6 +62,14 @@ def give(free: Vector, wanted: Needs, times: int = 1) -> None:
         free[name] = free.get(name, 0) + amount * times
 
 
+def total(*parts: Vector) -> list[tuple[str, int]]:
+    """Their sum, without zeros."""
+    found: Vector = {}
+    for part in parts:
+        give(found, tuple(part.items()))
+    return sorted((name, amount) for name, amount in found.items() if amount)
+
+
 def in_words(wanted: Iterable[tuple[str, int]]) -> str:
     """``CPU 2, GPU 0.5``; memory in MiB; ``an offer of "name"``."""
     parts = []

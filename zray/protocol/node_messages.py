@@ -23,7 +23,7 @@ from zray.protocol.parts import (
 class Credit(Message, tag=48):
     """``granted``: tasks the head may have sent in this session, in all.
 
-    ``released``: resources that blocked tasks have given back for now, in all.
+    ``released``: what tasks that are blocked, or wait long for arguments, let others have, in all.
     """
 
     granted: Count

@@ -1,0 +1,44 @@
+"""What tasks that wait long for their arguments let others have meanwhile.
+
+The head counts a task's resources as taken once it has sent the task. If the argument is lost and
+has to be made again, that must not wait for what this very task holds. Nothing is held here: the
+LocalScheduler gives a task its resources when it starts.
+"""
+
+from __future__ import annotations
+
+from zray import limits
+from zray.core import resources
+from zray.core.machine import NEVER
+from zray.core.resources import Needs, Vector
+
+
+class Lending:
+    def __init__(self) -> None:
+        self.lent: Vector = {}
+        self._waiting: dict[bytes, tuple[float, Needs]] = {}  # since when; the longest first
+        self._lenders: dict[bytes, Needs] = {}
+
+    def waits(self, task_id: bytes, needs: Needs, now: float) -> None:
+        """Arguments of a task have been asked for."""
+        self._waiting[task_id] = now, needs
+
+    def waits_no_more(self, task_id: bytes) -> None:
+        """They are here, or the task is not."""
+        self._waiting.pop(task_id, None)
+        needs = self._lenders.pop(task_id, None)
+        if needs is not None:
+            resources.take(self.lent, needs)
+
+    def step(self, now: float) -> None:
+        while self._waiting and now >= self.deadline():
+            task_id, (_, needs) = next(iter(self._waiting.items()))
+            del self._waiting[task_id]
+            self._lenders[task_id] = needs
+            resources.give(self.lent, needs)
+
+    def deadline(self) -> float:
+        if not self._waiting:
+            return NEVER
+        since, _ = next(iter(self._waiting.values()))
+        return since + limits.LEND_AFTER_S
