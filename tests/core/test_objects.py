@@ -103,6 +103,22 @@ def test_a_submitter_holds_its_returns_until_it_drops_them() -> None:
     assert freed(head, "n1") == [object_of(identity("t1"))]
 
 
+def test_a_return_that_a_value_names_before_its_end_is_its_submitters_all_the_same() -> None:
+    head = head_with()
+    head.driver("d2")
+    head.submit("d1", spec("t1", WORK))
+    list_of_it = m.Outcome(
+        object_of(identity("p")), m.VALUE, 4, b"list", [object_of(identity("t1"))]
+    )
+    head.say("d2", m.Put(0, identity("d2"), list_of_it))
+    head.say("n1", m.Done(1, [done(identity("t1"))]))
+    acknowledge(head)
+    head.say("d2", m.Drop(0, identity("d2"), list_of_it.object_id))
+    assert known(head, "p", "t1") == [False, True]
+    head.say("d1", m.Drop(0, identity("d1"), object_of(identity("t1"))))
+    assert known(head, "t1") == [False]
+
+
 def test_a_return_that_was_dropped_goes_once_its_submitter_knows_how_it_ended() -> None:
     head = head_with()
     head.submit("d1", spec("t1", WORK))

@@ -98,7 +98,7 @@ class Gcs:
 
     def on_export(self, sender: Member, message: Export, now: float) -> None:
         for inner in message.contained:
-            self.objects.hold(message.function_id, inner)
+            self.holdings.hold(message.function_id, inner, now)
 
         def durable() -> None:
             for record in self.templates.values():

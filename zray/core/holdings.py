@@ -34,12 +34,13 @@ class Holdings:
     def __init__(self, gcs: Gcs) -> None:
         self._gcs = gcs
         self._objects = gcs.objects
+        self._objects.appears = self._appears
         self.unknown: dict[bytes, float] = {}  # awaited objects of unknown origin -> deadline
         self._promised: dict[bytes, bytes] = {}  # object -> who will put it
         self._promises: dict[bytes, dict[bytes, None]] = {}  # the other way round
 
     def named(self, oid: bytes, now: float) -> ObjectRecord:
-        """The record of an object that somebody names; its submitter is a holder from the start."""
+        """The record of an object that somebody names."""
         record = self._objects.get(oid)
         if record is not None and record.kind != PENDING:
             return record
@@ -47,9 +48,15 @@ class Holdings:
         if task is None:
             if oid not in self._promised:
                 self.unknown.setdefault(oid, now + limits.UNKNOWN_OBJECT_S)
-        elif record is None and self._gcs.lives(task.submitter):
-            self._objects.hold(task.submitter, oid, process=True)
+        elif record is None:
+            self._appears(oid)
         return self._objects.make(oid)
+
+    def _appears(self, oid: bytes) -> None:
+        """Of a pending task's result, the submitter is a holder from the start."""
+        task = self._gcs.tasks.get(task_of(oid))
+        if task is not None and self._gcs.lives(task.submitter):
+            self._objects.hold(task.submitter, oid, process=True)
 
     def hold(self, holder: bytes, oid: bytes, now: float) -> ObjectRecord:
         """A task or an actor refers to the object."""

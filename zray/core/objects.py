@@ -41,6 +41,7 @@ class ObjectTable:
         self.cache: OrderedDict[bytes, bytes] = OrderedDict()
         self.cache_bytes = 0
         self.own: dict[bytes, bytes] = {}  # values that nobody else has: errors the head made
+        self.appears: Callable[[bytes], None] = lambda _: None  # told of one first heard of inside
         self._unheld: dict[bytes, None] = {}  # lost a holder since the last sweep
         self._places: dict[tuple[bytes, ...], tuple[bytes, ...]] = {}  # equal tuples are shared
 
@@ -156,6 +157,8 @@ class ObjectTable:
         if inner_ids and not record.contained:
             record.contained = tuple(inner_ids)
             for inner in record.contained:
+                if inner not in self.records:
+                    self.appears(inner)
                 self.hold(object_id, inner)
 
     def value(self, object_id: bytes) -> bytes | None:
