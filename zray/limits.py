@@ -75,6 +75,7 @@ ASYNC_CONCURRENCY = 1000  # calls that an async actor runs at once by default
 
 # ---- values --------------------------------------------------------------------------------
 INLINE_BYTES_MAX = 64 << 10  # larger values stay where they were made until asked for
+CALL_BYTES_MAX = 512 << 10  # larger arguments of an actor's call go by shared memory
 ARGUMENT_BYTES_MAX = 4 << 10  # larger arguments of a task become an object
 HEAD_CACHE_BYTES = 64 << 20
 CHUNK_BYTES = 1 << 20

@@ -151,6 +151,29 @@ def test_all_tasks_share_the_memory_of_an_argument(node: None) -> None:
         assert not writeable and last == 3.0 and where.startswith(shared_memory.SEGMENT)
 
 
+def test_large_arguments_by_value_are_shared_not_sent(node: None) -> None:
+    class Kept:
+        def __init__(self, value: Any) -> None:
+            self.value = value
+
+        def look(self, value: Any, scale: int = 1) -> tuple[bool, bool, float]:
+            shared = [shared_memory.maps(each.ctypes.data) for each in (self.value, value)]
+            return all(shared), value.flags.writeable, float(value[-1] + self.value[-1]) * scale
+
+    @zray.task
+    def look(value: Any, first: int) -> tuple[bool, bool, float]:
+        shared = bool(shared_memory.maps(value.ctypes.data))
+        return shared, value.flags.writeable, float(value[-1]) + first
+
+    value, one = array(8, 3.0), zray.put(1)
+    assert zray.get([look.remote(value, one) for _ in range(4)]) == [(True, False, 4.0)] * 4
+    actor = zray.remote(Kept).remote(array(8, 4.0))
+    calls = [actor.look.remote(value, scale=one) for _ in range(4)]
+    assert zray.get(calls) == [(True, False, 7.0)] * 4
+    value[:] = 5.0  # the caller's own, as ever
+    assert zray.get(actor.look.remote(value)) == (True, False, 9.0)
+
+
 def test_an_actor_keeps_and_returns_arrays(node: None) -> None:
     @zray.actor
     class Holder:

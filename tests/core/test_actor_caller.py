@@ -26,7 +26,7 @@ class Bench:
 
     def add(self, name: str, retries: int = 0, size: int = 0) -> PendingCall:
         call = PendingCall(
-            *(self.caller, identity(name), "f", 1, retries, bytes(size), [], [], b""),
+            *(self.caller, identity(name), "f", 1, retries, bytes(size), [], [], b"", b""),
         )
         self.caller.add(call)
         return call

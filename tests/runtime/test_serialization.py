@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import msgpack
+import numpy as np
 import pytest
 
 from zray import limits
@@ -346,7 +347,7 @@ def test_what_is_not_portable_is_refused_when_unpacked(body: bytes) -> None:
 
 def call(values: list[Any], *args: Any, **kwargs: Any) -> tuple[Any, Any]:
     arguments = serialization.dumps_arguments(args, kwargs, Ref)
-    return serialization.loads_arguments(arguments.data, values)
+    return serialization.loads_arguments(arguments.whole(), values)
 
 
 def test_arguments_come_back() -> None:
@@ -361,7 +362,7 @@ def test_no_arguments_share_nothing() -> None:
     two = serialization.dumps_arguments((), {}, Ref)
     one.dependencies.append(b"x")
     one.nested.append(b"x")
-    assert two == (one.data, [], [])
+    assert two == serialization.Arguments(one.data, [], [])
     _, kwargs = serialization.loads_arguments(one.data, [])
     kwargs["x"] = 1
     assert serialization.loads_arguments(one.data, []) == ((), {})
@@ -376,6 +377,18 @@ def test_references_that_are_arguments_become_their_values() -> None:
     loaded = serialization.loads_arguments(arguments.data, ["B", "A", "C"])
     assert loaded == ((1, "B", [a], "A"), {"x": "B", "y": None, "z": "C"})
     assert kwargs == {"x": b, "y": None, "z": Ref(b"c")}
+
+
+def test_large_arrays_among_arguments_are_not_copied_and_small_ones_are_the_callees_own() -> None:
+    large, small = np.arange(20_000.0), np.arange(10.0)
+    arguments = serialization.dumps_arguments((Ref(b"a"), [large]), {"k": small}, Ref)
+    assert arguments.parts is not None and not arguments.data
+    assert any(np.shares_memory(np.frombuffer(p, np.uint8), large) for p in arguments.parts.pieces)
+    assert arguments.parts.contained == arguments.nested == []
+    (value, (found,)), kwargs = serialization.loads_arguments(arguments.whole(), ["A"])
+    assert value == "A" and (found == large).all() and not found.flags.writeable
+    kwargs["k"][0] = 7.0
+    assert small[0] == 0.0
 
 
 def test_one_object_given_twice_is_one_object_as_in_a_plain_call() -> None:

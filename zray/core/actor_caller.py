@@ -29,7 +29,8 @@ RELAYED = 2  # by way of the head
 class PendingCall:
     """A call without an answer. ``retries``: incarnations that may still fail it; -1: any number.
 
-    ``box``: the object that holds its arguments where they are too large to be relayed.
+    ``box``: the object that holds its arguments where they are large; then ``arguments`` is empty,
+    or they were too large only for the way that the call went.
     """
 
     __slots__ = (
@@ -48,6 +49,7 @@ class PendingCall:
         dependencies: list[bytes],
         nested: list[bytes],
         parent: bytes,
+        box: bytes,
     ) -> None:
         self.actor = actor
         self.task_id = task_id
@@ -58,7 +60,7 @@ class PendingCall:
         self.dependencies = dependencies
         self.nested = nested
         self.parent = parent
-        self.box = b""
+        self.box = box
         self.cancelled = False
         self.seq = -1  # not sent to the present incarnation
         self.may_have_run = False  # an incarnation ended that had it

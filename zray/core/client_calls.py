@@ -161,8 +161,12 @@ class ClientCalls:
         retries: int,
         arguments: tuple[bytes, list[bytes], list[bytes]],
         parent: bytes,
+        box: bytes = b"",
     ) -> list[bytes]:
-        """Queue a call; the ids of its returns, for each of which the caller makes a reference."""
+        """Queue a call; the ids of its returns, for each of which the caller makes a reference.
+
+        ``box``: an own object, counted for the call, that holds its arguments.
+        """
         client = self._client
         actor = self._actor(actor_id)
         actor.info = info
@@ -170,7 +174,7 @@ class ClientCalls:
             actor.kept_alive = True
             client.references.add(object_id(actor_id, HANDLE_INDEX))  # it lives until it answers
         task_id = client.new_task()
-        call = PendingCall(actor, task_id, method, num_returns, retries, *arguments, parent)
+        call = PendingCall(actor, task_id, method, num_returns, retries, *arguments, parent, box)
         for oid in (*call.dependencies, *call.nested):
             client.references.add(oid)
         actor.add(call)
@@ -220,18 +224,19 @@ class ClientCalls:
         """The call as it travels; whatever it refers to is known to the cluster, or goes along."""
         client = self._client
         arguments, dependencies = call.arguments, call.dependencies
-        if not (dependencies or call.nested) and (
-            len(arguments) <= limits.INLINE_BYTES_MAX or call.actor.path == DIRECT
-        ):
+        fits = len(arguments) <= limits.INLINE_BYTES_MAX or call.actor.path == DIRECT
+        if fits and not (dependencies or call.nested or call.box):
             return m.Call(
                 *(call.seq, call.task_id, call.method, call.num_returns, arguments),
                 parent=call.parent,
             )
         nested = list(call.nested)
-        if len(arguments) > limits.INLINE_BYTES_MAX and call.actor.path != DIRECT:
+        if not fits:
             if not call.box:
                 call.box = client.references.put(arguments, nested)
-            arguments, dependencies = b"", [call.box, *dependencies]
+            arguments = b""
+        boxed = bool(call.box) and not arguments
+        dependencies = [call.box, *dependencies] if boxed else dependencies
         values = []
         for oid in dependencies:
             outcome = client.here(oid)
@@ -243,7 +248,7 @@ class ClientCalls:
         client.references.publish(nested)
         return m.Call(
             *(call.seq, call.task_id, call.method, call.num_returns, arguments, dependencies),
-            *(nested, values, call.parent, bool(call.box) and not arguments),
+            *(nested, values, call.parent, boxed),
         )
 
     def has_promised(self) -> bool:

@@ -48,6 +48,17 @@ class Caller(Leadership):
     def _links_changed(self) -> None:
         """There is another socket to poll. Called with the lock."""
 
+    def written(self, arguments: serialization.Arguments, least: int) -> m.Outcome | None:
+        """Write arguments of more than ``least`` bytes to shared memory, if there is any."""
+        return None
+
+    def _box(self, arguments: serialization.Arguments, near: m.Outcome | None) -> bytes:
+        """The object that holds a call's arguments, counted once. ``near``: they are written."""
+        references = self.client.references
+        if near is not None:
+            return references.put_near(near)
+        return references.put(arguments.whole(), arguments.nested)
+
     # ---- actors ----------------------------------------------------------------------------
 
     def create_actor(
@@ -64,16 +75,16 @@ class Caller(Leadership):
         Raises:
             ActorAlreadyExistsError: the name is taken.
         """
+        near = self.written(arguments, limits.INLINE_BYTES_MAX)
         with interrupts, self._lock:
             client = self.client
-            data, dependencies, boxed = arguments.data, arguments.dependencies, False
-            box = b""
-            if len(data) > limits.INLINE_BYTES_MAX:
-                box = client.references.put(data, arguments.nested)
-                data, dependencies, boxed = b"", [box, *dependencies], True
+            data, dependencies, box = arguments.data, arguments.dependencies, b""
+            if near is not None or arguments.parts or len(data) > limits.INLINE_BYTES_MAX:
+                box = self._box(arguments, near)
+                data, dependencies = b"", [box, *dependencies]
             spec = m.TaskSpec(
                 *(client.new_task(), template.template_id, data, dependencies),
-                *(arguments.nested, b"", boxed),
+                *(arguments.nested, b"", bool(box)),
             )
             waiter = Waiter()
             answer = client.calls.create(spec, info, get_if_exists, waiter)
@@ -113,17 +124,23 @@ class Caller(Leadership):
             PendingCallsLimitExceededError: as many wait as the actor's options allow.
         """
         actor_id = task_of(ref.id)
+        near = self.written(arguments, limits.CALL_BYTES_MAX)
         with interrupts, self._lock:
             calls = self.client.calls
             unanswered = calls.unanswered(actor_id)
             if 0 <= info.max_pending_calls <= unanswered:
+                if near is not None:
+                    self.client.references.remove(self._box(arguments, near))
                 raise PendingCallsLimitExceededError(
                     f"{unanswered} calls of actor {info.class_name} ({actor_id.hex()}) by this "
                     f"process wait already, and max_pending_calls is {info.max_pending_calls}; "
                     f"{method} was not called. Wait for some results first"
                 )
             expected = calls.unsent()  # then somebody is about to send them
-            returns = calls.call(actor_id, info, method, num_returns, retries, arguments, parent)
+            box = self._box(arguments, near) if near is not None else b""
+            data = b"" if box else arguments.whole()
+            given = (data, arguments.dependencies, arguments.nested)
+            returns = calls.call(actor_id, info, method, num_returns, retries, given, parent, box)
             if unanswered < EAGER_TASKS or unanswered % COALESCE_TASKS == 0:
                 self._send_calls()
             elif not expected:

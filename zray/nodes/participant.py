@@ -16,7 +16,6 @@ from zray.nodes.caller import COALESCE_TASKS, EAGER_TASKS
 from zray.nodes.sharing import Sharing, load
 from zray.protocol import messages as m
 from zray.runtime import references, serialization
-from zray.runtime.buffers import Parts
 from zray.runtime.interrupts import interrupts
 from zray.runtime.references import ObjectRef
 
@@ -82,21 +81,16 @@ class Participant(Sharing):
         self, template: m.Template, arguments: serialization.Arguments, parent: bytes
     ) -> list[ObjectRef[Any]]:
         """Queue a task. Never waits; the references of its returns, in order."""
-        large = None
-        if len(arguments.data) > limits.INLINE_BYTES_MAX:
-            large = self.share(Parts([arguments.data], arguments.nested))
+        near = self.written(arguments, limits.INLINE_BYTES_MAX)
         with interrupts, self._lock:
             client = self.client
-            data, dependencies, boxed = arguments.data, arguments.dependencies, False
-            box = None
-            if len(data) > limits.ARGUMENT_BYTES_MAX:
-                refs = client.references
-                nested = arguments.nested
-                box = refs.put(data, nested) if large is None else refs.put_near(large)
-                data, dependencies, boxed = b"", [box, *dependencies], True
+            data, dependencies, box = arguments.data, arguments.dependencies, None
+            if near is not None or arguments.parts or len(data) > limits.ARGUMENT_BYTES_MAX:
+                box = self._box(arguments, near)
+                data, dependencies = b"", [box, *dependencies]
             spec = m.TaskSpec(
                 *(client.new_task(), template.template_id, data, dependencies),
-                *(arguments.nested, parent, boxed),
+                *(arguments.nested, parent, box is not None),
             )
             returns = client.submit(spec, template.num_returns)
             if box is not None:

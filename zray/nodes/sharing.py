@@ -222,6 +222,15 @@ class Sharing(Caller):
                 raise
         return m.Outcome(oid, m.VALUE | m.LOCATED, parts.size, b"", parts.contained)
 
+    def written(self, arguments: serialization.Arguments, least: int) -> m.Outcome | None:
+        """Write arguments of more than ``least`` bytes there, as ``share`` does."""
+        parts = arguments.parts
+        if parts is None and len(arguments.data) > least:
+            parts = Parts([arguments.data], arguments.nested)
+        if parts is None or parts.size <= least:
+            return None
+        return self.share(parts)
+
     def kept(self, parts: Parts, oid: bytes) -> m.Outcome:
         """The outcome of a task or call: in shared memory, or with its value."""
         shared = self.share(parts, oid)

@@ -60,11 +60,17 @@ class Arguments(NamedTuple):
         dependencies: ids of the references that are arguments themselves, unique, in order; the
             worker passes their values.
         nested: ids of the references inside other arguments, unique; they stay references.
+        parts: instead of data where arguments have large buffers, which were not copied.
     """
 
     data: bytes
     dependencies: list[bytes]
     nested: list[bytes]
+    parts: Parts | None = None
+
+    def whole(self) -> bytes:
+        """For loads_arguments, wherever they are."""
+        return self.data if self.parts is None else self.parts.to_bytes()
 
 
 class FunctionBlob(NamedTuple):
@@ -179,6 +185,28 @@ def _in_band(value: Any, by_value: bool) -> bytes:
     if _NAMES_MAIN in data:
         raise _NamesMain
     return data
+
+
+def _large_out_of_band(value: Any, by_value: bool) -> list[Piece]:
+    """One pickle, or the pieces of a value whose large buffers were not copied."""
+    buffers: list[memoryview] = []
+
+    def is_small(buffer: pickle.PickleBuffer) -> bool:
+        raw = buffer.raw()
+        if len(raw) < _PAYLOAD_BYTES:
+            return True
+        buffers.append(raw)
+        return False
+
+    if by_value:
+        import cloudpickle
+
+        data: bytes = cloudpickle.dumps(value, _PROTOCOL, is_small)
+    else:
+        data = _dumps(value, _PROTOCOL, buffer_callback=is_small)
+        if _NAMES_MAIN in data:
+            raise _NamesMain
+    return assemble([data], buffers) if buffers else [data]
 
 
 class _Sink:
@@ -336,14 +364,16 @@ def dumps_arguments(
     if atoms:
         return Arguments(_dumps(value, _PROTOCOL), dependencies, [])
     try:
-        data, nested = encode(value)
+        pieces, nested = _encode(_large_out_of_band, value, False)
     except MemoryError:
         raise
     except Exception as error:
         subjects = [(item, f"argument {i} of {function_name}") for i, item in enumerate(value[0])]
         subjects += [(item, f"argument {k!r} of {function_name}") for k, item in value[1].items()]
         raise _unpicklable(subjects, f"the arguments of {function_name}", error) from error
-    return Arguments(data, dependencies, nested)
+    if len(pieces) == 1:
+        return Arguments(bytes(pieces[0]), dependencies, nested)
+    return Arguments(b"", dependencies, nested, Parts(pieces, nested))
 
 
 def dumps_portable_arguments(
