@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 
@@ -436,3 +437,38 @@ def test_no_gpu_is_kept_ready_for_an_actor() -> None:
     raylet = bench(made, cpus=2, GPU=2)
     raylet.give(spec("a1", made), actor=ACTOR)
     assert len(raylet.workers()) == 1
+
+
+# ---- workers that cannot start -------------------------------------------------------------
+
+
+def test_after_workers_that_end_at_once_the_next_is_started_later_and_later() -> None:
+    raylet = bench(WORK)
+    raylet.give(spec("t1", WORK))
+    starts = []
+    for _ in range(4):
+        (worker,) = raylet.workers()
+        starts.append(raylet.now)
+        raylet.raylet.worker_exited(worker, 0, "it could not be started: no pid", raylet.now)
+        raylet.turn()
+        assert raylet.workers() == []
+        (log,) = raylet.told(m.Log)
+        assert log.is_error and "it could not be started: no pid" in log.lines[0]
+        raylet.now = raylet.raylet.deadline()
+        raylet.turn()
+    pauses = [later - sooner for sooner, later in pairwise(starts)]
+    assert pauses == pytest.approx([0.1, 0.2, 0.4])
+    (worker,) = raylet.workers()
+    raylet.worker(worker, ends("t1"))
+    assert raylet.told(m.Done)
+
+
+def test_meanwhile_workers_that_live_go_on() -> None:
+    raylet = bench(WORK, cpus=2)
+    raylet.give(spec("t1", WORK), spec("t2", WORK), spec("t3", WORK))
+    first, second = raylet.workers()
+    raylet.raylet.worker_exited(first, 0, "it could not be started", raylet.now)
+    raylet.worker(second, ends("t2"))
+    assert raylet.running() == {second: ["t1"]}
+    raylet.worker(second, ends("t1"))
+    assert raylet.running() == {second: ["t3"]}

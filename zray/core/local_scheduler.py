@@ -169,8 +169,10 @@ class LocalScheduler:
 
     # ---- placement -------------------------------------------------------------------------
 
-    def place(self, now: float) -> Iterator[tuple[PoolKey, WorkerSlot | None, list[LocalTask]]]:
-        """What can start now: tasks for a worker, or for a new one (None) with that key.
+    def place(
+        self, now: float, *, may_fork: bool
+    ) -> Iterator[tuple[PoolKey, WorkerSlot | None, list[LocalTask]]]:
+        """What can start now: tasks for a worker, or (``may_fork``) for a new one with that key.
 
         The caller makes the new worker known with ``add_worker`` and calls ``give`` for each.
         """
@@ -185,6 +187,8 @@ class LocalScheduler:
                 key = self._key(task, gpus)
                 pool = self.idle.get(key)
                 slot = next(reversed(pool.values())) if pool else None
+                if slot is None and not may_fork:
+                    break
                 lanes = resources.slots(self.free, wanted) + self._running(wanted)
                 yield key, slot, self._batch(queue, task.assignment.job_id, lanes)
 

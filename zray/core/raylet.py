@@ -73,6 +73,9 @@ class Raylet:
         self._killed: dict[bytes, str] = {}  # workers ended on purpose, and why
         self._ping_at = 0.0
         self._retire_at = NEVER
+        self._fork_at = 0.0  # not sooner: workers have ended before they began anything
+        self._fork_pause_s = 0.0
+        self._stillborn_at = -NEVER
         self._from_head = self._head_table()
         self._from_worker = self._worker_table()
 
@@ -316,10 +319,24 @@ class Raylet:
         self.agency.dismiss(worker_id)
         self.ends.flush()  # what it handed on comes first
         why = self._killed.pop(worker_id, "")
+        if not (started or why or slot.exiting):
+            self._stillborn(slot, cause, now)
         died = f"its worker (pid {slot.pid}, node {self.info.name}) died: {cause}"
         self.actors.exited(slot, f"{died}{why and ': '}{why}")
         self.send(m.WorkerDied(0, worker_id))
         self.tasks.worker_died(slot, left, begun, f"{cause}{why and ': '}{why}")
+
+    def _stillborn(self, slot: WorkerSlot, cause: str, now: float) -> None:
+        """A worker could not start: others would not either, for now."""
+        again = now - self._stillborn_at < 2 * limits.FORK_RETRY_MAX_S
+        pause = 2 * self._fork_pause_s if again else limits.FORK_RETRY_FIRST_S
+        self._fork_pause_s = min(pause, limits.FORK_RETRY_MAX_S)
+        self._stillborn_at = now
+        self._fork_at = now + self._fork_pause_s
+        what = cause.partition(";")[0]  # its last words were shown already
+        text = f"a worker ended before it began anything ({what}); the next one is started in"
+        line = f"{text} {self._fork_pause_s:g} s"
+        self.send(m.Log(0, slot.key[0], "worker", slot.pid, self.info.name, True, [line]))
 
     def named(self, process_id: bytes) -> str:
         """A process of this node's machine, for people."""
@@ -350,7 +367,9 @@ class Raylet:
                 slot.condemned.clear()
                 self.kill(slot, "it did not stop within the grace of a cancel")
         lessened: dict[PoolKey, None] = {}  # pools that have lost a worker to an actor
-        for key, chosen, tasks in self.scheduler.place(now):
+        if now >= self._fork_at:
+            self._fork_at = 0.0
+        for key, chosen, tasks in self.scheduler.place(now, may_fork=not self._fork_at):
             if chosen is not None and not self._may_become(chosen, tasks[0]):
                 chosen = None
             slot = chosen or self._start_worker(key)
@@ -360,7 +379,7 @@ class Raylet:
             if tasks[0].assignment.actor is not None:
                 lessened[key] = None
         for key in lessened:
-            if self.scheduler.lacks_spare(key):
+            if self.scheduler.lacks_spare(key) and not self._fork_at:
                 self.scheduler.rest(self._start_worker(key), now)
         if now >= self._retire_at:
             self._retire_rested(now)
@@ -388,5 +407,5 @@ class Raylet:
         due = self._ping_at if self.linked else NEVER
         for slot in self.scheduler.workers.values():
             due = min(due, slot.kill_at())
-        due = min(due, self._retire_at, self.tasks.lending.deadline())
+        due = min(due, self._retire_at, self._fork_at or NEVER, self.tasks.lending.deadline())
         return min(due, self.scheduler.overrun_deadline())
