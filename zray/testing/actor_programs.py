@@ -108,9 +108,14 @@ def inc(context: CallContext, seconds: float, amount: int) -> Program:
 
 
 def total(context: CallContext, seconds: float, size: int, *parts: Any) -> Program:
-    """The sum of its arguments."""
+    """The sum of its arguments: values, numbers, and strings for their lengths."""
     yield Sleep(seconds)
-    number = sum(part.number if isinstance(part, Value) else part for part in parts)
+    number = 0
+    for part in parts:
+        if isinstance(part, str):
+            number += len(part)
+        else:
+            number += part.number if isinstance(part, Value) else part
     return Returned(number, size=size)
 
 

@@ -108,7 +108,7 @@ def counting(driver: SimDriver, random: Random) -> Program:
         if random.random() < 0.5:
             filler = "x" * random.choice([0, 0, size_of(random)])
             size = size_of(random)
-            echoes += driver.call(handle, "total", [seconds, size, number, len(filler)])
+            echoes += driver.call(handle, "total", [seconds, size, number, filler])
             driver.expect(echoes[-1:], number + len(filler))
         if random.random() < 0.2:
             pair = driver.call(handle, "pair", [seconds, number], num_returns=2)

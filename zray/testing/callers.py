@@ -103,8 +103,13 @@ class Caller(Participant):
         actor_id = task_of(handle.oid)
         info = self.cluster.ledger.calls.info(actor_id)
         retries = info.max_task_retries if retries is None else retries
+        data, dependencies, nested = packed(arguments)
+        box = b""
+        if len(data) > limits.CALL_BYTES_MAX:
+            box, data = self.client.references.put(data, nested), b""
         returns = self.client.calls.call(
-            *(actor_id, info, method, num_returns, retries, packed(arguments), parent)
+            *(actor_id, info, method, num_returns, retries),
+            *((data, dependencies, nested), parent, box),
         )
         if returns:
             task_id = task_of(returns[0])

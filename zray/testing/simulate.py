@@ -60,6 +60,7 @@ def plan(seed: int) -> Plan:
         bounds["CHUNK_BYTES"] = random.choice([700, 4096])
         bounds["CHUNK_WINDOW"] = random.choice([1, 2, 8])
         bounds["ARGUMENT_BYTES_MAX"] = random.choice([300, 4096])
+        bounds["CALL_BYTES_MAX"] = bounds["ARGUMENT_BYTES_MAX"]
     if random.random() < 0.3:
         bounds["HEAD_CACHE_BYTES"] = random.choice([0, 1000, 20_000])
     if random.random() < 0.3:
