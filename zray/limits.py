@@ -53,6 +53,7 @@ LOCALITY_BYTES_MIN = 1 << 20  # a task with larger arguments prefers the node th
 LOCALITY_WAIT_S = 0.3  # and goes to another rather than wait longer than this for nothing
 STEAL_IDLE_S = 0.005  # a raylet that finished nothing for this long is stolen from
 STEAL_PAUSE_S = 0.050  # after an empty RETURNED
+SPARE_WORKERS = 2  # ready for the next actors, where they come in a row; else one
 FORK_RETRY_FIRST_S = 0.1  # after a worker that ended before it began anything; doubled each time
 FORK_RETRY_MAX_S = 5.0
 LEND_AFTER_S = 0.5  # a task that waits longer for its arguments lets others have its resources

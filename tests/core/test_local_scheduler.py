@@ -410,24 +410,33 @@ def test_credit_is_absolute_and_shrinks_with_the_queue() -> None:
 ACTOR = m.ActorInfo("Counter", b"f" * 16, [("inc", 1)])
 
 
-def test_an_actor_that_takes_the_last_worker_leaves_a_spare_one_for_the_next() -> None:
+def test_an_actor_leaves_spare_workers_for_the_next_ones() -> None:
     made = template("Counter", resources=[("CPU", 0)])
-    raylet = bench(made, cpus=2)
+    raylet = bench(made, cpus=4)
     raylet.give(spec("a1", made), actor=ACTOR)
-    first, spare = raylet.workers()
-    assert list(raylet.running()) == [first]
+    first, second = raylet.workers()
+    assert [*raylet.running()] == [first]
     raylet.give(spec("a2", made), actor=ACTOR)
-    assert [*raylet.running()] == [first, spare]
-    assert len(raylet.workers()) == 3
-    assert len([one for one in raylet.effects if isinstance(one, StartWorker)]) == 3
+    assert [*raylet.running()] == [first, second]
+    third, _ = raylet.workers()[2:]  # now that they come in a row
+    raylet.give(spec("a3", made), actor=ACTOR)
+    assert [*raylet.running()] == [first, second, third]  # it has had the time to start
+    assert len([one for one in raylet.effects if isinstance(one, StartWorker)]) == 5
 
 
-def test_a_worker_that_is_idle_anyway_is_spare_enough() -> None:
+def test_workers_that_are_idle_anyway_are_spare_enough() -> None:
     made = template("Counter", resources=[("CPU", 0)])
-    raylet = bench(WORK, made, cpus=2)
-    raylet.give(spec("t1", WORK), spec("t2", WORK))
+    raylet = bench(WORK, made, cpus=3)
+    raylet.give(*(spec(f"t{number}", WORK) for number in range(3)))
     for worker, names in [*raylet.running().items()]:
         raylet.worker(worker, ends(names[0]))
+    raylet.give(spec("a1", made), actor=ACTOR)
+    assert len(raylet.workers()) == 3
+
+
+def test_there_are_not_more_spare_workers_than_cpus() -> None:
+    made = template("Counter", resources=[("CPU", 0)])
+    raylet = bench(made, cpus=1)
     raylet.give(spec("a1", made), actor=ACTOR)
     assert len(raylet.workers()) == 2
 

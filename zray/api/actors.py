@@ -18,7 +18,6 @@ from zray.api.definitions import (
     Parameters,
     name_of,
     offer,
-    parameters_of,
     take_offer,
     template_of,
 )
@@ -106,11 +105,9 @@ class ActorClass(Generic[T]):
     ) -> ActorHandle[T]:
         if options.get_if_exists and not options.name:
             raise ValueError("get_if_exists needs a name: Please supply a non-empty name")
-        parameters = self._parameters
-        if parameters is not None:
-            shape = (len(args), *kwargs)
-            if shape not in parameters.fitting:
-                parameters.check(shape, args, kwargs)
+        shape = (len(args), *kwargs)
+        if shape not in self._parameters.fitting:
+            self._parameters.check(shape, args, kwargs)
         participant = connected()
         template, info = self._describe(participant, options)
         arguments = serialization.dumps_arguments(args, kwargs, ObjectRef, template.name)
@@ -173,8 +170,8 @@ class ActorClass(Generic[T]):
         return m.Export(0, blob.function_id, name_of(self._class), blob.blob, blob.contained)
 
     @functools.cached_property
-    def _parameters(self) -> Parameters | None:
-        return parameters_of(self._class, f"{self._class.__name__}.__init__")
+    def _parameters(self) -> Parameters:
+        return Parameters(self._class, f"{self._class.__name__}.__init__")
 
     @functools.cached_property
     def _methods(self) -> dict[str, Method]:
@@ -244,7 +241,7 @@ def _methods_of(cls: type) -> Iterator[tuple[str, Method]]:
             Method(
                 GENERATOR if generates else chosen.num_returns,
                 chosen.max_task_retries,
-                parameters_of(member, f"{cls.__name__}.{name}", bound=bound),
+                Parameters(member, f"{cls.__name__}.{name}", bound=bound),
             ),
         )
 

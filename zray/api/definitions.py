@@ -16,20 +16,30 @@ from zray.protocol import messages as m
 from zray.runtime import offers
 
 
+class _EveryShape(set[tuple[Any, ...]]):
+    """Any call fits, or it is not known which do."""
+
+    def __contains__(self, shape: object) -> bool:
+        return True
+
+
 class Parameters:
-    """Checks calls at the caller, before anything is sent.
+    """Checks calls of a function or class at the caller, before anything is sent.
 
     Attributes:
         fitting: shapes of calls that are known to fit, so that the check costs next to nothing;
             a shape is the number of positional arguments and the names of the others.
     """
 
-    __slots__ = ("_name", "_signature", "fitting")
+    __slots__ = ("_bound", "_function", "_name", "_signature", "fitting")
 
-    def __init__(self, name: str, signature: inspect.Signature) -> None:
+    def __init__(self, function: Callable[..., Any], name: str, *, bound: bool = False) -> None:
+        """``bound``: the first parameter is ``self``, which the caller does not pass."""
         self.fitting: set[tuple[Any, ...]] = set()
+        self._function = function
         self._name = name
-        self._signature = signature
+        self._bound = bound
+        self._signature: inspect.Signature | None = None  # found when the first call comes
 
     def check(self, shape: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Note that calls of this shape fit.
@@ -37,32 +47,39 @@ class Parameters:
         Raises:
             TypeError: the arguments do not fit.
         """
+        if self._signature is None:
+            self._signature = self._find()
+        if self._signature is None:
+            self.fitting = _EveryShape()
+            return
         try:
             self._signature.bind(*args, **kwargs)
         except TypeError as error:
             raise TypeError(f"{self._name}(): {error}") from None
         self.fitting.add(shape)
 
+    def _find(self) -> inspect.Signature | None:
+        if _makes_as_object_does(self._function):
+            return inspect.Signature()  # for which inspect would have to parse a text
+        try:
+            signature = inspect.signature(self._function)
+        except (TypeError, ValueError):
+            return None
+        parameters = list(signature.parameters.values())
+        named = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        if self._bound and parameters and parameters[0].kind in named:
+            signature = signature.replace(parameters=parameters[1:])
+        kinds = {parameter.kind for parameter in signature.parameters.values()}
+        anything = {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}
+        return signature if kinds != anything else None
 
-def parameters_of(
-    function: Callable[..., Any], name: str, *, bound: bool = False
-) -> Parameters | None:
-    """What to check calls of a function against; None where anything goes or it is not known.
 
-    ``bound``: the first parameter is ``self``, which the caller does not pass.
-    """
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):
-        return None
-    parameters = list(signature.parameters.values())
-    named = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    if bound and parameters and parameters[0].kind in named:
-        signature = signature.replace(parameters=parameters[1:])
-    kinds = {parameter.kind for parameter in signature.parameters.values()}
-    if kinds == {inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD}:
-        return None
-    return Parameters(name, signature)
+def _makes_as_object_does(function: Callable[..., Any]) -> bool:
+    """Whether it is a class without a constructor."""
+    kind: Any = function
+    if type(function) is not type:
+        return False
+    return kind.__init__ is object.__init__ and kind.__new__ is object.__new__
 
 
 def name_of(function: Callable[..., Any]) -> str:

@@ -14,7 +14,6 @@ from zray.api.definitions import (
     Parameters,
     name_of,
     offer,
-    parameters_of,
     take_offer,
     template_of,
 )
@@ -107,11 +106,9 @@ class RemoteFunction(Generic[P, R]):
         return BoundOptions(self, checked(self._options, options))
 
     def _submit(self, options: TaskOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        parameters = self._parameters
-        if parameters is not None:
-            shape = (len(args), *kwargs)
-            if shape not in parameters.fitting:
-                parameters.check(shape, args, kwargs)
+        shape = (len(args), *kwargs)
+        if shape not in self._parameters.fitting:
+            self._parameters.check(shape, args, kwargs)
         participant = connected()
         template = self._default
         if template is None or self._told is not participant or options is not self._options:
@@ -123,9 +120,9 @@ class RemoteFunction(Generic[P, R]):
         return refs or None
 
     @functools.cached_property
-    def _parameters(self) -> Parameters | None:
+    def _parameters(self) -> Parameters:
         # Not in __init__: a recursive function is unpickled after the object that it calls.
-        return parameters_of(self._function, name_of(self._function))
+        return Parameters(self._function, name_of(self._function))
 
     def _introduce(self, participant: Any, options: TaskOptions) -> m.Template:
         """Make sure that the cluster knows function and options."""

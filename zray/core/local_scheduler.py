@@ -186,11 +186,20 @@ class LocalScheduler:
                 task = queue[0]
                 key = self._key(task, gpus)
                 pool = self.idle.get(key)
-                slot = next(reversed(pool.values())) if pool else None
+                slot = self._chosen(task, pool) if pool else None
                 if slot is None and not may_fork:
                     break
                 lanes = resources.slots(self.free, wanted) + self._running(wanted)
                 yield key, slot, self._batch(queue, task.assignment.job_id, lanes)
+
+    @staticmethod
+    def _chosen(task: LocalTask, pool: dict[bytes, WorkerSlot]) -> WorkerSlot:
+        """Of idle workers the last one used: its memory is warm; for an actor the first.
+
+        The last may have been made just now, and not be ready.
+        """
+        order = reversed(pool.values()) if task.assignment.actor is None else iter(pool.values())
+        return next(order)
 
     def _top_up(
         self, wanted: Needs, queue: deque[LocalTask]
@@ -269,9 +278,9 @@ class LocalScheduler:
     def add_worker(self, slot: WorkerSlot) -> None:
         self.workers[slot.worker_id] = slot
 
-    def lacks_spare(self, key: PoolKey) -> bool:
-        """Whether the next actor would have to wait for a process. A GPU is taken too seldom."""
-        return not (self.idle.get(key) or key[1])
+    def lacks_spare(self, key: PoolKey, wanted: int) -> bool:
+        """Whether the next actors would have to wait for a process. A GPU is taken too seldom."""
+        return not key[1] and len(self.idle.get(key, ())) < min(wanted, self._kept())
 
     def rest(self, slot: WorkerSlot, now: float) -> None:
         """The worker is new, and waits for work."""

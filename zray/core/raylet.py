@@ -76,6 +76,7 @@ class Raylet:
         self._fork_at = 0.0  # not sooner: workers have ended before they began anything
         self._fork_pause_s = 0.0
         self._stillborn_at = -NEVER
+        self._made_actor_at = -NEVER
         self._from_head = self._head_table()
         self._from_worker = self._worker_table()
 
@@ -379,8 +380,7 @@ class Raylet:
             if tasks[0].assignment.actor is not None:
                 lessened[key] = None
         for key in lessened:
-            if self.scheduler.lacks_spare(key) and not self._fork_at:
-                self.scheduler.rest(self._start_worker(key), now)
+            self._replenish(key, now)
         if now >= self._retire_at:
             self._retire_rested(now)
         if self._retire_at == NEVER and self.scheduler.crowded():
@@ -391,6 +391,15 @@ class Raylet:
         if self.linked and now >= self._ping_at:
             self._ping_at = now + limits.PING_S
             self.send(m.Ping(0, now))
+
+    def _replenish(self, key: PoolKey, now: float) -> None:
+        """An actor has taken a worker for good: others wait for the next ones, ready."""
+        in_a_row = now - self._made_actor_at < limits.IDLE_WORKER_S
+        self._made_actor_at = now
+        wanted = limits.SPARE_WORKERS if in_a_row else 1
+        for _ in range(wanted):  # each may send an idle one away, of this pool or another
+            if self.scheduler.lacks_spare(key, wanted) and not self._fork_at:
+                self.scheduler.rest(self._start_worker(key), now)
 
     def _report_credit(self) -> None:
         """Absolute figures, sent when they have moved enough to matter."""

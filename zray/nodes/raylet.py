@@ -164,17 +164,19 @@ class RayletNode:
         raylet.settle(now)
         self._store.tend(raylet.cluster_id, now)
         self._port.tend(now)
+        outgoing = raylet.outbox.take()
+        if HEAD in outgoing:
+            self._link.send(raylet.epoch, outgoing.pop(HEAD))
+        for worker_id in [peer for peer in outgoing if peer in self._channels]:
+            self._send_worker(worker_id, outgoing.pop(worker_id))
         effects, raylet.effects = raylet.effects, []
-        for effect in effects:
+        for effect in effects:  # now: making a process takes longer than all before
             if isinstance(effect, StartWorker):
                 self._start_worker(effect)
             elif isinstance(effect, KillWorker):
                 self._zygote.kill(effect.worker_id)
-        for peer, messages in raylet.outbox.take().items():
-            if peer == HEAD:
-                self._link.send(raylet.epoch, messages)
-            else:
-                self._send_worker(peer, messages)
+        for worker_id, messages in outgoing.items():
+            self._send_worker(worker_id, messages)
 
     # ---- the head --------------------------------------------------------------------------
 
