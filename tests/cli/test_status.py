@@ -115,7 +115,8 @@ def test_status_of_work_and_of_what_waits(commands: Any, waiting: Any) -> None:
     assert (node["running"], node["available"].get("CPU", 0)) == (1, 0)
     (job,) = view["jobs"]
     assert set(job) == {
-        *("job_id", "connected", "unfinished", "finished", "entrypoint", "host", "pid", "user"),
+        *("job_id", "connected", "detached", "unfinished", "finished", "entrypoint", "host", "pid"),
+        "user",
     }
     assert (job["connected"], job["unfinished"], job["finished"]) == (True, 6, 0)
     queue = {entry["task"]: entry for entry in view["queue"]}
@@ -138,6 +139,27 @@ def test_status_for_people(commands: Any, waiting: Any) -> None:
     assert "  3 x never: INFEASIBLE: needs CPU 100, rare 0.5;" in said
     assert "connected" in said
     assert "Waiting tasks: 4\n" in said
+
+
+DETACHES = """
+import sys, zray
+zray.init(sys.argv[1])
+@zray.remote
+class Keeper:
+    def ready(self):
+        return True
+zray.get(Keeper.options(name="kept", lifetime="detached").remote().ready.remote())
+"""
+
+
+def test_what_a_program_left_running_is_not_called_lost(commands: Any) -> None:
+    head = commands.head()
+    commands.drive(DETACHES, head.address()).process.wait(20)
+
+    (job,) = wait_for(lambda: [j for j in commands.status()["jobs"] if not j["connected"]])
+    assert job["detached"] and not job["connected"]
+    said = commands.run("zray", "status").stdout
+    assert "detached" in said and "lost" not in said and "kept" in said
 
 
 def wait_for(probe: Any) -> Any:

@@ -146,6 +146,7 @@ def _job(job: m.JobStatus) -> dict[str, Any]:
     return {
         "job_id": job.job_id.hex(),
         "connected": job.connected,
+        "detached": job.detached,
         "unfinished": job.unfinished,
         "finished": job.finished,
         "entrypoint": job.info.entrypoint,
@@ -219,7 +220,7 @@ def _node_row(node: dict[str, Any]) -> list[str]:
 
 
 def _job_row(job: dict[str, Any]) -> list[str]:
-    state = "connected" if job["connected"] else "lost"
+    state = "connected" if job["connected"] else "detached" if job["detached"] else "lost"
     counts = [f"{job['unfinished']:,}", f"{job['finished']:,}"]
     where = [job["host"], str(job["pid"]), job["entrypoint"]]
     return [job["job_id"][:8], state, *counts, *where]

@@ -38,7 +38,10 @@ def status(gcs: Gcs, about: int, cluster_id: bytes, started_s: float, now: float
         health(gcs),
         [_node(node, now) for node in gcs.members.nodes.values()],
         [
-            JobStatus(job.process_id, job.info, job.unfinished, job.finished, job.connected)
+            JobStatus(
+                *(job.process_id, job.info, job.unfinished, job.finished),
+                *(job.connected, job.driverless),
+            )
             for job in gcs.members.jobs.values()
         ],
         _classes(gcs),

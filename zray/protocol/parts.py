@@ -256,11 +256,14 @@ class ActorStatus(Struct, array_like=True, frozen=True):
 
 
 class JobStatus(Struct, array_like=True, frozen=True):
+    """``detached``: its program may have ended; it is that of a detached actor, which lives."""
+
     job_id: Id
     info: JobInfo
     unfinished: Count
     finished: Count
     connected: bool
+    detached: bool = False
 
 
 class Message(Struct, array_like=True):
