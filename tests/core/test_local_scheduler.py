@@ -472,6 +472,18 @@ def test_after_workers_that_end_at_once_the_next_is_started_later_and_later() ->
     assert raylet.told(m.Done)
 
 
+def test_workers_that_end_together_count_once() -> None:
+    raylet = bench(WORK, cpus=8)
+    raylet.give(*(spec(f"t{number}", WORK) for number in range(8)))
+    for worker in raylet.workers():
+        raylet.raylet.worker_exited(worker, 0, "it ended with its zygote", raylet.now)
+    raylet.turn()
+    assert len(raylet.told(m.Log)) == 1
+    raylet.now += limits.FORK_RETRY_FIRST_S
+    raylet.turn()
+    assert len(raylet.workers()) == 8
+
+
 def test_meanwhile_workers_that_live_go_on() -> None:
     raylet = bench(WORK, cpus=2)
     raylet.give(spec("t1", WORK), spec("t2", WORK), spec("t3", WORK))

@@ -329,6 +329,8 @@ class Raylet:
 
     def _stillborn(self, slot: WorkerSlot, cause: str, now: float) -> None:
         """A worker could not start: others would not either, for now."""
+        if now < self._fork_at:
+            return  # one of several that ended together
         again = now - self._stillborn_at < 2 * limits.FORK_RETRY_MAX_S
         pause = 2 * self._fork_pause_s if again else limits.FORK_RETRY_FIRST_S
         self._fork_pause_s = min(pause, limits.FORK_RETRY_MAX_S)
