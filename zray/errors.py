@@ -94,6 +94,12 @@ class VersionMismatchError(ProtocolError):
     code = "ZR-2005"
 
 
+class InternalFaultError(ZrayError):
+    """zray itself failed at one message or task, which had no or only a part of its effect."""
+
+    code = "ZR-2009"
+
+
 class WrongClusterError(ProtocolError):
     """A process of one cluster spoke to the head of another."""
 

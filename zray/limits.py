@@ -109,6 +109,13 @@ LOG_LINE_BYTES_MAX = 16 << 10
 STDERR_TAIL_LINES = 20
 IMPORT_CHECK_S = 60.0  # for trying the modules of --import when a daemon starts
 NOTES_MAX = 256  # notices kept for `zray status`
+NAME_MAX = 256  # characters of a name in a message
+INCIDENT_S = 300.0  # a daemon counts as degraded for so long after something went wrong in it
+INCIDENTS_MAX = 64  # kinds of what went wrong that a daemon remembers
+HEALTH_TEXT_MAX = 8000  # characters of a cluster's health, in a status
+INCIDENT_TEXT_MAX = 500  # characters of an error, in a line about it
+RESERVED_DESCRIPTORS = 64  # or a quarter of those allowed: not for new workers
+CALLBACK_PAUSE_S = 0.1  # a callback of the loop that failed is not called again before this
 
 assert SUSPECT_S > 2 * PING_S and DEAD_S > SUSPECT_S
 assert CHUNK_BYTES < FRAME_BYTES_MAX and FUNCTION_BYTES_MAX < FRAME_BYTES_MAX

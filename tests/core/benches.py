@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from zray.core.gcs import Gcs
+from zray.core.incidents import Incidents
 from zray.core.raylet import HEAD, Raylet
 from zray.core.traffic import TrafficController
 from zray.ids import IdSource
@@ -55,6 +56,13 @@ def done(task_id: bytes, attempt: int = 1, status: int = m.FINISHED, **fields: A
     return m.TaskDone(task_id, attempt, status, results, **fields)
 
 
+class Fatal(Incidents):
+    """What a real daemon survives fails a test."""
+
+    def record(self, what: str, whom: str, error: BaseException, now: float) -> str:
+        raise error
+
+
 class HeadBench:
     """A head, its store that commits when told to (or at once), and peers by name."""
 
@@ -63,6 +71,7 @@ class HeadBench:
         self.durable = durable
         self.rows: list[tuple[int, Any]] = []
         self.gcs = Gcs(epoch, rows or {}, self.now)
+        self.gcs.incidents = Fatal()
         self.controller = TrafficController(self.gcs, CLUSTER, VERSIONS, 0.0, self.now)
         self.sent: dict[str, list[m.Message]] = {}
 
@@ -162,6 +171,7 @@ class RayletBench:
         gpus = int(more.get("GPU", 0))
         info = m.NodeInfo("n1", "host", 1, amounts, [], "machine")
         self.raylet = Raylet(identity("n1"), info, VERSIONS, IdSource(b"rayletid"), gpus)
+        self.raylet.incidents = Fatal()
         self.to_head: list[m.Message] = []
         self.to_workers: dict[bytes, list[m.Message]] = {}
         self.effects: list[Any] = []

@@ -7,15 +7,17 @@ alive is `members`, who runs what `scheduler`, who holds what `objects`, durable
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import TypeVar
 
 from zray import limits
 from zray.core import failures, resources
 from zray.core.actors import Actors
 from zray.core.catalog import Catalog, Row
 from zray.core.holdings import Holdings
+from zray.core.incidents import Incidents
 from zray.core.lineage import Lineage
 from zray.core.machine import NEVER, Outbox
-from zray.core.members import Member, Members, NodeMember
+from zray.core.members import JobMember, Member, Members, NodeMember
 from zray.core.objects import PENDING, ObjectRecord, ObjectTable
 from zray.core.offers import Offers
 from zray.core.recovery import Recovery
@@ -23,7 +25,13 @@ from zray.core.results import Results
 from zray.core.scheduler import NodeView, TaskScheduler
 from zray.core.tasks import ASSIGNED, GONE, READY, WAITING, TaskRecord, TemplateRecord
 from zray.core.transfers import Transfers
-from zray.errors import NameNotOfferedError, ProtocolError, TaskCancelledError, ZrayError
+from zray.errors import (
+    InternalFaultError,
+    NameNotOfferedError,
+    ProtocolError,
+    TaskCancelledError,
+    ZrayError,
+)
 from zray.ids import object_id, task_of
 from zray.protocol.messages import (
     CANCELLED,
@@ -51,12 +59,15 @@ from zray.protocol.messages import (
     Template,
 )
 
+T = TypeVar("T")
+
 
 class Gcs:
     def __init__(self, epoch: int, rows: dict[str, dict[bytes, bytes]], now: float) -> None:
         self.epoch = epoch
         self.outbox: Outbox[bytes] = Outbox()  # by process id
         self.journal: list[tuple[int, list[Row]]] = []  # for the store, in order
+        self.incidents = Incidents()
         self.members = Members(rows, now)
         self.catalog = Catalog(rows, self.persist)
         self.scheduler = TaskScheduler()
@@ -92,7 +103,31 @@ class Gcs:
         self.journal.append((self._tokens, rows))
 
     def committed(self, token: int, now: float) -> None:
-        self._commits.pop(token)(now)
+        then = self._commits.pop(token)
+        self.attempt("going on after a commit", "", lambda: then(now))
+
+    # ---- faults ----------------------------------------------------------------------------
+
+    def attempt(self, what: str, whom: str, action: Callable[[], T]) -> T | None:
+        """Do a part of the work of many; if it fails, that is recorded, and the rest goes on."""
+        try:
+            return action()
+        except Exception as error:
+            self.incidents.record(what, whom, error, self._now)
+            return None
+
+    def task_fault(self, task_id: bytes, what: str, error: Exception) -> None:
+        """One task could not be dealt with: it ends with an error, and the others go on."""
+        said = self.incidents.record(what, f"task {task_id.hex()}", error, self._now)
+        record = self.tasks.get(task_id)
+        if record is not None:
+            if record.node is not None:
+                self.scheduler.release(task_id, record)
+            text = f"the head failed while {what}: {said}; its log has more"
+            self.attempt(
+                *("failing a task", f"task {task_id.hex()}"),
+                lambda: self.fail(task_id, record, InternalFaultError, text),
+            )
 
     # ---- functions and templates -----------------------------------------------------------
 
@@ -119,34 +154,42 @@ class Gcs:
 
     def on_submit(self, sender: Member, message: Submit, now: float) -> None:
         job = self.members.jobs.get(message.job_id)
-        submitter = message.submitter
         if job is None:
             self.outbox.send(
                 sender.process_id,
                 Rejected(0, message.seq, ProtocolError.code, "the job of these tasks has ended"),
             )
             return
-        self.note_worker(sender, submitter)
+        self.note_worker(sender, message.submitter)
         for spec in message.tasks:
-            template = self.templates.get(spec.template_id)
-            if template is None:
-                text = f"task {spec.task_id.hex()} names a template that was never sent"
-                rejection = Rejected(0, message.seq, ProtocolError.code, text)
-                self.outbox.send(sender.process_id, rejection)
-                continue
-            record = self.tasks.get(spec.task_id)
-            if record is not None:
-                if record.spec is None:
-                    self.recovery.adopted(record, spec, template, submitter)
-                    self.begin(record, spec, now)
-                continue
-            if self._resend_outcome(spec, template, submitter):
-                continue
-            record = TaskRecord(spec, template, message.job_id, submitter)
-            self.tasks[spec.task_id] = record
-            job.unfinished += 1
-            self.recovery.submitted(record, spec, sender)
-            self.begin(record, spec, now)
+            try:
+                self._submit(sender, message, job, spec, now)
+            except Exception as error:
+                self.task_fault(spec.task_id, "taking a submitted task", error)
+
+    def _submit(
+        self, sender: Member, message: Submit, job: JobMember, spec: TaskSpec, now: float
+    ) -> None:
+        submitter = message.submitter
+        template = self.templates.get(spec.template_id)
+        if template is None:
+            text = f"task {spec.task_id.hex()} names a template that was never sent"
+            rejection = Rejected(0, message.seq, ProtocolError.code, text)
+            self.outbox.send(sender.process_id, rejection)
+            return
+        record = self.tasks.get(spec.task_id)
+        if record is not None:
+            if record.spec is None:
+                self.recovery.adopted(record, spec, template, submitter)
+                self.begin(record, spec, now)
+            return
+        if self._resend_outcome(spec, template, submitter):
+            return
+        record = TaskRecord(spec, template, message.job_id, submitter)
+        self.tasks[spec.task_id] = record
+        job.unfinished += 1
+        self.recovery.submitted(record, spec, sender)
+        self.begin(record, spec, now)
 
     def begin(self, record: TaskRecord, spec: TaskSpec, now: float) -> None:
         """A task's spec is known: it waits for its dependencies, unless it runs already."""
@@ -229,23 +272,28 @@ class Gcs:
     # ---- end of an attempt -----------------------------------------------------------------
 
     def on_done(self, sender: NodeMember, message: Done, now: float) -> None:
-        view = sender.view
-        view.last_done = now
+        sender.view.last_done = now
         stored = self._tokens
         for done in message.tasks:
-            record = self.tasks.get(done.task_id)
-            if record is None:
-                if not self.recovery.outcome_found(done, sender):
-                    self._ignore(done, sender)
-            elif record.node is view and record.attempt == done.attempt:
-                if done.borrowed and done.worker_id:
-                    self.note_worker(sender, done.worker_id)
-                    for oid in done.borrowed:
-                        self.objects.hold(done.worker_id, oid, process=True)
-                self._attempt_ended(record, done, sender)
-            else:
-                self._ignore(done, sender)
+            try:
+                self._on_end(sender, done)
+            except Exception as error:
+                self.task_fault(done.task_id, "taking the end of a task", error)
         self.acknowledge(sender, message.seq, now, durable=stored == self._tokens)
+
+    def _on_end(self, sender: NodeMember, done: TaskDone) -> None:
+        record = self.tasks.get(done.task_id)
+        if record is None:
+            if not self.recovery.outcome_found(done, sender):
+                self._ignore(done, sender)
+        elif record.node is sender.view and record.attempt == done.attempt:
+            if done.borrowed and done.worker_id:
+                self.note_worker(sender, done.worker_id)
+                for oid in done.borrowed:
+                    self.objects.hold(done.worker_id, oid, process=True)
+            self._attempt_ended(record, done, sender)
+        else:
+            self._ignore(done, sender)
 
     def acknowledge(self, sender: NodeMember, seq: int, now: float, *, durable: bool) -> None:
         """Tell a raylet soon that its ends up to this one are known, once that is ``durable``."""
@@ -425,18 +473,31 @@ class Gcs:
     def settle(self, now: float) -> None:
         """End of a turn: assign, reclaim, tell outcomes, free."""
         self._now = now
+        attempt = self.attempt
         if self.recovery.active:
-            self.recovery.step(now)
+            attempt("recovering", "", lambda: self.recovery.step(now))
         elif self.holdings.unknown:
-            self.holdings.forget_unknown(now)
-        self.actors.step(now)
-        plan = self.scheduler.schedule(now)
-        for view, records in plan:
-            self._dispatch(view, records)
+            attempt("forgetting objects", "", lambda: self.holdings.forget_unknown(now))
+        attempt("tending actors", "", lambda: self.actors.step(now))
+        for view, records in attempt("scheduling", "", lambda: self.scheduler.schedule(now)) or ():
+            try:
+                self._dispatch(view, records)
+            except Exception as error:
+                for record in records:
+                    assert record.spec is not None
+                    self.task_fault(record.spec.task_id, "sending a task to its node", error)
+        attempt("reclaiming tasks", "", lambda: self._reclaim(now))
+        attempt("telling outcomes", "", lambda: self.results.flush(self.workers))
+        attempt("freeing objects", "", self._free)
+        if self._acks:
+            self._send_acks(now)
+
+    def _reclaim(self, now: float) -> None:
         for view, group, count in self.scheduler.reclaims(now):
             wanted = list(resources.countable(group.needs))  # a node counts nothing else
             self.outbox.send(view.node_id, Reclaim(0, wanted, count))
-        self.results.flush(self.workers)
+
+    def _free(self) -> None:
         freed: dict[bytes, list[bytes]] = {}
         while swept := self.objects.sweep(self._is_needed):
             for oid, known in swept:
@@ -450,8 +511,6 @@ class Gcs:
             self.transfers.retry()
         for place, ids in freed.items():
             self.outbox.send(place, Free(0, b"".join(ids)))
-        if self._acks:
-            self._send_acks(now)
 
     def _is_needed(self, oid: bytes, record: ObjectRecord) -> bool:
         if record.kind == PENDING:

@@ -15,7 +15,13 @@ from zray import limits
 from zray.core import failures, resources
 from zray.core.lending import Lending
 from zray.core.local_scheduler import LocalTask, LocalTemplate, WorkerSlot
-from zray.errors import ObjectLostError, TaskCancelledError, WorkerCrashedError, ZrayError
+from zray.errors import (
+    InternalFaultError,
+    ObjectLostError,
+    TaskCancelledError,
+    WorkerCrashedError,
+    ZrayError,
+)
 from zray.protocol import messages as m
 
 if TYPE_CHECKING:
@@ -59,17 +65,29 @@ class LocalTasks:
                 continue  # cannot be: templates precede their tasks, and a task has one holder
             task = LocalTask(assignment, template)
             self.held[spec.task_id] = task
-            for oid in spec.dependencies:
-                outcome = values.get(oid) or self._objects.stored.get(oid)
-                if outcome is not None:
-                    task.values[oid] = outcome
-                elif oid not in task.values:
-                    task.waiting += 1
-                    self._objects.fetch(oid, self._arrival(task, oid))
-            if task.waiting:
-                self.lending.waits(spec.task_id, template.needs, now)
-            else:
-                self._ready(task)
+            try:
+                self._take(task, values, now)
+            except Exception as error:
+                said = self._raylet.incidents.record(
+                    "taking a task", f"task {spec.task_id.hex()}", error, now
+                )
+                text = f"its node failed at the task: {said}; the node's log has more"
+                self._scheduler.remove(task)
+                self._fail(task, m.FINISHED, InternalFaultError, text)
+
+    def _take(self, task: LocalTask, values: dict[bytes, m.Outcome], now: float) -> None:
+        """The task is held now: get what it lacks, or queue it."""
+        for oid in task.assignment.spec.dependencies:
+            outcome = values.get(oid) or self._objects.stored.get(oid)
+            if outcome is not None:
+                task.values[oid] = outcome
+            elif oid not in task.values:
+                task.waiting += 1
+                self._objects.fetch(oid, self._arrival(task, oid))
+        if task.waiting:
+            self.lending.waits(task.task_id, task.template.needs, now)
+        else:
+            self._ready(task)
 
     def _arrival(self, task: LocalTask, oid: bytes) -> Callable[[m.Outcome | None, str], None]:
         def arrived(outcome: m.Outcome | None, text: str) -> None:

@@ -37,6 +37,11 @@ class Member:
         self.sessions = 0
         self.session_seq = 0  # what result_seq was when this session began
         self.resynced = False  # it has told everything it had before this session
+        self.trouble = ""  # what goes wrong there, as it says
+
+    def in_words(self) -> str:
+        """Who it is, for people."""
+        return f"process {self.process_id.hex()}"
 
     def begin_session(self, now: float) -> None:
         self.connected = True
@@ -79,6 +84,9 @@ class NodeMember(Member):
         total = {**dict(info.resources), **resources.offering(info.offers)}
         self.view = NodeView(hello.process_id, hello.incarnation, total)
 
+    def in_words(self) -> str:
+        return f"node {self.info.name}"
+
     def begin_session(self, now: float) -> None:
         super().begin_session(now)
         self.resynced = False
@@ -118,6 +126,9 @@ class JobMember(Member):
         self.resynced = not resumed  # once for all: another session has nothing to add
         self.unfinished = 0
         self.finished = 0
+
+    def in_words(self) -> str:
+        return f"driver pid {self.info.pid} on {self.info.host}"
 
 
 class NodeRow(msgspec.Struct, array_like=True, frozen=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from zray import limits
 from zray.core import resources
 from zray.core.actor_records import ActorRecord
 from zray.core.gcs import Gcs
@@ -21,12 +22,20 @@ from zray.protocol.messages import (
 ACTORS_TOLD_MAX = 1000  # in one status
 
 
-def health(gcs: Gcs) -> str:
-    """One line: OK, or what the head is waiting for."""
+def health(gcs: Gcs, now: float) -> str:
+    """One line: OK, or what the head waits for, or what goes wrong in it and its nodes."""
     if gcs.recovering():
-        missing = len(gcs.members.awaited)
-        return f"RECOVERING epoch {gcs.epoch}: {missing} nodes and their tasks not back yet"
-    return "OK"
+        return recovering(gcs)
+    troubles = [("the head", gcs.incidents.trouble(now))]
+    troubles += [(node.in_words(), node.trouble) for node in gcs.members.nodes.values()]
+    told = "; ".join(f"{who}: {what}" for who, what in troubles if what)
+    return f"DEGRADED: {told}"[: limits.HEALTH_TEXT_MAX] if told else "OK"
+
+
+def recovering(gcs: Gcs) -> str:
+    """What a head that was started again waits for."""
+    missing = len(gcs.members.awaited)
+    return f"RECOVERING epoch {gcs.epoch}: {missing} nodes and their tasks not back yet"
 
 
 def status(gcs: Gcs, about: int, cluster_id: bytes, started_s: float, now: float) -> Status:
@@ -35,7 +44,7 @@ def status(gcs: Gcs, about: int, cluster_id: bytes, started_s: float, now: float
         about,
         cluster_id,
         started_s,
-        health(gcs),
+        health(gcs, now),
         [_node(node, now) for node in gcs.members.nodes.values()],
         [
             JobStatus(
@@ -117,7 +126,7 @@ def task_reason(gcs: Gcs, task: TaskRecord) -> str:
         state = node.state() if node is not None else "gone"
         return f"LEASED: {name} is with node {where} ({state}), attempt {task.attempt}"
     if task.parked or task.spec is None:
-        return f"HEAD_RECOVERING: {name}; {health(gcs)}"
+        return f"HEAD_RECOVERING: {name}; {recovering(gcs)}"
     if task.waiting:
         return f"WAIT_DEPS: {name} waits for {task.waiting} of its arguments" + _first(gcs, task)
     if task.template is not None and not task.template.function_ready:

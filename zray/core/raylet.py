@@ -16,6 +16,7 @@ from zray.core.agency import REQUESTS, Agency
 from zray.core.effects import Effect, KillWorker, StartWorker
 from zray.core.ends import Ends, held_task
 from zray.core.hosted_actors import HostedActors
+from zray.core.incidents import Incidents
 from zray.core.local_objects import LocalObjects
 from zray.core.local_scheduler import LocalScheduler, LocalTask, PoolKey, WorkerSlot
 from zray.core.local_tasks import LocalTasks
@@ -55,6 +56,7 @@ class Raylet:
         self._ids = ids
         self._gpu_count = gpu_count
         self._imports = (list(imports), import_directory)
+        self.incidents = Incidents()
         self._heard = 0.0
         self._reset()
 
@@ -115,7 +117,11 @@ class Raylet:
             else:
                 handler = self._from_head.get(type(message))
                 if handler is not None and self.linked:
-                    handler(message, now)
+                    try:
+                        handler(message, now)
+                    except Exception as error:
+                        what = f"handling a {type(message).__name__} message"
+                        self.incidents.record(what, "the head", error, now)
 
     def _on_welcome(self, message: m.Welcome, epoch: int, now: float) -> None:
         if epoch < self.epoch:
@@ -253,7 +259,25 @@ class Raylet:
         slot = self.scheduler.workers.get(worker_id)
         handler = self._from_worker.get(type(message))
         if slot is not None and handler is not None:
-            handler(slot, message, now)
+            try:
+                handler(slot, message, now)
+            except Exception as error:
+                what = f"handling a worker's {type(message).__name__} message"
+                self.worker_failed(worker_id, what, error, now)
+
+    def worker_failed(self, worker_id: bytes, what: str, error: Exception, now: float) -> None:
+        """What a worker said could not be dealt with: it ends, and with it whoever waits for it."""
+        slot = self.scheduler.workers.get(worker_id)
+        said = self.incidents.record(what, self.named(worker_id), error, now)
+        if slot is not None:
+            self.kill(slot, f"its node failed while {what} ({said})")
+
+    def _attempt(self, what: str, action: Callable[[], None], now: float) -> None:
+        """Do a part of the work; if it fails, that is recorded, and the rest goes on."""
+        try:
+            action()
+        except Exception as error:
+            self.incidents.record(what, "", error, now)
 
     def _on_worker_drop(self, slot: WorkerSlot, message: m.Drop, now: float) -> None:
         self.ends.flush()  # an end that hands the reference on comes first
@@ -362,6 +386,13 @@ class Raylet:
 
     def settle(self, now: float) -> None:
         """End of a turn: start what can start, report what ended, ask for more."""
+        self._attempt("looking after workers", lambda: self._tend_workers(now), now)
+        self._attempt("starting tasks", lambda: self._place(now), now)
+        self._attempt("telling ends", self.ends.flush, now)
+        self._attempt("lending resources", lambda: self.tasks.lending.step(now), now)
+        self._attempt("reporting", lambda: self._report(now), now)
+
+    def _tend_workers(self, now: float) -> None:
         for slot in self.scheduler.overrun(now):
             slot.recalled = True
             self.outbox.send(slot.worker_id, m.Recall(0))
@@ -369,6 +400,9 @@ class Raylet:
             if now >= slot.kill_at():
                 slot.condemned.clear()
                 self.kill(slot, "it did not stop within the grace of a cancel")
+
+    def _place(self, now: float) -> None:
+        """Start what can start."""
         lessened: dict[PoolKey, None] = {}  # pools that have lost a worker to an actor
         if now >= self._fork_at:
             self._fork_at = 0.0
@@ -377,8 +411,11 @@ class Raylet:
                 chosen = None
             slot = chosen or self._start_worker(key)
             self.scheduler.give(slot, tasks, now)
-            for message in slot.delivery(tasks, self.tasks.functions):
-                self.outbox.send(slot.worker_id, message)
+            try:
+                for message in slot.delivery(tasks, self.tasks.functions):
+                    self.outbox.send(slot.worker_id, message)
+            except Exception as error:
+                self.worker_failed(slot.worker_id, "handing over a task", error, now)
             if tasks[0].assignment.actor is not None:
                 lessened[key] = None
         for key in lessened:
@@ -387,12 +424,12 @@ class Raylet:
             self._retire_rested(now)
         if self._retire_at == NEVER and self.scheduler.crowded():
             self._retire_at = now + limits.IDLE_WORKER_S
-        self.ends.flush()
-        self.tasks.lending.step(now)
+
+    def _report(self, now: float) -> None:
         self._report_credit()
         if self.linked and now >= self._ping_at:
             self._ping_at = now + limits.PING_S
-            self.send(m.Ping(0, now))
+            self.send(m.Ping(0, now, self.incidents.trouble(now)))
 
     def _replenish(self, key: PoolKey, now: float) -> None:
         """An actor has taken a worker for good: others wait for the next ones, ready."""

@@ -7,6 +7,7 @@ from an unknown routing id, or under another epoch, is answered with REJOIN and 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from zray import limits
@@ -15,7 +16,12 @@ from zray.core.gcs import Gcs
 from zray.core.machine import Outbox
 from zray.core.members import JobMember, Member, NodeMember
 from zray.core.roster import Roster
-from zray.errors import ProtocolError, VersionMismatchError, WrongClusterError
+from zray.errors import (
+    InternalFaultError,
+    ProtocolError,
+    VersionMismatchError,
+    WrongClusterError,
+)
 from zray.ids import split_tasks
 from zray.protocol import messages as m
 from zray.protocol.codec import Payload
@@ -117,7 +123,7 @@ class TrafficController:
         session = self.sessions.get(route)
         for message in payload.messages:
             if isinstance(message, m.Hello):
-                self._on_hello(route, user, message, payload.epoch, now)
+                self._greet(route, user, message, payload.epoch, now)
                 session = self.sessions.get(route)
             elif session is None or session.user != user or session.member.ended:
                 self.outbox.send(route, m.Rejoin(0, "no session: say HELLO first"))
@@ -130,9 +136,31 @@ class TrafficController:
                 self.outbox.send(route, m.Rejected(0, message.seq, FORBIDDEN, text))
             else:
                 session.member.heard = now
-                self._handlers[type(message)](session.member, message, now)
+                try:
+                    self._handlers[type(message)](session.member, message, now)
+                except Exception as error:
+                    self._failed(route, session.member, message, error, now)
         for bad in payload.refused:
             self.refuse(route, bad.seq, bad.text)
+
+    def _greet(self, route: bytes, user: str, hello: m.Hello, epoch: int, now: float) -> None:
+        try:
+            self._on_hello(route, user, hello, epoch, now)
+        except Exception as error:
+            info = hello.node or hello.job
+            whom = f"a peer on {info.host}" if info is not None else "an observer"
+            said = self.gcs.incidents.record("handling a Hello message", whom, error, now)
+            self.outbox.send(route, m.Refused(0, InternalFaultError.code, said))
+
+    def _failed(
+        self, route: bytes, member: Member, message: m.Message, error: Exception, now: float
+    ) -> None:
+        """One message could not be handled: its sender is told, and the others' go on."""
+        kind = type(message).__name__
+        whom = member.in_words()
+        said = self.gcs.incidents.record(f"handling a {kind} message", whom, error, now)
+        text = f"the head failed to handle a {kind} message: {said}; its log has more"
+        self.outbox.send(route, m.Rejected(0, message.seq, InternalFaultError.code, text))
 
     def refuse(self, route: bytes, about: int, text: str) -> None:
         """A message of this peer could not be read; it is told so, nothing else happens."""
@@ -228,7 +256,8 @@ class TrafficController:
         return None
 
     def _on_ping(self, member: Member, message: m.Ping, now: float) -> None:
-        pong = m.Pong(0, message.sent_s, overview.health(self.gcs))
+        member.trouble = message.trouble
+        pong = m.Pong(0, message.sent_s, overview.health(self.gcs, now)[: limits.NAME_MAX])
         self.gcs.outbox.send(member.process_id, pong)
 
     def _on_goodbye(self, member: Member, message: m.Goodbye, now: float) -> None:
@@ -283,13 +312,15 @@ class TrafficController:
 
     def settle(self, now: float) -> None:
         """End of a turn: decide everything, then hand messages over from process to route."""
+        attempt = self.gcs.attempt
         if now >= self._next_check:
             self._next_check = now + CHECK_S
-            self.roster.check(now)
-            self._drop_dead_sessions()
+            attempt("looking who is alive", "", lambda: self.roster.check(now))
+            attempt("ending dead sessions", "", self._drop_dead_sessions)
         self.gcs.settle(now)
         while self.gcs.actors.jobs_over:
-            self._end_job(self.gcs.actors.jobs_over.pop(), now)
+            job_id = self.gcs.actors.jobs_over.pop()
+            attempt("ending a job", f"job {job_id.hex()}", partial(self._end_job, job_id, now))
         for process_id, messages in self.gcs.outbox.take().items():
             route = self.routes.get(process_id)
             if route is not None:

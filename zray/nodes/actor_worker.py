@@ -19,7 +19,7 @@ from zray import limits
 from zray.core import failures
 from zray.core.actor_inbox import ActorInbox, Entry
 from zray.core.client import Waiter
-from zray.errors import TaskCancelledError
+from zray.errors import ProtocolError, TaskCancelledError
 from zray.ids import object_id, split_tasks
 from zray.nodes.returns import encoded, several
 from zray.nodes.sharing import bytes_of, load
@@ -85,11 +85,14 @@ class ActorServer:
         with contextlib.suppress(OSError):
             if link.writer.pending and link.writer.flush():
                 self.worker.poller.modify(fd, select.POLLIN)
-        frames, ended = read_available(link.socket, link.reader)
-        for frame in frames:
-            for message in codec.decode(frame).messages:
-                if isinstance(message, m.Calls):
-                    self.receive(message, link)
+        try:
+            frames, ended = read_available(link.socket, link.reader)
+            for frame in frames:
+                for message in codec.decode(frame).messages:
+                    if isinstance(message, m.Calls):
+                        self.receive(message, link)
+        except ProtocolError:  # whoever that is, it is no caller
+            ended = True
         if ended:
             self.worker.poller.unregister(fd)
             del self._links[fd]

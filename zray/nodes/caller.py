@@ -14,6 +14,7 @@ from zray.errors import (
     ActorAlreadyExistsError,
     ClusterShutdownError,
     PendingCallsLimitExceededError,
+    ProtocolError,
     ZrayError,
 )
 from zray.ids import object_id, task_of
@@ -23,7 +24,7 @@ from zray.protocol import messages as m
 from zray.runtime import serialization
 from zray.runtime.interrupts import interrupts
 from zray.runtime.references import ObjectRef
-from zray.runtime.stream import read_available
+from zray.runtime.stream import Frame, read_available
 
 if TYPE_CHECKING:
     from zray.runtime.linux.direct import DirectLink
@@ -245,10 +246,14 @@ class Caller(Leadership):
         except OSError:
             pass  # the stream has ended, as reading tells
         while True:
-            frames, ended = read_available(link.socket, link.reader)
-            for frame in frames:
-                for message in codec.decode(frame).messages:
-                    client.message(message)
+            frames: list[Frame] = []
+            try:
+                frames, ended = read_available(link.socket, link.reader)
+                for frame in frames:
+                    for message in codec.decode(frame).messages:
+                        client.message(message)
+            except ProtocolError:  # something else than the actor's machinery wrote to it
+                ended = True
             if ended:
                 self._close_link(worker_id)
                 for actor in [*client.calls.actors.values()]:

@@ -6,9 +6,11 @@ Owns those descriptors; what is said over them is the Raylet machine's business.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections import deque
 from pathlib import Path
+from typing import IO
 
 from zray import limits
 from zray.runtime.linux.processes import WorkerChannels
@@ -27,13 +29,17 @@ class Printer:
         """What came: raw, in whole lines, and whether it has ended."""
         parts: list[bytes] = []
         ended = False
-        with contextlib.suppress(BlockingIOError):
+        try:
             while len(parts) < 16:
                 data = os.read(self.fd, 65536)
                 if not data:
                     ended = True
                     break
                 parts.append(data)
+        except BlockingIOError:
+            pass
+        except OSError:
+            ended = True
         raw = b"".join(parts)
         *lines, self._rest = (self._rest + raw).split(b"\n")
         if self._rest and (ended or len(self._rest) > limits.LOG_LINE_BYTES_MAX):
@@ -46,19 +52,46 @@ class Printer:
 class Channel:
     """The raylet's side of one worker process."""
 
-    def __init__(self, channels: WorkerChannels, log_path: Path | None) -> None:
+    def __init__(self, channels: WorkerChannels) -> None:
         self.channels = channels
         self.reader = FrameReader()
         self.task = FrameWriter(channels.task)
         self.control = FrameWriter(channels.control)
         self.printers = [Printer(channels.stdout_fd, False), Printer(channels.stderr_fd, True)]
         self.last_words: deque[str] = deque(maxlen=limits.STDERR_TAIL_LINES)
-        self.log = log_path.open("ab", buffering=0) if log_path is not None else None
+        self._log: IO[bytes] | None = None
+        self._unlogged = 0  # bytes since the last that could be written
+
+    def open_log(self, path: Path) -> None:
+        """Keep what it prints in a file, too. Raises OSError if there cannot be one."""
+        self._log = path.open("ab", buffering=0)
+
+    def write_log(self, raw: bytes) -> None:
+        """Keep what it printed, if it has a log.
+
+        Raises:
+            OSError: it could not be kept; the log says so when it can be written again.
+        """
+        if self._log is None or not raw:
+            return
+        try:
+            if self._unlogged:
+                note = f"\n({self._unlogged} bytes before this could not be written)\n".encode()
+                self._log.write(note)
+            self._unlogged = 0
+            written = self._log.write(raw)
+            if written < len(raw):  # the last that had room
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            self._unlogged += len(raw)
+            raise
 
     def close(self) -> None:
         """Give back its descriptors; a log without a word in it is no use to anybody."""
         self.channels.close()
-        if self.log is not None:
-            if not self.log.tell():
-                os.unlink(self.log.name)
-            self.log.close()
+        if self._log is not None:
+            with contextlib.suppress(OSError):
+                if not self._log.tell():
+                    os.unlink(self._log.name)
+            with contextlib.suppress(OSError):
+                self._log.close()

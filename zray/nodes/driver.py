@@ -282,7 +282,8 @@ class Driver(Participant):
         unanswered = not client.linked and now - link.opened > limits.CONNECT_TIMEOUT_S
         monitor = link.monitor
         events = monitor is not None and sockets.readable(monitor.socket)
-        if (events and link.lost()) or silent or unanswered or client.refused is not None:
+        lost = link.garbled or (events and link.lost())
+        if lost or silent or unanswered or client.refused is not None:
             self._disconnect(now)
             return
         if client.linked and now >= self._ping_at:

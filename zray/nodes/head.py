@@ -22,6 +22,7 @@ import zmq
 
 from zray import limits
 from zray.core.gcs import Gcs
+from zray.core.incidents import Incidents
 from zray.core.traffic import TrafficController
 from zray.errors import DataDirectoryLockedError, ProtocolError, StartError, ZrayError
 from zray.nodes import imports
@@ -33,6 +34,7 @@ from zray.protocol.messages import KIND, Message
 from zray.runtime import connection, identity, sockets
 from zray.runtime.connection import ConnectionInfo
 from zray.runtime.keys import ClusterKey, secret_directory
+from zray.runtime.log import Log, with_traceback
 from zray.runtime.loop import Loop, raise_descriptor_limit
 from zray.runtime.zap import ZapServer
 from zray.store.base import Store
@@ -50,7 +52,8 @@ class Head:
     def __init__(self, options: HeadOptions, lifeline_fd: int | None = None) -> None:
         self._options = options
         self._lifeline_fd = lifeline_fd
-        self._loop = Loop()
+        self.log = Log("zray-head")
+        self._loop = Loop(self._callback_failed)
         self._unsent: dict[bytes, deque[bytes]] = {}
         self._routes: dict[int, bytes] = {}  # connection's descriptor -> route
         self._fds: dict[bytes, int] = {}
@@ -106,6 +109,7 @@ class Head:
         )
         now = self._loop.now()
         self._gcs = Gcs(opened.epoch, opened.rows, now)
+        self._gcs.incidents = Incidents(self.log, with_traceback)
         versions = identity.versions(pickles=True)
         self._controller = TrafficController(
             self._gcs, key.cluster_id, versions, self.info.started, now
@@ -207,7 +211,10 @@ class Head:
             if not sockets.readable(self._router):
                 return
             frames = self._router.recv_multipart(zmq.DONTWAIT, copy=False)
-            self._receive(frames, now)
+            try:
+                self._receive(frames, now)
+            except Exception as error:
+                self._gcs.incidents.record("reading a peer's message", "", error, now)
 
     def _receive(self, frames: list[Any], now: float) -> None:
         route = frames[0].bytes
@@ -269,9 +276,9 @@ class Head:
             if self._probes or self._gcs.members.suspects():
                 wait = min(wait, 0.25)
             self._loop.turn(0.0 if self._cut else min(wait, 1.0))
-            self._drop_cut()
+            self._gcs.attempt("ending lost connections", "", self._drop_cut)
             self._settle()
-            self._probe_suspects()
+            self._gcs.attempt("looking at suspects' ports", "", self._probe_suspects)
         self._take_leave()
 
     def _ended(self) -> bool:
@@ -306,8 +313,12 @@ class Head:
 
     def _send(self) -> None:
         for route, messages in self._controller.outbox.take().items():
-            queue = self._unsent.setdefault(route, deque())
-            queue.extend(self._encoded(messages))
+            try:
+                payloads = self._encoded(messages)
+            except Exception as error:
+                self._cut_off(route, error)
+                continue
+            self._unsent.setdefault(route, deque()).extend(payloads)
         for route in [*self._unsent]:
             queue = self._unsent[route]
             try:
@@ -318,9 +329,17 @@ class Head:
             except zmq.Again:
                 continue  # its pipe is full: the peer is slow
             except zmq.ZMQError as error:
-                if error.errno != errno.EHOSTUNREACH:
-                    raise
-                self._lost(route)
+                if error.errno == errno.EHOSTUNREACH:
+                    self._lost(route)
+                else:
+                    self._cut_off(route, error)
+
+    def _cut_off(self, route: bytes, error: Exception) -> None:
+        """Something could not be sent to a peer: its session ends, and it asks for all anew."""
+        session = self._controller.sessions.get(route)
+        whom = session.member.in_words() if session is not None else ""
+        self._gcs.incidents.record("sending to a peer", whom, error, self._loop.now())
+        self._lost(route)
 
     def _encoded(self, messages: list[Message]) -> list[bytes]:
         return codec.encode(self._gcs.epoch, messages)
@@ -361,9 +380,8 @@ class Head:
     def stop_reason(self) -> str:
         return self._stop_reason
 
-    def log(self, text: str) -> None:
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        print(f"{stamp} zray-head: {text}", file=sys.stderr, flush=True)
+    def _callback_failed(self, callback: str, error: Exception) -> None:
+        self._gcs.incidents.record(f"{callback} of the head", "", error, self._loop.now())
 
 
 def sweep_local_clusters() -> None:

@@ -12,13 +12,19 @@ import os
 import signal
 import socket
 import sys
-import time
 from collections.abc import Callable
 
 from zray import limits
 from zray.core.effects import KillWorker, StartWorker
+from zray.core.incidents import Incidents
 from zray.core.raylet import HEAD, Raylet
-from zray.errors import HeadConnectionError, HeadSilentError, StartError, ZrayError
+from zray.errors import (
+    HeadConnectionError,
+    HeadSilentError,
+    ProtocolError,
+    StartError,
+    ZrayError,
+)
 from zray.nodes import contact, imports
 from zray.nodes.channel import Channel, Printer
 from zray.nodes.options import NodeOptions, decode_node, units
@@ -39,6 +45,7 @@ from zray.runtime.linux.processes import (
     ZygoteDied,
     set_process_name,
 )
+from zray.runtime.log import Log, with_traceback
 from zray.runtime.loop import Loop, raise_descriptor_limit
 from zray.runtime.stream import read_available
 
@@ -63,7 +70,8 @@ class RayletNode:
         self._lifeline_fd = lifeline_fd
         self._quiet = lifeline_fd is not None  # its head speaks for it
         self._on_ready = on_ready
-        self._loop = Loop()
+        self.log = Log("zray-worker")
+        self._loop = Loop(lambda callback, error: self._failed(f"{callback} of the node", error))
         self._zygote = Zygote(extra_env=_worker_environment())
         self._zygote.start()  # first: it gets its imports done while this process goes on
         self._channels: dict[bytes, Channel] = {}
@@ -83,6 +91,7 @@ class RayletNode:
         self._link_cut = False
         self._lost_since = self._loop.now()
         self._failure: ZrayError | None = None  # why it cannot go on
+        self._zygote_at = 0.0  # not sooner: it could not be started
 
     def _make_machine(self, chosen: tuple[bytes, int] | None) -> Raylet:
         found, options = self._found, self._options
@@ -102,7 +111,9 @@ class RayletNode:
         versions = identity.versions(pickles=True)
         node_id, incarnation = chosen or (ids.process_id(), 1)
         ours = (options.imports, options.import_directory)
-        return Raylet(node_id, info, versions, ids, gpu_count, incarnation, *ours)
+        raylet = Raylet(node_id, info, versions, ids, gpu_count, incarnation, *ours)
+        raylet.incidents = Incidents(self.log, with_traceback)
+        return raylet
 
     def _make_store(self) -> StoreServer:
         """Memory for the objects of one incarnation."""
@@ -113,7 +124,7 @@ class RayletNode:
         directory = OwnDirectory(options.spill_directory, "spill")
         store = StoreServer(
             *(self._loop, raylet.node_id, lambda: raylet.objects, mark, directory),
-            *(self._channels.__contains__, raylet.named),
+            *(self._channels.__contains__, raylet.named, self._failed),
         )
         raylet.objects.attach(store)
         raylet.objects.puller.direct = True
@@ -157,16 +168,18 @@ class RayletNode:
 
     def _settle(self) -> None:
         raylet, now = self._raylet, self._loop.now()
-        self._tend_link(now)
+        self._attempt("tending the link to the head", lambda: self._tend_link(now))
         if raylet.objects.store is not self._store:  # this is another incarnation
-            self._store.close()
+            self._attempt("closing a store", self._store.close)
             self._store = self._make_store()
         raylet.settle(now)
-        self._store.tend(raylet.cluster_id, now)
-        self._port.tend(now)
+        self._attempt("tending the store", lambda: self._store.tend(raylet.cluster_id, now))
+        self._attempt("tending connections of other nodes", lambda: self._port.tend(now))
+        if self._zygote.pid is None:
+            self._start_zygote(now)
         outgoing = raylet.outbox.take()
         if HEAD in outgoing:
-            self._link.send(raylet.epoch, outgoing.pop(HEAD))
+            self._send_head(outgoing.pop(HEAD), now)
         for worker_id in [peer for peer in outgoing if peer in self._channels]:
             self._send_worker(worker_id, outgoing.pop(worker_id))
         effects, raylet.effects = raylet.effects, []
@@ -177,6 +190,21 @@ class RayletNode:
                 self._zygote.kill(effect.worker_id)
         for worker_id, messages in outgoing.items():
             self._send_worker(worker_id, messages)
+
+    def _attempt(self, what: str, action: Callable[[], object]) -> None:
+        """Do a part of the work; if it fails, that is recorded, and the rest goes on."""
+        try:
+            action()
+        except Exception as error:
+            self._failed(what, error)
+
+    def _send_head(self, messages: list[Message], now: float) -> None:
+        """What cannot be sent ends the session: the next one begins with the full state."""
+        try:
+            self._link.send(self._raylet.epoch, messages)
+        except Exception as error:
+            self._failed("sending to the head", error)
+            self._link_cut = True
 
     # ---- the head --------------------------------------------------------------------------
 
@@ -199,6 +227,7 @@ class RayletNode:
     def _read_head(self) -> None:
         for payload in self._link.receive():
             self._raylet.receive(payload, self._loop.now())
+        self._link_cut = self._link_cut or self._link.garbled
         if self._raylet.linked:
             self._link.welcomed()
             if not self._linked_once:
@@ -238,22 +267,42 @@ class RayletNode:
     # ---- workers ---------------------------------------------------------------------------
 
     def _start_worker(self, effect: StartWorker) -> None:
+        """A worker that cannot be started is one that ended before it began anything."""
         worker_id = effect.worker_id
+        try:
+            machine.check_descriptors()
+            channel = Channel(self._zygote.fork(worker_id, self._environment(effect)))
+            self._channels[worker_id] = channel
+            self._open_log(worker_id, channel)
+            self._watch_printers(worker_id, channel)
+            self._loop.watch(channel.channels.task, lambda: self._read_worker(worker_id, channel))
+        except Exception as error:
+            self._failed("starting a worker", error)
+            cause = f"it could not be started: {error}"
+            self._zygote.kill(worker_id)
+            if worker_id in self._channels:
+                self._worker_gone(worker_id, cause)
+            else:
+                self._raylet.worker_exited(worker_id, 0, cause, self._loop.now())
+
+    def _environment(self, effect: StartWorker) -> dict[str, str]:
         _, gpus, threads = effect.key
         names = ",".join(self._gpus[i].uuid if i < len(self._gpus) else str(i) for i in gpus)
         env = {"CUDA_VISIBLE_DEVICES": names} if gpus or self._gpus else {}
         for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM"):
             if f"{name}_NUM_THREADS" not in os.environ:
                 env[f"{name}_NUM_THREADS"] = str(threads)
+        return env
+
+    def _open_log(self, worker_id: bytes, channel: Channel) -> None:
         directory = self._options.log_directory
-        path = None
-        if directory is not None:
+        if directory is None:
+            return
+        try:
             directory.mkdir(parents=True, exist_ok=True)
-            path = directory / f"worker-{worker_id.hex()}.log"
-        channel = Channel(self._zygote.fork(worker_id, env), path)
-        self._channels[worker_id] = channel
-        self._watch_printers(worker_id, channel)
-        self._loop.watch(channel.channels.task, lambda: self._read_worker(worker_id, channel))
+            channel.open_log(directory / f"worker-{worker_id.hex()}.log")
+        except OSError as error:  # what it prints reaches its driver all the same
+            self._failed("opening the log of a worker", error)
 
     def _watch_printers(self, worker_id: bytes, channel: Channel) -> None:
         def reader(printer: Printer) -> None:
@@ -267,8 +316,10 @@ class RayletNode:
 
     def _read_printer(self, worker_id: bytes, channel: Channel, printer: Printer) -> None:
         raw, lines, ended = printer.read()
-        if channel.log is not None and raw:
-            channel.log.write(raw)
+        try:
+            channel.write_log(raw)
+        except OSError as error:
+            self._failed("writing the log of a worker", error, self._raylet.named(worker_id))
         if lines:
             if printer.is_error:
                 channel.last_words.extend(lines)
@@ -278,14 +329,23 @@ class RayletNode:
             channel.printers.remove(printer)
 
     def _read_worker(self, worker_id: bytes, channel: Channel) -> None:
-        frames, ended = read_available(channel.channels.task, channel.reader)
-        now = self._loop.now()
-        for frame in frames:
-            for message in codec.decode(frame).messages:
-                self._raylet.worker_message(worker_id, message, now)
+        ended = self._take_messages(worker_id, channel)
         if ended:
             self._loop.unwatch(channel.channels.task)
             self._zygote.kill(worker_id)  # it closed its socket, so it cannot be used any more
+
+    def _take_messages(self, worker_id: bytes, channel: Channel) -> bool:
+        """Hand on what a worker has said; whether it will say nothing more."""
+        now = self._loop.now()
+        try:
+            frames, ended = read_available(channel.channels.task, channel.reader)
+            for frame in frames:
+                for message in codec.decode(frame).messages:
+                    self._raylet.worker_message(worker_id, message, now)
+        except (ProtocolError, OSError) as error:  # something in it wrote to the socket
+            self._raylet.worker_failed(worker_id, "reading what a worker said", error, now)
+            return True
+        return ended
 
     def _send_worker(self, worker_id: bytes, messages: list[Message]) -> None:
         channel = self._channels.get(worker_id)
@@ -333,18 +393,24 @@ class RayletNode:
             self._failure = StartError(f"workers cannot be started:\n{event.text}")
         for worker_id in event.worker_ids:
             self._worker_gone(worker_id, "it ended with its zygote")
-        self._zygote.start()
-        self._loop.watch(self._zygote.fileno(), self._read_zygote)
+        self._start_zygote(self._loop.now())
+
+    def _start_zygote(self, now: float) -> None:
+        if now < self._zygote_at:
+            return
+        try:
+            self._zygote.start()
+            self._loop.watch(self._zygote.fileno(), self._read_zygote)
+        except OSError as error:
+            self._zygote_at = now + limits.FORK_RETRY_MAX_S
+            self._failed("starting the zygote", error)
 
     def _worker_gone(self, worker_id: bytes, cause: str) -> None:
         channel = self._channels.pop(worker_id, None)
         if channel is None:
             return
-        frames, _ = read_available(channel.channels.task, channel.reader)
         now = self._loop.now()
-        for frame in frames:  # what it finished saying before it died counts
-            for message in codec.decode(frame).messages:
-                self._raylet.worker_message(worker_id, message, now)
+        self._take_messages(worker_id, channel)  # what it finished saying before it died counts
         for printer in [*channel.printers]:
             self._read_printer(worker_id, channel, printer)
         for printer in channel.printers:
@@ -383,9 +449,8 @@ class RayletNode:
         self._store.close()
         self._loop.close()
 
-    def log(self, text: str) -> None:
-        stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-        print(f"{stamp} zray-worker: {text}", file=sys.stderr, flush=True)
+    def _failed(self, what: str, error: Exception, whom: str = "") -> None:
+        self._raylet.incidents.record(what, whom, error, self._loop.now())
 
 
 def _worker_environment() -> dict[str, str]:

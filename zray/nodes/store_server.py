@@ -54,6 +54,7 @@ class Session:
         self.link = link
         self.process_id = b""
         self.awaited = False
+        self.reading = False
         self.inbox: deque[tuple[m.Message, int | None]] = deque()
         self.requests: list[Request] = []
 
@@ -62,7 +63,7 @@ class StoreServer:
     """``objects``: what the node has. ``directory``: for what memory has no room for.
 
     ``is_worker``: whether a process is one whose end ``process_gone`` will tell. ``name_process``
-    words a process for a user.
+    words a process for a user. ``failed`` hears what went wrong for one process or object only.
     """
 
     def __init__(
@@ -74,8 +75,10 @@ class StoreServer:
         directory: OwnDirectory,
         is_worker: Callable[[bytes], bool],
         name_process: Callable[[bytes], str],
+        failed: Callable[[str, Exception], None],
     ) -> None:
         self._loop = loop
+        self._on_failure = failed
         self._node_id = node_id
         self._objects = objects
         self._mark = mark_bytes
@@ -85,6 +88,8 @@ class StoreServer:
         self._sessions: dict[bytes, Session] = {}
         self._private: dict[bytes, bytes] = {}  # objects of which only that process knows
         self._takers: dict[bytes, list[Session]] = {}  # who waits for an object to be read back
+        self._unknown: list[tuple[Session, bytes]] = []  # who wants objects that nobody told of
+        self._looking = False  # for these in what all processes have said
         self._incoming: dict[bytes, tuple[Region, int, list[bytes]]] = {}
         self._unread: deque[bytes] = deque()  # objects of which this process's view is gone
         self._listeners: list[socket.socket] = []
@@ -135,20 +140,33 @@ class StoreServer:
         self._loop.watch(link, read, write if link.pending else None)
 
     def _read(self, session: Session) -> None:
-        """Also while a message of the session is handled: the rest then comes in order."""
-        received, ended = session.link.receive()
-        session.inbox += received
-        while session.inbox:
-            message, fd = session.inbox.popleft()
-            try:
-                self._handle(session, message, fd)
-            except (ProtocolError, ValueError, OSError):
-                self._end(session)  # it breaks the protocol, or its memory cannot be used
-        if ended and session.awaited:
-            self._loop.unwatch(session.link)
-        elif ended:
-            self._end(session)
+        """Does nothing while a message of the session is handled: the rest comes in its turn."""
+        if session.reading:
+            return
+        session.reading = True
+        try:
+            received, ended = session.link.receive()
+            session.inbox += received
+            while session.inbox:
+                message, fd = session.inbox.popleft()
+                try:
+                    self._handle(session, message, fd)
+                except Exception as error:  # it breaks the protocol, or its memory is of no use
+                    self._failed(session, message, error)
+            if ended and session.awaited:
+                self._loop.unwatch(session.link)
+            elif ended:
+                self._end(session)
+        finally:
+            session.reading = False
         self._settle()
+        self._look_for_unknown()
+
+    def _failed(self, session: Session, message: m.Message, error: Exception) -> None:
+        """What a process said could not be dealt with: it has to do without shared memory."""
+        if not isinstance(error, ProtocolError | ValueError):
+            self._on_failure(f"handling a {type(message).__name__} of the store", error)
+        self._end(session)
 
     def _end(self, session: Session) -> None:
         self._loop.unwatch(session.link)
@@ -271,10 +289,36 @@ class StoreServer:
     # ---- what processes take ---------------------------------------------------------------
 
     def _take(self, session: Session, oid: bytes) -> None:
+        if oid not in self._objects().stored and self._shelf.get(oid) is None:
+            self._unknown.append((session, oid))
+        else:
+            self._answer(session, oid)
+
+    def _look_for_unknown(self) -> None:
+        """Whoever told of an object has told the store first: all that was said is read."""
+        if self._looking:
+            return
+        self._looking = True
+        try:
+            while self._unknown:
+                unknown, self._unknown = self._unknown, []
+                self.drain_all()
+                for session, oid in unknown:
+                    if self._sessions.get(session.process_id) is session:
+                        self._try_to_answer(session, oid)
+        finally:
+            self._looking = False
+
+    def _try_to_answer(self, session: Session, oid: bytes) -> None:
+        try:
+            self._answer(session, oid)
+        except Exception as error:
+            self._on_failure("finding an object for a process", error)
+            text = f"it cannot be had in shared memory: {error}"
+            self._send(session, m.Missing(0, oid, "", text))
+
+    def _answer(self, session: Session, oid: bytes) -> None:
         stored = self._objects().stored.get(oid)
-        if stored is None and self._shelf.get(oid) is None:
-            self.drain_all()  # whoever told of it has told the store first
-            stored = self._objects().stored.get(oid)
         if stored is None and self._shelf.get(oid) is not None:
             self._place(session, oid)  # its own, or word of it is still on its way here
         elif stored is None:
@@ -290,7 +334,7 @@ class StoreServer:
         if self._sessions.get(session.process_id) is not session:
             return
         if oid in self._objects().stored:
-            self._take(session, oid)
+            self._answer(session, oid)
         else:
             self._send(session, m.Missing(0, oid, ObjectLostError.code, text))
         self._settle()

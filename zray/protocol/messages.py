@@ -55,7 +55,10 @@ class Rejoin(Message, tag=4):
 
 
 class Ping(Message, tag=5):
+    """``trouble``: what goes wrong in the sender, which goes on; empty: nothing."""
+
     sent_s: float
+    trouble: Text = ""
 
 
 class Pong(Message, tag=6):
@@ -238,7 +241,7 @@ class Status(Message, tag=34):
     about: Seq
     cluster_id: Id
     started_s: float
-    health: Name
+    health: Text
     nodes: list[NodeStatus]
     jobs: list[JobStatus]
     classes: list[ClassStatus]

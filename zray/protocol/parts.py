@@ -48,7 +48,7 @@ ObjId = Annotated[bytes, Meta(min_length=20, max_length=20)]
 IdOrNone = Annotated[bytes, Meta(max_length=16)]
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
 Seq = Annotated[int, Meta(ge=0, lt=2**53)]
-Name = Annotated[str, Meta(max_length=256)]
+Name = Annotated[str, Meta(max_length=limits.NAME_MAX)]
 Text = Annotated[str, Meta(max_length=65536)]
 Amounts = list[tuple[Name, int]]  # resource name and amount in units of 1/10000
 

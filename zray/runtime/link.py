@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import zmq
 
 from zray import limits
-from zray.errors import HeadConnectionError
+from zray.errors import HeadConnectionError, ProtocolError
 from zray.protocol import codec
 from zray.protocol.messages import KIND, Message
 from zray.runtime import probe, sockets
@@ -42,6 +42,7 @@ class HeadLink:
         self.retry_at = 0.0
         self.opened = 0.0
         self.error: HeadConnectionError | None = None  # why the last session ended
+        self.garbled = False  # what came in this session could not be read: it is of no use
 
     @property
     def address(self) -> str:
@@ -49,16 +50,25 @@ class HeadLink:
         return format_address(*self._targets[self._turn % len(self._targets)])
 
     def open(self, now: float) -> None:
-        """Start a session: connect and say HELLO."""
+        """Start a session: connect and say HELLO.
+
+        Raises:
+            zmq.ZMQError: this process has no descriptor or memory for it; ``retry_at`` is set.
+        """
         assert self.socket is None
         host, port = self._targets[self._turn % len(self._targets)]
-        self.socket = sockets.dealer(self._context, self._info)
-        self.monitor = sockets.Monitor(self.socket)
         self.opened = now
         self.error = None
-        sockets.connect(self.socket, host, port)
-        epoch, message = self._hello()
-        self.send(epoch, [message])
+        self.garbled = False
+        try:
+            self.socket = sockets.dealer(self._context, self._info)
+            self.monitor = sockets.Monitor(self.socket)
+            sockets.connect(self.socket, host, port)
+            epoch, message = self._hello()
+            self.send(epoch, [message])
+        except BaseException:
+            self.close(now)
+            raise
 
     def welcomed(self) -> None:
         """The head accepted the session: the next cut is retried at once."""
@@ -66,10 +76,11 @@ class HeadLink:
 
     def close(self, now: float) -> None:
         """End the session; the next attempt is due at ``retry_at``, with another address."""
-        if self.socket is not None and self.monitor is not None:
+        if self.monitor is not None:
             self.monitor.close()
+        if self.socket is not None:
             self.socket.close(0)
-            self.socket = self.monitor = None
+        self.socket = self.monitor = None
         self._unsent.clear()
         self._turn += 1
         self.retry_at = now + self._wait_s * random.uniform(0.5, 1.0)
@@ -98,14 +109,18 @@ class HeadLink:
             if not sockets.readable(socket):
                 break
             frames = socket.recv_multipart(zmq.DONTWAIT)
-            payloads.append(codec.decode(frames[1]))
+            try:
+                payloads.append(codec.decode(frames[1]))
+            except (ProtocolError, IndexError):
+                self.garbled = True
+                break
         return payloads
 
     def lost(self) -> bool:
         """Look at the monitor: whether the session has ended, and why (``error``)."""
         if self.monitor is None:
             return True
-        ended = False
+        ended = self.garbled
         for event in self.monitor.read():
             error = probe.explain_monitor_event(event.event, event.value, self.address)
             self.error = error or self.error

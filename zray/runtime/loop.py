@@ -1,5 +1,7 @@
 """The event loop of the head and the raylet: one thread, plain sockets, no decision.
 
+A callback that raises ends nothing: it is reported, and called again after a pause.
+
 A zmq socket's descriptor is edge-triggered: reading EVENTS or sending consumes its signal, so
 every turn looks at EVENTS before it sleeps (zmq_getsockopt, ZMQ_FD). Nor does it signal before
 EVENTS was looked at a first time.
@@ -16,6 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from zray import limits
 from zray.runtime import sockets
 from zray.runtime.sockets import Socket
 
@@ -32,12 +35,18 @@ def raise_descriptor_limit() -> None:
 
 
 class Loop:
-    """Calls back whoever has something to read or can write again; ``turn`` is one round."""
+    """Calls back whoever has something to read or can write again; ``turn`` is one round.
 
-    def __init__(self) -> None:
+    ``failed`` hears of each exception of a callback, and of which one it was.
+    """
+
+    def __init__(self, failed: Callable[[str, Exception], None]) -> None:
+        self._failed = failed
+        self._paused: dict[Any, tuple[float, Any]] = {}  # what failed -> until when, and its key
         self._selector = selectors.DefaultSelector()
         self._zmq: dict[Socket, Callback] = {}
         self._unread: list[tuple[Socket, Callback]] = []  # had something when first looked at
+        self._edges: set[int] = set()  # descriptors that are edge-triggered
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.watch(self._wake_read, self._drain_wake)
         self.signals = 0  # how many SIGINT and SIGTERM have come
@@ -58,6 +67,7 @@ class Loop:
         ``first``: before others whose descriptors are ready in the same turn.
         """
         events = (selectors.EVENT_READ if read else 0) | (selectors.EVENT_WRITE if write else 0)
+        self._paused.pop(fd, None)
         try:
             self._selector.modify(fd, events, (read, write, not first))
         except KeyError:
@@ -65,6 +75,7 @@ class Loop:
 
     def unwatch(self, fd: Any) -> None:
         """Watch no more; does nothing if ``fd`` is not watched."""
+        self._paused.pop(fd, None)
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(fd)
 
@@ -82,21 +93,26 @@ class Loop:
             if not sends and sockets.readable(socket):
                 read()
 
-        self._selector.register(
-            sockets.descriptor(socket), selectors.EVENT_READ, (signalled, None, True)
-        )
+        fd = sockets.descriptor(socket)
+        self._edges.add(fd)
+        self._selector.register(fd, selectors.EVENT_READ, (signalled, None, True))
 
     def unwatch_zmq(self, socket: Socket) -> None:
         self._zmq.pop(socket, None)
-        self.unwatch(sockets.descriptor(socket))
+        self._paused.pop(socket, None)
+        fd = sockets.descriptor(socket)
+        self._edges.discard(fd)
+        self.unwatch(fd)
 
     def turn(self, timeout_s: float) -> None:
         """Wait for something, at most ``timeout_s`` seconds, and call whom it concerns."""
+        if self._paused:
+            timeout_s = min(timeout_s, self._resume())
         unread, self._unread = self._unread, []
         for socket, callback in unread:
             if not socket.closed:
-                callback()
-        ready = any(sockets.readable(socket) for socket in self._zmq)
+                self._call(callback, socket)
+        ready = any(self._ready(socket) for socket in self._zmq)
         found = self._selector.select(0 if ready else max(0.0, timeout_s))
         if len(found) > 1:
             found.sort(key=_order)
@@ -106,12 +122,45 @@ class Loop:
                 continue  # an earlier callback of this turn has changed it
             read, write, _ = key.data
             if read is not None and mask & selectors.EVENT_READ:
-                read()
+                self._call(read, key)
             if write is not None and mask & selectors.EVENT_WRITE:
-                write()
+                self._call(write, key)
         for socket, callback in [*self._zmq.items()]:
-            if not socket.closed and sockets.readable(socket):
-                callback()
+            if not socket.closed and self._ready(socket):
+                self._call(callback, socket)
+
+    def _ready(self, socket: Socket) -> bool:
+        return socket not in self._paused and sockets.readable(socket)
+
+    def _call(self, callback: Callback, source: Any) -> None:
+        try:
+            callback()
+        except Exception as error:
+            self._failed(getattr(callback, "__qualname__", repr(callback)), error)
+            self._pause(source)
+
+    def _pause(self, source: Any) -> None:
+        """What it failed on may still be there: without a pause the loop would do nothing else."""
+        until = self.now() + limits.CALLBACK_PAUSE_S
+        if not isinstance(source, selectors.SelectorKey):
+            self._paused[source] = (until, None)
+        elif self._selector.get_map().get(source.fd) is source:  # it has not been unwatched
+            self._selector.unregister(source.fileobj)
+            self._paused[source.fileobj] = (until, source)
+
+    def _resume(self) -> float:
+        """Watch again whose pause is over; seconds until the next one."""
+        now = self.now()
+        for source, (until, key) in [*self._paused.items()]:
+            if now < until:
+                continue
+            del self._paused[source]
+            if key is not None:
+                with contextlib.suppress(KeyError, ValueError, OSError):  # closed meanwhile
+                    again = self._selector.register(key.fileobj, key.events, key.data)
+                    if key.fileobj in self._edges:  # its signal may have been used up
+                        self._call(key.data[0], again)
+        return min((until - now for until, _ in self._paused.values()), default=float("inf"))
 
     def wake(self) -> None:
         """End the current or next ``turn`` soon; safe in a signal handler."""

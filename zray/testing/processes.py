@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from zray import limits
 from zray.core.effects import StartWorker
 from zray.core.gcs import Gcs
+from zray.core.incidents import Incidents
 from zray.core.machine import NEVER
 from zray.core.raylet import HEAD, Raylet
 from zray.core.traffic import TrafficController
@@ -29,6 +30,14 @@ CLUSTER_ID = b"simulated-cluste"
 VERSIONS = m.Versions("3.11", "0", "3")
 USER = "user"
 PROBE_S = 0.25
+
+
+class Fatal(Incidents):
+    """What a real daemon survives is a bug, and ends the simulation."""
+
+    def record(self, what: str, whom: str, error: BaseException, now: float) -> str:
+        """Raises what went wrong."""
+        raise error
 
 
 class SimProcess:
@@ -93,6 +102,7 @@ class SimHead(SimProcess):
             store.set_cluster_id(CLUSTER_ID)
         now = self.clock.now
         self.gcs = Gcs(opened.epoch, opened.rows, now)
+        self.gcs.incidents = Fatal()
         self.controller = TrafficController(self.gcs, CLUSTER_ID, VERSIONS, now, now)
         self._inbox: deque[tuple[bytes, bytes | None]] = deque()
         self._probe_at = now
@@ -303,6 +313,7 @@ class SimRaylet(SimPeer):
         ids = IdSource(cluster.random.randbytes(8))
         self.raylet = Raylet(node_id, info, VERSIONS, ids, gpus)
         self.raylet.incarnation = incarnation
+        self.raylet.incidents = Fatal()
         self.workers: dict[bytes, SimWorker] = {}
         self._from_workers: deque[tuple[bytes, bytes]] = deque()
         self._exits: deque[tuple[bytes, int, str]] = deque()

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
+import resource
 import signal
 import socket
 import struct
@@ -16,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+
+from zray import limits
 
 NVML = "libnvidia-ml.so.1"
 _SIOCGIFADDR = 0x8915
@@ -286,6 +290,19 @@ def status_text(exit: Ending, oom: bool | None = None) -> str:
     if oom:
         return f"{text}, most likely by the kernel's OOM killer, which was at work just then"
     return f"{text}, possibly by the kernel's OOM killer"
+
+
+def check_descriptors() -> None:
+    """Make sure that this process can open some more for what must go on.
+
+    Raises:
+        OSError: EMFILE, with what is in use and what would help.
+    """
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    used = len(os.listdir("/proc/self/fd"))
+    if allowed - used < min(limits.RESERVED_DESCRIPTORS, allowed // 4):
+        text = f"{used} of {allowed} descriptors are in use; allow more with `ulimit -n`"
+        raise OSError(errno.EMFILE, text)
 
 
 def _read(path: Path) -> str:

@@ -10,6 +10,7 @@ import os
 import socket
 from collections import deque
 
+from zray.errors import ProtocolError
 from zray.protocol import codec
 from zray.protocol.messages import Message
 from zray.runtime.linux import segments
@@ -76,11 +77,17 @@ class StoreLink:
                 return found, False
             except (OSError, EOFError, ValueError):
                 return found, True
-            for message in codec.decode(data).messages:
+            try:
+                payload = codec.decode(data)
+            except ProtocolError:
+                payload = None
+            for message in payload.messages if payload is not None else ():
                 found.append((message, fd))
                 fd = None
             if fd is not None:
                 os.close(fd)
+            if payload is None or payload.refused:
+                return found, True  # whoever that is, it does not speak the protocol
 
     def close(self) -> None:
         """Close it; what waits is dropped."""
