@@ -124,7 +124,8 @@ def task_reason(gcs: Gcs, task: TaskRecord) -> str:
         node = gcs.members.nodes.get(task.node.node_id)
         where = node.info.name if node is not None else task.node.node_id.hex()
         state = node.state() if node is not None else "gone"
-        return f"LEASED: {name} is with node {where} ({state}), attempt {task.attempt}"
+        trouble = f"; in trouble: {node.trouble}" if node is not None and node.trouble else ""
+        return f"LEASED: {name} is with node {where} ({state}), attempt {task.attempt}{trouble}"
     if task.parked or task.spec is None:
         return f"HEAD_RECOVERING: {name}; {recovering(gcs)}"
     if task.waiting:

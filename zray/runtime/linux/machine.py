@@ -301,7 +301,7 @@ def check_descriptors() -> None:
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     used = len(os.listdir("/proc/self/fd"))
     if allowed - used < min(limits.RESERVED_DESCRIPTORS, allowed // 4):
-        text = f"{used} of {allowed} descriptors are in use; allow more with `ulimit -n`"
+        text = f"{used} of {allowed} descriptors are in use (allow more with `ulimit -n`)"
         raise OSError(errno.EMFILE, text)
 
 

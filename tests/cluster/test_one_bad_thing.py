@@ -1,0 +1,255 @@
+"""One bad thing, of a user, a stranger or the system, ends no daemon and harms nobody else."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import zmq
+
+import zray
+from zray.errors import ActorDiedError, WorkerCrashedError
+from zray.protocol import messages as m
+from zray.runtime import sockets
+from zray.runtime.keys import ClusterKey
+
+GARBAGE = b"\xc1\xff\x00\x93" * 300
+
+
+@zray.task
+def double(number: int) -> int:
+    return 2 * number
+
+
+def health(cluster: Any) -> str:
+    return str(cluster.status().health)
+
+
+def degraded(cluster: Any, *words: str) -> str:
+    """Wait until the health says so, and return what it says."""
+
+    def probe() -> str:
+        said = health(cluster)
+        return said if said.startswith("DEGRADED") and all(w in said for w in words) else ""
+
+    return str(cluster.until(probe, 10, f"the health speaks of {words}; it says {health(cluster)}"))
+
+
+def test_a_task_gets_hundreds_of_large_objects_that_another_node_made(sites: Any) -> None:
+    @zray.task(resources={"two": 0.01})
+    def make(number: int) -> Any:
+        return np.full(9000, number)  # 72 kB
+
+    @zray.task(resources={"one": 1}, max_retries=0)
+    def total(refs: list[Any]) -> int:
+        return sum(int(array[0]) for array in zray.get(refs))
+
+    refs = [make.remote(number) for number in range(500)]
+    assert zray.get(total.remote(refs), timeout=50) == sum(range(500))
+
+
+def test_descriptors_that_run_out_end_no_node(bare: Any) -> None:
+    bare.start_head()
+    bare.prefix["one"] = ["prlimit", "--nofile=200:200"]
+    node = bare.start_node("one", 2)
+    bare.connect()
+
+    @zray.actor(num_cpus=0)
+    class Idle:
+        def pid(self) -> int:
+            return os.getpid()
+
+    actors = [Idle.remote() for _ in range(60)]
+    said = degraded(bare, "node one", "starting a worker", "ulimit -n")
+    assert "descriptors are in use" in said
+    waiting = double.remote(21)
+    with pytest.raises(zray.errors.GetTimeoutError, match=r"in trouble.*descriptors are in use"):
+        zray.get(waiting, timeout=3)
+    assert node.process.poll() is None
+    # Each that ends makes room for one that waits.
+    first, *_ = zray.wait([actor.pid.remote() for actor in actors], num_returns=10, timeout=30)
+    assert len(first) == 10
+    for actor in actors:
+        zray.kill(actor)
+    assert zray.get(waiting, timeout=30) == 42
+    assert node.process.poll() is None
+
+
+@pytest.fixture
+def full_logs(bare: Any, tmp_path: Path) -> Any:
+    """A node whose directory for logs is a disk of 64 kB."""
+    logs = tmp_path / "logs"
+    logs.mkdir()
+    mount = f'mount -t tmpfs -o size=64k tmpfs "{logs}" && exec "$@"'
+    bare.prefix["one"] = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]
+    bare.start_head()
+    bare.start_node("one", 1, "--log-directory", str(logs))
+    bare.connect()
+    return bare
+
+
+def test_a_full_disk_for_logs_costs_lines_in_files_only(
+    full_logs: Any, capfd: pytest.CaptureFixture[str]
+) -> None:
+    @zray.task
+    def speak(number: int) -> int:
+        print("line", number, "x" * 1000)
+        return number
+
+    assert zray.get([speak.remote(i) for i in range(200)], timeout=30) == list(range(200))
+    degraded(full_logs, "node one", "writing the log of a worker", "No space left")
+    printed = ""
+
+    def all_printed() -> bool:
+        nonlocal printed
+        printed += capfd.readouterr().out
+        return all(f"line {number} x" in printed for number in range(200))
+
+    full_logs.until(all_printed, 10, "the driver sees every line")
+
+
+@contextlib.contextmanager
+def stranger(cluster: Any) -> Iterator[Any]:
+    """Somebody with a key of his own, who tries to connect."""
+    context = sockets.context()
+    try:
+        key = ClusterKey.create().client()
+        peer = context.socket(zmq.DEALER)
+        peer.curve_serverkey = cluster.info().server_public
+        peer.curve_publickey, peer.curve_secretkey = key.public, key.secret
+        peer.setsockopt(zmq.LINGER, 0)
+        monitor = sockets.Monitor(peer)
+        peer.connect(f"tcp://{cluster.address}")
+        yield monitor
+        monitor.close()
+    finally:
+        context.destroy(0)
+
+
+@pytest.mark.parametrize("stderr", ["full", "ended"])
+def test_a_head_whose_stderr_cannot_be_written_serves_on(bare: Any, stderr: str) -> None:
+    where = {"full": "/dev/full", "ended": ">(true)"}[stderr]
+    bare.prefix["head"] = ["bash", "-c", f'exec "$@" 2> {where}', "bash"]
+    bare.start_head()
+    bare.start_node("one")
+    bare.connect()
+    with stranger(bare) as monitor:
+        refused = zmq.EVENT_HANDSHAKE_FAILED_AUTH
+        bare.until(lambda: any(e.event == refused for e in monitor.read()), 10, "it is refused")
+    assert zray.get(double.remote(21), timeout=10) == 42
+    assert health(bare) == "OK"
+
+
+def test_garbage_to_what_a_worker_inherited_costs_that_worker_alone(sites: Any) -> None:
+    @zray.task(num_cpus=0, max_retries=0, resources={"one": 1})
+    def babble(number: int) -> int:
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                    os.write(int(name), GARBAGE)
+        return number
+
+    @zray.actor(resources={"one": 1})
+    class Bystander:
+        def __init__(self) -> None:
+            self.calls = 0
+
+        def call(self) -> int:
+            self.calls += 1
+            return self.calls
+
+    bystander = Bystander.remote()
+    assert zray.get(bystander.call.remote(), timeout=20) == 1
+    nodes = {node.info.name: node.info.pid for node in sites.status().nodes}
+    for _ in range(3):
+        with pytest.raises(WorkerCrashedError, match=r"ZR-2001|reading what a worker said"):
+            zray.get(babble.remote(1), timeout=20)
+    assert zray.get(bystander.call.remote(), timeout=20) == 2
+    assert {node.info.name: node.info.pid for node in sites.status().nodes} == nodes
+    degraded(sites, "node one", "reading what a worker said")
+
+
+def abstract_sockets(pid: int) -> list[bytes]:
+    """The names at which a process listens."""
+    mine = {
+        os.readlink(f"/proc/{pid}/fd/{fd}").removeprefix("socket:[").rstrip("]")
+        for fd in os.listdir(f"/proc/{pid}/fd")
+        if os.readlink(f"/proc/{pid}/fd/{fd}").startswith("socket:")
+    }
+    found = []
+    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+        fields = line.split()
+        if len(fields) == 8 and fields[6] in mine and fields[7].startswith("@zray-"):
+            found.append(fields[7].replace("@", "\0", 1).encode())
+    return list(dict.fromkeys(found))
+
+
+def knock(name: bytes) -> None:
+    """One garbage packet, or stream, from a process of the same user."""
+    kind = socket.SOCK_SEQPACKET if name.startswith(b"\0zray-store-") else socket.SOCK_STREAM
+    with socket.socket(socket.AF_UNIX, kind) as garbler:
+        garbler.settimeout(5)
+        garbler.connect(name)
+        garbler.sendall(GARBAGE)
+        with contextlib.suppress(ConnectionError):
+            assert garbler.recv(1) == b""  # it is shown the door
+
+
+def test_garbage_to_the_sockets_of_store_and_actor_harms_nobody(bare: Any) -> None:
+    bare.start_head()
+    node = bare.start_node("one", 2)
+    bare.connect()
+
+    @zray.actor
+    class Counter:
+        def __init__(self) -> None:
+            self.calls = 0
+
+        def call(self) -> int:
+            self.calls += 1
+            return self.calls
+
+        def pid(self) -> int:
+            return os.getpid()
+
+    counter = Counter.remote()
+    worker = zray.get(counter.pid.remote(), timeout=20)
+    own = next(p.pid for p in bare.head.below() if p.name().startswith("zray-raylet"))
+    names = [name for pid in (own, node.pid, worker) for name in abstract_sockets(pid)]
+    assert len(names) == 4  # of two stores, one also under the cluster's name, and the actor's
+    for name in names:
+        knock(name)
+    assert zray.get([counter.call.remote() for _ in range(3)], timeout=10) == [1, 2, 3]
+    array = np.arange(100_000)
+    assert zray.get(zray.put(array), timeout=10)[99_999] == 99_999
+    assert node.process.poll() is None and psutil.pid_exists(worker)
+
+
+def test_an_actor_that_garbles_its_callers_socket_is_asked_another_way_or_ends(bare: Any) -> None:
+    bare.start_head()
+    node = bare.start_node("one", 2)
+    bare.connect()
+
+    @zray.actor
+    class Babbler:
+        def babble(self) -> int:
+            for name in os.listdir("/proc/self/fd"):
+                with contextlib.suppress(OSError):
+                    if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                        os.write(int(name), GARBAGE)
+            return 1
+
+    babbler = Babbler.remote()
+    with contextlib.suppress(ActorDiedError):
+        assert zray.get(babbler.babble.remote(), timeout=20) == 1
+    assert zray.get(double.remote(21), timeout=10) == 42
+    assert node.process.poll() is None
+    status = bare.status()
+    assert [type(status)] == [m.Status]

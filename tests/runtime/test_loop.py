@@ -1,0 +1,131 @@
+"""The event loop of the daemons: what fails is reported and paused, the rest goes on."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+import pytest
+import zmq
+
+from zray import limits
+from zray.runtime.loop import Loop
+
+
+class Reports:
+    def __init__(self) -> None:
+        self.failures: list[tuple[str, str]] = []
+        self.loop = Loop(lambda callback, error: self.failures.append((callback, str(error))))
+
+
+@pytest.fixture
+def reports() -> Iterator[Reports]:
+    found = Reports()
+    yield found
+    found.loop.close()
+
+
+@pytest.fixture
+def pipe() -> Iterator[tuple[int, int]]:
+    read, write = os.pipe2(os.O_NONBLOCK)
+    yield read, write
+    os.close(read)
+    os.close(write)
+
+
+def test_a_callback_that_fails_is_paused_and_others_are_called(
+    reports: Reports, pipe: tuple[int, int]
+) -> None:
+    read, write = pipe
+    loop = reports.loop
+    os.write(write, b"x")
+    other_read, other_write = os.pipe2(os.O_NONBLOCK)
+    called = 0
+
+    def fail() -> None:
+        raise ValueError("on purpose")
+
+    def work() -> None:
+        nonlocal called
+        called += 1
+
+    loop.watch(read, fail)
+    loop.watch(other_read, work)
+    os.write(other_write, b"x")
+    deadline = time.monotonic() + 5 * limits.CALLBACK_PAUSE_S
+    while time.monotonic() < deadline:
+        loop.turn(0.01)
+    assert called > 20
+    assert 2 <= len(reports.failures) <= 6  # what it failed on is still there, so it is tried again
+    assert reports.failures[0][0].endswith("fail") and reports.failures[0][1] == "on purpose"
+    loop.unwatch(read)
+    loop.unwatch(other_read)
+    os.close(other_read)
+    os.close(other_write)
+
+
+def test_the_pause_keeps_an_idle_loop_from_spinning(
+    reports: Reports, pipe: tuple[int, int]
+) -> None:
+    read, write = pipe
+    os.write(write, b"x")
+
+    def fail() -> None:
+        raise OSError("again")
+
+    reports.loop.watch(read, fail)
+    turns = 0
+    deadline = time.monotonic() + 3 * limits.CALLBACK_PAUSE_S
+    while time.monotonic() < deadline:
+        reports.loop.turn(1.0)
+        turns += 1
+    assert turns < 20
+    reports.loop.unwatch(read)
+
+
+def test_who_stops_watching_during_a_pause_is_not_watched_again(
+    reports: Reports, pipe: tuple[int, int]
+) -> None:
+    read, write = pipe
+    os.write(write, b"x")
+    calls = 0
+
+    def fail() -> None:
+        nonlocal calls
+        calls += 1
+        raise OSError("again")
+
+    reports.loop.watch(read, fail)
+    reports.loop.turn(0.0)
+    reports.loop.unwatch(read)
+    deadline = time.monotonic() + 2 * limits.CALLBACK_PAUSE_S
+    while time.monotonic() < deadline:
+        reports.loop.turn(0.01)
+    assert calls == 1
+
+
+@pytest.mark.parametrize("sends", [True, False])
+def test_a_zmq_socket_whose_reader_failed_is_read_after_the_pause(
+    reports: Reports, sends: bool
+) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    ours, theirs = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+    ours.bind("inproc://here")
+    theirs.connect("inproc://here")
+    got: list[bytes] = []
+
+    def read() -> None:
+        if not reports.failures:
+            raise ValueError("the first time")
+        while ours.poll(0):
+            got.append(ours.recv())
+
+    reports.loop.watch_zmq(ours, read, sends=sends)
+    theirs.send(b"one")
+    deadline = time.monotonic() + 10
+    while not got and time.monotonic() < deadline:
+        reports.loop.turn(0.5)
+    assert got == [b"one"] and len(reports.failures) == 1
+    reports.loop.unwatch_zmq(ours)
+    context.destroy(0)
