@@ -106,6 +106,12 @@ class WrongClusterError(ProtocolError):
     code = "ZR-2007"
 
 
+class MessageTooLargeError(ProtocolError):
+    """A task, call or result is larger than what zray sends in one message; only it failed."""
+
+    code = "ZR-2021"
+
+
 # ---- 3xxx: tasks and objects ---------------------------------------------------------------
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 HEAD_PORT = 10001
 FRAME_BYTES_MAX = 64 << 20  # zmq MAXMSGSIZE: per frame, both ways
 PAYLOAD_BYTES_SOFT = 8 << 20  # a batch larger than this is cut into several payloads
+PAYLOAD_ITEMS_MAX = 65_536  # messages of a payload, items of a message; else cut the same way
+JOINED_ITEMS_MAX = 16_000_000  # in parts of messages that wait for the last one, per session
 FRAMES_MAX = 8  # frames of one multipart message
 REFUSED_MESSAGES_MAX = 16  # of one payload; after so many, the rest of it is not read
 HANDSHAKE_S = 10.0
@@ -61,6 +63,7 @@ MAX_RETRIES = 3
 LINEAGE_PIN_BYTES_MAX = 1 << 20  # smaller arguments that cannot be made again are kept for it
 LINEAGE_BYTES_MAX = 128 << 20  # of the head's memory, for how large results were made
 RETURNS_MAX = 10_000  # of one task
+REFERENCES_MAX = 1_000_000  # in one value, or in all results of one task
 ACK_DELAY_S = 0.1  # a DONE is acknowledged along with other messages, or after this
 CANCEL_GRACE_S = 5.0  # from a soft cancel to the kill
 RESOURCE_UNIT = 10_000  # a resource of 1 is this many units: granularity 0.0001
@@ -78,6 +81,7 @@ ASYNC_CONCURRENCY = 1000  # calls that an async actor runs at once by default
 
 # ---- values --------------------------------------------------------------------------------
 INLINE_BYTES_MAX = 64 << 10  # larger values stay where they were made until asked for
+INLINE_TOTAL_BYTES_MAX = 1 << 20  # of one end, or along with one call; beyond, as larger ones
 CALL_BYTES_MAX = 512 << 10  # larger arguments of an actor's call go by shared memory
 ARGUMENT_BYTES_MAX = 4 << 10  # larger arguments of a task become an object
 HEAD_CACHE_BYTES = 64 << 20
@@ -117,6 +121,7 @@ INCIDENT_TEXT_MAX = 500  # characters of an error, in a line about it
 RESERVED_DESCRIPTORS = 64  # or a quarter of those allowed: not for new workers
 CALLBACK_PAUSE_S = 0.1  # a callback of the loop that failed is not called again before this
 
+assert INLINE_TOTAL_BYTES_MAX + REFERENCES_MAX * 22 + RETURNS_MAX * 100 < FRAME_BYTES_MAX
 assert SUSPECT_S > 2 * PING_S and DEAD_S > SUSPECT_S
 assert CHUNK_BYTES < FRAME_BYTES_MAX and FUNCTION_BYTES_MAX < FRAME_BYTES_MAX
 assert PAYLOAD_BYTES_SOFT + FUNCTION_BYTES_MAX <= FRAME_BYTES_MAX + (8 << 20)

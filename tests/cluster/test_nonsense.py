@@ -58,7 +58,9 @@ class Nonsense:
         }[kind]
 
     def _bounded(self, kind: Any, meta: msgspec.Meta) -> Any:
-        if kind is bytes:
+        if typing.get_origin(kind) is list:
+            return self._value(kind)
+        if kind is bytes and (meta.min_length is not None or meta.max_length == 16):
             chosen = self.chance.choice(self.ids)
             if meta.min_length is None:
                 return self.chance.choice((b"", chosen))

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 
+from zray.protocol import codec, splitting
+from zray.protocol.messages import (
+    Announce,
+    Calls,
+    Done,
+    Drop,
+    Free,
+    Hold,
+    Message,
+    Result,
+    Submit,
+    Tasks,
+)
 from zray.testing import simulate
 
 SEEDS = int(os.environ.get("ZRAY_SIM_SEEDS", "300"))
@@ -45,3 +59,30 @@ def test_seeds_reach_what_they_are_for() -> None:
     }
     assert sum(1 for plan in plans if not plan.faults) > 10
     assert len({name for plan in plans for name in plan.bounds}) >= 8
+
+
+def test_every_seed_cuts_what_it_sends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches become several payloads in every run, and messages become parts in most."""
+    cut: set[type[Message]] = set()
+    several = 0
+    encode, cut_one = codec.encode, splitting.cut
+
+    def counted(*args: Any) -> list[bytes]:
+        nonlocal several
+        payloads = encode(*args)
+        several += len(payloads) > 1
+        return payloads
+
+    def noted(message: Message, pieces: int) -> list[Message]:
+        parts = cut_one(message, pieces)
+        if len(parts) > 1:
+            cut.add(type(message))
+        return parts
+
+    monkeypatch.setattr(codec, "encode", counted)
+    monkeypatch.setattr(splitting, "cut", noted)
+    for seed in range(60):
+        before = several
+        simulate.simulate(seed)
+        assert several > before, f"seed {seed} sent no batch in several payloads"
+    assert cut >= {Submit, Result, Tasks, Done, Hold, Drop, Free, Announce, Calls}

@@ -114,9 +114,9 @@ class ActorCaller:
             call.seq = self._next
             self._next += 1
             self.sent[call.seq] = call
-            size += len(call.arguments)
             self._bytes += len(call.arguments)
             calls.append(make(call))
+            size += _size(calls[-1])
         if not calls and not self.acknowledge:
             return None
         return self._message(calls)
@@ -141,7 +141,7 @@ class ActorCaller:
         size = 0
         for call in self.sent.values():
             calls.append(make(call))
-            size += len(call.arguments)
+            size += _size(calls[-1])
             if size >= limits.SUBMIT_BYTES_MAX:
                 messages.append(self._message(calls))
                 calls, size = [], 0
@@ -215,3 +215,11 @@ class ActorCaller:
         """The actor is dead: what waits will not be sent any more."""
         waiting, self.waiting = self.waiting, deque()
         return list(waiting)
+
+
+def _size(call: Call) -> int:
+    """The bytes of values in a call as it travels."""
+    size = len(call.arguments)
+    for value in call.values:
+        size += len(value.value)
+    return size

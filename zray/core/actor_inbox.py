@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from zray import limits
 from zray.core import failures
 from zray.protocol.messages import (
     CANCELLED,
@@ -245,3 +246,15 @@ class ActorInbox(Generic[Route]):
 def errors(call: Call, value: bytes) -> list[Outcome]:
     """The same error for each of a call's returns."""
     return failures.outcomes(call.task_id, call.num_returns, value)
+
+
+def staying(results: list[Outcome]) -> frozenset[bytes]:
+    """Which results of a call are too large, by themselves or in all, to be relayed."""
+    found = []
+    room = limits.INLINE_TOTAL_BYTES_MAX
+    for result in results:
+        if len(result.value) > min(limits.INLINE_BYTES_MAX, room):
+            found.append(result.object_id)
+        else:
+            room -= len(result.value)
+    return frozenset(found)

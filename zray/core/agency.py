@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator
 
 import msgspec
 
+from zray.core import failures
 from zray.core.local_objects import LocalObjects
 from zray.core.machine import Outbox
-from zray.errors import ObjectLostError
+from zray.errors import MessageTooLargeError, ObjectLostError
 from zray.ids import object_id, split_objects, task_of
 from zray.protocol.messages import (
     ACTOR_DEAD,
@@ -68,6 +69,7 @@ class Principal:
         self.job_id = job_id
         self.holds: dict[bytes, None] = {}
         self.unresolved: dict[bytes, TaskSpec] = {}
+        self.early: list[bytes] = []  # tasks of whose outcomes the last part is to come
         self.watched: dict[bytes, None] = {}
         self.cancels: dict[bytes, Cancel] = {}  # of tasks that may not have ended
         self.promised: dict[bytes, None] = {}
@@ -128,6 +130,7 @@ class Agency:
         for export in self._exports.values():
             self._send(export)
         for principal in self.principals.values():
+            principal.early.clear()
             if principal.unresolved:
                 specs = list(principal.unresolved.values())
                 self._send(Submit(0, principal.job_id, principal.worker_id, specs))
@@ -172,6 +175,20 @@ class Agency:
             principal.unresolved[spec.task_id] = spec
         principal.holds.update(dict.fromkeys(self._returns(message.tasks)))
         self._send(Submit(0, principal.job_id, worker_id, message.tasks))
+
+    def too_large(self, worker_id: bytes, spec: TaskSpec, text: str) -> None:
+        """A worker's task is too large for the head: it has this error."""
+        principal = self.principals.get(worker_id)
+        if principal is None or principal.unresolved.pop(spec.task_id, None) is None:
+            return
+        template = self.templates.get(spec.template_id)
+        name = template.name if template is not None else ""
+        value = failures.encode(MessageTooLargeError, text, name)
+        returns = template.num_returns if template is not None else 1
+        outcomes = failures.outcomes(spec.task_id, returns, value)
+        self._outbox.send(worker_id, Result(0, worker_id, outcomes))
+        for outcome in outcomes:  # others may have heard of it
+            self._send(Put(0, worker_id, self._objects.put(outcome, worker_id)))
 
     def on_hold(self, worker_id: bytes, message: Hold) -> None:
         principal = self.principals[worker_id]
@@ -263,10 +280,19 @@ class Agency:
             for outcome in message.outcomes:
                 task_id = task_of(outcome.object_id)
                 principal.watched.pop(outcome.object_id, None)
+                if not message.seq:  # the other part of a task's returns may get lost
+                    principal.early.append(task_id)
+                    continue
                 principal.unresolved.pop(task_id, None)
                 principal.cancels.pop(task_id, None)
+            if message.seq and principal.early:
+                for task_id in principal.early:
+                    principal.unresolved.pop(task_id, None)
+                    principal.cancels.pop(task_id, None)
+                principal.early.clear()
             self._outbox.send(message.target, message)
-        self._send(ResultAck(0, message.target, message.seq))
+        if message.seq:
+            self._send(ResultAck(0, message.target, message.seq))
 
     def on_actor_state(self, message: ActorState) -> None:
         principal = self.principals.get(message.target)

@@ -14,10 +14,11 @@ from zray.core import failures
 from zray.core.client_calls import ClientCalls, offers_handle
 from zray.core.client_references import ClientReferences
 from zray.core.client_values import ClientValues, without_value
-from zray.errors import ProtocolError, TaskCancelledError
+from zray.errors import MessageTooLargeError, ProtocolError, TaskCancelledError, ZrayError
 from zray.ids import IdSource, object_id, task_of
 from zray.protocol import messages as m
-from zray.protocol.codec import Payload
+from zray.protocol.codec import Payload, Unsent
+from zray.protocol.splitting import Joiner
 
 
 class Waiter:
@@ -70,6 +71,8 @@ class Client:
         self._cancels: dict[bytes, m.Cancel] = {}  # of tasks whose outcome is not known here
         self._numbers = 0
         self._ack_upto = 0
+        self._early: list[bytes] = []  # tasks of whose outcomes the last part is to come
+        self._joiner = Joiner()
 
     # ---- functions and tasks ---------------------------------------------------------------
 
@@ -146,6 +149,28 @@ class Client:
         """Whether the task has not been submitted yet."""
         return task_id in self._waiting
 
+    def too_large(self, found: list[Unsent]) -> None:
+        """Messages, each of one thing, are too large for the head: that thing fails alone."""
+        for message, text in found:
+            if isinstance(message, m.Submit):
+                for spec in message.tasks:
+                    if self._resolved(spec.task_id) is not None:
+                        self._refused(spec, MessageTooLargeError, text)
+                        self.references.publish(self._returns(spec))  # others may wait for them
+            else:
+                self.prints.append(m.Notice(0, MessageTooLargeError.code, text))
+
+    def _returns(self, spec: m.TaskSpec) -> list[bytes]:
+        count = self._templates[spec.template_id].num_returns
+        return [object_id(spec.task_id, index) for index in range(count)]
+
+    def _refused(self, spec: m.TaskSpec, error: type[ZrayError], text: str) -> None:
+        """The cluster does not hear of the task: its returns are errors of this process."""
+        template = self._templates[spec.template_id]
+        value = failures.encode(error, text, template.name)
+        for outcome in failures.outcomes(spec.task_id, template.num_returns, value):
+            self.references.take_back(outcome)
+
     def _window_open(self) -> bool:
         return (
             self.in_flight < limits.CLIENT_WINDOW_TASKS
@@ -187,11 +212,8 @@ class Client:
         self.backlog.remove(spec)
         del self._waiting[spec.task_id], self.unresolved[spec.task_id]
         self._unreference(spec)
-        template = self._templates[spec.template_id]
         text = "the task was cancelled before it was submitted"
-        value = failures.encode(TaskCancelledError, text, template.name)
-        for outcome in failures.outcomes(spec.task_id, template.num_returns, value):
-            self.references.take_back(outcome)
+        self._refused(spec, TaskCancelledError, text)
 
     # ---- waiting ---------------------------------------------------------------------------
 
@@ -302,7 +324,11 @@ class Client:
         elif isinstance(message, m.ActorState):
             self.calls.on_state(message)
         elif isinstance(message, m.ANSWERS):
-            asked = self._answers.pop(message.about, None)
+            whole = self._joiner.take(message)
+            if whole is None:
+                return
+            message = whole
+            asked = self._answers.pop(message.about, None)  # type: ignore[attr-defined]
             if asked is not None:
                 self.calls.on_answer(asked[2], message)
                 asked[1].append(message)
@@ -332,6 +358,14 @@ class Client:
 
     def _on_result(self, message: m.Result) -> None:
         unresolved, references = self.unresolved, self.references.counts
+        is_part = self._remote and not message.seq
+        if is_part:  # the rest of a task's returns may get lost: it is asked for again then
+            self._early += [outcome.object_id[:16] for outcome in message.outcomes]
+            unresolved = {}
+        elif self._early:
+            for task_id in self._early:
+                self._resolved(task_id)
+            self._early.clear()
         for outcome in message.outcomes:
             oid = outcome.object_id
             spec = unresolved.pop(oid[:16], None)
@@ -346,6 +380,15 @@ class Client:
                     self.wake(oid, outcome)
         if self._remote and message.seq:
             self._ack_upto = message.seq
+
+    def _resolved(self, task_id: bytes) -> m.TaskSpec | None:
+        """The task need not be submitted again; None: that was known."""
+        spec = self.unresolved.pop(task_id, None)
+        if spec is not None:
+            self.in_flight -= 1
+            self._in_flight_bytes -= len(spec.arguments)
+            self._cancels.pop(task_id, None)
+        return spec
 
     def wake(self, oid: bytes, outcome: m.Outcome) -> None:
         """The object has come: those who wait for it have one thing less to wait for."""
@@ -371,6 +414,8 @@ class Client:
         self.linked = False
         self.outbox.clear()
         self._ack_upto = 0
+        self._early.clear()
+        self._joiner.clear()
 
     def _on_welcome(self, message: m.Welcome, epoch: int) -> None:
         if epoch < self.epoch:
@@ -408,8 +453,6 @@ class Client:
             self.outbox.append(m.Submit(0, self.job_id, self.process_id, batch))
         dropped = []
         for spec in again:
-            count = self._templates[spec.template_id].num_returns
-            returns = [object_id(spec.task_id, index) for index in range(count)]
-            dropped += [oid for oid in returns if oid not in self.references.held]
+            dropped += [oid for oid in self._returns(spec) if oid not in self.references.held]
         if dropped:
             self.outbox.append(m.Drop(0, self.process_id, b"".join(dropped)))

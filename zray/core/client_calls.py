@@ -237,10 +237,11 @@ class ClientCalls:
             arguments = b""
         boxed = bool(call.box) and not arguments
         dependencies = [call.box, *dependencies] if boxed else dependencies
-        values = []
+        values, room = [], limits.INLINE_TOTAL_BYTES_MAX
         for oid in dependencies:
             outcome = client.here(oid)
-            if outcome is not None and len(outcome.value) <= limits.INLINE_BYTES_MAX:
+            if outcome is not None and len(outcome.value) <= min(limits.INLINE_BYTES_MAX, room):
+                room -= len(outcome.value)
                 values.append(outcome)
                 nested += outcome.contained
             else:
@@ -451,9 +452,7 @@ class ClientCalls:
             self._resolve_error(call, value)
 
     def _resolve_error(self, call: PendingCall, value: bytes) -> None:
-        returns = [object_id(call.task_id, index) for index in range(call.num_returns)]
-        outcomes = [m.Outcome(oid, m.ERROR, len(value), value) for oid in returns]
-        self._resolve(call, outcomes, -1)
+        self._resolve(call, failures.outcomes(call.task_id, call.num_returns, value), -1)
 
     def _record(self, error: type[ZrayError], text: str, call: PendingCall) -> bytes:
         return system_error(error.code, text, function_name=self._name(call))

@@ -60,6 +60,16 @@ class Ends:
             for done in end.tasks if isinstance(end, Done) else ():
                 self._ended.pop((done.task_id, done.attempt), None)
 
+    def replace(self, done: TaskDone) -> None:
+        """An end could not be told as it was: tell it like this."""
+        for end in self.unacked.values():
+            for place, told in enumerate(end.tasks if isinstance(end, Done) else ()):
+                if (told.task_id, told.attempt) == (done.task_id, done.attempt):
+                    assert isinstance(end, Done)
+                    end.tasks[place] = done
+                    self._send(end)
+                    return
+
     def job_ended(self, job_id: bytes) -> None:
         self._failed = {key: held for key, held in self._failed.items() if held.job_id != job_id}
 

@@ -4,9 +4,17 @@ from __future__ import annotations
 
 import msgspec
 
+from zray import limits
 from zray.errors import ZrayError
 from zray.ids import object_id
-from zray.protocol.errors import TASK_RAISED, ErrorRecord, decode_error, system_error
+from zray.protocol.errors import (
+    TASK_RAISED,
+    ErrorRecord,
+    cut_text,
+    decode_error,
+    encode_error,
+    system_error,
+)
 from zray.protocol.messages import ERROR, Outcome
 
 
@@ -16,11 +24,35 @@ def encode(error: type[ZrayError], text: str, function_name: str = "", node: str
 
 
 def outcomes(task_id: bytes, num_returns: int, value: bytes) -> list[Outcome]:
-    """The same error for each of a task's returns (at least one)."""
-    return [
-        Outcome(object_id(task_id, index), ERROR, len(value), value)
-        for index in range(max(num_returns, 1))
-    ]
+    """The same error for each of a task's returns (at least one).
+
+    Where these are many and it is large, the first alone has all of it.
+    """
+    found = [Outcome(object_id(task_id, 0), ERROR, len(value), value)]
+    if num_returns > 1:
+        if len(value) * num_returns > limits.INLINE_TOTAL_BYTES_MAX:
+            value = _shortened(value, limits.INLINE_TOTAL_BYTES_MAX // num_returns)
+        size = len(value)
+        found += [
+            Outcome(object_id(task_id, index), ERROR, size, value)
+            for index in range(1, num_returns)
+        ]
+    return found
+
+
+def _shortened(value: bytes, bytes_max: int) -> bytes:
+    """The error without its exception and most of its texts."""
+    record = read(value)
+    room = max(bytes_max // 2, 100)
+    return encode_error(
+        msgspec.structs.replace(
+            record,
+            message=cut_text(record.message, room),
+            traceback=cut_text(record.traceback, room),
+            pickled=b"",
+            note="shortened: the first of the task's returns has all of the error",
+        )
+    )
 
 
 def read(value: bytes) -> ErrorRecord:

@@ -27,6 +27,7 @@ from zray.core.tasks import ASSIGNED, GONE, READY, WAITING, TaskRecord, Template
 from zray.core.transfers import Transfers
 from zray.errors import (
     InternalFaultError,
+    MessageTooLargeError,
     NameNotOfferedError,
     ProtocolError,
     TaskCancelledError,
@@ -36,6 +37,7 @@ from zray.ids import object_id, task_of
 from zray.protocol.messages import (
     CANCELLED,
     CRASHED,
+    ERROR,
     FAILED,
     FINISHED,
     LOCATED,
@@ -52,6 +54,7 @@ from zray.protocol.messages import (
     Outcome,
     Reclaim,
     Rejected,
+    Result,
     Submit,
     TaskDone,
     Tasks,
@@ -279,7 +282,11 @@ class Gcs:
                 self._on_end(sender, done)
             except Exception as error:
                 self.task_fault(done.task_id, "taking the end of a task", error)
-        self.acknowledge(sender, message.seq, now, durable=stored == self._tokens)
+        if stored != self._tokens:
+            sender.ends_durable = False
+        if message.seq:  # else others follow, and all of them are acknowledged at once
+            self.acknowledge(sender, message.seq, now, durable=sender.ends_durable)
+            sender.ends_durable = True
 
     def _on_end(self, sender: NodeMember, done: TaskDone) -> None:
         record = self.tasks.get(done.task_id)
@@ -460,6 +467,21 @@ class Gcs:
         """Remember something that whoever runs the cluster should know."""
         self.notices.append(text)
         del self.notices[: -limits.NOTES_MAX]
+
+    def too_large(self, target: Member, message: Message, text: str) -> None:
+        """A message, of one thing, is too large for its receiver: that thing fails alone."""
+        for assignment in message.tasks if isinstance(message, Tasks) else ():
+            task_id = assignment.spec.task_id
+            record = self.tasks.get(task_id)
+            if record is not None and record.node is not None:
+                record.node.sent -= 1
+                self.scheduler.release(task_id, record)
+                self.fail(task_id, record, MessageTooLargeError, text)
+        if isinstance(message, Result):
+            value = failures.encode(MessageTooLargeError, text)
+            for oid in [outcome.object_id for outcome in message.outcomes]:
+                self.results.tell(message.target, Outcome(oid, ERROR, len(value), value))
+        self.note(text)
 
     def recovering(self) -> bool:
         return self.recovery.active

@@ -76,6 +76,17 @@ class LocalObjects:
             return outcome
         return self._elsewhere(outcome)
 
+    def put_all(self, outcomes: list[Outcome], maker: bytes = b"") -> list[Outcome]:
+        """The same for all that one task has made: in all, too, values beyond a bound stay here."""
+        found = [self.put(outcome, maker) for outcome in outcomes]
+        if len(found) > 1:
+            left = limits.INLINE_TOTAL_BYTES_MAX
+            for place, outcome in enumerate(found):
+                left -= len(outcome.value)
+                if left < 0 and outcome.value:
+                    found[place] = self._elsewhere(outcome)
+        return found
+
     def offer(self, values: Iterable[Outcome], process_id: bytes) -> None:
         """A process is about to be given tasks with these arguments."""
         if self.store is not None:

@@ -22,6 +22,7 @@ from zray.protocol.messages import (
     Tasks,
     Template,
 )
+from zray.protocol.splitting import Joiner
 
 PoolKey = tuple[bytes, tuple[int, ...], int]  # job, GPU indices, threads for numeric libraries
 
@@ -83,6 +84,7 @@ class WorkerSlot:
         self.known: set[bytes] = set()
         self.actor: HeldActor | None = None  # whose process it is
         self.class_name = ""  # of the actor that it is or is about to be
+        self.joiner = Joiner()  # of what it sends
         self.exit_reason = ""  # why that ends by its own wish
 
     def condemn(self, task_id: bytes, when: float) -> None:

@@ -17,6 +17,7 @@ from zray.core.lending import Lending
 from zray.core.local_scheduler import LocalTask, LocalTemplate, WorkerSlot
 from zray.errors import (
     InternalFaultError,
+    MessageTooLargeError,
     ObjectLostError,
     TaskCancelledError,
     WorkerCrashedError,
@@ -177,9 +178,18 @@ class LocalTasks:
         self.lending.waits_no_more(task.task_id)
         assignment = task.assignment
         if status == m.FINISHED and assignment.actor is None:
-            results = [self._objects.put(outcome) for outcome in results]
+            results = self._objects.put_all(results)
         done = m.TaskDone(task.task_id, assignment.attempt, status, results)
         self._ends.add(assignment, done)
+
+    def end_too_large(self, done: m.TaskDone, text: str) -> None:
+        """An end is too large to be told: the task has this error instead of its results."""
+        value = failures.encode(MessageTooLargeError, text, node=self._raylet.info.name)
+        results = failures.outcomes(done.task_id, len(done.results), value)
+        for outcome in results:
+            self._objects.put(outcome)
+        status = m.FINISHED if done.status == m.FAILED else done.status
+        self._ends.replace(replace(done, status=status, results=results, borrowed=[]))
 
     def on_worker_done(self, slot: WorkerSlot, message: m.Done, now: float) -> None:
         for done in message.tasks:
@@ -200,7 +210,7 @@ class LocalTasks:
             if done.status != m.FINISHED:
                 self._ends.add(task.assignment, done)
                 continue
-            results = [self._objects.put(outcome, slot.worker_id) for outcome in done.results]
+            results = self._objects.put_all(done.results, slot.worker_id)
             if any(new is not old for new, old in zip(results, done.results, strict=True)):
                 done = replace(done, results=results)
             self._ends.add(task.assignment, done)

@@ -80,6 +80,7 @@ class NodeMember(Member):
         self.workers: dict[bytes, None] = {}
         self.actors: dict[bytes, None] = {}  # those that live there
         self.ends_heard = 0  # the last end that it told
+        self.ends_durable = True  # what it has told since the last end with a number
         self.ends_unstored: dict[int, None] = {}  # those whose consequences are not durable
         total = {**dict(info.resources), **resources.offering(info.offers)}
         self.view = NodeView(hello.process_id, hello.incarnation, total)
@@ -90,6 +91,7 @@ class NodeMember(Member):
     def begin_session(self, now: float) -> None:
         super().begin_session(now)
         self.resynced = False
+        self.ends_durable = True
         self.refused_since = None
         self.view.usable = False
 

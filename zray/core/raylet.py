@@ -24,7 +24,8 @@ from zray.core.machine import NEVER, Outbox
 from zray.core.peers import Peers
 from zray.ids import IdSource
 from zray.protocol import messages as m
-from zray.protocol.codec import Payload
+from zray.protocol.codec import Payload, Unsent
+from zray.protocol.splitting import JOINED, Joiner
 
 HEAD = b""  # the head's place in the outbox; workers are there by id
 
@@ -58,6 +59,7 @@ class Raylet:
         self._imports = (list(imports), import_directory)
         self.incidents = Incidents()
         self._heard = 0.0
+        self._joiner = Joiner()  # of what the head sends
         self._reset()
 
     def _reset(self) -> None:
@@ -87,6 +89,16 @@ class Raylet:
         if self.linked:
             self.outbox.send(HEAD, message)
 
+    def too_large(self, found: list[Unsent]) -> None:
+        """Messages, each of one thing, are too large for the head: that thing fails alone."""
+        for message, text in found:
+            if isinstance(message, m.Done):
+                for done in message.tasks:
+                    self.tasks.end_too_large(done, text)
+            elif isinstance(message, m.Submit):
+                for spec in message.tasks:
+                    self.agency.too_large(message.submitter, spec, text)
+
     # ---- the link to the head --------------------------------------------------------------
 
     def hello(self) -> m.Hello:
@@ -99,6 +111,7 @@ class Raylet:
     def disconnected(self, now: float) -> None:
         self.linked = False
         self.outbox.discard(HEAD)
+        self._joiner.clear()
 
     def silent_since(self) -> float:
         """When the head was last heard of in this session."""
@@ -118,7 +131,9 @@ class Raylet:
                 handler = self._from_head.get(type(message))
                 if handler is not None and self.linked:
                     try:
-                        handler(message, now)
+                        whole = self._joiner.take(message) if type(message) in JOINED else message
+                        if whole is not None:
+                            handler(whole, now)
                     except Exception as error:
                         what = f"handling a {type(message).__name__} message"
                         self.incidents.record(what, "the head", error, now)
@@ -260,7 +275,9 @@ class Raylet:
         handler = self._from_worker.get(type(message))
         if slot is not None and handler is not None:
             try:
-                handler(slot, message, now)
+                whole = slot.joiner.take(message) if type(message) in JOINED else message
+                if whole is not None:
+                    handler(slot, whole, now)
             except Exception as error:
                 what = f"handling a worker's {type(message).__name__} message"
                 self.worker_failed(worker_id, what, error, now)

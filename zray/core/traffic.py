@@ -24,7 +24,8 @@ from zray.errors import (
 )
 from zray.ids import split_tasks
 from zray.protocol import messages as m
-from zray.protocol.codec import Payload
+from zray.protocol.codec import Payload, Unsent
+from zray.protocol.splitting import JOINED, Joiner
 
 FORBIDDEN = "ZR-1410"
 HEAD_FEATURES = ["tasks"]
@@ -47,13 +48,14 @@ VERBS = {m.ROLE_DRIVER: CLIENT_VERBS, m.ROLE_NODE: NODE_VERBS, m.ROLE_OBSERVER: 
 
 
 class Session:
-    __slots__ = ("member", "role", "route", "user")
+    __slots__ = ("joiner", "member", "role", "route", "user")
 
     def __init__(self, route: bytes, user: str, role: int, member: Member) -> None:
         self.route = route
         self.user = user
         self.role = role
         self.member = member
+        self.joiner = Joiner()
 
 
 class TrafficController:
@@ -137,11 +139,24 @@ class TrafficController:
             else:
                 session.member.heard = now
                 try:
-                    self._handlers[type(message)](session.member, message, now)
+                    self._handle(session, message, now)
                 except Exception as error:
                     self._failed(route, session.member, message, error, now)
         for bad in payload.refused:
             self.refuse(route, bad.seq, bad.text)
+
+    def _handle(self, session: Session, message: m.Message, now: float) -> None:
+        handler = self._handlers[type(message)]
+        if type(message) not in JOINED:
+            handler(session.member, message, now)
+            return
+        try:
+            whole = session.joiner.take(message)
+        except ProtocolError as error:
+            self.refuse(session.route, message.seq, str(error))
+            return
+        if whole is not None:
+            handler(session.member, whole, now)
 
     def _greet(self, route: bytes, user: str, hello: m.Hello, epoch: int, now: float) -> None:
         try:
@@ -161,6 +176,13 @@ class TrafficController:
         said = self.gcs.incidents.record(f"handling a {kind} message", whom, error, now)
         text = f"the head failed to handle a {kind} message: {said}; its log has more"
         self.outbox.send(route, m.Rejected(0, message.seq, InternalFaultError.code, text))
+
+    def too_large(self, route: bytes, found: list[Unsent], now: float) -> None:
+        """Messages for this peer are too large to be sent: what they are of fails."""
+        session = self.sessions.get(route)
+        for message, text in found:
+            if session is not None:
+                self.gcs.too_large(session.member, message, text)
 
     def refuse(self, route: bytes, about: int, text: str) -> None:
         """A message of this peer could not be read; it is told so, nothing else happens."""

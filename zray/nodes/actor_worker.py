@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from zray import limits
 from zray.core import failures
-from zray.core.actor_inbox import ActorInbox, Entry
+from zray.core.actor_inbox import ActorInbox, Entry, staying
 from zray.core.client import Waiter
 from zray.errors import ProtocolError, TaskCancelledError
 from zray.ids import object_id, split_tasks
@@ -166,7 +166,8 @@ class ActorServer:
                 self._send_by_raylet(replies)
                 continue
             try:
-                route.writer.send_nowait(codec.encode_local([replies]))
+                for payload in codec.encode_local([replies]):
+                    route.writer.send_nowait(payload)
             except OSError:
                 continue  # reading tells
             if route.writer.pending and route.fileno() in self._links:
@@ -180,16 +181,16 @@ class ActorServer:
     def _send_by_raylet(self, replies: m.Replies) -> None:
         """Large results stay with the raylet; their caller pulls them."""
         for place, done in enumerate(replies.replies):
-            if any(len(result.value) > limits.INLINE_BYTES_MAX for result in done.results):
-                replies.replies[place] = self._put_away(replies.caller, done)
+            if stay := staying(done.results):
+                replies.replies[place] = self._put_away(replies.caller, done, stay)
         self.worker.send([replies])
 
-    def _put_away(self, caller: bytes, done: m.CallDone) -> m.CallDone:
+    def _put_away(self, caller: bytes, done: m.CallDone, stay: frozenset[bytes]) -> m.CallDone:
         client = self.worker.client
         results = []
         pins: list[ObjectRef[Any]] = []
         for result in done.results:
-            if len(result.value) > limits.INLINE_BYTES_MAX:
+            if result.object_id in stay:
                 client.references.adopt(result.object_id)
                 pins.append(ObjectRef(result.object_id))
                 self.worker.send([m.Put(0, self.worker.worker_id, result)])
@@ -342,6 +343,9 @@ class ActorServer:
             if outcome.kind & m.LOCATED:
                 pins.append(self._put(outcome))
             outcomes.append(outcome)
+        if call.num_returns > 1:
+            references = sum(len(outcome.contained) for outcome in outcomes)
+            serialization.check_count(references, f"the results of {self._name(call.method)}")
         return outcomes, pins
 
     def _put(self, outcome: m.Outcome) -> ObjectRef[Any]:

@@ -225,7 +225,8 @@ class Caller(Leadership):
         link = self._links.get(worker_id)
         if link is not None:
             try:
-                link.writer.send_nowait(codec.encode_local(messages))
+                for payload in codec.encode_local(messages):
+                    link.writer.send_nowait(payload)
             except OSError:
                 return  # reading tells
             if link.writer.pending:

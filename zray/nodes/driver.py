@@ -195,7 +195,7 @@ class Driver(Participant):
         if client.outbox:
             self._publish()
             outbox, client.outbox = client.outbox, []
-            link.send(client.epoch, outbox)
+            client.too_large(link.send(client.epoch, outbox))
         else:
             link.flush()
         if sockets.readable(link.socket):

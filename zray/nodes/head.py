@@ -30,7 +30,7 @@ from zray.nodes.liveness import LivenessProbes
 from zray.nodes.options import HeadOptions, decode_node
 from zray.nodes.own_raylet import OwnRaylet
 from zray.protocol import codec
-from zray.protocol.messages import KIND, Message
+from zray.protocol.messages import KIND
 from zray.runtime import connection, identity, sockets
 from zray.runtime.connection import ConnectionInfo
 from zray.runtime.keys import ClusterKey, secret_directory
@@ -313,12 +313,15 @@ class Head:
 
     def _send(self) -> None:
         for route, messages in self._controller.outbox.take().items():
+            unsent: list[codec.Unsent] = []
             try:
-                payloads = self._encoded(messages)
+                payloads = codec.encode(self._gcs.epoch, messages, unsent)
             except Exception as error:
                 self._cut_off(route, error)
                 continue
             self._unsent.setdefault(route, deque()).extend(payloads)
+            if unsent:
+                self._controller.too_large(route, unsent, self._loop.now())
         for route in [*self._unsent]:
             queue = self._unsent[route]
             try:
@@ -340,9 +343,6 @@ class Head:
         whom = session.member.in_words() if session is not None else ""
         self._gcs.incidents.record("sending to a peer", whom, error, self._loop.now())
         self._lost(route)
-
-    def _encoded(self, messages: list[Message]) -> list[bytes]:
-        return codec.encode(self._gcs.epoch, messages)
 
     # ---- proof of death --------------------------------------------------------------------
 

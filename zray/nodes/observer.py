@@ -14,6 +14,7 @@ import zmq
 from zray import limits
 from zray.errors import HeadConnectionError, HeadSilentError
 from zray.protocol import messages as m
+from zray.protocol.splitting import Joiner
 from zray.runtime import identity, sockets
 from zray.runtime.connection import ConnectionInfo
 from zray.runtime.link import HeadLink
@@ -106,6 +107,7 @@ class Observer:
 
     def _receive(self, kind: type[Answer], timeout_s: float) -> Answer:
         deadline = time.monotonic() + timeout_s
+        joiner = Joiner()
         while True:
             for payload in self._link.receive():
                 for message in payload.messages:
@@ -118,9 +120,10 @@ class Observer:
                     if isinstance(message, m.Rejected):
                         text = f"the head at {self.address} did not accept it: {message.text}"
                         raise HeadConnectionError(text, code=message.code)
-                    if isinstance(message, kind) and getattr(message, "about", 0) == self._asked:
+                    whole = joiner.take(message)
+                    if isinstance(whole, kind) and getattr(whole, "about", 0) == self._asked:
                         self._epoch = payload.epoch
-                        return message
+                        return whole
             if self._link.lost():
                 raise self._link.error or HeadConnectionError(
                     f"the head at {self.address} closed the connection; it is stopping, or see "

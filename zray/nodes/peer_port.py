@@ -103,7 +103,7 @@ class PeerPort:
         if self.peers is None:
             return
         for peer, messages in self.peers.outbox.take().items():
-            frames = [_frames(message) for message in messages]
+            frames = [frame for message in messages for frame in _frames(message)]
             if ":" not in peer:
                 self._unsent.setdefault(peer, deque()).extend(frames)
                 continue
@@ -174,9 +174,10 @@ class PeerPort:
         self._zap.close()
 
 
-def _frames(message: m.Message) -> list[Frame]:
-    """One message; a large chunk's bytes stand beside it, as they are."""
+def _frames(message: m.Message) -> list[list[Frame]]:
+    """One message; a large chunk's bytes stand beside it, as they are. None: it is too large."""
+    blob: list[Frame] = []
     if isinstance(message, m.Chunk) and len(message.data) >= BLOB_BYTES_MIN:
-        head = msgspec.structs.replace(message, data=b"")
-        return [m.KIND, codec.encode(0, [head])[0], message.data]
-    return [m.KIND, codec.encode(0, [message])[0]]
+        blob = [message.data]
+        message = msgspec.structs.replace(message, data=b"")
+    return [[m.KIND, payload, *blob] for payload in codec.encode(0, [message], [])]

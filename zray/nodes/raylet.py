@@ -201,7 +201,9 @@ class RayletNode:
     def _send_head(self, messages: list[Message], now: float) -> None:
         """What cannot be sent ends the session: the next one begins with the full state."""
         try:
-            self._link.send(self._raylet.epoch, messages)
+            unsent = self._link.send(self._raylet.epoch, messages)
+            if unsent:
+                self._raylet.too_large(unsent)
         except Exception as error:
             self._failed("sending to the head", error)
             self._link_cut = True
@@ -355,10 +357,12 @@ class RayletNode:
         try:
             if len(urgent) < len(messages):
                 rest = [m for m in messages if m not in urgent] if urgent else messages
-                if not channel.task.send_nowait(codec.encode_local(rest)):
+                for payload in codec.encode_local(rest):
+                    channel.task.send_nowait(payload)
+                if channel.task.pending:
                     self._wait_writable(worker_id, channel)
-            if urgent:
-                channel.control.send_nowait(codec.encode_local(urgent))
+            for payload in codec.encode_local(urgent) if urgent else ():
+                channel.control.send_nowait(payload)
         except OSError:
             return  # it has just ended; the zygote will say so
 

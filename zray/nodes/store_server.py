@@ -325,7 +325,7 @@ class StoreServer:
             self._objects().fetch(oid, lambda outcome, text: self._fetched(session, oid, text))
         elif stored.kind & m.LOCATED:
             self._place(session, oid)
-        elif len(stored.value) <= limits.INLINE_BYTES_MAX:
+        elif max(len(stored.value), 22 * len(stored.contained)) <= limits.INLINE_BYTES_MAX:
             self._send(session, m.Here(0, stored))
         else:
             self._send(session, m.Missing(0, oid, "", "it is to be had in chunks"))

@@ -104,6 +104,9 @@ class UserCode:
             for index, one in enumerate(values):
                 what = f"the result of {template.name}"
                 outcomes.append(self._outcome(object_id(task_id, index), one, what, template))
+            if count > 1:
+                references = sum(len(outcome.contained) for outcome in outcomes)
+                serialization.check_count(references, f"the results of {template.name}")
         except BaseException:
             self._worker.unkeep(outcomes)
             raise

@@ -86,7 +86,8 @@ class Worker(Introspection):
     def send(self, messages: list[m.Message]) -> None:
         """To the raylet. With the lock held."""
         try:
-            self._writer.send(codec.encode_local(messages))
+            for payload in codec.encode_local(messages):
+                self._writer.send(payload)
         except OSError:
             os._exit(0)  # the raylet is gone
 

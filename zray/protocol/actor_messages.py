@@ -7,14 +7,17 @@ from typing import Annotated
 from msgspec import Meta
 
 from zray.protocol.parts import (
+    MANY,
     ActorInfo,
     Call,
     CallDone,
     Count,
     Id,
     IdOrNone,
+    Ids,
     Message,
     Name,
+    ObjIds,
     Seq,
     TaskSpec,
     Text,
@@ -49,7 +52,7 @@ class ActorWatch(Message, tag=40):
     """Tell ``watcher`` the state of these actors now and whenever it changes."""
 
     watcher: Id
-    actor_ids: list[Id]
+    actor_ids: Annotated[list[Id], MANY]
 
 
 class ActorState(Message, tag=41):
@@ -104,14 +107,15 @@ class ListActors(Message, tag=45):
 
 class ActorNames(Message, tag=46):
     about: Seq
-    names: list[tuple[Name, Name]]  # namespace, name
+    names: Annotated[list[tuple[Name, Name]], MANY]  # namespace, name
+    more: bool = False
 
 
 class Promise(Message, tag=47):
     """``holder`` will PUT these objects, which others have heard of: they are results of calls."""
 
     holder: Id
-    object_ids: bytes
+    object_ids: ObjIds
 
 
 class Sync(Message, tag=64):
@@ -132,7 +136,7 @@ class Calls(Message, tag=66):
     incarnation: Count
     caller: Id
     upto: Seq
-    calls: list[Call]
+    calls: Annotated[list[Call], MANY]
 
 
 class Replies(Message, tag=67):
@@ -141,7 +145,7 @@ class Replies(Message, tag=67):
     actor_id: Id
     incarnation: Count
     caller: Id
-    replies: list[CallDone]
+    replies: Annotated[list[CallDone], MANY]
 
 
 class CancelCall(Message, tag=68):
@@ -174,14 +178,16 @@ class ActorExited(Message, tag=70):
 class AskGone(Message, tag=71):
     """Which of these processes (ProcessIDs, concatenated) have ended? Answered with GONE."""
 
-    process_ids: bytes
+    process_ids: Ids
+    more: bool = False
 
 
 class Gone(Message, tag=72):
     """``process_ids``: those that will never be heard of again."""
 
     about: Seq
-    process_ids: bytes
+    process_ids: Ids
+    more: bool = False
 
 
 class Exiting(Message, tag=85):

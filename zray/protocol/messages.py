@@ -106,7 +106,7 @@ class Export(Message, tag=17):
 class Exported(Message, tag=18):
     """The functions are durable."""
 
-    function_ids: list[Id]
+    function_ids: Annotated[list[Id], MANY]
 
 
 class Submit(Message, tag=19):
@@ -114,14 +114,14 @@ class Submit(Message, tag=19):
 
     job_id: Id
     submitter: Id
-    tasks: list[TaskSpec]
+    tasks: Annotated[list[TaskSpec], MANY]
 
 
 class Result(Message, tag=20):
     """Outcomes for process ``target``; acknowledged with RESULT_ACK by ``seq``."""
 
     target: Id
-    outcomes: list[Outcome]
+    outcomes: Annotated[list[Outcome], MANY]
 
 
 class ResultAck(Message, tag=21):
@@ -136,23 +136,24 @@ class Cancel(Message, tag=22):
 
 
 class Hold(Message, tag=23):
-    """``holder`` holds these objects; with ``full`` these and no others."""
+    """``holder`` holds these objects; with ``full`` these and no others. ``more``: a part of it."""
 
     holder: Id
-    object_ids: bytes
+    object_ids: ObjIds
     full: bool = False
+    more: bool = False
 
 
 class Drop(Message, tag=24):
     holder: Id
-    object_ids: bytes
+    object_ids: ObjIds
 
 
 class Watch(Message, tag=25):
     """Send ``target`` the outcomes of these objects when they have one."""
 
     target: Id
-    object_ids: bytes
+    object_ids: ObjIds
 
 
 class Put(Message, tag=26):
@@ -227,14 +228,15 @@ class Log(Message, tag=32):
     pid: Count
     node: Name
     is_error: bool
-    lines: list[Text]
+    lines: Annotated[list[Text], MANY]
 
 
 class Query(Message, tag=33):
     """``what`` is STATUS, or WHY with the objects asked about."""
 
     what: Count
-    object_ids: list[ObjId] = []
+    object_ids: Annotated[list[ObjId], MANY] = []
+    more: bool = False
 
 
 class Status(Message, tag=34):
@@ -242,20 +244,22 @@ class Status(Message, tag=34):
     cluster_id: Id
     started_s: float
     health: Text
-    nodes: list[NodeStatus]
-    jobs: list[JobStatus]
-    classes: list[ClassStatus]
+    nodes: Annotated[list[NodeStatus], MANY]
+    jobs: Annotated[list[JobStatus], MANY]
+    classes: Annotated[list[ClassStatus], MANY]
     objects: Count
-    notices: list[Text]
-    counters: list[tuple[Name, int]]
-    actors: list[ActorStatus] = []
+    notices: Annotated[list[Text], MANY]
+    counters: Annotated[list[tuple[Name, int]], MANY]
+    actors: Annotated[list[ActorStatus], MANY] = []
+    more: bool = False
 
 
 class Reasons(Message, tag=35):
     """For each object asked about, what it waits for, in words; empty: it does not wait."""
 
     about: Seq
-    reasons: list[Text]
+    reasons: Annotated[list[Text], MANY]
+    more: bool = False
 
 
 class Kv(Message, tag=36):
@@ -270,7 +274,8 @@ class KvReply(Message, tag=37):
     about: Seq
     found: bool
     value: bytes = b""
-    keys: list[bytes] = []
+    keys: Annotated[list[bytes], MANY] = []
+    more: bool = False
 
 
 ALL: tuple[type[Message], ...] = (

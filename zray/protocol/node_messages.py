@@ -1,6 +1,9 @@
 """The messages of nodes: between a raylet and the head, and between a raylet and its workers."""
 
+from typing import Annotated
+
 from zray.protocol.parts import (
+    MANY,
     Amounts,
     Assignment,
     Count,
@@ -8,9 +11,11 @@ from zray.protocol.parts import (
     HeldTask,
     Holds,
     Id,
+    Ids,
     JobInfo,
     Message,
     Name,
+    ObjIds,
     Outcome,
     Seq,
     TaskDone,
@@ -33,14 +38,14 @@ class Credit(Message, tag=48):
 class Tasks(Message, tag=49):
     """Tasks to run, and the values of those dependencies that the sender has at hand."""
 
-    tasks: list[Assignment]
-    values: list[Outcome] = []
+    tasks: Annotated[list[Assignment], MANY]
+    values: Annotated[list[Outcome], MANY] = []
 
 
 class Done(Message, tag=50):
     """Ends of attempts; kept by the raylet and resent until ACK names its ``seq``."""
 
-    tasks: list[TaskDone]
+    tasks: Annotated[list[TaskDone], MANY]
 
 
 class Ack(Message, tag=51):
@@ -57,7 +62,7 @@ class Reclaim(Message, tag=52):
 class Returned(Message, tag=53):
     """Tasks that did not start and that the sender no longer holds (may be none)."""
 
-    task_ids: bytes
+    task_ids: Ids
 
 
 class CancelTask(Message, tag=54):
@@ -69,7 +74,7 @@ class CancelTask(Message, tag=54):
 class Free(Message, tag=55):
     """Nobody holds these objects any more: whoever keeps their values lets them go."""
 
-    object_ids: bytes
+    object_ids: ObjIds
 
 
 class Job(Message, tag=56):
@@ -90,27 +95,28 @@ class Announce(Message, tag=59):
 
     Before it come the specs its workers have submitted, after it the ends of tasks that the head
     has not acknowledged. ``holds`` lists every living worker; ``failed`` tasks whose worker
-    crashed here, so that a new head knows how many retries are left.
+    crashed here, so that a new head knows how many retries are left. ``more``: a part of it.
     """
 
-    tasks: list[HeldTask]
-    objects: list[Outcome]
-    holds: list[Holds]
-    jobs: list[Id] = []
-    failed: list[HeldTask] = []
-    actors: list[HeldActor] = []
+    tasks: Annotated[list[HeldTask], MANY]
+    objects: Annotated[list[Outcome], MANY]
+    holds: Annotated[list[Holds], MANY]
+    jobs: Annotated[list[Id], MANY] = []
+    failed: Annotated[list[HeldTask], MANY] = []
+    actors: Annotated[list[HeldActor], MANY] = []
+    more: bool = False
 
 
 class Discard(Message, tag=60):
     """Answer to ANNOUNCE: tasks that are no longer the raylet's; stop or forget them."""
 
-    tasks: list[HeldTask]
+    tasks: Annotated[list[HeldTask], MANY]
 
 
 class Have(Message, tag=61):
     """The raylet now has a copy of these objects."""
 
-    object_ids: bytes
+    object_ids: ObjIds
 
 
 class Shutdown(Message, tag=62):

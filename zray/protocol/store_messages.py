@@ -4,9 +4,11 @@ Each is one packet of a unix socket, some with a segment's descriptor. A process
 own segments only; whoever reads maps those of others, which are protected against writing.
 """
 
-from zray.protocol.parts import Count, Id, Message, ObjId, Outcome, Text
+from typing import Annotated
 
-Regions = list[tuple[Count, Count, Count]]  # segment, offset, bytes
+from zray.protocol.parts import MANY, Count, Id, Message, ObjId, ObjIds, Outcome, Text
+
+Regions = Annotated[list[tuple[Count, Count, Count]], MANY]  # segment, offset, bytes
 
 
 class Attach(Message, tag=96):
@@ -50,12 +52,13 @@ class Sealed(Message, tag=100):
     offset: Count
     size: Count
     contained: list[ObjId] = []
+    more: bool = False
 
 
 class Published(Message, tag=101):
     """The cluster has been told of these objects, and will free them."""
 
-    object_ids: bytes
+    object_ids: ObjIds
 
 
 class Take(Message, tag=102):
@@ -79,6 +82,7 @@ class Placed(Message, tag=103):
     offset: Count
     size: Count
     contained: list[ObjId] = []
+    more: bool = False
 
 
 class Here(Message, tag=104):
@@ -98,13 +102,13 @@ class Missing(Message, tag=105):
 class Unview(Message, tag=106):
     """Nothing in the sender uses the memory of these objects any more, once for each mention."""
 
-    object_ids: bytes
+    object_ids: ObjIds
 
 
 class Unput(Message, tag=107):
     """The sender does not need its own unpublished objects any more."""
 
-    object_ids: bytes
+    object_ids: ObjIds
 
 
 class FreeRegions(Message, tag=108):
@@ -117,13 +121,13 @@ class DropSegments(Message, tag=109):
     """Segments of process ``owner`` that are of no use any more: unmap them."""
 
     owner: Id
-    segments: list[Count]
+    segments: Annotated[list[Count], MANY]
 
 
 class Released(Message, tag=110):
     """Empty segments of the sender's that it has closed."""
 
-    segments: list[Count]
+    segments: Annotated[list[Count], MANY]
 
 
 class Relieve(Message, tag=111):

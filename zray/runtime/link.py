@@ -86,10 +86,15 @@ class HeadLink:
         self.retry_at = now + self._wait_s * random.uniform(0.5, 1.0)
         self._wait_s = min(self._wait_s * 2, limits.RECONNECT_MAX_S)
 
-    def send(self, epoch: int, messages: Sequence[Message]) -> None:
-        """Send now what the socket takes; the rest goes with ``flush``."""
-        self._unsent.extend(codec.encode(epoch, messages))
+    def send(self, epoch: int, messages: Sequence[Message]) -> list[codec.Unsent]:
+        """Send now what the socket takes; the rest goes with ``flush``.
+
+        Returns what is too large to be sent at all.
+        """
+        unsent: list[codec.Unsent] = []
+        self._unsent.extend(codec.encode(epoch, messages, unsent))
         self.flush()
+        return unsent
 
     def flush(self) -> bool:
         """Whether nothing is left to send."""

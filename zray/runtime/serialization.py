@@ -27,7 +27,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from zray import limits
-from zray.errors import SerializationError
+from zray.errors import MessageTooLargeError, SerializationError
 from zray.runtime.buffers import BUFFERS_TAG, Parts, Piece, assemble, split
 
 PICKLE_TAG = 0x80
@@ -48,6 +48,7 @@ _NO_ARGUMENTS = pickle.dumps(((), {}), _PROTOCOL)
 _PAYLOAD_BYTES = 64 << 10
 
 _T = TypeVar("_T")
+_AS_THEY_ARE = (MemoryError, MessageTooLargeError)  # these say themselves what is wrong
 _dumps = pickle.dumps
 _loads = pickle.loads
 
@@ -173,7 +174,22 @@ def _encode(
         _collecting.found = outer
     if len(found) > 1:
         found = list(dict.fromkeys(found))
+        check_count(len(found), "a value")
     return made, found
+
+
+def check_count(references: int, what: str) -> None:
+    """Whether so many references can be named in one message.
+
+    Raises:
+        MessageTooLargeError: they cannot.
+    """
+    if references > limits.REFERENCES_MAX:
+        raise MessageTooLargeError(
+            f"{what} has {references} references, and at most {limits.REFERENCES_MAX} can go "
+            "along with one task, call or value; put parts of them with zray.put, and pass the "
+            "references of these"
+        )
 
 
 def _in_band(value: Any, by_value: bool) -> bytes:
@@ -263,7 +279,7 @@ def dumps(value: Any, name: str = "the value") -> tuple[bytes, list[bytes]]:
         return _dumps(value, _PROTOCOL), []
     try:
         return encode(value)
-    except MemoryError:
+    except _AS_THEY_ARE:
         raise
     except Exception as error:
         raise _unpicklable([(value, name)], name, error) from error
@@ -282,7 +298,7 @@ def dumps_parts(value: Any, name: str = "the value") -> Parts:
         return Parts([_dumps(value, _PROTOCOL)], [])
     try:
         return Parts(*_encode(_out_of_band, value, False))
-    except MemoryError:
+    except _AS_THEY_ARE:
         raise
     except Exception as error:
         raise _unpicklable([(value, name)], name, error) from error
@@ -360,12 +376,13 @@ def dumps_arguments(
             atoms = False
             if isinstance(argument, is_reference):
                 value, dependencies = _take_references(args, kwargs, is_reference)
+                check_count(len(dependencies), function_name)
                 break
     if atoms:
         return Arguments(_dumps(value, _PROTOCOL), dependencies, [])
     try:
         pieces, nested = _encode(_large_out_of_band, value, False)
-    except MemoryError:
+    except _AS_THEY_ARE:
         raise
     except Exception as error:
         subjects = [(item, f"argument {i} of {function_name}") for i, item in enumerate(value[0])]
@@ -391,6 +408,7 @@ def dumps_portable_arguments(
     parts: list[Any] = [list(args), kwargs]
     if any(isinstance(argument, is_reference) for argument in (*args, *kwargs.values())):
         (plain, named, places), dependencies = _take_references(args, kwargs, is_reference)
+        check_count(len(dependencies), function_name)
         parts = [list(plain), named, [list(place) for place in places]]
     data = dumps_portable(parts, f"an argument of {function_name}")
     return Arguments(data, dependencies, [])
@@ -460,7 +478,7 @@ def dumps_function(function: Callable[..., Any], retry_exceptions: Any) -> Funct
     name = getattr(function, "__name__", None) or type(function).__name__
     try:
         blob, contained = encode((function, retry_exceptions), by_value=True)
-    except MemoryError:
+    except _AS_THEY_ARE:
         raise
     except Exception as error:
         subjects = [(function, name), (retry_exceptions, f"retry_exceptions of {name}")]

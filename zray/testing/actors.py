@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zray import limits
-from zray.core.actor_inbox import ActorInbox, Entry
+from zray.core.actor_inbox import ActorInbox, Entry, staying
 from zray.core.client import Waiter
 from zray.ids import object_id, split_tasks
 from zray.protocol import messages as m
@@ -124,17 +124,17 @@ class SimActor:
                 route.answer([replies])
                 continue
             for place, done in enumerate(replies.replies):
-                if any(len(result.value) > limits.INLINE_BYTES_MAX for result in done.results):
-                    replies.replies[place] = self._put_away(replies.caller, done)
+                if stay := staying(done.results):
+                    replies.replies[place] = self._put_away(replies.caller, done, stay)
             self.worker.out([replies])
 
-    def _put_away(self, caller: bytes, done: m.CallDone) -> m.CallDone:
+    def _put_away(self, caller: bytes, done: m.CallDone, stay: frozenset[bytes]) -> m.CallDone:
         """Large results stay with the raylet; their caller pulls them."""
         client = self.worker.client
         results = []
         pins = []
         for result in done.results:
-            if len(result.value) <= limits.INLINE_BYTES_MAX:
+            if result.object_id not in stay:
                 results.append(result)
                 continue
             client.references.adopt(result.object_id)

@@ -33,7 +33,7 @@ class Wire:
     def call(self, messages: list[m.Message]) -> None:
         """From the caller to the actor."""
         if self.caller_open and self.worker_open:
-            self._up.append(codec.encode_local(messages))
+            self._up.extend(codec.encode_local(messages))
             self.worker.something_came()
 
     def answers(self) -> list[m.Message]:
@@ -52,7 +52,7 @@ class Wire:
     def answer(self, messages: list[m.Message]) -> None:
         """From the actor to the caller."""
         if self.caller_open and self.worker_open:
-            self._down.append(codec.encode_local(messages))
+            self._down.extend(codec.encode_local(messages))
             self.caller.something_came()
 
     def calls(self) -> list[m.Message]:

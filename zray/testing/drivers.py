@@ -227,6 +227,10 @@ class SimDriver(SimPeer, Caller):
         """Whether the machine wants another session."""
         return self.client.refused is not None
 
+    def too_large(self, found: list[codec.Unsent]) -> None:
+        """Tell the machine what is too large to be sent."""
+        self.client.too_large(found)
+
     def say_hello(self) -> None:
         """Send HELLO."""
         client = self.client

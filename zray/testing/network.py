@@ -13,8 +13,9 @@ from random import Random
 from typing import Protocol
 
 from zray import limits
-from zray.protocol import codec
+from zray.protocol import codec, splitting
 from zray.protocol.messages import Message, Ping, Pong
+from zray.testing.call_ledger import Violation
 from zray.testing.clock import Clock
 
 Trap = Callable[["Link", bool, list[Message]], bool]
@@ -152,6 +153,7 @@ class Network:
         return True
 
     def _send(self, link: Link, upwards: bool, payload: bytes) -> None:
+        check(payload)
         if link.broken or link.silent:
             return
         if self.traps and self._sprung(link, upwards, payload):
@@ -184,6 +186,21 @@ class Network:
             link.head.arrived(link.route, payload)
         elif link.peer_open:
             link.peer.received(link, payload)
+
+
+def check(payload: bytes) -> None:
+    """The transport cuts the connection, or the receiver refuses, what is larger than it takes.
+
+    Raises:
+        Violation: this is.
+    """
+    if len(payload) > limits.FRAME_BYTES_MAX:
+        kinds = in_words(codec.decode(payload))
+        raise Violation(f"a payload of {len(payload)} bytes does not fit into a frame: {kinds}")
+    messages = codec.decode(payload).messages
+    count = sum(map(splitting.items, messages))
+    if count > limits.PAYLOAD_ITEMS_MAX and (len(messages) > 1 or splitting.cut(messages[0], 2)):
+        raise Violation(f"a payload has {count} items: {in_words(codec.decode(payload))}")
 
 
 def in_words(payload: codec.Payload) -> str:

@@ -146,9 +146,13 @@ class SimHead(SimProcess):
         while self.gcs.journal and self._persist():
             self.controller.settle(now)
         for route, messages in self.controller.outbox.take().items():
-            for data in codec.encode(self.gcs.epoch, messages):
+            unsent: list[codec.Unsent] = []
+            for data in codec.encode(self.gcs.epoch, messages, unsent):
                 if not self.cluster.network.down(route, data):
                     self.controller.link_lost(route, now)
+            if unsent:
+                self.controller.too_large(route, unsent, now)
+                self.wake()
         if self._inbox:
             self.wake()
 
@@ -254,8 +258,12 @@ class SimPeer(SimProcess):
     def transmit(self, epoch: int, messages: list[m.Message]) -> None:
         """One batch to the head."""
         if self.link is not None and messages:
-            for data in codec.encode(epoch, messages):
+            unsent: list[codec.Unsent] = []
+            for data in codec.encode(epoch, messages, unsent):
                 self.cluster.network.up(self.link, data)
+            if unsent:
+                self.too_large(unsent)
+                self.wake()
 
     def link_deadline(self) -> float:
         """When ``tend`` has something to do."""
@@ -281,6 +289,10 @@ class SimPeer(SimProcess):
 
     def refusal(self) -> bool:
         """Whether the machine wants another session."""
+        raise NotImplementedError
+
+    def too_large(self, found: list[codec.Unsent]) -> None:
+        """Tell the machine what is too large to be sent."""
         raise NotImplementedError
 
     def say_hello(self) -> None:
@@ -407,6 +419,10 @@ class SimRaylet(SimPeer):
     def refusal(self) -> bool:
         """Whether the machine wants another session."""
         return self.raylet.refused is not None
+
+    def too_large(self, found: list[codec.Unsent]) -> None:
+        """Tell the machine what is too large to be sent."""
+        self.raylet.too_large(found)
 
     def say_hello(self) -> None:
         """Send HELLO."""

@@ -17,6 +17,18 @@ from zray.testing.cluster import SimCluster
 from zray.testing.faults import DEADLY, FINAL, GENTLE, Fault
 from zray.testing.workloads import WORKLOADS, Workload
 
+# Frames of 4 KiB, so that messages are cut in every run; what is never cut stays below that.
+SMALL: dict[str, Any] = {
+    "FRAME_BYTES_MAX": 4096,
+    "PAYLOAD_BYTES_SOFT": 2048,
+    "PAYLOAD_ITEMS_MAX": 100,
+    "INLINE_BYTES_MAX": 1024,
+    "INLINE_TOTAL_BYTES_MAX": 1536,
+    "CHUNK_BYTES": 2048,
+    "ARGUMENT_BYTES_MAX": 1024,
+    "CALL_BYTES_MAX": 1024,
+}
+
 
 class Plan(NamedTuple):
     """What a seed stands for."""
@@ -54,20 +66,20 @@ def plan(seed: int) -> Plan:
         nodes.append({"CPU": random.choice([1, 1, 2, 4])})
     nodes[0] |= {"GPU": random.choice([1, 2]), "special": 1}
     drivers = random.choice([1, 1, 2, 3])
-    bounds: dict[str, Any] = {}
+    bounds: dict[str, Any] = dict(SMALL)
     if random.random() < 0.7:
-        bounds["INLINE_BYTES_MAX"] = 2048
-        bounds["CHUNK_BYTES"] = random.choice([700, 4096])
+        bounds["CHUNK_BYTES"] = random.choice([700, 2048])
         bounds["CHUNK_WINDOW"] = random.choice([1, 2, 8])
-        bounds["ARGUMENT_BYTES_MAX"] = random.choice([300, 4096])
+        bounds["ARGUMENT_BYTES_MAX"] = random.choice([300, 1024])
         bounds["CALL_BYTES_MAX"] = bounds["ARGUMENT_BYTES_MAX"]
     if random.random() < 0.3:
         bounds["HEAD_CACHE_BYTES"] = random.choice([0, 1000, 20_000])
     if random.random() < 0.3:
         # Not 1: a task could not submit while it is itself the one its worker has in flight.
         bounds["CLIENT_WINDOW_TASKS"] = random.choice([2, 3, 10])
+    bounds["PAYLOAD_BYTES_SOFT"] = random.choice([200, 400, 1000])
+    bounds["PAYLOAD_ITEMS_MAX"] = random.choice([2, 3, 5, 8])
     if random.random() < 0.3:
-        bounds["PAYLOAD_BYTES_SOFT"] = random.choice([200, 2000])
         bounds["DRAIN_MESSAGES_MAX"] = random.choice([1, 3])
     if random.random() < 0.2:
         bounds["RAYLET_UNSTARTED_TASKS"] = random.choice([4, 16])

@@ -79,7 +79,8 @@ class SimWorker(Caller):
         delay = self.cluster.draw(1e-5, 1e-4)
         if rest:
             self._task_at = max(self._task_at, self.clock.now + delay)
-            self.clock.at(self._task_at, self._task_arrived, codec.encode_local(rest))
+            for data in codec.encode_local(rest):
+                self.clock.at(self._task_at, self._task_arrived, data)
         if urgent:
             self._control_at = max(self._control_at, self.clock.now + delay)
             self.clock.at(self._control_at, self._control_arrived, urgent)
@@ -88,8 +89,8 @@ class SimWorker(Caller):
         """To the raylet."""
         if self.alive and messages:
             self._out_at = max(self._out_at, self.clock.now + self.cluster.draw(1e-5, 1e-4))
-            data = codec.encode_local(messages)
-            self.clock.at(self._out_at, self.raylet.from_worker, self.worker_id, data)
+            for data in codec.encode_local(messages):
+                self.clock.at(self._out_at, self.raylet.from_worker, self.worker_id, data)
 
     def _task_arrived(self, data: bytes) -> None:
         self._unread.append(data)

@@ -326,6 +326,7 @@ export class Client {
       case VERB.RESULT: {
         const [target, outcomes] = fields;
         for (const outcome of outcomes) this.#settle(outcome);
+        if (!seq) return; // a part: the last one is acknowledged for all
         return this.#session.send([VERB.RESULT_ACK, 0, target, seq]);
       }
       case VERB.CHUNK: return this.#onChunk(...fields);

@@ -13,6 +13,7 @@ from collections import deque
 from zray.errors import ProtocolError
 from zray.protocol import codec
 from zray.protocol.messages import Message
+from zray.protocol.splitting import Joiner
 from zray.runtime.linux import segments
 from zray.runtime.linux.direct import same_user
 
@@ -20,12 +21,14 @@ PACKET_BYTES_MAX = 160 << 10  # under the default size of a socket's buffer
 
 
 class StoreLink:
-    """One end. A packet carries one message, or several without a descriptor."""
+    """One end. A packet carries one message, a part of one, or several without a descriptor."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.socket = sock
         sock.setblocking(False)
         self._queue: deque[tuple[bytes, int | None]] = deque()
+        self._joiner = Joiner()
+        self._early: int | None = None  # the descriptor that came with a part
 
     def fileno(self) -> int:
         return self.socket.fileno()
@@ -44,8 +47,9 @@ class StoreLink:
         Raises:
             OSError: the peer is gone.
         """
-        data = codec.encode_local([message])
-        self._queue.append((data, None if fd is None else os.dup(fd)))
+        for data in codec.encode_local([message], PACKET_BYTES_MAX):
+            self._queue.append((data, None if fd is None else os.dup(fd)))
+            fd = None
         self.flush()
 
     def flush(self) -> bool:
@@ -79,11 +83,15 @@ class StoreLink:
                 return found, True
             try:
                 payload = codec.decode(data)
+                parts = payload.messages
+                whole = [one for part in parts if (one := self._joiner.take(part)) is not None]
             except ProtocolError:
-                payload = None
-            for message in payload.messages if payload is not None else ():
-                found.append((message, fd))
-                fd = None
+                payload, whole = None, []
+            if fd is not None and self._early is None and not whole:  # it came with a part
+                self._early, fd = fd, None
+            for message in whole:
+                found.append((message, self._early if fd is None else fd))
+                self._early = fd = None
             if fd is not None:
                 os.close(fd)
             if payload is None or payload.refused:
@@ -99,6 +107,9 @@ class StoreLink:
             if fd is not None:
                 os.close(fd)
         self._queue.clear()
+        if self._early is not None:
+            os.close(self._early)
+            self._early = None
 
 
 def _name(what: bytes) -> str:
