@@ -128,7 +128,7 @@ def test_what_is_sent_ahead_leaves_half_to_others() -> None:
     head.submit("d1", spec("first", WORK))
     sent = head.assigned("n1") + head.assigned("n2")
     finish(head, "n1" if not head.gcs.scheduler.nodes[identity("n2")].assigned else "n2", *sent)
-    head.gcs.templates[WORK.template_id].seconds = 0.000001
+    head.gcs.definitions.templates[WORK.template_id].seconds = 0.000001
     head.submit("d1", *tasks("t", 102))
     counts = [len(head.assigned("n1")), len(head.assigned("n2"))]
     assert counts[0] <= 1 + 25 and counts[1] <= 1 + 25

@@ -246,6 +246,22 @@ def test_log_stays_short(tmp_path, stores, wait_completed) -> None:
 # ---- the directory and its lock ------------------------------------------------------------
 
 
+def test_what_deleted_rows_took_goes_back_to_the_disk(
+    tmp_path, stores, wait_until, wait_completed
+) -> None:
+    store = stores(tmp_path / "data")
+    store.open()
+    store.submit(1, [("functions", b"%d" % number, bytes(1 << 20)) for number in range(40)])
+    wait_completed(store, 1)
+    path = tmp_path / "data" / "gcs.sqlite"
+    wait_until(lambda: path.stat().st_size > 40 << 20)
+    store.submit(2, [("functions", b"%d" % number, None) for number in range(1, 40)])
+    wait_completed(store, 1)
+    wait_until(lambda: path.stat().st_size < 12 << 20)
+    store.close()
+    assert [*stores(tmp_path / "data").open().rows["functions"]] == [b"0"]
+
+
 def test_modes(tmp_path, stores) -> None:
     store = stores(tmp_path / "deep" / "data")
     store.open()

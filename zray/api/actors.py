@@ -29,7 +29,7 @@ from zray.protocol import messages as m
 from zray.runtime import serialization, session
 from zray.runtime.actor_exit import ActorExit
 from zray.runtime.offers import Offer
-from zray.runtime.references import ObjectRef
+from zray.runtime.references import FunctionName, ObjectRef
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -60,6 +60,7 @@ class ActorClass(Generic[T]):
         self._callable_here = callable_here
         self._told: Any = None  # the participant that knows the class and these descriptions
         self._described: dict[ActorOptions, tuple[m.Template, m.ActorInfo]] = {}
+        self._names: list[FunctionName] = []  # kept for as long as this lives
 
     def __call__(self, *args: Any, **kwargs: Any) -> T:
         if not self._callable_here:
@@ -119,6 +120,7 @@ class ActorClass(Generic[T]):
         """Make sure that the cluster knows class and options."""
         if self._told is not participant:
             self._described.clear()
+            self._names.clear()
             self._told = participant  # last: other threads take what they find for known
         nameless = options._replace(name="") if options.name else options
         found = self._described.get(nameless)
@@ -129,7 +131,7 @@ class ActorClass(Generic[T]):
                 num_returns=1,
                 max_retries=0,
             )
-            participant.export(self._export, template)
+            self._names.append(participant.export(self._export, template))
             found = template, self._info(nameless, participant.namespace)
             self._described[nameless] = found
         template, info = found

@@ -45,7 +45,7 @@ class TaskByName:
         """
         participant = connected()
         if self._told is not participant:
-            participant.export(None, self._template)
+            participant.name(self._template)
             self._told = participant
         arguments = serialization.dumps_portable_arguments(args, kwargs, ObjectRef, self._name)
         refs: Any = participant.submit(self._template, arguments, session.current_task())
@@ -98,7 +98,7 @@ class ActorClassByName:
             raise ValueError("get_if_exists needs a name: Please supply a non-empty name")
         participant = connected()
         if self._told is not participant:
-            participant.export(None, self._template)
+            participant.name(self._template)
             self._told = participant
         arguments = serialization.dumps_portable_arguments(args, kwargs, ObjectRef, self._name)
         info = self._info(participant.namespace)

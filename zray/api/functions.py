@@ -22,7 +22,7 @@ from zray.api.session import participant as connected
 from zray.protocol import messages as m
 from zray.runtime import serialization, session
 from zray.runtime.offers import Offer
-from zray.runtime.references import ObjectRef
+from zray.runtime.references import FunctionName, ObjectRef
 
 if TYPE_CHECKING:  # loaded for the first class: many programs have functions only
     from zray.api.actors import ActorClass
@@ -64,6 +64,7 @@ class RemoteFunction(Generic[P, R]):
         self._callable_here = callable_here
         self._exports: dict[bool | tuple[type[BaseException], ...], m.Export] = {}
         self._templates: dict[TaskOptions, m.Template] = {}
+        self._names: list[FunctionName] = []  # kept for as long as this lives
         self._told: Any = None  # the participant that knows export and template
         self._default: m.Template | None = None
 
@@ -128,6 +129,7 @@ class RemoteFunction(Generic[P, R]):
         """Make sure that the cluster knows function and options."""
         if self._told is not participant:
             self._templates.clear()
+            self._names.clear()
             self._default = None
             self._told = participant  # last: other threads take what they find for known
         template = self._templates.get(options)
@@ -139,7 +141,7 @@ class RemoteFunction(Generic[P, R]):
                 num_returns=options.num_returns,
                 max_retries=options.max_retries,
             )
-            participant.export(export, template)
+            self._names.append(participant.export(export, template))
             self._templates[options] = template
             if options is self._options:
                 self._default = template

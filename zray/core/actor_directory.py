@@ -12,6 +12,7 @@ import msgspec
 
 from zray import limits
 from zray.core.actor_records import ActorRecord
+from zray.core.deadlines import Deadlines
 from zray.core.machine import NEVER
 from zray.core.members import Member
 from zray.protocol import messages as m
@@ -20,23 +21,18 @@ if TYPE_CHECKING:
     from zray.core.gcs import Gcs
 
 
-class Unmade:
-    """Who watches an actor of which nobody has told: its creator may, until the deadline."""
-
-    def __init__(self, deadline: float) -> None:
-        self.deadline = deadline
-        self.watchers: dict[bytes, None] = {}
-
-
 class ActorDirectory:
     """``records``: those of the actors that are not dead, kept by `actors`."""
 
     def __init__(self, gcs: Gcs, records: dict[bytes, ActorRecord]) -> None:
         self._gcs = gcs
         self._records = records
-        self.names: dict[tuple[str, str], bytes] = {}
+        self.names: dict[str, dict[str, bytes]] = {}  # by namespace
         self.dead: dict[bytes, m.ActorState] = {}
-        self.unmade: dict[bytes, Unmade] = {}  # watched, and not heard of yet
+        # Watched, and not heard of yet: whoever made it may tell of it until then.
+        self.unmade = Deadlines()
+        self._unmade_watchers: dict[bytes, dict[bytes, None]] = {}  # by actor
+        self._unmade_watched: dict[bytes, dict[bytes, None]] = {}  # by process
         self.watching: dict[bytes, dict[bytes, None]] = {}  # process -> actors
 
     # ---- names -----------------------------------------------------------------------------
@@ -44,23 +40,28 @@ class ActorDirectory:
     def enter(self, record: ActorRecord) -> None:
         """There is such an actor."""
         if record.info.name:
-            self.names[record.info.namespace, record.info.name] = record.actor_id
+            self.names.setdefault(record.info.namespace, {})[record.info.name] = record.actor_id
 
     def named(self, info: m.ActorInfo) -> ActorRecord | None:
         """The actor that has this name already."""
-        actor_id = self.names.get((info.namespace, info.name)) if info.name else None
+        actor_id = self._find(info.namespace, info.name) if info.name else None
         return self._records[actor_id] if actor_id is not None else None
 
     def free_name(self, record: ActorRecord) -> None:
         """The actor is about to be dead: another may have its name."""
-        key = (record.info.namespace, record.info.name)
-        if self.names.get(key) == record.actor_id:
-            del self.names[key]
+        info = record.info
+        if self._find(info.namespace, info.name) == record.actor_id:
+            del self.names[info.namespace][info.name]
+            if not self.names[info.namespace]:
+                del self.names[info.namespace]
+
+    def _find(self, namespace: str, name: str) -> bytes | None:
+        return self.names.get(namespace, {}).get(name)
 
     def on_find(self, sender: Member, message: m.FindActor, now: float) -> None:
         gcs = self._gcs
         gcs.note_worker(sender, message.holder)
-        actor_id = self.names.get((message.namespace, message.name))
+        actor_id = self._find(message.namespace, message.name)
         if actor_id is None:
             gcs.outbox.send(sender.process_id, m.ActorFound(0, message.seq))
             return
@@ -70,9 +71,8 @@ class ActorDirectory:
         record.when_stored(lambda: gcs.outbox.send(sender.process_id, found))
 
     def on_list(self, sender: Member, message: m.ListActors, now: float) -> None:
-        wanted = [
-            key for key in self.names if message.all_namespaces or key[0] == message.namespace
-        ]
+        spaces = self.names if message.all_namespaces else (message.namespace,)
+        wanted = [(space, name) for space in spaces for name in self.names.get(space, ())]
         self._gcs.outbox.send(sender.process_id, m.ActorNames(0, message.seq, wanted))
 
     # ---- watchers --------------------------------------------------------------------------
@@ -80,9 +80,19 @@ class ActorDirectory:
     def made(self, record: ActorRecord) -> None:
         """Its creator has told of it, who watches it, as do those who have waited for it."""
         self._watch(record, record.owner)
-        unmade = self.unmade.pop(record.actor_id, None)
-        for watcher in unmade.watchers if unmade is not None else ():
+        self.unmade.drop(record.actor_id)
+        for watcher in self._take_watchers(record.actor_id):
             self._watch(record, watcher)
+
+    def _take_watchers(self, actor_id: bytes) -> dict[bytes, None]:
+        """Those who have waited for an actor that nobody had told of."""
+        watchers = self._unmade_watchers.pop(actor_id, {})
+        for watcher in watchers:
+            watched = self._unmade_watched[watcher]
+            del watched[actor_id]
+            if not watched:
+                del self._unmade_watched[watcher]
+        return watchers
 
     def _watch(self, record: ActorRecord, watcher: bytes) -> None:
         record.watchers[watcher] = None
@@ -100,15 +110,17 @@ class ActorDirectory:
             elif actor_id in self.dead:
                 self.tell_dead(actor_id, message.watcher)
             else:  # it may be about to be made: its handle has been faster than its creator
-                unmade = self.unmade.setdefault(actor_id, Unmade(now + limits.UNKNOWN_OBJECT_S))
-                unmade.watchers[message.watcher] = None
+                if actor_id not in self.unmade:
+                    self.unmade.put(actor_id, now + limits.UNKNOWN_OBJECT_S)
+                self._unmade_watchers.setdefault(actor_id, {})[message.watcher] = None
+                self._unmade_watched.setdefault(message.watcher, {})[actor_id] = None
 
     def watcher_gone(self, process_id: bytes) -> None:
         """The process has ended."""
         for actor_id in self.watching.pop(process_id, ()):
             self._records[actor_id].watchers.pop(process_id, None)
-        for unmade in self.unmade.values():
-            unmade.watchers.pop(process_id, None)
+        for actor_id in self._unmade_watched.pop(process_id, ()):
+            del self._unmade_watchers[actor_id][process_id]
 
     # ---- telling ---------------------------------------------------------------------------
 
@@ -155,20 +167,17 @@ class ActorDirectory:
 
     def wait_for_creators(self, now: float) -> None:
         """The head has just recovered: creators that have returned may be about to tell."""
-        for unmade in self.unmade.values():
-            unmade.deadline = now + limits.UNKNOWN_OBJECT_S
+        self.unmade.postpone(now + limits.UNKNOWN_OBJECT_S)
 
     def step(self, now: float) -> None:
         """Tell those who have waited long enough that there is no such actor."""
         if not self.unmade or self._gcs.recovering():
             return
-        for actor_id, unmade in [*self.unmade.items()]:
-            if now >= unmade.deadline:
-                del self.unmade[actor_id]
-                for watcher in unmade.watchers:
-                    self.tell_dead(actor_id, watcher)
+        for actor_id in self.unmade.due(now):
+            for watcher in self._take_watchers(actor_id):
+                self.tell_dead(actor_id, watcher)
 
     def deadline(self) -> float:
         if self._gcs.recovering():
             return NEVER
-        return min((unmade.deadline for unmade in self.unmade.values()), default=NEVER)
+        return self.unmade.soonest()

@@ -16,6 +16,8 @@ from zray import limits
 from zray.core import failures, resources
 from zray.core.actor_directory import ActorDirectory
 from zray.core.actor_records import ActorRecord, ActorRow
+from zray.core.actor_table import ActorTable
+from zray.core.deadlines import Deadlines
 from zray.core.machine import NEVER
 from zray.core.members import JobMember, Member, NodeMember
 from zray.core.objects import PENDING
@@ -33,37 +35,32 @@ _TABLE = "actors"
 class Actors:
     def __init__(self, gcs: Gcs, rows: dict[str, dict[bytes, bytes]], now: float) -> None:
         self._gcs = gcs
-        self.records: dict[bytes, ActorRecord] = {}
+        self.records = ActorTable()
         self.directory = ActorDirectory(gcs, self.records)
         self.jobs_over: list[bytes] = []  # of detached actors that are dead
-        self._launches: dict[bytes, None] = {}  # actors with a launch_at
+        self._launches = Deadlines()  # actors with a launch_at
         for actor_id, value in sorted(rows.get(_TABLE, {}).items()):
             self._restore(actor_id, msgspec.msgpack.decode(value, type=ActorRow), now)
 
     def _restore(self, actor_id: bytes, row: ActorRow, now: float) -> None:
         gcs = self._gcs
-        template = gcs.templates.get(row.template.template_id)
-        if template is None:
-            stored = row.template.function_id in gcs.catalog.functions
-            ready = row.template.by_name or stored
-            template = TemplateRecord(row.template, ready)
-            gcs.templates[row.template.template_id] = template
+        template = gcs.definitions.take(row.template)
         record = ActorRecord(row.info, row.spec, template, row.job_id, row.owner)
         record.state, record.incarnation = row.state, row.incarnation
         record.restarts, record.node_id = row.restarts, row.node_id
         record.worker_id = row.worker_id
         record.text = "the head was restarted"
-        record.unconfirmed = True
         record.until_stored = None
         if row.job is not None:
             gcs.members.jobs[row.job_id] = JobMember(row.job_id, row.job, now, driverless=True)
         self._enter(record)
+        self.records.doubt(record)
         if not record.settled():
             self._hold_arguments(record, now)
 
     def _enter(self, record: ActorRecord) -> None:
         gcs = self._gcs
-        self.records[record.actor_id] = record
+        self.records.add(record)
         self.directory.enter(record)
         gcs.recovery.hold(record.handle)
         if gcs.objects.make(record.handle).kind == PENDING:
@@ -76,7 +73,7 @@ class Actors:
     def on_create(self, sender: Member, message: m.CreateActor, now: float) -> None:
         gcs, spec, info = self._gcs, message.task, message.info
         gcs.note_worker(sender, message.owner)
-        template = gcs.templates.get(spec.template_id)
+        template = gcs.definitions.templates.get(spec.template_id)
         known = self.records.get(spec.task_id)
         taken = self.directory.named(info)
         if known is not None:
@@ -176,7 +173,7 @@ class Actors:
         """Queue the task that runs the constructor; its next attempt is the next incarnation."""
         gcs = self._gcs
         record.launch_at = NEVER
-        self._launches.pop(record.actor_id, None)
+        self._launches.drop(record.actor_id)
         if record.state == m.ACTOR_DEAD or record.actor_id in gcs.tasks:
             return
         if record.job_id not in gcs.members.jobs:
@@ -184,7 +181,7 @@ class Actors:
             return
         task = TaskRecord(record.spec, record.template, record.job_id, b"")
         task.attempt = record.incarnation
-        gcs.tasks[record.actor_id] = task
+        gcs.tasks.add(record.actor_id, task)
         gcs.begin(task, record.spec, now)
 
     def assignment(self, record: ActorRecord, task: TaskRecord) -> m.Assignment:
@@ -216,10 +213,10 @@ class Actors:
         gcs = self._gcs
         record.state = m.ACTOR_ALIVE
         record.incarnation = incarnation
+        self.records.confirm(record)
         record.node_id = node.process_id
         record.worker_id = worker_id
         record.text = ""
-        record.unconfirmed = False
         gcs.note_worker(node, worker_id)
         resources.take(node.view.free, record.held)
         node.actors[record.actor_id] = None
@@ -246,7 +243,8 @@ class Actors:
         if task.state == READY:
             self._gcs.scheduler.withdraw(task, GONE)
         task.state = GONE
-        self._gcs.tasks.pop(record.actor_id, None)
+        if record.actor_id in self._gcs.tasks:
+            self._gcs.tasks.remove(record.actor_id)
 
     # ---- death and restart -----------------------------------------------------------------
 
@@ -295,7 +293,7 @@ class Actors:
         def durable(now: float) -> None:
             if record.state == m.ACTOR_RESTARTING:
                 record.launch_at = now + min(pause, limits.ACTOR_RESTART_MAX_S)
-                self._launches[record.actor_id] = None
+                self._launches.put(record.actor_id, record.launch_at)
 
         self._store(record, durable)
 
@@ -307,13 +305,14 @@ class Actors:
         record.state = m.ACTOR_DEAD
         record.text = f"{record.named()} is dead: {text}"
         self.directory.free_name(record)
-        self._launches.pop(record.actor_id, None)
+        self._launches.drop(record.actor_id)
         self._drop_arguments(record)
         gcs.objects.drop(DETACHED, record.handle)
 
         def durable(_now: float) -> None:
             self.directory.tell_end(record)
-            del self.records[record.actor_id]
+            self.records.remove(record)
+            gcs.definitions.unused(record.template)
 
         gcs.persist([(_TABLE, record.actor_id, None)], durable)
         if record.info.detached:
@@ -373,13 +372,13 @@ class Actors:
 
     def owner_gone(self, process_id: bytes, text: str) -> None:
         """What a process made ends with it, unless it is detached."""
-        for record in [r for r in self.records.values() if r.owner == process_id]:
+        for record in self.records.of_owner(process_id):
             if not record.info.detached:
                 self.end(record, text)
         self.directory.watcher_gone(process_id)
 
     def job_ended(self, job_id: bytes) -> None:
-        for record in [r for r in self.records.values() if r.job_id == job_id]:
+        for record in self.records.of_job(job_id):
             self.end(record, "its job has ended")
         self.owner_gone(job_id, "its driver has ended")
 
@@ -405,10 +404,9 @@ class Actors:
                 reason = "the head has given this actor up"
                 stop = m.StopActor(0, actor.actor_id, actor.incarnation, False, reason)
                 gcs.outbox.send(node.process_id, stop)
-        for record in [*self.records.values()]:
-            missing = record.unconfirmed and record.node_id == node.process_id
-            if missing and record.state == m.ACTOR_ALIVE and record.actor_id not in gcs.tasks:
-                record.unconfirmed = False
+        for record in self.records.doubtful(node.process_id):
+            if record.state == m.ACTOR_ALIVE and record.actor_id not in gcs.tasks:
+                self.records.confirm(record)
                 self._lost(record, "its worker ended while the head was away", now)
 
     def _confirm(self, record: ActorRecord, node: NodeMember, actor: m.HeldActor) -> bool:
@@ -443,15 +441,15 @@ class Actors:
             return None
         if record.state in (m.ACTOR_ALIVE, m.ACTOR_DEAD):
             return None
-        record.unconfirmed = False
+        self.records.confirm(record)
         task = TaskRecord(record.spec, record.template, record.job_id, b"")
-        self._gcs.tasks[record.actor_id] = task
+        self._gcs.tasks.add(record.actor_id, task)
         return task
 
     def nodes_are_back(self, now: float) -> None:
         """Every node of before the restart has told what lives there, or is dead."""
-        for record in [r for r in self.records.values() if r.unconfirmed]:
-            record.unconfirmed = False
+        for record in self.records.all_doubtful():
+            self.records.confirm(record)
             if record.state == m.ACTOR_ALIVE:
                 self._lost(record, "its node did not return after the head's restart", now)
             elif record.state != m.ACTOR_DEAD:
@@ -482,12 +480,9 @@ class Actors:
     # ---- turn ------------------------------------------------------------------------------
 
     def step(self, now: float) -> None:
-        for actor_id in [*self._launches]:
-            record = self.records[actor_id]
-            if now >= record.launch_at:
-                self._launch(record, now)
+        for actor_id in self._launches.due(now):
+            self._launch(self.records[actor_id], now)
         self.directory.step(now)
 
     def deadline(self) -> float:
-        soonest = min((self.records[a].launch_at for a in self._launches), default=NEVER)
-        return min(soonest, self.directory.deadline())
+        return min(self._launches.soonest(), self.directory.deadline())

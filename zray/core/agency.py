@@ -14,7 +14,7 @@ from zray.core import failures
 from zray.core.local_objects import LocalObjects
 from zray.core.machine import Outbox
 from zray.errors import MessageTooLargeError, ObjectLostError
-from zray.ids import object_id, split_objects, task_of
+from zray.ids import object_id, split_objects, split_tasks, task_of
 from zray.protocol.messages import (
     ACTOR_DEAD,
     ActorCreated,
@@ -29,6 +29,7 @@ from zray.protocol.messages import (
     Export,
     Exported,
     FindActor,
+    Forget,
     Gone,
     Hold,
     Holds,
@@ -75,6 +76,8 @@ class Principal:
         self.promised: dict[bytes, None] = {}
         self.actors: dict[bytes, None] = {}  # whose state it is told
         self.owned: dict[bytes, None] = {}  # actors that end with it
+        self.asked: dict[int, None] = {}  # our numbers of its requests
+        self.functions: dict[bytes, dict[bytes, Template]] = {}  # what it may name, by id
 
 
 class Agency:
@@ -86,6 +89,7 @@ class Agency:
         self._send = send
         self.principals: dict[bytes, Principal] = {}
         self.templates: dict[bytes, Template] = {}
+        self._users: dict[bytes, int] = {}  # template -> how many workers may name it
         self._exports: dict[bytes, Export] = {}  # not yet known to be durable
         self._asked: dict[int, tuple[bytes, Request]] = {}  # our seq -> worker's request
         self._next = 0
@@ -94,9 +98,12 @@ class Agency:
         self.principals[worker_id] = Principal(worker_id, job_id)
 
     def dismiss(self, worker_id: bytes) -> None:
-        self.principals.pop(worker_id, None)
-        for number in [n for n, (worker, _) in self._asked.items() if worker == worker_id]:
-            del self._asked[number]
+        principal = self.principals.pop(worker_id, None)
+        if principal is not None:
+            for number in principal.asked:
+                del self._asked[number]
+            for function_id in [*principal.functions]:
+                self._forget(principal, function_id)
 
     def idle(self, worker_id: bytes) -> bool:
         """Whether nothing in the cluster depends on this worker staying alive."""
@@ -131,6 +138,9 @@ class Agency:
             self._send(export)
         for principal in self.principals.values():
             principal.early.clear()
+            for templates in principal.functions.values():
+                for template in templates.values():
+                    self._send(template)
             if principal.unresolved:
                 specs = list(principal.unresolved.values())
                 self._send(Submit(0, principal.job_id, principal.worker_id, specs))
@@ -162,12 +172,39 @@ class Agency:
     # ---- from workers ----------------------------------------------------------------------
 
     def on_template(self, worker_id: bytes, message: Template) -> None:
-        self.templates[message.template_id] = message
-        self._send(message)
+        principal = self.principals[worker_id]
+        templates = principal.functions.setdefault(message.function_id, {})
+        template_id = message.template_id
+        if template_id not in templates:
+            templates[template_id] = msgspec.structs.replace(message, holder=worker_id)
+            self.templates[template_id] = message
+            self._users[template_id] = self._users.get(template_id, 0) + 1
+        self._send(templates[template_id])
 
     def on_export(self, worker_id: bytes, message: Export) -> None:
-        self._exports[message.function_id] = message
-        self._send(message)
+        self.principals[worker_id].functions.setdefault(message.function_id, {})
+        self._exports[message.function_id] = msgspec.structs.replace(message, holder=worker_id)
+        self._send(self._exports[message.function_id])
+
+    def on_forget(self, worker_id: bytes, message: Forget) -> None:
+        """The worker has let functions go; all that it made of them has ended."""
+        principal = self.principals[worker_id]
+        for function_id in split_tasks(message.function_ids):
+            self._forget(principal, function_id)
+        self._send(Forget(0, message.function_ids, worker_id))
+
+    def _forget(self, principal: Principal, function_id: bytes) -> None:
+        for template_id in principal.functions.pop(function_id, ()):
+            self._users[template_id] -= 1
+            if not self._users[template_id]:
+                del self._users[template_id], self.templates[template_id]
+        export = self._exports.get(function_id)
+        if export is not None and export.holder == principal.worker_id:
+            del self._exports[function_id]
+            for other in self.principals.values():
+                if function_id in other.functions:
+                    again = msgspec.structs.replace(export, holder=other.worker_id)
+                    self._exports[function_id] = again
 
     def on_submit(self, worker_id: bytes, message: Submit) -> None:
         principal = self.principals[worker_id]
@@ -246,6 +283,7 @@ class Agency:
         """Passed on; the answer comes back to the worker under the worker's own number."""
         self._next += 1
         self._asked[self._next] = (worker_id, message)
+        self.principals[worker_id].asked[self._next] = None
         self._send(msgspec.structs.replace(message, seq=self._next))
 
     def on_promise(self, worker_id: bytes, message: Promise) -> None:
@@ -309,6 +347,7 @@ class Agency:
             return
         worker_id, request = asked
         principal = self.principals[worker_id]
+        del principal.asked[message.about]
         if isinstance(message, ActorFound) and message.actor_id:
             principal.holds[object_id(message.actor_id)] = None
         elif isinstance(message, ActorCreated) and isinstance(request, CreateActor):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Callable
+from itertools import islice, takewhile
 
 import msgspec
 
@@ -27,6 +29,7 @@ class Catalog:
             for function_id, value in rows.get("functions", {}).items()
         }
         self.kv: dict[bytes, bytes] = dict(rows.get("kv", {}))
+        self._keys = sorted(self.kv)
 
     def export(self, message: Export, durable: Callable[[], None]) -> None:
         """Store a function; ``durable`` is called once it is (at once if it was)."""
@@ -48,6 +51,18 @@ class Catalog:
 
         self._persist([("functions", function_id, msgspec.msgpack.encode(row))], then)
 
+    def is_being_stored(self, function_id: bytes) -> bool:
+        """Whether the function will be durable soon."""
+        return function_id in self._exporting
+
+    def forget(self, function_id: bytes) -> list[bytes]:
+        """Nobody needs the function any more; returns the objects that it refers to."""
+        row = self.functions.pop(function_id, None)
+        if row is None:
+            return []
+        self._persist([("functions", function_id, None)], lambda _now: None)
+        return row.contained
+
     def operate(self, message: Kv, answer: Callable[[KvReply], None]) -> None:
         """One operation on the key-value table; ``answer`` gets the reply when it is durable."""
         key, about = message.key, message.seq
@@ -55,18 +70,26 @@ class Catalog:
             value = self.kv.get(key)
             answer(KvReply(0, about, value is not None, value or b""))
         elif message.op == "keys":
-            answer(KvReply(0, about, True, b"", sorted(k for k in self.kv if k.startswith(key))))
+            answer(KvReply(0, about, True, b"", self._keys_from(key)))
         elif message.op in ("put", "delete"):
             stored = None if message.op == "delete" else message.value
 
             def then(_now: float) -> None:
                 found = key in self.kv
                 if stored is None:
-                    self.kv.pop(key, None)
+                    if self.kv.pop(key, None) is not None:
+                        del self._keys[bisect_left(self._keys, key)]
                 else:
+                    if not found:
+                        insort(self._keys, key)
                     self.kv[key] = stored
                 answer(KvReply(0, about, found))
 
             self._persist([("kv", key, stored)], then)
         else:
             answer(KvReply(0, about, False))
+
+    def _keys_from(self, prefix: bytes) -> list[bytes]:
+        """The keys that begin so, in order."""
+        first = bisect_left(self._keys, prefix)
+        return list(takewhile(lambda key: key.startswith(prefix), islice(self._keys, first, None)))

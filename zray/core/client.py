@@ -12,6 +12,7 @@ from collections.abc import Callable
 from zray import limits
 from zray.core import failures
 from zray.core.client_calls import ClientCalls, offers_handle
+from zray.core.client_definitions import ClientDefinitions
 from zray.core.client_references import ClientReferences
 from zray.core.client_values import ClientValues, without_value
 from zray.errors import MessageTooLargeError, ProtocolError, TaskCancelledError, ZrayError
@@ -58,8 +59,7 @@ class Client:
         self._in_flight_bytes = 0
         self._ids = ids
         self._remote = remote
-        self._templates: dict[bytes, m.Template] = {}
-        self._exports: dict[bytes, m.Export | None] = {}  # None: durable
+        self.definitions = ClientDefinitions(self, remote=remote)
         self._waiters: dict[bytes, list[Waiter]] = {}  # for values
         self._outcome_waiters: dict[bytes, list[Waiter]] = {}
         self._watched: dict[bytes, None] = {}
@@ -68,6 +68,8 @@ class Client:
         self.references = ClientReferences(self, remote=remote)
 
         self._answers: dict[int, tuple[Waiter, list[m.Message], m.Message]] = {}
+        self._offers: dict[int, None] = {}  # those of which the answer may bring a handle
+        self._callbacks = 0  # how many of the waiters are called rather than wait
         self._cancels: dict[bytes, m.Cancel] = {}  # of tasks whose outcome is not known here
         self._numbers = 0
         self._ack_upto = 0
@@ -76,19 +78,11 @@ class Client:
 
     # ---- functions and tasks ---------------------------------------------------------------
 
-    def knows_function(self, function_id: bytes) -> bool:
-        return function_id in self._exports
-
     def export(self, message: m.Export) -> None:
-        if message.function_id not in self._exports:
-            self.references.publish(message.contained)
-            self._exports[message.function_id] = message
-            self.outbox.append(message)
+        self.definitions.export(message)
 
     def template(self, message: m.Template) -> None:
-        if message.template_id not in self._templates:
-            self._templates[message.template_id] = message
-            self.outbox.append(message)
+        self.definitions.template(message)
 
     def new_task(self) -> bytes:
         return self._ids.task_id()
@@ -103,6 +97,7 @@ class Client:
         for oid in (*spec.dependencies, *spec.nested):
             references.add(oid)  # the backlog's: no DROP may come before the SUBMIT
         self.unresolved[spec.task_id] = spec
+        self.definitions.use(spec.template_id)
         self.backlog.append(spec)
         self._waiting[spec.task_id] = None
         if num_returns == 1:
@@ -134,7 +129,7 @@ class Client:
 
         A drop of that handle, sent meanwhile, would undo it.
         """
-        return any(offers_handle(request) for _, _, request in self._answers.values())
+        return bool(self._offers)
 
     def unsaid(self) -> bool:
         """Whether ``flush`` has anything to tell."""
@@ -157,16 +152,17 @@ class Client:
                     if self._resolved(spec.task_id) is not None:
                         self._refused(spec, MessageTooLargeError, text)
                         self.references.publish(self._returns(spec))  # others may wait for them
+                        self.definitions.unuse(spec.template_id)
             else:
                 self.prints.append(m.Notice(0, MessageTooLargeError.code, text))
 
     def _returns(self, spec: m.TaskSpec) -> list[bytes]:
-        count = self._templates[spec.template_id].num_returns
+        count = self.definitions.templates[spec.template_id].num_returns
         return [object_id(spec.task_id, index) for index in range(count)]
 
     def _refused(self, spec: m.TaskSpec, error: type[ZrayError], text: str) -> None:
         """The cluster does not hear of the task: its returns are errors of this process."""
-        template = self._templates[spec.template_id]
+        template = self.definitions.templates[spec.template_id]
         value = failures.encode(error, text, template.name)
         for outcome in failures.outcomes(spec.task_id, template.num_returns, value):
             self.references.take_back(outcome)
@@ -182,7 +178,8 @@ class Client:
         size = 0
         while self.backlog and size < limits.SUBMIT_BYTES_MAX and len(specs) < 10_000:
             spec = self.backlog.popleft()
-            del self._waiting[spec.task_id]
+            if self._waiting.pop(spec.task_id, 0) == 0:
+                continue  # it was withdrawn
             size += len(spec.arguments)
             specs.append(spec)
         self.in_flight += len(specs)
@@ -190,6 +187,7 @@ class Client:
         self.outbox.append(m.Submit(0, self.job_id, self.process_id, specs))
         for spec in specs:
             self._unreference(spec)
+        self.references.submitted(specs)
 
     def _unreference(self, spec: m.TaskSpec) -> None:
         """The task is not in the backlog any more; the cluster holds what it refers to."""
@@ -209,11 +207,19 @@ class Client:
 
     def _withdraw(self, spec: m.TaskSpec) -> None:
         """A task that was not submitted will not be: its returns are errors of this process."""
-        self.backlog.remove(spec)
         del self._waiting[spec.task_id], self.unresolved[spec.task_id]
+        self._tidy_backlog()
         self._unreference(spec)
         text = "the task was cancelled before it was submitted"
         self._refused(spec, TaskCancelledError, text)
+        self.definitions.unuse(spec.template_id)
+
+    def _tidy_backlog(self) -> None:
+        """What was withdrawn stays in the backlog until it is at its front, or most of it."""
+        if len(self.backlog) > 2 * len(self._waiting) + 64:
+            self.backlog = deque(spec for spec in self.backlog if spec.task_id in self._waiting)
+        while self.backlog and self.backlog[0].task_id not in self._waiting:
+            self.backlog.popleft()
 
     # ---- waiting ---------------------------------------------------------------------------
 
@@ -228,11 +234,15 @@ class Client:
         if outcome is not None and not outcome.kind & m.LOCATED:
             return
         waiter.remaining += 1
-        self._waiters.setdefault(oid, []).append(waiter)
+        self._await(self._waiters, oid, waiter)
         if outcome is not None:
             self.values.pull(oid)
         else:
             self._await_outcome(oid)
+
+    def _await(self, table: dict[bytes, list[Waiter]], oid: bytes, waiter: Waiter) -> None:
+        table.setdefault(oid, []).append(waiter)
+        self._callbacks += waiter.done is not None
 
     def want_located(self, oid: bytes, waiter: Waiter) -> None:
         """The same as ``want_value`` for an object that is known to be with the node."""
@@ -244,7 +254,7 @@ class Client:
         """Count ``waiter`` up if it is not known here how the object's task ended."""
         if oid not in self.outcomes:
             waiter.remaining += 1
-            self._outcome_waiters.setdefault(oid, []).append(waiter)
+            self._await(self._outcome_waiters, oid, waiter)
             self._await_outcome(oid)
 
     def forget_waiter(self, oids: list[bytes], waiter: Waiter) -> None:
@@ -253,6 +263,7 @@ class Client:
                 waiting = table.get(oid)
                 if waiting is not None and waiter in waiting:
                     waiting.remove(waiter)
+                    self._callbacks -= waiter.done is not None
                     if not waiting:
                         del table[oid]
 
@@ -264,8 +275,7 @@ class Client:
 
     def has_callbacks(self) -> bool:
         """Whether somebody is to be called when a value arrives, rather than waits for it."""
-        tables = (self._waiters, self._outcome_waiters)
-        return any(w.done is not None for table in tables for ws in table.values() for w in ws)
+        return self._callbacks > 0
 
     def _await_outcome(self, oid: bytes) -> None:
         here = task_of(oid) in self.unresolved or oid in self.calls.returns
@@ -285,6 +295,8 @@ class Client:
         waiter.remaining += 1
         request = make(self._numbers)
         self._answers[self._numbers] = (waiter, answer, request)
+        if offers_handle(request):
+            self._offers[self._numbers] = None
         self.outbox.append(request)
         return answer
 
@@ -317,8 +329,7 @@ class Client:
         elif isinstance(message, m.ChunkAck):
             self.values.server.on_ack(message)
         elif isinstance(message, m.Exported):
-            for function_id in message.function_ids:
-                self._exports[function_id] = None
+            self.definitions.durable(message.function_ids)
         elif isinstance(message, m.Replies):
             self.calls.on_replies(message)
         elif isinstance(message, m.ActorState):
@@ -329,6 +340,7 @@ class Client:
                 return
             message = whole
             asked = self._answers.pop(message.about, None)  # type: ignore[attr-defined]
+            self._offers.pop(message.about, None)  # type: ignore[attr-defined]
             if asked is not None:
                 self.calls.on_answer(asked[2], message)
                 asked[1].append(message)
@@ -350,11 +362,13 @@ class Client:
         for table in (self._waiters, self._outcome_waiters):
             for waiting in [*table.values()]:
                 for waiter in waiting:
+                    self._callbacks -= waiter.done is not None
                     waiter.arrived()
             table.clear()
         for waiter, _, _ in self._answers.values():
             waiter.arrived()
         self._answers.clear()
+        self._offers.clear()
 
     def _on_result(self, message: m.Result) -> None:
         unresolved, references = self.unresolved, self.references.counts
@@ -364,7 +378,9 @@ class Client:
             unresolved = {}
         elif self._early:
             for task_id in self._early:
-                self._resolved(task_id)
+                early = self._resolved(task_id)
+                if early is not None:
+                    self.definitions.unuse(early.template_id)
             self._early.clear()
         for outcome in message.outcomes:
             oid = outcome.object_id
@@ -373,6 +389,7 @@ class Client:
                 self.in_flight -= 1
                 self._in_flight_bytes -= len(spec.arguments)
                 self._cancels.pop(spec.task_id, None)
+                self.definitions.unuse(spec.template_id)
             self._watched.pop(oid, None)
             if oid in references and oid not in self.outcomes:
                 self.outcomes[oid] = outcome
@@ -393,12 +410,14 @@ class Client:
     def wake(self, oid: bytes, outcome: m.Outcome) -> None:
         """The object has come: those who wait for it have one thing less to wait for."""
         for waiter in self._outcome_waiters.pop(oid, ()):
+            self._callbacks -= waiter.done is not None
             waiter.arrived()
         if outcome.kind & m.LOCATED:
             if oid in self._waiters:
                 self.values.pull(oid)
             return
         for waiter in self._waiters.pop(oid, ()):
+            self._callbacks -= waiter.done is not None
             waiter.arrived()
 
     def _pulled(self, outcome: m.Outcome) -> None:
@@ -431,8 +450,7 @@ class Client:
     def _resume(self, another_head: bool) -> None:
         """The full state for a new session: idempotent, whatever the head knows."""
         self.outbox.clear()
-        self.outbox += self._templates.values()
-        self.outbox += [export for export in self._exports.values() if export is not None]
+        self.definitions.resume()
         if another_head:  # values of before are known by those who have them
             self.references.serve_held()
         self.values.announce(self.process_id)

@@ -66,25 +66,25 @@ class ClientCalls:
         """Ask for a new actor, whose handle is counted here. The answer is in the list when
         ``waiter`` has arrived; the handle of another actor that it names is counted, too."""
         client = self._client
-        handle = object_id(task.task_id, HANDLE_INDEX)
+        client.definitions.use(task.template_id)
         needed = [*task.dependencies, *task.nested]
         client.references.publish(needed)
         for oid in needed:
             client.references.add(oid)  # until the head holds them for the actor
-        client.references.adopt(handle)
+        client.references.adopt(object_id(task.task_id, HANDLE_INDEX))
         actor = self._actor(task.task_id)
         actor.info = info
 
         def done() -> None:
             for oid in needed:
                 client.references.remove(oid)
+            client.definitions.unuse(task.template_id)
             created = answer[0] if answer else None
             if isinstance(created, m.ActorCreated) and created.code:
                 self._refuse(actor, created.text)
             waiter.arrived()
 
         waiter.remaining += 1
-        inner = self._waiter(done)
         answer: list[m.Message] = []
 
         def ask() -> None:
@@ -92,7 +92,7 @@ class ClientCalls:
                 lambda seq: m.CreateActor(
                     *(seq, client.job_id, client.process_id, task, info, get_if_exists)
                 ),
-                inner,
+                self._waiter(done),
                 answer,
             )
 

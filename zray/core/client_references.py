@@ -7,8 +7,7 @@ themselves are among the client's outcomes.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from itertools import islice
+from collections.abc import Collection
 from typing import TYPE_CHECKING
 
 from zray import limits
@@ -32,6 +31,7 @@ class ClientReferences:
         self.own_handle = b""  # of the actor that this process is: it does not keep itself alive
         self.new_holds: dict[bytes, None] = {}
         self.new_drops: dict[bytes, None] = {}
+        self._later_drops: dict[bytes, dict[bytes, None]] = {}  # by tasks not yet submitted
         self._near: dict[bytes, None] = {}  # of its own, what is with the node's store
         self._covered: dict[bytes, None] = {}  # held by the running task
 
@@ -43,8 +43,7 @@ class ClientReferences:
         self.counts[oid] = count + 1
         if count or oid in self.held or oid in self.own or self._client.calls.is_private(oid):
             return
-        if oid in self.new_drops:
-            del self.new_drops[oid]
+        if self._undrop(oid):
             self.held[oid] = None
         elif oid not in self._covered and oid != self.own_handle:
             self.held[oid] = None
@@ -99,7 +98,7 @@ class ClientReferences:
     def adopt(self, oid: bytes, *, count: bool = True) -> None:
         """The message that names the object makes this process a holder of it."""
         self.held[oid] = None
-        self.new_drops.pop(oid, None)
+        self._undrop(oid)
         if count:
             self.counts[oid] = self.counts.get(oid, 0) + 1
 
@@ -205,7 +204,7 @@ class ClientReferences:
     def take_back(self, outcome: m.Outcome) -> None:
         """The return of a task that will not be submitted: the cluster never hears of it."""
         oid = outcome.object_id
-        self.new_drops.pop(oid, None)
+        self._undrop(oid)
         if oid in self.counts:
             del self.held[oid]
             self.own[oid] = None
@@ -242,14 +241,39 @@ class ClientReferences:
     def drop_some(self, later: Collection[bytes]) -> None:
         """Tell drops, but for those of tasks submitted ``later``: their SUBMIT comes first."""
         client = self._client
-        drops: Iterable[bytes] = self.new_drops
-        if later:
-            drops = (oid for oid in drops if task_of(oid) not in later)
-        some = list(islice(drops, limits.DROPS_MAX))
-        for oid in some:
+        some: list[bytes] = []
+        early: list[bytes] = []
+        for oid in self.new_drops:
+            if later and task_of(oid) in later:
+                early.append(oid)
+                continue
+            some.append(oid)
+            if len(some) >= limits.DROPS_MAX:
+                break
+        for oid in (*some, *early):
             del self.new_drops[oid]
+        for oid in early:
+            self._later_drops.setdefault(task_of(oid), {})[oid] = None
         if some:
             client.outbox.append(m.Drop(0, client.process_id, b"".join(some)))
+
+    def submitted(self, specs: list[m.TaskSpec]) -> None:
+        """These tasks are: what was dropped of their returns can be told."""
+        if self._later_drops:
+            for spec in specs:
+                self.new_drops.update(self._later_drops.pop(spec.task_id, {}))
+
+    def _undrop(self, oid: bytes) -> bool:
+        """A drop that has not been told is not to be; False: there is none."""
+        if oid in self.new_drops:
+            del self.new_drops[oid]
+            return True
+        later = self._later_drops.get(task_of(oid)) if self._later_drops else None
+        if later is None or later.pop(oid, False) is not None:
+            return False
+        if not later:
+            del self._later_drops[task_of(oid)]
+        return True
 
     def serve_held(self) -> None:
         """Another head knows no value of before; those that are here it can have from here."""

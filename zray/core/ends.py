@@ -54,7 +54,7 @@ class Ends:
         self._send(end)
 
     def acked(self, upto: int) -> None:
-        for seq in [seq for seq in self.unacked if seq <= upto]:
+        while self.unacked and (seq := next(iter(self.unacked))) <= upto:
             end = self.unacked.pop(seq)
             self._exited.pop(seq, None)
             for done in end.tasks if isinstance(end, Done) else ():

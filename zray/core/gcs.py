@@ -13,6 +13,7 @@ from zray import limits
 from zray.core import failures, resources
 from zray.core.actors import Actors
 from zray.core.catalog import Catalog, Row
+from zray.core.definitions import Definitions
 from zray.core.holdings import Holdings
 from zray.core.incidents import Incidents
 from zray.core.lineage import Lineage
@@ -23,6 +24,7 @@ from zray.core.offers import Offers
 from zray.core.recovery import Recovery
 from zray.core.results import Results
 from zray.core.scheduler import NodeView, TaskScheduler
+from zray.core.task_table import TaskTable
 from zray.core.tasks import ASSIGNED, GONE, READY, WAITING, TaskRecord, TemplateRecord
 from zray.core.transfers import Transfers
 from zray.errors import (
@@ -47,7 +49,6 @@ from zray.protocol.messages import (
     CancelTask,
     Done,
     Export,
-    Exported,
     Free,
     Job,
     Message,
@@ -82,8 +83,8 @@ class Gcs:
             lambda oid: self.lineage.rebuild(oid, self._now),
         )
         self.results = Results(self.outbox, self.objects, self.members)
-        self.tasks: dict[bytes, TaskRecord] = {}
-        self.templates: dict[bytes, TemplateRecord] = {}
+        self.definitions = Definitions(self)
+        self.tasks = TaskTable(self.definitions.unused)
         self.offers = Offers()
         self.workers: dict[bytes, bytes] = {}  # worker -> its node
         self.notices: list[str] = []
@@ -132,27 +133,6 @@ class Gcs:
                 lambda: self.fail(task_id, record, InternalFaultError, text),
             )
 
-    # ---- functions and templates -----------------------------------------------------------
-
-    def on_export(self, sender: Member, message: Export, now: float) -> None:
-        for inner in message.contained:
-            self.holdings.hold(message.function_id, inner, now)
-
-        def durable() -> None:
-            for record in self.templates.values():
-                if record.message.function_id == message.function_id:
-                    record.function_ready = True
-            for task in [t for t in self.tasks.values() if t.state == WAITING]:
-                self.advance(task)
-            self.outbox.send(sender.process_id, Exported(0, [message.function_id]))
-
-        self.catalog.export(message, durable)
-
-    def on_template(self, sender: Member, message: Template, now: float) -> None:
-        if message.template_id not in self.templates:
-            ready = message.by_name or message.function_id in self.catalog.functions
-            self.templates[message.template_id] = TemplateRecord(message, ready)
-
     # ---- submit ----------------------------------------------------------------------------
 
     def on_submit(self, sender: Member, message: Submit, now: float) -> None:
@@ -174,7 +154,7 @@ class Gcs:
         self, sender: Member, message: Submit, job: JobMember, spec: TaskSpec, now: float
     ) -> None:
         submitter = message.submitter
-        template = self.templates.get(spec.template_id)
+        template = self.definitions.templates.get(spec.template_id)
         if template is None:
             text = f"task {spec.task_id.hex()} names a template that was never sent"
             rejection = Rejected(0, message.seq, ProtocolError.code, text)
@@ -189,7 +169,7 @@ class Gcs:
         if self._resend_outcome(spec, template, submitter):
             return
         record = TaskRecord(spec, template, message.job_id, submitter)
-        self.tasks[spec.task_id] = record
+        self.tasks.add(spec.task_id, record)
         job.unfinished += 1
         self.recovery.submitted(record, spec, sender)
         self.begin(record, spec, now)
@@ -228,7 +208,9 @@ class Gcs:
             trouble = self._objection(record.template.message)
             if trouble:
                 self.fail(record.spec.task_id, record, NameNotOfferedError, trouble)
-            elif record.template.function_ready:
+            elif not record.template.function.ready:
+                self.definitions.waits(record)
+            else:
                 record.near = self._near(record) if record.spec.dependencies else b""
                 # Calls wait for an actor: it does not stand in line behind tasks.
                 front = front or record.spec.task_id in self.actors.records
@@ -391,7 +373,7 @@ class Gcs:
         if record.state == READY:
             self.scheduler.withdraw(record, GONE)
         record.state = GONE
-        del self.tasks[task_id]
+        self.tasks.remove(task_id)
         job = self.members.jobs.get(record.job_id)
         if job is not None:
             job.unfinished -= 1
@@ -436,22 +418,11 @@ class Gcs:
     # ---- cancel ----------------------------------------------------------------------------
 
     def on_cancel(self, sender: Member, message: Cancel, now: float) -> None:
-        children = self._children(message.task_id) if message.recursive else []
+        children = self.tasks.descendants(message.task_id) if message.recursive else []
         for task_id in (*children, message.task_id):
             record = self.tasks.get(task_id)
             if record is not None and task_id not in self.actors.records:
                 self.cancel(task_id, record, message.force)
-
-    def _children(self, parent: bytes) -> list[bytes]:
-        """All descendants of a task that are not finished, nearest first."""
-        by_parent: dict[bytes, list[bytes]] = {}
-        for task_id, record in self.tasks.items():
-            if record.spec is not None and record.spec.parent:
-                by_parent.setdefault(record.spec.parent, []).append(task_id)
-        found = by_parent.pop(parent, [])
-        for task_id in found:  # grows while it is walked; a cycle ends, as nobody comes twice
-            found += by_parent.pop(task_id, ())
-        return found
 
     def cancel(self, task_id: bytes, record: TaskRecord, force: bool) -> None:
         record.cancelled = True
@@ -511,6 +482,7 @@ class Gcs:
         attempt("reclaiming tasks", "", lambda: self._reclaim(now))
         attempt("telling outcomes", "", lambda: self.results.flush(self.workers))
         attempt("freeing objects", "", self._free)
+        attempt("forgetting functions", "", self.definitions.settle)
         if self._acks:
             self._send_acks(now)
 
@@ -526,11 +498,10 @@ class Gcs:
                 self.holdings.forget_freed(oid)
                 self.lineage.freed(oid)  # which may let go of others
                 self.actors.handle_gone(task_of(oid))
+                self.transfers.serve(oid)
                 for place in known.locations:
                     if known.served or place in self.members.nodes:
                         freed.setdefault(place, []).append(oid)
-        if freed:
-            self.transfers.retry()
         for place, ids in freed.items():
             self.outbox.send(place, Free(0, b"".join(ids)))
 
@@ -547,9 +518,7 @@ class Gcs:
 
     def deadline(self) -> float:
         """When ``settle`` has something to do although nothing arrives."""
-        soonest = (
-            NEVER if self.recovery.active else min(self.holdings.unknown.values(), default=NEVER)
-        )
+        soonest = NEVER if self.recovery.active else self.holdings.unknown.soonest()
         if self._acks:
             soonest = min(soonest, self._ack_at)
         return min(soonest, self.scheduler.steal_deadline(), self.actors.deadline())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from zray import limits
 from zray.core import failures
+from zray.core.deadlines import Deadlines
 from zray.core.members import JobMember, Member, NodeMember
 from zray.core.objects import PENDING, ObjectRecord
 from zray.errors import ObjectLostError, OwnerDiedError, ZrayError
@@ -35,7 +36,7 @@ class Holdings:
         self._gcs = gcs
         self._objects = gcs.objects
         self._objects.appears = self._appears
-        self.unknown: dict[bytes, float] = {}  # awaited objects of unknown origin -> deadline
+        self.unknown = Deadlines()  # awaited objects of unknown origin -> deadline
         self._promised: dict[bytes, bytes] = {}  # object -> who will put it
         self._promises: dict[bytes, dict[bytes, None]] = {}  # the other way round
 
@@ -46,8 +47,8 @@ class Holdings:
             return record
         task = self._gcs.tasks.get(task_of(oid))
         if task is None:
-            if oid not in self._promised:
-                self.unknown.setdefault(oid, now + limits.UNKNOWN_OBJECT_S)
+            if oid not in self._promised and oid not in self.unknown:
+                self.unknown.put(oid, now + limits.UNKNOWN_OBJECT_S)
         elif record is None:
             self._appears(oid)
         return self._objects.make(oid)
@@ -93,8 +94,8 @@ class Holdings:
     def on_pull(self, sender: Member, message: Pull, now: float) -> None:
         """Who asks may have heard of an object sooner than this head."""
         record = self._objects.get(message.object_id)
-        if record is None:
-            self.unknown.setdefault(message.object_id, now + limits.UNHEARD_OBJECT_S)
+        if record is None and message.object_id not in self.unknown:
+            self.unknown.put(message.object_id, now + limits.UNHEARD_OBJECT_S)
         if record is None or record.kind == PENDING:
             self.named(message.object_id, now)
         self._gcs.transfers.pull(sender.process_id, message)
@@ -108,6 +109,7 @@ class Holdings:
             self._objects.set_holds(message.holder, ids)
             # What it still wanted to know of earlier sessions it has asked for by now.
             self._gcs.results.acked(message.holder, sender.session_seq)
+            self._gcs.definitions.confirmed(message.holder)
         else:
             for oid in ids:
                 self._objects.hold(message.holder, oid, process=True)
@@ -128,7 +130,7 @@ class Holdings:
         for oid in split_objects(message.object_ids):
             record = self._objects.make(oid)
             if record.kind == PENDING and self._promised.get(oid, message.holder) == message.holder:
-                self.unknown.pop(oid, None)
+                self.unknown.drop(oid)
                 self._promised[oid] = message.holder
                 self._promises.setdefault(message.holder, {})[oid] = None
                 self._objects.hold(message.holder, oid, process=True)
@@ -152,7 +154,7 @@ class Holdings:
         gcs, oid = self._gcs, outcome.object_id
         record = self._objects.settle(outcome, locations)
         if self.unknown:
-            self.unknown.pop(oid, None)
+            self.unknown.drop(oid)
         if self._promised:
             holder = self._promised.pop(oid, b"")
             self._promises.get(holder, {}).pop(oid, None)
@@ -199,11 +201,10 @@ class Holdings:
 
     def postpone(self, now: float) -> None:
         """A head that recovers from a restart begins to count only when that is over."""
-        self.unknown = dict.fromkeys(self.unknown, now + limits.UNKNOWN_OBJECT_S)
+        self.unknown.postpone(now + limits.UNKNOWN_OBJECT_S)
 
     def forget_unknown(self, now: float) -> None:
-        for oid in [oid for oid, deadline in self.unknown.items() if now >= deadline]:
-            del self.unknown[oid]
+        for oid in self.unknown.due(now):
             record = self._objects.get(oid)
             if record is None or record.kind != PENDING or task_of(oid) in self._gcs.tasks:
                 continue
@@ -211,7 +212,7 @@ class Holdings:
                 text = f"object {oid.hex()} is not known: it was freed, or its owner ended"
                 self._lose(oid, ObjectLostError, text)
             elif record.holders is not None:
-                self.unknown[oid] = now + limits.UNKNOWN_OBJECT_S
+                self.unknown.put(oid, now + limits.UNKNOWN_OBJECT_S)
 
     def forget_freed(self, oid: bytes) -> None:
         """Nobody holds the object any more."""

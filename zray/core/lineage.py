@@ -8,6 +8,7 @@ actors, and tasks of before a head's restart have none.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 from zray import limits
@@ -47,7 +48,8 @@ class Origin:
 class Lineage:
     def __init__(self, gcs: Gcs) -> None:
         self._gcs = gcs
-        self.origins: dict[bytes, Origin] = {}  # by task, the oldest first
+        self.origins: OrderedDict[bytes, Origin] = OrderedDict()  # by task, the oldest first
+        self._of_jobs: dict[bytes, dict[bytes, None]] = {}
         self._bytes = 0
 
     # ---- what is kept ----------------------------------------------------------------------
@@ -64,7 +66,11 @@ class Lineage:
         origin = self.origins[spec.task_id] = Origin(record, spec, template)
         if old is not None:
             origin.dependents, origin.pinned = old.dependents, old.pinned
+            self._gcs.definitions.use(template)
+            self._gcs.definitions.unuse(old.template)
             return
+        self._gcs.definitions.use(template)
+        self._of_jobs.setdefault(origin.job_id, {})[spec.task_id] = None
         self._bytes += origin.size()
         for task_id in origin.needs():
             needed = self.origins.get(task_id)
@@ -110,6 +116,11 @@ class Lineage:
             if origin is None:
                 continue
             self._bytes -= origin.size()
+            of_job = self._of_jobs[origin.job_id]
+            del of_job[task_id]
+            if not of_job:
+                del self._of_jobs[origin.job_id]
+            self._gcs.definitions.unuse(origin.template)
             for oid in origin.pinned:
                 self._gcs.objects.drop(_holder(task_id), oid)
             for needed_id in origin.needs():
@@ -120,7 +131,7 @@ class Lineage:
                         left.append(needed_id)
 
     def job_ended(self, job_id: bytes) -> None:
-        for task_id in [t for t, origin in self.origins.items() if origin.job_id == job_id]:
+        for task_id in [*self._of_jobs.get(job_id, ())]:
             if task_id in self.origins:
                 self._forget(task_id)
 
@@ -193,7 +204,7 @@ class Lineage:
         record.attempt = origin.attempt
         record.failures = origin.failures = origin.failures + 1
         record.rebuilds = True
-        gcs.tasks[spec.task_id] = record
+        gcs.tasks.add(spec.task_id, record)
         gcs.members.jobs[origin.job_id].unfinished += 1
         gcs.counters["rebuilt"] += 1
         gcs.begin(record, spec, now)

@@ -28,10 +28,11 @@ PoolKey = tuple[bytes, tuple[int, ...], int]  # job, GPU indices, threads for nu
 
 
 class LocalTemplate:
-    __slots__ = ("message", "needs", "seconds")
+    __slots__ = ("function", "message", "needs", "seconds")
 
     def __init__(self, message: Template) -> None:
         self.message = message
+        self.function: Export | None = None  # comes before the first task
         self.needs = resources.needs(message.resources)
         self.seconds: float | None = None
 
@@ -94,7 +95,7 @@ class WorkerSlot:
     def kill_at(self) -> float:
         return min(self.condemned.values()) if self.condemned else NEVER
 
-    def delivery(self, tasks: list[LocalTask], functions: dict[bytes, Export]) -> Iterator[Message]:
+    def delivery(self, tasks: list[LocalTask]) -> Iterator[Message]:
         """The messages that hand these tasks to the process, with what it does not know yet."""
         values: dict[bytes, Outcome] = {}
         for task in tasks:
@@ -103,7 +104,8 @@ class WorkerSlot:
                 self.known.add(template.template_id)
                 if not template.by_name and template.function_id not in self.known:
                     self.known.add(template.function_id)
-                    yield functions[template.function_id]
+                    assert task.template.function is not None
+                    yield task.template.function
                 yield template
             values.update(task.values)
         yield Tasks(0, [task.assignment for task in tasks], list(values.values()))

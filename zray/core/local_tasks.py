@@ -23,6 +23,7 @@ from zray.errors import (
     WorkerCrashedError,
     ZrayError,
 )
+from zray.ids import split_tasks
 from zray.protocol import messages as m
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class LocalTasks:
         self.held: dict[bytes, LocalTask] = {}
         self.templates: dict[bytes, LocalTemplate] = {}
         self.functions: dict[bytes, m.Export] = {}
+        self._by_function: dict[bytes, dict[bytes, LocalTemplate]] = {}
         self.received = 0  # tasks in this session
         self.lending = Lending()
 
@@ -51,10 +53,30 @@ class LocalTasks:
     # ---- tasks from the head ---------------------------------------------------------------
 
     def on_template(self, message: m.Template) -> None:
-        self.templates.setdefault(message.template_id, LocalTemplate(message))
+        if message.template_id not in self.templates:
+            template = LocalTemplate(message)
+            template.function = self.functions.get(message.function_id)
+            self.templates[message.template_id] = template
+            named = self._by_function.setdefault(message.function_id, {})
+            named[message.template_id] = template
 
     def on_export(self, message: m.Export) -> None:
         self.functions[message.function_id] = message
+        for template in self._by_function.get(message.function_id, {}).values():
+            template.function = message
+
+    def on_forget(self, message: m.Forget) -> None:
+        """Nobody needs these functions any more; what runs of them here counts for nobody."""
+        for function_id in split_tasks(message.function_ids):
+            self.functions.pop(function_id, None)
+            forgotten = self._by_function.pop(function_id, {})
+            for template_id in forgotten:
+                del self.templates[template_id]
+            for slot in self._scheduler.workers.values():
+                if function_id in slot.known:
+                    slot.known.discard(function_id)
+                    slot.known.difference_update(forgotten)
+                    self._raylet.outbox.send(slot.worker_id, m.Forget(0, function_id))
 
     def on_tasks(self, message: m.Tasks, now: float) -> None:
         values = {outcome.object_id: outcome for outcome in message.values}

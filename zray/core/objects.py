@@ -8,7 +8,7 @@ outcome; an object with one never is. Values are never here, but for a bounded c
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from zray import limits
 from zray.protocol.messages import LOCATED, Outcome
@@ -25,7 +25,7 @@ class ObjectRecord:
     def __init__(self) -> None:
         self.kind = PENDING  # else Outcome.kind without the LOCATED flag
         self.size = 0
-        self.locations: tuple[bytes, ...] = ()  # nodes and drivers that serve PULL
+        self.locations: Sequence[bytes] = ()  # nodes and drivers that serve PULL; shared
         self.served = False  # a driver's put: it serves it until it is freed, held or not
         self.holders: bytes | dict[bytes, None] | None = None  # one holder is stored as itself
         self.contained: tuple[bytes, ...] = ()
@@ -43,7 +43,9 @@ class ObjectTable:
         self.own: dict[bytes, bytes] = {}  # values that nobody else has: errors the head made
         self.appears: Callable[[bytes], None] = lambda _: None  # told of one first heard of inside
         self._unheld: dict[bytes, None] = {}  # lost a holder since the last sweep
-        self._places: dict[tuple[bytes, ...], tuple[bytes, ...]] = {}  # equal tuples are shared
+        # Objects in the same places share one list of these, so that a place is forgotten at once.
+        self._places: dict[tuple[bytes, ...], list[bytes]] = {}
+        self._lists: list[list[bytes]] = []  # all of them: by now two may be equal
 
     def get(self, object_id: bytes) -> ObjectRecord | None:
         return self.records.get(object_id)
@@ -142,7 +144,7 @@ class ObjectTable:
         assert record.kind == PENDING
         record.kind = outcome.kind & ~LOCATED
         record.size = outcome.size
-        record.locations = self._places.setdefault(locations, locations)
+        record.locations = self._places.get(locations) or self._shared(locations)
         self.contain(outcome.object_id, record, outcome.contained)
         if not locations:
             self.own[outcome.object_id] = outcome.value
@@ -176,28 +178,45 @@ class ObjectTable:
 
     def add_location(self, record: ObjectRecord, place: bytes) -> None:
         if place not in record.locations:
-            places = (*record.locations, place)
-            record.locations = self._places.setdefault(places, places)
+            record.locations = self._shared((*record.locations, place))
+
+    def _shared(self, places: tuple[bytes, ...]) -> Sequence[bytes]:
+        if not places:
+            return ()
+        shared = self._places.get(places)
+        if shared is None:
+            shared = self._places[places] = [*places]
+            self._lists.append(shared)
+        return shared
 
     def remove_location(self, object_id: bytes, record: ObjectRecord, place: bytes) -> None:
         if place in record.locations:
             places = tuple(other for other in record.locations if other != place)
-            record.locations = self._places.setdefault(places, places)
+            record.locations = self._shared(places)
             if not places and object_id in self.cache:
                 self.own[object_id] = self.cache[object_id]  # the last copy stays
 
     def forget_place(self, place: bytes) -> None:
         """A node or driver is gone, and every copy that it had."""
-        for object_id, record in self.records.items():
-            self.remove_location(object_id, record, place)
-        self._places = {places: places for places in self._places if place not in places}
+        for places in self._lists:
+            if place in places:
+                places.remove(place)
+        self._lists = [places for places in self._lists if places]
+        self._places = {tuple(places): places for places in self._lists}
+        if len(self._lists) > 4 * len(self._places) + 64:
+            for record in self.records.values():
+                record.locations = self._places.get(tuple(record.locations), ())
+            self._lists = list(self._places.values())
 
     def _put_cache(self, object_id: bytes, value: bytes) -> None:
         self.cache[object_id] = value
         self.cache_bytes += len(value)
         while self.cache_bytes > limits.HEAD_CACHE_BYTES:
-            _, old = self.cache.popitem(last=False)
+            oldest, old = self.cache.popitem(last=False)
             self.cache_bytes -= len(old)
+            record = self.records.get(oldest)
+            if record is not None and not record.locations:
+                self.own[oldest] = old  # the last copy stays
 
     def _uncache(self, object_id: bytes) -> None:
         self.own.pop(object_id, None)

@@ -130,7 +130,7 @@ def task_reason(gcs: Gcs, task: TaskRecord) -> str:
         return f"HEAD_RECOVERING: {name}; {recovering(gcs)}"
     if task.waiting:
         return f"WAIT_DEPS: {name} waits for {task.waiting} of its arguments" + _first(gcs, task)
-    if task.template is not None and not task.template.function_ready:
+    if task.template is not None and not task.template.function.ready:
         return f"WAIT_FUNCTION: the function of {name} is being stored"
     if task.template is not None:
         group = gcs.scheduler.group_of(task)

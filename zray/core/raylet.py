@@ -193,6 +193,7 @@ class Raylet:
         return {
             m.Template: lambda msg, now: tasks.on_template(msg),
             m.Export: lambda msg, now: tasks.on_export(msg),
+            m.Forget: lambda msg, now: tasks.on_forget(msg),
             m.Job: self._on_job,
             m.JobEnded: self._on_job_ended,
             m.Tasks: tasks.on_tasks,
@@ -249,6 +250,7 @@ class Raylet:
             m.Unblocked: lambda slot, msg, now: self.scheduler.unblock(slot),
             m.Template: self._on_worker_template,
             m.Export: client(agency.on_export),
+            m.Forget: client(agency.on_forget),
             m.Submit: client(agency.on_submit),
             m.Hold: client(agency.on_hold),
             m.Drop: self._on_worker_drop,
@@ -429,7 +431,7 @@ class Raylet:
             slot = chosen or self._start_worker(key)
             self.scheduler.give(slot, tasks, now)
             try:
-                for message in slot.delivery(tasks, self.tasks.functions):
+                for message in slot.delivery(tasks):
                     self.outbox.send(slot.worker_id, message)
             except Exception as error:
                 self.worker_failed(slot.worker_id, "handing over a task", error, now)

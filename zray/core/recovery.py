@@ -60,12 +60,11 @@ class Recovery:
         self, record: TaskRecord, spec: TaskSpec, template: TemplateRecord, submitter: bytes
     ) -> None:
         """The spec came of a task that only its node had told of."""
-        record.spec = spec
-        record.submitter = submitter
-        if record.template is None:
-            record.template = template
-            if record.node is not None:
-                self._gcs.scheduler.settle_adopted(record)
+        tasks, unknown = self._gcs.tasks, record.template is None
+        tasks.adopt(spec.task_id, record, spec, template)
+        tasks.move(spec.task_id, record, submitter)
+        if unknown and record.node is not None:
+            self._gcs.scheduler.settle_adopted(record)
 
     def outcome_found(self, done: TaskDone, sender: NodeMember) -> bool:
         """The end of a task that nobody has told of yet; False: it is stale."""
@@ -122,6 +121,7 @@ class Recovery:
         gcs.transfers.retry()
         gcs.holdings.postpone(now)
         gcs.actors.owners_are_back(now)
+        gcs.definitions.recovered()
         for task_id, record in [*gcs.tasks.items()]:
             if record.spec is None:  # whoever submitted it is gone
                 gcs.cancel(task_id, record, force=False)

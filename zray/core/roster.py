@@ -93,6 +93,7 @@ class Roster:
     def session_begins(self, member: Member, now: float) -> None:
         """The peer is welcome under a route of its own; nothing of an earlier session counts."""
         self.gcs.outbox.discard(member.process_id)
+        self.gcs.definitions.session_begins(member)
         member.begin_session(now)
         self.gcs.transfers.retry()
 
@@ -163,8 +164,9 @@ class Roster:
         elif record is None:
             if held.job_id not in gcs.members.jobs or not gcs.recovering():
                 return False
-            record = TaskRecord(None, gcs.templates.get(held.template_id), held.job_id, b"")
-            gcs.tasks[held.task_id] = record
+            template = gcs.definitions.templates.get(held.template_id)
+            record = TaskRecord(None, template, held.job_id, b"")
+            gcs.tasks.add(held.task_id, record)
             gcs.members.jobs[held.job_id].unfinished += 1
         elif record.state == ASSIGNED:
             mine = record.node is node.view and record.attempt == held.attempt
@@ -246,6 +248,7 @@ class Roster:
         gcs.workers.pop(worker_id, None)
         gcs.actors.owner_gone(worker_id, "the worker that made it has ended")
         gcs.holdings.broken(worker_id)
+        gcs.definitions.process_gone(worker_id)
         gcs.objects.vanish(worker_id)
         gcs.results.forget(worker_id)
         self._cancel_tasks_of(worker_id)
@@ -253,8 +256,8 @@ class Roster:
     def _cancel_tasks_of(self, submitter: bytes) -> None:
         """Tasks whose submitter is gone end, unless somebody else has their references."""
         gcs = self.gcs
-        for task_id, record in [*gcs.tasks.items()]:
-            if record.submitter != submitter or record.state == GONE:
+        for task_id, record in gcs.tasks.of_submitter(submitter):
+            if record.state == GONE:
                 continue
             if not self._is_wanted(task_id, record):
                 gcs.cancel(task_id, record, force=False)
@@ -324,11 +327,12 @@ class Roster:
         del gcs.members.jobs[job.process_id]
         gcs.outbox.discard(job.process_id)
         gcs.transfers.session_lost(job.process_id)
-        for task_id, record in [*gcs.tasks.items()]:
-            if record.job_id == job.process_id and task_id in gcs.tasks:
+        for task_id, record in gcs.tasks.of_job(job.process_id):
+            if task_id in gcs.tasks:
                 if record.node is not None:
                     gcs.scheduler.release(task_id, record)
                 gcs.cancel(task_id, self._withdrawn(record), force=False)
+        gcs.definitions.process_gone(job.process_id)
         gcs.objects.vanish(job.process_id)
         gcs.results.forget(job.process_id)
         gcs.objects.forget_place(job.process_id)

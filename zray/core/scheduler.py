@@ -23,8 +23,8 @@ class SchedulingClass:
     """
 
     __slots__ = (
-        *("ahead", "cpu_only", "infeasible_since", "near", "needs", "queues", "ready", "since"),
-        "warned",
+        *("ahead", "cpu_only", "infeasible_since", "left", "near", "needs", "queues", "ready"),
+        *("since", "warned"),
     )
 
     def __init__(self, needs: Needs, near: bytes = b"") -> None:
@@ -34,6 +34,7 @@ class SchedulingClass:
         self.cpu_only = resources.is_cpu_only(needs)
         self.queues: dict[bytes, deque[TaskRecord]] = {}
         self.ready = 0
+        self.left = 0  # tasks in the queues that will not run
         self.ahead = 0  # tasks sent to raylets beyond what can start there now
         self.infeasible_since: float | None = None
         self.warned = False
@@ -57,11 +58,26 @@ class SchedulingClass:
                 if record.state == READY:
                     taken.append(record)
                     room -= 1
+                else:
+                    self.left -= 1
             del self.queues[job_id]
             if queue:
                 self.queues[job_id] = queue  # to the end of the turn
         self.ready -= len(taken)
         return taken
+
+    def withdrawn(self) -> None:
+        """A task in the queues is not ready any more; when they are most of all, they go."""
+        self.ready -= 1
+        self.left += 1
+        if self.left > self.ready + 64 or not self.ready:
+            self.left = 0
+            for job_id, queue in [*self.queues.items()]:
+                ready = deque(record for record in queue if record.state == READY)
+                if ready:
+                    self.queues[job_id] = ready
+                else:
+                    del self.queues[job_id]
 
 
 class NodeView:
@@ -153,9 +169,7 @@ class TaskScheduler:
         assert record.state == READY and record.template is not None
         record.state = state
         group = self._group(record)
-        group.ready -= 1
-        if not group.ready:
-            group.queues.clear()
+        group.withdrawn()
 
     def adopt(self, node: NodeView, task_id: bytes, record: TaskRecord) -> None:
         """A raylet said that it holds the task."""

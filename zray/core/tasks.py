@@ -24,16 +24,33 @@ ASSIGNED = 2
 GONE = 3
 
 
+class FunctionUse:
+    """A function, or what a name stands for, and who needs it. ``ready``: tasks of it can start.
+
+    ``uses`` counts the tasks, actors and origins that are made of one of its templates.
+    """
+
+    __slots__ = ("function_id", "holders", "ready", "templates", "uses", "waiting")
+
+    def __init__(self, function_id: bytes, ready: bool) -> None:
+        self.function_id = function_id
+        self.ready = ready
+        self.uses = 0
+        self.holders: dict[bytes, None] = {}  # the processes that may name it
+        self.templates: dict[bytes, None] = {}
+        self.waiting: list[TaskRecord] = []  # until it is durable
+
+
 class TemplateRecord:
     """A function with options, and how long it has been taking."""
 
-    __slots__ = ("function_ready", "message", "needs", "seconds")
+    __slots__ = ("function", "message", "needs", "seconds")
 
-    def __init__(self, message: Template, function_ready: bool) -> None:
+    def __init__(self, message: Template, function: FunctionUse) -> None:
         self.message = message
         offer = message.name if message.by_name else ""
         self.needs = resources.needs(message.resources, offer)
-        self.function_ready = function_ready
+        self.function = function
         self.seconds: float | None = None  # measured run time, smoothed; None: never ran
 
     def measured(self, seconds: float) -> None:

@@ -36,7 +36,7 @@ CLIENT_VERBS = frozenset(
         *(m.Template, m.Export, m.Submit, m.ResultAck, m.Cancel, m.Hold, m.Drop, m.Watch, m.Put),
         *(m.Pull, m.Chunk, m.ChunkAck, m.PullFailed, m.Query, m.Kv, m.Ping, m.Goodbye),
         *(m.CreateActor, m.ActorWatch, m.KillActor, m.FindActor, m.ListActors),
-        *(m.Calls, m.CancelCall, m.Promise, m.Sync, m.AskGone),
+        *(m.Calls, m.CancelCall, m.Promise, m.Sync, m.AskGone, m.Forget),
     }
 )
 NODE_VERBS = CLIENT_VERBS | {
@@ -79,8 +79,9 @@ class TrafficController:
     def _table(self) -> dict[type[m.Message], Callable[[Any, Any, float], None]]:
         gcs, roster, transfers = self.gcs, self.roster, self.gcs.transfers
         return {
-            m.Template: gcs.on_template,
-            m.Export: gcs.on_export,
+            m.Template: gcs.definitions.on_template,
+            m.Export: gcs.definitions.on_export,
+            m.Forget: gcs.definitions.on_forget,
             m.Submit: gcs.on_submit,
             m.ResultAck: lambda s, msg, now: gcs.results.acked(msg.target, msg.upto),
             m.Cancel: gcs.on_cancel,

@@ -55,7 +55,11 @@ class Transfers:
         self._rebuild = rebuild
         self.relayed_bytes = 0
         self._relays: dict[int, Relay] = {}
-        self._by_requester: dict[tuple[bytes, int], Relay] = {}
+        self._by_transfer: dict[tuple[bytes, int], Relay] = {}  # by the requester's number
+        self._by_requester: dict[bytes, dict[int, Relay]] = {}
+        self._by_source: dict[bytes, dict[int, Relay]] = {}
+        self._by_object: dict[bytes, dict[int, Relay]] = {}
+        self._waiting: dict[int, Relay] = {}  # those without a source, but for unheard objects
         self._next = 1
         self.unheard: dict[bytes, None] = {}  # objects that are asked for and not announced yet
 
@@ -65,7 +69,10 @@ class Transfers:
         relay = Relay(self._next, requester, message.transfer, message.object_id, direct)
         self._next += 1
         self._relays[relay.number] = relay
-        self._by_requester[requester, message.transfer] = relay
+        self._by_transfer[requester, message.transfer] = relay
+        self._by_requester.setdefault(requester, {})[relay.number] = relay
+        self._by_object.setdefault(message.object_id, {})[relay.number] = relay
+        self._waiting[relay.number] = relay
         self._start(relay, ())
 
     def chunk(self, source: bytes, message: Chunk) -> None:
@@ -79,7 +86,7 @@ class Transfers:
             self._end(relay)
 
     def acknowledge(self, requester: bytes, message: ChunkAck) -> None:
-        relay = self._by_requester.get((requester, message.transfer))
+        relay = self._by_transfer.get((requester, message.transfer))
         if relay is not None and relay.source is not None and not relay.direct:
             self._outbox.send(relay.source, ChunkAck(0, relay.number, message.offset))
 
@@ -95,55 +102,72 @@ class Transfers:
 
     def session_lost(self, process_id: bytes) -> None:
         """A link was cut: its transfers start again elsewhere, or when it is back."""
-        for relay in [*self._relays.values()]:
-            if relay.requester == process_id:
-                self._end(relay)
-                if relay.source is not None and not relay.direct:
-                    self._outbox.send(relay.source, PullFailed(0, relay.number, "", "cancelled"))
-            elif relay.source == process_id and relay.direct:
-                relay.source = None  # the requester notices, and asks again
-            elif relay.source == process_id:
+        for relay in [*self._by_requester.get(process_id, {}).values()]:
+            source, direct = relay.source, relay.direct
+            self._end(relay)
+            if source is not None and not direct:
+                self._outbox.send(source, PullFailed(0, relay.number, "", "cancelled"))
+        for relay in [*self._by_source.get(process_id, {}).values()]:
+            if relay.direct:
+                self._set_source(relay, None)  # the requester notices, and asks again
+            else:
                 self._start(relay, (process_id,))
         self.retry()
 
     def arrived(self, process_id: bytes, object_id: bytes) -> None:
         """The process has the object now, and can pass it on."""
         self._forget_direct(process_id, object_id)
-        self._serve(object_id)
+        self.serve(object_id)
 
-    def _serve(self, object_id: bytes) -> None:
-        """Those who wait for the object may have a source now."""
-        for relay in [*self._relays.values()]:
-            if relay.object_id == object_id and relay.source is None:
+    def serve(self, object_id: bytes) -> None:
+        """Those who wait for the object may have a source now, or it is gone."""
+        for relay in [*self._by_object.get(object_id, {}).values()]:
+            if relay.source is None:
                 self._start(relay, ())
 
     def heard(self, object_id: bytes) -> None:
         """The object has been announced, or is lost."""
         if object_id in self.unheard:
             del self.unheard[object_id]
-            self._serve(object_id)
+            self.serve(object_id)
 
     def _forget_direct(self, requester: bytes, object_id: bytes) -> None:
-        for relay in [*self._relays.values()]:
-            if relay.direct and relay.requester == requester and relay.object_id == object_id:
+        for relay in [*self._by_object.get(object_id, {}).values()]:
+            if relay.direct and relay.requester == requester:
                 self._end(relay)
 
     def retry(self) -> None:
         """A member joined or died, or recovery is over: look again for missing sources."""
-        for relay in [*self._relays.values()]:
-            if relay.source is None:
-                self._start(relay, ())
+        for relay in [*self._waiting.values()]:
+            self._start(relay, ())
+
+    def _set_source(self, relay: Relay, source: bytes | None) -> None:
+        """Who sends the object, as far as the relay has not ended."""
+        if relay.source is not None:
+            of_source = self._by_source[relay.source]
+            del of_source[relay.number]
+            if not of_source:
+                del self._by_source[relay.source]
+        relay.source = source
+        self._waiting.pop(relay.number, None)
+        if source is not None:
+            self._by_source.setdefault(source, {})[relay.number] = relay
+        else:
+            self._waiting[relay.number] = relay
 
     def _start(self, relay: Relay, avoid: tuple[bytes, ...]) -> None:
+        if relay.number not in self._relays:
+            return  # it has ended meanwhile
         object_id = relay.object_id
         record = self._objects.get(object_id)
-        relay.source = None
+        self._set_source(relay, None)
         if record is None:
             text = f"object {object_id.hex()} is not known: it was freed, or its owner ended"
             self._give_up(relay, text)
             return
         if record.kind == PENDING:
             self.unheard[object_id] = None
+            del self._waiting[relay.number]  # until it is heard of
             return
         value = self._objects.value(object_id)
         if value is not None:
@@ -158,7 +182,7 @@ class Transfers:
         for place in record.locations:
             member = self._members.member(place)
             if member is not None and member.connected and place not in avoid:
-                relay.source = place
+                self._set_source(relay, place)
                 self._outbox.send(place, Pull(0, relay.number, object_id))
                 return
         if not record.locations and not self._recovering():
@@ -170,8 +194,8 @@ class Transfers:
     def _offer(self, relay: Relay, record: ObjectRecord) -> bool:
         """Tell the requester whom to ask, or let it wait; False: there is no raylet to be asked."""
         busy: dict[bytes, int] = {}
-        for other in self._relays.values():
-            if other.direct and other.object_id == relay.object_id and other.source is not None:
+        for other in self._by_object.get(relay.object_id, {}).values():
+            if other.direct and other.source is not None:
                 busy[other.source] = busy.get(other.source, 0) + 1
         nodes = [self._members.nodes.get(place) for place in record.locations]
         able = [node for node in nodes if node is not None and node.connected and node.liveness]
@@ -180,14 +204,25 @@ class Transfers:
             return False
         best: NodeMember = min(able, key=lambda node: busy.get(node.process_id, 0))
         if busy.get(best.process_id, 0) < limits.PEER_PULLS_MAX:
-            relay.source = best.process_id
+            self._set_source(relay, best.process_id)
             told = PullFrom(0, relay.transfer, relay.object_id, best.liveness)
             self._outbox.send(relay.requester, told)
         return True
 
     def _end(self, relay: Relay) -> None:
-        self._relays.pop(relay.number, None)
-        self._by_requester.pop((relay.requester, relay.transfer), None)
+        if self._relays.pop(relay.number, None) is None:
+            return
+        self._set_source(relay, None)
+        self._waiting.pop(relay.number, None)
+        if self._by_transfer.get((relay.requester, relay.transfer)) is relay:
+            del self._by_transfer[relay.requester, relay.transfer]
+        for table, key in (
+            (self._by_object, relay.object_id),
+            (self._by_requester, relay.requester),
+        ):
+            del table[key][relay.number]
+            if not table[key]:
+                del table[key]
 
     def _give_up(self, relay: Relay, text: str) -> None:
         if not self._recovering():  # else who has it may still come back

@@ -10,6 +10,7 @@ from collections import deque
 from typing import NamedTuple
 
 from zray import limits
+from zray.ids import split_tasks
 from zray.protocol import messages as m
 
 
@@ -24,6 +25,8 @@ class WorkerSequence:
         self.setup: m.Setup | None = None
         self.templates: dict[bytes, m.Template] = {}
         self.functions: dict[bytes, m.Export] = {}
+        self._by_function: dict[bytes, dict[bytes, None]] = {}  # templates
+        self.forgotten: list[bytes] = []  # functions that are to be unloaded
         self.current: m.Assignment | None = None
         self.exiting = False
         self.blocked = False
@@ -43,8 +46,11 @@ class WorkerSequence:
                 self._inbox.append(Delivered(assignment, values))
         elif isinstance(message, m.Template):
             self.templates[message.template_id] = message
+            self._by_function.setdefault(message.function_id, {})[message.template_id] = None
         elif isinstance(message, m.Export):
             self.functions[message.function_id] = message
+        elif isinstance(message, m.Forget):
+            self._forget(split_tasks(message.function_ids))
         elif isinstance(message, m.Setup):
             self.setup = message
         elif isinstance(message, m.Exit):
@@ -52,6 +58,16 @@ class WorkerSequence:
         else:
             return False
         return True
+
+    def _forget(self, function_ids: list[bytes]) -> None:
+        """Nobody needs these functions any more, but for what may still be in the inbox."""
+        named = {delivered.assignment.spec.template_id for delivered in self._inbox}
+        for function_id in function_ids:
+            if not named.intersection(self._by_function.get(function_id, ())):
+                self.functions.pop(function_id, None)
+                self.forgotten.append(function_id)
+                for template_id in self._by_function.pop(function_id, ()):
+                    del self.templates[template_id]
 
     # ---- running ---------------------------------------------------------------------------
 

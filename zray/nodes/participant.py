@@ -61,6 +61,8 @@ class Participant(Sharing):
         remove = self.client.references.remove
         for object_id in references.take_dropped():
             remove(object_id)
+        for function_id in references.take_unnamed():
+            self.client.definitions.unname(function_id)
 
     def state_of(self, object_id: bytes) -> str:
         outcome = self.client.outcomes.get(object_id)
@@ -70,11 +72,17 @@ class Participant(Sharing):
 
     # ---- submitting ------------------------------------------------------------------------
 
-    def export(self, function: m.Export | None, template: m.Template) -> None:
-        """Make them known. ``function`` None: the template is that of a name."""
+    def export(self, function: m.Export, template: m.Template) -> references.FunctionName:
+        """Make them known, for as long as the returned name lives."""
         with interrupts, self._lock:
-            if function is not None:
-                self.client.export(function)
+            self.client.export(function)
+            self.client.template(template)
+            self.client.definitions.name(function.function_id)
+            return references.FunctionName(function.function_id)
+
+    def name(self, template: m.Template) -> None:
+        """Make the template of a name known."""
+        with interrupts, self._lock:
             self.client.template(template)
 
     def submit(

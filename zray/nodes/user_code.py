@@ -43,6 +43,8 @@ class UserCode:
             assert self._sequence.setup is not None
             offer = self.imports.find(template.name, self._sequence.setup, is_class=is_class)
             return offer.target, offer.retry
+        while self._sequence.forgotten:
+            self._functions.pop(self._sequence.forgotten.pop(), None)
         found = self._functions.get(template.function_id)
         if found is None:
             blob = self._sequence.functions[template.function_id].blob

@@ -94,6 +94,7 @@ class Template(Message, tag=16):
     max_retries: Annotated[int, Meta(ge=-1, lt=2**53)]
     runtime: Name = "python"
     by_name: bool = False  # no EXPORT: ``name`` is one that modules offer on the nodes
+    holder: IdOrNone = b""  # the worker that names it, as its node says; else the sender
 
 
 class Export(Message, tag=17):
@@ -101,12 +102,21 @@ class Export(Message, tag=17):
     name: Name
     blob: bytes
     contained: list[ObjId] = []
+    holder: IdOrNone = b""  # as in TEMPLATE
 
 
 class Exported(Message, tag=18):
     """The functions are durable."""
 
     function_ids: Annotated[list[Id], MANY]
+
+
+class Forget(Message, tag=76):
+    """These functions and their templates are not needed any more: by whoever sends it, or, from
+    the head, by anybody. They are sent again before they are named again."""
+
+    function_ids: bytes
+    holder: IdOrNone = b""  # as in TEMPLATE
 
 
 class Submit(Message, tag=19):
@@ -280,7 +290,8 @@ class KvReply(Message, tag=37):
 
 ALL: tuple[type[Message], ...] = (
     *(Hello, Welcome, Refused, Rejoin, Ping, Pong, Goodbye, Rejected),
-    *(Template, Export, Exported, Submit, Result, ResultAck, Cancel, Hold, Drop, Watch, Put),
+    *(Template, Export, Exported, Forget, Submit, Result, ResultAck, Cancel),
+    *(Hold, Drop, Watch, Put),
     *(
         Pull,
         PullFrom,

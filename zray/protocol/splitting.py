@@ -33,6 +33,7 @@ class Rule(NamedTuple):
 
 RULES: dict[type[Message], Rule] = {
     m.Exported: Rule("function_ids"),
+    m.Forget: Rule("function_ids", TASK_BYTES),
     m.Submit: Rule("tasks"),
     m.Result: Rule("outcomes", acknowledged=True),
     m.Hold: Rule("object_ids", OBJECT_BYTES, joined=True),

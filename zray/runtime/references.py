@@ -17,6 +17,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 # What a process does with its references; set by the participant that is connected.
 _dropped: deque[bytes] = deque()
+_unnamed: deque[bytes] = deque()  # functions; another one for each participant
 _participant: Any = None
 
 
@@ -97,9 +98,23 @@ def _connected() -> Any:
     return _participant
 
 
+class FunctionName:
+    """Held by what names a function that the participant has sent, until that is collected."""
+
+    __slots__ = ("_function_id", "_unname")
+
+    def __init__(self, function_id: bytes) -> None:
+        self._function_id = function_id
+        self._unname = _unnamed.append
+
+    def __del__(self) -> None:
+        self._unname(self._function_id)  # may run anywhere, so that is all it does
+
+
 def connect(participant: Any) -> None:
     """References work through ``participant`` from now on; None: through nobody."""
-    global _participant
+    global _participant, _unnamed
+    _unnamed = deque()  # names of an earlier one mean nothing to this one
     _participant = participant
     _dropped.clear()
     serialization.set_reference_factory(participant.borrow if participant is not None else None)
@@ -107,16 +122,25 @@ def connect(participant: Any) -> None:
 
 
 def pending() -> bool:
-    """Whether references were collected since ``take_dropped``."""
-    return bool(_dropped)
+    """Whether there is something to take."""
+    return bool(_dropped or _unnamed)
 
 
 def take_dropped() -> list[bytes]:
     """The ids of references collected since the last call."""
+    return _take(_dropped)
+
+
+def take_unnamed() -> list[bytes]:
+    """The functions of which a name was collected since the last call; one may come twice."""
+    return _take(_unnamed)
+
+
+def _take(collected: deque[bytes]) -> list[bytes]:
     ids = []
-    while _dropped:
+    while collected:
         try:
-            ids.append(_dropped.popleft())
+            ids.append(collected.popleft())
         except IndexError:  # another thread took the last one
             break
     return ids

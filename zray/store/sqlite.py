@@ -155,7 +155,7 @@ class SqliteStore:
         return group, True
 
     def _wait(self) -> tuple[int, Batch] | None:
-        if self._file.log_bytes():
+        while self._file.log_bytes():
             try:
                 return self._queue.get(timeout=_IDLE_S)
             except queue.Empty:

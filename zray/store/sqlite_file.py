@@ -35,6 +35,7 @@ SCHEMA: Final = 1  # a reader of schema n refuses n+1; `SELECT schema FROM meta`
 _BUSY_S: Final = 1.0  # wait for a foreign program (backup, sqlite3 shell) before it is a stall
 _LOG_BYTES_KEPT: Final = 4 << 20  # the log is cut to this after a checkpoint
 _PAGE_BYTES: Final = 4096
+_SHRINK_PAGES: Final = 2048  # fewer free ones stay for the next rows
 _IDENTITY_CHECK_S: Final = 1.0
 _STATEMENT_ROWS: Final = (1, 16, 240)  # 4 x 240 + 1 variables: SQLite before 3.32 allows 999
 
@@ -173,9 +174,27 @@ class SqliteFile:
 
         self._log_bytes = 0
         try:
+            left = self._shrink()
             self._live_connection().execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except sqlite3.Error as error:
             self._stalled(error)  # the log is still whole, so try again later
+            return
+        if left:
+            self._log_bytes = _PAGE_BYTES  # there is more to do at the next checkpoint
+
+    def _shrink(self) -> bool:
+        """Give pages that deleted rows have left back to the disk, some at a time; more are left?
+
+        A file that was made without auto_vacuum keeps them, for rows to come.
+        """
+        connection = self._live_connection()
+        (before,) = connection.execute("PRAGMA freelist_count").fetchone()
+        if before < _SHRINK_PAGES:
+            return False
+        # It frees a page with each step, and ``execute`` takes one step only.
+        connection.executescript(f"PRAGMA incremental_vacuum({_SHRINK_PAGES});")
+        (after,) = connection.execute("PRAGMA freelist_count").fetchone()
+        return bool(after < before and after >= _SHRINK_PAGES)
 
     def close(self) -> None:
         """Close the file; without another user of it the log moves into it. Idempotent."""
@@ -219,6 +238,7 @@ class SqliteFile:
             leftover.unlink(missing_ok=True)
         os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_WRONLY, 0o600))
         with contextlib.closing(self._connect(draft, "rw")) as connection:
+            connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("PRAGMA synchronous = OFF")
             connection.execute("PRAGMA journal_mode = WAL").fetchall()
             connection.execute("BEGIN")

@@ -261,7 +261,9 @@ class Checkers:
                     raise Violation(f"invariant 7: {word} is neither alive nor on its way")
             elif actor_id not in gcs.tasks and not record.reason(cluster.clock.now):
                 raise Violation(f"invariant 7: {word} waits without a reason")
-        for key, actor_id in table.directory.names.items():
+        spaces = table.directory.names
+        names = {(space, name): spaces[space][name] for space in spaces for name in spaces[space]}
+        for key, actor_id in names.items():
             named = table.records.get(actor_id)
             if named is None or (named.info.namespace, named.info.name) != key:
                 raise Violation(f"the name {key} stands for no actor")
@@ -322,6 +324,14 @@ class Checkers:
             "cached values": gcs.objects.cache,
             "own values": gcs.objects.own,
             "journal": gcs.journal,
+            "functions that nobody needs": [
+                function
+                for function in gcs.definitions._functions.values()
+                if not any(map(gcs.lives, function.holders))
+            ],
+            "tasks by parent": gcs.tasks._children,
+            "tasks by job": gcs.tasks._by_job,
+            "actors by owner": gcs.actors.records._of_owners,
         }
         found += [f"{len(table)} {word}" for word, table in tables.items() if table]
         if gcs.objects.cache_bytes:

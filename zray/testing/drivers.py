@@ -187,7 +187,7 @@ class SimDriver(SimPeer, Caller):
         client = self.client
         waiting = {spec.task_id for spec in client.backlog}
         again = [spec for spec in client.unresolved.values() if spec.task_id not in waiting]
-        messages: list[m.Message] = [*client._templates.values()]
+        messages: list[m.Message] = [*client.definitions.templates.values()]
         messages.append(m.Submit(0, client.job_id, client.process_id, again))
         if client._watched:
             messages.append(m.Watch(0, client.process_id, b"".join(client._watched)))

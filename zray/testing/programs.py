@@ -165,6 +165,9 @@ class Participant:
             *(nested, parent, box is not None),
         )
         returns = self.client.submit(spec, num_returns)
+        if template.function_id[0] & 1:  # such functions are let go with the last task of theirs
+            self.client.definitions.name(template.function_id)
+            self.client.definitions.unname(template.function_id)
         if box is not None:
             self.client.references.remove(box)
         self.cluster.ledger.submitted(self, spec, template)

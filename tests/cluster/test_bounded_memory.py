@@ -1,0 +1,46 @@
+"""What daemons keep has bounds, and goes when nobody needs it any more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psutil
+
+FUNCTIONS = 30  # of a megabyte each
+
+
+def megabytes(pid: int) -> float:
+    return psutil.Process(pid).memory_info().rss / 1e6
+
+
+def test_functions_end_with_their_job_and_when_they_are_redefined(bare: Any) -> None:
+    head = bare.start_head()
+    node = bare.start_node("one")
+    database = bare.home / "clusters" / "default" / "gcs.sqlite"
+    before = megabytes(head.pid), megabytes(node.pid)
+    source = """
+        import os, sys
+        import zray
+
+        zray.init()
+        kept = []
+        for _ in range(int(sys.argv[2])):
+            blob = os.urandom(1 << 20)
+
+            @zray.task
+            def size():
+                return len(blob)
+
+            assert zray.get(size.remote()) == 1 << 20
+            if sys.argv[1] == "keep":
+                kept.append(size)
+        print("all ran", database := os.path.getsize(sys.argv[3]) >> 20, flush=True)
+        assert database < 20 or sys.argv[1] == "keep", database
+    """
+    for number, word in enumerate(("keep", "redefine")):
+        driver = bare.run(f"driver{number}", source, word, str(FUNCTIONS), str(database))
+        assert driver.wait(40) == 0, driver.text()
+        bare.until(lambda: not bare.status().jobs, 5, "the job has ended")
+        for program, size in zip((head, node), before, strict=True):
+            assert megabytes(program.pid) < size + 15
+    bare.until(lambda: database.stat().st_size < 10 << 20, 15, "the database shrinks")
