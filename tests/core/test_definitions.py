@@ -75,6 +75,26 @@ def test_a_function_that_is_let_go_stays_until_its_tasks_have_ended() -> None:
     assert [type(message) for message in head.taken("n1")] == [m.Export, m.Template, m.Tasks]
 
 
+def test_a_node_that_tells_of_a_template_is_not_the_home_of_whoever_sent_it() -> None:
+    """Else its next announcement, which does not list that worker, would bury it."""
+    head = Head()
+    head.driver("d")
+    head.node("n1", cpus=0)
+    head.node("n2", cpus=2)
+    made = msgspec.structs.replace(WORK, holder=WORKER)
+    head.say("n1", m.Export(0, FUNCTION, "work", b"code", [], WORKER), made)
+    head.say("n1", m.Submit(0, identity("d"), WORKER, [spec("t", WORK)]))
+    (told,) = head.taken("n2", m.Template)
+    held = [m.HeldTask(identity("t"), 1, identity("d"), WORK.template_id)]
+    head.say("n2", head.hello_node("n2", 1, 2))
+    head.say("n2", told, m.Announce(0, held, [], []), m.Credit(0, 1 << 40))
+    assert head.taken("n2", m.CancelTask) == []
+    head.taken("n1")
+    head.say("n2", m.Done(1, [done(identity("t"))]))
+    (result,) = head.taken("n1", m.Result)
+    assert result.target == WORKER
+
+
 def test_an_actor_needs_its_class() -> None:
     head = Head()
     head.node("n1")

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from zray.core.members import JobMember, Member, NodeMember
 from zray.core.tasks import WAITING, FunctionUse, TaskRecord, TemplateRecord
 from zray.ids import split_tasks
@@ -75,12 +77,15 @@ class Definitions:
     # ---- what is needed --------------------------------------------------------------------
 
     def take(self, message: Template) -> TemplateRecord:
-        """The record of a template, made if need be."""
+        """The record of a template, made if need be.
+
+        Without who sent it: it goes to other nodes, which tell of it, as of all that they have.
+        """
         record = self.templates.get(message.template_id)
         if record is None:
             function = self._function(message.function_id)
             function.ready = function.ready or message.by_name
-            record = TemplateRecord(message, function)
+            record = TemplateRecord(msgspec.structs.replace(message, holder=b""), function)
             self.templates[message.template_id] = record
             function.templates[message.template_id] = None
             self._look_at(function)
