@@ -86,8 +86,12 @@ class Ends:
         return list(self._exited.values())
 
     def failed(self) -> list[HeldTask]:
-        """The tasks that a worker's death ended here, and how often they had failed by then."""
-        return list(self._failed.values())
+        """The tasks that a worker's death ended here, and how often they had failed by then.
+
+        But for those whose ends are told again: each of these counts as it comes.
+        """
+        failed = self._failed.values()
+        return [held for held in failed if (held.task_id, held.attempt) not in self._ended]
 
     def renew(self, renewed: Callable[[TaskDone], TaskDone]) -> dict[bytes, None]:
         """Bring the ends up to date; returns what they referred to before."""
