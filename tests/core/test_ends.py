@@ -1,4 +1,4 @@
-"""What a raylet keeps of ends: until they are acknowledged, and of crashes for a head that forgot."""
+"""What a raylet keeps: ends until they are acknowledged, crashes for a head that forgot them."""
 
 from __future__ import annotations
 

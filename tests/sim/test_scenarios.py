@@ -487,8 +487,11 @@ def test_a_crash_is_not_forgotten_with_the_head_that_knew_of_it() -> None:
 
     with SimCluster(19) as cluster:
         cluster.run(story)
-        cluster.cut_at(m.Result, cluster.drivers[0])
-        cluster.run_until(lambda: not cluster.network.traps, 5.0)
+        cluster.run_until(started(cluster, "crashes"), 5.0)
+        link = cluster.drivers[0].link
+        assert link is not None
+        cluster.network.go_silent(link)
+        cluster.run_until(lambda: counter(cluster, "finished") == 1, 5.0)
         cluster.run_until(lambda: not cluster.raylets[0].raylet.ends.unacked, 5.0)
         cluster.restart_head(0.1)
         until_done(cluster)

@@ -16,6 +16,7 @@ from zray.core.actor_records import ActorRow
 from zray.core.members import NodeRow
 from zray.core.objects import PENDING
 from zray.core.tasks import ASSIGNED, READY
+from zray.ids import object_id
 from zray.protocol.messages import ACTOR_ALIVE, ACTOR_DEAD
 from zray.testing.call_ledger import Violation
 
@@ -35,6 +36,8 @@ class Checkers:
         self._turn = 0
         self._settled: set[bytes] = set()  # objects that the head had after its last turn
         self._epoch = 0
+        self._followed: dict[str, int] = {}  # peer -> the latest epoch that it knew
+        self._alone: dict[bytes, list[bytes]] = {}  # worker -> its tasks that it alone wants
         self._checks = [
             self.one_holder,
             self.counts,
@@ -55,6 +58,7 @@ class Checkers:
         if head is None:
             return
         if process is head:
+            self.orphans()
             self.frees()
         self._turn += 1
         if len(head.gcs.tasks) + len(head.gcs.objects.records) <= SMALL:
@@ -75,6 +79,8 @@ class Checkers:
             if held != (record.state == ASSIGNED):
                 word = cluster.ledger.word(task_id)
                 raise Violation(f"invariant 2: {word} in state {record.state}, held: {held}")
+            if record.cancelled and not held:
+                raise Violation(f"{cluster.ledger.word(task_id)} is cancelled, and waits to run")
 
     def counts(self) -> None:
         """The scheduler's counters are what they count."""
@@ -112,6 +118,12 @@ class Checkers:
         for raylet in cluster.raylets:
             if raylet.alive and raylet.raylet.epoch > epoch:
                 raise Violation(f"invariant 6: {raylet.name} follows epoch {raylet.raylet.epoch}")
+        followed = {raylet.name: raylet.raylet.epoch for raylet in cluster.raylets}
+        followed |= {driver.name: driver.client.epoch for driver in cluster.drivers}
+        for name, known in followed.items():
+            if known < self._followed.get(name, 0):
+                raise Violation(f"invariant 6: {name} follows epoch {known} once more")
+        self._followed = followed
 
     def reasons(self) -> None:
         """Invariant 7: whatever waits has a reason."""
@@ -167,6 +179,39 @@ class Checkers:
                 if oid not in records:
                     word = cluster.ledger.word(task_id)
                     raise Violation(f"invariant 11: an argument of {word} is gone")
+
+    def orphans(self) -> None:
+        """Tasks of a worker that is gone end, unless somebody else has their references."""
+        cluster = self._cluster
+        assert cluster.head is not None
+        gcs = cluster.head.gcs
+        for submitter, task_ids in self._alone.items() if gcs.epoch == self._epoch else ():
+            if gcs.lives(submitter):
+                continue
+            for task_id in task_ids:
+                record = gcs.tasks.get(task_id)
+                if record is not None and not record.cancelled and not self._holders(task_id):
+                    word = cluster.ledger.word(task_id)
+                    raise Violation(f"{word} goes on, and whoever submitted it is gone")
+        self._alone = {}
+        if len(gcs.tasks) <= SMALL:
+            for submitter in gcs.workers:
+                tasks = [task_id for task_id, _ in gcs.tasks.of_submitter(submitter)]
+                alone = [task_id for task_id in tasks if self._holders(task_id) <= {submitter}]
+                if alone:
+                    self._alone[submitter] = alone
+
+    def _holders(self, task_id: bytes) -> set[bytes]:
+        """Who holds any of a task's returns."""
+        cluster = self._cluster
+        assert cluster.head is not None
+        template = cluster.head.gcs.tasks[task_id].template
+        found: set[bytes] = set()
+        for index in range(template.message.num_returns if template is not None else 1):
+            record = cluster.head.gcs.objects.get(object_id(task_id, index))
+            held = record.holders if record is not None else None
+            found.update([held] if isinstance(held, bytes) else held or ())
+        return found
 
     def frees(self) -> None:
         """Invariant 11, from the side of those who refer: what they refer to is not freed."""
@@ -329,6 +374,9 @@ class Checkers:
                 for function in gcs.definitions._functions.values()
                 if not any(map(gcs.lives, function.holders))
             ],
+            "rows of jobs that ended": cluster.store._rows.get("jobs", {}).keys()
+            - gcs.members.jobs.keys(),
+            "rows of actors": cluster.store._rows.get("actors", {}),
             "tasks by parent": gcs.tasks._children,
             "tasks by job": gcs.tasks._by_job,
             "actors by owner": gcs.actors.records._of_owners,

@@ -36,7 +36,10 @@ EVENTS_MAX = 1_500_000
 QUIET_S = 400.0  # simulated seconds after the last fault for everything to be done
 EMPTY_S = 90.0  # and for everything to be freed
 # Workloads that end processes or tasks on purpose.
-RUTHLESS = {"crashing", "cancelling", "killing", "crashing_actor", "named", "sharing", "families"}
+RUTHLESS = {
+    *("crashing", "cancelling", "killing", "crashing_actor", "named", "sharing", "families"),
+    *("stubborn", "abandoning"),
+}
 
 
 class SimCluster:
@@ -82,6 +85,8 @@ class SimCluster:
         self.drivers: list[SimDriver] = []
         self.workers: dict[bytes, SimWorker] = {}
         self.fenced_rows: dict[bytes, tuple[int, bool]] = {}  # node -> incarnation, alive
+        self.fenced_at: dict[tuple[bytes, int], float] = {}  # when a head has last decided so
+        self._rows_seen: dict[bytes, tuple[int, bool]] = {}  # as this head knows them
         self._names: dict[bytes, str] = {}
         self._nodes = [{k: int(v * UNIT) for k, v in node.items()} for node in nodes]
         self._drivers = drivers
@@ -175,9 +180,16 @@ class SimCluster:
                 again = [key for key, task in process.gcs.tasks.items() if task.rebuilds]
                 self.rebuilt.update(again)
             for node_id, row in process.gcs.members.node_rows.items():
-                if (row.incarnation, not row.alive) >= self._row_key(node_id):
-                    self.fenced_rows[node_id] = row.incarnation, row.alive
+                self._note_row(node_id, row.incarnation, row.alive)
         self.checkers.step(process)
+
+    def _note_row(self, node_id: bytes, incarnation: int, alive: bool) -> None:
+        if (incarnation, not alive) >= self._row_key(node_id):
+            self.fenced_rows[node_id] = incarnation, alive
+        before, _ = seen = self._rows_seen.get(node_id, (incarnation, True))
+        if seen != (incarnation, alive):
+            self.fenced_at[node_id, before] = self.clock.now
+        self._rows_seen[node_id] = incarnation, alive
 
     def _row_key(self, node_id: bytes) -> tuple[int, bool]:
         incarnation, alive = self.fenced_rows.get(node_id, (0, True))
@@ -245,6 +257,8 @@ class SimCluster:
 
     def _start_head(self) -> None:
         self.head = SimHead(self, self.store)
+        rows = self.head.gcs.members.node_rows
+        self._rows_seen = {key: (row.incarnation, row.alive) for key, row in rows.items()}
         self._starts.append(self.clock.now)
 
     def restart_head(self, after_s: float = 0.1) -> None:

@@ -105,6 +105,16 @@ def kill_worker(cluster: SimCluster, random: Random) -> None:
         cluster.kill_worker(worker)
 
 
+def kill_unseen(cluster: SimCluster, random: Random) -> None:
+    """Workers are killed while their node has no session: it cannot say so."""
+    raylet = _raylet(cluster, random)
+    if raylet is not None and raylet.link is not None:
+        cluster.network.sever(raylet.link)
+        for worker in [*raylet.workers.values()]:
+            if worker.alive and random.random() < 0.7:
+                cluster.kill_worker(worker)
+
+
 def kill_actor(cluster: SimCluster, random: Random) -> None:
     """An actor's process is killed."""
     actors = [worker for worker in cluster.workers.values() if worker.actor is not None]
@@ -170,9 +180,36 @@ def echo(cluster: SimCluster, random: Random) -> None:
         random.choice(raylets).ask_again()
 
 
+def stutter(cluster: SimCluster, random: Random) -> None:
+    """A raylet asks again and again for a while: what it says arrives several times."""
+    raylet = _raylet(cluster, random)
+
+    def again(times: int) -> None:
+        if raylet is not None and raylet.alive and times:
+            if raylet.linked():
+                raylet.ask_again()
+            cluster.clock.after(random.uniform(0.001, 0.1), again, times - 1)
+
+    again(random.randint(5, 30))
+
+
+def replay(cluster: SimCluster, random: Random) -> None:
+    """The head starts again, and what was said before that arrives once more, at both ends."""
+
+    def again() -> None:
+        if cluster.head is not None:
+            cluster.network.replay(cluster.head.gcs.epoch, random)
+
+    cluster.restart_head(after_s=0.01)
+    for delay in (0.3, 1.0, 3.0):
+        cluster.clock.after(delay * random.uniform(0.5, 1.5), again)
+
+
 GENTLE: tuple[Fault, ...] = (  # after these, every value must still come
     *(cut, cut_all, silence, stall, freeze, freeze_head, freeze_worker, slow, restart_head, echo),
-    cut_wire,
+    *(cut_wire, stutter, replay),
 )
-DEADLY: tuple[Fault, ...] = (kill_worker, kill_actor, kill_raylet, lose_machine, freeze_long)
+DEADLY: tuple[Fault, ...] = (
+    *(kill_worker, kill_unseen, kill_actor, kill_raylet, lose_machine, freeze_long),
+)
 FINAL: tuple[Fault, ...] = (kill_driver,)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Errors that tell of a loss and are no outcome of the object: another reader may have the value.
 LOSSES = {"ZR-3005", "ZR-3006"}
 CANCELLED = "ZR-3002"
+CRASHED = "ZR-3003"
 ACTOR_DEATHS = {ACTOR_DIED, ACTOR_UNAVAILABLE}
 DEATHS = {"ZR-3003", "ZR-3004", *ACTOR_DEATHS}
 
@@ -105,6 +106,9 @@ class Ledger:
                     f"invariant 2: {word} starts on {worker.name} while it runs on "
                     f"{other.worker.name}"
                 )
+        again = assignment.spec.task_id in self._cluster.rebuilt
+        if counts and not again and any(map(self._has_outcome, deed.runs)):
+            raise Violation(f"invariant 1: {word} starts on {worker.name} and has its outcome")
         earlier = [run for run in deed.runs if self._same_life(run) and self.counts(run.worker)]
         if counts and any(run.attempt == assignment.attempt for run in earlier):
             raise Violation(f"invariant 2: attempt {assignment.attempt} of {word} starts twice")
@@ -113,20 +117,33 @@ class Ledger:
         self.running[worker.worker_id] = run
         self._check_retries(deed, word)
 
+    def _has_outcome(self, run: Run) -> bool:
+        """Whether a run has ended well, and where it ended nothing was lost."""
+        known = run.worker.alive or run.worker.orderly
+        return run.status == m.FINISHED and known and self.counts(run.worker)
+
     def _check_retries(self, deed: Deed, word: str) -> None:
         """A task runs at most once more than its retries.
 
         What a head alone knew is lost with it: exceptions that were retried, and deaths of nodes.
         """
         allowed = deed.template.max_retries
-        excused = 0
-        if self._cluster.nodes_died:
-            excused += self._cluster.restarts_since(deed.submitted)
-        for run in deed.runs:
-            if run.status == m.FAILED and self._cluster.restarts_since(run.began):
-                excused += 1
-        if allowed >= 0 and len(deed.runs) > 1 + allowed + excused:
+        if 0 <= allowed < len(deed.runs) - 1 - self._forgotten(deed):
             raise Violation(f"invariant 2: {word} runs {len(deed.runs)} times, may {allowed + 1}")
+
+    def _forgotten(self, deed: Deed) -> int:
+        """How many runs of a task nobody can know of any more, who would count them."""
+        cluster = self._cluster
+        raised = [run for run in deed.runs if run.status == m.FAILED and not self._same_life(run)]
+        lost = [run for run in deed.runs if not (self._same_life(run) or self.counts(run.worker))]
+        # Of nodes that it misses a restarted head knows that one of them may have run the task.
+        missed = any(not cluster.restarts_since(self._fenced_at(run.worker)) for run in lost)
+        return len({id(run) for run in raised + lost}) - missed
+
+    def _fenced_at(self, worker: SimWorker) -> float:
+        """When the head has declared a worker's node dead; else the beginning of time."""
+        key = worker.raylet.raylet.node_id, worker.incarnation
+        return self._cluster.fenced_at.get(key, 0.0)
 
     def counts(self, worker: SimWorker) -> bool:
         """Whether the cluster still believes in this worker's node."""
@@ -174,6 +191,7 @@ class Ledger:
             if record.code in LOSSES:
                 return
             self.calls.observed(who.name, oid, record)
+            self._check_tries(task_of(oid), record.code)
         if self._is_void(who):
             return
         first, witness = self.seen.setdefault(oid, (outcome.value, who))
@@ -188,6 +206,20 @@ class Ledger:
             number = self._cluster.number_in(outcome.value)
             if number != self.expected[oid]:
                 raise Violation(f"{self._object(oid)} is {number}, and not {self.expected[oid]}")
+
+    def _check_tries(self, task_id: bytes, code: str) -> None:
+        """A task that fails has been tried as often as its retries say, while no node is lost."""
+        deed, cluster = self.tasks.get(task_id), self._cluster
+        if deed is None or not deed.runs or cluster.nodes_died or cluster.fenced_at:
+            return
+        last = deed.runs[-1].status
+        crashed = code == CRASHED and last is None and deed.runs[-1].ended is not None
+        allowed = deed.template.max_retries
+        if (crashed or last == m.FAILED) and len(deed.runs) <= allowed:
+            raise Violation(
+                f"{self.word(task_id)} has failed for good ({code}) after {len(deed.runs)} runs, "
+                f"and may run {allowed + 1} times"
+            )
 
     def _same_again(self, oid: bytes, first: bytes, outcome: m.Outcome) -> bool:
         """Whether the object was lost and made again, by whomever: then its number is the same."""

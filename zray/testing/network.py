@@ -14,10 +14,11 @@ from typing import Protocol
 
 from zray import limits
 from zray.protocol import codec, splitting
-from zray.protocol.messages import Message, Ping, Pong
+from zray.protocol.messages import Hello, Message, Ping, Pong, Refused, Welcome
 from zray.testing.call_ledger import Violation
 from zray.testing.clock import Clock
 
+REMEMBERED = 20  # payloads of each peer and direction that can arrive once more
 Trap = Callable[["Link", bool, list[Message]], bool]
 
 
@@ -71,6 +72,7 @@ class Network:
         self.delivered = 0
         self._random = random
         self._routes = 0
+        self._said: dict[tuple[str, bool], deque[bytes]] = {}  # by peer and direction, the last
 
     # ---- connections -----------------------------------------------------------------------
 
@@ -159,11 +161,36 @@ class Network:
         if self.traps and self._sprung(link, upwards, payload):
             self.sever(link)
             return
+        said = self._said.setdefault((link.peer.name, upwards), deque(maxlen=REMEMBERED))
+        said.append(payload)
+        self._put(link, upwards, payload)
+
+    def _put(self, link: Link, upwards: bool, payload: bytes) -> None:
         delay = self.latency_s * self._random.uniform(0.5, 2.0) + len(payload) * 1e-9
         when = max(link.last[upwards], self.clock.now + delay, link.held_until)
         link.last[upwards] = when
         link.under_way[upwards].append(payload)
         self.clock.at(when, self._deliver, link, upwards)
+
+    def replay(self, epoch: int, random: Random) -> None:
+        """Some of what was sent before this epoch arrives once more, in today's sessions.
+
+        But for what begins and refuses sessions: that is of no epoch.
+        """
+        for link in [*self.links.values()]:
+            for upwards in (True, False):
+                old = []
+                for data in self._said.get((link.peer.name, upwards), ()):
+                    payload = codec.decode(data)
+                    timeless = any(
+                        isinstance(msg, Hello | Welcome | Refused) for msg in payload.messages
+                    )
+                    if payload.epoch < epoch and not timeless:
+                        old.append(data)
+                if old and not (link.broken or link.silent) and random.random() < 0.5:
+                    self.clock.tell(f"{link.peer.name} and the past: {len(old)} payloads again")
+                    for data in random.sample(old, min(3, len(old))):
+                        self._put(link, upwards, data)
 
     def _sprung(self, link: Link, upwards: bool, payload: bytes) -> bool:
         messages = codec.decode(payload).messages

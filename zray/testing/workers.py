@@ -55,7 +55,7 @@ class SimWorker(Caller):
         self.frozen_until = 0.0
         self.state = IDLE
         self._born = False
-        self._orderly = False  # it ends by its own wish
+        self.orderly = False  # it ends by its own wish
         self._unread: deque[bytes] = deque()
         self._task_at = self._control_at = self._out_at = 0.0  # when the last batch arrives
         self._program: Program | None = None
@@ -423,7 +423,7 @@ class SimWorker(Caller):
 
     def exit(self) -> None:
         """Nothing is left to do."""
-        self._orderly = True
+        self.orderly = True
         self.die("exit code 0")
 
     def die(self, cause: str) -> None:
@@ -442,7 +442,7 @@ class SimWorker(Caller):
         if self.actor is not None:
             if self.client.owes():
                 self.cluster.excuse(*LOSSES)
-            if not self._orderly or self.actor.inbox.owes(None):
+            if not self.orderly or self.actor.inbox.owes(None):
                 self.cluster.ledger.calls.orphaned(self.client.references.held)
             for wire in self.actor.wires:
                 wire.hang_up()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from zray import limits
 from zray.protocol import messages as m
-from zray.testing.actor_workloads import TASKS
+from zray.testing import actor_workloads, loss_workloads
 from zray.testing.callers import Caller
 from zray.testing.programs import (
     RAISED,
@@ -177,7 +177,7 @@ FUNCTIONS: dict[str, Callable[..., Program]] = {
     function.__name__: function
     for function in (
         *(add, nothing, several, tree, raises, flaky, crashes, child_ref, put_ref, keep, let_go),
-        *(pass_on, unpack, asks, changes_mind, *TASKS),
+        *(pass_on, unpack, asks, changes_mind, *actor_workloads.TASKS, *loss_workloads.TASKS),
     )
 }
 
@@ -430,5 +430,5 @@ def second_thoughts(driver: SimDriver, random: Random) -> Program:
 
 WORKLOADS: tuple[Workload, ...] = (
     *(fan_out, chain, fan_in, nested, returns, errors, crashing, classes, puts, borrowing),
-    *(impatient, cancelling, patient, asking, second_thoughts),
+    *(impatient, cancelling, patient, asking, second_thoughts, *loss_workloads.LOSS_WORKLOADS),
 )

@@ -1,0 +1,229 @@
+"""Stories of what a cut, a death or a restart must not make anybody forget, or count twice."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from tests.sim.test_scenarios import counter, runs, started, until_done, workers
+from zray.protocol import messages as m
+from zray.testing.cluster import SimCluster
+from zray.testing.programs import Get, Nested, Program, Sleep, TaskFailed
+
+
+def held_objects(cluster: SimCluster) -> int:
+    assert cluster.head is not None
+    return len(cluster.head.gcs.objects.records)
+
+
+@pytest.mark.parametrize("lost", [m.Done, m.Ack])
+def test_what_a_worker_drops_while_its_end_is_not_known_is_not_borrowed_later(
+    lost: type[m.Message],
+) -> None:
+    """The end is told again to the next session, in which the worker holds nothing any more."""
+
+    def story(driver: Any, random: Random) -> Program:
+        value = driver.put(5, size=10)
+        kept = driver.submit("keep_briefly", [0.05, 0.5, Nested([value])])
+        value.drop()
+        yield Get(kept)
+
+    with SimCluster(31, nodes=[{"CPU": 1}]) as cluster:
+        cluster.run_for(0.1)
+        cluster.run(story)
+        cluster.cut_at(lost, cluster.raylets[0])
+        cluster.run_until(lambda: not cluster.network.traps, 5.0)
+        assert cluster.head is not None
+        cluster.freeze(cluster.head, 2.0)
+        until_done(cluster)
+        cluster.run_for(4.0)
+        assert workers(cluster), "its death would do away with what it holds"
+        assert held_objects(cluster) == 0
+        cluster.finish()
+
+
+def test_a_worker_that_dies_while_its_node_is_away_is_buried_when_that_is_back() -> None:
+    """What it held is freed, and what it had submitted does not go on."""
+
+    def story(driver: Any, random: Random) -> Program:
+        value = driver.put(5, size=10)
+        yield Get(driver.submit("keep", [0.01, Nested([value])]))
+        value.drop()
+        try:
+            yield Get(driver.submit("tree", [0.01, 1, 2], max_retries=0, cpus=0.5))
+        except TaskFailed as error:
+            assert error.code == "ZR-3003"
+
+    with SimCluster(32, nodes=[{"CPU": 1}, {"CPU": 8}]) as cluster:
+        cluster.freeze(cluster.raylets[1], 1.0)  # the tasks start on the other one
+        cluster.run_for(0.1)
+        cluster.run(story)
+        cluster.run_until(started(cluster, "tree"), 5.0)
+        away = cluster.raylets[0]
+        assert away.link is not None
+        cluster.network.sever(away.link)
+        for worker in workers(cluster):
+            cluster.kill_worker(worker)
+        until_done(cluster, 10.0)
+        cluster.run_for(2.0)
+        assert held_objects(cluster) == 0
+        cluster.finish()
+
+
+def long_children(driver: Any, random: Random) -> Program:
+    try:
+        yield Get(driver.submit("abandons", [0.2, 60.0], max_retries=0))
+    except TaskFailed as error:
+        assert error.code == "ZR-3003"
+
+
+@pytest.mark.parametrize("unseen", [False, True])
+def test_tasks_of_a_worker_that_is_gone_end(unseen: bool) -> None:
+    """``unseen``: its node has no session when it dies."""
+    with SimCluster(33, nodes=[{"CPU": 4}]) as cluster:
+        cluster.run(long_children)
+        cluster.run_until(started(cluster, "add", 4), 5.0)
+        if unseen:
+            assert cluster.head is not None
+            cluster.freeze(cluster.head, 1.0)
+            cluster.cut_at(m.Pong)
+            link = cluster.raylets[0].link
+            assert link is not None
+            cluster.network.sever(link)
+        until_done(cluster, 10.0)
+        cluster.run_for(7.0)  # some of them swallow the cancel, and are killed
+        assert cluster.head is not None
+        cluster.network.traps.clear()
+        assert not cluster.head.gcs.tasks and not cluster.raylets[0].raylet.tasks.held
+        cluster.finish()
+
+
+# ---- attempts ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("late", [0.0, 2.0])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_crash_that_a_restarted_head_is_told_of_counts_once(known: bool, late: float) -> None:
+    """``known``: to the head of before. ``late``: the node is back after the driver."""
+
+    def story(driver: Any, random: Random) -> Program:
+        values = yield Get(driver.submit("crashes", [0.3, 1], max_retries=1))
+        assert values[0].number == 8
+        try:
+            yield Get(driver.submit("crashes", [0.3, 9], max_retries=1))
+        except TaskFailed as error:
+            assert error.code == "ZR-3003"
+
+    with SimCluster(35, nodes=[{"CPU": 1}]) as cluster:
+        cluster.run(story)
+        for number in (1, 3):
+            cluster.run_until(started(cluster, "crashes", number), 5.0)
+            if known:
+                cluster.run_until(started(cluster, "crashes", number + 1), 5.0)
+            else:
+                cluster.cut_at(m.Done, cluster.raylets[0])
+                cluster.run_until(lambda: not cluster.network.traps, 5.0)
+            if late:
+                cluster.freeze(cluster.raylets[0], late)
+            cluster.restart_head(0.01)
+            cluster.run_for(0.02)
+        until_done(cluster)
+        assert runs(cluster, "crashes") == [2, 2]
+        cluster.finish()
+
+
+def test_the_end_of_an_earlier_attempt_says_nothing_of_the_one_that_runs() -> None:
+    """The node has got the second attempt, and not heard that the first one's end is known."""
+
+    def story(driver: Any, random: Random) -> Program:
+        values = yield Get(driver.submit("crashes", [0.3, 1], max_retries=1))
+        assert values[0].number == 8
+
+    with SimCluster(36, latency_s=0.05, bounds={"PAYLOAD_ITEMS_MAX": 1}) as cluster:
+        cluster.run(story)
+        raylet = cluster.raylets[0]
+
+        def both() -> bool:
+            attempts = [task.assignment.attempt for task in raylet.raylet.tasks.held.values()]
+            return 2 in attempts and bool(raylet.raylet.ends.unacked)
+
+        cluster.run_until(both, 5.0)
+        assert raylet.link is not None
+        cluster.network.sever(raylet.link)
+        until_done(cluster, 5.0)
+        assert runs(cluster, "crashes") == [2]
+        assert counter(cluster, "stale") == 1
+        cluster.finish()
+
+
+def test_a_node_that_dies_over_a_restart_may_have_run_what_it_held() -> None:
+    """max_retries=0: the task does not run again; with one retry it does, once."""
+
+    def story(driver: Any, random: Random) -> Program:
+        never = driver.submit("add", [5.0, 0, 1], max_retries=0)
+        once = driver.submit("add", [5.0, 0, 1], max_retries=1)
+        try:
+            yield Get(never)
+        except TaskFailed as error:
+            assert error.code == "ZR-3004"
+        else:
+            raise AssertionError("it ran again")
+        yield Get(once)
+        yield Sleep(0.1)
+
+    with SimCluster(37, nodes=[{"CPU": 2}]) as cluster:
+        cluster.run(story)
+        cluster.run_until(started(cluster, "add", 2), 5.0)
+        cluster.restart_head(0.5)
+        cluster.lose_machine(cluster.raylets[0], 1.0)
+        until_done(cluster, 60.0)
+        assert runs(cluster, "add") == [1, 2]
+        cluster.finish()
+
+
+def test_a_node_s_death_is_a_failure_of_what_it_held() -> None:
+    def story(driver: Any, random: Random) -> Program:
+        try:
+            yield Get(driver.submit("add", [5.0, 0, 1], max_retries=0))
+        except TaskFailed as error:
+            assert error.code == "ZR-3004"
+        else:
+            raise AssertionError("it ran again")
+
+    with SimCluster(38, nodes=[{"CPU": 1}]) as cluster:
+        cluster.run(story)
+        cluster.run_until(started(cluster, "add"), 5.0)
+        cluster.replace(cluster.raylets[0], 0.5, same_id=True)
+        until_done(cluster, 30.0)
+        assert runs(cluster, "add") == [1]
+        cluster.finish()
+
+
+# ---- epochs --------------------------------------------------------------------------------
+
+
+def test_what_was_said_under_an_earlier_head_has_no_effect() -> None:
+    """Everything of before the restart arrives once more, at both ends."""
+
+    def story(driver: Any, random: Random) -> Program:
+        refs = [driver.submit("add", [0.05, 0, n], max_retries=0)[0] for n in range(8)]
+        values = yield Get(refs)
+        assert [value.number for value in values] == list(range(8))
+        yield Sleep(2.0)
+        values = yield Get(driver.submit("add", [0.05, 0, *refs], max_retries=0))
+        assert values[0].number == sum(range(8))
+
+    with SimCluster(39, nodes=[{"CPU": 2}, {"CPU": 1}]) as cluster:
+        cluster.run(story)
+        cluster.run_until(started(cluster, "add", 6), 5.0)
+        cluster.restart_head(0.01)
+        cluster.run_for(1.0)
+        assert cluster.head is not None
+        for _ in range(5):
+            cluster.network.replay(cluster.head.gcs.epoch, cluster.random)
+            cluster.run_for(0.3)
+        until_done(cluster)
+        assert runs(cluster, "add") == [1] * 9
+        cluster.finish()
