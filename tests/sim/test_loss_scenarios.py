@@ -138,7 +138,7 @@ def test_the_end_of_an_earlier_attempt_says_nothing_of_the_one_that_runs() -> No
     """The node has got the second attempt, and not heard that the first one's end is known."""
 
     def story(driver: Any, random: Random) -> Program:
-        values = yield Get(driver.submit("crashes", [0.3, 1], max_retries=1))
+        values = yield Get(driver.submit("crashes", [1.0, 1], max_retries=1))
         assert values[0].number == 8
 
     with SimCluster(36, latency_s=0.05, bounds={"PAYLOAD_ITEMS_MAX": 1}) as cluster:
@@ -156,6 +156,62 @@ def test_the_end_of_an_earlier_attempt_says_nothing_of_the_one_that_runs() -> No
         assert runs(cluster, "crashes") == [2]
         assert counter(cluster, "stale") == 1
         cluster.finish()
+
+
+def test_an_end_is_kept_until_it_is_acknowledged_itself() -> None:
+    """The acknowledgement of the one before arrives; the crash that follows is lost at a cut."""
+
+    def story(driver: Any, random: Random) -> Program:
+        short = driver.submit("add", [0.01, 0, 1], max_retries=0)
+        crash = driver.submit("add", [30.0, 0, 1], max_retries=0)
+        yield Get(short)
+        try:
+            yield Get(crash)
+        except TaskFailed as error:
+            assert error.code == "ZR-3003"
+        else:
+            raise AssertionError("it ran again")
+
+    with SimCluster(40, nodes=[{"CPU": 2}], latency_s=0.05) as cluster:
+        cluster.run(story)
+        raylet = cluster.raylets[0]
+        ends = raylet.raylet.ends
+        cluster.run_until(lambda: bool(ends.unacked), 5.0)
+        link = raylet.link
+        assert link is not None
+        cluster.run_until(lambda: bool(link.under_way[False]), 5.0)  # the acknowledgement
+        cluster.kill_worker(next(w for w in workers(cluster) if w.delivered is not None))
+        cluster.run_until(lambda: [*ends.unacked] == [1, 2], 1.0)
+        cluster.run_until(lambda: 1 not in ends.unacked, 1.0)
+        assert link.under_way[True], "its end has arrived"
+        cluster.network.sever(link)
+        until_done(cluster, 10.0)
+        assert runs(cluster, "add") == [1, 1]
+        cluster.finish()
+
+
+def test_an_attempt_of_before_a_restart_is_not_made_again_while_a_later_one_may_run() -> None:
+    """The node of the first is back, and tells its end again; that of the second takes its time."""
+
+    def story(driver: Any, random: Random) -> Program:
+        values = yield Get(driver.submit("crashes", [3.0, 1], max_retries=1))
+        assert values[0].number == 8
+
+    told = 0
+    for seed in range(12):
+        with SimCluster(seed, nodes=[{"CPU": 1}, {"CPU": 1}], latency_s=0.02) as cluster:
+            cluster.run(story)
+            cluster.run_until(started(cluster, "crashes", 2), 10.0)
+            first, second = cluster.raylets
+            if first.raylet.tasks.held:
+                first, second = second, first
+            told += bool(first.raylet.ends.unacked)
+            cluster.freeze(second, 1.0)
+            cluster.restart_head(0.01)
+            until_done(cluster, 30.0)
+            assert runs(cluster, "crashes") == [2]
+            cluster.finish()
+    assert told, "no end was told again"
 
 
 def test_a_node_that_dies_over_a_restart_may_have_run_what_it_held() -> None:
@@ -198,6 +254,47 @@ def test_a_node_s_death_is_a_failure_of_what_it_held() -> None:
         cluster.replace(cluster.raylets[0], 0.5, same_id=True)
         until_done(cluster, 30.0)
         assert runs(cluster, "add") == [1]
+        cluster.finish()
+
+
+def test_a_cancelled_task_that_comes_back_does_not_run() -> None:
+    """It was on its way to its node when the link was cut, and is cancelled before that is back."""
+
+    def story(driver: Any, random: Random) -> Program:
+        refs = driver.submit("add", [0.1, 0, 1])
+        yield Sleep(0.1)
+        driver.cancel(refs[0], force=False)
+        try:
+            yield Get(refs)
+        except TaskFailed as error:
+            assert error.code == "ZR-3002"
+        else:
+            raise AssertionError("it was not cancelled")
+
+    with SimCluster(41) as cluster:
+        cluster.run_for(0.1)
+        cluster.cut_at(m.Tasks, cluster.raylets[0])
+        cluster.run(story)
+        cluster.run_until(lambda: not cluster.network.traps, 5.0)
+        cluster.freeze(cluster.raylets[0], 1.0)
+        until_done(cluster)
+        assert runs(cluster, "add") == [0]
+        cluster.finish()
+
+
+def test_a_part_of_a_result_does_not_settle_a_task_of_a_worker() -> None:
+    """The rest is lost at a cut, and told once the node has asked again."""
+
+    def story(driver: Any, random: Random) -> Program:
+        values = yield Get(driver.submit("gathers", [0.01, 10]))
+        assert values[0].number == 18
+
+    with SimCluster(42, nodes=[{"CPU": 2}], bounds={"PAYLOAD_ITEMS_MAX": 3}) as cluster:
+        cluster.cut_at(m.Result, cluster.raylets[0], behind=True, like=lambda msg: bool(msg.seq))
+        cluster.run(story)
+        until_done(cluster)
+        assert not cluster.network.traps
+        assert runs(cluster, "numbers") == [1, 1, 1]
         cluster.finish()
 
 

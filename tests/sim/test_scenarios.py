@@ -522,10 +522,11 @@ def test_a_death_counts_once_it_is_durable() -> None:
         cluster.run(long_tasks)
         cluster.run_until(started(cluster, "add", 2), 200.0)
         frozen = cluster.raylets[0]
-        cluster.freeze(frozen, 21.0)
+        cluster.freeze(frozen, 26.0)
         assert cluster.head is not None
         node = cluster.head.gcs.members.nodes[frozen.raylet.node_id]
         cluster.run_until(lambda: node.ended, 30.0)
+        cluster.run_for(3.0)
         cluster.restart_head(0.01)
         until_done(cluster, 300.0)
         assert frozen.raylet.incarnation == 1

@@ -333,14 +333,28 @@ class SimCluster:
 
         self.clock.after(seconds, recover)
 
-    def cut_at(self, kind: type[m.Message], peer: SimPeer | None = None) -> None:
-        """Cut the connection on which the next message of a kind is sent; it is lost."""
+    def cut_at(
+        self,
+        kind: type[m.Message],
+        peer: SimPeer | None = None,
+        *,
+        behind: bool = False,
+        like: Callable[[Any], bool] = lambda _: True,
+    ) -> None:
+        """Cut the connection on which the next message of a kind is sent; it is lost.
+
+        Args:
+            kind: of the message.
+            peer: whose connection; None: anybody's.
+            behind: what was sent before it still arrives.
+            like: whether it is one of those meant.
+        """
 
         def springs(link: Link, upwards: bool, messages: list[m.Message]) -> bool:
             meant = peer is None or link.peer is peer
-            return meant and any(isinstance(message, kind) for message in messages)
+            return meant and any(isinstance(msg, kind) and like(msg) for msg in messages)
 
-        self.network.traps.append(springs)
+        self.network.traps.append((springs, behind))
 
     # ---- time ------------------------------------------------------------------------------
 

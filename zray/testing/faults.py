@@ -46,6 +46,13 @@ def cut(cluster: SimCluster, random: Random) -> None:
         cluster.network.sever(peer.link)
 
 
+def cut_between(cluster: SimCluster, random: Random) -> None:
+    """A connection is cut within what belongs together: the first part of it arrives."""
+    peer = _peer(cluster, random)
+    if peer is not None and peer.link is not None:
+        peer.link.fragile = True
+
+
 def cut_all(cluster: SimCluster, random: Random) -> None:
     """Every connection is reset at once."""
     for link in [*cluster.network.links.values()]:
@@ -207,7 +214,7 @@ def replay(cluster: SimCluster, random: Random) -> None:
 
 GENTLE: tuple[Fault, ...] = (  # after these, every value must still come
     *(cut, cut_all, silence, stall, freeze, freeze_head, freeze_worker, slow, restart_head, echo),
-    *(cut_wire, stutter, replay),
+    *(cut_wire, cut_between, stutter, replay),
 )
 DEADLY: tuple[Fault, ...] = (
     *(kill_worker, kill_unseen, kill_actor, kill_raylet, lose_machine, freeze_long),

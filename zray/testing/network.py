@@ -55,6 +55,9 @@ class Link:
         self.peer_open = True  # the peer has not closed it, and knows of no cut
         self.head_open = True
         self.silent = False  # half-open: what is sent is lost without a word
+        self.fragile = False  # it is cut at the next batch of several payloads, after the first
+        self.ending = False  # what is under way still arrives, and nothing after it
+        self.sent = {True: 0.0, False: 0.0}  # when the last payload was sent
         self.held_until = 0.0  # a blackout shorter than the transport's heartbeat
         self.last = {True: 0.0, False: 0.0}  # when the last payload arrives: upwards, downwards
         self.under_way: dict[bool, deque[bytes]] = {True: deque(), False: deque()}
@@ -68,7 +71,7 @@ class Network:
         self.latency_s = latency_s
         self.links: dict[bytes, Link] = {}
         self.head: Router | None = None  # who listens
-        self.traps: list[Trap] = []
+        self.traps: list[tuple[Trap, bool]] = []  # True: what was sent before still arrives
         self.delivered = 0
         self._random = random
         self._routes = 0
@@ -156,11 +159,14 @@ class Network:
 
     def _send(self, link: Link, upwards: bool, payload: bytes) -> None:
         check(payload)
-        if link.broken or link.silent:
+        if link.broken or link.silent or link.ending:
             return
         if self.traps and self._sprung(link, upwards, payload):
-            self.sever(link)
             return
+        if link.fragile and link.sent[upwards] == self.clock.now:
+            self._end(link)
+            return
+        link.sent[upwards] = self.clock.now
         said = self._said.setdefault((link.peer.name, upwards), deque(maxlen=REMEMBERED))
         said.append(payload)
         self._put(link, upwards, payload)
@@ -194,11 +200,20 @@ class Network:
 
     def _sprung(self, link: Link, upwards: bool, payload: bytes) -> bool:
         messages = codec.decode(payload).messages
-        for trap in self.traps:
+        for place, (trap, behind) in enumerate(self.traps):
             if trap(link, upwards, messages):
-                self.traps.remove(trap)
+                del self.traps[place]
+                if behind:
+                    self._end(link)
+                else:
+                    self.sever(link)
                 return True
         return False
+
+    def _end(self, link: Link) -> None:
+        """Cut a connection behind what is under way."""
+        link.ending = True
+        self.clock.at(max(link.last.values()), self.sever, link)
 
     def _deliver(self, link: Link, upwards: bool) -> None:
         if link.broken or link.silent:
