@@ -324,3 +324,27 @@ def test_what_was_said_under_an_earlier_head_has_no_effect() -> None:
         until_done(cluster)
         assert runs(cluster, "add") == [1] * 9
         cluster.finish()
+
+
+def test_an_old_head_that_still_answers_is_not_followed_again() -> None:
+    """It goes on for a while after another has taken its store, and some peers find it again."""
+
+    def story(driver: Any, random: Random) -> Program:
+        for _ in range(10):
+            refs = [driver.submit("add", [0.3, 0, n], max_retries=0)[0] for n in range(4)]
+            values = yield Get(refs)
+            assert [value.number for value in values] == list(range(4))
+
+    for seed in range(4):
+        with SimCluster(seed, nodes=[{"CPU": 2}, {"CPU": 2}], drivers=2) as cluster:
+            for driver in (0, 1):
+                cluster.run(story, driver)
+            cluster.run_until(started(cluster, "add", 3), 5.0)
+            cluster.usurp_head(6.0)
+            for _ in range(10):
+                cluster.run_for(0.5)
+                for link in [*cluster.network.links.values()]:
+                    cluster.network.sever(link)
+            until_done(cluster)
+            assert set(runs(cluster, "add")) == {1}
+            cluster.finish()

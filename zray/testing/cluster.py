@@ -175,7 +175,8 @@ class SimCluster:
 
     def turned(self, process: SimProcess) -> None:
         """A process had a turn: look at what it left behind."""
-        if isinstance(process, SimHead):
+        if process is self.head:
+            assert isinstance(process, SimHead)
             if process.gcs.counters["rebuilt"]:
                 again = [key for key, task in process.gcs.tasks.items() if task.rebuilds]
                 self.rebuilt.update(again)
@@ -270,6 +271,29 @@ class SimCluster:
         self.head = None
         self.store = self.store.crash()
         self.clock.after(after_s, self._start_head)
+
+    def usurp_head(self, for_s: float) -> None:
+        """Another head takes the store over, and the old one still runs for a while.
+
+        It stores nothing any more. Half of its peers stay with it, and some find it again.
+        """
+        old = self.head
+        if old is None:
+            return
+        self.clock.tell("another head takes the store over")
+        old.usurped = True
+        self.store = self.store.crash()
+        self._start_head()
+        self.network.former = old
+        for link in [link for link in self.network.links.values() if link.head is old]:
+            if self.random.random() < 0.5:
+                self.network.sever(link)
+
+        def end() -> None:
+            self.clock.tell("the old head ends")
+            old.die()
+
+        self.clock.after(for_s, end)
 
     def replace(self, raylet: SimRaylet, after_s: float, *, same_id: bool) -> None:
         """Kill a raylet; another starts in its place, as the same node or as a new one."""

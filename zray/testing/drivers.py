@@ -193,7 +193,8 @@ class SimDriver(SimPeer, Caller):
             messages.append(m.Watch(0, client.process_id, b"".join(client._watched)))
         for actor in client.calls.actors.values():
             if actor.sent and actor.ended is None:
-                messages += actor.again(client.calls._made)
+                for message in actor.again(client.calls._made):
+                    client.calls._send(actor, message)  # never by two ways at once
         messages, client.outbox = client.outbox + messages, []
         self.transmit(client.epoch, [*messages, *client._cancels.values()])
 

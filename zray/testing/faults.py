@@ -212,9 +212,14 @@ def replay(cluster: SimCluster, random: Random) -> None:
         cluster.clock.after(delay * random.uniform(0.5, 1.5), again)
 
 
+def usurp(cluster: SimCluster, random: Random) -> None:
+    """A head that another one has replaced goes on for a while, with some of its peers."""
+    cluster.usurp_head(random.uniform(0.1, 12.0))
+
+
 GENTLE: tuple[Fault, ...] = (  # after these, every value must still come
     *(cut, cut_all, silence, stall, freeze, freeze_head, freeze_worker, slow, restart_head, echo),
-    *(cut_wire, cut_between, stutter, replay),
+    *(cut_wire, cut_between, stutter, replay, usurp),
 )
 DEADLY: tuple[Fault, ...] = (
     *(kill_worker, kill_unseen, kill_actor, kill_raylet, lose_machine, freeze_long),

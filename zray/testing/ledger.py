@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from zray.core.machine import NEVER
 from zray.ids import task_of
 from zray.protocol import messages as m
 from zray.protocol.errors import decode_error
@@ -133,12 +134,14 @@ class Ledger:
 
     def _forgotten(self, deed: Deed) -> int:
         """How many runs of a task nobody can know of any more, who would count them."""
-        cluster = self._cluster
         raised = [run for run in deed.runs if run.status == m.FAILED and not self._same_life(run)]
         lost = [run for run in deed.runs if not (self._same_life(run) or self.counts(run.worker))]
-        # Of nodes that it misses a restarted head knows that one of them may have run the task.
-        missed = any(not cluster.restarts_since(self._fenced_at(run.worker)) for run in lost)
-        return len({id(run) for run in raised + lost}) - missed
+        lost = [run for run in lost if run not in raised]
+        # A restarted head knows of nodes that it misses: the last attempt may have been theirs.
+        void = any(run.began > (self._fenced_at(run.worker) or NEVER) for run in deed.runs)
+        restarts = self._cluster.restarts_since
+        missed = any(not restarts(self._fenced_at(run.worker)) for run in lost) and not void
+        return len(raised) + len(lost) - missed
 
     def _fenced_at(self, worker: SimWorker) -> float:
         """When the head has declared a worker's node dead; else the beginning of time."""

@@ -71,6 +71,7 @@ class Network:
         self.latency_s = latency_s
         self.links: dict[bytes, Link] = {}
         self.head: Router | None = None  # who listens
+        self.former: Router | None = None  # who still does, though another head does by now
         self.traps: list[tuple[Trap, bool]] = []  # True: what was sent before still arrives
         self.delivered = 0
         self._random = random
@@ -84,7 +85,10 @@ class Network:
         if self.head is None:
             return None
         self._routes += 1
-        link = Link(peer, self.head, b"route" + self._routes.to_bytes(3, "big"))
+        head = self.head
+        if self.former is not None and self._random.random() < 0.3:
+            head = self.former
+        link = Link(peer, head, b"route" + self._routes.to_bytes(3, "big"))
         self.links[link.route] = link
         return link
 
@@ -97,6 +101,8 @@ class Network:
         """The head's process has ended: all its connections are reset."""
         if self.head is head:
             self.head = None
+        if self.former is head:
+            self.former = None
         for link in [link for link in self.links.values() if link.head is head]:
             link.head_open = False
             self.sever(link, peer_s=self._random.uniform(0.0005, 0.01))

@@ -97,6 +97,7 @@ class SimHead(SimProcess):
     def __init__(self, cluster: SimCluster, store: MemoryStore) -> None:
         super().__init__(cluster, "head")
         self.store = store
+        self.usurped = False  # another head has the store: nothing gets durable here any more
         opened = store.open()
         if opened.cluster_id is None:
             store.set_cluster_id(CLUSTER_ID)
@@ -158,6 +159,8 @@ class SimHead(SimProcess):
 
     def _persist(self) -> bool:
         journal, self.gcs.journal = self.gcs.journal, []
+        if self.usurped:
+            return False
         for token, rows in journal:
             self.store.submit(token, rows)
             self.clock.after(self.cluster.commit_delay(), self._commit)
@@ -167,7 +170,7 @@ class SimHead(SimProcess):
         return bool(completed)
 
     def _commit(self) -> None:
-        if self.alive and self.store.commit(1):
+        if self.alive and not self.usurped and self.store.commit(1):
             self.wake()
 
     def _probe(self, now: float) -> None:
