@@ -17,6 +17,7 @@ HANDSHAKE_S = 10.0
 TRANSPORT_HEARTBEAT_S = 2.0
 TRANSPORT_HEARTBEAT_TIMEOUT_S = 6.0
 LISTEN_BACKLOG = 4096
+SILENT_CONNECTIONS_MAX = 1024  # or a quarter of the descriptors: those that have said nothing yet
 CONNECT_TIMEOUT_S = 5.0  # first contact of a driver or daemon with its head
 AUTH_TIMEOUT_S = 2.0  # a wrong key is reported within this
 RECONNECT_FIRST_S = 0.05

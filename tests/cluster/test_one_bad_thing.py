@@ -253,3 +253,92 @@ def test_an_actor_that_garbles_its_callers_socket_is_asked_another_way_or_ends(b
     assert node.process.poll() is None
     status = bare.status()
     assert [type(status)] == [m.Status]
+
+
+# ---- the head's disk and port ------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(bare: Any, tmp_path: Path) -> tuple[Any, Path]:
+    """A head whose data directory is a disk of 2 MB, and where that is seen from here."""
+    data = tmp_path / "data"
+    data.mkdir()
+    mount = f'mount -t tmpfs -o size=2m,mode=700 tmpfs "{data}" && exec "$@"'
+    bare.prefix["head"] = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]
+    head = bare.start_head("--data-directory", str(data))
+    bare.start_node("one", 1)
+    return bare, Path(f"/proc/{head.pid}/root{data}")
+
+
+def fill(directory: Path) -> Path:
+    filler = directory / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)) == 4096:
+            pass
+    return filler
+
+
+def test_a_head_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(
+    small_disk: tuple[Any, Path],
+) -> None:
+    cluster, disk = small_disk
+    cluster.connect()
+    assert zray.get(double.remote(20), timeout=20) == 40
+    filler = fill(disk)
+
+    @zray.task
+    def unheard_of(number: int) -> int:
+        return number + 1
+
+    waiting = [unheard_of.options(name=f"{n}").remote(n) for n in range(3)]
+    said = degraded(cluster, "control store", "full")
+    assert "gcs.sqlite" in said
+    assert zray.get(double.remote(21), timeout=10) == 42  # what is stored already works on
+    with pytest.raises(zray.errors.GetTimeoutError, match=r"being stored.*full"):
+        zray.get(waiting, timeout=1)
+    late = cluster.run("late", "import zray; zray.init()")
+    assert late.wait(20) == 1
+    assert "ZR-4003" in late.text() and "full" in late.text() and "refused" in late.text()
+
+    filler.unlink()
+    assert zray.get(waiting, timeout=20) == [1, 2, 3]
+    cluster.until(lambda: health(cluster) == "OK", 10, "the health is OK again")
+    again = cluster.run("again", "import zray; zray.init(); print('welcome')")
+    assert again.wait(20) == 0 and "welcome" in again.text()
+
+
+def test_strangers_who_only_connect_get_few_descriptors_and_harm_nobody(bare: Any) -> None:
+    bare.prefix["head"] = ["prlimit", "--nofile=64:64"]
+    head = bare.start_head()
+    bare.start_node("one")
+    bare.connect()
+    host, port = bare.address.rsplit(":", 1)
+    process = psutil.Process(head.pid)
+    before = process.memory_info().rss
+    with contextlib.ExitStack() as stack:
+        strangers = []
+        for _ in range(5):
+            for _ in range(60):
+                strangers.append(stack.enter_context(socket.socket()))
+                strangers[-1].setblocking(False)
+                strangers[-1].connect_ex((host, int(port)))
+            assert zray.get(double.remote(21), timeout=5) == 42
+
+        def alive() -> int:
+            found = 0
+            for one in strangers:
+                try:
+                    found += bool(one.recv(100))
+                except BlockingIOError:
+                    found += 1
+                except OSError:
+                    pass
+            return found
+
+        bare.until(lambda: alive() <= 16, 10, f"most are sent away; {alive()} are not")
+        assert bare.epoch()  # who has the key still gets in
+        busy = process.cpu_times()
+        assert zray.get([double.remote(i) for i in range(50)], timeout=10) == list(range(0, 100, 2))
+        assert process.cpu_times().user - busy.user < 2
+    assert process.memory_info().rss - before < 20_000_000
+    assert head.stop(5) == 0

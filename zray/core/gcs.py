@@ -72,6 +72,7 @@ class Gcs:
         self.outbox: Outbox[bytes] = Outbox()  # by process id
         self.journal: list[tuple[int, list[Row]]] = []  # for the store, in order
         self.incidents = Incidents()
+        self.store_trouble = ""  # why nothing becomes durable just now
         self.members = Members(rows, now)
         self.catalog = Catalog(rows, self.persist)
         self.scheduler = TaskScheduler()

@@ -26,7 +26,8 @@ def health(gcs: Gcs, now: float) -> str:
     """One line: OK, or what the head waits for, or what goes wrong in it and its nodes."""
     if gcs.recovering():
         return recovering(gcs)
-    troubles = [("the head", gcs.incidents.trouble(now))]
+    troubles = [("the control store", gcs.store_trouble)]
+    troubles.append(("the head", gcs.incidents.trouble(now)))
     troubles += [(node.in_words(), node.trouble) for node in gcs.members.nodes.values()]
     told = "; ".join(f"{who}: {what}" for who, what in troubles if what)
     return f"DEGRADED: {told}"[: limits.HEALTH_TEXT_MAX] if told else "OK"
@@ -131,7 +132,8 @@ def task_reason(gcs: Gcs, task: TaskRecord) -> str:
     if task.waiting:
         return f"WAIT_DEPS: {name} waits for {task.waiting} of its arguments" + _first(gcs, task)
     if task.template is not None and not task.template.function.ready:
-        return f"WAIT_FUNCTION: the function of {name} is being stored"
+        trouble = f"; the control store: {gcs.store_trouble}" if gcs.store_trouble else ""
+        return f"WAIT_FUNCTION: the function of {name} is being stored{trouble}"
     if task.template is not None:
         group = gcs.scheduler.group_of(task)
         return f"{gcs.scheduler.reason(group)} (task {name}, {group.ready} waiting like it)"

@@ -19,6 +19,7 @@ from zray.core.roster import Roster
 from zray.errors import (
     InternalFaultError,
     ProtocolError,
+    StoreError,
     VersionMismatchError,
     WrongClusterError,
 )
@@ -202,6 +203,29 @@ class TrafficController:
             self._observers.pop(process_id, None)
             self.roster.session_lost(session.member, now)
 
+    def store_stalls(self, trouble: str) -> None:
+        """Nothing becomes durable (``trouble`` says why), or it does again: who waits is told.
+
+        A newcomer cannot be stored, so it is refused rather than left to wait; what members asked
+        for is done once it can be stored.
+        """
+        gcs = self.gcs
+        if trouble == gcs.store_trouble:
+            return
+        gcs.store_trouble = trouble
+        if not trouble:
+            gcs.note("the control store is written again")
+            return
+        gcs.note(f"nothing can be stored: {trouble}")
+        for route in self._greeting:
+            self.outbox.send(route, self._cannot_store())
+        self._greeting.clear()
+        for job in gcs.members.jobs.values():
+            gcs.outbox.send(job.process_id, m.Notice(0, StoreError.code, trouble))
+
+    def _cannot_store(self) -> m.Refused:
+        return m.Refused(0, StoreError.code, self.gcs.store_trouble)
+
     # ---- sessions --------------------------------------------------------------------------
 
     def _on_hello(self, route: bytes, user: str, hello: m.Hello, epoch: int, now: float) -> None:
@@ -268,6 +292,8 @@ class TrafficController:
         ):
             text = f"incarnation {hello.incarnation} of this node was declared dead"
             return m.Refused(0, m.FENCED, text)
+        if self.gcs.store_trouble and not self._is_stored(hello):
+            return self._cannot_store()
         # Jobs are durable before they are welcome: one that is not known any more has ended.
         welcomed = hello.role == m.ROLE_DRIVER and epoch > 0
         if welcomed and hello.process_id not in self.gcs.members.jobs:
@@ -277,6 +303,13 @@ class TrafficController:
             )
             return m.Refused(0, m.FENCED, text)
         return None
+
+    def _is_stored(self, hello: m.Hello) -> bool:
+        """Whether the peer can be welcome without another row in the store."""
+        if hello.role == m.ROLE_NODE:
+            row = self.gcs.members.node_rows.get(hello.process_id)
+            return row is not None and row.alive and row.incarnation == hello.incarnation
+        return hello.role == m.ROLE_OBSERVER or hello.process_id in self.gcs.members.jobs
 
     def _on_ping(self, member: Member, message: m.Ping, now: float) -> None:
         member.trouble = message.trouble

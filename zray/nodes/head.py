@@ -33,6 +33,7 @@ from zray.protocol import codec
 from zray.protocol.messages import KIND
 from zray.runtime import connection, identity, sockets
 from zray.runtime.connection import ConnectionInfo
+from zray.runtime.doorkeeper import Doorkeeper
 from zray.runtime.keys import ClusterKey, secret_directory
 from zray.runtime.log import Log, with_traceback
 from zray.runtime.loop import Loop, raise_descriptor_limit
@@ -95,8 +96,9 @@ class Head:
         self._context = sockets.context()
         self._zap = ZapServer(self._context, [key.client().public], log=self.log)
         self._router = sockets.router(self._context, key.server.secret)
-        self._monitor = sockets.Monitor(self._router)
+        self._doorkeeper = Doorkeeper(self._router)
         port = sockets.bind(self._router, options.host, options.port)
+        self._doorkeeper.port = port
         self.info = ConnectionInfo(
             cluster_id=key.cluster_id.hex(),
             addresses=self._addresses(port),
@@ -153,7 +155,7 @@ class Head:
     def _watch(self) -> None:
         loop = self._loop
         loop.handle_signals()
-        loop.watch_zmq(self._monitor.socket, self._read_monitor, sends=False)
+        loop.watch_zmq(self._doorkeeper.monitor.socket, self._read_monitor)
         loop.watch_zmq(self._zap.socket, self._answer_zap)
         loop.watch_zmq(self._router, self._read_router)
         fd = self._store.fileno()
@@ -224,6 +226,7 @@ class Head:
             fd = sockets.peer_fd(last)
             self._fds[route] = fd
             self._routes[fd] = route
+            self._doorkeeper.spoke(fd)
         if not 3 <= len(frames) <= limits.FRAMES_MAX or frames[1].bytes != KIND:
             self._controller.refuse(route, 0, f"a message has the frames {KIND!r} and payload")
             return
@@ -235,12 +238,11 @@ class Head:
         self._controller.receive(route, sockets.user_id(last), payload, now)
 
     def _read_monitor(self) -> None:
-        while sockets.readable(self._monitor.socket):
-            for event in self._monitor.read():
-                if event.event == zmq.EVENT_DISCONNECTED:
-                    route = self._routes.pop(event.value, None)
-                    if route is not None:
-                        self._cut[route] = self._loop.now()
+        for event in self._doorkeeper.read():
+            if event.event == zmq.EVENT_DISCONNECTED:
+                route = self._routes.pop(event.value, None)
+                if route is not None:
+                    self._cut[route] = self._loop.now()
 
     def _drop_cut(self) -> None:
         """A peer's end may be told before its last words are read: GOODBYE, results."""
@@ -294,6 +296,8 @@ class Head:
     def _settle(self) -> None:
         gcs, now = self._gcs, self._loop.now()
         self._persist(now)
+        stall = self._store.stall()
+        self._controller.store_stalls(stall.args[0] if stall is not None else "")
         self._controller.settle(now)
         while gcs.journal:
             if not self._persist(now):
@@ -362,7 +366,7 @@ class Head:
             self._send()
             (self.directory / "connection.json").unlink(missing_ok=True)
             self._loop.unwatch_zmq(self._router)
-            self._monitor.close()
+            self._doorkeeper.close()
             self._router.close(int(limits.RESULT_DELAY_S * 1000) + 100)
             self._zap.close()
             self._context.term()

@@ -20,6 +20,7 @@ from zray.protocol import codec
 from zray.protocol import messages as m
 from zray.runtime import connection, sockets
 from zray.runtime.connection import ConnectionInfo
+from zray.runtime.doorkeeper import Doorkeeper
 from zray.runtime.loop import Loop
 from zray.runtime.zap import ZapServer
 
@@ -50,11 +51,15 @@ class PeerPort:
         self._info = info
         self._zap = ZapServer(context, [info.client_public])
         self._router = sockets.router(context, info.client_secret)
-        self.address = connection.format_address(host, self._bind(host))
+        self._doorkeeper = Doorkeeper(self._router)
+        port = self._bind(host)
+        self._doorkeeper.port = port
+        self.address = connection.format_address(host, port)
         self._links: dict[str, Link] = {}  # by address
         self._unsent: dict[str, deque[list[Frame]]] = {}  # answers, by who asked
         self.peers: Peers | None = None
         loop.watch_zmq(self._zap.socket, self._answer_zap)
+        loop.watch_zmq(self._doorkeeper.monitor.socket, self._read_monitor)
         loop.watch_zmq(self._router, self._read_router)
 
     def _bind(self, host: str) -> int:
@@ -66,6 +71,9 @@ class PeerPort:
     def _answer_zap(self) -> None:
         self._zap.handle()
 
+    def _read_monitor(self) -> None:
+        self._doorkeeper.read()
+
     # ---- in --------------------------------------------------------------------------------
 
     def _read_router(self) -> None:
@@ -73,7 +81,9 @@ class PeerPort:
             if not sockets.readable(self._router):
                 return
             route, *frames = self._router.recv_multipart(zmq.DONTWAIT, copy=False)
-            self._receive(route.bytes.hex(), frames)
+            if frames:
+                self._doorkeeper.spoke(sockets.peer_fd(frames[-1]))
+                self._receive(route.bytes.hex(), frames)
 
     def _read_link(self, address: str) -> None:
         link = self._links.get(address)
@@ -169,7 +179,9 @@ class PeerPort:
         for address, link in [*self._links.items()]:
             self._close(address, link)
         self._loop.unwatch_zmq(self._router)
+        self._loop.unwatch_zmq(self._doorkeeper.monitor.socket)
         self._loop.unwatch_zmq(self._zap.socket)
+        self._doorkeeper.close()
         self._router.close(0)
         self._zap.close()
 

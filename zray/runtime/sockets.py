@@ -114,7 +114,7 @@ _DEALER: Final = (
 class MonitorEvent(NamedTuple):
     """What happened to a connection of a socket.
 
-    ``value`` is a file descriptor (CONNECTED, DISCONNECTED), an errno (CLOSED,
+    ``value`` is a file descriptor (CONNECTED, ACCEPTED, DISCONNECTED), an errno (CLOSED,
     HANDSHAKE_FAILED_NO_DETAIL), a ZAP status (HANDSHAKE_FAILED_AUTH) or a protocol error
     (HANDSHAKE_FAILED_PROTOCOL).
     """
@@ -136,7 +136,6 @@ class Monitor:
         zmq.EVENT_CONNECTED
         | zmq.EVENT_CLOSED
         | zmq.EVENT_DISCONNECTED
-        | zmq.EVENT_ACCEPT_FAILED
         | zmq.EVENT_HANDSHAKE_SUCCEEDED
         | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
         | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
@@ -144,9 +143,9 @@ class Monitor:
     )
     _numbers = itertools.count()
 
-    def __init__(self, socket: Socket) -> None:
+    def __init__(self, socket: Socket, events: int = EVENTS) -> None:
         endpoint = f"inproc://zray.monitor.{next(self._numbers)}"
-        socket.monitor(endpoint, self.EVENTS)
+        socket.monitor(endpoint, events)
         # Not get_monitor_socket(): its queue is bounded, and a full one blocks libzmq's I/O
         # thread, so that anybody who connects often enough stops a busy process's network.
         self.socket: Socket = socket.context.socket(zmq.PAIR)
