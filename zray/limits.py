@@ -67,6 +67,7 @@ RETURNS_MAX = 10_000  # of one task
 REFERENCES_MAX = 1_000_000  # in one value, or in all results of one task
 ACK_DELAY_S = 0.1  # a DONE is acknowledged along with other messages, or after this
 CANCEL_GRACE_S = 5.0  # from a soft cancel to the kill
+RESOURCES_MAX = 1000  # kinds that one task, actor or node may name
 RESOURCE_UNIT = 10_000  # a resource of 1 is this many units: granularity 0.0001
 PREFETCH_UNKNOWN_TASKS = 1
 
@@ -95,6 +96,7 @@ PEER_CONNECT_S = 2.0  # a node that cannot be reached in this time is asked by w
 PEER_AVOID_S = 60.0  # and again for so long
 FUNCTION_BYTES_WARN = 10 << 20
 FUNCTION_BYTES_MAX = 60 << 20
+SOURCE_CHARS_MAX = 256 << 10  # of its source, for tracebacks
 ERROR_TEXT_BYTES_MAX = 64 << 10
 
 # ---- shared memory -------------------------------------------------------------------------
@@ -114,6 +116,8 @@ COPY_BYTES_MAX = 8 << 20  # copied at a time, so that other threads are not held
 # ---- processes and logs --------------------------------------------------------------------
 LOG_LINE_BYTES_MAX = 16 << 10
 STDERR_TAIL_LINES = 20
+CAUSE_BYTES_MAX = 16 << 10  # of why a process ended, its last words included
+TEXT_MAX = 64 << 10  # characters of a text in a message
 IMPORT_CHECK_S = 60.0  # for trying the modules of --import when a daemon starts
 NOTES_MAX = 256  # notices kept for `zray status`
 NAME_MAX = 256  # characters of a name in a message

@@ -66,7 +66,7 @@ PICKLES = {"cloudpickle", "dill", "marshal", "pickle", "shelve"}
 MAY_PICKLE = (
     "zray.api",
     "zray.nodes.worker",
-    "zray.runtime.linux.zygote",
+    "zray.runtime.code",
     "zray.runtime.serialization",
 )
 NEVER_UNPICKLE = ("zray.core", "zray.dashboard", "zray.nodes.head", "zray.nodes.raylet")

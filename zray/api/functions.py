@@ -60,6 +60,7 @@ class RemoteFunction(Generic[P, R]):
     ) -> None:
         functools.update_wrapper(self, function)
         self._function = function
+        self._name = name_of(function)
         self._options = options
         self._callable_here = callable_here
         self._exports: dict[bool | tuple[type[BaseException], ...], m.Export] = {}
@@ -70,10 +71,9 @@ class RemoteFunction(Generic[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         if not self._callable_here:
-            name = self._function.__name__
             raise TypeError(
-                f"Remote functions cannot be called directly. Instead of running '{name}()', "
-                f"try '{name}.remote()'."
+                f"Remote functions cannot be called directly. Instead of running '{self._name}()', "
+                f"try '{self._name}.remote()'."
             )
         return self._function(*args, **kwargs)
 
@@ -114,7 +114,7 @@ class RemoteFunction(Generic[P, R]):
         template = self._default
         if template is None or self._told is not participant or options is not self._options:
             template = self._introduce(participant, options)
-        arguments = serialization.dumps_arguments(args, kwargs, ObjectRef, self._function.__name__)
+        arguments = serialization.dumps_arguments(args, kwargs, ObjectRef, self._name)
         refs = participant.submit(template, arguments, session.current_task())
         if template.num_returns == 1:
             return refs[0]
@@ -123,7 +123,7 @@ class RemoteFunction(Generic[P, R]):
     @functools.cached_property
     def _parameters(self) -> Parameters:
         # Not in __init__: a recursive function is unpickled after the object that it calls.
-        return Parameters(self._function, name_of(self._function))
+        return Parameters(self._function, self._name)
 
     def _introduce(self, participant: Any, options: TaskOptions) -> m.Template:
         """Make sure that the cluster knows function and options."""
@@ -136,7 +136,7 @@ class RemoteFunction(Generic[P, R]):
         if template is None:
             export = self._export(options.retry_exceptions)
             template = template_of(
-                *(export.function_id, options.name or name_of(self._function)),
+                *(export.function_id, options.name or self._name),
                 options.amounts(),
                 num_returns=options.num_returns,
                 max_retries=options.max_retries,
@@ -151,8 +151,7 @@ class RemoteFunction(Generic[P, R]):
         export = self._exports.get(retry)
         if export is None:
             blob = serialization.dumps_function(self._function, retry)
-            name = name_of(self._function)
-            export = m.Export(0, blob.function_id, name, blob.blob, blob.contained)
+            export = m.Export(0, blob.function_id, self._name, blob.blob, blob.contained)
             self._exports[retry] = export
         return export
 

@@ -194,9 +194,9 @@ def check_count(references: int, what: str) -> None:
 
 def _in_band(value: Any, by_value: bool) -> bytes:
     if by_value:
-        import cloudpickle
+        from zray.runtime import code
 
-        return cloudpickle.dumps(value, _PROTOCOL)  # type: ignore[no-any-return]
+        return code.dumps(value, _PROTOCOL)
     data = _dumps(value, _PROTOCOL)
     if _NAMES_MAIN in data:
         raise _NamesMain
@@ -215,9 +215,9 @@ def _large_out_of_band(value: Any, by_value: bool) -> list[Piece]:
         return False
 
     if by_value:
-        import cloudpickle
+        from zray.runtime import code
 
-        data: bytes = cloudpickle.dumps(value, _PROTOCOL, is_small)
+        data = code.dumps(value, _PROTOCOL, is_small)
     else:
         data = _dumps(value, _PROTOCOL, buffer_callback=is_small)
         if _NAMES_MAIN in data:
@@ -239,9 +239,9 @@ def _out_of_band(value: Any, by_value: bool) -> list[Piece]:
     pieces: list[Piece] = []
     buffers: list[pickle.PickleBuffer] = []
     if by_value:
-        import cloudpickle
+        from zray.runtime import code
 
-        pickler = cloudpickle.Pickler
+        pickler: type[pickle.Pickler] = code.Pickler
     else:
         pickler = pickle.Pickler
     pickler(_Sink(pieces.append), _PROTOCOL, buffer_callback=buffers.append).dump(value)

@@ -260,7 +260,7 @@ def _set_up(sock: socket.socket) -> Entry | None:
         importlib.import_module(finder).install()
     module, _, function = setup.entry.partition(":")
     entry: Entry = getattr(importlib.import_module(module), function)
-    importlib.import_module("cloudpickle")  # here alone: the raylet, which imports us, has no use
+    importlib.import_module("zray.runtime.code")  # here alone: the raylet has no use for it
     gc.freeze()
     return entry
 
