@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from zray.errors import ActorDiedError, WorkerCrashedError
 from zray.protocol import messages as m
 from zray.runtime import sockets
 from zray.runtime.keys import ClusterKey
+from zray.runtime.stream import READ_BYTES
 
 GARBAGE = b"\xc1\xff\x00\x93" * 300
 
@@ -174,6 +176,31 @@ def test_garbage_to_what_a_worker_inherited_costs_that_worker_alone(sites: Any) 
     assert zray.get(bystander.call.remote(), timeout=20) == 2
     assert {node.info.name: node.info.pid for node in sites.status().nodes} == nodes
     degraded(sites, "node one", "reading what a worker said")
+
+
+def test_after_garbage_no_word_of_a_worker_counts(sites: Any) -> None:
+    pid = next(node.info.pid for node in sites.status().nodes if node.info.name == "one")
+    node = psutil.Process(pid)
+
+    @zray.task(num_cpus=0, max_retries=0, resources={"one": 1})
+    def babble() -> int:
+        os.kill(pid, signal.SIGSTOP)  # it reads the garbage when the result is there, too
+        for name in os.listdir("/proc/self/fd"):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/self/fd/{name}").startswith("socket:"):
+                    os.write(int(name), GARBAGE * (READ_BYTES // len(GARBAGE)))
+                    os.write(int(name), GARBAGE[: READ_BYTES % len(GARBAGE)])
+        return 1
+
+    zray.get(double.options(resources={"one": 1}).remote(1), timeout=20)
+    result = babble.remote()
+    sites.until(lambda: node.status() == psutil.STATUS_STOPPED, 20, "the task has begun")
+    zygote = min(node.children(), key=lambda child: child.create_time())
+    at_rest = psutil.STATUS_SLEEPING
+    sites.until(lambda: all(w.status() == at_rest for w in zygote.children()), 20, "it is over")
+    node.resume()
+    with pytest.raises(WorkerCrashedError):
+        zray.get(result, timeout=20)
 
 
 def abstract_sockets(pid: int) -> list[bytes]:

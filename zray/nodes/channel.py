@@ -59,6 +59,7 @@ class Channel:
         self.control = FrameWriter(channels.control)
         self.printers = [Printer(channels.stdout_fd, False), Printer(channels.stderr_fd, True)]
         self.last_words: deque[str] = deque(maxlen=limits.STDERR_TAIL_LINES)
+        self.broken = False  # something in it wrote to the socket: no word of it counts any more
         self._log: IO[bytes] | None = None
         self._unlogged = 0  # bytes since the last that could be written
 

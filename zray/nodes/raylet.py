@@ -338,13 +338,19 @@ class RayletNode:
 
     def _take_messages(self, worker_id: bytes, channel: Channel) -> bool:
         """Hand on what a worker has said; whether it will say nothing more."""
+        if channel.broken:
+            return True
         now = self._loop.now()
         try:
             frames, ended = read_available(channel.channels.task, channel.reader)
             for frame in frames:
-                for message in codec.decode(frame).messages:
+                payload = codec.decode(frame)
+                for message in payload.messages:
                     self._raylet.worker_message(worker_id, message, now)
-        except (ProtocolError, OSError) as error:  # something in it wrote to the socket
+                if payload.refused:
+                    self._raylet.worker_refused(worker_id, payload.refused, now)
+        except (ProtocolError, OSError) as error:
+            channel.broken = True
             self._raylet.worker_failed(worker_id, "reading what a worker said", error, now)
             return True
         return ended
