@@ -67,7 +67,8 @@ RETURNS_MAX = 10_000  # of one task
 REFERENCES_MAX = 1_000_000  # in one value, or in all results of one task
 ACK_DELAY_S = 0.1  # a DONE is acknowledged along with other messages, or after this
 CANCEL_GRACE_S = 5.0  # from a soft cancel to the kill
-RESOURCES_MAX = 1000  # kinds that one task, actor or node may name
+RESOURCES_MAX = 1000  # kinds that one task or actor may name
+NODE_OPTIONS_BYTES_MAX = 64 << 10  # of JSON; Linux takes an argument of 128 KiB
 RESOURCE_UNIT = 10_000  # a resource of 1 is this many units: granularity 0.0001
 PREFETCH_UNKNOWN_TASKS = 1
 

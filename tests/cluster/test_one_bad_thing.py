@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 import zmq
 
 import zray
-from zray.errors import ActorDiedError, WorkerCrashedError
+from zray.errors import ActorDiedError, ActorError, WorkerCrashedError
 from zray.protocol import messages as m
 from zray.runtime import sockets
 from zray.runtime.keys import ClusterKey
@@ -201,6 +202,37 @@ def test_after_garbage_no_word_of_a_worker_counts(sites: Any) -> None:
     node.resume()
     with pytest.raises(WorkerCrashedError):
         zray.get(result, timeout=20)
+
+
+@pytest.mark.parametrize(
+    "line", ["x" * 70_000, "\N{GRINNING FACE}" * 17_000], ids=["ascii", "wide"]
+)
+def test_an_actor_with_long_last_words_is_known_to_be_dead(sites: Any, line: str) -> None:
+    @zray.actor(resources={"one": 1}, max_restarts=1)
+    class Talker:
+        def end(self) -> None:
+            for _ in range(25):
+                print(line, file=sys.stderr)
+            sys.stderr.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        def pid(self) -> int:
+            return os.getpid()
+
+    talker = Talker.remote()
+    first = zray.get(talker.pid.remote(), timeout=20)
+    with pytest.raises(ActorError):
+        zray.get(talker.end.remote(), timeout=20)
+
+    def again() -> int:
+        with contextlib.suppress(ActorError):
+            return int(zray.get(talker.pid.remote(), timeout=20))
+        return 0
+
+    assert sites.until(again, 20, "it is restarted") != first
+    with pytest.raises(ActorDiedError):
+        zray.get(talker.end.remote(), timeout=20)
+    assert health(sites) == "OK"
 
 
 def abstract_sockets(pid: int) -> list[bytes]:

@@ -13,6 +13,7 @@ from typing import Any, Concatenate, Generic, Literal, NoReturn, ParamSpec, Type
 
 from msgspec import structs
 
+from zray import limits
 from zray.api.actor_handles import GENERATOR, ActorHandle, Method, SeveralMethod
 from zray.api.definitions import (
     Parameters,
@@ -21,10 +22,16 @@ from zray.api.definitions import (
     take_offer,
     template_of,
 )
-from zray.api.options import ActorOptions, MethodOptions, checked, namespace
+from zray.api.options import (
+    ActorOptions,
+    MethodOptions,
+    checked,
+    namespace,
+)
 from zray.api.session import participant as connected
 from zray.errors import ActorNotFoundError
 from zray.limits import ASYNC_CONCURRENCY
+from zray.nodes.options import checked_text
 from zray.protocol import messages as m
 from zray.runtime import serialization, session
 from zray.runtime.actor_exit import ActorExit
@@ -126,7 +133,7 @@ class ActorClass(Generic[T]):
         found = self._described.get(nameless)
         if found is None:
             template = template_of(
-                *(self._export.function_id, f"{self._class.__name__}.__init__"[:256]),
+                *(self._export.function_id, f"{name_of(self._class)}.__init__"[: limits.NAME_MAX]),
                 options.placed(),
                 num_returns=1,
                 max_retries=0,
@@ -238,6 +245,7 @@ def _methods_of(cls: type) -> Iterator[tuple[str, Method]]:
         plain = inspect.unwrap(member)
         chosen: MethodOptions = getattr(member, _OPTIONS_OF_METHOD, MethodOptions())
         generates = inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain)
+        checked_text(f"the name of a method of {cls.__name__}", name)
         yield (
             name,
             Method(
@@ -358,6 +366,7 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
         raise ValueError("Please supply a non-empty value to get_actor")
     if not isinstance(name, str):
         raise TypeError(f"name must be a string, got: {type(name)}")
+    checked_text("name", name)
     space = _namespace(namespace)
     participant = connected()
     found = participant.find_actor(space or participant.namespace, name)

@@ -17,8 +17,9 @@ from typing import Any
 
 from zray import limits
 from zray.errors import HeadSilentError, NotInitializedError
-from zray.nodes.options import HeadOptions, NodeOptions, units
+from zray.nodes.options import HeadOptions, NodeOptions, checked_text, units
 from zray.protocol import messages as m
+from zray.protocol.errors import cut_text
 from zray.runtime import references, session
 from zray.runtime.interrupts import interrupts
 
@@ -163,6 +164,8 @@ def _check_options(
             raise TypeError(f"the names in {option} must be strings, got {value!r}")
     if any(not isinstance(value, str) for value in (labels or {}).values()):
         raise TypeError(f"the values of labels must be strings, got {labels!r}")
+    if namespace:
+        checked_text("namespace", namespace)
     for resource, option in (("CPU", "num_cpus"), ("GPU", "num_gpus"), ("memory", "_memory")):
         if resource in (resources or {}):
             raise ValueError(f"Use the {option!r} option instead of {resource!r} in 'resources'")
@@ -235,9 +238,17 @@ def _job(wants_logs: bool, namespace: str) -> m.JobInfo:
     except (OSError, KeyError):
         user = str(os.getuid())
     return m.JobInfo(
-        *(script[:4096], os.getcwd(), path, _machine(), socket.gethostname()),
-        *(os.getpid(), user, wants_logs, namespace),
+        _readable(script[:4096]),
+        _readable(os.getcwd()),
+        [_readable(entry) for entry in path],
+        _machine(),
+        *(socket.gethostname(), os.getpid(), user, wants_logs, namespace),
     )
+
+
+def _readable(path: str) -> str:
+    """A path for a message; one that is no text (bytes of another encoding) has escapes."""
+    return cut_text(path, limits.TEXT_MAX)
 
 
 def _machine() -> str:

@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from zray import limits
+from zray.nodes.options import checked_text
 from zray.protocol import messages as m
 from zray.runtime import offers
 
@@ -84,7 +86,8 @@ def _makes_as_object_does(function: Callable[..., Any]) -> bool:
 
 def name_of(function: Callable[..., Any]) -> str:
     """The name that people see."""
-    return str(getattr(function, "__name__", type(function).__name__))[:256]
+    name = str(getattr(function, "__name__", type(function).__name__))[: limits.NAME_MAX]
+    return name.encode("utf-8", "replace").decode()
 
 
 def template_of(
@@ -126,9 +129,9 @@ def checked_name(option: str, value: Any) -> str:
     """
     if not isinstance(value, str):
         raise TypeError(f"{option} must be a string, got {value!r}")
-    if not 0 < len(value) <= 256:
-        raise ValueError(f"{option} must have 1 to 256 characters, got {len(value)}")
-    return value
+    if not value:
+        raise ValueError(f"{option} must have 1 to {limits.NAME_MAX} characters, got none")
+    return checked_text(option, value)
 
 
 def offer(name: str, thing: offers.Offered, what: Any, *, alone: bool = True) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from zray import limits
 from zray.core.resources import CPU, GPU, MEMORY
-from zray.nodes.options import unit
+from zray.nodes.options import checked_text, unit
 
 Check = Callable[[str, Any], Any]
 
@@ -144,7 +144,10 @@ def _resources(option: str, value: Any) -> tuple[tuple[str, float], ...]:
         if name in (CPU, GPU, MEMORY):
             option_of = {CPU: "num_cpus", GPU: "num_gpus", MEMORY: "memory"}[name]
             raise ValueError(f"Use the {option_of!r} option instead of {name!r} in 'resources'")
+        checked_text("the name of a resource", name)
         unit(name, amount)
+    if len(value) > limits.RESOURCES_MAX:
+        raise ValueError(f"resources must be at most {limits.RESOURCES_MAX}, got {len(value)}")
     return tuple(sorted(value.items()))
 
 
@@ -183,9 +186,9 @@ def _retry_exceptions(option: str, value: Any) -> bool | tuple[type[BaseExceptio
 
 
 def _name(option: str, value: Any) -> str:
-    if not isinstance(value, str) or not value or len(value) > 256:
-        raise ValueError(f"name must be a string of 1 to 256 characters, got {value!r}")
-    return value
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"name must be a string of 1 to {limits.NAME_MAX} characters: {value!r}")
+    return checked_text("name", value)
 
 
 def _actor_name(option: str, value: Any) -> str:
@@ -208,9 +211,7 @@ def namespace(option: str, value: Any) -> str:
 def _text(option: str, value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{option} must be None or a string, got: {type(value)}")
-    if len(value) > 256:
-        raise ValueError(f"{option} must have at most 256 characters, got {len(value)}")
-    return value
+    return checked_text(option, value)
 
 
 def _lifetime(option: str, value: Any) -> str:

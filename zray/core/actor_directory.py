@@ -160,7 +160,9 @@ class ActorDirectory:
         return m.ActorState(
             *(0, target, record.actor_id, record.state, record.incarnation),
             *((gcs.epoch << 32) + sessions, record.node_id, record.worker_id),
-            *(node.info.machine if node is not None else "", record.text, record.error),
+            node.info.machine if node is not None else "",
+            record.text[: limits.TEXT_MAX],  # a node of another language may have filled it
+            record.error,
         )
 
     # ---- actors that nobody has made yet -----------------------------------------------------

@@ -45,6 +45,7 @@ from zray.protocol.messages import (
     Put,
     Query,
     Reasons,
+    Rejected,
     Result,
     ResultAck,
     Status,
@@ -82,8 +83,13 @@ class Principal:
 
 class Agency:
     def __init__(
-        self, outbox: Outbox[bytes], objects: LocalObjects, send: Callable[[Message], None]
+        self,
+        outbox: Outbox[bytes],
+        objects: LocalObjects,
+        send: Callable[[Message], None],
+        numbers: Iterator[int],
     ) -> None:
+        """``numbers`` are those of all that the head may refuse."""
         self._outbox = outbox
         self._objects = objects
         self._send = send
@@ -92,7 +98,8 @@ class Agency:
         self._users: dict[bytes, int] = {}  # template -> how many workers may name it
         self._exports: dict[bytes, Export] = {}  # not yet known to be durable
         self._asked: dict[int, tuple[bytes, Request]] = {}  # our seq -> worker's request
-        self._next = 0
+        self._numbers = numbers
+        self._told: dict[int, tuple[bytes, int]] = {}  # our seq -> worker, and its seq
 
     def employ(self, worker_id: bytes, job_id: bytes) -> None:
         self.principals[worker_id] = Principal(worker_id, job_id)
@@ -101,7 +108,8 @@ class Agency:
         principal = self.principals.pop(worker_id, None)
         if principal is not None:
             for number in principal.asked:
-                del self._asked[number]
+                self._asked.pop(number, None)
+                self._told.pop(number, None)
             for function_id in [*principal.functions]:
                 self._forget(principal, function_id)
 
@@ -176,15 +184,25 @@ class Agency:
         templates = principal.functions.setdefault(message.function_id, {})
         template_id = message.template_id
         if template_id not in templates:
-            templates[template_id] = msgspec.structs.replace(message, holder=worker_id)
+            number = self._number(worker_id, message.seq)
+            templates[template_id] = msgspec.structs.replace(message, seq=number, holder=worker_id)
             self.templates[template_id] = message
             self._users[template_id] = self._users.get(template_id, 0) + 1
         self._send(templates[template_id])
 
     def on_export(self, worker_id: bytes, message: Export) -> None:
         self.principals[worker_id].functions.setdefault(message.function_id, {})
-        self._exports[message.function_id] = msgspec.structs.replace(message, holder=worker_id)
-        self._send(self._exports[message.function_id])
+        number = self._number(worker_id, message.seq)
+        export = msgspec.structs.replace(message, seq=number, holder=worker_id)
+        self._exports[message.function_id] = export
+        self._send(export)
+
+    def _number(self, worker_id: bytes, seq: int) -> int:
+        """A number for what the worker says under one of its own."""
+        number = next(self._numbers)
+        self._told[number] = (worker_id, seq)
+        self.principals[worker_id].asked[number] = None
+        return number
 
     def on_forget(self, worker_id: bytes, message: Forget) -> None:
         """The worker has let functions go; all that it made of them has ended."""
@@ -194,7 +212,9 @@ class Agency:
         self._send(Forget(0, message.function_ids, worker_id))
 
     def _forget(self, principal: Principal, function_id: bytes) -> None:
-        for template_id in principal.functions.pop(function_id, ()):
+        for template_id, template in principal.functions.pop(function_id, {}).items():
+            self._told.pop(template.seq, None)
+            principal.asked.pop(template.seq, None)
             self._users[template_id] -= 1
             if not self._users[template_id]:
                 del self._users[template_id], self.templates[template_id]
@@ -281,10 +301,10 @@ class Agency:
 
     def on_request(self, worker_id: bytes, message: Request) -> None:
         """Passed on; the answer comes back to the worker under the worker's own number."""
-        self._next += 1
-        self._asked[self._next] = (worker_id, message)
-        self.principals[worker_id].asked[self._next] = None
-        self._send(msgspec.structs.replace(message, seq=self._next))
+        number = next(self._numbers)
+        self._asked[number] = (worker_id, message)
+        self.principals[worker_id].asked[number] = None
+        self._send(msgspec.structs.replace(message, seq=number))
 
     def on_promise(self, worker_id: bytes, message: Promise) -> None:
         principal = self.principals[worker_id]
@@ -307,6 +327,20 @@ class Agency:
         self._send(message)
 
     # ---- from the head ---------------------------------------------------------------------
+
+    def refused(self, message: Rejected) -> bool:
+        """The head refuses what a worker has said or asked; whether it is known who that was."""
+        asked = self._asked.pop(message.about, None)
+        if asked is not None:
+            worker_id, request = asked
+            self.principals[worker_id].asked.pop(message.about, None)
+            about = request.seq
+        elif message.about in self._told:
+            worker_id, about = self._told[message.about]
+        else:
+            return False
+        self._outbox.send(worker_id, msgspec.structs.replace(message, about=about))
+        return True
 
     def on_exported(self, message: Exported) -> None:
         for function_id in message.function_ids:

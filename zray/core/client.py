@@ -19,6 +19,7 @@ from zray.errors import MessageTooLargeError, ProtocolError, TaskCancelledError,
 from zray.ids import IdSource, object_id, task_of
 from zray.protocol import messages as m
 from zray.protocol.codec import Payload, Unsent
+from zray.protocol.errors import system_error
 from zray.protocol.splitting import Joiner
 
 
@@ -105,6 +106,9 @@ class Client:
         else:
             returns = [object_id(spec.task_id, index) for index in range(num_returns)]
         references.hold_returns(returns)
+        refusal = self.definitions.refusal(spec.template_id) if self.definitions.refused else None
+        if refusal is not None:
+            self._give_up(spec, *refusal)
         return returns
 
     def flush(self) -> None:
@@ -283,6 +287,11 @@ class Client:
             self._watched[oid] = None
             self.outbox.append(m.Watch(0, self.process_id, oid))
 
+    def number(self) -> int:
+        """A new one, for what may be answered or refused."""
+        self._numbers += 1
+        return self._numbers
+
     def ask(
         self,
         make: Callable[[int], m.Message],
@@ -290,13 +299,13 @@ class Client:
         answer: list[m.Message] | None = None,
     ) -> list[m.Message]:
         """Send a request; its answer is appended to the returned list as ``waiter`` arrives."""
-        self._numbers += 1
+        number = self.number()
         answer = [] if answer is None else answer
         waiter.remaining += 1
-        request = make(self._numbers)
-        self._answers[self._numbers] = (waiter, answer, request)
+        request = make(number)
+        self._answers[number] = (waiter, answer, request)
         if offers_handle(request):
-            self._offers[self._numbers] = None
+            self._offers[number] = None
         self.outbox.append(request)
         return answer
 
@@ -350,11 +359,47 @@ class Client:
         elif isinstance(message, m.Log | m.Notice):
             self.prints.append(message)
         elif isinstance(message, m.Rejected):
-            self.prints.append(m.Notice(0, message.code, f"the head refused it: {message.text}"))
+            self._on_rejected(message)
         elif isinstance(message, m.Pong):
             self.health = message.health
         elif isinstance(message, m.Shutdown):
             self.stop(message.reason)
+
+    def _on_rejected(self, message: m.Rejected) -> None:
+        """What was asked or said will not be done: whoever waits for it has an error."""
+        asked = self._answers.pop(message.about, None)
+        self._offers.pop(message.about, None)
+        if asked is not None:
+            waiter, answer, request = asked
+            self.calls.on_refusal(request)
+            answer.append(message)
+            waiter.arrived()
+            return
+        function_id = self.definitions.refuse(message.about, message.code, message.text)
+        if not function_id:
+            said = f"the head refused it: {message.text}"
+            self.prints.append(m.Notice(0, message.code, said[: limits.TEXT_MAX]))
+            return
+        for spec in [*self.unresolved.values()]:
+            refusal = self.definitions.refusal(spec.template_id)
+            if refusal is not None:
+                self._give_up(spec, *refusal)
+
+    def _give_up(self, spec: m.TaskSpec, code: str, text: str) -> None:
+        """The head has refused what the task is made of."""
+        if spec.task_id in self._waiting:
+            del self._waiting[spec.task_id], self.unresolved[spec.task_id]
+            self._tidy_backlog()
+            self._unreference(spec)
+        else:
+            self._resolved(spec.task_id)
+            self.outbox.append(m.Cancel(0, spec.task_id, False, False))
+        name = self.definitions.templates[spec.template_id].name
+        value = system_error(code, f"the head refused its function: {text}", function_name=name)
+        for outcome in failures.outcomes(spec.task_id, len(self._returns(spec)), value):
+            self.references.take_back(outcome)
+        self.references.publish(self._returns(spec))  # others may wait for them
+        self.definitions.unuse(spec.template_id)
 
     def stop(self, reason: str) -> None:
         """The cluster has ended: whoever waits need wait no longer."""

@@ -80,7 +80,7 @@ class ClientCalls:
                 client.references.remove(oid)
             client.definitions.unuse(task.template_id)
             created = answer[0] if answer else None
-            if isinstance(created, m.ActorCreated) and created.code:
+            if isinstance(created, m.ActorCreated | m.Rejected) and created.code:
                 self._refuse(actor, created.text)
             waiter.arrived()
 
@@ -133,6 +133,11 @@ class ClientCalls:
             client.references.drop_again(object_id(asked, HANDLE_INDEX))
             if not answer.code and answer.actor_id != asked:
                 client.references.adopt(object_id(answer.actor_id, HANDLE_INDEX))
+
+    def on_refusal(self, request: m.Message) -> None:
+        """The head does not take a request as it is."""
+        if isinstance(request, m.CreateActor):
+            self._client.references.drop_again(object_id(request.task.task_id, HANDLE_INDEX))
 
     def _refuse(self, actor: ActorCaller, text: str) -> None:
         actor.state = m.ACTOR_DEAD

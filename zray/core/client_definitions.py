@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from zray.protocol import messages as m
 
 if TYPE_CHECKING:
@@ -26,22 +28,42 @@ class ClientDefinitions:
         self._uses: dict[bytes, int] = {}  # template -> tasks and creations without an outcome
         self._names: dict[bytes, int] = {}  # function -> by how many things it is named
         self._unnamed: dict[bytes, None] = {}  # functions that nothing names any more
+        self._told: dict[int, bytes] = {}  # what the head may refuse -> function
+        self.refused: dict[bytes, tuple[str, str]] = {}  # function -> code and text
 
     def export(self, message: m.Export) -> None:
         function_id = message.function_id
         self._unnamed.pop(function_id, None)
         if function_id not in self._exports:
             self._client.references.publish(message.contained)
+            message = replace(message, seq=self._number(function_id))
             self._exports[function_id] = message if self._remote else None
             self._client.outbox.append(message)
 
     def template(self, message: m.Template) -> None:
         template_id = message.template_id
         if template_id not in self.templates:
+            message = replace(message, seq=self._number(message.function_id))
             self.templates[template_id] = message
             self._uses[template_id] = 0
             self._of_functions.setdefault(message.function_id, {})[template_id] = None
             self._client.outbox.append(message)
+
+    def _number(self, function_id: bytes) -> int:
+        number = self._client.number()
+        self._told[number] = function_id
+        return number
+
+    def refuse(self, about: int, code: str, text: str) -> bytes:
+        """The head refuses a function or a template of it; the function, or empty: none of them."""
+        function_id = self._told.get(about, b"")
+        if function_id:
+            self.refused[function_id] = (code, text)
+        return function_id
+
+    def refusal(self, template_id: bytes) -> tuple[str, str] | None:
+        """Code and text with which the head has refused what a template names."""
+        return self.refused.get(self.templates[template_id].function_id)
 
     def durable(self, function_ids: list[bytes]) -> None:
         """The head keeps these functions."""
@@ -87,7 +109,11 @@ class ClientDefinitions:
             return
         del self._unnamed[function_id]
         self._of_functions.pop(function_id, None)
-        self._exports.pop(function_id, None)
+        export = self._exports.pop(function_id, None)
+        if export is not None:
+            self._told.pop(export.seq, None)
+        self.refused.pop(function_id, None)
         for template_id in templates:
+            self._told.pop(self.templates[template_id].seq, None)
             del self.templates[template_id], self._uses[template_id]
         self._client.outbox.append(m.Forget(0, function_id))

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from zray import limits
+from zray.core import failures
+from zray.errors import ProtocolError
+from zray.ids import object_id
 from zray.protocol.messages import (
     CRASHED,
+    ERROR,
     ActorExited,
     Assignment,
     Done,
     HeldActor,
     HeldTask,
     Message,
+    Outcome,
+    Rejected,
     TaskDone,
 )
 
 
 class Ends:
-    def __init__(self, send: Callable[[Message], None]) -> None:
+    """``numbers`` are those of all that the head may refuse."""
+
+    def __init__(self, send: Callable[[Message], None], numbers: Iterator[int]) -> None:
         self._send = send  # to the head, if there is a session
         self._new: list[TaskDone] = []
-        self._seq = 0
+        self._numbers = numbers
         self.unacked: dict[int, Done | ActorExited] = {}
         self._ended: dict[tuple[bytes, int], Assignment] = {}  # what those were ends of
         self._exited: dict[int, HeldActor] = {}  # whose ends are not acknowledged
@@ -38,20 +46,19 @@ class Ends:
     def flush(self) -> None:
         """Tell what has ended since the last call."""
         if self._new:
-            self._seq += 1
-            done = Done(self._seq, self._new)
+            self._tell(Done(next(self._numbers), self._new))
             self._new = []
-            self.unacked[self._seq] = done
-            self._send(done)
+
+    def _tell(self, end: Done | ActorExited) -> None:
+        self.unacked[end.seq] = end
+        self._send(end)
 
     def exited(self, actor: HeldActor, *, intended: bool, text: str) -> None:
         """An actor's process is gone."""
         self.flush()
-        self._seq += 1
-        end = ActorExited(self._seq, actor.actor_id, actor.incarnation, intended, text)
-        self._exited[self._seq] = actor
-        self.unacked[self._seq] = end
-        self._send(end)
+        seq = next(self._numbers)
+        self._exited[seq] = actor
+        self._tell(ActorExited(seq, actor.actor_id, actor.incarnation, intended, text))
 
     def acked(self, upto: int) -> None:
         while self.unacked and (seq := next(iter(self.unacked))) <= upto:
@@ -69,6 +76,23 @@ class Ends:
                     end.tasks[place] = done
                     self._send(end)
                     return
+
+    def refused(self, message: Rejected) -> bool:
+        """The head does not take an end as it was told; whether that is one of these.
+
+        What ended has ended all the same: it is told again, with what was refused in its place.
+        """
+        end = self.unacked.pop(message.about, None)
+        if end is None:
+            return False
+        text = f"how it ended could not be told: {message.text}"[: limits.CAUSE_BYTES_MAX]
+        if isinstance(end, ActorExited):
+            actor = self._exited.pop(message.about)
+            self.exited(actor, intended=end.intended, text=text)
+            return True
+        value = failures.encode(ProtocolError, text)
+        self._tell(Done(next(self._numbers), [_in_error(done, value) for done in end.tasks]))
+        return True
 
     def job_ended(self, job_id: bytes) -> None:
         self._failed = {key: held for key, held in self._failed.items() if held.job_id != job_id}
@@ -109,6 +133,13 @@ class Ends:
     def tell_again(self) -> None:
         for end in self.unacked.values():
             self._send(end)
+
+
+def _in_error(done: TaskDone, value: bytes) -> TaskDone:
+    """The end with an error for each of its results."""
+    ids = [outcome.object_id for outcome in done.results] or [object_id(done.task_id)]
+    results = [Outcome(oid, ERROR, len(value), value) for oid in ids]
+    return TaskDone(done.task_id, done.attempt, done.status, results)
 
 
 def held_task(assignment: Assignment, failures: int | None = None) -> HeldTask:

@@ -51,6 +51,7 @@ from zray.protocol.messages import (
     Export,
     Free,
     Job,
+    JobEnded,
     Message,
     Outcome,
     Reclaim,
@@ -138,11 +139,12 @@ class Gcs:
 
     def on_submit(self, sender: Member, message: Submit, now: float) -> None:
         job = self.members.jobs.get(message.job_id)
-        if job is None:
-            self.outbox.send(
-                sender.process_id,
-                Rejected(0, message.seq, ProtocolError.code, "the job of these tasks has ended"),
-            )
+        if job is None:  # a worker's node may not have heard of it yet
+            ended = "the job of these tasks has ended"
+            refusal = Rejected(0, message.seq, ProtocolError.code, ended)
+            told = JobEnded(0, message.job_id)
+            is_node = isinstance(sender, NodeMember)
+            self.outbox.send(sender.process_id, told if is_node else refusal)
             return
         self.note_worker(sender, message.submitter)
         for spec in message.tasks:

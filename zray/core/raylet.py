@@ -8,6 +8,7 @@ clients `agency`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any
 
 from zray import limits
@@ -22,9 +23,11 @@ from zray.core.local_scheduler import LocalScheduler, LocalTask, PoolKey, Worker
 from zray.core.local_tasks import LocalTasks
 from zray.core.machine import NEVER, Outbox
 from zray.core.peers import Peers
+from zray.errors import ProtocolError
 from zray.ids import IdSource
 from zray.protocol import messages as m
-from zray.protocol.codec import Payload, Unsent
+from zray.protocol.codec import Bad, Payload, Unsent
+from zray.protocol.errors import cut_text
 from zray.protocol.splitting import JOINED, Joiner
 
 HEAD = b""  # the head's place in the outbox; workers are there by id
@@ -66,9 +69,10 @@ class Raylet:
         """The state of a new incarnation: no task, no object, no worker."""
         self.linked = False
         self.objects = LocalObjects(self.send)
-        self.agency = Agency(self.outbox, self.objects, self.send)
+        numbers = count(1)  # of what the head may refuse
+        self.agency = Agency(self.outbox, self.objects, self.send, numbers)
         self.scheduler = LocalScheduler(dict(self.info.resources), self._gpu_count)
-        self.ends = Ends(self.send)
+        self.ends = Ends(self.send, numbers)
         self.actors = HostedActors(self.outbox, self.scheduler, self.ends, self.send, self.kill)
         self.peers = Peers(self.objects)
         self.tasks = LocalTasks(self)
@@ -215,9 +219,17 @@ class Raylet:
             m.CancelCall: lambda msg, now: actors.on_calls(msg),
             m.Replies: lambda msg, now: actors.on_replies(msg),
             m.StopActor: lambda msg, now: tasks.on_stop_actor(msg),
+            m.Rejected: self._on_rejected,
             m.Pong: self._on_pong,
             m.Shutdown: self._on_shutdown,
         }
+
+    def _on_rejected(self, message: m.Rejected, now: float) -> None:
+        """The head refused what this node, or a worker of it, has said."""
+        known = self.ends.refused(message) or self.agency.refused(message)
+        if not known:
+            refusal = ProtocolError(f"{message.text} (message {message.about})")
+            self.incidents.record("telling the head something", "", refusal, now)
 
     def _on_pong(self, message: m.Pong, now: float) -> None:
         self.health = message.health
@@ -270,7 +282,7 @@ class Raylet:
 
     def _on_exiting(self, slot: WorkerSlot, message: m.Exiting, now: float) -> None:
         slot.exiting = True
-        slot.exit_reason = message.reason
+        slot.exit_reason = cut_text(message.reason, limits.CAUSE_BYTES_MAX)
 
     def worker_message(self, worker_id: bytes, message: m.Message, now: float) -> None:
         slot = self.scheduler.workers.get(worker_id)
@@ -283,6 +295,19 @@ class Raylet:
             except Exception as error:
                 what = f"handling a worker's {type(message).__name__} message"
                 self.worker_failed(worker_id, what, error, now)
+
+    def worker_refused(self, worker_id: bytes, refused: Sequence[Bad], now: float) -> None:
+        """A worker said what cannot be read: it is told, or ends where nobody could tell whom."""
+        for bad in refused:
+            error = ProtocolError(bad.text)
+            if bad.seq:
+                self.incidents.record(
+                    "reading a worker's message", self.named(worker_id), error, now
+                )
+                answer = m.Rejected(0, bad.seq, error.code, bad.text[: limits.TEXT_MAX])
+                self.outbox.send(worker_id, answer)
+            else:
+                self.worker_failed(worker_id, "reading a worker's message", error, now)
 
     def worker_failed(self, worker_id: bytes, what: str, error: Exception, now: float) -> None:
         """What a worker said could not be dealt with: it ends, and with it whoever waits for it."""
@@ -358,6 +383,7 @@ class Raylet:
         slot = self.scheduler.workers.get(worker_id)
         if slot is None:
             return
+        cause = cut_text(cause, limits.CAUSE_BYTES_MAX)
         begun = max(0, started - slot.finished)
         left = self.scheduler.remove_worker(slot)
         self.agency.dismiss(worker_id)

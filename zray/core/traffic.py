@@ -340,7 +340,7 @@ class TrafficController:
             answer = overview.status(self.gcs, message.seq, self.cluster_id, self.started_s, now)
         else:
             reasons = [overview.why(self.gcs, oid, now) for oid in message.object_ids[:100]]
-            answer = m.Reasons(0, message.seq, reasons)
+            answer = m.Reasons(0, message.seq, [text[: limits.TEXT_MAX] for text in reasons])
         self.gcs.outbox.send(member.process_id, answer)
 
     def _on_kv(self, member: Member, message: m.Kv, now: float) -> None:

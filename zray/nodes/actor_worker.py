@@ -25,6 +25,7 @@ from zray.nodes.returns import encoded, several
 from zray.nodes.sharing import bytes_of, load
 from zray.protocol import codec
 from zray.protocol import messages as m
+from zray.protocol.errors import cut_text
 from zray.runtime import serialization
 from zray.runtime.actor_exit import ActorExit
 from zray.runtime.linux import direct
@@ -409,7 +410,9 @@ class ActorServer:
     def exit(self, reason: str) -> None:
         """User code wants the actor to end."""
         with self.worker.lock:
-            self._exit_reason = reason or "exit_actor() was called"
+            self._exit_reason = cut_text(
+                reason or "exit_actor() was called", limits.CAUSE_BYTES_MAX
+            )
             self.worker.wake()
 
     def cancelled(self) -> bool:

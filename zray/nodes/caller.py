@@ -97,6 +97,8 @@ class Caller(Leadership):
                 return ref, info
             self._await(waiter, None)
         created = answer[0] if answer else None
+        if isinstance(created, m.Rejected):
+            raise _error(created.code, created.text)
         if not isinstance(created, m.ActorCreated):
             raise ClusterShutdownError(f"the actor was not made: {client.stopped}")
         if created.code:
@@ -172,6 +174,8 @@ class Caller(Leadership):
             self._await(waiter, None)
         if not answer:
             raise ClusterShutdownError(f"there was no answer: {self.client.stopped}")
+        if isinstance(answer[0], m.Rejected):
+            raise _error(answer[0].code, answer[0].text)
         return answer[0]
 
     # ---- direct connections ----------------------------------------------------------------

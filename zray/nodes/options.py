@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,9 +43,20 @@ def units(options: NodeOptions, cpus: float, gpus: int, memory_bytes: int) -> di
     """The node's resources in units of 1/10000, detected where nothing was said.
 
     Raises:
-        ValueError: an amount is negative, not a number, or finer than 0.0001.
+        ValueError: an amount is negative, not a number, or finer than 0.0001; a name is too long,
+            or no text that UTF-8 can carry; all options together are too long.
     """
+    size = len(json.dumps(encode_node(options)))
+    if size > limits.NODE_OPTIONS_BYTES_MAX:
+        raise ValueError(
+            f"a node's resources, labels and other options must have at most "
+            f"{limits.NODE_OPTIONS_BYTES_MAX} bytes together, and these have {size}"
+        )
     detected = min(memory_bytes, AMOUNT_MAX - 1)
+    texts = {"name": options.name, **dict.fromkeys(options.resources, "")}
+    for name, value in {**texts, **options.labels}.items():
+        checked_text("the name of a resource or label", name)
+        checked_text(f"the value of {name!r}", value)
     chosen: dict[str, float] = {
         "CPU": cpus if options.num_cpus is None else options.num_cpus,
         "GPU": gpus if options.num_gpus is None else options.num_gpus,
@@ -52,6 +64,23 @@ def units(options: NodeOptions, cpus: float, gpus: int, memory_bytes: int) -> di
         **options.resources,
     }
     return {name: amount for name, value in chosen.items() if (amount := unit(name, value))}
+
+
+def checked_text(option: str, value: str) -> str:
+    """A text that every process of a cluster can read.
+
+    Raises:
+        ValueError: it is too long, or has a lone surrogate, which UTF-8 cannot carry.
+    """
+    if len(value) > limits.NAME_MAX:
+        raise ValueError(
+            f"{option} must have at most {limits.NAME_MAX} characters, got {len(value)}"
+        )
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{option} must be text that UTF-8 can carry, got {value!a}") from None
+    return value
 
 
 def unit(name: str, value: float) -> int:

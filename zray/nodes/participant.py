@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zray import limits
 from zray.core.client import Client, Waiter
-from zray.errors import ClusterShutdownError, GetTimeoutError
+from zray.errors import ClusterShutdownError, GetTimeoutError, ZrayError
 from zray.ids import task_of
 from zray.nodes.caller import COALESCE_TASKS, EAGER_TASKS
 from zray.nodes.sharing import Sharing, load
@@ -219,6 +219,8 @@ class Participant(Sharing):
         with interrupts, self._lock:
             answer = self.client.ask(make, waiter)
             self._await(waiter, timeout)
+        if answer and isinstance(answer[0], m.Rejected):
+            raise ZrayError(answer[0].text, code=answer[0].code)
         return answer[0] if answer else None
 
     def complete(self, ref: ObjectRef[Any], future: concurrent.futures.Future[Any]) -> None:

@@ -49,7 +49,7 @@ IdOrNone = Annotated[bytes, Meta(max_length=16)]
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
 Seq = Annotated[int, Meta(ge=0, lt=2**53)]
 Name = Annotated[str, Meta(max_length=limits.NAME_MAX)]
-Text = Annotated[str, Meta(max_length=65536)]
+Text = Annotated[str, Meta(max_length=limits.TEXT_MAX)]
 MANY = Meta(max_length=limits.PAYLOAD_ITEMS_MAX)  # a list that is sent in parts beyond this
 ObjIds = Annotated[bytes, Meta(max_length=limits.PAYLOAD_ITEMS_MAX * 20)]  # concatenated
 Ids = Annotated[bytes, Meta(max_length=limits.PAYLOAD_ITEMS_MAX * 16)]
