@@ -70,7 +70,7 @@ def test_options_of_the_decorator_stay() -> None:
         ({"retry_exceptions": [5]}, TypeError, "exception classes"),
         ({"retry_exceptions": ["ValueError"]}, TypeError, "exception classes"),
         ({"name": ""}, ValueError, "1 to 256"),
-        ({"name": "x" * 300}, ValueError, "1 to 256"),
+        ({"name": "x" * 300}, ValueError, "at most 256 characters"),
         ({"name": 5}, ValueError, "name must be"),
     ],
 )

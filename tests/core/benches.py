@@ -164,13 +164,14 @@ class HeadBench:
 class RayletBench:
     """A raylet with a session, and workers that are asked for by name."""
 
-    def __init__(self, cpus: float = 1, **more: float) -> None:
+    def __init__(self, cpus: float = 1, max_workers: int | None = None, **more: float) -> None:
         self.now = 100.0
         amounts = [("CPU", int(cpus * UNIT))]
         amounts += [(name, round(amount * UNIT)) for name, amount in more.items()]
         gpus = int(more.get("GPU", 0))
         info = m.NodeInfo("n1", "host", 1, amounts, [], "machine")
-        self.raylet = Raylet(identity("n1"), info, VERSIONS, IdSource(b"rayletid"), gpus)
+        ids = IdSource(b"rayletid")
+        self.raylet = Raylet(identity("n1"), info, VERSIONS, ids, gpus, max_workers=max_workers)
         self.raylet.incidents = Fatal()
         self.to_head: list[m.Message] = []
         self.to_workers: dict[bytes, list[m.Message]] = {}
@@ -204,9 +205,10 @@ class RayletBench:
         values: Sequence[m.Outcome] = (),
         attempt: int = 1,
         actor: m.ActorInfo | None = None,
+        depth: int = 0,
     ) -> None:
         job = identity("job")
-        assignments = [m.Assignment(attempt, job, task, actor=actor) for task in tasks]
+        assignments = [m.Assignment(attempt, job, task, actor=actor, depth=depth) for task in tasks]
         self.head(m.Tasks(0, assignments, list(values)))
 
     def workers(self) -> list[bytes]:

@@ -43,6 +43,26 @@ def counter(cluster: SimCluster, name: str) -> int:
 # ---- blocking, reclaiming, starting --------------------------------------------------------
 
 
+@pytest.mark.parametrize(("seed", "bound"), [(1, 1), (2, 2), (3, 4)])
+def test_chains_that_wait_make_few_workers(seed: int, bound: int) -> None:
+    def story(driver: Any, random: Random) -> Program:
+        chains = [driver.submit("tree", [0.001, 3, 1])[0] for _ in range(200)]
+        values = yield Get(chains)
+        assert [value.number for value in values] == [4] * 200
+
+    with SimCluster(seed, nodes=[{"CPU": 1}]) as cluster:
+        scheduler = cluster.raylets[0].raylet.scheduler
+        assert scheduler.max_workers == bound
+        most = 0
+        cluster.run(story)
+        while not all(driver.idle() for driver in cluster.drivers):
+            cluster.run_for(0.001)
+            most = max(most, len(scheduler.active))
+            assert cluster.clock.now < 1060  # it begins at 1000
+        assert bound <= most <= bound + 4  # a chain below the deepest, and its CPU's next
+        cluster.finish()
+
+
 def test_a_child_is_not_stuck_behind_its_blocked_parent() -> None:
     """One CPU; parents that are known to be short share a worker's inbox, and each blocks."""
 
@@ -192,7 +212,7 @@ def test_a_message_of_a_worker_is_lost_between_raylet_and_head(kind: type[m.Mess
         inner = yield Get([ref for value in values for ref in value.refs])
         assert [value.number for value in inner] == [11, 20]
 
-    with SimCluster(5, nodes=[{"CPU": 2}]) as cluster:
+    with SimCluster(8, nodes=[{"CPU": 2}]) as cluster:
         cluster.run_for(0.1)
         cluster.cut_at(kind, cluster.raylets[0])
         cluster.run(story)

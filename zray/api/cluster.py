@@ -89,6 +89,7 @@ def init(
     namespace: str | None = None,
     object_store_memory: int | None = None,
     object_spilling_directory: str | os.PathLike[str] | None = None,
+    max_workers: int | None = None,
     **others: Any,
 ) -> Context:
     """Connect this program to a cluster, or start one on this machine that ends with it.
@@ -104,6 +105,8 @@ def init(
         object_store_memory: bytes for large values on the started cluster's node; None: a share
             of the machine's. What does not fit goes to disk.
         object_spilling_directory: where that goes; None: below the folder for temporary files.
+        max_workers: processes of the started cluster's node that may have tasks at a time, those
+            that wait for others among them; None: four for each CPU, at least 16.
         others: options of ``ray.init`` that have no meaning here are accepted.
 
     Returns:
@@ -117,6 +120,7 @@ def init(
     """
     node = _check_options(address, num_cpus, num_gpus, resources, labels, namespace, others)
     node = _with_store(node, object_store_memory, object_spilling_directory)
+    node = _with_workers(node, max_workers)
     with session.lock:
         existing = session.current()
         if existing is not None:
@@ -131,8 +135,8 @@ def init(
         if chosen != "local" and node._replace(name="") != NodeOptions():
             raise ValueError(
                 "When connecting to an existing cluster, num_cpus, num_gpus, resources, labels, "
-                "object_store_memory and object_spilling_directory must not be provided: its nodes "
-                f"say what they have. The cluster is {chosen}"
+                "object_store_memory, object_spilling_directory and max_workers must not be "
+                f"provided: its nodes say what they have. The cluster is {chosen}"
                 + ("." if address else ", as ZRAY_ADDRESS says.")
             )
         with interrupts:  # half a cluster is of no use to anybody
@@ -192,6 +196,15 @@ def _with_store(
     return node._replace(object_store_bytes=memory, spill_directory=path)
 
 
+def _with_workers(node: NodeOptions, most: Any) -> NodeOptions:
+    if most is not None:
+        if isinstance(most, bool) or not isinstance(most, int):
+            raise TypeError(f"max_workers must be a whole number, got {most!r}")
+        if not 1 <= most <= limits.WORKERS_MAX:
+            raise ValueError(f"max_workers must be from 1 to {limits.WORKERS_MAX}, got {most}")
+    return node._replace(max_workers=most)
+
+
 def _check_others(others: dict[str, Any]) -> None:
     for option, value in others.items():
         if option == "local_mode":
@@ -202,7 +215,7 @@ def _check_others(others: dict[str, Any]) -> None:
 
             valid = ["address", "num_cpus", "num_gpus", "resources", "labels", "namespace"]
             valid += ["ignore_reinit_error", "log_to_driver", "object_store_memory"]
-            valid += ["object_spilling_directory", *sorted(_IGNORED)]
+            valid += ["object_spilling_directory", "max_workers", *sorted(_IGNORED)]
             near = difflib.get_close_matches(option, valid, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise TypeError(f"init() got an unexpected keyword argument {option!r}{hint}")

@@ -282,6 +282,13 @@ def resource_options(command: Command) -> Command:
             metavar="SIZE",
             help="Memory to offer, as 4GiB or 500MB. Default: all.",
         ),
+        click.option(
+            "--max-workers",
+            type=click.IntRange(1, limits.WORKERS_MAX),
+            metavar="N",
+            help="Processes that may have tasks at a time, those that wait for others among them. "
+            f"Default: {limits.WORKERS_PER_CPU} for each CPU, at least {limits.WORKERS_MIN}.",
+        ),
         click.option("--num-gpus", type=gpus, metavar="N", help="GPUs to offer. Default: all."),
         click.option("--num-cpus", type=cpus, metavar="N", help="CPUs to offer. Default: all."),
     ):

@@ -208,6 +208,11 @@ class Agency:
         """The worker has let functions go; all that it made of them has ended."""
         principal = self.principals[worker_id]
         for function_id in split_tasks(message.function_ids):
+            gone = principal.functions.get(function_id, {})
+            for task_id in principal.early:  # it has all outcomes, and the rest is on its way
+                spec = principal.unresolved.get(task_id)
+                if spec is not None and spec.template_id in gone:
+                    del principal.unresolved[task_id]
             self._forget(principal, function_id)
         self._send(Forget(0, message.function_ids, worker_id))
 

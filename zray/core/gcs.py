@@ -65,6 +65,7 @@ from zray.protocol.messages import (
 )
 
 T = TypeVar("T")
+REBUILT_DEPTH = 1 << 20  # somebody waits for what is made again
 
 
 class Gcs:
@@ -179,6 +180,11 @@ class Gcs:
 
     def begin(self, record: TaskRecord, spec: TaskSpec, now: float) -> None:
         """A task's spec is known: it waits for its dependencies, unless it runs already."""
+        if record.rebuilds:
+            record.depth = REBUILT_DEPTH
+        elif spec.parent:
+            parent = self.tasks.get(spec.parent)
+            record.depth = 1 if parent is None else parent.depth + 1
         self._await_dependencies(record, spec, now)
         if record.exhausted() and record.node is None:
             self.recovery.give_up(record)
@@ -549,7 +555,7 @@ class Gcs:
             actor = self.actors.records.get(spec.task_id)
             if actor is None:
                 ids = (record.attempt, record.job_id, spec)
-                assignment = Assignment(*ids, record.failures)
+                assignment = Assignment(*ids, record.failures, None, record.depth)
             else:
                 assignment = self.actors.assignment(actor, record)
             assignments.append(assignment)

@@ -1,16 +1,17 @@
 """The raylet's LocalScheduler: the only authority on this node's resources and workers.
 
 Resources are taken when a worker gets tasks and given back when it has none left or blocks.
-Unblocking never waits: it may over-commit, and nothing new starts until that is paid back.
+Unblocking never waits: it may over-commit, and nothing new starts until that is paid back. The
+deepest tasks start first, and past a bound on workers only those that are deeper than the blocked.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 
 from zray import limits
 from zray.core import resources
+from zray.core.depth_queue import DepthQueue
 from zray.core.machine import NEVER
 from zray.core.resources import CPU, GPU, Needs, Vector
 from zray.protocol.messages import (
@@ -61,6 +62,10 @@ class LocalTask:
     def task_id(self) -> bytes:
         return self.assignment.spec.task_id
 
+    @property
+    def depth(self) -> int:
+        return self.assignment.depth
+
     def bytes(self) -> int:
         return len(self.assignment.spec.arguments)
 
@@ -95,6 +100,15 @@ class WorkerSlot:
     def kill_at(self) -> float:
         return min(self.condemned.values()) if self.condemned else NEVER
 
+    def depth(self) -> int:
+        """Of the task that it runs."""
+        first = next(iter(self.inflight.values()), None)
+        return 0 if first is None else first.depth
+
+    def makes_actor(self) -> bool:
+        """Whether it is, or is about to be, the process of an actor."""
+        return bool(self.actor) or any(task.assignment.actor for task in self.inflight.values())
+
     def delivery(self, tasks: list[LocalTask]) -> Iterator[Message]:
         """The messages that hand these tasks to the process, with what it does not know yet."""
         values: dict[bytes, Outcome] = {}
@@ -120,11 +134,17 @@ class WorkerSlot:
 
 
 class LocalScheduler:
-    def __init__(self, total: Vector, gpu_count: int) -> None:
+    def __init__(self, total: Vector, gpu_count: int, max_workers: int | None = None) -> None:
+        """``max_workers``: processes that may have tasks at a time, as NodeOptions has it."""
         self.total = dict(total)
         self.free = dict(total)
         self.gpu_free = [limits.RESOURCE_UNIT] * gpu_count
-        self.queues: dict[Needs, deque[LocalTask]] = {}
+        self.max_workers = max_workers or default_max_workers(total.get(CPU, 0))
+        self.active: dict[bytes, WorkerSlot] = {}  # those with tasks; none that makes an actor
+        self.blocked: dict[bytes, WorkerSlot] = {}
+        self._moved = 0.0  # when a worker last got or finished a task
+        self._lifted = False  # for too long nothing has moved: one more starts
+        self.queues: dict[Needs, DepthQueue[LocalTask]] = {}
         self.queued = 0
         self.queued_bytes = 0
         self.workers: dict[bytes, WorkerSlot] = {}
@@ -135,11 +155,10 @@ class LocalScheduler:
 
     def push(self, task: LocalTask, *, front: bool = False) -> None:
         task.worker = None
-        queue = self.queues.setdefault(task.template.needs, deque())
-        if front:
-            queue.appendleft(task)
-        else:
-            queue.append(task)
+        queue = self.queues.get(task.template.needs)
+        if queue is None:
+            queue = self.queues[task.template.needs] = DepthQueue()
+        queue.push(task, task.depth, front=front)
         self.queued += 1
         self.queued_bytes += task.bytes()
 
@@ -151,9 +170,8 @@ class LocalScheduler:
     def remove(self, task: LocalTask) -> bool:
         """Take one task out of its queue; False: it is not queued."""
         queue = self.queues.get(task.template.needs)
-        if queue is None or task not in queue:
+        if queue is None or not queue.remove(task, task.depth):
             return False
-        queue.remove(task)
         self._popped(task)
         return True
 
@@ -168,8 +186,65 @@ class LocalScheduler:
         queue = self.queues.get(wanted)
         taken: list[LocalTask] = []
         while queue and len(taken) < count:
-            taken.append(self._popped(queue.pop()))
+            taken.append(self._popped(queue.pop_last()))
         return taken
+
+    # ---- the bound on workers ----------------------------------------------------------------
+    #
+    # Whoever blocks lets another task have the CPU, and that may block as well. Past the bound
+    # only deeper tasks start, for which those that are blocked may wait. But these may wait for
+    # others as well: when nothing has moved for a while, one more starts, whatever it is.
+
+    def at_bound(self) -> bool:
+        return len(self.active) >= self.max_workers
+
+    def floors(self) -> tuple[int, int]:
+        """Only deeper tasks start, of those that take a CPU and of the others; -1: any."""
+        if not self.at_bound():
+            return -1, -1
+        blocked = max((slot.depth() for slot in self.blocked.values()), default=-1)
+        if self._lifted and self.active.keys() <= self.blocked.keys():
+            return -1, -1
+        # To those without a CPU the bound is what CPUs are to others: they wait for one another.
+        others = [slot.depth() for slot in self.active.values() if not slot.cpu_part()]
+        free = max(blocked, *others) if others else blocked
+        if free < 0:
+            free = max(slot.depth() for slot in self.active.values())
+        return -1 if self._lifted else blocked, free
+
+    def _floor(self, wanted: Needs) -> int:
+        cpu, free = self.floors()
+        return cpu if dict(wanted).get(CPU) else free
+
+    def _held_back(self, task: LocalTask, wanted: Needs) -> bool:
+        """Whether it is not to start; an actor may, it has a process to itself."""
+        return (
+            self.at_bound() and task.assignment.actor is None and task.depth <= self._floor(wanted)
+        )
+
+    def held_back(self) -> list[LocalTask]:
+        """Take the tasks that are not to start: in the queue they are in the way of deeper ones."""
+        taken: list[LocalTask] = []
+        for wanted, queue in self.queues.items():
+            if not queue or not self.at_bound():
+                continue
+            floor = self._floor(wanted)
+            if floor >= 0:
+                found = queue.take_upto(floor, lambda task: task.assignment.actor is None)
+                taken.extend(map(self._popped, found))
+        return taken
+
+    def lift(self, now: float) -> None:
+        """Let one more start if nothing has moved for long, and some are blocked."""
+        self._lifted = now >= self.lift_deadline() or (self._lifted and self.at_bound())
+
+    def lift_deadline(self) -> float:
+        waiting = self.blocked and not self._lifted and self.at_bound()
+        return self._moved + limits.STALL_S if waiting else NEVER
+
+    def _move(self, now: float) -> None:
+        self._moved = now
+        self._lifted = False
 
     # ---- placement -------------------------------------------------------------------------
 
@@ -187,7 +262,9 @@ class LocalScheduler:
                 gpus = self._pick_gpus(wanted)
                 if gpus is None:
                     break
-                task = queue[0]
+                task = queue.first()
+                if self._held_back(task, wanted):
+                    break
                 key = self._key(task, gpus)
                 pool = self.idle.get(key)
                 slot = self._chosen(task, pool) if pool else None
@@ -206,10 +283,10 @@ class LocalScheduler:
         return next(order)
 
     def _top_up(
-        self, wanted: Needs, queue: deque[LocalTask]
+        self, wanted: Needs, queue: DepthQueue[LocalTask]
     ) -> Iterator[tuple[PoolKey, WorkerSlot | None, list[LocalTask]]]:
         """More short tasks for workers that will soon have none left."""
-        if not queue[0].template.short():
+        if not queue.first().template.short() or self.at_bound():
             return
         busy = [
             slot
@@ -222,7 +299,7 @@ class LocalScheduler:
         for slot in busy:
             if not queue:
                 return
-            first = queue[0]
+            first = queue.first()
             short = first.template.short() and all_short(slot)
             if not short or slot.key[0] != first.assignment.job_id:
                 continue
@@ -241,19 +318,19 @@ class LocalScheduler:
         return max(1, min(limits.WORKER_BATCH_TASKS_MAX, by_time))
 
     def _batch(
-        self, queue: deque[LocalTask], job_id: bytes, lanes: int, room: int | None = None
+        self, queue: DepthQueue[LocalTask], job_id: bytes, lanes: int, room: int | None = None
     ) -> list[LocalTask]:
         """Tasks from the head of the queue for one worker: one, or several short ones."""
         share = -(-len(queue) // max(lanes, 1))
-        size = min(self._batch_size(queue[0]), share)
+        size = min(self._batch_size(queue.first()), share)
         if room is not None:
             size = min(size, room)
-        batch = [self._popped(queue.popleft())]
-        while queue and len(batch) < size:
-            task = queue[0]
+        batch = [self._popped(queue.pop())]
+        while queue.deepest == batch[0].depth and len(batch) < size:
+            task = queue.first()
             if not task.template.short() or task.assignment.job_id != job_id:
                 break
-            batch.append(self._popped(queue.popleft()))
+            batch.append(self._popped(queue.pop()))
         return batch
 
     @staticmethod
@@ -300,6 +377,9 @@ class LocalScheduler:
             for index, amount in slot.gpus.items():
                 self.gpu_free[index] -= amount
             slot.busy = True
+            if tasks[0].assignment.actor is None:
+                self.active[slot.worker_id] = slot
+            self._move(now)
             slot.progress = now
             pool = self.idle.get(slot.key)
             if pool is not None:
@@ -315,6 +395,7 @@ class LocalScheduler:
         task = slot.inflight.pop(task_id, None)
         slot.condemned.pop(task_id, None)
         slot.progress = now
+        self._moved = now
         if not slot.inflight:
             self._rest(slot)
         return task
@@ -344,6 +425,7 @@ class LocalScheduler:
             self._release_gpus(slot)
             slot.busy = False
             slot.needs = ()
+            self.active.pop(slot.worker_id, None)
         slot.recalled = False
         slot.condemned.clear()
         if slot.worker_id in self.workers and not slot.exiting:
@@ -352,12 +434,14 @@ class LocalScheduler:
     def block(self, slot: WorkerSlot) -> None:
         if slot.busy and not slot.blocked and not slot.actor:  # actors keep what they hold
             slot.blocked = True
+            self.blocked[slot.worker_id] = slot
             resources.give(self.free, slot.cpu_part())
             resources.give(self.released, slot.cpu_part())
 
     def unblock(self, slot: WorkerSlot) -> None:
         if slot.blocked:
             slot.blocked = False
+            del self.blocked[slot.worker_id]
             resources.take(self.free, slot.cpu_part())
             resources.take(self.released, slot.cpu_part())
 
@@ -393,6 +477,11 @@ class LocalScheduler:
 
     def _crowded(self) -> list[WorkerSlot]:
         return [s for s in self.workers.values() if len(s.inflight) > 1 and not s.recalled]
+
+
+def default_max_workers(cpu: int) -> int:
+    """Of a node with so many CPUs, in units of 1/10000."""
+    return max(limits.WORKERS_MIN, limits.WORKERS_PER_CPU * cpu // limits.RESOURCE_UNIT)
 
 
 def all_short(slot: WorkerSlot) -> bool:

@@ -142,6 +142,11 @@ class LocalTasks:
         tasks = self._scheduler.reclaim(tuple(message.resources), message.count)
         self._return(tasks)
 
+    def give_back(self, tasks: list[LocalTask]) -> None:
+        """Let the head find another place, or a better time, for tasks that do not start here."""
+        if tasks:
+            self._return(tasks)
+
     def _return(self, tasks: list[LocalTask]) -> None:
         for task in tasks:
             del self.held[task.task_id]

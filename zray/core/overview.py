@@ -98,7 +98,7 @@ def _classes(gcs: Gcs) -> list[ClassStatus]:
         reason = gcs.scheduler.reason(group)
         for job_id, queue in group.queues.items():
             waiting = sum(1 for record in queue if record.state == READY)
-            template = queue[0].template if queue else None
+            template = queue.first().template if queue else None
             name = template.message.name if template is not None else ""
             found.append(ClassStatus(list(group.needs), job_id, waiting, reason, name))
     return found

@@ -44,6 +44,7 @@ class Raylet:
         incarnation: int = 1,
         imports: Sequence[str] = (),
         import_directory: str = "",
+        max_workers: int | None = None,
     ) -> None:
         """``imports``, ``import_directory``: as in SETUP, for its workers."""
         self.node_id = node_id
@@ -59,6 +60,7 @@ class Raylet:
         self.effects: list[Effect] = []
         self._ids = ids
         self._gpu_count = gpu_count
+        self._max_workers = max_workers
         self._imports = (list(imports), import_directory)
         self.incidents = Incidents()
         self._heard = 0.0
@@ -71,13 +73,14 @@ class Raylet:
         self.objects = LocalObjects(self.send)
         numbers = count(1)  # of what the head may refuse
         self.agency = Agency(self.outbox, self.objects, self.send, numbers)
-        self.scheduler = LocalScheduler(dict(self.info.resources), self._gpu_count)
+        total = dict(self.info.resources)
+        self.scheduler = LocalScheduler(total, self._gpu_count, self._max_workers)
         self.ends = Ends(self.send, numbers)
         self.actors = HostedActors(self.outbox, self.scheduler, self.ends, self.send, self.kill)
         self.peers = Peers(self.objects)
         self.tasks = LocalTasks(self)
         self.jobs: dict[bytes, m.JobInfo] = {}
-        self._credit: tuple[int, m.Amounts] = (-1, [])
+        self._credit: tuple[int, m.Amounts, tuple[int, int]] = (-1, [], (-1, -1))
         self._killed: dict[bytes, str] = {}  # workers ended on purpose, and why
         self._ping_at = 0.0
         self._retire_at = NEVER
@@ -152,7 +155,7 @@ class Raylet:
         self.linked = True
         self.refused = None
         self.tasks.new_session()
-        self._credit = (-1, [])
+        self._credit = (-1, [], (-1, -1))
         self._ping_at = now + limits.PING_S
         for template in self.tasks.templates.values():
             self.send(template.message)
@@ -451,6 +454,7 @@ class Raylet:
         lessened: dict[PoolKey, None] = {}  # pools that have lost a worker to an actor
         if now >= self._fork_at:
             self._fork_at = 0.0
+        self.scheduler.lift(now)
         for key, chosen, tasks in self.scheduler.place(now, may_fork=not self._fork_at):
             if chosen is not None and not self._may_become(chosen, tasks[0]):
                 chosen = None
@@ -491,14 +495,18 @@ class Raylet:
             return
         granted = self.tasks.received + self.scheduler.room()
         released = resources.total(self.scheduler.released, self.tasks.lending.lent)
-        told, told_released = self._credit
-        if told_released != released or abs(granted - told) * 4 >= limits.RAYLET_UNSTARTED_TASKS:
-            self._credit = (granted, released)
-            self.send(m.Credit(0, granted, released))
+        floors = self.scheduler.floors()
+        told, *others = self._credit
+        moved = abs(granted - told) * 4 >= limits.RAYLET_UNSTARTED_TASKS
+        if moved or others != [released, floors]:
+            self._credit = (granted, released, floors)
+            self.send(m.Credit(0, granted, released, *floors))
+        if max(floors) >= 0:
+            self.tasks.give_back(self.scheduler.held_back())
 
     def deadline(self) -> float:
         due = self._ping_at if self.linked else NEVER
         for slot in self.scheduler.workers.values():
             due = min(due, slot.kill_at())
         due = min(due, self._retire_at, self._fork_at or NEVER, self.tasks.lending.deadline())
-        return min(due, self.scheduler.overrun_deadline())
+        return min(due, self.scheduler.overrun_deadline(), self.scheduler.lift_deadline())

@@ -173,8 +173,8 @@ class Roster:
             if mine and record.cancelled:  # that may not have arrived
                 gcs.cancel(held.task_id, record, record.forced)
             return mine
-        elif not record.parked and record.attempt:
-            return False  # this head has since given it to somebody else
+        elif record.attempt and (not record.parked or record.attempt >= held.attempt):
+            return False  # this head gave it to somebody else since, or has counted its end
         elif record.state == READY:
             gcs.scheduler.withdraw(record, GONE)
         record.parked = False
@@ -210,6 +210,7 @@ class Roster:
     def on_credit(self, node: NodeMember, message: Credit, now: float) -> None:
         released: Vector = dict(message.released)
         node.view.report(message.granted, released)
+        node.view.floor, node.view.free_floor = message.floor, message.free_floor
         node.view.usable = node.announced and node.connected
 
     def on_returned(self, node: NodeMember, message: Returned, now: float) -> None:

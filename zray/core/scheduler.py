@@ -6,11 +6,11 @@ keeps an estimate per raylet (its resources minus what was assigned since); the 
 
 from __future__ import annotations
 
-from collections import deque
 from itertools import pairwise
 
 from zray import limits
 from zray.core import resources
+from zray.core.depth_queue import DepthQueue
 from zray.core.machine import NEVER
 from zray.core.resources import CPU, Needs, Vector
 from zray.core.tasks import ASSIGNED, READY, TaskRecord
@@ -24,7 +24,7 @@ class SchedulingClass:
 
     __slots__ = (
         *("ahead", "cpu_only", "infeasible_since", "left", "near", "needs", "queues", "ready"),
-        *("since", "warned"),
+        *("since", "takes_cpu", "warned"),
     )
 
     def __init__(self, needs: Needs, near: bytes = b"") -> None:
@@ -32,7 +32,8 @@ class SchedulingClass:
         self.near = near
         self.since: float | None = None  # when its tasks began to wait for that node
         self.cpu_only = resources.is_cpu_only(needs)
-        self.queues: dict[bytes, deque[TaskRecord]] = {}
+        self.takes_cpu = bool(dict(needs).get(CPU))
+        self.queues: dict[bytes, DepthQueue[TaskRecord]] = {}
         self.ready = 0
         self.left = 0  # tasks in the queues that will not run
         self.ahead = 0  # tasks sent to raylets beyond what can start there now
@@ -40,21 +41,25 @@ class SchedulingClass:
         self.warned = False
 
     def first(self) -> TaskRecord:
-        return next(iter(self.queues.values()))[0]
+        return next(iter(self.queues.values())).first()
 
-    def pop(self, count: int) -> list[TaskRecord]:
-        """Up to ``count`` ready tasks, the jobs in turn."""
+    def pop(self, count: int, floor: int = -1) -> list[TaskRecord]:
+        """Up to ``count`` ready tasks that are deeper than ``floor``, the jobs in turn."""
         taken: list[TaskRecord] = []
         left_in_round = share = 0
+        before = -1
         while self.queues and len(taken) < count:
             if not left_in_round:
+                if len(taken) == before:
+                    break  # no job has one
+                before = len(taken)
                 left_in_round = len(self.queues)
                 share = -(-(count - len(taken)) // left_in_round)
             left_in_round -= 1
             job_id, queue = next(iter(self.queues.items()))
             room = min(share, count - len(taken))
-            while queue and room:
-                record = queue.popleft()
+            while room and queue.deepest > floor:
+                record = queue.pop()
                 if record.state == READY:
                     taken.append(record)
                     room -= 1
@@ -73,10 +78,8 @@ class SchedulingClass:
         if self.left > self.ready + 64 or not self.ready:
             self.left = 0
             for job_id, queue in [*self.queues.items()]:
-                ready = deque(record for record in queue if record.state == READY)
-                if ready:
-                    self.queues[job_id] = ready
-                else:
+                queue.keep(_is_ready)
+                if not queue:
                     del self.queues[job_id]
 
 
@@ -89,6 +92,7 @@ class NodeView:
         self.total = total
         self.free = dict(total)
         self.released: Vector = {}
+        self.floor = self.free_floor = -1  # only deeper tasks start there, as CREDIT says
         self.granted = 0
         self.sent = 0
         self.finished = 0
@@ -98,6 +102,9 @@ class NodeView:
         self.reclaiming = False
         self.reclaim_after = 0.0
         self.last_done = 0.0
+
+    def floor_for(self, group: SchedulingClass) -> int:
+        return self.floor if group.takes_cpu else self.free_floor
 
     def credit(self) -> int:
         return self.granted - self.sent
@@ -133,11 +140,8 @@ class TaskScheduler:
         group = self._group(record)
         queue = group.queues.get(record.job_id)
         if queue is None:
-            queue = group.queues[record.job_id] = deque()
-        if front:
-            queue.appendleft(record)
-        else:
-            queue.append(record)
+            queue = group.queues[record.job_id] = DepthQueue()
+        queue.push(record, record.depth, front=front)
         group.ready += 1
 
     def _group(self, record: TaskRecord) -> SchedulingClass:
@@ -295,16 +299,27 @@ class TaskScheduler:
             if not node.usable:
                 continue
             room = min(resources.slots(node.free, group.needs), node.credit())
-            if room > 0 and not node.ahead.get(group.needs):
+            if room <= 0:
+                continue
+            floor = node.floor_for(group)
+            if floor >= 0:
+                self._start(group, node, group.pop(min(room, group.ready), floor), plan)
+            elif not node.ahead.get(group.needs):
                 rooms.append((room, node))
-        if not rooms:
-            return
-        for node, share in _spread(rooms, group.ready):
-            records = group.pop(share)
-            if records:
-                resources.take(node.free, group.needs, len(records))
-                self._assign(node, records)
-                plan.append((node, records))
+        for node, share in _spread(rooms, group.ready) if rooms else ():
+            self._start(group, node, group.pop(share), plan)
+
+    def _start(
+        self,
+        group: SchedulingClass,
+        node: NodeView,
+        records: list[TaskRecord],
+        plan: list[tuple[NodeView, list[TaskRecord]]],
+    ) -> None:
+        if records:
+            resources.take(node.free, group.needs, len(records))
+            self._assign(node, records)
+            plan.append((node, records))
 
     def _send_ahead(
         self,
@@ -314,7 +329,7 @@ class TaskScheduler:
     ) -> None:
         for node in usable:
             lanes = min(resources.slots(node.total, group.needs), 64)
-            if not lanes or not group.ready:
+            if not lanes or not group.ready or node.floor_for(group) >= 0:
                 continue
             template = group.first().template
             assert template is not None
@@ -374,7 +389,7 @@ class TaskScheduler:
             if ahead > most and not node.reclaiming:
                 fullest, most = node, ahead
             elif not ahead and resources.fits(node.free, group.needs) and node.credit() > 0:
-                idle = True
+                idle = idle or node.floor_for(group) < 0
         return fullest if idle else None
 
     def _steal_time(self, group: SchedulingClass, victim: NodeView) -> float:
@@ -411,6 +426,13 @@ class TaskScheduler:
             )
         if not any(node.usable for node in self.nodes.values()):
             return "NO_NODES: no node has been heard of for some seconds; see zray status"
+        able = [n for n in self.nodes.values() if resources.fits(n.total, group.needs)]
+        if any(node.usable and node.floor_for(group) >= 0 for node in able):
+            return (
+                f"WAIT_WORKERS: needs {wanted}; a node that has it has as many workers as it may "
+                "(zray-worker --max-workers), and what is free there is for tasks that others "
+                "wait for"
+            )
         return f"WAIT_RESOURCES: needs {wanted}; all of it is in use on every node that has it"
 
     def warnings(self, now: float) -> list[tuple[SchedulingClass, str]]:
@@ -425,6 +447,10 @@ class TaskScheduler:
                 group.warned = True
                 due.append((group, self.reason(group)))
         return due
+
+
+def _is_ready(record: TaskRecord) -> bool:
+    return record.state == READY
 
 
 def _is_brief(group: SchedulingClass) -> bool:

@@ -63,7 +63,7 @@ class TaskRecord:
 
     __slots__ = (
         *("spec", "template", "job_id", "submitter", "state", "attempt", "node", "waiting"),
-        *("failures", "failure", "cancelled", "forced", "parked", "near", "rebuilds"),
+        *("failures", "failure", "cancelled", "forced", "parked", "near", "rebuilds", "depth"),
     )
 
     def __init__(
@@ -86,6 +86,7 @@ class TaskRecord:
         self.cancelled = False
         self.forced = False  # cancelled with force
         self.rebuilds = False  # it has its outcome, and runs again because that was lost
+        self.depth = 0  # how many tasks above it run, its submitter first
         self.near = b""  # the node that has its large arguments
         self.parked = False  # until all nodes known before a head restart are back or dead
 

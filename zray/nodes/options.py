@@ -24,6 +24,7 @@ class NodeOptions(NamedTuple):
     object_store_bytes: int | None = None
     spill_directory: Path | None = None
     imports: tuple[str, ...] = ()  # modules that offer functions and classes by name
+    max_workers: int | None = None  # that may have tasks at a time; None: by its CPUs
     import_directory: str = ""  # where they are looked for first
     offers: tuple[str, ...] = ()  # the names, once it is known that the modules can be imported
 

@@ -110,7 +110,7 @@ class RayletNode:
         gpu_count = -(-amounts.get("GPU", 0) // limits.RESOURCE_UNIT)
         versions = identity.versions(pickles=True)
         node_id, incarnation = chosen or (ids.process_id(), 1)
-        ours = (options.imports, options.import_directory)
+        ours = (options.imports, options.import_directory, options.max_workers)
         raylet = Raylet(node_id, info, versions, ids, gpu_count, incarnation, *ours)
         raylet.incidents = Incidents(self.log, with_traceback)
         return raylet

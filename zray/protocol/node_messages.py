@@ -7,6 +7,7 @@ from zray.protocol.parts import (
     Amounts,
     Assignment,
     Count,
+    Floor,
     HeldActor,
     HeldTask,
     Holds,
@@ -29,10 +30,14 @@ class Credit(Message, tag=48):
     """``granted``: tasks the head may have sent in this session, in all.
 
     ``released``: what tasks that are blocked, or wait long for arguments, let others have, in all.
+    ``floor``: the node has as many workers as it may, and starts only tasks that are deeper than
+    this; -1: any. ``free_floor``: the same of tasks that take no CPU.
     """
 
     granted: Count
     released: Amounts = []
+    floor: Floor = -1
+    free_floor: Floor = -1
 
 
 class Tasks(Message, tag=49):

@@ -47,6 +47,7 @@ Id = Annotated[bytes, Meta(min_length=16, max_length=16)]
 ObjId = Annotated[bytes, Meta(min_length=20, max_length=20)]
 IdOrNone = Annotated[bytes, Meta(max_length=16)]
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
+Floor = Annotated[int, Meta(ge=-1, lt=2**53)]
 Seq = Annotated[int, Meta(ge=0, lt=2**53)]
 Name = Annotated[str, Meta(max_length=limits.NAME_MAX)]
 Text = Annotated[str, Meta(max_length=limits.TEXT_MAX)]
@@ -149,7 +150,8 @@ class ActorInfo(Struct, array_like=True, frozen=True):
 class Assignment(Struct, array_like=True, frozen=True, gc=False):
     """``failures``: attempts before this one that a failure ended.
 
-    ``actor``: the task makes this actor; its attempt is then the actor's incarnation.
+    ``actor``: the task makes this actor; its attempt is then the actor's incarnation. ``depth``:
+    how many tasks above it run, its submitter first; the deepest start first.
     """
 
     attempt: Count
@@ -157,6 +159,7 @@ class Assignment(Struct, array_like=True, frozen=True, gc=False):
     spec: TaskSpec
     failures: Count = 0
     actor: ActorInfo | None = None
+    depth: Count = 0
 
 
 class TaskDone(Struct, array_like=True, frozen=True, gc=False):

@@ -331,6 +331,12 @@ class Checkers:
                         f"{raylet.name}: {name} free {scheduler.free.get(name, 0)}, used "
                         f"{used[name]}, total {total}"
                     )
+            busy = [s for s in scheduler.workers.values() if s.busy and not s.makes_actor()]
+            if {slot.worker_id for slot in busy} != scheduler.active.keys():
+                raise Violation(f"{raylet.name}: {len(scheduler.active)} counted as busy")
+            waiting = {slot.worker_id for slot in scheduler.workers.values() if slot.blocked}
+            if waiting != scheduler.blocked.keys():
+                raise Violation(f"{raylet.name}: {len(scheduler.blocked)} counted as blocked")
 
     # ---- at the end ------------------------------------------------------------------------
 

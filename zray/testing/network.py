@@ -185,11 +185,14 @@ class Network:
         self.clock.at(when, self._deliver, link, upwards)
 
     def replay(self, epoch: int, random: Random) -> None:
-        """Some of what was sent before this epoch arrives once more, in today's sessions.
+        """Some of what was sent before this epoch arrives once more, in sessions that are of it.
 
         But for what begins and refuses sessions: that is of no epoch.
         """
         for link in [*self.links.values()]:
+            heard = self._said.get((link.peer.name, False))
+            if not heard or codec.decode(heard[-1]).epoch < epoch:
+                continue  # a head that has been replaced still serves it
             for upwards in (True, False):
                 old = []
                 for data in self._said.get((link.peer.name, upwards), ()):
