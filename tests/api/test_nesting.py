@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import psutil
@@ -141,6 +142,68 @@ def test_what_the_blocked_wait_for_may_come_last() -> None:
     waiting = [passes_on.remote([asking[number % 2]]) for number in range(6)]
     told = tells.remote()
     assert zray.get([*waiting, told], timeout=60) == [8] * 6 + [None]
+
+
+def in_a_thread(ref: zray.ObjectRef[int]) -> int:
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(zray.get(ref)))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def wait_in_a_thread(ref: zray.ObjectRef[int]) -> int:
+    thread = threading.Thread(target=lambda: zray.wait([ref]))
+    thread.start()
+    thread.join()
+    return int(zray.get(ref))
+
+
+def by_a_future(ref: zray.ObjectRef[int]) -> int:
+    return int(ref.future().result())
+
+
+def in_a_loop(ref: zray.ObjectRef[int]) -> int:
+    async def main() -> int:
+        return int(await ref)
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("way", [in_a_thread, wait_in_a_thread, by_a_future, in_a_loop])
+def test_a_task_that_waits_by_any_means_lets_others_have_its_cpu(
+    way: Callable[[zray.ObjectRef[int]], int],
+) -> None:
+    zray.init(num_cpus=1)
+
+    @zray.task
+    def parent(number: int) -> int:
+        return way(leaf.remote(number)) + way(middle.remote(number))
+
+    numbers = range(10)
+    found = zray.get([parent.remote(number) for number in numbers], timeout=30)
+    assert found == [2 * number + 3 for number in numbers]
+    total = zray.cluster_resources()["CPU"]
+    eventually(lambda: zray.available_resources().get("CPU") == total)  # nothing stays lent
+
+
+def test_a_task_that_computes_keeps_its_cpu_whatever_its_futures_wait_for() -> None:
+    zray.init(num_cpus=1)
+
+    @zray.task
+    def when() -> float:
+        return time.time()
+
+    @zray.task
+    def busy() -> tuple[float, float]:
+        future = when.remote().future()
+        end = time.time() + 1.0
+        while time.time() < end:
+            sum(range(1000))
+        return end, future.result()
+
+    end, began = zray.get(busy.remote(), timeout=30)
+    assert began >= end
 
 
 @pytest.mark.parametrize(

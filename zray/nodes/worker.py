@@ -40,6 +40,8 @@ from zray.runtime.stream import FrameReader, FrameWriter, read_available
 if TYPE_CHECKING:
     import asyncio
 
+IDLE_S = 0.05  # a task that waits and did nothing else for so long lends its CPU
+IDLE_SHARE = 0.1  # of a CPU; whoever uses less does nothing
 ACKNOWLEDGE_S = 0.5  # how long a blocked worker keeps it to itself that calls were answered
 
 
@@ -75,6 +77,9 @@ class Worker(Introspection):
         self._look: Callable[[], object] = bool  # what that does when something came
         self._stop_in_loop: Callable[[Entry], object] = bool
         self._acknowledge_at = 0.0
+        self._waiting = 0  # threads of user code that wait, but for the main thread
+        self._lent: bytes | None = None  # the task whose CPU others have because of these
+        self._measured = (0.0, 0.0)  # when it was looked at last, and the CPU time until then
 
     # ---- transport -------------------------------------------------------------------------
 
@@ -102,10 +107,14 @@ class Worker(Introspection):
             os.write(self._wake_write, b".")
 
     def _lead_s(self) -> float:
+        if self._waiting and not self.sequence.blocked and self.actor is None:
+            return IDLE_S
         return ACKNOWLEDGE_S if self.client.calls.unacknowledged() else 1.0
 
     def _respond(self) -> None:
         super()._respond()
+        if self._waiting or self._lent is not None or self.client.has_callbacks():
+            self._lend()
         now = time.monotonic()
         if now >= self._acknowledge_at and self.client.calls.unacknowledged():
             self._acknowledge_at = now + ACKNOWLEDGE_S
@@ -166,7 +175,7 @@ class Worker(Introspection):
                     self.client.message(message)
         if ended:
             os._exit(0)  # the raylet is gone
-        if self.sequence.blocked:
+        if self.sequence.blocked or self._lends():
             self._give_back()
 
     def _give_back(self) -> None:
@@ -180,14 +189,60 @@ class Worker(Introspection):
             self.actor.send_replies()
         elif threading.get_ident() == self._main and self.sequence.current is not None:
             self.sequence.blocked = True
-            done = self.sequence.take_done(time.monotonic(), next_is_short=False)
-            returned = self.sequence.recall()
-            self.send([*([done] if done is not None else []), returned, m.Blocked(0)])
+            self._say_blocked()
+        elif threading.get_ident() != self._main:
+            self._waiting += 1
 
     def _after_blocking(self) -> None:
-        if threading.get_ident() == self._main and self.sequence.blocked:
+        if threading.get_ident() != self._main:
+            if self.actor is None:
+                self._waiting -= 1
+                self._lend()
+        elif self.sequence.blocked:
             self.sequence.blocked = False
+            self._lent = None
             self.send([m.Unblocked(0)])
+
+    def _say_blocked(self) -> None:
+        done = self.sequence.take_done(time.monotonic(), next_is_short=False)
+        returned = self.sequence.recall()
+        self.send([*([done] if done is not None else []), returned, m.Blocked(0)])
+
+    def _lend(self) -> None:
+        """Let others have the CPU of a task that waits by other means than its main thread.
+
+        A thread of it waits, or a future or coroutine; whether the task computes meanwhile, the
+        CPU time of the process says. With the lock held.
+        """
+        current = self.sequence.current
+        if current is None or self.actor is not None or self.sequence.blocked:
+            return
+        lent = self._lends()
+        if not (self._waiting or self.client.has_callbacks()):
+            if lent:
+                self._take_back()
+            return
+        (since, before), now = self._measured, time.monotonic()
+        if now - since < IDLE_S:
+            return
+        used = time.process_time()
+        self._measured = now, used
+        if now - since > 4 * IDLE_S:
+            return  # of another wait
+        idle = used - before < IDLE_SHARE * (now - since)
+        if idle and not lent:
+            self._lent = current.spec.task_id
+            self._say_blocked()
+        elif lent and not idle:
+            self._take_back()
+
+    def _lends(self) -> bool:
+        current = self.sequence.current
+        return current is not None and current.spec.task_id == self._lent
+
+    def _take_back(self) -> None:
+        self._lent = None
+        self.send([m.Unblocked(0)])
 
     def _attend(self) -> None:
         """User code does not block but expects something: a thread reads for it from now on."""
