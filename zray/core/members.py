@@ -228,11 +228,11 @@ class Members:
             if not (job.connected or job.driverless) and now - job.lost >= limits.DEAD_S:
                 dead.append((job, f"the driver was disconnected for {limits.DEAD_S:.0f} s"))
         for node_id, absent in self.awaited.items():
-            if not self.node_rows[node_id].alive:
-                continue
+            if not self.node_rows[node_id].alive or node_id in self.nodes:
+                continue  # once it has said HELLO its own silence counts
             if now - self.started >= limits.DEAD_S:
                 dead.append((node_id, "did not return after the head's restart"))
-            elif node_id not in self.nodes and self._refuses(absent, now):
+            elif self._refuses(absent, now):
                 dead.append((node_id, "its own port refuses connections: the process has ended"))
         return dead
 
