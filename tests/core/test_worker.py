@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.core.benches import identity, object_of, spec, template, value
 from zray import limits
-from zray.core.worker import WorkerSequence
+from zray.core.worker import CpuLoan, WorkerSequence
 from zray.ids import split_tasks
 from zray.protocol import messages as m
 
@@ -92,3 +92,29 @@ def test_what_is_not_about_running_tasks_is_for_the_client() -> None:
     made = sequence()
     assert not made.receive(m.Result(1, identity("w1"), []))
     assert made.receive(m.Exit(0)) and made.exiting
+
+
+# ---- lending the CPU -------------------------------------------------------------------------
+
+TASK, NEXT = b"a" * 16, b"b" * 16
+
+
+def test_a_process_that_waits_and_uses_no_cpu_lends_it_until_it_computes_or_waits_no_more() -> None:
+    loan, step = CpuLoan(), limits.IDLE_S
+    assert loan.step(TASK, True, 100.0, 5.0) is None  # nothing to compare it with
+    assert loan.step(TASK, True, 100.0 + step / 2, 5.0) is None
+    assert loan.step(TASK, True, 100.0 + step, 5.0 + step / 2) is None  # it computes
+    assert loan.step(TASK, True, 100.0 + 2 * step, 5.0 + step / 2) is True
+    assert loan.step(TASK, True, 100.0 + 3 * step, 5.0 + step / 2) is None
+    assert loan.step(TASK, True, 100.0 + 4 * step, 5.0 + 3 * step) is False
+    assert loan.step(TASK, True, 100.0 + 5 * step, 5.0 + 3 * step) is True
+    assert loan.step(TASK, False, 100.0 + 5 * step, 5.0 + 3 * step) is False
+
+
+def test_what_one_task_has_lent_says_nothing_of_the_next() -> None:
+    loan, step = CpuLoan(), limits.IDLE_S
+    loan.step(TASK, True, 100.0, 0.0)
+    assert loan.step(TASK, True, 100.0 + step, 0.0) is True
+    assert loan.step(NEXT, False, 100.0 + 2 * step, 0.0) is None
+    assert loan.step(NEXT, True, 200.0, 0.0) is None  # measured too long ago
+    assert loan.step(NEXT, True, 200.0 + step, 0.0) is True

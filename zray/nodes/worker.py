@@ -19,10 +19,11 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from zray import limits
 from zray.core import failures
 from zray.core.actor_inbox import Entry
 from zray.core.client import Client, Waiter
-from zray.core.worker import Delivered, WorkerSequence
+from zray.core.worker import CpuLoan, Delivered, WorkerSequence
 from zray.errors import TaskCancelledError
 from zray.ids import IdSource, object_id
 from zray.nodes.actor_worker import ActorServer
@@ -40,8 +41,6 @@ from zray.runtime.stream import FrameReader, FrameWriter, read_available
 if TYPE_CHECKING:
     import asyncio
 
-IDLE_S = 0.05  # a task that waits and did nothing else for so long lends its CPU
-IDLE_SHARE = 0.1  # of a CPU; whoever uses less does nothing
 ACKNOWLEDGE_S = 0.5  # how long a blocked worker keeps it to itself that calls were answered
 
 
@@ -78,8 +77,7 @@ class Worker(Introspection):
         self._stop_in_loop: Callable[[Entry], object] = bool
         self._acknowledge_at = 0.0
         self._waiting = 0  # threads of user code that wait, but for the main thread
-        self._lent: bytes | None = None  # the task whose CPU others have because of these
-        self._measured = (0.0, 0.0)  # when it was looked at last, and the CPU time until then
+        self._loan = CpuLoan()
 
     # ---- transport -------------------------------------------------------------------------
 
@@ -108,12 +106,12 @@ class Worker(Introspection):
 
     def _lead_s(self) -> float:
         if self._waiting and not self.sequence.blocked and self.actor is None:
-            return IDLE_S
+            return limits.IDLE_S
         return ACKNOWLEDGE_S if self.client.calls.unacknowledged() else 1.0
 
     def _respond(self) -> None:
         super()._respond()
-        if self._waiting or self._lent is not None or self.client.has_callbacks():
+        if self._waiting or self._loan.task_id is not None or self.client.has_callbacks():
             self._lend()
         now = time.monotonic()
         if now >= self._acknowledge_at and self.client.calls.unacknowledged():
@@ -200,7 +198,7 @@ class Worker(Introspection):
                 self._lend()
         elif self.sequence.blocked:
             self.sequence.blocked = False
-            self._lent = None
+            self._loan.task_id = None
             self.send([m.Unblocked(0)])
 
     def _say_blocked(self) -> None:
@@ -217,32 +215,17 @@ class Worker(Introspection):
         current = self.sequence.current
         if current is None or self.actor is not None or self.sequence.blocked:
             return
-        lent = self._lends()
-        if not (self._waiting or self.client.has_callbacks()):
-            if lent:
-                self._take_back()
-            return
-        (since, before), now = self._measured, time.monotonic()
-        if now - since < IDLE_S:
-            return
-        used = time.process_time()
-        self._measured = now, used
-        if now - since > 4 * IDLE_S:
-            return  # of another wait
-        idle = used - before < IDLE_SHARE * (now - since)
-        if idle and not lent:
-            self._lent = current.spec.task_id
+        waits = bool(self._waiting) or self.client.has_callbacks()
+        now, used = time.monotonic(), time.process_time()
+        lends = self._loan.step(current.spec.task_id, waits, now, used)
+        if lends:
             self._say_blocked()
-        elif lent and not idle:
-            self._take_back()
+        elif lends is not None:
+            self.send([m.Unblocked(0)])
 
     def _lends(self) -> bool:
         current = self.sequence.current
-        return current is not None and current.spec.task_id == self._lent
-
-    def _take_back(self) -> None:
-        self._lent = None
-        self.send([m.Unblocked(0)])
+        return current is not None and current.spec.task_id == self._loan.task_id
 
     def _attend(self) -> None:
         """User code does not block but expects something: a thread reads for it from now on."""
