@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import threading
@@ -11,7 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
+
+from tests.cli.conftest import until
 
 PRINTS = """
 import sys
@@ -179,7 +183,8 @@ def stranger() -> Iterator[str]:
 def refused(commands: Any, address: str, **environment: str) -> str:
     """What is said, within five seconds, where the head cannot be used."""
     started = time.monotonic()
-    said = commands.run("zray-worker", "--address", address, code=1, **environment).stderr
+    given = ("--address", address, "--wait", 0)
+    said = commands.run("zray-worker", *given, code=1, **environment).stderr
     assert time.monotonic() - started < 5.5  # with the interpreter's start
     return str(said)
 
@@ -228,13 +233,46 @@ def test_silent_head(commands: Any, head: Any) -> None:
 
 
 def test_no_head_on_this_machine(commands: Any) -> None:
-    said = commands.run("zray-worker", code=1).stderr
+    said = commands.run("zray-worker", "--wait", 0, code=1).stderr
 
     assert said.startswith("zray-worker: ZR-1500 no head runs on this machine")
 
 
+def port_of(address: str) -> str:
+    return address.rpartition(":")[2]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_it_waits_for_a_head_that_is_not_up_yet_and_says_so(
+    commands: Any, dead: str, named: bool
+) -> None:
+    worker = commands.start("zray-worker", *(("--address", dead) if named else ()))
+    why = f"ZR-1405 nothing listens on {dead}" if named else "ZR-1500 no head runs on this machine"
+    until(lambda: why in worker.text(), "it says what is wrong")
+    assert "Waits for the head for up to 60 s (--wait)" in worker.text()
+    commands.head("--port", port_of(dead))
+    assert worker.address()
+    assert worker.text().count("Waits for the head") == 1
+
+
+def test_a_detached_one_waits_as_well(commands: Any, dead: str) -> None:
+    started = commands.start("zray-worker", "--address", dead, "--detach")
+    until(lambda: "Waits for the head" in started.text(), "it says that it waits")
+    commands.head("--port", port_of(dead))
+    assert started.process.wait(20) == 0
+    found = re.search(r"READY.*pid (\d+), log", started.text(), re.DOTALL)
+    assert found
+    commands.detached.append(psutil.Process(int(found[1])))
+
+
+def test_the_wait_ends(commands: Any, dead: str) -> None:
+    said = commands.run("zray-worker", "--address", dead, "--wait", 0.8, code=1).stderr
+    assert said.count("Waits for the head for up to 1 s") == 1
+    assert said.splitlines()[-1].startswith(f"zray-worker: ZR-1405 nothing listens on {dead}")
+
+
 def test_detached_says_why_it_did_not_join(commands: Any, dead: str, zray_home: Path) -> None:
-    said = commands.run("zray-worker", "--address", dead, "--detach", code=1)
+    said = commands.run("zray-worker", "--address", dead, "--detach", "--wait", 0, code=1)
 
     assert said.stdout == ""
     assert f"zray-worker: ZR-1405 nothing listens on {dead}" in said.stderr
@@ -251,6 +289,9 @@ def test_detached_says_why_it_did_not_join(commands: Any, dead: str, zray_home: 
         (("--address", "10001"), "is a port without a host; write 127.0.0.1:10001"),
         (("--num-cpus", "many"), "must be a number"),
         (("--name", "a b"), "'a b' is not a name"),
+        (("--wait", "nan"), "not a number of seconds"),
+        (("--wait", "-1"), "not a number of seconds"),
+        (("--max-workers", "0"), "--max-workers"),
         (("--log-directory", "/etc/passwd"), "is a file"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",

@@ -43,6 +43,12 @@ def ready(text: str, ready_fd: int | None) -> None:
         _tell(ready_fd, {"text": text})
 
 
+def note(program: str, text: str, ready_fd: int | None) -> None:
+    """Say why it takes longer, to the starter where it still waits."""
+    if ready_fd is None or not _tell(ready_fd, {"note": text}):
+        print(f"{program}: {text}", file=sys.stderr, flush=True)
+
+
 def fail(program: str, reason: object, ready_fd: int | None = None) -> NoReturn:
     """Say why, to the starter where it still waits, and end with 1."""
     if ready_fd is None or not _tell(ready_fd, {"error": str(reason)}):
@@ -59,7 +65,7 @@ def _tell(ready_fd: int, found: dict[str, Any]) -> bool:
     return True
 
 
-def detach(program: str, log_path: Callable[[], Path]) -> int:
+def detach(program: str, log_path: Callable[[], Path], more_s: float = 0.0) -> int:
     """Go on in the background: returns only there, with the descriptor to say READY on.
 
     The calling process waits for one line of JSON on it, prints its ``text`` with pid and log, and
@@ -67,6 +73,7 @@ def detach(program: str, log_path: Callable[[], Path]) -> int:
 
     Args:
         log_path: called in the new process; where its output goes from then on.
+        more_s: how much longer than others this daemon may take.
     """
     sys.stdout.flush()
     sys.stderr.flush()
@@ -75,7 +82,7 @@ def detach(program: str, log_path: Callable[[], Path]) -> int:
     if child:
         os.close(write)
         os.waitpid(child, 0)
-        _report(program, read)
+        _report(program, read, START_S + more_s)
     os.close(read)
     os.setsid()
     if os.fork():
@@ -97,12 +104,14 @@ def detach(program: str, log_path: Callable[[], Path]) -> int:
     return write
 
 
-def _report(program: str, fd: int) -> NoReturn:
+def _report(program: str, fd: int, timeout_s: float) -> NoReturn:
     """The starter's side: wait for READY, say what became of the daemon, end."""
     found: dict[str, Any] = {}
     try:
-        for answer in _lines(fd, time.monotonic() + START_S):
+        for answer in _lines(fd, time.monotonic() + timeout_s):
             found |= answer
+            if "note" in answer:
+                print(f"{program}: {answer['note']}", file=sys.stderr, flush=True)
             if "error" in found or "text" in found:
                 break
     except KeyboardInterrupt:
@@ -115,7 +124,7 @@ def _report(program: str, fd: int) -> NoReturn:
     if tail := _tail(found):
         print(f"---- end of {found['log']}\n{tail}\n----", file=sys.stderr)
     where = f" (log: {found['log']})" if "log" in found else ""
-    late = f"it was not READY within {START_S:.0f} s and was stopped"
+    late = f"it was not READY within {timeout_s:.0f} s and was stopped"
     reason = found.get("error") or (late if "late" in found else "it ended before it was READY")
     fail(program, f"{reason}{where}")
 

@@ -5,6 +5,7 @@ Must never import zmq for an option that is not given: help stays fast.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import ipaddress
 import json
@@ -85,6 +86,16 @@ def port(value: str | int) -> int:
     if int(text) == DASHBOARD_PORT:
         raise ValueError(f"{text} is the dashboard's; a head's is usually {limits.HEAD_PORT}")
     return int(text)
+
+
+@checked
+def seconds(text: str) -> float:
+    """For how long to wait."""
+    with contextlib.suppress(ValueError):
+        if 0 <= (found := float(text)) <= limits.HEAD_WAIT_MAX_S:
+            return found
+    most = limits.HEAD_WAIT_MAX_S
+    raise ValueError(f"{text!r} is not a number of seconds from 0 to {most:.0f}")
 
 
 @checked

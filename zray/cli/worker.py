@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from zray import limits
 from zray._version import __version__
 from zray.cli import daemon, options
 
@@ -31,12 +32,22 @@ PROGRAM = "zray-worker"
     help="Where the output of its workers is kept; what is empty is removed. "
     "Default: nodes/NAME-PID in ZRAY_HOME or ~/.zray.",
 )
+@click.option(
+    "--wait",
+    "wait_s",
+    type=options.seconds,
+    default=limits.HEAD_WAIT_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long to wait for a head that is not up yet.",
+)
 @click.option("--detach", is_flag=True, help="Return when READY, with pid and log.")
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def command(
     given: Sequence[Sequence[str]],
     name: str | None,
     log_directory: Path | None,
+    wait_s: float,
     detach: bool,
     **offered: Any,
 ) -> None:
@@ -53,20 +64,13 @@ def command(
     heads = options.heads(given)
     ready_fd = None
     try:
-        heads = heads or _running()
         if detach:
-            ready_fd = daemon.detach(PROGRAM, lambda: _logs(logs, name) / "worker.log")
+            ready_fd = daemon.detach(PROGRAM, lambda: _logs(logs, name) / "worker.log", wait_s)
         else:
             daemon.hangup_is_stop()
-        _serve(heads, name, _logs(logs, name), offered, ready_fd)
+        _serve(heads, name, _logs(logs, name), offered, ready_fd, wait_s)
     except (ZrayError, ValueError, OSError) as error:
         daemon.fail(PROGRAM, error, ready_fd)
-
-
-def _running() -> list[str]:
-    from zray.nodes.contact import running
-
-    return running()[0].addresses
 
 
 def _logs(chosen: Path | None, name: str | None) -> Path:
@@ -82,7 +86,12 @@ def _logs(chosen: Path | None, name: str | None) -> Path:
 
 
 def _serve(
-    heads: list[str], name: str | None, logs: Path, offered: dict[str, Any], ready_fd: int | None
+    heads: list[str],
+    name: str | None,
+    logs: Path,
+    offered: dict[str, Any],
+    ready_fd: int | None,
+    wait_s: float,
 ) -> None:
     from zray.nodes import raylet
     from zray.nodes.options import NodeOptions
@@ -90,7 +99,14 @@ def _serve(
 
     set_process_name(PROGRAM)
     node = NodeOptions(name=name or "", log_directory=logs, **offered)
-    raylet.serve(node, heads, lambda text: daemon.ready(f"zray {text}", ready_fd))
+
+    def on_ready(text: str) -> None:
+        daemon.ready(f"zray {text}", ready_fd)
+
+    def on_wait(text: str) -> None:
+        daemon.note(PROGRAM, text, ready_fd)
+
+    raylet.serve(node, heads, on_ready, wait_s, on_wait)
 
 
 def main() -> None:

@@ -5,9 +5,23 @@ Portable. Must never open a session: that is the caller's business.
 
 from __future__ import annotations
 
-from zray.errors import AuthenticationError, HeadConnectionError
+import time
+from collections.abc import Callable
+
+from zray.errors import (
+    AuthenticationError,
+    HeadConnectionError,
+    HeadSilentError,
+    NothingListensError,
+    UnknownHostError,
+)
 from zray.runtime import connection, probe
 from zray.runtime.connection import ConnectionInfo
+
+CONTACT_S = 4.5  # to find the first head that answers, whatever the number of addresses
+RETRY_S = 0.5
+# What a head that is not up yet looks like; the plain one: none has told of itself here.
+_NOT_YET = (HeadConnectionError, NothingListensError, UnknownHostError, HeadSilentError)
 
 
 def reach(address: str, timeout_s: float = probe.DIAGNOSE_S) -> tuple[ConnectionInfo, str]:
@@ -43,3 +57,48 @@ def running() -> tuple[ConnectionInfo, str]:
             "zray.init() without an address for a cluster of this program's own"
         )
     return info, info.addresses[0]
+
+
+def await_head(
+    addresses: list[str], wait_s: float, say: Callable[[str], None]
+) -> tuple[ConnectionInfo, list[str]]:
+    """The key of the first head that answers, and all addresses, that head's first.
+
+    Args:
+        addresses: of heads; none: the one that runs on this machine.
+        wait_s: for so long it tries again where a head may yet come up.
+        say: told for what it waits, once for each reason.
+
+    Raises:
+        As ``reach`` and ``running``: when the time is over, or at once where waiting cannot help.
+    """
+    deadline = time.monotonic() + wait_s
+    said = ""
+    while True:
+        try:
+            return _first(addresses or running()[0].addresses)
+        except HeadConnectionError as error:
+            left = deadline - time.monotonic()
+            if left <= 0 or type(error) not in _NOT_YET:
+                raise
+            reason = str(error)
+        if reason != said:
+            say(f"{reason}\nWaits for the head for up to {left:.0f} s (--wait)")
+            said = reason
+        time.sleep(min(RETRY_S, left))
+
+
+def _first(addresses: list[str]) -> tuple[ConnectionInfo, list[str]]:
+    first: HeadConnectionError | None = None
+    share = min(probe.DIAGNOSE_S, CONTACT_S / len(addresses))
+    for address in addresses:
+        try:
+            info, target = reach(address, share)
+        except HeadConnectionError as error:
+            first = first or error
+            continue
+        # libzmq resolves a name anew at each attempt, but to IPv4 only.
+        best = target if target.startswith("[") else address
+        return info, [best, *(other for other in addresses if other != address)]
+    assert first is not None
+    raise first

@@ -32,7 +32,7 @@ from zray.nodes.peer_port import PeerPort
 from zray.nodes.store_server import StoreServer
 from zray.protocol import codec
 from zray.protocol.messages import Goodbye, Message, NodeInfo
-from zray.runtime import connection, identity, probe, sockets
+from zray.runtime import connection, identity, sockets
 from zray.runtime.connection import ConnectionInfo
 from zray.runtime.disk import OwnDirectory
 from zray.runtime.link import HeadLink
@@ -48,8 +48,6 @@ from zray.runtime.linux.processes import (
 from zray.runtime.log import Log, with_traceback
 from zray.runtime.loop import Loop, raise_descriptor_limit
 from zray.runtime.stream import read_available
-
-CONTACT_S = 4.5  # to find the first head that answers, whatever the number of addresses
 
 CHECK_S = 0.05  # while processes wait for memory, or other raylets for an answer
 
@@ -478,11 +476,20 @@ def _own_address(head: str) -> str:
     return ""
 
 
-def serve(options: NodeOptions, addresses: list[str], on_ready: Callable[[str], None]) -> None:
+def serve(
+    options: NodeOptions,
+    addresses: list[str],
+    on_ready: Callable[[str], None],
+    wait_s: float,
+    on_wait: Callable[[str], None],
+) -> None:
     """A raylet's whole life, from the addresses of its heads.
 
     Args:
+        addresses: none: the head that runs on this machine.
         on_ready: told in words that the node has joined.
+        wait_s: how long a head may take to come up.
+        on_wait: told in words for what the node waits.
 
     Raises:
         ValueError: an address is malformed.
@@ -491,30 +498,13 @@ def serve(options: NodeOptions, addresses: list[str], on_ready: Callable[[str], 
         StartError: a module of ``options.imports`` cannot be imported.
     """
     offered = imports.check(options.imports, options.import_directory)
-    info, ordered = _choose(addresses)
+    info, ordered = contact.await_head(addresses, wait_s, on_wait)
     options = options._replace(offers=tuple(offered))
     node = RayletNode(info, ordered, options, on_ready=on_ready)
     if offered:
         node.log(imports.in_words(offered))
     _run(node)
     node.log(f"stopped: {node.stop_reason}")
-
-
-def _choose(addresses: list[str]) -> tuple[ConnectionInfo, list[str]]:
-    """The key of the first head that answers, and all addresses, that head's first."""
-    first: HeadConnectionError | None = None
-    share = min(probe.DIAGNOSE_S, CONTACT_S / len(addresses))
-    for address in addresses:
-        try:
-            info, target = contact.reach(address, share)
-        except HeadConnectionError as error:
-            first = first or error
-            continue
-        # libzmq resolves a name anew at each attempt, but to IPv4 only.
-        best = target if target.startswith("[") else address
-        return info, [best, *(other for other in addresses if other != address)]
-    assert first is not None
-    raise first
 
 
 def _run(node: RayletNode) -> None:
