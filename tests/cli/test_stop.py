@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -133,6 +134,44 @@ def test_a_drivers_own_cluster_is_not_stopped(commands: Any) -> None:
 
     assert "nothing was stopped" in commands.run("zray", "stop").stdout
     assert driver.process.poll() is None
+
+
+@pytest.mark.parametrize("way", ["name", "address", "directory"])
+def test_nodes_of_a_head_that_was_killed_are_stopped(
+    commands: Any, zray_home: Path, way: str
+) -> None:
+    other = commands.head("--name", "other", "--num-cpus", 0)
+    kept = commands.worker("--address", other.address(), "--name", "kept")
+    head = commands.head("--num-cpus", 0)
+    address = head.address()
+    nodes = [commands.worker("--address", address, "--name", f"n{n}") for n in range(2)]
+    head.process.kill()
+    head.process.wait(10)
+    nodes[0].process.send_signal(signal.SIGSTOP)
+    directory = zray_home / "clusters" / "default"
+    given = {"name": [], "address": ["--address", address]}
+    options = given.get(way, ["--data-directory", directory])
+
+    said = commands.run("zray", "stop", *options).stdout
+
+    pids = {str(node.pid) for node in nodes}
+    assert said.startswith("Stopped 2 nodes of cluster ") and pids <= set(re.findall(r"\d+", said))
+    assert [node.process.wait(1) for node in nodes] == [0, 0]
+    assert kept.process.poll() is None and other.process.poll() is None
+    assert len(list((zray_home / "running").iterdir())) == 1
+    again = commands.run("zray", "stop", *options).stdout
+    assert "nothing was stopped" in again
+
+
+def test_what_a_killed_node_has_left_is_removed(commands: Any, zray_home: Path) -> None:
+    head = commands.head("--num-cpus", 0)
+    node = commands.worker("--address", head.address())
+    for daemon in (node, head):
+        daemon.process.kill()
+        daemon.process.wait(10)
+    assert list((zray_home / "running").iterdir())
+    assert "nothing was stopped" in commands.run("zray", "stop").stdout
+    assert not list((zray_home / "running").iterdir())
 
 
 def test_a_head_that_is_suspended_gets_a_signal(commands: Any) -> None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
-import json
 import os
 import signal
 import socket
@@ -23,6 +21,7 @@ import psutil
 from zray import limits
 from zray.errors import HeadConnectionError, KeyFileError, NothingListensError, ZrayError
 from zray.nodes import contact
+from zray.nodes.node_record import lock_holder, nodes_of
 from zray.nodes.observer import Observer
 from zray.runtime import connection
 from zray.runtime.connection import ConnectionInfo
@@ -36,6 +35,9 @@ def stop_named(name: str) -> int:
     head = holder(directory)
     if head is not None:
         return _stop(head, name)
+    ended = _end_orphans(_of_killed_head(directory), name)
+    if ended is not None:
+        return ended
     print(f"No cluster named {name} runs here; nothing was stopped.")
     for other in _running_names():
         print(f"  {other} runs; stop it with: zray stop --name {other}")
@@ -48,6 +50,9 @@ def stop_directory(directory: Path) -> int:
     """Stop the cluster whose head uses that data directory; returns the exit code."""
     head = holder(directory)
     if head is None:
+        ended = _end_orphans(_of_killed_head(directory), str(directory))
+        if ended is not None:
+            return ended
         print(f"No head uses {directory}; nothing was stopped.")
         return 0
     return _stop(head, str(directory))
@@ -63,6 +68,12 @@ def stop_at(address: str) -> int:
         return _ask(info, target, None, info.name)
     except NothingListensError as error:
         if _refused(address):
+            for path in connection.home().glob("clusters/*/connection.json"):
+                left = _of_killed_head(path.parent)
+                if left is not None and address in left.addresses:
+                    ended = _end_orphans(left, left.name)
+                    if ended is not None:
+                        return ended
             print(f"Nothing runs at {address}; nothing was stopped.")
             return 0
         return _failed(error)
@@ -128,26 +139,43 @@ def _terminate(head: psutil.Process, title: str) -> int:
     return 0
 
 
+def _end_orphans(info: ConnectionInfo | None, title: str) -> int | None:
+    """End the nodes of this machine whose head was killed; None: there are none."""
+    nodes = nodes_of(info.cluster_id) if info is not None else []
+    if not nodes:
+        return None
+    for node in nodes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            node.send_signal(signal.SIGTERM)
+            node.send_signal(signal.SIGCONT)
+    pids = ", ".join(str(node.pid) for node in nodes)
+    if not gone(nodes, limits.STOP_S):
+        print(
+            f"zray: not all nodes of cluster {title} (pid {pids}) have ended {limits.STOP_S:g} s "
+            "after SIGTERM; kill -9 ends them, and what they started ends with them",
+            file=sys.stderr,
+        )
+        return 1
+    count = "1 node" if len(nodes) == 1 else f"{len(nodes)} nodes"
+    print(f"Stopped {count} of cluster {title} (pid {pids}); its head had been killed.")
+    return 0
+
+
+def _of_killed_head(directory: Path) -> ConnectionInfo | None:
+    """What the last head of a data directory has left there, if it was one of this machine."""
+    with contextlib.suppress(KeyFileError):
+        info = ConnectionInfo.load(directory / "connection.json")
+        if info.host == socket.gethostname():
+            return info
+    return None
+
+
 # ---- who is it -----------------------------------------------------------------------------
 
 
 def holder(directory: Path) -> psutil.Process | None:
     """The head that uses a data directory now: its lock is taken, and by the pid it names."""
-    path = directory / "lock"
-    try:
-        with open(path, "rb") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except OSError:
-                content = file.read(4096)
-            else:
-                return None
-        pid = json.loads(content)["pid"]
-        process = psutil.Process(pid)
-        opened = {os.path.realpath(entry.path) for entry in process.open_files()}
-    except (OSError, ValueError, LookupError, TypeError, psutil.Error):
-        return None
-    return process if os.path.realpath(path) in opened else None
+    return lock_holder(directory / "lock")
 
 
 def gone(processes: Sequence[psutil.Process], timeout_s: float) -> bool:

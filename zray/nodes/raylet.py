@@ -27,6 +27,7 @@ from zray.errors import (
 )
 from zray.nodes import contact, imports
 from zray.nodes.channel import Channel, Printer
+from zray.nodes.node_record import NodeRecord
 from zray.nodes.options import NodeOptions, decode_node, units
 from zray.nodes.peer_port import PeerPort
 from zray.nodes.store_server import StoreServer
@@ -503,7 +504,8 @@ def serve(
     node = RayletNode(info, ordered, options, on_ready=on_ready)
     if offered:
         node.log(imports.in_words(offered))
-    _run(node)
+    with contextlib.closing(NodeRecord(info.cluster_id)):
+        _run(node)
     node.log(f"stopped: {node.stop_reason}")
 
 
