@@ -290,6 +290,12 @@ class KeyFileError(ZrayError):
     code = "ZR-4004"
 
 
+class OlderStoreError(ZrayError):
+    """The head's store is older than what its peers know: it was restored from a backup."""
+
+    code = "ZR-4006"
+
+
 class StartError(ZrayError, RuntimeError):
     """A daemon did not start; the message carries the end of its log."""
 

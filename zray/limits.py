@@ -51,6 +51,7 @@ WORKER_BATCH_TASKS_MAX = 512
 SHORT_TASK_S = 0.001  # only functions measured under this share a worker's inbox
 RESULT_DELAY_S = 0.002  # a finished result leaves the worker within this
 IDLE_WORKER_S = 1.0  # idle workers beyond the CPUs end after this
+ADOPT_EPOCHS = 1 << 20  # more than a head is restarted between a backup and its use
 HEAD_WAIT_S = 60.0  # for which a worker node waits for its head to come up
 HEAD_WAIT_MAX_S = 1e6
 WORKERS_MIN = 16  # that may have tasks at a time, on a node of few CPUs

@@ -13,7 +13,8 @@ LARGER_MODULES: dict[str, int] = {
     "zray.core.client_calls": 410,
     "zray.core.gcs": 500,
     "zray.core.raylet": 430,
-    "zray.nodes.raylet": 470,
+    "zray.nodes.driver": 410,
+    "zray.nodes.raylet": 480,
     "zray.nodes.worker": 420,
     "zray.nodes.store_server": 440,
 }

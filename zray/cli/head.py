@@ -48,6 +48,12 @@ PROGRAM = "zray-head"
     type=click.Path(file_okay=False, path_type=Path),
     help="Where its state and key are kept. Default: clusters/NAME in ZRAY_HOME or ~/.zray.",
 )
+@click.option(
+    "--adopt",
+    is_flag=True,
+    help="Go on with a data directory that is older than its cluster: restored from a backup. What "
+    "was stored since is lost, jobs that began since end.",
+)
 @options.resource_options
 @options.store_options
 @options.import_option
@@ -58,6 +64,7 @@ def command(
     port: int,
     name: str,
     data_directory: Path | None,
+    adopt: bool,
     detach: bool,
     **offered: Any,
 ) -> None:
@@ -75,7 +82,7 @@ def command(
 
     options.warn_of_cpus(PROGRAM, offered["num_cpus"])
     data = data_directory.absolute() if data_directory is not None else None
-    chosen = HeadOptions(name, host, port, data, node=NodeOptions(**offered))
+    chosen = HeadOptions(name, host, port, data, node=NodeOptions(**offered), adopt=adopt)
     ready_fd = None
     if detach:
         ready_fd = daemon.detach(PROGRAM, lambda: connection.cluster_directory(name) / "head.log")

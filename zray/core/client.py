@@ -320,6 +320,8 @@ class Client:
                 self.refused = message
                 if message.code == m.FENCED:
                     self.stop(message.text)
+            elif isinstance(message, m.Rejected) and not self.linked:  # its HELLO
+                self.refused = m.Refused(0, message.code, message.text)
             elif isinstance(message, m.Rejoin) or payload.epoch < self.epoch:
                 self.refused = m.Refused(0, "", "the head asked for a new session")
             else:

@@ -74,6 +74,7 @@ class Gcs:
         self.outbox: Outbox[bytes] = Outbox()  # by process id
         self.journal: list[tuple[int, list[Row]]] = []  # for the store, in order
         self.incidents = Incidents()
+        self.later_epoch = 0  # the latest that a peer knows, where that is later than this one
         self.store_trouble = ""  # why nothing becomes durable just now
         self.members = Members(rows, now)
         self.catalog = Catalog(rows, self.persist)

@@ -27,10 +27,21 @@ def health(gcs: Gcs, now: float) -> str:
     if gcs.recovering():
         return recovering(gcs)
     troubles = [("the control store", gcs.store_trouble)]
+    if gcs.later_epoch:
+        troubles.append(("the control store", older_store(gcs)))
     troubles.append(("the head", gcs.incidents.trouble(now)))
     troubles += [(node.in_words(), node.trouble) for node in gcs.members.nodes.values()]
     told = "; ".join(f"{who}: {what}" for who, what in troubles if what)
     return f"DEGRADED: {told}"[: limits.HEALTH_TEXT_MAX] if told else "OK"
+
+
+def older_store(gcs: Gcs) -> str:
+    """Why peers are refused that know a later epoch, and what to do."""
+    return (
+        f"it is older than its cluster (epoch {gcs.epoch}; a node or driver knows epoch "
+        f"{gcs.later_epoch}), as one that was restored from a backup. Put the newest data "
+        "directory back, or go on with this one: zray-head --adopt"
+    )
 
 
 def recovering(gcs: Gcs) -> str:

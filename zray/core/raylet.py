@@ -132,6 +132,8 @@ class Raylet:
                 self._on_welcome(message, payload.epoch, now)
             elif isinstance(message, m.Refused):
                 self._on_refused(message)
+            elif isinstance(message, m.Rejected) and not self.linked:  # its HELLO
+                self._on_refused(m.Refused(0, message.code, message.text))
             elif isinstance(message, m.Rejoin) or payload.epoch < self.epoch:
                 self.refused = m.Refused(0, "", "the head asked for a new session")
             else:

@@ -18,6 +18,7 @@ from zray.core.members import JobMember, Member, NodeMember
 from zray.core.roster import Roster
 from zray.errors import (
     InternalFaultError,
+    OlderStoreError,
     ProtocolError,
     StoreError,
     VersionMismatchError,
@@ -277,6 +278,10 @@ class TrafficController:
                 f"{hello.cluster_id.hex()[:8]}; use that cluster's connection file"
             )
             return m.Refused(0, WrongClusterError.code, text)
+        if epoch > self.gcs.epoch:
+            self.gcs.later_epoch = max(epoch, self.gcs.later_epoch)
+            text = f"this head's control store: {overview.older_store(self.gcs)}"
+            return m.Refused(0, OlderStoreError.code, text)
         if theirs.python and theirs.python != mine.python and hello.role != m.ROLE_OBSERVER:
             text = (
                 f"this cluster runs Python {mine.python}, the peer Python {theirs.python}: pickled "

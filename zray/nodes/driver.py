@@ -119,6 +119,7 @@ class Driver(Participant):
         self.local = local
         self.machine = job.machine
         self._job = job
+        self._refusal = ""  # of the head, as it was said last
         self._versions = identity.versions(pickles=True)
         self._context = sockets.context()
         self._link = HeadLink(self._context, info, [address], self._hello)
@@ -300,11 +301,18 @@ class Driver(Participant):
         if self.client.linked:
             self._lost_at = now
             self._warned = False
-        self.client.refused = None
+        refusal, self.client.refused = self.client.refused, None
+        if refusal is not None and refusal.code not in ("", m.FENCED):
+            self._say_refused(refusal)
         self.client.disconnected()
         self._link.close(now)
         if self.local is not None and self.local._process.poll() is not None:
             self.client.stop("the local cluster's head has ended")
+
+    def _say_refused(self, refusal: m.Refused) -> None:
+        if refusal.text != self._refusal:
+            self._refusal = refusal.text
+            _say(f"zray: the head at {self.address} refuses this driver: {refusal.text}")
 
     def _warn(self, now: float) -> None:
         if not self._warned and now - self._lost_at > HEAD_GONE_WARNING_S:

@@ -81,7 +81,7 @@ class Head:
         self._lock_name(data)
         self._raylet = OwnRaylet(options.node, data)
         self._store = self._make_store(data)
-        opened = self._store.open()
+        opened = self._store.open(limits.ADOPT_EPOCHS if options.adopt else 0)
         if options.local:
             key = ClusterKey.create()
         else:

@@ -38,6 +38,7 @@ class HeadOptions(NamedTuple):
     data_directory: Path | None = None
     local: bool = False
     node: NodeOptions = NodeOptions()
+    adopt: bool = False  # its store may be older than the cluster
 
 
 def units(options: NodeOptions, cpus: float, gpus: int, memory_bytes: int) -> dict[str, int]:

@@ -32,7 +32,7 @@ from zray.nodes.options import NodeOptions, decode_node, units
 from zray.nodes.peer_port import PeerPort
 from zray.nodes.store_server import StoreServer
 from zray.protocol import codec
-from zray.protocol.messages import Goodbye, Message, NodeInfo
+from zray.protocol.messages import FENCED, Goodbye, Message, NodeInfo
 from zray.runtime import connection, identity, sockets
 from zray.runtime.connection import ConnectionInfo
 from zray.runtime.disk import OwnDirectory
@@ -86,6 +86,7 @@ class RayletNode:
             self._context, info, addresses, lambda: (self._raylet.epoch, self._raylet.hello())
         )
         self._linked_once = False
+        self._refusal = ""  # of the head, as it was said last
         self.stop_reason = ""
         self._link_cut = False
         self._lost_since = self._loop.now()
@@ -254,6 +255,8 @@ class RayletNode:
         if refusal is not None and refusal.code and not self._linked_once:
             text = f"the head at {link.address} refused this node: {refusal.text}"
             self._failure = HeadConnectionError(text, code=refusal.code)
+        elif refusal is not None and refusal.code not in ("", FENCED):
+            self._say_refused(refusal.text)
         if self._link_cut or silent or unanswered or refusal is not None:
             raylet.refused = None
             if link.error is not None and not self._linked_once:
@@ -264,6 +267,12 @@ class RayletNode:
                     f"within {limits.CONNECT_TIMEOUT_S:g} s; see zray status and its log"
                 )
             self._close_link(now)
+
+    def _say_refused(self, text: str) -> None:
+        """Once, for as long as the head says the same."""
+        if text != self._refusal:
+            self._refusal = text
+            self.log(f"the head at {self._link.address} refuses this node, which tries on: {text}")
 
     # ---- workers ---------------------------------------------------------------------------
 

@@ -40,8 +40,11 @@ class Store(Protocol):
     ``close`` waits for a disk or a network.
     """
 
-    def open(self) -> Opened:
+    def open(self, skip: int = 0) -> Opened:
         """Take the lock, commit an epoch one higher, and return everything stored.
+
+        Args:
+            skip: so many epochs more: what is stored is older than the cluster that it is of.
 
         Raises:
             DataDirectoryLockedError: another head uses the store.

@@ -36,11 +36,11 @@ class MemoryStore:
         self._completed: list[int] = []
         self._failure: StoreError | None = None
 
-    def open(self) -> Opened:
+    def open(self, skip: int = 0) -> Opened:
         if self._used:
             raise StoreError("a MemoryStore is opened once; continue from crash()")
         self._open = self._used = True
-        self._epoch += 1
+        self._epoch += 1 + skip
         return Opened(self._epoch, _copied(self._rows), self._cluster_id)
 
     def set_cluster_id(self, cluster_id: bytes) -> None:

@@ -48,12 +48,12 @@ class SqliteStore:
         self._closed = False
         self._drain_until = float("inf")
 
-    def open(self) -> Opened:
+    def open(self, skip: int = 0) -> Opened:
         if self._writer is not None or self._closed:
             raise StoreError("a SqliteStore is opened once; make a new one")
         self._lock.acquire()
         try:
-            opened = self._file.open()
+            opened = self._file.open(skip)
             self._read_end, self._write_end = os.pipe()
             os.set_blocking(self._read_end, False)
             os.set_blocking(self._write_end, False)

@@ -69,7 +69,7 @@ class SqliteFile:
         self._cluster_id: bytes | None = None
         self._log_bytes = 0  # written since the last checkpoint, estimated
 
-    def open(self) -> Opened:
+    def open(self, skip: int = 0) -> Opened:
         """Make the file if there is none, else check and load all of it; commit the next epoch.
 
         Raises:
@@ -88,7 +88,7 @@ class SqliteFile:
             else:
                 self._create()
                 rows = {}
-            return self._begin_epoch(rows)
+            return self._begin_epoch(rows, skip)
         except sqlite3.Error as error:
             self.close()
             raise cannot_open(self._path, error) from error
@@ -298,7 +298,7 @@ class SqliteFile:
             rows.setdefault(kind, {})[key] = value
         return rows
 
-    def _begin_epoch(self, rows: Rows) -> Opened:
+    def _begin_epoch(self, rows: Rows, skip: int) -> Opened:
         connection = self._connect(self._path, "rw")
         self._connection = connection
         for pragma in (
@@ -308,7 +308,7 @@ class SqliteFile:
             "temp_store = MEMORY",
         ):
             connection.execute(f"PRAGMA {pragma}").fetchall()
-        epoch = self._epoch + 1
+        epoch = self._epoch + 1 + skip
         cursor = connection.execute(
             "UPDATE meta SET epoch = ?, crc = ? WHERE epoch = ?",
             (epoch, _meta_crc(epoch, self._cluster_id), self._epoch),
