@@ -124,6 +124,9 @@ FILE_BYTES_MAX = 8 << 20  # read or written at a time
 COPY_BYTES_MAX = 8 << 20  # copied at a time, so that other threads are not held up for long
 
 # ---- processes and logs --------------------------------------------------------------------
+LOG_UNREAD_BYTES = 16 << 20  # prints for one process that has said nothing since
+LOG_UNREAD_ALL_BYTES = 64 << 20  # for all
+LOG_ACK_BYTES = 4 << 20  # who has got so many says something
 LOG_LINE_BYTES_MAX = 16 << 10
 STDERR_TAIL_LINES = 20
 CAUSE_BYTES_MAX = 16 << 10  # of why a process ended, its last words included

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
 
 import psutil
@@ -44,3 +45,38 @@ def test_functions_end_with_their_job_and_when_they_are_redefined(bare: Any) -> 
         for program, size in zip((head, node), before, strict=True):
             assert megabytes(program.pid) < size + 15
     bare.until(lambda: database.stat().st_size < 10 << 20, 15, "the database shrinks")
+
+
+def test_prints_for_a_driver_that_does_not_read_are_dropped_and_counted(bare: Any) -> None:
+    head = bare.start_head()
+    node = bare.start_node("one")
+    before = megabytes(head.pid), megabytes(node.pid)
+    source = """
+        import time
+        import zray
+
+        zray.init()
+
+        @zray.task
+        def talk():
+            end = time.time() + 6
+            while time.time() < end:
+                print("x" * 1000)
+            print("the last line")
+
+        ref = talk.remote()
+        print("it begins", flush=True)
+        zray.get(ref)
+        print("it is over", flush=True)
+    """
+    driver = bare.run("driver", source)
+    driver.says("it begins")
+    bare.until(lambda: not bare.at_rest(), 10, "the task runs")
+    driver.process.send_signal(signal.SIGSTOP)
+    bare.until(lambda: bare.at_rest(), 30, "the task has ended")
+    for program, size in zip((head, node), before, strict=True):
+        assert megabytes(program.pid) < size + 80
+    driver.process.send_signal(signal.SIGCONT)
+    assert driver.wait(30) == 0
+    said = driver.text()
+    assert "it is over" in said and "x" * 1000 in said

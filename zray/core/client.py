@@ -51,6 +51,7 @@ class Client:
         self.stopped = ""  # why the cluster ended
         self.health = ""
         self.outbox: list[m.Message] = []
+        self.printed = 0  # characters, since this process last said something because of them
         self.prints: list[m.Log | m.Notice] = []
         self.outcomes: dict[bytes, m.Outcome] = {}
         self.unresolved: dict[bytes, m.TaskSpec] = {}
@@ -360,6 +361,8 @@ class Client:
             self.values.freed(message.object_ids)
         elif isinstance(message, m.Log | m.Notice):
             self.prints.append(message)
+            if isinstance(message, m.Log):
+                self.printed += sum(map(len, message.lines))
         elif isinstance(message, m.Rejected):
             self._on_rejected(message)
         elif isinstance(message, m.Pong):

@@ -21,6 +21,7 @@ from zray.core.machine import NEVER, Outbox
 from zray.core.members import JobMember, Member, Members, NodeMember
 from zray.core.objects import PENDING, ObjectRecord, ObjectTable
 from zray.core.offers import Offers
+from zray.core.prints import Prints
 from zray.core.recovery import Recovery
 from zray.core.results import Results
 from zray.core.scheduler import NodeView, TaskScheduler
@@ -74,6 +75,7 @@ class Gcs:
         self.outbox: Outbox[bytes] = Outbox()  # by process id
         self.journal: list[tuple[int, list[Row]]] = []  # for the store, in order
         self.incidents = Incidents()
+        self.prints = Prints()
         self.later_epoch = 0  # the latest that a peer knows, where that is later than this one
         self.store_trouble = ""  # why nothing becomes durable just now
         self.members = Members(rows, now)

@@ -23,6 +23,7 @@ from zray.core.local_scheduler import LocalScheduler, LocalTask, PoolKey, Worker
 from zray.core.local_tasks import LocalTasks
 from zray.core.machine import NEVER, Outbox
 from zray.core.peers import Peers
+from zray.core.prints import Prints
 from zray.errors import ProtocolError
 from zray.ids import IdSource
 from zray.protocol import messages as m
@@ -65,6 +66,8 @@ class Raylet:
         self.incidents = Incidents()
         self._heard = 0.0
         self._joiner = Joiner()  # of what the head sends
+        self._prints = Prints()
+        self._sounding = False  # the head was asked for a word, that more may be printed
         self._reset()
 
     def _reset(self) -> None:
@@ -118,6 +121,7 @@ class Raylet:
     def disconnected(self, now: float) -> None:
         self.linked = False
         self.outbox.discard(HEAD)
+        self._prints.heard(HEAD)
         self._joiner.clear()
 
     def silent_since(self) -> float:
@@ -127,6 +131,8 @@ class Raylet:
     def receive(self, payload: Payload, now: float) -> None:
         """One payload from the head."""
         self._heard = now
+        self._prints.heard(HEAD)
+        self._sounding = False
         for message in payload.messages:
             if isinstance(message, m.Welcome):
                 self._on_welcome(message, payload.epoch, now)
@@ -425,12 +431,15 @@ class Raylet:
     def log(self, worker_id: bytes, is_error: bool, lines: list[str]) -> None:
         """Lines that a worker printed."""
         slot = self.scheduler.workers.get(worker_id)
-        if slot is not None:
+        if slot is not None and self.linked and (lines := self._prints.take(HEAD, lines)):
             first = next(iter(slot.inflight.values()), None)
             task_name = first.template.message.name if first is not None else "worker"
             name = slot.class_name or task_name
             message = m.Log(0, slot.key[0], name, slot.pid, self.info.name, is_error, lines)
             self.send(message)
+            if self._prints.unread_bytes >= limits.LOG_ACK_BYTES and not self._sounding:
+                self._sounding = True
+                self._ping_at = 0.0
 
     # ---- turn ------------------------------------------------------------------------------
 

@@ -93,6 +93,7 @@ class Roster:
     def session_begins(self, member: Member, now: float) -> None:
         """The peer is welcome under a route of its own; nothing of an earlier session counts."""
         self.gcs.outbox.discard(member.process_id)
+        self.gcs.prints.heard(member.process_id)
         self.gcs.definitions.session_begins(member)
         member.begin_session(now)
         self.gcs.transfers.retry()
@@ -327,6 +328,7 @@ class Roster:
         gcs.lineage.job_ended(job.process_id)
         del gcs.members.jobs[job.process_id]
         gcs.outbox.discard(job.process_id)
+        gcs.prints.gone(job.process_id)
         gcs.transfers.session_lost(job.process_id)
         for task_id, record in gcs.tasks.of_job(job.process_id):
             if task_id in gcs.tasks:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from zray import limits
 from zray.core import overview
 from zray.core.gcs import Gcs
@@ -141,6 +143,8 @@ class TrafficController:
                 self.outbox.send(route, m.Rejected(0, message.seq, FORBIDDEN, text))
             else:
                 session.member.heard = now
+                if self.gcs.prints.unread_bytes:
+                    self.gcs.prints.heard(session.member.process_id)
                 try:
                     self._handle(session, message, now)
                 except Exception as error:
@@ -337,7 +341,10 @@ class TrafficController:
     def _on_log(self, member: Member, message: m.Log, now: float) -> None:
         job = self.gcs.members.jobs.get(message.job_id)
         if job is not None and job.connected and job.info.wants_logs:
-            self.gcs.outbox.send(job.process_id, message)
+            lines = self.gcs.prints.take(job.process_id, message.lines)
+            if lines:
+                message = msgspec.structs.replace(message, lines=lines)
+                self.gcs.outbox.send(job.process_id, message)
 
     def _on_query(self, member: Member, message: m.Query, now: float) -> None:
         answer: m.Message

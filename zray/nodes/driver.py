@@ -287,7 +287,8 @@ class Driver(Participant):
         if lost or silent or unanswered or client.refused is not None:
             self._disconnect(now)
             return
-        if client.linked and now >= self._ping_at:
+        if client.linked and (now >= self._ping_at or client.printed >= limits.LOG_ACK_BYTES):
+            client.printed = 0
             self._ping_at = now + limits.PING_S
             client.outbox.append(m.Ping(0, now))
             self._flush()
