@@ -83,3 +83,40 @@ def test_a_driver_that_says_goodbye_leaves_nothing_in_a_shared_cluster(
     status = cluster.status()
     assert not status.jobs and status.objects == 0
     assert time.monotonic() - ended < 5
+
+
+@pytest.mark.parametrize("head_too", [False, True])
+def test_a_driver_that_is_killed_on_the_heads_machine_leaves_nothing(
+    cluster: Any, records: Any, head_too: bool
+) -> None:
+    """``head_too``: it dies while there is no head."""
+    driver = cluster.run(
+        "driver",
+        """
+        import os, sys, time
+        import zray
+
+        zray.init()
+        records = sys.argv[1]
+
+        @zray.task
+        def run():
+            with open(records, "a") as file:
+                file.write(f"{os.getpid()}\\n")
+            time.sleep(1000)
+
+        refs = [run.remote() for _ in range(5)]
+        time.sleep(1000)
+        """,
+        str(records.path),
+    )
+    records.until(1)
+    if head_too:
+        cluster.head.kill()
+    driver.process.kill()  # and nobody has reaped it yet
+    if head_too:
+        cluster.start_head(port=-1)
+    ended = time.monotonic()
+    cluster.until(lambda: not cluster.status().jobs, 10, "its job has ended")
+    cluster.until(cluster.at_rest, 10, "all resources are free")
+    assert time.monotonic() - ended < 5

@@ -169,6 +169,14 @@ class Members:
         yield from self.nodes.values()
         yield from self.jobs.values()
 
+    def away(self, machine: str) -> list[JobMember]:
+        """The drivers of that machine that are not connected."""
+        return [
+            job
+            for job in self.jobs.values()
+            if not (job.connected or job.driverless) and machine and job.info.machine == machine
+        ]
+
     def fenced(self, node_id: bytes, incarnation: int) -> bool:
         """Whether that incarnation was declared dead."""
         row = self.node_rows.get(node_id)

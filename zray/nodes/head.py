@@ -35,6 +35,7 @@ from zray.runtime import connection, identity, sockets
 from zray.runtime.connection import ConnectionInfo
 from zray.runtime.doorkeeper import Doorkeeper
 from zray.runtime.keys import ClusterKey, secret_directory
+from zray.runtime.linux import machine
 from zray.runtime.log import Log, with_traceback
 from zray.runtime.loop import Loop, raise_descriptor_limit
 from zray.runtime.zap import ZapServer
@@ -55,6 +56,9 @@ class Head:
         self._lifeline_fd = lifeline_fd
         self.log = Log("zray-head")
         self._loop = Loop(self._callback_failed)
+        self._machine = machine.machine_id()
+        self._away = False  # drivers of this machine are not connected
+        self._look_at = 0.0
         self._unsent: dict[bytes, deque[bytes]] = {}
         self._routes: dict[int, bytes] = {}  # connection's descriptor -> route
         self._fds: dict[bytes, int] = {}
@@ -147,8 +151,6 @@ class Head:
         host = self._options.host
         if host not in WILDCARDS:
             return [connection.format_address(host, port)]
-        from zray.runtime.linux import machine
-
         hosts = [*machine.detect().addresses, "127.0.0.1"]
         return [connection.format_address(one, port) for one in dict.fromkeys(hosts)]
 
@@ -275,12 +277,13 @@ class Head:
         while not self._ended():
             deadline = self._controller.deadline()
             wait = 0.01 if self._unsent else deadline - self._loop.now()
-            if self._probes or self._gcs.members.suspects():
+            if self._probes or self._away or self._gcs.members.suspects():
                 wait = min(wait, 0.25)
             self._loop.turn(0.0 if self._cut else min(wait, 1.0))
             self._gcs.attempt("ending lost connections", "", self._drop_cut)
             self._settle()
             self._gcs.attempt("looking at suspects' ports", "", self._probe_suspects)
+            self._gcs.attempt("looking for drivers", "", self._look_for_drivers)
         self._take_leave()
 
     def _ended(self) -> bool:
@@ -355,6 +358,18 @@ class Head:
         if suspects or self._probes:
             wanted = {suspect.process_id: suspect.liveness for suspect in suspects}
             self._probes.look(wanted, self._loop.now())
+
+    def _look_for_drivers(self) -> None:
+        """A driver of this machine whose process has ended does not return."""
+        now = self._loop.now()
+        if now < self._look_at:
+            return
+        self._look_at = now + 0.2
+        away = self._gcs.members.away(self._machine)
+        self._away = bool(away)
+        for job in away:
+            if machine.has_ended(job.info.pid):
+                self._controller.roster.job_ended(job, "its process has ended", now)
 
     # ---- end -------------------------------------------------------------------------------
 

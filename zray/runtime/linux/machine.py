@@ -159,6 +159,21 @@ def machine_id(proc: Path = Path("/proc")) -> str:
     return "-".join(parts)
 
 
+def has_ended(pid: int, proc: Path = Path("/proc")) -> bool:
+    """Whether no thread of that process runs any more, though it may not have been reaped."""
+    try:
+        for thread in (proc / str(pid) / "task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                state = (thread / "stat").read_bytes().rpartition(b")")[2].split()[0]
+                if state not in (b"Z", b"X"):
+                    return False
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def _addresses(proc: Path) -> list[str]:
     """The default route's source first, then one IPv4 per interface, then global IPv6."""
     found: list[str] = []
