@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import psutil
 import pytest
 
 import zray
@@ -368,3 +369,21 @@ def test_import_is_light() -> None:
     )
     found = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
     assert found.stdout == "[]\n"
+
+
+@pytest.mark.usefixtures("disconnected")
+def test_after_its_cluster_was_lost_a_program_starts_afresh() -> None:
+    @zray.task
+    def work() -> int:
+        return 1
+
+    zray.init(num_cpus=1)
+    ref = work.remote()
+    assert zray.get(ref) == 1
+    for process in psutil.Process().children():
+        process.kill()
+        process.wait(10)
+    with pytest.raises(ClusterShutdownError, match="head has ended"):
+        zray.get(work.remote(), timeout=10)
+    with zray.init(num_cpus=1):
+        assert zray.get(work.remote(), timeout=10) == 1

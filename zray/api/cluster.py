@@ -123,6 +123,9 @@ def init(
     node = _with_workers(node, max_workers)
     with session.lock:
         existing = session.current()
+        if existing is not None and existing.lost():
+            shutdown()  # nothing of it works any more: this starts afresh
+            existing = None
         if existing is not None:
             if ignore_reinit_error:
                 return Context(existing)

@@ -124,6 +124,10 @@ class Participant(Sharing):
             self._tend_calls()
             self._transmit()
 
+    def lost(self) -> bool:
+        """Whether the cluster has ended, or has given this process up."""
+        return bool(self.client.stopped)
+
     # ---- waiting ---------------------------------------------------------------------------
 
     def get(self, wanted: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
