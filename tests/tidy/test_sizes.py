@@ -12,7 +12,7 @@ LARGER_MODULES: dict[str, int] = {
     "zray.core.client": 430,
     "zray.core.client_calls": 410,
     "zray.core.gcs": 500,
-    "zray.core.raylet": 430,
+    "zray.core.raylet": 440,
     "zray.nodes.driver": 410,
     "zray.nodes.raylet": 480,
     "zray.nodes.worker": 420,
