@@ -31,7 +31,9 @@ def test_the_deepest_are_popped_first_and_the_shallowest_given_away_first() -> N
     queue: DepthQueue[str] = DepthQueue()
     for name, depth in [("a", 0), ("b", 2), ("c", 0), ("d", 2), ("e", 1)]:
         queue.push(name, depth)
-    queue.push("f", 2, front=True)
+    queue.push_front("f", 2)
+    queue.push_front("g", 7)
+    assert queue.take(3) == ["g"]
     assert (queue.first(), queue.deepest, len(queue)) == ("f", 2, 6)
     assert queue.pop_last() == "c" and not queue.remove("c", 0) and queue.remove("d", 2)
     assert [queue.pop() for _ in range(4)] == ["f", "b", "e", "a"]

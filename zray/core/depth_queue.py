@@ -15,31 +15,38 @@ T = TypeVar("T")
 
 
 class DepthQueue(Generic[T]):
-    __slots__ = ("_levels", "_size", "deepest")
+    __slots__ = ("_levels", "deepest")
 
     def __init__(self) -> None:
-        self._levels: dict[int, deque[T]] = {}
-        self._size = 0
+        self._levels: dict[int, deque[T]] = {}  # none is empty
         self.deepest = -1  # of the items in it; -1: there are none
 
     def __len__(self) -> int:
-        return self._size
+        return sum(map(len, self._levels.values()))
+
+    def __bool__(self) -> bool:
+        return self.deepest >= 0
 
     def __iter__(self) -> Iterator[T]:
         """All items, in no order that matters."""
         for level in self._levels.values():
             yield from level
 
-    def push(self, item: T, depth: int, *, front: bool = False) -> None:
+    def push(self, item: T, depth: int) -> None:
         level = self._levels.get(depth)
         if level is None:
-            level = self._levels[depth] = deque()
-            self.deepest = max(self.deepest, depth)
-        if front:
-            level.appendleft(item)
+            self._levels[depth] = deque((item,))
+            if depth > self.deepest:
+                self.deepest = depth
         else:
             level.append(item)
-        self._size += 1
+
+    def push_front(self, item: T, depth: int) -> None:
+        """Before all others of its depth."""
+        if depth in self._levels:
+            self._levels[depth].appendleft(item)
+        else:
+            self.push(item, depth)
 
     def first(self) -> T:
         """The next one to be popped; there must be one."""
@@ -47,18 +54,27 @@ class DepthQueue(Generic[T]):
 
     def pop(self) -> T:
         """Take the first of the deepest."""
-        depth = self.deepest
-        level = self._levels[depth]
+        level = self._levels[self.deepest]
         item = level.popleft()
-        self._taken(depth, level)
+        if not level:
+            self._close(self.deepest)
         return item
+
+    def take(self, count: int) -> list[T]:
+        """Take up to so many of the deepest, all of one depth."""
+        level = self._levels[self.deepest]
+        if count >= len(level):
+            self._close(self.deepest)
+            return list(level)
+        return [level.popleft() for _ in range(count)]
 
     def pop_last(self) -> T:
         """Take the one that would be popped last."""
         depth = min(self._levels)
         level = self._levels[depth]
         item = level.pop()
-        self._taken(depth, level)
+        if not level:
+            self._close(depth)
         return item
 
     def remove(self, item: T, depth: int) -> bool:
@@ -67,7 +83,8 @@ class DepthQueue(Generic[T]):
         if level is None or item not in level:
             return False
         level.remove(item)
-        self._taken(depth, level)
+        if not level:
+            self._close(depth)
         return True
 
     def take_upto(self, depth: int, wanted: Callable[[T], bool]) -> list[T]:
@@ -77,21 +94,19 @@ class DepthQueue(Generic[T]):
             level = self._levels[place]
             found = list(filter(wanted, level))
             if found:
-                self._levels[place] = deque(item for item in level if not wanted(item))
                 taken += found
-                self._taken(place, self._levels[place], len(found))
+                self._levels[place] = deque(item for item in level if not wanted(item))
+                if not self._levels[place]:
+                    self._close(place)
         return taken
 
     def keep(self, wanted: Callable[[T], bool]) -> None:
         """Let all others go."""
         kept = {depth: deque(filter(wanted, level)) for depth, level in self._levels.items()}
         self._levels = {depth: level for depth, level in kept.items() if level}
-        self._size = sum(map(len, self._levels.values()))
         self.deepest = max(self._levels, default=-1)
 
-    def _taken(self, depth: int, level: deque[T], count: int = 1) -> None:
-        self._size -= count
-        if not level:
-            del self._levels[depth]
-            if depth == self.deepest:
-                self.deepest = max(self._levels, default=-1)
+    def _close(self, depth: int) -> None:
+        del self._levels[depth]
+        if depth == self.deepest:
+            self.deepest = max(self._levels, default=-1)

@@ -158,7 +158,10 @@ class LocalScheduler:
         queue = self.queues.get(task.template.needs)
         if queue is None:
             queue = self.queues[task.template.needs] = DepthQueue()
-        queue.push(task, task.depth, front=front)
+        if front:
+            queue.push_front(task, task.depth)
+        else:
+            queue.push(task, task.depth)
         self.queued += 1
         self.queued_bytes += task.bytes()
 

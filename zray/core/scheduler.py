@@ -59,12 +59,13 @@ class SchedulingClass:
             job_id, queue = next(iter(self.queues.items()))
             room = min(share, count - len(taken))
             while room and queue.deepest > floor:
-                record = queue.pop()
-                if record.state == READY:
-                    taken.append(record)
-                    room -= 1
-                else:
-                    self.left -= 1
+                found = queue.take(room)
+                ready = (
+                    [record for record in found if record.state == READY] if self.left else found
+                )
+                self.left -= len(found) - len(ready)
+                taken += ready
+                room -= len(ready)
             del self.queues[job_id]
             if queue:
                 self.queues[job_id] = queue  # to the end of the turn
@@ -141,7 +142,10 @@ class TaskScheduler:
         queue = group.queues.get(record.job_id)
         if queue is None:
             queue = group.queues[record.job_id] = DepthQueue()
-        queue.push(record, record.depth, front=front)
+        if front:
+            queue.push_front(record, record.depth)
+        else:
+            queue.push(record, record.depth)
         group.ready += 1
 
     def _group(self, record: TaskRecord) -> SchedulingClass:
