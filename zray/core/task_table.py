@@ -29,7 +29,12 @@ class TaskTable(dict[bytes, TaskRecord]):
     def add(self, task_id: bytes, record: TaskRecord) -> None:
         """A task has become known."""
         self[task_id] = record
-        self._group(record)[task_id] = record
+        groups = self._by_job.get(record.job_id)
+        group = groups.get(record.submitter) if groups is not None else None
+        if group is None:
+            group = self._new_group(record)
+        group[task_id] = record
+        record.group = group
         if record.template is not None:
             record.template.function.uses += 1
         if record.spec is not None and record.spec.parent:
@@ -50,7 +55,9 @@ class TaskTable(dict[bytes, TaskRecord]):
         """Another process is the task's submitter."""
         self._leave(task_id, record)
         record.submitter = submitter
-        self._group(record)[task_id] = record
+        group = self._by_job.get(record.job_id, {}).get(submitter)
+        record.group = self._new_group(record) if group is None else group
+        record.group[task_id] = record
 
     def remove(self, task_id: bytes) -> None:
         """The task has its outcome, or is nobody's any more."""
@@ -67,28 +74,27 @@ class TaskTable(dict[bytes, TaskRecord]):
             if not (function.uses or function.holders):
                 self._unused(record.template)
 
-    def _group(self, record: TaskRecord) -> Group:
-        groups = self._by_job.get(record.job_id)
-        if groups is None:
-            groups = self._by_job[record.job_id] = {}
-        group = groups.get(record.submitter)
-        if group is None:
-            group = groups[record.submitter] = {}
-            self._by_submitter.setdefault(record.submitter, {})[record.job_id] = group
+    def _new_group(self, record: TaskRecord) -> Group:
+        group: Group = {}
+        self._by_job.setdefault(record.job_id, {})[record.submitter] = group
+        self._by_submitter.setdefault(record.submitter, {})[record.job_id] = group
         return group
 
     def _leave(self, task_id: bytes, record: TaskRecord) -> None:
+        del record.group[task_id]
+        if not record.group:
+            self._close(record)
+
+    def _close(self, record: TaskRecord) -> None:
+        """The record was the last of its group."""
         job_id, submitter = record.job_id, record.submitter
-        group = self._by_job[job_id][submitter]
-        del group[task_id]
-        if not group:
-            for table, key, other in (
-                (self._by_job, job_id, submitter),
-                (self._by_submitter, submitter, job_id),
-            ):
-                del table[key][other]
-                if not table[key]:
-                    del table[key]
+        for table, key, other in (
+            (self._by_job, job_id, submitter),
+            (self._by_submitter, submitter, job_id),
+        ):
+            del table[key][other]
+            if not table[key]:
+                del table[key]
 
     # ---- looks -----------------------------------------------------------------------------
 

@@ -63,7 +63,17 @@ class TaskRecord:
 
     __slots__ = (
         *("spec", "template", "job_id", "submitter", "state", "attempt", "node", "waiting"),
-        *("failures", "failure", "cancelled", "forced", "parked", "near", "rebuilds", "depth"),
+        *(
+            "failures",
+            "failure",
+            "cancelled",
+            "forced",
+            "parked",
+            "near",
+            "rebuilds",
+            "depth",
+            "group",
+        ),
     )
 
     def __init__(
@@ -86,6 +96,7 @@ class TaskRecord:
         self.cancelled = False
         self.forced = False  # cancelled with force
         self.rebuilds = False  # it has its outcome, and runs again because that was lost
+        self.group: dict[bytes, TaskRecord] = {}  # of its submitter in its job, once it is known
         self.depth = 0  # how many tasks above it run, its submitter first
         self.near = b""  # the node that has its large arguments
         self.parked = False  # until all nodes known before a head restart are back or dead
