@@ -1,6 +1,6 @@
 """A driver that is killed takes its own cluster along, and of a shared one nothing but its share.
 
-What a shared cluster does after DEAD_S is in test_node_death, which waits for that anyway.
+What becomes of its running tasks is in test_node_death.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ def test_a_node_that_stands_still_for_three_seconds_loses_nothing(
 
 @pytest.mark.slow_limit(90)
 def test_what_is_silent_for_too_long_is_dead_for_good(bare: Any, records: Any, gate: Any) -> None:
-    """A stopped node and a killed driver; both at once, because each takes DEAD_S to notice."""
+    """A stopped node, which may go on; and a killed driver, which will not, and whose tasks end."""
     bare.start_head()
     bare.start_node("stays", 1, "--resources", "b=1")
     bare.start_node("stops", 1, "--resources", "a=1")
@@ -131,11 +131,10 @@ def test_what_is_silent_for_too_long_is_dead_for_good(bare: Any, records: Any, g
     killed.kill()
     stops.signal(signal.SIGSTOP)
     bare.until(lambda: bare.node("stops").state == "SUSPECT", 8, "it is suspected")
-    # Nothing is decided yet: the driver's job and the node's task are still theirs.
-    assert len(bare.status().jobs) == 2 and len(records.lines()) == 3
+    assert len(bare.status().jobs) == 1  # the driver is proven dead
+    assert len(records.lines()) == 3  # of the node nothing is decided yet: its task is still its
 
     bare.until(lambda: bare.node("stops") is None, 30, "the node is dead")
-    bare.until(lambda: len(bare.status().jobs) == 1, 10, "the driver is dead")
     gate.open()
     values = zray.get(refs, timeout=20)
     pids = {kind: [] for kind in ("work", "killed")}
