@@ -265,6 +265,15 @@ def test_a_detached_one_waits_as_well(commands: Any, dead: str) -> None:
     commands.detached.append(psutil.Process(int(found[1])))
 
 
+def test_a_node_works_though_it_cannot_be_recorded(
+    commands: Any, head: Any, zray_home: Path, tmp_path: Path
+) -> None:
+    (zray_home / "running").write_text("no folder")
+    node = commands.worker("--address", head.address(), "--log-directory", tmp_path / "logs")
+    node.says("zray stop will not find this node if its head is killed")
+    assert commands.drive(PRINTS, head.address()).process.wait(20) == 0
+
+
 def test_the_wait_ends(commands: Any, dead: str) -> None:
     said = commands.run("zray-worker", "--address", dead, "--wait", 0.8, code=1).stderr
     assert said.count("Waits for the head for up to 1 s") == 1

@@ -60,9 +60,7 @@ class SchedulingClass:
             room = min(share, count - len(taken))
             while room and queue.deepest > floor:
                 found = queue.take(room)
-                ready = (
-                    [record for record in found if record.state == READY] if self.left else found
-                )
+                ready = list(filter(_is_ready, found)) if self.left else found
                 self.left -= len(found) - len(ready)
                 taken += ready
                 room -= len(ready)

@@ -26,15 +26,20 @@ class NodeRecord:
     def __init__(self, cluster_id: str) -> None:
         """
         Raises:
-            OSError: the file cannot be written.
+            OSError, KeyFileError: the file, or its directory, cannot be written.
         """
         directory = secret_directory(connection.home() / "running")
         self._path = directory / f"{os.getpid()}-{secrets.token_hex(4)}.json"
         new = self._path.with_suffix(".new")  # without its lock it would be taken for a dead one's
         self._fd = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._fd, fcntl.LOCK_EX)
-        os.write(self._fd, json.dumps({"pid": os.getpid(), "cluster_id": cluster_id}).encode())
-        new.rename(self._path)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            os.write(self._fd, json.dumps({"pid": os.getpid(), "cluster_id": cluster_id}).encode())
+            new.rename(self._path)
+        except OSError:
+            os.close(self._fd)
+            new.unlink(missing_ok=True)
+            raise
 
     def close(self) -> None:
         """It is no longer."""

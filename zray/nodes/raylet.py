@@ -21,6 +21,7 @@ from zray.core.raylet import HEAD, Raylet
 from zray.errors import (
     HeadConnectionError,
     HeadSilentError,
+    KeyFileError,
     ProtocolError,
     StartError,
     ZrayError,
@@ -513,7 +514,11 @@ def serve(
     node = RayletNode(info, ordered, options, on_ready=on_ready)
     if offered:
         node.log(imports.in_words(offered))
-    with contextlib.closing(NodeRecord(info.cluster_id)):
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(contextlib.closing(NodeRecord(info.cluster_id)))
+        except (OSError, KeyFileError) as error:  # a full disk, a home that is read-only
+            node.log(f"zray stop will not find this node if its head is killed: {error}")
         _run(node)
     node.log(f"stopped: {node.stop_reason}")
 
