@@ -255,11 +255,14 @@ def run_on_cluster(pictures: Pictures, copies: int, address: str | None) -> Resu
             pending = tasks
             while pending:
                 _, pending = zray.wait(pending, num_returns=len(pending), timeout=0.5)
-                show_progress(step.__name__, zray.get(totals.so_far.remote()))
+                if pending:
+                    show_progress(step.__name__, zray.get(totals.so_far.remote()))
             ended = zray.get(tasks)
             zray.get([report.added for report in ended])
             reports.extend(ended)
-            return zray.get(totals.so_far.remote())
+            sums: Sums = zray.get(totals.so_far.remote())
+            show_progress(step.__name__, sums)
+            return sums
 
         result = pipeline(run_step, len(pictures.names))
     show_sharing(copies * len(pictures.images), reports)
