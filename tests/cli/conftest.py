@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 import psutil
 import pytest
 
+from tests.killed_heads import end_nodes
+
 T = TypeVar("T")
 
 START_S = 20.0
@@ -190,6 +192,7 @@ class Commands:
         for process in filter(runs, self.detached):
             process.terminate()
         self.await_end(self.detached, STOP_S)
+        end_nodes(self.home, STOP_S)
 
 
 @pytest.fixture

@@ -16,6 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.cli.conftest import until
+
 ROOT = Path(__file__).resolve().parents[2]
 
 BUSY = """
@@ -356,10 +358,35 @@ def test_ctrl_c_while_it_starts_leaves_nothing(commands: Any) -> None:
     commands.await_end(below, 5)
 
 
-def test_nothing_is_left_of_a_head_that_was_killed(commands: Any) -> None:
+def test_what_a_killed_head_leaves_waits_for_the_next_and_ends_with_zray_stop(
+    commands: Any, zray_home: Path
+) -> None:
+    head = commands.head()
+    below = head.below()
+    raylet = next(process for process in below if process.ppid() == head.pid)
+    head.end(signal.SIGKILL)
+
+    told = "its head has ended; node head waits for the next one, at most 10 min"
+    until(lambda: told in head.text(), told)
+    assert "no head runs on this machine" in commands.run("zray", "status", code=2).stderr
+    assert all(process.is_running() for process in below)
+    said = commands.run("zray", "stop").stdout
+    assert (
+        said == f"Stopped 1 node of cluster default (pid {raylet.pid}); its head had been killed.\n"
+    )
+    commands.await_end(below, 1)
+    assert (
+        "zray-worker: stopped: it got a signal to stop"
+        in (zray_home / "clusters" / "default" / "logs" / "node.log").read_text()
+    )
+
+
+def test_a_node_that_was_started_otherwise_is_replaced(commands: Any) -> None:
     head = commands.head()
     below = head.below()
     head.end(signal.SIGKILL)
 
-    commands.await_end(below, 10)
-    assert "no head runs on this machine" in commands.run("zray", "status", code=2).stderr
+    second = commands.head("--num-cpus", 2)
+    second.says("was started otherwise, and is replaced")
+    commands.await_end(below, 1)
+    assert dict(commands.node("head")["resources"])["CPU"] == 2

@@ -145,6 +145,7 @@ def test_nodes_of_a_head_that_was_killed_are_stopped(
     head = commands.head("--num-cpus", 0)
     address = head.address()
     nodes = [commands.worker("--address", address, "--name", f"n{n}") for n in range(2)]
+    own = head.below()
     head.process.kill()
     head.process.wait(10)
     nodes[0].process.send_signal(signal.SIGSTOP)
@@ -155,10 +156,11 @@ def test_nodes_of_a_head_that_was_killed_are_stopped(
     said = commands.run("zray", "stop", *options).stdout
 
     pids = {str(node.pid) for node in nodes}
-    assert said.startswith("Stopped 2 nodes of cluster ") and pids <= set(re.findall(r"\d+", said))
+    assert said.startswith("Stopped 3 nodes of cluster ") and pids <= set(re.findall(r"\d+", said))
     assert [node.process.wait(1) for node in nodes] == [0, 0]
     assert kept.process.poll() is None and other.process.poll() is None
-    assert len(list((zray_home / "running").iterdir())) == 1
+    commands.await_end(own, 1)
+    assert len(list((zray_home / "running").iterdir())) == 2  # kept, and the other head's own
     again = commands.run("zray", "stop", *options).stdout
     assert "nothing was stopped" in again
 
@@ -166,9 +168,12 @@ def test_nodes_of_a_head_that_was_killed_are_stopped(
 def test_what_a_killed_node_has_left_is_removed(commands: Any, zray_home: Path) -> None:
     head = commands.head("--num-cpus", 0)
     node = commands.worker("--address", head.address())
+    raylet = next(process for process in head.below() if process.ppid() == head.pid)
     for daemon in (node, head):
         daemon.process.kill()
         daemon.process.wait(10)
+    raylet.kill()
+    commands.await_end([raylet], 10)
     assert list((zray_home / "running").iterdir())
     assert "nothing was stopped" in commands.run("zray", "stop").stdout
     assert not list((zray_home / "running").iterdir())

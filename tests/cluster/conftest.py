@@ -22,6 +22,7 @@ import pytest
 
 import zray
 from tests.cluster.network import Network
+from tests.killed_heads import end_nodes
 from zray.ids import IdSource
 from zray.protocol import codec
 from zray.protocol import messages as m
@@ -291,6 +292,7 @@ class Cluster:
                     program.process.wait(STOP_S)
                 except subprocess.TimeoutExpired:
                     program.kill()
+        end_nodes(self.home, STOP_S)
 
 
 class Records:

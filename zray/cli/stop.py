@@ -127,7 +127,7 @@ def _terminate(head: psutil.Process, title: str) -> int:
     if not gone([head], limits.STOP_S):
         print(
             f"zray: the head (pid {head.pid}) has not ended {limits.STOP_S:g} s after SIGTERM; "
-            f"kill -9 {head.pid} ends it and its own node",
+            f"kill -9 {head.pid} ends it, and another zray stop then its nodes of this machine",
             file=sys.stderr,
         )
         return 1

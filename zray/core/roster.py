@@ -308,6 +308,14 @@ class Roster:
         gcs.transfers.retry()
         gcs.note(f"node {node.info.name} ({node.info.host}) is dead: {why}")
 
+    def process_ended(self, node_id: bytes, why: str, now: float) -> None:
+        """It is proved that no process is that node any more."""
+        node = self.gcs.members.nodes.get(node_id)
+        if node is not None:
+            self.node_died(node, why, now)
+        elif node_id in self.gcs.members.awaited:
+            self.never_returned(node_id, why)
+
     def never_returned(self, node_id: bytes, why: str) -> None:
         """A node of before the restart is dead: its incarnation must not come back."""
         members, old = self.gcs.members, self.gcs.members.node_rows[node_id]

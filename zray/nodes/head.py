@@ -1,13 +1,12 @@
 """The head daemon: composition root of traffic controller, GCS, store and sockets. Wiring only.
 
-Starts the head's own raylet as a child, which ends with it; other raylets outlive a head.
+Starts the raylet of its own machine and watches over it.
 """
 
 from __future__ import annotations
 
 import errno
 import gc
-import hashlib
 import json
 import os
 import sys
@@ -24,10 +23,16 @@ from zray import limits
 from zray.core.gcs import Gcs
 from zray.core.incidents import Incidents
 from zray.core.traffic import TrafficController
-from zray.errors import DataDirectoryLockedError, ProtocolError, StartError, ZrayError
+from zray.errors import (
+    DataDirectoryLockedError,
+    ProtocolError,
+    StartError,
+    ZrayError,
+)
 from zray.nodes import imports
 from zray.nodes.liveness import LivenessProbes
 from zray.nodes.options import HeadOptions, decode_node
+from zray.nodes.own_node import OwnNode
 from zray.nodes.own_raylet import OwnRaylet
 from zray.protocol import codec
 from zray.protocol.messages import KIND
@@ -83,7 +88,7 @@ class Head:
         self.directory = connection.cluster_directory(options.name)
         data = secret_directory(options.data_directory or self.directory)
         self._lock_name(data)
-        self._raylet = OwnRaylet(options.node, data)
+        self._raylet = OwnRaylet(options.node, data, self.log, local=options.local)
         self._store = self._make_store(data)
         opened = self._store.open(limits.ADOPT_EPOCHS if options.adopt else 0)
         if options.local:
@@ -122,7 +127,10 @@ class Head:
         )
         self._watch()
         self.info.write(self.directory / "connection.json")
-        self._feed_raylet()
+        self._own_node = OwnNode(
+            *(self._raylet, self._loop, self._gcs, self._controller.roster, self.info)
+        )
+        self._own_node.begin()
         return self.info
 
     def _lock_name(self, data: Path) -> None:
@@ -166,38 +174,16 @@ class Head:
         if self._lifeline_fd is not None:
             loop.watch(self._lifeline_fd, self._lifeline_ended)
 
-    # ---- the head's own raylet -------------------------------------------------------------
-
-    def _feed_raylet(self) -> None:
-        """Tell it where the head is, and who it is.
-
-        It is one node in all lives of the head, and a new incarnation in each: the last one is
-        known to be dead then, and nobody waits for its return.
-        """
-        incarnation = self._gcs.epoch << 16  # room for those that it makes up itself
-        assert self._raylet is not None
-        path = self.directory / "connection.json"
-        self._raylet.feed(path, self._own_node_id().hex(), incarnation)
-
-    def _own_node_id(self) -> bytes:
-        cluster_id = bytes.fromhex(self.info.cluster_id)
-        return hashlib.sha256(b"head's node" + cluster_id).digest()[:16]
-
     def _take_leave(self) -> None:
         """Serve on until the nodes that end too have said so: a later start awaits none of them."""
         deadline = self._loop.now() + limits.STOP_S / 2
-        raylet = self._raylet
-        assert raylet is not None
-        raylet.let_go()
-        while self._loop.now() < deadline and (raylet.runs() or self._nodes_leave()):
+        self._own_node.let_go()
+        while self._loop.now() < deadline and (self._own_node.runs() or self._nodes_leave()):
             self._loop.turn(0.02)
             self._drop_cut()
             self._settle()
-        raylet.end(0.0)
-        node = self._gcs.members.nodes.get(self._own_node_id())
-        if node is not None:  # it did not say goodbye
-            self._controller.roster.node_died(node, "its head ended", self._loop.now())
-            self._settle()
+        self._own_node.end()
+        self._settle()
 
     def _nodes_leave(self) -> bool:
         """Whether there are nodes that were told to stop and have not left yet."""
@@ -284,6 +270,7 @@ class Head:
             self._settle()
             self._gcs.attempt("looking at suspects' ports", "", self._probe_suspects)
             self._gcs.attempt("looking for drivers", "", self._look_for_drivers)
+            self._own_node.tend()
         self._take_leave()
 
     def _ended(self) -> bool:
@@ -374,9 +361,15 @@ class Head:
     # ---- end -------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Stop cleanly: say what is left to say, end the raylet, leave no file that misleads."""
+        """Stop cleanly: say what is left to say, leave no file that misleads.
+
+        The raylet ends, too, unless the head could not go on: then it waits for the next.
+        """
         if self._raylet is not None:
-            self._raylet.end(limits.STOP_S / 2)
+            if self._stop_reason:
+                self._raylet.end(limits.STOP_S / 2)
+            else:
+                self._raylet.leave()
         if hasattr(self, "_controller"):
             self._send()
             (self.directory / "connection.json").unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """Which nodes run on this machine: a locked file for each, below ZRAY_HOME.
 
 For ``zray stop``: a head that was killed cannot tell of its nodes. Whoever holds the lock on a file
-that it has open, under the pid that the file names, is the node. The node that a head starts needs
-none: it ends with that head.
+that it has open, under the pid that the file names, is the node. The node that a head starts also
+locks a file in that head's data directory, for the next head.
 """
 
 from __future__ import annotations
@@ -16,8 +16,12 @@ from pathlib import Path
 
 import psutil
 
+from zray import limits
 from zray.runtime import connection
 from zray.runtime.keys import secret_directory
+
+_DATA_LOCK = "node.lock"
+_BYTES_MAX = 4 * limits.NODE_OPTIONS_BYTES_MAX  # of a record
 
 
 class NodeRecord:
@@ -48,6 +52,44 @@ class NodeRecord:
         os.close(self._fd)
 
 
+class DataLock:
+    """This process is the node of the head that has this data directory, until ``close``."""
+
+    def __init__(self, data: Path, signature: str) -> None:
+        """``signature``: what the node was made of.
+
+        Raises:
+            BlockingIOError: another process is that node.
+            OSError: the file cannot be written.
+        """
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(data / _DATA_LOCK, flags, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            content = json.dumps({"pid": os.getpid(), "signature": signature}).encode()
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, content, 0)
+        except OSError:
+            os.close(self._fd)
+            raise
+
+    def close(self) -> None:
+        """It is no longer."""
+        os.close(self._fd)
+
+    @staticmethod
+    def holder(data: Path) -> tuple[int, str] | None:
+        """The pid and signature of the node of this data directory, if one runs."""
+        path = data / _DATA_LOCK
+        process = lock_holder(path)
+        if process is None:
+            return None
+        try:
+            return process.pid, str(json.loads(path.read_bytes())["signature"])
+        except (OSError, ValueError, LookupError, TypeError):
+            return None
+
+
 def nodes_of(cluster_id: str) -> list[psutil.Process]:
     """The nodes of a cluster that run here; removes what nodes that were killed have left."""
     found = []
@@ -76,7 +118,7 @@ def lock_holder(path: Path) -> psutil.Process | None:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except OSError:
-                content = file.read(4096)
+                content = file.read(_BYTES_MAX)
             else:
                 return None
         process = psutil.Process(json.loads(content)["pid"])

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import json
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable
+from typing import NamedTuple
 
 from zray import limits
 from zray.core.effects import KillWorker, StartWorker
@@ -29,7 +28,7 @@ from zray.errors import (
 from zray.nodes import contact, imports
 from zray.nodes.channel import Channel, Printer
 from zray.nodes.node_record import NodeRecord
-from zray.nodes.options import NodeOptions, decode_node, units
+from zray.nodes.options import NodeOptions, units
 from zray.nodes.peer_port import PeerPort
 from zray.nodes.store_server import StoreServer
 from zray.protocol import codec
@@ -45,7 +44,6 @@ from zray.runtime.linux.processes import (
     ForkFailed,
     Zygote,
     ZygoteDied,
-    set_process_name,
 )
 from zray.runtime.log import Log, with_traceback
 from zray.runtime.loop import Loop, raise_descriptor_limit
@@ -54,21 +52,36 @@ from zray.runtime.stream import read_available
 CHECK_S = 0.05  # while processes wait for memory, or other raylets for an answer
 
 
+class Lifeline(NamedTuple):
+    """A pipe whose end is the end of the head that started this node.
+
+    ``ended`` gives the reason to stop then, or none; ``addresses`` tells where a head is now, if it
+    may have moved.
+    """
+
+    fd: int
+    ended: Callable[[], str] = lambda: "its head ended"
+    addresses: Callable[[], list[str]] = list
+
+
 class RayletNode:
     def __init__(
         self,
         info: ConnectionInfo,
         addresses: list[str],
         options: NodeOptions,
-        lifeline_fd: int | None = None,
+        lifeline: Lifeline | None = None,
         on_ready: Callable[[str], None] = lambda text: None,
         chosen: tuple[bytes, int] | None = None,
     ) -> None:
-        """``chosen``: its node id and incarnation, where somebody else decides on them."""
+        """``chosen``: its node id and incarnation, where somebody else decides on them.
+
+        ``lifeline``: of the head that has started it, and that speaks for it.
+        """
         self._info = info
         self._options = options
-        self._lifeline_fd = lifeline_fd
-        self._quiet = lifeline_fd is not None  # its head speaks for it
+        self._lifeline = lifeline
+        self.is_orphan = False  # the head that started it has ended
         self._on_ready = on_ready
         self.log = Log("zray-worker")
         self._loop = Loop(lambda callback, error: self._failed(f"{callback} of the node", error))
@@ -145,8 +158,8 @@ class RayletNode:
         raise_descriptor_limit()
         loop.handle_signals()
         loop.watch(self._zygote.fileno(), self._read_zygote)
-        if self._lifeline_fd is not None:
-            loop.watch(self._lifeline_fd, self._lifeline_ended)
+        if self._lifeline is not None:
+            loop.watch(self._lifeline.fd, self._lifeline_ended)
         self._open_link()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
@@ -213,6 +226,8 @@ class RayletNode:
 
     def _open_link(self) -> None:
         self._link_cut = False
+        if self._lifeline is not None:
+            self._link.aim(self._lifeline.addresses())
         self._link.open(self._loop.now())
         assert self._link.socket is not None and self._link.monitor is not None
         self._loop.watch_zmq(self._link.socket, self._read_head)
@@ -262,7 +277,7 @@ class RayletNode:
             raylet.refused = None
             if link.error is not None and not self._linked_once:
                 self._failure = link.error
-            elif unanswered and not (self._linked_once or self._quiet):
+            elif unanswered and not (self._linked_once or self._lifeline):
                 self._failure = HeadSilentError(
                     f"the head at {link.address} accepted the connection but did not answer "
                     f"within {limits.CONNECT_TIMEOUT_S:g} s; see zray status and its log"
@@ -445,7 +460,10 @@ class RayletNode:
     # ---- small things ----------------------------------------------------------------------
 
     def _lifeline_ended(self) -> None:
-        self._raylet.stopping = "its head ended"
+        assert self._lifeline is not None
+        self._loop.unwatch(self._lifeline.fd)
+        self.is_orphan = True
+        self._raylet.stopping = self._lifeline.ended()
 
     def close(self) -> None:
         """Say goodbye, end every worker, leave nothing."""
@@ -519,37 +537,13 @@ def serve(
             stack.enter_context(contextlib.closing(NodeRecord(info.cluster_id)))
         except (OSError, KeyFileError) as error:  # a full disk, a home that is read-only
             node.log(f"zray stop will not find this node if its head is killed: {error}")
-        _run(node)
+        run_to_end(node)
     node.log(f"stopped: {node.stop_reason}")
 
 
-def _run(node: RayletNode) -> None:
+def run_to_end(node: RayletNode) -> None:
+    """As ``RayletNode.run``; closes it."""
     try:
         node.run()
     finally:
         node.close()
-
-
-def main() -> None:
-    """Entry of the raylet that a head starts: ``--pipe FD`` tells it more, and is its lifeline."""
-    fd = int(sys.argv[2])
-    set_process_name("zray-raylet")
-    with os.fdopen(os.dup(fd), "rb", buffering=0) as pipe:
-        line = b""
-        while not line.endswith(b"\n"):
-            data = pipe.read(65536)
-            if not data:
-                return  # the head did not come up
-            line += data
-    found = json.loads(line)
-    info = ConnectionInfo.load(found["connection"])
-    chosen = (bytes.fromhex(found["node_id"]), int(found["incarnation"]))
-    options = decode_node(found["node"])
-    _run(RayletNode(info, info.addresses[:1], options, fd, chosen=chosen))
-
-
-if __name__ == "__main__":
-    try:
-        main()
-    except ZrayError as error:
-        sys.exit(f"zray-worker: {error}")

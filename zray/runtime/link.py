@@ -49,6 +49,11 @@ class HeadLink:
         """host:port of the current or last attempt."""
         return format_address(*self._targets[self._turn % len(self._targets)])
 
+    def aim(self, addresses: Sequence[str]) -> None:
+        """The head is at these addresses from now on; none: as before."""
+        if addresses:
+            self._targets = [parse_address(address) for address in addresses]
+
     def open(self, now: float) -> None:
         """Start a session: connect and say HELLO.
 
