@@ -149,6 +149,67 @@ def test_a_disk_that_cannot_be_written_is_named(tight: None) -> None:
     assert zray.get(zray.put(array(150)))[-1] == 1.0
 
 
+@pytest.mark.slow_limit(120)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_waiting_for_values_takes_no_memory(small: None, at_once: bool) -> None:
+    """Three times as much as the store has, while other work keeps the cores busy."""
+
+    @zray.task(num_cpus=0.5)
+    def make(number: int) -> Any:
+        return array(20, float(number))
+
+    @zray.task(num_cpus=0)
+    def burn() -> None:
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            pass
+
+    burning = [burn.remote() for _ in range(6)]
+    refs = left = [make.remote(number) for number in range(30)]
+    if at_once:
+        left = zray.wait(refs, num_returns=30, timeout=60)[1]
+    while left:
+        done, left = zray.wait(left, timeout=30)
+        assert done
+    assert zray.wait(refs, num_returns=30, timeout=0) == (refs, [])
+    for number, ref in enumerate(refs):
+        assert zray.get(ref, timeout=30)[-1] == number
+    zray.get(burning)
+
+
+def test_values_that_a_stopped_driver_has_and_does_not_use_are_few(bare: Any) -> None:
+    bare.start_head("--num-cpus", "1", "--object-store-memory", "200MB")
+    stopped = bare.run(
+        "stopped",
+        """
+        import time
+        import numpy as np
+        import zray
+
+        zray.init()
+
+        @zray.task
+        def make():
+            return np.ones(20_000_000 // 8)
+
+        refs = [make.remote() for _ in range(8)]
+        print("has", len(zray.wait(refs, num_returns=8)[0]), flush=True)
+        time.sleep(60)
+        """,
+    )
+    stopped.says("has 8")
+    stopped.signal(signal.SIGSTOP)
+    bare.connect()
+
+    @zray.task
+    def make(megabytes: int) -> Any:
+        return array(megabytes)
+
+    assert zray.get(make.remote(150), timeout=30)[-1] == 1.0
+    with pytest.raises(ObjectStoreFullError, match="or does not let go of: it does not answer"):
+        zray.get(make.remote(190), timeout=30)
+
+
 def test_an_object_larger_than_the_store_is_refused_at_once(tight: None) -> None:
     until(shares_memory, 10, "this process shares memory")
     began = time.monotonic()

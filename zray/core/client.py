@@ -14,7 +14,8 @@ from zray.core import failures
 from zray.core.client_calls import ClientCalls, offers_handle
 from zray.core.client_definitions import ClientDefinitions
 from zray.core.client_references import ClientReferences
-from zray.core.client_values import ClientValues, without_value
+from zray.core.client_values import ClientValues
+from zray.core.near_values import NearValues
 from zray.errors import MessageTooLargeError, ProtocolError, TaskCancelledError, ZrayError
 from zray.ids import IdSource, object_id, task_of
 from zray.protocol import messages as m
@@ -24,13 +25,21 @@ from zray.protocol.splitting import Joiner
 
 
 class Waiter:
-    """Counts down to zero as what it waits for arrives; ``done`` is called then, if given."""
+    """Counts down to zero as what it waits for arrives; ``done`` is called then, if given.
 
-    __slots__ = ("done", "remaining")
+    ``values``: gets each value that it waits for, which then stays, whatever else is let go of.
+    """
 
-    def __init__(self, done: Callable[[], None] | None = None) -> None:
+    __slots__ = ("done", "remaining", "values")
+
+    def __init__(
+        self,
+        done: Callable[[], None] | None = None,
+        values: dict[bytes, m.Outcome] | None = None,
+    ) -> None:
         self.remaining = 0
         self.done = done
+        self.values = values
 
     def arrived(self) -> None:
         self.remaining -= 1
@@ -66,6 +75,7 @@ class Client:
         self._outcome_waiters: dict[bytes, list[Waiter]] = {}
         self._watched: dict[bytes, None] = {}
         self.values = ClientValues(lambda message: self.outbox.append(message), self._pulled)
+        self.near = NearValues(self.outcomes, self._waiters.__contains__)
         self.calls = ClientCalls(self, Waiter)
         self.references = ClientReferences(self, remote=remote)
 
@@ -233,6 +243,10 @@ class Client:
         outcome = self.outcomes.get(oid)
         return outcome if outcome is not None and not outcome.kind & m.LOCATED else None
 
+    def is_ready(self, oid: bytes) -> bool:
+        """Whether the value is in this process, or was, and is with its node now."""
+        return self.here(oid) is not None or oid in self.near.reached
+
     def want_value(self, oid: bytes, waiter: Waiter) -> None:
         """Count ``waiter`` up if the value is not here, and make it come."""
         outcome = self.outcomes.get(oid)
@@ -271,12 +285,6 @@ class Client:
                     self._callbacks -= waiter.done is not None
                     if not waiting:
                         del table[oid]
-
-    def relieve(self) -> None:
-        """Memory is short: values that nobody waits for are asked for again when needed."""
-        for oid, outcome in [*self.outcomes.items()]:
-            if type(outcome.value) is not bytes and oid not in self._waiters:
-                self.outcomes[oid] = without_value(outcome)
 
     def has_callbacks(self) -> bool:
         """Whether somebody is to be called when a value arrives, rather than waits for it."""
@@ -468,12 +476,15 @@ class Client:
             return
         for waiter in self._waiters.pop(oid, ()):
             self._callbacks -= waiter.done is not None
+            if waiter.values is not None:
+                waiter.values[oid] = outcome
             waiter.arrived()
 
     def _pulled(self, outcome: m.Outcome) -> None:
         oid = outcome.object_id
         if oid in self.references.counts:
             self.outcomes[oid] = outcome
+            self.near.arrived(oid, outcome)
         self.wake(oid, outcome)
 
     # ---- sessions --------------------------------------------------------------------------

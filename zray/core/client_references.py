@@ -61,6 +61,8 @@ class ClientReferences:
             client.calls.handle_dropped(oid[:16])
         client.values.lost.pop(oid, None)
         outcome = client.outcomes.pop(oid, None)
+        if outcome is not None and (type(outcome.value) is not bytes or oid in client.near.reached):
+            client.near.dropped(oid)
         if oid in self.own:
             del self.own[oid]
             if self._near.pop(oid, 0) is None and client.values.near is not None:

@@ -11,7 +11,7 @@ segments; each has its own allocator (``zray.core.arena``) and is told when a re
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import NamedTuple
 
 from zray import limits
@@ -166,6 +166,7 @@ class Shelf:
         self._idle: dict[bytes, None] = {}
         self._idle_on_disk: dict[bytes, None] = {}
         self._leaving_bytes = 0  # of what is being spilled
+        self._incoming_bytes = 0  # of what is being read back
         self._promised: dict[bytes, list[int]] = {}  # sizes that processes are about to write
         self.promised_bytes = 0  # of all of them
         self._spill_trouble = ""
@@ -398,13 +399,17 @@ class Shelf:
 
     # ---- memory ----------------------------------------------------------------------------
 
-    def room(self, size: int, asking: bytes, now: float) -> bool:
+    def room(
+        self, size: int, asking: bytes, now: float, unanswered: Collection[bytes] = ()
+    ) -> bool:
         """Whether ``size`` more bytes fit below the mark, for the process that asks.
 
-        Where they do not, idle objects begin to leave for the disk.
+        Where they do not, idle objects begin to leave for the disk. ``unanswered``: processes that
+        were asked to let go of what they do not use.
 
         Returns:
-            True: they fit. False: ask again once what is being spilled is gone.
+            True: they fit. False: ask again: what is in the way is being written, spilled, read
+            back, or may be let go of.
 
         Raises:
             ObjectStoreFullError: they do not fit and will not; it says what holds the memory.
@@ -417,9 +422,30 @@ class Shelf:
             wanted = self.used_bytes + self.promised_bytes + size  # some may have left at once
             if wanted <= self.mark_bytes:
                 return True
-            if wanted - self._leaving_bytes <= self.mark_bytes:
+            if wanted - self._passing_bytes(now) <= self.mark_bytes:
                 return False
-        raise ObjectStoreFullError(self._full(size))
+            viewed = self._viewed_bytes(unanswered)
+            if viewed and wanted - self._passing_bytes(now) - viewed <= self.mark_bytes:
+                return False
+        raise ObjectStoreFullError(self.full(size))
+
+    def _passing_bytes(self, now: float) -> int:
+        """What is in use for a moment only, and can be spilled then, if not used at once."""
+        passing = self._leaving_bytes
+        if now < self._spill_again:
+            return passing
+        passing += self.promised_bytes
+        for owner in self._owners.values():
+            passing += sum(made.size for made in owner.unsealed.values())
+        return passing + self._incoming_bytes
+
+    def _viewed_bytes(self, processes: Collection[bytes]) -> int:
+        """Of what is viewed by none but these processes."""
+        viewed: dict[bytes, None] = {}
+        for process in processes:
+            viewed.update(self._viewed_by.get(process, {}))
+        found = [self._objects[oid] for oid in viewed]
+        return sum(one.size for one in found if all(p in processes for p in one.views))
 
     def promise(self, process: bytes, size: int) -> None:
         """Keep room for an object that a process is about to write, until ``unpromise``."""
@@ -501,24 +527,30 @@ class Shelf:
         if found.path is None or found.place is not None or found.incoming is not None:
             raise ValueError(f"object {object_id.hex()} is not only on disk")
         found.incoming = self._occupy(owner, region, object_id)
+        self._incoming_bytes += found.size
         return found.path
+
+    def _arrive(self, found: Shelved) -> None:
+        found.place, found.incoming = found.incoming, None
+        self._incoming_bytes -= found.size
 
     def restored(self, object_id: bytes) -> None:
         """The object is in memory again."""
         found = self._objects[object_id]
-        found.place, found.incoming = found.incoming, None
+        self._arrive(found)
         self._settle(found)
 
     def restore_failed(self, object_id: bytes) -> None:
         """Its file cannot be read: the object is lost."""
         found = self._objects[object_id]
-        found.place, found.incoming = found.incoming, None
+        self._arrive(found)
         found.held = False
         self._settle(found)
 
     # ---- words -----------------------------------------------------------------------------
 
-    def _full(self, size: int) -> str:
+    def full(self, size: int, unanswered: Collection[bytes] = ()) -> str:
+        """Why an object of this size was not stored."""
         has = f"the object store of this node has {_megabytes(self.mark_bytes)}"
         remedy = "or give the node a larger object_store_memory"
         if size > self.mark_bytes:
@@ -532,11 +564,11 @@ class Shelf:
         return (
             f"an object of {_megabytes(size)} was not stored, because {has}, and "
             f"{_megabytes(self.used_bytes + self.promised_bytes)} of it are in use: "
-            f"{', '.join(self._holders())}"
+            f"{', '.join(self._holders(unanswered))}"
             f"{trouble}. Drop arrays and references that are not needed, {remedy}"
         )
 
-    def _holders(self) -> list[str]:
+    def _holders(self, unanswered: Collection[bytes]) -> list[str]:
         """Who holds how much, the most first. An object counts for each process that views it."""
         totals: dict[str, tuple[int, int]] = {}
 
@@ -552,7 +584,10 @@ class Shelf:
                 count(f"being written by {self._name_process(owner)}", found)
         for found in self._objects.values():
             for process in found.views:
-                count(f"in arrays that {self._name_process(process)} uses", found)
+                what = f"in arrays that {self._name_process(process)} uses"
+                if process in unanswered:
+                    what += ", or does not let go of: it does not answer"
+                count(what, found)
             if found.place is not None and not found.views:
                 count("waiting to be written to disk", found)
             elif found.incoming is not None:

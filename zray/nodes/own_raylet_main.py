@@ -45,7 +45,7 @@ def main() -> None:
             except (OSError, KeyFileError) as error:
                 node.log(f"zray stop will not find this node if its head is killed: {error}")
         run_to_end(node)
-        if node.is_orphan:
+        if outlives and node.is_orphan:
             node.log(f"stopped: {node.stop_reason}")
 
 

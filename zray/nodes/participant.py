@@ -170,14 +170,15 @@ class Participant(Sharing):
         """
         client = self.client
         kept: dict[bytes, m.Outcome] = {}
-        waiter = Waiter()
+        waiter = Waiter(values=kept)
         while True:
             kept.update((oid, found) for oid in ids if (found := client.here(oid)) is not None)
             again = [oid for oid in ids if oid not in kept and oid in client.references]
             if not again or client.stopped:
                 return [kept.get(oid) for oid in ids]
             try:
-                client.want_value(again[0], waiter)  # one at a time: each that comes is kept
+                for oid in again:
+                    client.want_value(oid, waiter)
                 self._await(waiter, None)
             except BaseException:  # an interrupt
                 client.forget_waiter(ids, waiter)
@@ -194,20 +195,21 @@ class Participant(Sharing):
         ids = [ref.id for ref in wanted]
         with interrupts, self._lock:
             client = self.client
-            ready = client.here if fetch_local else client.outcomes.get
-            have = sum(1 for object_id in ids if ready(object_id) is not None)
+            ready = client.is_ready if fetch_local else client.outcomes.__contains__
+            have = sum(map(ready, ids))
             if have < num_returns:
                 waiter = Waiter()
                 want = client.want_value if fetch_local else client.want_outcome
                 for object_id in ids:
-                    want(object_id, waiter)
+                    if not ready(object_id):
+                        want(object_id, waiter)
                 surplus = waiter.remaining - (num_returns - have)
                 waiter.remaining -= surplus
                 try:
                     self._await(waiter, timeout)
                 finally:
                     client.forget_waiter(ids, waiter)
-            done = [ready(object_id) is not None for object_id in ids]
+            done = [*map(ready, ids)]
         first: list[ObjectRef[Any]] = []
         others: list[ObjectRef[Any]] = []
         for ref, is_done in zip(wanted, done, strict=True):

@@ -61,9 +61,14 @@ class Sharing(Caller):
 
                 values, process_id = self.client.values, self.client.process_id
                 self._store = store_client.attach(
-                    name, process_id, values.arrived_near, values.missing_near, self.client.relieve
+                    name,
+                    process_id,
+                    values.arrived_near,
+                    values.missing_near,
+                    self.client.near.relieve,
                 )
                 if self._store is not None:
+                    self.client.near.keep_bytes = self._store.keep_bytes
                     self._store_waits = False
                     self._store_changed()
         return self._store
@@ -74,6 +79,7 @@ class Sharing(Caller):
         if store is None:
             return
         self._store_leaves()
+        self.client.near.lost()
         self._store_pause_s = limits.STORE_RETRY_FIRST_S
         own, told, taking = store.rescued()
         store.close()

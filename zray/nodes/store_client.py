@@ -64,14 +64,15 @@ class StoreClient:
     def __init__(
         self,
         link: StoreLink,
-        node_id: bytes,
+        attached: m.Attached,
         process_id: bytes,
         arrived: Callable[[m.Outcome], None],
         missing: Callable[[bytes, str, str], None],
         relieve: Callable[[], None],
     ) -> None:
         self.link = link
-        self.node_id = node_id
+        self.node_id = attached.node_id
+        self.keep_bytes = attached.keep_bytes
         self._process_id = process_id
         self._arrived = arrived
         self._missing = missing
@@ -211,15 +212,18 @@ class StoreClient:
 
     def tell(self) -> None:
         """Say what is not used any more. Raises OSError when the node's store is gone."""
+        self._unview()
+        if self._unput:
+            unput, self._unput = self._unput[:4096], self._unput[4096:]
+            self.link.send(m.Unput(0, b"".join(unput)))
+        self.link.flush()
+
+    def _unview(self) -> None:
         gone: list[bytes] = []
         while self._released and len(gone) < 4096:
             gone.append(self._released.popleft())
         if gone:
             self.link.send(m.Unview(0, b"".join(gone)))
-        if self._unput:
-            unput, self._unput = self._unput[:4096], self._unput[4096:]
-            self.link.send(m.Unput(0, b"".join(unput)))
-        self.link.flush()
 
     # ---- in --------------------------------------------------------------------------------
 
@@ -262,6 +266,9 @@ class StoreClient:
             self._arena.trim()
             self._close_released()
             self._relieve()
+            while self._released:
+                self._unview()
+            self.link.send(m.Relieved(0))
 
     def _on_granted(self, message: m.Granted) -> None:
         if message.about in self._given_up:
@@ -347,8 +354,7 @@ def attach(
             received, ended = link.receive()
             for message, _ in received:
                 if isinstance(message, m.Attached):
-                    node_id = message.node_id
-                    return StoreClient(link, node_id, process_id, arrived, missing, relieve)
+                    return StoreClient(link, message, process_id, arrived, missing, relieve)
             if ended:
                 break
     except OSError:

@@ -35,19 +35,19 @@ from zray.runtime.loop import Loop
 
 
 class Request:
-    """A process wants to write; ``asked``: the others were asked to release what they can."""
+    """A process wants to write, since ``began``."""
 
-    def __init__(self, message: m.Room, deadline: float) -> None:
+    def __init__(self, message: m.Room, began: float) -> None:
         self.message = message
-        self.deadline = deadline
-        self.asked = False
+        self.began = began
 
 
 class Session:
     """One process that shares memory.
 
     ``awaited``: its raylet tells when the process has ended, and until then what it has said
-    elsewhere may still come.
+    elsewhere may still come. ``given``: how often it was told where an object is; ``asked``: how
+    often before it was last asked to let go of what it does not use.
     """
 
     def __init__(self, link: StoreLink) -> None:
@@ -57,6 +57,8 @@ class Session:
         self.reading = False
         self.inbox: deque[tuple[m.Message, int | None]] = deque()
         self.requests: list[Request] = []
+        self.given = self.asked = 0
+        self.relieving = False  # its answer is still to come
 
 
 class StoreServer:
@@ -216,7 +218,8 @@ class StoreServer:
             session.process_id = message.process_id
             session.awaited = self._is_worker(message.process_id)
             self._sessions[message.process_id] = session
-            self._send(session, m.Attached(0, self._node_id))
+            keep_bytes = self._mark // limits.STORE_KEPT_SHARE
+            self._send(session, m.Attached(0, self._node_id, keep_bytes))
         elif self._sessions.get(session.process_id) is not session:
             raise ProtocolError("a process did not say which one it is")
         elif isinstance(message, m.Take):
@@ -225,8 +228,9 @@ class StoreServer:
             for oid in split_objects(message.object_ids):
                 self._shelf.unview(oid, session.process_id)
         elif isinstance(message, m.Room):
-            deadline = self._loop.now() + limits.STORE_RELIEF_S
-            self._room(session, Request(message, deadline))
+            self._room(session, Request(message, self._loop.now()))
+        elif isinstance(message, m.Relieved):
+            session.relieving = False
         elif isinstance(message, m.Unused):
             self._shelf.unpromise(session.process_id, message.size)
         elif isinstance(message, m.Published):
@@ -266,17 +270,18 @@ class StoreServer:
     def _room(self, session: Session, request: Request) -> None:
         now, size = self._loop.now(), request.message.size
         number, process_id = request.message.seq, session.process_id
+        waited = now - request.began
+        silent = {s.process_id for s in self._sessions.values() if s.relieving}
+        asked = silent if waited < limits.STORE_RELIEF_S else ()
         try:
-            granted = self._shelf.room(size, process_id, now)
-        except ObjectStoreFullError as error:
-            if now >= request.deadline or size > self._mark:
-                self._send(session, m.Granted(0, number, 0, error.args[0]))
-                return
-            if not request.asked:
-                request.asked = True
-                for other in self._sessions.values():
-                    self._send(other, m.Relieve(0))
+            granted = self._shelf.room(size, process_id, now, asked)
+            is_full = not granted and waited >= limits.STORE_PASSING_S
+        except ObjectStoreFullError:
+            is_full = size > self._mark or not self._ask_to_relieve()
             granted = False
+        if is_full:
+            self._send(session, m.Granted(0, number, 0, self._shelf.full(size, silent)))
+            return
         if not granted:
             session.requests.append(request)
             return
@@ -285,6 +290,15 @@ class StoreServer:
         if size >= allowance:
             self._shelf.promise(process_id, size)
         self._send(session, m.Granted(0, number, max(size, allowance)))
+
+    def _ask_to_relieve(self) -> bool:
+        """Whether there is somebody who has not been asked since an object was given to him."""
+        found = [s for s in self._sessions.values() if not s.relieving and s.given != s.asked]
+        for session in found:
+            session.asked = session.given
+            session.relieving = True
+            self._send(session, m.Relieve(0))
+        return bool(found)
 
     # ---- what processes take ---------------------------------------------------------------
 
@@ -358,6 +372,7 @@ class StoreServer:
         fd = None
         if self._shelf.grant(session.process_id, place.owner, place.segment):
             fd = self._memory.descriptor(place.owner, place.segment)
+        session.given += 1
         message = m.Placed(0, oid, found.kind, *place, found.contained)
         self._send(session, message, fd)
 
@@ -473,6 +488,8 @@ class StoreServer:
         if owner == self._node_id:
             self._memory.arena.trim()
         elif session is not None:
+            session.asked = session.given
+            session.relieving = True
             self._send(session, m.Relieve(0))
 
     def _serve_rooms(self) -> None:

@@ -18,7 +18,10 @@ class Attach(Message, tag=96):
 
 
 class Attached(Message, tag=97):
+    """``keep_bytes``: how much a process may keep in case that it is used."""
+
     node_id: Id
+    keep_bytes: Count
 
 
 class Room(Message, tag=98):
@@ -131,7 +134,7 @@ class Released(Message, tag=110):
 
 
 class Relieve(Message, tag=111):
-    """Memory is short: release what is kept only in case it is used again."""
+    """Memory is short: release what is kept only in case it is used. Answered with RELIEVED."""
 
 
 class Unused(Message, tag=112):
@@ -140,8 +143,13 @@ class Unused(Message, tag=112):
     size: Count
 
 
+class Relieved(Message, tag=113):
+    """What the sender keeps now is in use: arrays that are in memory there."""
+
+
 STORE_MESSAGES: tuple[type[Message], ...] = (
     *(Attach, Attached, Room, Granted, Sealed, Published, Take, Placed, Here, Missing),
     *(Unview, Unput, FreeRegions, DropSegments, Released, Relieve),
     Unused,
+    Relieved,
 )
