@@ -239,13 +239,16 @@ class Cluster:
         """This process as a driver."""
         return zray.init(self.address)
 
-    def run(self, name: str, source: str, *arguments: str) -> Program:
+    def run(
+        self, name: str, source: str, *arguments: str, environment: dict[str, str] | None = None
+    ) -> Program:
         """A driver program; it finds the cluster by ``ZRAY_ADDRESS``."""
         path = self.home / f"{name}.py"
         path.write_text(textwrap.dedent(source))
         log = self.home / f"{name}.out"
-        command = [sys.executable, str(path), *arguments]
-        program = Program(name, log, command, {"ZRAY_ADDRESS": self.address})
+        command = [*self.prefix.get(name, []), sys.executable, str(path), *arguments]
+        given = {"ZRAY_ADDRESS": self.address, **(environment or {})}
+        program = Program(name, log, command, given)
         self.programs.append(program)
         return program
 

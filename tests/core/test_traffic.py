@@ -15,7 +15,9 @@ from tests.core.benches import (
     template,
     value,
 )
+from zray import limits
 from zray.core import traffic
+from zray.core.machine import NEVER
 from zray.protocol import messages as m
 from zray.protocol.codec import Bad, Payload
 
@@ -227,8 +229,81 @@ def test_a_driver_whose_job_was_ended_is_told_so() -> None:
     head.controller.link_lost(b"d1", head.now)
     head.after(21.0)
     answer = refusal(head.hello_driver("d1"), epoch=1, head=head)
-    assert answer and answer.code == m.FENCED and "out of reach" in answer.text
+    assert answer and answer.code == m.FENCED
+    assert answer.text.startswith(
+        "the driver was disconnected for 20 s, so its job was ended, with nothing left in it"
+    )
     assert refusal(head.hello_driver("d2"), epoch=0, head=head) is None
+
+
+def test_a_driver_says_how_long_it_may_be_away() -> None:
+    head = HeadBench()
+    hello = head.hello_driver("d1")
+    assert hello.job is not None
+    patient = msgspec.structs.replace(hello.job, lost_after_s=100.0)
+    head.say("d1", msgspec.structs.replace(hello, job=patient))
+    head.driver("d2", WORK)
+    head.gcs.members.driver_lost_s = 50.0
+    head.submit("d2", spec("t1", WORK), spec("t2", WORK))
+    for name in (b"d1", b"d2"):
+        head.controller.link_lost(name, head.now)
+    head.after(49.0)
+    assert len(head.gcs.members.jobs) == 2
+    head.after(2.0)
+    assert [*head.gcs.members.jobs] == [identity("d1")]
+    answer = refusal(head.hello_driver("d2"), epoch=1, head=head)
+    assert answer and "disconnected for 50 s" in answer.text
+    assert "with 2 unfinished tasks;" in answer.text
+    head.after(50.0)
+    assert not head.gcs.members.jobs
+
+
+def test_a_node_is_asked_for_drivers_of_its_machine_that_are_away() -> None:
+    head = HeadBench()
+    head.node("n1")
+    job_id = head.driver("d1", WORK)
+    ended = m.DriverEnded(0, job_id)
+    head.say("n1", ended)  # of one that is connected it counts for nothing
+    assert job_id in head.gcs.members.jobs
+    head.taken("n1")
+    head.controller.link_lost(b"d1", head.now)
+    head.turn()
+    assert head.taken("n1", m.FindDriver) == [m.FindDriver(0, job_id, 1)]
+    head.turn()
+    assert head.taken("n1", m.FindDriver) == []
+    head.now += limits.FIND_DRIVER_S
+    head.turn()
+    assert len(head.taken("n1", m.FindDriver)) == 1
+    head.say("n1", ended)
+    assert job_id not in head.gcs.members.jobs
+
+
+def test_a_node_of_another_machine_cannot_tell_that_a_driver_has_ended() -> None:
+    head = HeadBench()
+    hello = head.hello_node("n1")
+    assert hello.node is not None
+    elsewhere = msgspec.structs.replace(hello.node, machine="another")
+    head.say("n1", msgspec.structs.replace(hello, node=elsewhere))
+    head.say("n1", m.Announce(0, [], [], []))
+    job_id = head.driver("d1", WORK)
+    head.controller.link_lost(b"d1", head.now)
+    head.after(1.0)
+    assert head.taken("n1", m.FindDriver) == []
+    head.say("n1", m.DriverEnded(0, job_id))
+    assert job_id in head.gcs.members.jobs
+
+
+def test_a_driver_that_is_back_is_not_looked_for() -> None:
+    head = HeadBench()
+    head.node("n1")
+    job_id = head.driver("d1", WORK)
+    head.controller.link_lost(b"d1", head.now)
+    head.turn()
+    head.say("d1b", head.hello_driver("d1"), epoch=1)
+    head.taken("n1")
+    head.after(5.0)
+    assert head.taken("n1", m.FindDriver) == []
+    assert job_id in head.gcs.members.jobs and head.controller.roster.look_at == NEVER
 
 
 # ---- liveness ------------------------------------------------------------------------------

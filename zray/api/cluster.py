@@ -90,6 +90,7 @@ def init(
     object_store_memory: int | None = None,
     object_spilling_directory: str | os.PathLike[str] | None = None,
     max_workers: int | None = None,
+    driver_lost_after_s: float | None = None,
     **others: Any,
 ) -> Context:
     """Connect this program to a cluster, or start one on this machine that ends with it.
@@ -107,6 +108,9 @@ def init(
         object_spilling_directory: where that goes; None: below the folder for temporary files.
         max_workers: processes of the started cluster's node that may have tasks at a time, those
             that wait for others among them; None: four for each CPU, at least 16.
+        driver_lost_after_s: how long the cluster keeps what this program has in it when its
+            connection is gone, in seconds; None: as the head says (20 s). A program that is killed
+            where that can be proved is not waited for, one that is slow or stopped is.
         others: options of ``ray.init`` that have no meaning here are accepted.
 
     Returns:
@@ -121,6 +125,7 @@ def init(
     node = _check_options(address, num_cpus, num_gpus, resources, labels, namespace, others)
     node = _with_store(node, object_store_memory, object_spilling_directory)
     node = _with_workers(node, max_workers)
+    lost_after_s = _checked_lost_after(driver_lost_after_s)
     with session.lock:
         existing = session.current()
         if existing is not None and existing.lost():
@@ -143,7 +148,9 @@ def init(
                 + ("." if address else ", as ZRAY_ADDRESS says.")
             )
         with interrupts:  # half a cluster is of no use to anybody
-            driver = _connect(chosen, node, log_to_driver is not False, namespace or "")
+            driver = _connect(
+                *(chosen, node, log_to_driver is not False, namespace or "", lost_after_s)
+            )
             session.set_participant(driver)
             references.connect(driver)
             atexit.register(shutdown)
@@ -208,6 +215,20 @@ def _with_workers(node: NodeOptions, most: Any) -> NodeOptions:
     return node._replace(max_workers=most)
 
 
+def _checked_lost_after(seconds: Any) -> float:
+    """0: as the head says."""
+    if seconds is None:
+        return 0.0
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise TypeError(f"driver_lost_after_s must be a number of seconds, got {seconds!r}")
+    least, most = limits.DRIVER_LOST_MIN_S, limits.DRIVER_LOST_MAX_S
+    if not least <= seconds <= most:
+        raise ValueError(
+            f"driver_lost_after_s must be from {least:g} to {most:.0f} seconds, got {seconds}"
+        )
+    return float(seconds)
+
+
 def _check_others(others: dict[str, Any]) -> None:
     for option, value in others.items():
         if option == "local_mode":
@@ -224,7 +245,9 @@ def _check_others(others: dict[str, Any]) -> None:
             raise TypeError(f"init() got an unexpected keyword argument {option!r}{hint}")
 
 
-def _connect(address: str, node: NodeOptions, wants_logs: bool, namespace: str) -> Any:
+def _connect(
+    address: str, node: NodeOptions, wants_logs: bool, namespace: str, lost_after_s: float
+) -> Any:
     from zray.nodes.contact import reach, running
     from zray.nodes.driver import Driver, LocalCluster
 
@@ -237,7 +260,7 @@ def _connect(address: str, node: NodeOptions, wants_logs: bool, namespace: str) 
     else:
         info, target = interrupts.allow(reach, address)
     namespace = namespace or secrets.token_hex(16)  # of its own, as Ray does
-    driver = Driver(info, target, _job(wants_logs, namespace), namespace, local)
+    driver = Driver(info, target, _job(wants_logs, namespace, lost_after_s), namespace, local)
     try:
         driver.connect()
     except BaseException:
@@ -246,7 +269,7 @@ def _connect(address: str, node: NodeOptions, wants_logs: bool, namespace: str) 
     return driver
 
 
-def _job(wants_logs: bool, namespace: str) -> m.JobInfo:
+def _job(wants_logs: bool, namespace: str, lost_after_s: float) -> m.JobInfo:
     script = os.path.abspath(sys.argv[0]) if sys.argv and sys.argv[0] else ""
     path = [os.path.abspath(entry) for entry in sys.path]
     try:
@@ -258,7 +281,7 @@ def _job(wants_logs: bool, namespace: str) -> m.JobInfo:
         _readable(os.getcwd()),
         [_readable(entry) for entry in path],
         _machine(),
-        *(socket.gethostname(), os.getpid(), user, wants_logs, namespace),
+        *(socket.gethostname(), os.getpid(), user, wants_logs, namespace, lost_after_s),
     )
 
 

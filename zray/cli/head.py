@@ -54,6 +54,16 @@ PROGRAM = "zray-head"
     help="Go on with a data directory that is older than its cluster: restored from a backup. What "
     "was stored since is lost, jobs that began since end.",
 )
+@click.option(
+    "--driver-lost-after",
+    "driver_lost_after_s",
+    type=options.lost_after,
+    default=limits.DRIVER_LOST_S,
+    show_default=True,
+    metavar="SECONDS",
+    help="A driver whose connection is gone for so long, and whose program may still run, has lost "
+    "its job; zray.init(driver_lost_after_s=) goes before.",
+)
 @options.resource_options
 @options.store_options
 @options.import_option
@@ -65,6 +75,7 @@ def command(
     name: str,
     data_directory: Path | None,
     adopt: bool,
+    driver_lost_after_s: float,
     detach: bool,
     **offered: Any,
 ) -> None:
@@ -82,7 +93,12 @@ def command(
 
     options.warn_of_cpus(PROGRAM, offered["num_cpus"])
     data = data_directory.absolute() if data_directory is not None else None
-    chosen = HeadOptions(name, host, port, data, node=NodeOptions(**offered), adopt=adopt)
+    chosen = HeadOptions(
+        *(name, host, port, data),
+        node=NodeOptions(**offered),
+        adopt=adopt,
+        driver_lost_after_s=driver_lost_after_s,
+    )
     ready_fd = None
     if detach:
         ready_fd = daemon.detach(PROGRAM, lambda: connection.cluster_directory(name) / "head.log")

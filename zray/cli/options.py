@@ -91,11 +91,20 @@ def port(value: str | int) -> int:
 @checked
 def seconds(text: str) -> float:
     """For how long to wait."""
+    return _seconds(text, 0.0, limits.HEAD_WAIT_MAX_S)
+
+
+@checked
+def lost_after(text: str) -> float:
+    """After how long a driver is given up."""
+    return _seconds(text, limits.DRIVER_LOST_MIN_S, limits.DRIVER_LOST_MAX_S)
+
+
+def _seconds(text: str, least: float, most: float) -> float:
     with contextlib.suppress(ValueError):
-        if 0 <= (found := float(text)) <= limits.HEAD_WAIT_MAX_S:
+        if least <= (found := float(text)) <= most:
             return found
-    most = limits.HEAD_WAIT_MAX_S
-    raise ValueError(f"{text!r} is not a number of seconds from 0 to {most:.0f}")
+    raise ValueError(f"{text!r} is not a number of seconds from {least:g} to {most:.0f}")
 
 
 @checked

@@ -20,4 +20,11 @@ class KillWorker(NamedTuple):
     worker_id: bytes
 
 
-Effect = StartWorker | KillWorker
+class FindProcess(NamedTuple):
+    """Effect: say ``driver_ended`` if the process of that driver of this machine has ended."""
+
+    job_id: bytes
+    pid: int
+
+
+Effect = StartWorker | KillWorker | FindProcess

@@ -145,12 +145,14 @@ class NodeRow(msgspec.Struct, array_like=True, frozen=True):
 
 class Members:
     def __init__(self, rows: dict[str, dict[bytes, bytes]], now: float) -> None:
+        self.driver_lost_s = limits.DRIVER_LOST_S
         self.nodes: dict[bytes, NodeMember] = {}
         self.jobs: dict[bytes, JobMember] = {}
         self.node_rows: dict[bytes, NodeRow] = {}
         self.awaited: dict[bytes, AbsentNode] = {}
         self.proven: list[NodeMember] = []  # turned out to be reachable, which is to be stored
         self.lost: list[Vector] = []  # of these, what those had that did not return
+        self.lost_jobs: dict[bytes, str] = {}  # what was ended with their drivers
         self.started = self._checked = now
         for node_id, value in sorted(rows.get("nodes", {}).items()):
             row = msgspec.msgpack.decode(value, type=NodeRow)
@@ -169,13 +171,19 @@ class Members:
         yield from self.nodes.values()
         yield from self.jobs.values()
 
-    def away(self, machine: str) -> list[JobMember]:
-        """The drivers of that machine that are not connected."""
+    def away(self) -> list[JobMember]:
+        """The drivers that are not connected, where their machine is known."""
         return [
             job
             for job in self.jobs.values()
-            if not (job.connected or job.driverless) and machine and job.info.machine == machine
+            if not (job.connected or job.driverless) and job.info.machine
         ]
+
+    def job_lost(self, job_id: bytes, what: str) -> None:
+        """A driver is given up that may come back, and then is told ``what`` it has lost."""
+        self.lost_jobs[job_id] = what
+        if len(self.lost_jobs) > limits.LOST_JOBS_MAX:
+            del self.lost_jobs[next(iter(self.lost_jobs))]
 
     def fenced(self, node_id: bytes, incarnation: int) -> bool:
         """Whether that incarnation was declared dead."""
@@ -233,8 +241,9 @@ class Members:
             elif node.announced:
                 node.view.usable = node.connected and silent < limits.SUSPECT_S
         for job in self.jobs.values():
-            if not (job.connected or job.driverless) and now - job.lost >= limits.DEAD_S:
-                dead.append((job, f"the driver was disconnected for {limits.DEAD_S:.0f} s"))
+            lost_after_s = job.info.lost_after_s or self.driver_lost_s
+            if not (job.connected or job.driverless) and now - job.lost >= lost_after_s:
+                dead.append((job, f"the driver was disconnected for {lost_after_s:.0f} s"))
         for node_id, absent in self.awaited.items():
             if not self.node_rows[node_id].alive or node_id in self.nodes:
                 continue  # once it has said HELLO its own silence counts

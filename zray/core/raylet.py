@@ -14,7 +14,7 @@ from typing import Any
 from zray import limits
 from zray.core import resources
 from zray.core.agency import REQUESTS, Agency
-from zray.core.effects import Effect, KillWorker, StartWorker
+from zray.core.effects import Effect, FindProcess, KillWorker, StartWorker
 from zray.core.ends import Ends, held_task
 from zray.core.hosted_actors import HostedActors
 from zray.core.incidents import Incidents
@@ -233,6 +233,7 @@ class Raylet:
             m.Rejected: self._on_rejected,
             m.Pong: self._on_pong,
             m.Shutdown: self._on_shutdown,
+            m.FindDriver: self._on_find_driver,
         }
 
     def _on_rejected(self, message: m.Rejected, now: float) -> None:
@@ -247,6 +248,13 @@ class Raylet:
 
     def _on_shutdown(self, message: m.Shutdown, now: float) -> None:
         self.stopping = message.reason
+
+    def _on_find_driver(self, message: m.FindDriver, now: float) -> None:
+        self.effects.append(FindProcess(message.job_id, message.pid))
+
+    def driver_ended(self, job_id: bytes) -> None:
+        """The process of that driver has ended, on this machine."""
+        self.send(m.DriverEnded(0, job_id))
 
     def _on_job(self, message: m.Job, now: float) -> None:
         self.jobs[message.job_id] = message.info

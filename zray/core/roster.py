@@ -10,7 +10,9 @@ from collections.abc import Callable
 
 import msgspec
 
+from zray import limits
 from zray.core.gcs import Gcs
+from zray.core.machine import NEVER
 from zray.core.members import JobMember, Member, NodeMember, NodeRow
 from zray.core.resources import Vector
 from zray.core.tasks import ASSIGNED, GONE, READY, TaskRecord
@@ -20,6 +22,8 @@ from zray.protocol.messages import (
     Announce,
     Credit,
     Discard,
+    DriverEnded,
+    FindDriver,
     Free,
     Have,
     HeldTask,
@@ -37,6 +41,7 @@ class Roster:
     def __init__(self, gcs: Gcs) -> None:
         self.gcs = gcs
         self._joining: dict[bytes, int] = {}  # node -> incarnation being made durable
+        self.look_at = 0.0  # when nodes are asked next for drivers that are away
 
     # ---- joining ---------------------------------------------------------------------------
 
@@ -108,6 +113,24 @@ class Roster:
         self.gcs.transfers.session_lost(member.process_id)
         if isinstance(member, NodeMember):
             member.view.usable = False
+        else:
+            self.look_at = now
+
+    def look_for_drivers(self, now: float) -> None:
+        """Ask a node of each driver that is away, on its machine, whether the process has ended."""
+        members = self.gcs.members
+        away = members.away()
+        self.look_at = now + limits.FIND_DRIVER_S if away else NEVER
+        there = {node.info.machine: node for node in members.nodes.values() if node.announced}
+        for job in away:
+            node = there.get(job.info.machine)
+            if node is not None and node.connected:
+                self.gcs.outbox.send(node.process_id, FindDriver(0, job.process_id, job.info.pid))
+
+    def on_driver_ended(self, node: NodeMember, message: DriverEnded, now: float) -> None:
+        job = self.gcs.members.jobs.get(message.job_id)
+        if job is not None and not job.connected and job.info.machine == node.info.machine:
+            self.job_ended(job, "its process has ended", now)
 
     # ---- a raylet's reports ----------------------------------------------------------------
 
@@ -353,6 +376,15 @@ class Roster:
             gcs.outbox.send(node.process_id, JobEnded(0, job.process_id))
         gcs.persist([("jobs", job.process_id, None)], lambda _now: None)
 
+    def _belongings(self, job: JobMember, why: str) -> str:
+        """What ends with a job, in words."""
+        gcs = self.gcs
+        actors = len(gcs.actors.records.of_job(job.process_id))
+        objects = len(gcs.objects.held_by.get(job.process_id, ()))
+        counted = [(job.unfinished, "unfinished task"), (actors, "actor"), (objects, "object")]
+        words = [f"{count:,} {what}{'s' if count > 1 else ''}" for count, what in counted if count]
+        return f"{why}, so its job was ended, with {', '.join(words) or 'nothing left in it'}"
+
     def _withdrawn(self, record: TaskRecord) -> TaskRecord:
         if record.state == READY:
             self.gcs.scheduler.withdraw(record, GONE)
@@ -367,6 +399,7 @@ class Roster:
             if isinstance(member, NodeMember):
                 self.node_died(member, why, now)
             elif isinstance(member, JobMember):
+                gcs.members.job_lost(member.process_id, self._belongings(member, why))
                 self.job_ended(member, why, now)
             elif isinstance(member, bytes):
                 self.never_returned(member, why)

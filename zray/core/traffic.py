@@ -45,7 +45,7 @@ CLIENT_VERBS = frozenset(
 )
 NODE_VERBS = CLIENT_VERBS | {
     *(m.Credit, m.Done, m.Returned, m.WorkerDied, m.Announce, m.Have, m.Log),
-    *(m.Replies, m.ActorExited),
+    *(m.Replies, m.ActorExited, m.DriverEnded),
 }
 OBSERVER_VERBS = frozenset({m.Query, m.Ping, m.Goodbye, m.Shutdown})
 VERBS = {m.ROLE_DRIVER: CLIENT_VERBS, m.ROLE_NODE: NODE_VERBS, m.ROLE_OBSERVER: OBSERVER_VERBS}
@@ -115,6 +115,7 @@ class TrafficController:
             m.WorkerDied: roster.on_worker_died,
             m.Announce: roster.on_announce,
             m.Have: roster.on_have,
+            m.DriverEnded: roster.on_driver_ended,
             m.Log: self._on_log,
             m.Query: self._on_query,
             m.Kv: self._on_kv,
@@ -306,10 +307,9 @@ class TrafficController:
         # Jobs are durable before they are welcome: one that is not known any more has ended.
         welcomed = hello.role == m.ROLE_DRIVER and epoch > 0
         if welcomed and hello.process_id not in self.gcs.members.jobs:
-            text = (
-                f"this driver was out of reach for {limits.DEAD_S:.0f} s, so its job was ended "
-                "and its objects freed; start it again"
-            )
+            lost = "this driver was out of reach, so its job was ended and its objects freed"
+            lost = self.gcs.members.lost_jobs.get(hello.process_id, lost)
+            text = f"{lost}; zray.init() begins another (driver_lost_after_s, --driver-lost-after)"
             return m.Refused(0, m.FENCED, text)
         return None
 
@@ -385,6 +385,8 @@ class TrafficController:
             self._next_check = now + CHECK_S
             attempt("looking who is alive", "", lambda: self.roster.check(now))
             attempt("ending dead sessions", "", self._drop_dead_sessions)
+        if now >= self.roster.look_at:
+            attempt("looking for drivers", "", lambda: self.roster.look_for_drivers(now))
         self.gcs.settle(now)
         while self.gcs.actors.jobs_over:
             job_id = self.gcs.actors.jobs_over.pop()
@@ -409,4 +411,4 @@ class TrafficController:
                 del self.sessions[route], self.routes[process_id]
 
     def deadline(self) -> float:
-        return min(self._next_check, self.gcs.deadline())
+        return min(self._next_check, self.roster.look_at, self.gcs.deadline())

@@ -122,7 +122,7 @@ class Driver(Participant):
         self._refusal = ""  # of the head, as it was said last
         self._versions = identity.versions(pickles=True)
         self._context = sockets.context()
-        self._link = HeadLink(self._context, info, [address], self._hello)
+        self._link = HeadLink(self._context, info, [address], self._hello, heartbeats=False)
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)

@@ -61,9 +61,7 @@ class Head:
         self._lifeline_fd = lifeline_fd
         self.log = Log("zray-head")
         self._loop = Loop(self._callback_failed)
-        self._machine = machine.machine_id()
-        self._away = False  # drivers of this machine are not connected
-        self._look_at = 0.0
+        self._look_at = 0.0  # at connections of drivers that say nothing
         self._unsent: dict[bytes, deque[bytes]] = {}
         self._routes: dict[int, bytes] = {}  # connection's descriptor -> route
         self._fds: dict[bytes, int] = {}
@@ -121,6 +119,7 @@ class Head:
         now = self._loop.now()
         self._gcs = Gcs(opened.epoch, opened.rows, now)
         self._gcs.incidents = Incidents(self.log, with_traceback)
+        self._gcs.members.driver_lost_s = options.driver_lost_after_s
         versions = identity.versions(pickles=True)
         self._controller = TrafficController(
             self._gcs, key.cluster_id, versions, self.info.started, now
@@ -263,13 +262,13 @@ class Head:
         while not self._ended():
             deadline = self._controller.deadline()
             wait = 0.01 if self._unsent else deadline - self._loop.now()
-            if self._probes or self._away or self._gcs.members.suspects():
+            if self._probes or self._gcs.members.suspects():
                 wait = min(wait, 0.25)
             self._loop.turn(0.0 if self._cut else min(wait, 1.0))
             self._gcs.attempt("ending lost connections", "", self._drop_cut)
             self._settle()
             self._gcs.attempt("looking at suspects' ports", "", self._probe_suspects)
-            self._gcs.attempt("looking for drivers", "", self._look_for_drivers)
+            self._gcs.attempt("looking at drivers", "", self._look_at_drivers)
             self._own_node.tend()
         self._take_leave()
 
@@ -346,17 +345,17 @@ class Head:
             wanted = {suspect.process_id: suspect.liveness for suspect in suspects}
             self._probes.look(wanted, self._loop.now())
 
-    def _look_for_drivers(self) -> None:
-        """A driver of this machine whose process has ended does not return."""
+    def _look_at_drivers(self) -> None:
+        """One that says nothing is slow, unless its machine does not even acknowledge."""
         now = self._loop.now()
         if now < self._look_at:
             return
-        self._look_at = now + 0.2
-        away = self._gcs.members.away(self._machine)
-        self._away = bool(away)
-        for job in away:
-            if machine.has_ended(job.info.pid):
-                self._controller.roster.job_ended(job, "its process has ended", now)
+        self._look_at = now + 1.0
+        for job in self._gcs.members.jobs.values():
+            if job.connected and now - job.heard > limits.TRANSPORT_SILENT_S:
+                route = self._controller.routes[job.process_id]
+                if sockets.is_out_of_reach(self._fds[route]):
+                    self._lost(route)
 
     # ---- end -------------------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ class HeadOptions(NamedTuple):
     local: bool = False
     node: NodeOptions = NodeOptions()
     adopt: bool = False  # its store may be older than the cluster
+    driver_lost_after_s: float = limits.DRIVER_LOST_S
 
 
 def units(options: NodeOptions, cpus: float, gpus: int, memory_bytes: int) -> dict[str, int]:

@@ -202,6 +202,8 @@ class RayletNode:
                 self._start_worker(effect)
             elif isinstance(effect, KillWorker):
                 self._zygote.kill(effect.worker_id)
+            elif machine.has_ended(effect.pid):
+                raylet.driver_ended(effect.job_id)
         for worker_id, messages in outgoing.items():
             self._send_worker(worker_id, messages)
 

@@ -130,6 +130,19 @@ class Shutdown(Message, tag=62):
     reason: Text
 
 
+class FindDriver(Message, tag=63):
+    """Does the driver's process still run, on the machine of this raylet? If not: DRIVER_ENDED."""
+
+    job_id: Id
+    pid: Count
+
+
+class DriverEnded(Message, tag=77):
+    """The process of the driver of this job has ended."""
+
+    job_id: Id
+
+
 # ---- worker verbs: raylet and worker on one machine ------------------------------------------
 
 
@@ -164,5 +177,17 @@ class Exit(Message, tag=84):
 
 NODE_MESSAGES: tuple[type[Message], ...] = (
     *(Credit, Tasks, Done, Ack, Reclaim, Returned, CancelTask, Free, Job, JobEnded, WorkerDied),
-    *(Announce, Discard, Have, Shutdown, Setup, Recall, Blocked, Unblocked, Exit),
+    *(
+        Announce,
+        Discard,
+        Have,
+        Shutdown,
+        FindDriver,
+        DriverEnded,
+        Setup,
+        Recall,
+        Blocked,
+        Unblocked,
+        Exit,
+    ),
 )

@@ -49,6 +49,7 @@ IdOrNone = Annotated[bytes, Meta(max_length=16)]
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
 Floor = Annotated[int, Meta(ge=-1, lt=2**53)]
 Seq = Annotated[int, Meta(ge=0, lt=2**53)]
+Seconds = Annotated[float, Meta(ge=0, le=limits.DRIVER_LOST_MAX_S)]
 Name = Annotated[str, Meta(max_length=limits.NAME_MAX)]
 Text = Annotated[str, Meta(max_length=limits.TEXT_MAX)]
 MANY = Meta(max_length=limits.PAYLOAD_ITEMS_MAX)  # a list that is sent in parts beyond this
@@ -94,6 +95,9 @@ class JobInfo(Struct, array_like=True, frozen=True):
     user: Name = ""
     wants_logs: bool = True
     namespace: Name = ""  # of the names of its actors
+    lost_after_s: Seconds = (
+        0.0  # without a connection for so long, the job ends; 0: as the head says
+    )
 
 
 class TaskSpec(Struct, array_like=True, frozen=True, gc=False):

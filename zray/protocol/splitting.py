@@ -83,7 +83,7 @@ WHOLE: frozenset[type[Message]] = frozenset(
         *(m.ResultAck, m.Cancel, m.Pull, m.ChunkAck, m.Ping, m.Pong, m.Ack, m.CancelTask),
         *(m.JobEnded, m.WorkerDied, m.Recall, m.Blocked, m.Unblocked, m.Exit, m.KillActor),
         *(m.Sync, m.Synced, m.CancelCall, m.Attach, m.Attached, m.Room, m.Take, m.Relieve),
-        *(m.Unused, m.Relieved),
+        *(m.Unused, m.Relieved, m.FindDriver, m.DriverEnded),
     }
 )
 _HOLDS_PIECE = 512  # ids: one process's holds are cut into these, to be put in parts

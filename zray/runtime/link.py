@@ -21,7 +21,7 @@ from zray.runtime.connection import ConnectionInfo, format_address, parse_addres
 
 
 class HeadLink:
-    """``hello``: (epoch, HELLO) for a new session."""
+    """``hello``: (epoch, HELLO) for a new session. ``heartbeats``: as for ``sockets.dealer``."""
 
     def __init__(
         self,
@@ -29,12 +29,15 @@ class HeadLink:
         info: ConnectionInfo,
         addresses: Sequence[str],
         hello: Callable[[], tuple[int, Message]],
+        *,
+        heartbeats: bool = True,
     ) -> None:
         self._context = context
         self._info = info
         self._targets = [parse_address(address) for address in addresses]
         self._turn = 0
         self._hello = hello
+        self._heartbeats = heartbeats
         self._unsent: deque[bytes] = deque()
         self._wait_s = limits.RECONNECT_FIRST_S
         self.socket: sockets.Socket | None = None
@@ -66,7 +69,7 @@ class HeadLink:
         self.error = None
         self.garbled = False
         try:
-            self.socket = sockets.dealer(self._context, self._info)
+            self.socket = sockets.dealer(self._context, self._info, heartbeats=self._heartbeats)
             self.monitor = sockets.Monitor(self.socket)
             sockets.connect(self.socket, host, port)
             epoch, message = self._hello()

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import itertools
 import os
+import socket as socket_module
 import struct
 from typing import Final, NamedTuple, TypeAlias
 
@@ -26,6 +27,9 @@ Socket: TypeAlias = "zmq.Socket[bytes]"
 CURVE_FRAME_OVERHEAD_BYTES: Final = 33  # CurveZMQ MESSAGE: name, nonce, flags, authenticator
 SEND_QUEUE_MESSAGES: Final = 1024
 RECEIVE_QUEUE_MESSAGES: Final = 256
+KEEPALIVE_S: Final = 2
+_TCP_INFO_BYTES: Final = 104
+_UNACKED, _LAST_ACK_RECEIVED = 24, 56  # offsets in struct tcp_info of linux/tcp.h
 _ZMQ_VERSION_MIN: Final = (4, 3, 5)
 _COMMAND_LENGTH_MAX: Final = 120
 
@@ -59,10 +63,23 @@ _COMMON: Final = (
         "per peer: a peer that floods a busy process is held back by TCP, not kept in memory here",
     ),
     _Option(zmq.HANDSHAKE_IVL, _ms(limits.HANDSHAKE_S), "a mute peer holds a descriptor this long"),
+    _Option(zmq.TCP_KEEPALIVE, 1, "a cut cable or a lost NAT entry would stay unnoticed"),
+    _Option(zmq.TCP_KEEPALIVE_IDLE, KEEPALIVE_S, "the kernel's own default is two hours"),
+    _Option(zmq.TCP_KEEPALIVE_INTVL, KEEPALIVE_S, "as the first one"),
+    _Option(
+        zmq.TCP_KEEPALIVE_CNT,
+        int(limits.TRANSPORT_SILENT_S / KEEPALIVE_S) - 1,
+        "the peer's kernel answers, also for a process that is stopped or busy",
+    ),
+)
+
+# Of nodes alone: a driver that is stopped, or busy with what holds its GIL while its queue is full,
+# answers no heartbeat, and is there all the same.
+_HEARTBEATS: Final = (
     _Option(
         zmq.HEARTBEAT_IVL,
         _ms(limits.TRANSPORT_HEARTBEAT_S),
-        "the default is none: a cut cable, a stopped peer or a lost NAT entry stays unnoticed",
+        "the default is none: a stopped head would be noticed late",
     ),
     _Option(
         zmq.HEARTBEAT_TIMEOUT,
@@ -72,7 +89,7 @@ _COMMON: Final = (
     _Option(
         zmq.HEARTBEAT_TTL,
         _ms(limits.TRANSPORT_HEARTBEAT_TIMEOUT_S),
-        "the other side cuts too, when it hears nothing from this one",
+        "the other side cuts too, when it hears nothing from this one; it sends none by itself",
     ),
 )
 
@@ -198,12 +215,15 @@ def router(context: Context, secret: bytes) -> Socket:
     return socket
 
 
-def dealer(context: Context, info: ConnectionInfo, server_public: bytes = b"") -> Socket:
+def dealer(
+    context: Context, info: ConnectionInfo, server_public: bytes = b"", *, heartbeats: bool = True
+) -> Socket:
     """Return the DEALER of one session with the head of ``info``, not connected yet.
 
-    ``server_public``: of another server than the head, Z85.
+    ``server_public``: of another server than the head, Z85. ``heartbeats``: either side cuts the
+    connection when the other does not answer them.
     """
-    socket = _open(context, zmq.DEALER, _DEALER)
+    socket = _open(context, zmq.DEALER, (*_DEALER, *(_HEARTBEATS if heartbeats else ())))
     socket.setsockopt(zmq.CURVE_SERVERKEY, server_public or info.server_public)
     socket.setsockopt(zmq.CURVE_PUBLICKEY, info.client_public)
     socket.setsockopt(zmq.CURVE_SECRETKEY, info.client_secret)
@@ -256,6 +276,23 @@ def peer_fd(frame: zmq.Frame) -> int:
     The monitor's DISCONNECTED has the same number, which is a hint only: the kernel reuses it.
     """
     return frame.get(zmq.SRCFD)
+
+
+def is_out_of_reach(fd: int) -> bool:
+    """Whether the other end of a TCP connection acknowledges nothing that is sent (tcp(7)).
+
+    An idle connection is watched over by the kernel, which ends it.
+    """
+    try:
+        with socket_module.socket(fileno=os.dup(fd)) as connection:
+            option = (socket_module.IPPROTO_TCP, socket_module.TCP_INFO, _TCP_INFO_BYTES)
+            info = connection.getsockopt(*option)
+    except OSError:
+        return False  # it is about to be told of as ended
+    unacknowledged, since_ms = (
+        struct.unpack_from("=I", info, offset)[0] for offset in (_UNACKED, _LAST_ACK_RECEIVED)
+    )
+    return bool(unacknowledged and since_ms > limits.TRANSPORT_SILENT_S * 1000)
 
 
 def user_id(frame: zmq.Frame) -> str:

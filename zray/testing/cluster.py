@@ -330,6 +330,10 @@ class SimCluster:
     def _add_node(self, resources: dict[str, int], node_id: bytes, incarnation: int) -> None:
         self.add_node(resources, node_id, incarnation)
 
+    def has_ended(self, job_id: bytes) -> bool:
+        """Whether the process of that driver is gone, as its machine knows."""
+        return not any(driver.alive and driver.process_id == job_id for driver in self.drivers)
+
     def freeze(self, process: SimProcess, seconds: float) -> None:
         """SIGSTOP, and SIGCONT later. Its transport answers no heartbeat meanwhile."""
         self.clock.tell(f"{process.name} is stopped for {seconds:.2f} s")

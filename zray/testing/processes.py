@@ -10,7 +10,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from zray import limits
-from zray.core.effects import StartWorker
+from zray.core.effects import FindProcess, StartWorker
 from zray.core.gcs import Gcs
 from zray.core.incidents import Incidents
 from zray.core.machine import NEVER
@@ -382,6 +382,9 @@ class SimRaylet(SimPeer):
         for effect in effects:
             if isinstance(effect, StartWorker):
                 self._start(effect)
+            elif isinstance(effect, FindProcess):
+                if self.cluster.has_ended(effect.job_id):
+                    self.raylet.driver_ended(effect.job_id)
             elif effect.worker_id in self.workers:
                 self.workers[effect.worker_id].die("killed by its raylet")
         for peer, messages in self.raylet.outbox.take().items():
