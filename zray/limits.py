@@ -34,6 +34,8 @@ FIND_DRIVER_S = 0.2  # so often a node is asked whether the process of one that 
 DRIVER_LOST_MIN_S = 1.0  # as an option
 DRIVER_LOST_MAX_S = 30 * 86400.0
 LOST_JOBS_MAX = 256  # of which the head remembers what became of them
+ACTOR_LEASE_S = 15.0  # after the last PING that got a PONG, what may be restarted elsewhere waits
+LEASE_LOOK_S = 0.2  # whether it may go on
 REFUSED_S = 2.0  # the raylet's own port refuses for this long: proof of death
 HEAD_LOST_GRACE_S = 600.0  # a raylet without a head gives up after this
 INFEASIBLE_WARNING_S = 5.0
@@ -153,6 +155,6 @@ RESERVED_DESCRIPTORS = 64  # or a quarter of those allowed: not for new workers
 CALLBACK_PAUSE_S = 0.1  # a callback of the loop that failed is not called again before this
 
 assert INLINE_TOTAL_BYTES_MAX + REFERENCES_MAX * 22 + RETURNS_MAX * 100 < FRAME_BYTES_MAX
-assert SUSPECT_S > 2 * PING_S and DEAD_S > SUSPECT_S
+assert SUSPECT_S > 2 * PING_S and DEAD_S > SUSPECT_S and DEAD_S > ACTOR_LEASE_S + PING_S
 assert CHUNK_BYTES < FRAME_BYTES_MAX and FUNCTION_BYTES_MAX < FRAME_BYTES_MAX
 assert PAYLOAD_BYTES_SOFT + FUNCTION_BYTES_MAX <= FRAME_BYTES_MAX + (8 << 20)

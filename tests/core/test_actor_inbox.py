@@ -203,3 +203,18 @@ def test_one_that_closes_takes_no_more_and_is_idle_at_the_end() -> None:
     assert not bench.inbox.idle()
     assert bench.started() == [0]
     assert bench.inbox.idle()
+
+
+def test_what_may_not_serve_keeps_its_calls_until_it_may() -> None:
+    may = [True]
+    inbox: ActorInbox[str] = ActorInbox(ACTOR, 1, 2, lambda: may[0])
+    inbox.receive(m.Calls(0, ACTOR, 1, b"caller-1", 0, [call(0), call(1)]), "way")
+    first = inbox.next()
+    assert first is not None and not inbox.paused
+    may[0] = False
+    assert inbox.next() is None and inbox.paused
+    inbox.ended(first, m.FINISHED, [], None)  # what runs may end, and is answered
+    assert [done.seq for _, replies in inbox.take_replies() for done in replies.replies] == [0]
+    may[0] = True
+    second = inbox.next()
+    assert second is not None and second.call.seq == 1 and not inbox.paused

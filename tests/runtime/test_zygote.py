@@ -35,12 +35,12 @@ DEADLINE_S = 15.0
 # A worker that runs the statements it is sent and answers with the repr of `reply`.
 ENTRY = """
 import ctypes, gc, os, random, signal, socket, subprocess, sys, time
-from zray.runtime.linux.channels import open_counter
+from zray.runtime.linux.channels import open_page
 from zray.runtime.linux.zygote import set_process_name
 from zray.runtime.stream import FrameReader, FrameWriter, read_frames
 
-def main(worker_id, task_fd, control_fd, counter_fd):
-    scope = dict(globals(), worker_id=worker_id, control_fd=control_fd, counter_fd=counter_fd)
+def main(worker_id, task_fd, control_fd, page_fd):
+    scope = dict(globals(), worker_id=worker_id, control_fd=control_fd, page_fd=page_fd)
     sock, reader = socket.socket(fileno=task_fd), FrameReader()
     writer = FrameWriter(sock)
     while "leave" not in scope:
@@ -234,17 +234,17 @@ def test_output_arrives_line_by_line_in_any_script(rig: Rig) -> None:
 
 def test_counter_is_readable_after_the_worker_was_killed(rig: Rig) -> None:
     worker = rig.fork(b"w")
-    assert worker.counter.value == 0
-    ask(worker, "c = open_counter(counter_fd); c.value = 2**63 + 5")
-    assert worker.counter.value == 2**63 + 5
+    assert worker.page.count == 0
+    ask(worker, "c = open_page(page_fd); c.count = 2**63 + 5")
+    assert worker.page.count == 2**63 + 5
     with pytest.raises(AssertionError):
         ask(worker, "os.kill(os.getpid(), 9)")
-    assert worker.counter.value == 2**63 + 5
+    assert worker.page.count == 2**63 + 5
 
 
 def test_worker_cannot_take_the_counter_page_away(rig: Rig) -> None:
     worker = rig.fork(b"w")
-    shrink = "try:\n os.ftruncate(counter_fd, 0)\nexcept PermissionError: reply = 'refused'"
+    shrink = "try:\n os.ftruncate(page_fd, 0)\nexcept PermissionError: reply = 'refused'"
     assert ask(worker, shrink) == "refused"
 
 

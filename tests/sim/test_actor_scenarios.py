@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from random import Random
 from typing import Any
 
 import pytest
 
+from zray import limits
 from zray.protocol import messages as m
 from zray.testing.actor_workloads import ENDED, gently
 from zray.testing.cluster import SimCluster
@@ -522,6 +524,41 @@ def test_a_node_that_was_given_up_returns_without_its_actor() -> None:
         until_done(cluster, 120.0)
         assert len(hosts(cluster)) == 1
         cluster.finish()
+
+
+@pytest.mark.parametrize("away_s", [10.0, 45.0])
+def test_an_actor_whose_raylet_is_stopped_serves_no_longer_than_it_is_the_only_one(
+    away_s: float,
+) -> None:
+    """Its callers' direct sockets still reach it, and they do not hear from the head either."""
+    served: list[float] = []
+
+    def story(driver: Any, random: Random) -> Program:
+        actor, _ = driver.create("counter", [0.01, 0], max_restarts=1, max_task_retries=1)
+        yield Get(driver.call(actor, "inc", [0.0, 1]))
+        stopped = cluster.clock.now
+        cluster.freeze(hosts(cluster)[0].raylet, away_s)
+        values = []
+        while cluster.clock.now < stopped + 60.0:
+            left = stopped + away_s - cluster.clock.now
+            if driver.link is not None and left > 0:
+                cluster.network.hold(driver.link, left)
+            values += yield Get(driver.call(actor, "inc", [0.0, 1]))
+            served.append(cluster.clock.now - stopped)
+            yield Sleep(0.5)
+        numbers = [value.number for value in values]
+        first_of_next = next((n for n, value in enumerate(numbers) if value == 1), len(numbers))
+        assert numbers[:first_of_next] == [*range(2, first_of_next + 2)]
+        assert numbers[first_of_next:] == [*range(1, len(numbers) - first_of_next + 1)]
+        assert (first_of_next == len(numbers)) == (away_s < limits.DEAD_S)
+
+    with SimCluster(18, nodes=[{"CPU": 1}, {"CPU": 1}], machines=1, direct=1.0) as cluster:
+        cluster.run(story)
+        until_done(cluster, 200.0)
+        assert lives(cluster) == [1 if away_s < limits.DEAD_S else 2]
+        cluster.finish()
+    gap = max(b - a for a, b in pairwise(served))
+    assert gap < 1.0 if away_s < limits.ACTOR_LEASE_S else 5.0 < gap < 8.0
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.001, 0.1])

@@ -56,9 +56,19 @@ class Line(Generic[Route]):
 
 
 class ActorInbox(Generic[Route]):
-    def __init__(self, actor_id: bytes, incarnation: int, max_concurrency: int) -> None:
+    """``may_serve``: asked before each call starts; None: an actor that nobody starts again."""
+
+    def __init__(
+        self,
+        actor_id: bytes,
+        incarnation: int,
+        max_concurrency: int,
+        may_serve: Callable[[], bool] | None = None,
+    ) -> None:
         self.actor_id = actor_id
         self.incarnation = incarnation
+        self._may_serve = may_serve
+        self.paused = False  # calls wait until it may serve again, of which nobody tells
         self.running = 0
         self.closing = False  # no more calls are taken
         self._max = max_concurrency
@@ -153,6 +163,10 @@ class ActorInbox(Generic[Route]):
 
     def next(self) -> Entry | None:
         """The call to start now; from here on it has started."""
+        if self._may_serve is not None and self._ready:
+            self.paused = not self._may_serve()
+            if self.paused:
+                return None
         while self._ready and self.running < self._max:
             entry = self._ready.popleft()
             if not entry.ended:

@@ -86,6 +86,9 @@ class Raylet:
         self._credit: tuple[int, m.Amounts, tuple[int, int]] = (-1, [], (-1, -1))
         self._killed: dict[bytes, str] = {}  # workers ended on purpose, and why
         self._ping_at = 0.0
+        # Until then, what the head might start elsewhere as soon as it takes this node for dead
+        # may serve here. Later than any PING, which it then counts from, by DEAD_S.
+        self.lease_until = 0.0
         self._retire_at = NEVER
         self._fork_at = 0.0  # not sooner: workers have ended before they began anything
         self._fork_pause_s = 0.0
@@ -164,7 +167,7 @@ class Raylet:
         self.refused = None
         self.tasks.new_session()
         self._credit = (-1, [], (-1, -1))
-        self._ping_at = now + limits.PING_S
+        self._ping_at = now  # at once: actors here serve by its answer
         for template in self.tasks.templates.values():
             self.send(template.message)
         self.agency.resume()
@@ -245,6 +248,7 @@ class Raylet:
 
     def _on_pong(self, message: m.Pong, now: float) -> None:
         self.health = message.health
+        self.lease_until = message.sent_s + limits.ACTOR_LEASE_S
 
     def _on_shutdown(self, message: m.Shutdown, now: float) -> None:
         self.stopping = message.reason

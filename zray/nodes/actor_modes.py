@@ -27,7 +27,7 @@ class ThreadedMode:
                 self._start()
                 server.send_replies()
                 worker.flush_if_due()
-                worker.lead_or_follow(limits.ACTOR_CALLERS_CHECK_S)
+                worker.lead_or_follow(server.look_after_s())
         return server.leave()
 
     def _start(self) -> None:
@@ -53,6 +53,7 @@ class AsyncMode:
         self._loop = asyncio.new_event_loop()
         self._tasks: dict[Entry, asyncio.Task[None]] = {}
         self._flushing = False
+        self._looks_soon = False
         self._ended = self._loop.create_future()
 
     def run(self) -> int:
@@ -75,6 +76,9 @@ class AsyncMode:
             server.send_replies()
             worker.flush()
         worker.complete_due()
+        if server.inbox.paused and not self._looks_soon:
+            self._looks_soon = True
+            self._loop.call_later(limits.LEASE_LOOK_S, self._look_soon)
         if over and not self._ended.done():
             self._ended.set_result(None)
 
@@ -82,6 +86,11 @@ class AsyncMode:
         """Now and then, though nothing has come: callers may have ended."""
         self._look()
         self._loop.call_later(limits.ACTOR_CALLERS_CHECK_S, self._look_again)
+
+    def _look_soon(self) -> None:
+        """It may serve again."""
+        self._looks_soon = False
+        self._look()
 
     def _cancel(self, entry: Entry) -> None:
         """In the loop: ask a running call to stop."""

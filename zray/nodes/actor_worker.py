@@ -52,7 +52,10 @@ class ActorServer:
         self.incarnation = assignment.attempt
         self.assignment = assignment
         self.inbox: ActorInbox[Route] = ActorInbox(
-            self.actor_id, self.incarnation, self.info.max_concurrency
+            self.actor_id,
+            self.incarnation,
+            self.info.max_concurrency,
+            worker.lease_holds if self.info.max_restarts else None,
         )
         self._listener = direct.listen(worker.worker_id)
         self._links: dict[int, DirectLink] = {}
@@ -228,8 +231,12 @@ class ActorServer:
             if self.over():
                 return None
             worker.flush_if_due()
-            worker.lead_or_follow(limits.ACTOR_CALLERS_CHECK_S)
+            worker.lead_or_follow(self.look_after_s())
         return None
+
+    def look_after_s(self) -> float:
+        """How long to wait for something to come, at most."""
+        return limits.LEASE_LOOK_S if self.inbox.paused else limits.ACTOR_CALLERS_CHECK_S
 
     def _hurry(self, entry: Entry) -> None:
         """Answers leave before a call that is not known to be short starts, else soon."""

@@ -100,6 +100,7 @@ class RayletNode:
             self._context, info, addresses, lambda: (self._raylet.epoch, self._raylet.hello())
         )
         self._linked_once = False
+        self._lease_until = 0.0  # as the workers know it
         self._refusal = ""  # of the head, as it was said last
         self.stop_reason = ""
         self._link_cut = False
@@ -187,6 +188,10 @@ class RayletNode:
             self._attempt("closing a store", self._store.close)
             self._store = self._make_store()
         raylet.settle(now)
+        if raylet.lease_until != self._lease_until:
+            self._lease_until = raylet.lease_until
+            for channel in self._channels.values():
+                channel.channels.page.lease_until = self._lease_until
         self._attempt("tending the store", lambda: self._store.tend(raylet.cluster_id, now))
         self._attempt("tending connections of other nodes", lambda: self._port.tend(now))
         if self._zygote.pid is None:
@@ -301,6 +306,7 @@ class RayletNode:
             machine.check_descriptors()
             channel = Channel(self._zygote.fork(worker_id, self._environment(effect)))
             self._channels[worker_id] = channel
+            channel.channels.page.lease_until = self._lease_until
             self._open_log(worker_id, channel)
             self._watch_printers(worker_id, channel)
             self._loop.watch(channel.channels.task, lambda: self._read_worker(worker_id, channel))
@@ -455,7 +461,7 @@ class RayletNode:
         if channel.last_words:
             cause += "; its last words:\n" + "\n".join(channel.last_words)
         self._store.process_gone(worker_id)
-        started = channel.channels.counter.value
+        started = channel.channels.page.count
         channel.close()
         self._raylet.worker_exited(worker_id, started, cause, now)
 

@@ -33,7 +33,8 @@ from zray.nodes.user_code import UserCode, covers
 from zray.protocol import codec
 from zray.protocol import messages as m
 from zray.runtime import references, session
-from zray.runtime.linux.channels import open_counter
+from zray.runtime.linux.channels import open_page
+from zray.runtime.linux.clock import boot_time
 from zray.runtime.linux.direct import DirectLink
 from zray.runtime.linux.zygote import set_process_name
 from zray.runtime.stream import FrameReader, FrameWriter, read_available
@@ -45,12 +46,12 @@ ACKNOWLEDGE_S = 0.5  # how long a blocked worker keeps it to itself that calls w
 
 
 class Worker(Introspection):
-    def __init__(self, worker_id: bytes, task_fd: int, control_fd: int, counter_fd: int) -> None:
+    def __init__(self, worker_id: bytes, task_fd: int, control_fd: int, page_fd: int) -> None:
         ids = IdSource(os.urandom(8))
         super().__init__(Client(worker_id, bytes(16), ids, remote=False))
         self.worker_id = worker_id
         self.sequence = WorkerSequence(worker_id)
-        self._counter = open_counter(counter_fd)
+        self._page = open_page(page_fd)
         self._started = 0
         self._task = socket.socket(fileno=task_fd)
         self._control = ControlThread(self, control_fd)
@@ -306,6 +307,10 @@ class Worker(Introspection):
 
     # ---- for the actor that this worker is ---------------------------------------------------
 
+    def lease_holds(self) -> bool:
+        """Whether the head counts this node in for certain, as its raylet has said."""
+        return boot_time() < self._page.lease_until
+
     @property
     def lock(self) -> threading.Lock:
         return self._lock
@@ -404,7 +409,7 @@ class Worker(Introspection):
             if delivered is not None:
                 self._interrupt = None
                 self._started += 1
-                self._counter.value = self._started
+                self._page.count = self._started
                 self.assignment = delivered.assignment
                 return delivered
             self._send_done()
@@ -516,7 +521,7 @@ class Worker(Introspection):
             self._interrupted = False
 
 
-def main(worker_id: bytes, task_fd: int, control_fd: int, counter_fd: int) -> int:
+def main(worker_id: bytes, task_fd: int, control_fd: int, page_fd: int) -> int:
     """Entry of a forked worker; see ``zray.runtime.linux.zygote``."""
     gc.freeze()
-    return Worker(worker_id, task_fd, control_fd, counter_fd).run()
+    return Worker(worker_id, task_fd, control_fd, page_fd).run()

@@ -14,12 +14,12 @@ import os
 import resource
 import selectors
 import signal
-import time
 from collections.abc import Callable
 from typing import Any
 
 from zray import limits
 from zray.runtime import sockets
+from zray.runtime.linux.clock import boot_time
 from zray.runtime.sockets import Socket
 
 Callback = Callable[[], None]
@@ -52,7 +52,7 @@ class Loop:
         self.signals = 0  # how many SIGINT and SIGTERM have come
 
     def now(self) -> float:
-        return time.monotonic()
+        return boot_time()
 
     def watch(
         self,

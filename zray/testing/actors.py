@@ -61,14 +61,27 @@ class SimActor:
         self.incarnation = assignment.attempt
         self.state: dict[str, Any] = state
         self.inbox: ActorInbox[Route] = ActorInbox(
-            self.actor_id, self.incarnation, self.info.max_concurrency
+            self.actor_id,
+            self.incarnation,
+            self.info.max_concurrency,
+            self._may_serve if self.info.max_restarts else None,
         )
         self.wires: list[Wire] = []
         self.runs: list[CallRun] = []
         self._handle_known = False  # that it has a handle of its own
+        self._looks = False  # whether it may serve again
         self._leaving = ""
         self._leave_by = 0.0
         self.clock.after(limits.ACTOR_CALLERS_CHECK_S, self._check_callers)
+
+    def _look_again(self) -> None:
+        self._looks = False
+        if self.worker.alive:
+            self.worker.something_came()
+
+    def _may_serve(self) -> bool:
+        """The raylet's machine stands for memory that both share."""
+        return self.clock.now < self.worker.raylet.raylet.lease_until
 
     # ---- in --------------------------------------------------------------------------------
 
@@ -165,6 +178,9 @@ class SimActor:
                 progress = True
         if not self.worker.alive:
             return
+        if self.inbox.paused and not self._looks:
+            self._looks = True
+            self.clock.after(limits.LEASE_LOOK_S, self._look_again)
         if self.cluster.random.random() < 0.5:  # which of the two is first is not promised
             self.worker.transmit()
         self.send_replies()

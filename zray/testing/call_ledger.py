@@ -167,7 +167,9 @@ class CallLedger:
             for other in self.actors[deed.actor_id].lives
             if other.incarnation > incarnation and other.worker.alive
         ]
-        if newer and self._ledger.counts(worker):
+        # A node that was declared dead may not know it, but what may be restarted elsewhere waits.
+        restartable = bool(self.actors[deed.actor_id].info.max_restarts)
+        if newer and (restartable or self._ledger.counts(worker)):
             raise Violation(
                 f"invariant 4: {word} starts in incarnation {incarnation}, and "
                 f"{newer[-1].incarnation} lives"

@@ -1,4 +1,4 @@
-"""What a raylet shares with one worker: two sockets, two pipes and a counter in shared memory.
+"""What a raylet shares with one worker: two sockets, two pipes and a page of shared memory.
 
 Owns their making and their ends. It must never read or write what passes through them.
 """
@@ -12,40 +12,52 @@ import os
 import socket
 from dataclasses import dataclass
 
-COUNTER_BYTES = 8
+PAGE_BYTES = 16
 
 
-class Counter:
-    """A 64-bit counter in a shared page: one process sets it, others read it, without a lock.
+class SharedPage:
+    """Two cells in shared memory; of each, one process sets it and another reads it, lock-free.
 
-    It outlives the process that sets it, so the raylet can read how far a killed worker came.
+    ``count``, of the worker: how far it came. ``lease_until``, of the raylet: until then (seconds
+    of `clock.boot_time`) the worker may serve as an actor. Each outlives the process that sets it,
+    and can be read while that is stopped.
     """
 
-    __slots__ = ("_cells", "_map")
+    __slots__ = ("_count", "_lease", "_map")
 
     def __init__(self, fd: int) -> None:
-        self._map = mmap.mmap(fd, COUNTER_BYTES)
-        self._cells = memoryview(self._map).cast("Q")
+        self._map = mmap.mmap(fd, PAGE_BYTES)
+        self._count = memoryview(self._map)[:8].cast("Q")
+        self._lease = memoryview(self._map)[8:].cast("d")
 
     @property
-    def value(self) -> int:
-        return self._cells[0]
+    def count(self) -> int:
+        return self._count[0]
 
-    @value.setter
-    def value(self, value: int) -> None:
-        self._cells[0] = value
+    @count.setter
+    def count(self, value: int) -> None:
+        self._count[0] = value
+
+    @property
+    def lease_until(self) -> float:
+        return self._lease[0]
+
+    @lease_until.setter
+    def lease_until(self, value: float) -> None:
+        self._lease[0] = value
 
     def close(self) -> None:
-        """Unmap the page; `value` raises ValueError afterwards. May be called again."""
-        self._cells.release()
+        """Unmap the page; its cells raise ValueError afterwards. May be called again."""
+        self._count.release()
+        self._lease.release()
         self._map.close()
 
 
-def open_counter(fd: int) -> Counter:
-    """The worker's side of its counter. Takes the descriptor over and closes it."""
-    counter = Counter(fd)
+def open_page(fd: int) -> SharedPage:
+    """The worker's side of its page. Takes the descriptor over and closes it."""
+    page = SharedPage(fd)
     os.close(fd)
-    return counter
+    return page
 
 
 @dataclass(slots=True)
@@ -61,7 +73,7 @@ class WorkerChannels:
     control: socket.socket
     stdout_fd: int
     stderr_fd: int
-    counter: Counter
+    page: SharedPage
 
     def close(self) -> None:
         """Close all of them. May be called again."""
@@ -71,7 +83,7 @@ class WorkerChannels:
             if fd >= 0:
                 os.close(fd)
         self.stdout_fd = self.stderr_fd = -1
-        self.counter.close()
+        self.page.close()
 
 
 def open_channels(worker_id: bytes) -> tuple[WorkerChannels, list[int]]:
@@ -84,19 +96,19 @@ def open_channels(worker_id: bytes) -> tuple[WorkerChannels, list[int]]:
 
         task, task_fd = _socket_pair(undo)
         control, control_fd = _socket_pair(undo)
-        counter_fd = opened(os.memfd_create("zray-counter", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
-        os.ftruncate(counter_fd, COUNTER_BYTES)
+        page_fd = opened(os.memfd_create("zray-worker", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING))
+        os.ftruncate(page_fd, PAGE_BYTES)
         # A worker that shrank it would turn the raylet's next look into SIGBUS.
         seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-        fcntl.fcntl(counter_fd, fcntl.F_ADD_SEALS, seals)
+        fcntl.fcntl(page_fd, fcntl.F_ADD_SEALS, seals)
         out, out_fd = map(opened, os.pipe())
         err, err_fd = map(opened, os.pipe())
         os.set_blocking(out, False)
         os.set_blocking(err, False)
-        counter = Counter(counter_fd)
+        page = SharedPage(page_fd)
         undo.pop_all()
-    channels = WorkerChannels(worker_id, task, control, out, err, counter)
-    return channels, [task_fd, control_fd, counter_fd, out_fd, err_fd]
+    channels = WorkerChannels(worker_id, task, control, out, err, page)
+    return channels, [task_fd, control_fd, page_fd, out_fd, err_fd]
 
 
 def _socket_pair(undo: contextlib.ExitStack) -> tuple[socket.socket, int]:

@@ -22,7 +22,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from zray.runtime.linux.channels import Counter, WorkerChannels, open_channels, open_counter
+from zray.runtime.linux.channels import WorkerChannels, open_channels, open_page
 from zray.runtime.linux.zygote import (
     END_S,
     MESSAGE_BYTES_MAX,
@@ -38,7 +38,6 @@ from zray.runtime.linux.zygote import (
 )
 
 __all__ = [
-    "Counter",
     "Event",
     "Exited",
     "ForkFailed",
@@ -46,7 +45,7 @@ __all__ = [
     "WorkerChannels",
     "Zygote",
     "ZygoteDied",
-    "open_counter",
+    "open_page",
     "set_process_name",
     "sweep",
 ]

@@ -328,8 +328,8 @@ def _end_everything_below() -> None:
 def _work(entry: Entry, job: _Job) -> int:
     """Become the worker and run its entry; returns the process's exit code."""
     try:
-        task_fd, control_fd, counter_fd = _become_worker(job)
-        code: Any = entry(job.worker_id, task_fd, control_fd, counter_fd)
+        task_fd, control_fd, page_fd = _become_worker(job)
+        code: Any = entry(job.worker_id, task_fd, control_fd, page_fd)
     except SystemExit as leaving:
         code = leaving.code
     except BaseException:
@@ -354,10 +354,10 @@ def _become_worker(job: _Job) -> tuple[int, int, int]:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    task_fd, control_fd, counter_fd, stdout_fd, stderr_fd = job.fds
+    task_fd, control_fd, page_fd, stdout_fd, stderr_fd = job.fds
     os.dup2(stdout_fd, 1)
     os.dup2(stderr_fd, 2)
-    keep = {0, 1, 2, task_fd, control_fd, counter_fd}
+    keep = {0, 1, 2, task_fd, control_fd, page_fd}
     for name in os.listdir("/proc/self/fd"):
         if int(name) not in keep:
             with contextlib.suppress(OSError):  # the listing's own, closed by now
@@ -367,7 +367,7 @@ def _become_worker(job: _Job) -> tuple[int, int, int]:
     faulthandler.enable(sys.stderr)
     os.environ.update(job.env)
     gc.enable()
-    return task_fd, control_fd, counter_fd
+    return task_fd, control_fd, page_fd
 
 
 def _text_stream(fd: int) -> Any:
