@@ -177,6 +177,25 @@ def test_waiting_for_values_takes_no_memory(small: None, at_once: bool) -> None:
     zray.get(burning)
 
 
+def test_many_small_results_take_no_more_memory_than_the_store_has(small: None) -> None:
+    """Past an eighth of it they are with the large values, and on disk with them."""
+
+    @zray.task
+    def make(number: int) -> bytes:
+        return number.to_bytes(4, "big") * 15_000
+
+    until(shares_memory, 10, "this process shares memory")
+    raylet = raylet_of_this_process()
+    zray.get(make.remote(0))
+    before = raylet.memory_info().rss - raylet.memory_info().shared
+    refs = [make.remote(number) for number in range(8000)]  # 480 MB
+    zray.wait(refs, num_returns=8000, timeout=50, fetch_local=False)
+    taken = raylet.memory_info().rss - raylet.memory_info().shared - before
+    assert taken < 80 * MB
+    for number in range(0, 8000, 97):
+        assert zray.get(refs[number], timeout=20) == number.to_bytes(4, "big") * 15_000
+
+
 def test_values_that_a_stopped_driver_has_and_does_not_use_are_few(bare: Any) -> None:
     bare.start_head("--num-cpus", "1", "--object-store-memory", "200MB")
     stopped = bare.run(

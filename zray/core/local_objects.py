@@ -43,6 +43,12 @@ class Store(Memory, Protocol):
     def read(self, oid: bytes) -> memoryview | None:
         """Its bytes, which stay for as long as anything uses them."""
 
+    def small_bytes_max(self) -> int:
+        """How many bytes of small values may lie beside it."""
+
+    def keep(self, outcome: Outcome) -> Outcome | None:
+        """Take a small value in; the outcome to be kept in its place, None: it cannot be."""
+
     def drain_all(self) -> None:
         """Take in whatever the node's processes have said."""
 
@@ -53,6 +59,7 @@ class LocalObjects:
     def __init__(self, send: Callable[[Message], None]) -> None:
         self._send = send  # to the head, if there is a session
         self.stored: dict[bytes, Outcome] = {}
+        self.small_bytes = 0  # of the values in there
         self.store: Store | None = None
         self._fetches: dict[bytes, list[Arrived]] = {}
         self.server = ChunkServer(send)
@@ -69,12 +76,24 @@ class LocalObjects:
         """
         if outcome.kind & LOCATED:
             if self.store is not None and self.store.claimed(outcome.object_id, maker):
-                self.stored[outcome.object_id] = outcome
+                self._store(outcome)
             return outcome
-        self.stored[outcome.object_id] = outcome
+        self._store(outcome)
         if len(outcome.value) <= limits.INLINE_BYTES_MAX:
             return outcome
         return self._elsewhere(outcome)
+
+    def _store(self, outcome: Outcome) -> None:
+        """Many small values are like a large one: past a bound they are with the large ones."""
+        oid, size, store = outcome.object_id, len(outcome.value), self.store
+        if store is not None and size >= limits.SHELVED_BYTES_MIN:
+            is_full = self.small_bytes + size > store.small_bytes_max()
+            outcome = (store.keep(outcome) if is_full else None) or outcome
+        before = self.stored.get(oid)
+        if before is not None:
+            self.small_bytes -= len(before.value)
+        self.stored[oid] = outcome
+        self.small_bytes += len(outcome.value)
 
     def put_all(self, outcomes: list[Outcome], maker: bytes = b"") -> list[Outcome]:
         """The same for all that one task has made: in all, too, values beyond a bound stay here."""
@@ -107,7 +126,10 @@ class LocalObjects:
     def free(self, object_ids: bytes) -> None:
         for oid in split_objects(object_ids):
             outcome = self.stored.pop(oid, None)
-            if outcome is not None and outcome.kind & LOCATED and self.store is not None:
+            if outcome is None:
+                continue
+            self.small_bytes -= len(outcome.value)
+            if outcome.kind & LOCATED and self.store is not None:
                 self.store.free(oid)
 
     def announced(self) -> list[Outcome]:
@@ -155,10 +177,11 @@ class LocalObjects:
     def on_chunk(self, chunk: Chunk) -> None:
         outcome = self.puller.on_chunk(chunk)
         if outcome is not None:
-            self.stored[outcome.object_id] = outcome
+            self._store(outcome)
             self._send(Have(0, outcome.object_id))
+            kept = self.stored[outcome.object_id]
             for arrived in self._fetches.pop(outcome.object_id, ()):
-                arrived(outcome, "")
+                arrived(kept, "")
 
     def on_failed(self, message: PullFailed) -> None:
         """The head found no source, or the asking side of our own sending is gone."""

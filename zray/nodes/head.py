@@ -41,6 +41,7 @@ from zray.runtime.connection import ConnectionInfo
 from zray.runtime.doorkeeper import Doorkeeper
 from zray.runtime.keys import ClusterKey, secret_directory
 from zray.runtime.linux import machine
+from zray.runtime.linux.heap import Heap
 from zray.runtime.log import Log, with_traceback
 from zray.runtime.loop import Loop, raise_descriptor_limit
 from zray.runtime.zap import ZapServer
@@ -61,6 +62,7 @@ class Head:
         self._lifeline_fd = lifeline_fd
         self.log = Log("zray-head")
         self._loop = Loop(self._callback_failed)
+        self._heap = Heap()
         self._look_at = 0.0  # at connections of drivers that say nothing
         self._unsent: dict[bytes, deque[bytes]] = {}
         self._routes: dict[int, bytes] = {}  # connection's descriptor -> route
@@ -270,6 +272,7 @@ class Head:
             self._gcs.attempt("looking at suspects' ports", "", self._probe_suspects)
             self._gcs.attempt("looking at drivers", "", self._look_at_drivers)
             self._own_node.tend()
+            self._heap.tend(self._loop.now())
         self._take_leave()
 
     def _ended(self) -> bool:

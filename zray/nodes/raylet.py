@@ -38,6 +38,7 @@ from zray.runtime.connection import ConnectionInfo
 from zray.runtime.disk import OwnDirectory
 from zray.runtime.link import HeadLink
 from zray.runtime.linux import machine
+from zray.runtime.linux.heap import Heap
 from zray.runtime.linux.processes import (
     Exited,
     Forked,
@@ -99,6 +100,7 @@ class RayletNode:
         self._link = HeadLink(
             self._context, info, addresses, lambda: (self._raylet.epoch, self._raylet.hello())
         )
+        self._heap = Heap()
         self._linked_once = False
         self._lease_until = 0.0  # as the workers know it
         self._refusal = ""  # of the head, as it was said last
@@ -188,6 +190,7 @@ class RayletNode:
             self._attempt("closing a store", self._store.close)
             self._store = self._make_store()
         raylet.settle(now)
+        self._heap.tend(now)
         if raylet.lease_until != self._lease_until:
             self._lease_until = raylet.lease_until
             for channel in self._channels.values():

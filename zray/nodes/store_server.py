@@ -410,6 +410,20 @@ class StoreServer:
         for session in [*self._sessions.values()]:
             self._read(session)
 
+    def small_bytes_max(self) -> int:
+        return self._mark // limits.STORE_SMALL_SHARE
+
+    def keep(self, outcome: m.Outcome) -> m.Outcome | None:
+        oid = outcome.object_id
+        try:
+            self.begin(oid, len(outcome.value), outcome.kind, outcome.contained)
+            self.write(oid, 0, outcome.value)
+        except OSError as error:  # no descriptor, or no memory
+            self.abandon(oid)
+            self._on_failure("keeping a small value in shared memory", error)
+            return None
+        return self.complete(oid)
+
     def free(self, oid: bytes) -> None:
         self._shelf.free(oid)
         self._settle()
