@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from tests.cli.conftest import until
+from zray.nodes import contact
 
 PRINTS = """
 import sys
@@ -253,6 +254,30 @@ def test_it_waits_for_a_head_that_is_not_up_yet_and_says_so(
     commands.head("--port", port_of(dead))
     assert worker.address()
     assert worker.text().count("Waits for the head") == 1
+
+
+def test_a_key_that_comes_a_moment_after_its_head_is_waited_for(
+    commands: Any, zray_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where both are started at once: a head listens before its connection file is written."""
+    head = commands.head("--num-cpus", 0)
+    file = tmp_path / "home" / "clusters" / "default" / "connection.json"
+    file.parent.mkdir(mode=0o700, parents=True)
+    monkeypatch.setenv("ZRAY_HOME", str(tmp_path / "home"))
+    reach, tries = contact.reach, 0
+
+    def counted(*arguments: Any) -> Any:
+        nonlocal tries
+        tries += 1
+        if tries == 3:
+            file.touch(mode=0o600)
+            file.write_bytes((zray_home / "clusters/default/connection.json").read_bytes())
+        return reach(*arguments)
+
+    monkeypatch.setattr(contact, "reach", counted)
+    said: list[str] = []
+    info, found = contact.await_head([head.address()], 10, said.append)
+    assert info.name == "default" and found == [head.address()] and tries == 3 and not said
 
 
 def test_a_detached_one_waits_as_well(commands: Any, dead: str) -> None:

@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tests.killed_heads import end_nodes
+
 T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
@@ -119,6 +121,7 @@ class Cluster:
         for program in reversed(self.programs):
             program.send_signal(signal.SIGTERM)
             program.wait(15)
+        end_nodes(self.home, 15)
 
 
 @pytest.fixture

@@ -278,6 +278,21 @@ def test_a_node_is_asked_for_drivers_of_its_machine_that_are_away() -> None:
     assert job_id not in head.gcs.members.jobs
 
 
+def test_of_the_nodes_of_a_machine_the_one_that_was_heard_of_last_is_asked() -> None:
+    head = HeadBench()
+    for name in ("n1", "n2", "n3"):
+        head.node(name)
+        head.now += 1.0
+    head.driver("d1", WORK)
+    head.say("n2", m.Ping(0, 1.0))
+    head.controller.link_lost(b"d1", head.now)
+    for name in ("n1", "n2", "n3"):
+        head.taken(name)
+    head.turn()
+    asked = {name: len(head.taken(name, m.FindDriver)) for name in ("n1", "n2", "n3")}
+    assert asked == {"n1": 0, "n2": 1, "n3": 0}
+
+
 def test_a_node_of_another_machine_cannot_tell_that_a_driver_has_ended() -> None:
     head = HeadBench()
     hello = head.hello_node("n1")

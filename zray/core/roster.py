@@ -121,11 +121,16 @@ class Roster:
         members = self.gcs.members
         away = members.away()
         self.look_at = now + limits.FIND_DRIVER_S if away else NEVER
-        there = {node.info.machine: node for node in members.nodes.values() if node.announced}
+        if not away:
+            return
+        there: dict[str, NodeMember] = {}  # of each machine the node that was heard of last
+        for node in sorted(members.nodes.values(), key=lambda node: node.heard):
+            if node.announced and node.connected:
+                there[node.info.machine] = node
         for job in away:
-            node = there.get(job.info.machine)
-            if node is not None and node.connected:
-                self.gcs.outbox.send(node.process_id, FindDriver(0, job.process_id, job.info.pid))
+            if job.info.machine in there:
+                question = FindDriver(0, job.process_id, job.info.pid)
+                self.gcs.outbox.send(there[job.info.machine].process_id, question)
 
     def on_driver_ended(self, node: NodeMember, message: DriverEnded, now: float) -> None:
         job = self.gcs.members.jobs.get(message.job_id)

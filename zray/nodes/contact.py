@@ -20,8 +20,13 @@ from zray.runtime.connection import ConnectionInfo
 
 CONTACT_S = 4.5  # to find the first head that answers, whatever the number of addresses
 RETRY_S = 0.5
+KEY_WAIT_S = 1.5  # a head that comes up listens a moment before it writes its connection file
 # What a head that is not up yet looks like; the plain one: none has told of itself here.
 _NOT_YET = (HeadConnectionError, NothingListensError, UnknownHostError, HeadSilentError)
+
+
+class _NoKeyError(AuthenticationError):
+    """A head is there, and no connection file of it."""
 
 
 def reach(address: str, timeout_s: float = probe.DIAGNOSE_S) -> tuple[ConnectionInfo, str]:
@@ -37,7 +42,7 @@ def reach(address: str, timeout_s: float = probe.DIAGNOSE_S) -> tuple[Connection
     target = connection.format_address(numeric, port)
     info = connection.find(connection.format_address(host, port)) or connection.find(target)
     if info is None:
-        raise AuthenticationError(
+        raise _NoKeyError(
             f"a zray head answers at {address}, but this user has no key for it here; copy "
             "connection.json from the head's machine and point ZRAY_CONNECTION_FILE at it"
         )
@@ -74,9 +79,17 @@ def await_head(
     """
     deadline = time.monotonic() + wait_s
     said = ""
+    keyless_until = 0.0
     while True:
         try:
             return _first(addresses or running()[0].addresses)
+        except _NoKeyError:
+            now = time.monotonic()
+            keyless_until = keyless_until or min(deadline, now + KEY_WAIT_S)
+            if now >= keyless_until:
+                raise
+            time.sleep(0.05)
+            continue
         except HeadConnectionError as error:
             left = deadline - time.monotonic()
             if left <= 0 or type(error) not in _NOT_YET:
