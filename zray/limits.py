@@ -151,6 +151,7 @@ TEXT_MAX = 64 << 10  # characters of a text in a message
 IMPORT_CHECK_S = 60.0  # for trying the modules of --import when a daemon starts
 NOTES_MAX = 256  # notices kept for `zray status`
 NAME_MAX = 256  # characters of a name in a message
+FRESH_START_S = 60.0  # for a fault of one kind a session begins anew once in so long
 INCIDENT_S = 300.0  # a daemon counts as degraded for so long after something went wrong in it
 INCIDENTS_MAX = 64  # kinds of what went wrong that a daemon remembers
 HEALTH_TEXT_MAX = 8000  # characters of a cluster's health, in a status

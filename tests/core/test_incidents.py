@@ -56,9 +56,15 @@ def test_kinds_of_incidents_are_bounded_and_the_latest_is_told_first() -> None:
 # ---- in the head -----------------------------------------------------------------------------
 
 
-def test_a_message_that_cannot_be_handled_is_answered_and_the_next_is_handled() -> None:
+def test_a_message_that_cannot_be_handled_begins_a_session_anew_and_then_is_refused() -> None:
     bench = head()
     bench.controller._handlers[m.Kv] = broken
+    bench.say("job", m.Kv(7, "get", b"key"), m.Sync(8))
+    assert [type(answer) for answer in bench.taken("job")] == [m.Rejoin]
+    bench.say("job", m.Sync(8))  # whatever else comes in that session is lost with it
+    assert [type(answer) for answer in bench.taken("job")] == [m.Rejoin]
+    bench.say("job", bench.hello_driver("job"), epoch=1)
+    bench.taken("job")
     bench.say("job", m.Kv(7, "get", b"key"), m.Sync(8))
     (refused,) = bench.taken("job", m.Rejected)
     assert (refused.about, refused.code) == (7, "ZR-2009") and "on purpose" in refused.text

@@ -393,6 +393,7 @@ class Client:
             said = f"the head refused it: {message.text}"
             self.prints.append(m.Notice(0, message.code, said[: limits.TEXT_MAX]))
             return
+        self.calls.class_refused(function_id, f"the head refused its class: {message.text}")
         for spec in [*self.unresolved.values()]:
             refusal = self.definitions.refusal(spec.template_id)
             if refusal is not None:
@@ -400,7 +401,8 @@ class Client:
 
     def _give_up(self, spec: m.TaskSpec, code: str, text: str) -> None:
         """The head has refused what the task is made of."""
-        if spec.task_id in self._waiting:
+        submitted = spec.task_id not in self._waiting
+        if not submitted:
             del self._waiting[spec.task_id], self.unresolved[spec.task_id]
             self._tidy_backlog()
             self._unreference(spec)
@@ -410,7 +412,7 @@ class Client:
         name = self.definitions.templates[spec.template_id].name
         value = system_error(code, f"the head refused its function: {text}", function_name=name)
         for outcome in failures.outcomes(spec.task_id, len(self._returns(spec)), value):
-            self.references.take_back(outcome)
+            self.references.take_back(outcome, submitted=submitted)
         self.references.publish(self._returns(spec))  # others may wait for them
         self.definitions.unuse(spec.template_id)
 

@@ -7,6 +7,7 @@ only when a reference leaves. One that leaves before the answer is there is a pr
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from zray import limits
@@ -74,6 +75,9 @@ class ClientCalls:
         client.references.adopt(object_id(task.task_id, HANDLE_INDEX))
         actor = self._actor(task.task_id)
         actor.info = info
+        refusal = client.definitions.refusal(task.template_id)
+        if refusal is not None:
+            self._refuse(actor, f"the head refused its class: {refusal[1]}")
 
         def done() -> None:
             for oid in needed:
@@ -138,6 +142,13 @@ class ClientCalls:
         """The head does not take a request as it is."""
         if isinstance(request, m.CreateActor):
             self._client.references.drop_again(object_id(request.task.task_id, HANDLE_INDEX))
+
+    def class_refused(self, function_id: bytes, text: str) -> None:
+        """The head does not take a class of this process's: what was made of it will not be."""
+        for actor in [*self.actors.values()]:
+            if actor.info is not None and actor.info.function_id == function_id:
+                self._refuse(actor, text)
+                self._client.ask(partial(_kill, actor.actor_id), self._waiter(lambda: None))
 
     def _refuse(self, actor: ActorCaller, text: str) -> None:
         actor.state = m.ACTOR_DEAD
@@ -507,3 +518,7 @@ class ClientCalls:
             state = m.ACTOR_STATES.get(actor.state, "UNKNOWN")
             what = f"waits here for the actor, which is {state}"
         return f"WAIT_ACTOR: {name} {what}", object_id(actor.actor_id, HANDLE_INDEX)
+
+
+def _kill(actor_id: bytes, seq: int) -> m.KillActor:
+    return m.KillActor(seq, actor_id, True)

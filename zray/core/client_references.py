@@ -203,10 +203,14 @@ class ClientReferences:
             self.new_drops[oid] = None
         self._client.wake(oid, outcome)
 
-    def take_back(self, outcome: m.Outcome) -> None:
-        """The return of a task that will not be submitted: the cluster never hears of it."""
+    def take_back(self, outcome: m.Outcome, *, submitted: bool = False) -> None:
+        """The return of a task that will not be submitted: the cluster never hears of it.
+
+        ``submitted``: it has, and no more of it.
+        """
         oid = outcome.object_id
-        self._undrop(oid)
+        if not submitted:
+            self._undrop(oid)
         if oid in self.counts:
             del self.held[oid]
             self.own[oid] = None

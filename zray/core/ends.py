@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from msgspec.structs import replace
+
 from zray import limits
 from zray.core import failures
 from zray.errors import ProtocolError
@@ -77,22 +79,24 @@ class Ends:
                     self._send(end)
                     return
 
-    def refused(self, message: Rejected) -> bool:
-        """The head does not take an end as it was told; whether that is one of these.
+    def refused(self, message: Rejected) -> list[HeldTask] | None:
+        """The head does not take an end as it was told; None: that is none of these.
 
         What ended has ended all the same: it is told again, with what was refused in its place.
+        Returns those that have made an actor, which the head then takes for dead.
         """
         end = self.unacked.pop(message.about, None)
         if end is None:
-            return False
+            return None
         text = f"how it ended could not be told: {message.text}"[: limits.CAUSE_BYTES_MAX]
         if isinstance(end, ActorExited):
             actor = self._exited.pop(message.about)
             self.exited(actor, intended=end.intended, text=text)
-            return True
+            return []
         value = failures.encode(ProtocolError, text)
         self._tell(Done(next(self._numbers), [_in_error(done, value) for done in end.tasks]))
-        return True
+        ended = [self._ended.get((done.task_id, done.attempt)) for done in end.tasks]
+        return [held_task(one) for one in ended if one is not None and one.actor is not None]
 
     def job_ended(self, job_id: bytes) -> None:
         self._failed = {key: held for key, held in self._failed.items() if held.job_id != job_id}
@@ -139,7 +143,7 @@ def _in_error(done: TaskDone, value: bytes) -> TaskDone:
     """The end with an error for each of its results."""
     ids = [outcome.object_id for outcome in done.results] or [object_id(done.task_id)]
     results = [Outcome(oid, ERROR, len(value), value) for oid in ids]
-    return TaskDone(done.task_id, done.attempt, done.status, results)
+    return replace(done, results=results)
 
 
 def held_task(assignment: Assignment, failures: int | None = None) -> HeldTask:

@@ -30,6 +30,19 @@ class Incident:
         return f"{self.what}{whom}: {self.error}{times}; last {now - self.last:.0f} s ago"
 
 
+class FreshStart:
+    """How often a session may begin anew because a message of a kind could not be handled."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+
+    def allowed(self, kind: str, now: float) -> bool:
+        """Not again soon: what is told anew may be what cannot be handled."""
+        last = self._last.get(kind)
+        self._last[kind] = now
+        return last is None or now - last > limits.FRESH_START_S
+
+
 class Incidents:
     """``log`` gets a text for each new kind of incident; ``describe`` words an exception for it,
     with its traceback where the shell can tell."""

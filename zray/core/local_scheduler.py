@@ -91,6 +91,7 @@ class WorkerSlot:
         self.actor: HeldActor | None = None  # whose process it is
         self.class_name = ""  # of the actor that it is or is about to be
         self.joiner = Joiner()  # of what it sends
+        self.broken = False  # what it said last could not be dealt with: it is not heard any more
         self.exit_reason = ""  # why that ends by its own wish
 
     def condemn(self, task_id: bytes, when: float) -> None:

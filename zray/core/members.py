@@ -13,6 +13,7 @@ import msgspec
 
 from zray import limits
 from zray.core import resources
+from zray.core.incidents import FreshStart
 from zray.core.resources import Needs, Vector
 from zray.core.scheduler import NodeView
 from zray.protocol.messages import Amounts, Hello, JobInfo, NodeInfo
@@ -38,6 +39,7 @@ class Member:
         self.session_seq = 0  # what result_seq was when this session began
         self.resynced = False  # it has told everything it had before this session
         self.trouble = ""  # what goes wrong there, as it says
+        self.fresh_start = FreshStart()
 
     def in_words(self) -> str:
         """Who it is, for people."""

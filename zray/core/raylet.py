@@ -17,7 +17,7 @@ from zray.core.agency import REQUESTS, Agency
 from zray.core.effects import Effect, FindProcess, KillWorker, StartWorker
 from zray.core.ends import Ends, held_task
 from zray.core.hosted_actors import HostedActors
-from zray.core.incidents import Incidents
+from zray.core.incidents import FreshStart, Incidents
 from zray.core.local_objects import LocalObjects
 from zray.core.local_scheduler import LocalScheduler, LocalTask, PoolKey, WorkerSlot
 from zray.core.local_tasks import LocalTasks
@@ -64,6 +64,7 @@ class Raylet:
         self._max_workers = max_workers
         self._imports = (list(imports), import_directory)
         self.incidents = Incidents()
+        self._fresh_start = FreshStart()
         self._heard = 0.0
         self._joiner = Joiner()  # of what the head sends
         self._prints = Prints()
@@ -134,6 +135,8 @@ class Raylet:
     def receive(self, payload: Payload, now: float) -> None:
         """One payload from the head."""
         self._heard = now
+        if self.linked and self.refused is not None:
+            return  # this session is about to end
         self._prints.heard(HEAD)
         self._sounding = False
         for message in payload.messages:
@@ -153,8 +156,11 @@ class Raylet:
                         if whole is not None:
                             handler(whole, now)
                     except Exception as error:
-                        what = f"handling a {type(message).__name__} message"
-                        self.incidents.record(what, "the head", error, now)
+                        kind = type(message).__name__
+                        self.incidents.record(f"handling a {kind} message", "the head", error, now)
+                        if self._fresh_start.allowed(kind, now):  # who has what is told anew
+                            self.refused = m.Refused(0, "", f"a {kind} message was lost here")
+                            return
 
     def _on_welcome(self, message: m.Welcome, epoch: int, now: float) -> None:
         if epoch < self.epoch:
@@ -241,8 +247,10 @@ class Raylet:
 
     def _on_rejected(self, message: m.Rejected, now: float) -> None:
         """The head refused what this node, or a worker of it, has said."""
-        known = self.ends.refused(message) or self.agency.refused(message)
-        if not known:
+        unwanted = self.ends.refused(message)
+        for held in unwanted or ():
+            self.actors.discard(held)
+        if unwanted is None and not self.agency.refused(message):
             refusal = ProtocolError(f"{message.text} (message {message.about})")
             self.incidents.record("telling the head something", "", refusal, now)
 
@@ -310,7 +318,7 @@ class Raylet:
     def worker_message(self, worker_id: bytes, message: m.Message, now: float) -> None:
         slot = self.scheduler.workers.get(worker_id)
         handler = self._from_worker.get(type(message))
-        if slot is not None and handler is not None:
+        if slot is not None and handler is not None and not slot.broken:
             try:
                 whole = slot.joiner.take(message) if type(message) in JOINED else message
                 if whole is not None:
@@ -337,6 +345,7 @@ class Raylet:
         slot = self.scheduler.workers.get(worker_id)
         said = self.incidents.record(what, self.named(worker_id), error, now)
         if slot is not None:
+            slot.broken = True
             self.kill(slot, f"its node failed while {what} ({said})")
 
     def _attempt(self, what: str, action: Callable[[], None], now: float) -> None:

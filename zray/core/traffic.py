@@ -150,6 +150,8 @@ class TrafficController:
                     self._handle(session, message, now)
                 except Exception as error:
                     self._failed(route, session.member, message, error, now)
+                    if route not in self.sessions:
+                        return  # what follows comes again
         for bad in payload.refused:
             self.refuse(route, bad.seq, bad.text)
 
@@ -178,12 +180,21 @@ class TrafficController:
     def _failed(
         self, route: bytes, member: Member, message: m.Message, error: Exception, now: float
     ) -> None:
-        """One message could not be handled: its sender is told, and the others' go on."""
+        """One message could not be handled: its sender is told, and the others' go on.
+
+        A member begins a new session, in which it tells all that it has and asks for. If that fails
+        as well, the message fails what it is of.
+        """
         kind = type(message).__name__
         whom = member.in_words()
         said = self.gcs.incidents.record(f"handling a {kind} message", whom, error, now)
         text = f"the head failed to handle a {kind} message: {said}; its log has more"
-        self.outbox.send(route, m.Rejected(0, message.seq, InternalFaultError.code, text))
+        is_member = self.gcs.members.member(member.process_id) is member
+        if is_member and member.fresh_start.allowed(kind, now):
+            self.link_lost(route, now)
+            self.outbox.send(route, m.Rejoin(0, text))
+        else:
+            self.outbox.send(route, m.Rejected(0, message.seq, InternalFaultError.code, text))
 
     def too_large(self, route: bytes, found: list[Unsent], now: float) -> None:
         """Messages for this peer are too large to be sent: what they are of fails."""

@@ -1,0 +1,91 @@
+"""Each handler of each machine fails once while work runs, and nobody sees anything of it.
+
+What was lost with the message is told again in a new session. Only a worker whose own message could
+not be handled ends, and its tasks with it. Nothing hangs, and nothing is left behind.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from zray.core.incidents import Incidents
+from zray.protocol import messages as m
+from zray.testing import processes, simulate
+from zray.testing.call_ledger import ACTOR_DIED, ACTOR_UNAVAILABLE
+from zray.testing.cluster import SimCluster
+from zray.testing.ledger import DEATHS, LOSSES
+from zray.testing.programs import RAISED
+
+SEEDS = range(8)
+
+
+class Injected(Exception):
+    """What a handler raises here, and nothing else does."""
+
+
+class Tolerant(Incidents):
+    """As in a daemon for what was injected and what follows from it; else as in the simulator."""
+
+    def record(self, what: str, whom: str, error: BaseException, now: float) -> str:
+        if "Injected" not in f"{type(error).__name__} {error}":
+            raise error
+        return super().record(what, whom, error, now)
+
+
+def fail_once(table: dict[type[m.Message], Any], kind: type[m.Message], left: list[int]) -> None:
+    """The call of the handler that brings ``left`` to 0 raises."""
+    handler = table[kind]
+
+    def failing(*arguments: Any) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            raise Injected
+        handler(*arguments)
+
+    table[kind] = failing
+
+
+def tables(cluster: SimCluster, where: str) -> list[dict[type[m.Message], Any]]:
+    if where == "head":
+        assert cluster.head is not None
+        return [cluster.head.controller._handlers]
+    name = {"raylet": "_from_head", "worker": "_from_worker"}[where]
+    return [getattr(raylet.raylet, name) for raylet in cluster.raylets]
+
+
+def cases() -> list[Any]:
+    with SimCluster(1) as cluster:
+        found = [
+            (where, kind)
+            for where in ("head", "raylet", "worker")
+            for kind in tables(cluster, where)[0]
+        ]
+    return [pytest.param(where, kind, id=f"{where}-{kind.__name__}") for where, kind in found]
+
+
+@pytest.mark.parametrize(("where", "kind"), cases())
+def test_a_handler_fails_once(
+    where: str, kind: type[m.Message], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "Fatal", Tolerant)
+    for seed in SEEDS:
+        drawn = simulate.plan(seed)._replace(faults=[])
+        left = [Random(seed).choice([1, 1, 2, 3, 5, 9])]
+        with SimCluster(
+            seed,
+            nodes=drawn.nodes,
+            drivers=drawn.drivers,
+            bounds=drawn.bounds,
+            latency_s=drawn.latency_s,
+            commit_s=drawn.commit_s,
+            machines=drawn.machines,
+            direct=drawn.direct,
+        ) as cluster:
+            for table in tables(cluster, where):
+                fail_once(table, kind, left)
+            if where == "worker":  # it is ended
+                cluster.excuse(*DEATHS, *LOSSES, ACTOR_DIED, ACTOR_UNAVAILABLE, RAISED)
+            simulate._play(cluster, drawn)
