@@ -404,17 +404,19 @@ class RayletNode:
                     self._wait_writable(worker_id, channel)
             for payload in codec.encode_local(urgent) if urgent else ():
                 channel.control.send_nowait(payload)
-        except OSError:
-            return  # it has just ended; the zygote will say so
+        except OSError:  # it has just ended, or a part of what it was told is lost
+            self._zygote.kill(worker_id)
 
     def _wait_writable(self, worker_id: bytes, channel: Channel) -> None:
         def read() -> None:
             self._read_worker(worker_id, channel)
 
         def write() -> None:
-            with contextlib.suppress(OSError):
+            try:
                 if not channel.task.flush():
                     return
+            except OSError:
+                self._zygote.kill(worker_id)
             self._loop.watch(channel.channels.task, read)
 
         self._loop.watch(channel.channels.task, read, write)

@@ -6,7 +6,6 @@ writes what it fetches from other nodes, and what it reads back from disk.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 from collections import deque
@@ -135,8 +134,10 @@ class StoreServer:
             self._read(session)
 
         def write() -> None:
-            with contextlib.suppress(OSError):
+            try:
                 link.flush()
+            except OSError:
+                link.break_off()
             self._watch(session)
 
         self._loop.watch(link, read, write if link.pending else None)
@@ -157,6 +158,7 @@ class StoreServer:
                     self._failed(session, message, error)
             if ended and session.awaited:
                 self._loop.unwatch(session.link)
+                session.link.break_off()
             elif ended:
                 self._end(session)
         finally:
@@ -202,7 +204,8 @@ class StoreServer:
         try:
             session.link.send(message, fd)
         except OSError:
-            return  # reading tells
+            session.link.break_off()  # reading tells
+            return
         if session.link.pending:
             self._watch(session)
 

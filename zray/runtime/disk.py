@@ -49,17 +49,21 @@ class Disk:
         while (job := self._jobs.get()) is not None:
             self._done.put(job())
             del job  # with the memory that it had in view, which may be needed before the next
-            try:
+            self._wake()
+
+    def _wake(self) -> None:
+        try:
+            os.write(self._write, b".")
+        except BlockingIOError:
+            pass  # it is readable anyway
+        except OSError:  # nobody looks without it
+            with contextlib.suppress(OSError):
                 os.write(self._write, b".")
-            except BlockingIOError:
-                pass  # it is readable anyway
 
     def finish(self) -> None:
         """Call, in this thread, what the jobs that have ended left to be done."""
-        try:
+        with contextlib.suppress(OSError):  # it stays readable, if there is something
             os.read(self._read, 4096)
-        except BlockingIOError:
-            pass
         while not self._done.empty():
             self._done.get()()
 

@@ -164,16 +164,12 @@ class Loop:
 
     def wake(self) -> None:
         """End the current or next ``turn`` soon; safe in a signal handler."""
-        try:
+        with contextlib.suppress(OSError):  # full: it wakes up anyway; else within a second
             os.write(self._wake_write, b".")
-        except BlockingIOError:
-            pass
 
     def _drain_wake(self) -> None:
-        try:
+        with contextlib.suppress(OSError):
             os.read(self._wake_read, 4096)
-        except BlockingIOError:
-            pass
 
     def handle_signals(self) -> None:
         """Count SIGINT and SIGTERM from now on, and wake up for each; later ones end at once.

@@ -308,8 +308,16 @@ def user_id(frame: zmq.Frame) -> str:
 
 
 def readable(socket: Socket) -> bool:
-    """Whether something can be received now; this also lets libzmq do its work (ZMQ_EVENTS)."""
-    events = socket.getsockopt(zmq.EVENTS)
+    """Whether something can be received now; this also lets libzmq do its work (ZMQ_EVENTS).
+
+    False where that cannot be told just now.
+    """
+    try:
+        events = socket.getsockopt(zmq.EVENTS)
+    except zmq.ZMQError as error:
+        if error.errno in (zmq.ETERM, zmq.ENOTSOCK):
+            raise
+        return False
     return isinstance(events, int) and bool(events & zmq.POLLIN)
 
 

@@ -78,7 +78,7 @@ class SqliteStore:
     def completed(self) -> list[int]:
         # The descriptor first: what completes in between is read now and wakes once for nothing.
         if self._read_end >= 0:
-            with contextlib.suppress(BlockingIOError):
+            with contextlib.suppress(OSError):  # it stays readable
                 os.read(self._read_end, 1 << 16)
         tokens: list[int] = []
         if self._failure is None:
@@ -188,6 +188,7 @@ class SqliteStore:
             self._file.checkpoint()
 
     def _signal(self) -> None:
-        # A full pipe is readable already; a closed one has no reader left.
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+        # A full pipe is readable already; a closed one has no reader left. The head looks once a
+        # second though nobody tells it.
+        with contextlib.suppress(OSError):
             os.write(self._write_end, b"\0")

@@ -367,8 +367,10 @@ class SqliteFile:
         self._identity_checked = now
         try:
             found = self._identify()
-        except OSError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise displaced(self._path, str(error)) from error
+        except OSError:
+            return  # it cannot be told now, which is no proof
         if found != self._identity:
             raise displaced(self._path, "another file is in its place")
 

@@ -190,6 +190,10 @@ class Zygote:
                 break
             except ConnectionResetError:
                 continue  # told once, before what the zygote still said
+            except OSError:
+                if not found:
+                    raise
+                break  # what has come counts; the next look tells of this
             if not message:
                 found.append(self._bury())
                 break

@@ -6,6 +6,7 @@ nothing is left in the file system. Owns the socket, never what is said over it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections import deque
@@ -96,6 +97,11 @@ class StoreLink:
                 os.close(fd)
             if payload is None or payload.refused:
                 return found, True  # whoever that is, it does not speak the protocol
+
+    def break_off(self) -> None:
+        """Something was lost on it: both ends find it closed."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close it; what waits is dropped."""
