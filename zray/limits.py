@@ -24,6 +24,7 @@ AUTH_TIMEOUT_S = 2.0  # a wrong key is reported within this
 RECONNECT_FIRST_S = 0.05
 RECONNECT_MAX_S = 2.0
 DRAIN_MESSAGES_MAX = 256  # messages taken from one socket in one turn of the loop
+DRAIN_BYTES_MAX = 8 << 20  # and about so many bytes: a flood of one peer is not a pause of all
 
 # ---- liveness ------------------------------------------------------------------------------
 PING_S = 2.0

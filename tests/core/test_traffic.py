@@ -293,6 +293,24 @@ def test_of_the_nodes_of_a_machine_the_one_that_was_heard_of_last_is_asked() -> 
     assert asked == {"n1": 0, "n2": 1, "n3": 0}
 
 
+def test_who_knows_another_head_of_the_same_epoch_is_refused() -> None:
+    """As after a backup that is older by one start: its head is of the epoch that they know."""
+    head = HeadBench(epoch=5)
+    head.controller.head_id = identity("head-a")
+    hello = head.hello_driver("d1")
+    of_another = msgspec.structs.replace(hello, head_id=identity("head-b"))
+    answer = refusal(of_another, epoch=5, head=head)
+    assert answer and answer.code == "ZR-4006"
+    assert "epoch 5; a node or driver knows another head of it" in answer.text
+    of_before = msgspec.structs.replace(hello, head_id=identity("head-b"))
+    assert getattr(refusal(of_before, epoch=4, head=HeadBench(epoch=5)), "code", "") != "ZR-4006"
+    head = HeadBench(epoch=5)
+    head.controller.head_id = identity("head-a")
+    head.say("n1", head.hello_node("n1"))
+    (welcome,) = head.taken("n1", m.Welcome)
+    assert welcome.head_id == identity("head-a")
+
+
 def test_a_node_of_another_machine_cannot_tell_that_a_driver_has_ended() -> None:
     head = HeadBench()
     hello = head.hello_node("n1")

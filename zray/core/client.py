@@ -55,6 +55,7 @@ class Client:
         self.job_id = job_id
         self.epoch = 0
         self.cluster_id = b""
+        self.head_id = b""  # of the head that it was welcome to last
         self.linked = not remote
         self.refused: m.Refused | None = None
         self.stopped = ""  # why the cluster ended
@@ -506,6 +507,7 @@ class Client:
         another_head = epoch > self.epoch
         self.epoch = epoch
         self.cluster_id = message.cluster_id
+        self.head_id = message.head_id
         self.linked = True
         self.refused = None
         self._resume(another_head)

@@ -37,9 +37,12 @@ def health(gcs: Gcs, now: float) -> str:
 
 def older_store(gcs: Gcs) -> str:
     """Why peers are refused that know a later epoch, and what to do."""
+    known = "another head of it"
+    if gcs.later_epoch > gcs.epoch:
+        known = f"epoch {gcs.later_epoch}"
     return (
-        f"it is older than its cluster (epoch {gcs.epoch}; a node or driver knows epoch "
-        f"{gcs.later_epoch}), as one that was restored from a backup. Put the newest data "
+        f"it is older than its cluster (epoch {gcs.epoch}; a node or driver knows {known}), "
+        "as one that was restored from a backup. Put the newest data "
         "directory back, or go on with this one: zray-head --adopt"
     )
 

@@ -53,6 +53,7 @@ class Raylet:
         self.info = info
         self.versions = versions
         self.cluster_id = b""
+        self.head_id = b""  # of the head that it was welcome to last
         self.epoch = 0
         self.refused: m.Refused | None = None
         self.stopping = ""
@@ -120,6 +121,7 @@ class Raylet:
         return m.Hello(
             *(0, m.PROTOCOL_VERSION, m.ROLE_NODE, self.node_id, self.incarnation),
             *(self.cluster_id, self.versions, ["tasks"], self.info, None),
+            head_id=self.head_id,
         )
 
     def disconnected(self, now: float) -> None:
@@ -168,6 +170,7 @@ class Raylet:
             return
         self.epoch = epoch
         self.cluster_id = message.cluster_id
+        self.head_id = message.head_id
         self.ends.flush()
         self.linked = True
         self.refused = None

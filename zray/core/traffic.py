@@ -64,12 +64,20 @@ class Session:
 
 class TrafficController:
     def __init__(
-        self, gcs: Gcs, cluster_id: bytes, versions: m.Versions, started_s: float, now: float
+        self,
+        gcs: Gcs,
+        cluster_id: bytes,
+        versions: m.Versions,
+        started_s: float,
+        now: float,
+        head_id: bytes = b"",
     ) -> None:
+        """``head_id``: random, of this start; empty: peers are told by their epoch alone."""
         self.gcs = gcs
         self.roster = Roster(gcs)
         self.cluster_id = cluster_id
         self.versions = versions
+        self.head_id = head_id
         self.started_s = started_s  # wall clock, for people
         self.stopping = ""  # why the whole cluster is to stop
         self.sessions: dict[bytes, Session] = {}
@@ -271,6 +279,7 @@ class TrafficController:
             answer = m.Welcome(
                 *(0, m.PROTOCOL_VERSION, self.cluster_id),
                 *(limits.FRAME_BYTES_MAX, limits.PING_S, HEAD_FEATURES),
+                head_id=self.head_id,
             )
             self.outbox.send(route, answer)
 
@@ -294,7 +303,9 @@ class TrafficController:
                 f"{hello.cluster_id.hex()[:8]}; use that cluster's connection file"
             )
             return m.Refused(0, WrongClusterError.code, text)
-        if epoch > self.gcs.epoch:
+        # A backup that is older by one start gives its head the epoch that the peers know.
+        forked = epoch == self.gcs.epoch and hello.head_id not in (b"", self.head_id)
+        if epoch > self.gcs.epoch or (forked and self.head_id):
             self.gcs.later_epoch = max(epoch, self.gcs.later_epoch)
             text = f"this head's control store: {overview.older_store(self.gcs)}"
             return m.Refused(0, OlderStoreError.code, text)

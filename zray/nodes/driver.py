@@ -143,7 +143,7 @@ class Driver(Participant):
         client = self.client
         hello = m.Hello(
             *(0, m.PROTOCOL_VERSION, m.ROLE_DRIVER, client.process_id, 0, client.cluster_id),
-            *(self._versions, ["tasks"], None, self._job),
+            *(self._versions, ["tasks"], None, self._job, client.head_id),
         )
         return client.epoch, hello
 

@@ -124,7 +124,7 @@ class Head:
         self._gcs.members.driver_lost_s = options.driver_lost_after_s
         versions = identity.versions(pickles=True)
         self._controller = TrafficController(
-            self._gcs, key.cluster_id, versions, self.info.started, now
+            self._gcs, key.cluster_id, versions, self.info.started, now, os.urandom(16)
         )
         self._watch()
         self.info.write(self.directory / "connection.json")
@@ -197,11 +197,12 @@ class Head:
         self._zap.handle()
 
     def _read_router(self) -> None:
-        now = self._loop.now()
+        now, left = self._loop.now(), limits.DRAIN_BYTES_MAX
         for _ in range(limits.DRAIN_MESSAGES_MAX):
-            if not sockets.readable(self._router):
-                return
+            if left < 0 or not sockets.readable(self._router):
+                return  # the socket takes from its peers in turn
             frames = self._router.recv_multipart(zmq.DONTWAIT, copy=False)
+            left -= len(frames[-1])
             try:
                 self._receive(frames, now)
             except Exception as error:

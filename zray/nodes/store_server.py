@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -131,7 +132,7 @@ class StoreServer:
         link = session.link
 
         def read() -> None:
-            self._read(session)
+            self._read(session, limits.DRAIN_MESSAGES_MAX)
 
         def write() -> None:
             try:
@@ -142,13 +143,13 @@ class StoreServer:
 
         self._loop.watch(link, read, write if link.pending else None)
 
-    def _read(self, session: Session) -> None:
+    def _read(self, session: Session, most: int = sys.maxsize) -> None:
         """Does nothing while a message of the session is handled: the rest comes in its turn."""
         if session.reading:
             return
         session.reading = True
         try:
-            received, ended = session.link.receive()
+            received, ended = session.link.receive(most)
             session.inbox += received
             while session.inbox:
                 message, fd = session.inbox.popleft()

@@ -20,7 +20,10 @@ from zray.protocol.store_messages import *
 
 
 class Hello(Message, tag=1):
-    """First message of every session. ``cluster_id`` empty: not known yet."""
+    """First message of every session. ``cluster_id`` empty: not known yet.
+
+    ``head_id``: as the last WELCOME had it.
+    """
 
     protocol: Count
     role: Count
@@ -31,14 +34,19 @@ class Hello(Message, tag=1):
     features: list[Name] = []
     node: NodeInfo | None = None
     job: JobInfo | None = None
+    head_id: IdOrNone = b""
 
 
 class Welcome(Message, tag=2):
+    """``head_id``: of this start of the head. A HELLO of its epoch that has another knows a head
+    that this one's store does not."""
+
     protocol: Count
     cluster_id: Id
     frame_bytes_max: Count
     ping_s: float
     features: list[Name] = []
+    head_id: IdOrNone = b""
 
 
 class Refused(Message, tag=3):

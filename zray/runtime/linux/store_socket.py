@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import sys
 from collections import deque
 
 from zray.errors import ProtocolError
@@ -72,10 +73,13 @@ class StoreLink:
                 os.close(fd)
         return True
 
-    def receive(self) -> tuple[list[tuple[Message, int | None]], bool]:
-        """What has come, each with its descriptor or None, and whether the peer is gone."""
+    def receive(self, most: int = sys.maxsize) -> tuple[list[tuple[Message, int | None]], bool]:
+        """What has come, each with its descriptor or None, and whether the peer is gone.
+
+        At most ``most`` packets: poll level-triggered.
+        """
         found: list[tuple[Message, int | None]] = []
-        while True:
+        for _ in range(most):
             try:
                 data, fd = segments.receive(self.socket, PACKET_BYTES_MAX + 4096)
             except BlockingIOError:
@@ -97,6 +101,7 @@ class StoreLink:
                 os.close(fd)
             if payload is None or payload.refused:
                 return found, True  # whoever that is, it does not speak the protocol
+        return found, False
 
     def break_off(self) -> None:
         """Something was lost on it: both ends find it closed."""
