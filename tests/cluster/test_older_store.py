@@ -50,7 +50,7 @@ def test_a_head_that_is_older_than_its_cluster_says_so_and_can_be_adopted(
     bare.start_head("--adopt", port=-1)
     assert bare.epoch() > epoch
     bare.await_node("one", pid=node.pid)
-    assert bare.status().health == "OK"
+    bare.until(lambda: bare.status().health == "OK", 20, "everybody is back")
     zray.shutdown()  # its job is one of those that the backup knows nothing of
     bare.connect()
     assert zray.get(double.remote(3), timeout=20) == 6

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from typing import Any
@@ -158,3 +159,14 @@ def test_the_node_of_a_local_cluster_is_started_again(bare: Any) -> None:
     driver = bare.run("local", BY_A_DRIVER, "node")
     assert driver.wait(50) == 0
     assert driver.text().count("\nagain ") == 3
+
+
+def test_it_ends_when_its_data_directory_is_gone(bare: Any) -> None:
+    """The next head would not find it, and start another in its place."""
+    bare.start_head("--num-cpus", "1")
+    pid = own_node(bare).info.pid
+    bare.head.kill()
+    shutil.rmtree(bare.home / "clusters" / "default")
+    bare.until(lambda: machine.has_ended(pid), 10, "it has ended")
+    bare.start_head("--num-cpus", "1")
+    assert own_node(bare).info.pid != pid

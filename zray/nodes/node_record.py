@@ -63,7 +63,8 @@ class DataLock:
             OSError: the file cannot be written.
         """
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-        self._fd = os.open(data / _DATA_LOCK, flags, 0o600)
+        self._path = data / _DATA_LOCK
+        self._fd = os.open(self._path, flags, 0o600)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             content = json.dumps({"pid": os.getpid(), "signature": signature}).encode()
@@ -72,6 +73,15 @@ class DataLock:
         except OSError:
             os.close(self._fd)
             raise
+
+    def is_void(self) -> bool:
+        """Whether the directory was removed or replaced: no head finds this node by it."""
+        try:
+            return not os.path.samestat(os.stat(self._path), os.fstat(self._fd))
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
 
     def close(self) -> None:
         """It is no longer."""

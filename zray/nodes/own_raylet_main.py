@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,13 @@ def main() -> None:
             outlives = "data" in start
             if outlives:
                 data = Path(start["data"])
-                stack.enter_context(contextlib.closing(DataLock(data, start["signature"])))
+                lock = DataLock(data, start["signature"])
+                stack.enter_context(contextlib.closing(lock))
             found = _line(pipe)
         path = Path(found["connection"])
         info = ConnectionInfo.load(path)
         options = decode_node(start["node"])
-        lifeline = _outliving(fd, path, options) if outlives else Lifeline(fd)
+        lifeline = _outliving(fd, path, options, lock) if outlives else Lifeline(fd)
         chosen = (bytes.fromhex(found["node_id"]), int(found["incarnation"]))
         node = RayletNode(info, info.addresses[:1], options, lifeline, chosen=chosen)
         if outlives:
@@ -57,7 +59,7 @@ def _line(pipe: Any) -> dict[str, Any]:
     return found
 
 
-def _outliving(fd: int, connection_file: Path, options: NodeOptions) -> Lifeline:
+def _outliving(fd: int, connection_file: Path, options: NodeOptions, lock: DataLock) -> Lifeline:
     """It goes on when its head ends, which may come back at another port."""
 
     def ended() -> str:
@@ -79,6 +81,8 @@ def _outliving(fd: int, connection_file: Path, options: NodeOptions) -> Lifeline
         return ""
 
     def addresses() -> list[str]:
+        if lock.is_void():  # the next head starts another node in this one's place
+            os.kill(os.getpid(), signal.SIGTERM)
         with contextlib.suppress(KeyFileError):
             return ConnectionInfo.load(connection_file).addresses[:1]
         return []
