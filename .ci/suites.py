@@ -43,8 +43,8 @@ def all_suites() -> list[Suite]:
     named = [
         Suite("sim", ("sim",), 400),
         Suite("runtime", ("runtime", "nodes"), 230),
-        Suite("api", ("api", "cli", "clients", "examples"), 800),
-        Suite("cluster", ("cluster",), 1200),
+        Suite("api", ("api", "cli", "clients", "examples"), 1000),
+        Suite("cluster", ("cluster",), 1400),
     ]
     taken = {folder for suite in named for folder in suite.folders}
     rest = [p.name for p in sorted(TESTS.iterdir()) if p.is_dir() and p.name[0] not in "._"]

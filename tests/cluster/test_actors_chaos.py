@@ -48,16 +48,20 @@ class Killer(threading.Thread):
         self._nodes[name] = self._cluster.start_node(name, 2, wait=False)
 
     def _kill_worker(self) -> None:
-        workers = [
-            worker
-            for node in self._nodes.values()
-            for zygote in node.children()
-            for worker in zygote.children()
-        ]
-        if workers:
-            worker = self._chance.choice(sorted(workers, key=lambda process: process.pid))
-            self.killed.append(worker.name())
-            worker.kill()
+        try:
+            workers = [
+                worker
+                for node in self._nodes.values()
+                for zygote in node.children()
+                for worker in zygote.children()
+            ]
+            if workers:
+                worker = self._chance.choice(sorted(workers, key=lambda process: process.pid))
+                name = worker.name()
+                worker.kill()
+                self.killed.append(name)
+        except psutil.NoSuchProcess:
+            return  # it has just ended by itself
 
     def finish(self) -> None:
         self._stopped.set()
