@@ -86,6 +86,7 @@ def test_an_actor_whose_raylet_is_stopped_waits_before_another_begins(
 
 def test_an_actor_that_waited_serves_on_when_its_raylet_is_back(bare: Any, records: Any) -> None:
     """It was away for longer than the lease, and not for so long that it counts as dead."""
+    write = records.write
 
     @zray.actor(max_restarts=1)
     class Counter:
@@ -105,7 +106,8 @@ def test_an_actor_that_waited_serves_on_when_its_raylet_is_back(bare: Any, recor
             return zray.get(self.counter.add.remote())
 
         def add_later(self, seconds: float) -> tuple[int, float]:
-            time.sleep(seconds)
+            write("asked")
+            time.sleep(seconds)  # until the lease of the stopped raylet is over
             began = time.monotonic()
             return zray.get(self.counter.add.remote()), time.monotonic() - began
 
@@ -116,7 +118,7 @@ def test_an_actor_that_waited_serves_on_when_its_raylet_is_back(bare: Any, recor
     neighbour = Neighbour.remote(counter)
     assert zray.get(neighbour.add.remote()) == 1
     later = neighbour.add_later.remote(limits.ACTOR_LEASE_S + 0.5)
-    time.sleep(0.5)  # so that the call has reached it before
+    records.until(1)  # the call has reached it
     one.signal(signal.SIGSTOP)
     time.sleep(limits.ACTOR_LEASE_S + 2.0)  # the length of the fault
     one.signal(signal.SIGCONT)

@@ -74,18 +74,9 @@ def test_a_handler_fails_once(
     for seed in SEEDS:
         drawn = simulate.plan(seed)._replace(faults=[])
         left = [Random(seed).choice([1, 1, 2, 3, 5, 9])]
-        with SimCluster(
-            seed,
-            nodes=drawn.nodes,
-            drivers=drawn.drivers,
-            bounds=drawn.bounds,
-            latency_s=drawn.latency_s,
-            commit_s=drawn.commit_s,
-            machines=drawn.machines,
-            direct=drawn.direct,
-        ) as cluster:
+        with simulate.cluster_of(seed, drawn) as cluster:
             for table in tables(cluster, where):
                 fail_once(table, kind, left)
             if where == "worker":  # it is ended
                 cluster.excuse(*DEATHS, *LOSSES, ACTOR_DIED, ACTOR_UNAVAILABLE, RAISED)
-            simulate._play(cluster, drawn)
+            simulate.play(cluster, drawn)

@@ -79,7 +79,9 @@ def command(
     detach: bool,
     **offered: Any,
 ) -> None:
-    """Start a cluster: its head, and a node on this machine (--num-cpus 0: one without tasks).
+    """Start a cluster: its head, and a node on this machine.
+
+    With --num-cpus 0 that node has only tasks that need no CPU.
 
     Runs in the foreground. Ctrl-C stops it cleanly, twice at once. A later start on the same data
     directory is the same cluster.

@@ -119,14 +119,9 @@ def _when(entry: tuple[Any, ...]) -> float:
     return when
 
 
-def simulate(seed: int, *, verbose: bool = False) -> str:
-    """Run one seed; its trace.
-
-    Raises:
-        Violation: an invariant does not hold. Other exceptions are bugs of machines too.
-    """
-    drawn = plan(seed)
-    cluster = SimCluster(
+def cluster_of(seed: int, drawn: Plan, *, verbose: bool = False) -> SimCluster:
+    """The cluster that a plan is for; nothing runs on it yet."""
+    return SimCluster(
         seed,
         nodes=drawn.nodes,
         drivers=drawn.drivers,
@@ -137,16 +132,27 @@ def simulate(seed: int, *, verbose: bool = False) -> str:
         direct=drawn.direct,
         verbose=verbose,
     )
+
+
+def simulate(seed: int, *, verbose: bool = False) -> str:
+    """Run one seed; its trace.
+
+    Raises:
+        Violation: an invariant does not hold. Other exceptions are bugs of machines too.
+    """
+    drawn = plan(seed)
+    cluster = cluster_of(seed, drawn, verbose=verbose)
     try:
         with cluster:
-            _play(cluster, drawn)
+            play(cluster, drawn)
     except Exception as error:
         error.add_note(report(seed, drawn, cluster))
         raise
     return cluster.trace()
 
 
-def _play(cluster: SimCluster, drawn: Plan) -> None:
+def play(cluster: SimCluster, drawn: Plan) -> None:
+    """Run a plan's workloads and faults to their end, and check what is left."""
     random = Random(cluster.random.random())
     start = cluster.clock.now
     for when, driver, workload in drawn.workloads:
