@@ -17,13 +17,12 @@ import pytest
 import zmq
 
 import zray
+from tests.hostile import GARBAGE, abstract_sockets, fill, knock
 from zray.errors import ActorDiedError, ActorError, WorkerCrashedError
 from zray.protocol import messages as m
 from zray.runtime import sockets
 from zray.runtime.keys import ClusterKey
 from zray.runtime.stream import READ_BYTES
-
-GARBAGE = b"\xc1\xff\x00\x93" * 300
 
 
 @zray.task
@@ -235,32 +234,6 @@ def test_an_actor_with_long_last_words_is_known_to_be_dead(sites: Any, line: str
     assert health(sites) == "OK"
 
 
-def abstract_sockets(pid: int) -> list[bytes]:
-    """The names at which a process listens."""
-    mine = {
-        os.readlink(f"/proc/{pid}/fd/{fd}").removeprefix("socket:[").rstrip("]")
-        for fd in os.listdir(f"/proc/{pid}/fd")
-        if os.readlink(f"/proc/{pid}/fd/{fd}").startswith("socket:")
-    }
-    found = []
-    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
-        fields = line.split()
-        if len(fields) == 8 and fields[6] in mine and fields[7].startswith("@zray-"):
-            found.append(fields[7].replace("@", "\0", 1).encode())
-    return list(dict.fromkeys(found))
-
-
-def knock(name: bytes) -> None:
-    """One garbage packet, or stream, from a process of the same user."""
-    kind = socket.SOCK_SEQPACKET if name.startswith(b"\0zray-store-") else socket.SOCK_STREAM
-    with socket.socket(socket.AF_UNIX, kind) as garbler:
-        garbler.settimeout(5)
-        garbler.connect(name)
-        garbler.sendall(GARBAGE)
-        with contextlib.suppress(ConnectionError):
-            assert garbler.recv(1) == b""  # it is shown the door
-
-
 def test_garbage_to_the_sockets_of_store_and_actor_harms_nobody(bare: Any) -> None:
     bare.start_head()
     node = bare.start_node("one", 2)
@@ -327,14 +300,6 @@ def small_disk(bare: Any, tmp_path: Path) -> tuple[Any, Path]:
     head = bare.start_head("--data-directory", str(data))
     bare.start_node("one", 1)
     return bare, Path(f"/proc/{head.pid}/root{data}")
-
-
-def fill(directory: Path) -> Path:
-    filler = directory / "filler"
-    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-        while file.write(bytes(4096)) == 4096:
-            pass
-    return filler
 
 
 def test_a_head_whose_disk_is_full_says_so_and_goes_on_when_there_is_room(
