@@ -96,3 +96,23 @@ def test_a_killed_zygote_is_replaced(connected: Any, records: Any) -> None:
     assert not alive
     assert zray.get(refs, timeout=20) == list(range(6))
     connected.until(connected.at_rest, 5, "all resources are free again")
+
+
+def test_a_zygote_killed_again_and_again_is_replaced_by_one_that_is_heard(connected: Any) -> None:
+    """The next one's socket may have the number of the last one's."""
+
+    @zray.task(max_retries=0)
+    def ends() -> None:
+        os._exit(1)
+
+    one, two = connected.programs[1:3]
+    for _ in range(5):
+        for node in (one, two):
+            [zygote] = node.children()
+            zygote.kill()
+            connected.until(
+                lambda old=zygote, node=node: node.children() not in ([], [old]), 10, "another"
+            )
+        for _ in range(2):
+            with pytest.raises(WorkerCrashedError):
+                zray.get(ends.remote(), timeout=10)

@@ -108,6 +108,7 @@ class RayletNode:
         self._link_cut = False
         self._lost_since = self._loop.now()
         self._failure: ZrayError | None = None  # why it cannot go on
+        self._zygote_fd = -1
         self._zygote_at = 0.0  # not sooner: it could not be started
 
     def _make_machine(self, chosen: tuple[bytes, int] | None) -> Raylet:
@@ -160,7 +161,7 @@ class RayletNode:
         loop, raylet = self._loop, self._raylet
         raise_descriptor_limit()
         loop.handle_signals()
-        loop.watch(self._zygote.fileno(), self._read_zygote)
+        self._watch_zygote()
         if self._lifeline is not None:
             loop.watch(self._lifeline.fd, self._lifeline_ended)
         self._open_link()
@@ -435,6 +436,7 @@ class RayletNode:
                 self._zygote_died(event)
 
     def _zygote_died(self, event: ZygoteDied) -> None:
+        self._loop.unwatch(self._zygote_fd)  # it is closed: the next one may have its number
         self.log(f"the zygote ended ({machine.status_text(event)}); starting another")
         if event.text:
             self._failure = StartError(f"workers cannot be started:\n{event.text}")
@@ -442,12 +444,16 @@ class RayletNode:
             self._worker_gone(worker_id, "it ended with its zygote")
         self._start_zygote(self._loop.now())
 
+    def _watch_zygote(self) -> None:
+        self._zygote_fd = self._zygote.fileno()
+        self._loop.watch(self._zygote_fd, self._read_zygote)
+
     def _start_zygote(self, now: float) -> None:
         if now < self._zygote_at:
             return
         try:
             self._zygote.start()
-            self._loop.watch(self._zygote.fileno(), self._read_zygote)
+            self._watch_zygote()
         except OSError as error:
             self._zygote_at = now + limits.FORK_RETRY_MAX_S
             self._failed("starting the zygote", error)
