@@ -13,6 +13,7 @@ from tests.core.benches import (
     object_of,
     spec,
     template,
+    value,
 )
 from zray.core.catalog import FunctionRow
 from zray.core.client import Client
@@ -205,6 +206,50 @@ def test_a_raylet_tells_a_new_session_what_each_worker_needs() -> None:
     assert bench.told(m.Forget) == [m.Forget(0, FUNCTION, worker)]
     bench.welcome()
     assert worker not in [message.holder for message in bench.told(m.Template)]
+
+
+def test_a_function_stays_while_a_part_of_its_results_may_get_lost() -> None:
+    """Its worker, which has heard a part of them, takes the task for ended."""
+    bench = RayletBench()
+    bench.head(WORK)
+    bench.give(spec("t", WORK))
+    (worker,) = bench.workers()
+    two = template("two", returns=2)
+    bench.worker(worker, m.Export(0, FUNCTION, "two", b"code"), two)
+    bench.worker(worker, m.Submit(0, identity("job"), worker, [spec("child", two)]))
+    bench.head(m.Result(0, worker, [value(identity("child"))]))
+    bench.to_head.clear()
+    bench.worker(worker, FORGET)
+    assert not bench.told(m.Forget)
+    bench.welcome()  # the other part was lost with the session
+    assert two.template_id in [
+        each.template_id for each in bench.to_head if type(each) is m.Template
+    ]
+    assert [task.task_id for one in bench.told(m.Submit) for task in one.tasks] == [
+        identity("child")
+    ]
+    bench.head(
+        m.Result(0, worker, [value(identity("child"))]),
+        m.Result(1, worker, [value(identity("child"), index=1)]),
+    )
+    assert bench.told(m.Forget) == [m.Forget(0, FUNCTION, worker)]
+    bench.welcome()
+    assert not bench.told(m.Submit)
+
+
+def test_a_function_that_comes_back_before_it_could_go_stays() -> None:
+    bench = RayletBench()
+    bench.head(WORK)
+    bench.give(spec("t", WORK))
+    (worker,) = bench.workers()
+    two = template("two", returns=2)
+    bench.worker(worker, m.Export(0, FUNCTION, "two", b"code"), two)
+    bench.worker(worker, m.Submit(0, identity("job"), worker, [spec("child", two)]))
+    bench.head(m.Result(0, worker, [value(identity("child"))]))
+    bench.worker(worker, FORGET)
+    bench.worker(worker, m.Export(0, FUNCTION, "two", b"code"), two)
+    bench.head(m.Result(1, worker, [value(identity("child"), index=1)]))
+    assert not bench.told(m.Forget)
 
 
 # ---- the client ----------------------------------------------------------------------------

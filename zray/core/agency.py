@@ -72,6 +72,8 @@ class Principal:
         self.holds: dict[bytes, None] = {}
         self.unresolved: dict[bytes, TaskSpec] = {}
         self.early: list[bytes] = []  # tasks of whose outcomes the last part is to come
+        self.partly: dict[bytes, None] = {}  # those that the worker takes for ended, of any session
+        self.leaving: dict[bytes, None] = {}  # functions that it needs no more, but for these
         self.watched: dict[bytes, None] = {}
         self.cancels: dict[bytes, Cancel] = {}  # of tasks that may not have ended
         self.promised: dict[bytes, None] = {}
@@ -182,6 +184,7 @@ class Agency:
     def on_template(self, worker_id: bytes, message: Template) -> None:
         principal = self.principals[worker_id]
         templates = principal.functions.setdefault(message.function_id, {})
+        principal.leaving.pop(message.function_id, None)
         template_id = message.template_id
         if template_id not in templates:
             number = self._number(worker_id, message.seq)
@@ -191,7 +194,9 @@ class Agency:
         self._send(templates[template_id])
 
     def on_export(self, worker_id: bytes, message: Export) -> None:
-        self.principals[worker_id].functions.setdefault(message.function_id, {})
+        principal = self.principals[worker_id]
+        principal.functions.setdefault(message.function_id, {})
+        principal.leaving.pop(message.function_id, None)
         number = self._number(worker_id, message.seq)
         export = msgspec.structs.replace(message, seq=number, holder=worker_id)
         self._exports[message.function_id] = export
@@ -205,16 +210,23 @@ class Agency:
         return number
 
     def on_forget(self, worker_id: bytes, message: Forget) -> None:
-        """The worker has let functions go; all that it made of them has ended."""
+        """The worker has let functions go; all that it made of them has ended, for all it knows."""
         principal = self.principals[worker_id]
-        for function_id in split_tasks(message.function_ids):
-            gone = principal.functions.get(function_id, {})
-            for task_id in principal.early:  # it has all outcomes, and the rest is on its way
-                spec = principal.unresolved.get(task_id)
-                if spec is not None and spec.template_id in gone:
-                    del principal.unresolved[task_id]
-            self._forget(principal, function_id)
-        self._send(Forget(0, message.function_ids, worker_id))
+        principal.leaving.update(dict.fromkeys(split_tasks(message.function_ids)))
+        self._let_go(principal)
+
+    def _let_go(self, principal: Principal) -> None:
+        """Forget what no task needs of which outcomes may get lost, and be asked for again."""
+        specs = [principal.unresolved[task_id] for task_id in principal.partly]
+        needed = {spec.template_id for spec in specs}
+        gone = []
+        for function_id in [*principal.leaving]:
+            if needed.isdisjoint(principal.functions.get(function_id, ())):
+                del principal.leaving[function_id]
+                self._forget(principal, function_id)
+                gone.append(function_id)
+        if gone:
+            self._send(Forget(0, b"".join(gone), principal.worker_id))
 
     def _forget(self, principal: Principal, function_id: bytes) -> None:
         for template_id, template in principal.functions.pop(function_id, {}).items():
@@ -241,7 +253,7 @@ class Agency:
     def too_large(self, worker_id: bytes, spec: TaskSpec, text: str) -> None:
         """A worker's task is too large for the head: it has this error."""
         principal = self.principals.get(worker_id)
-        if principal is None or principal.unresolved.pop(spec.task_id, None) is None:
+        if principal is None or not self._resolved(principal, spec.task_id):
             return
         template = self.templates.get(spec.template_id)
         name = template.name if template is not None else ""
@@ -357,19 +369,28 @@ class Agency:
             for outcome in message.outcomes:
                 task_id = task_of(outcome.object_id)
                 principal.watched.pop(outcome.object_id, None)
-                if not message.seq:  # the other part of a task's returns may get lost
+                if message.seq:
+                    self._resolved(principal, task_id)
+                else:  # the other part of a task's returns may get lost
                     principal.early.append(task_id)
-                    continue
-                principal.unresolved.pop(task_id, None)
-                principal.cancels.pop(task_id, None)
+                    if task_id in principal.unresolved:
+                        principal.partly[task_id] = None
             if message.seq and principal.early:
                 for task_id in principal.early:
-                    principal.unresolved.pop(task_id, None)
-                    principal.cancels.pop(task_id, None)
+                    self._resolved(principal, task_id)
                 principal.early.clear()
+            if principal.leaving:
+                self._let_go(principal)
             self._outbox.send(message.target, message)
         if message.seq:
             self._send(ResultAck(0, message.target, message.seq))
+
+    @staticmethod
+    def _resolved(principal: Principal, task_id: bytes) -> bool:
+        """The task need not be submitted again; whether that is news."""
+        principal.cancels.pop(task_id, None)
+        principal.partly.pop(task_id, None)
+        return principal.unresolved.pop(task_id, None) is not None
 
     def on_actor_state(self, message: ActorState) -> None:
         principal = self.principals.get(message.target)
