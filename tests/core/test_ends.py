@@ -31,3 +31,17 @@ def test_a_crash_is_told_of_once_as_an_end_and_later_as_a_failure_of_the_past() 
     after = announced(bench, 3)
     assert after.tasks == []
     assert [(task.task_id, task.failures) for task in after.failed] == [(identity("t"), 1)]
+
+
+def test_of_a_task_that_ended_twice_the_last_attempt_counts() -> None:
+    """And with it all its failures: the head may have died before it acknowledged the first end."""
+    bench = RayletBench()
+    bench.head(WORK)
+    for attempt in (2, 3):
+        task = m.Assignment(attempt, identity("job"), spec("t", WORK), failures=attempt - 1)
+        bench.head(m.Tasks(0, [task], []))
+        (worker,) = bench.workers()
+        bench.raylet.worker_exited(worker, 1, "signal 9", bench.now)
+        bench.turn()
+    told = announced(bench, 2)
+    assert [(task.attempt, task.failures) for task in told.tasks] == [(3, 2)]

@@ -21,21 +21,22 @@ def main(minutes: float, seed: int) -> int:
     if own_disk:
         subprocess.run(["mount", "-t", "tmpfs", "-o", DISK, "zray-enemy", str(home)], check=True)
     os.environ["ZRAY_HOME"] = str(home)
-    print(f"seed {seed}, logs in {home}", flush=True)
-    campaign = Campaign(home, seed, say=lambda line: print(line, flush=True))
+    notes = Path(tempfile.mkdtemp(prefix="zray-enemy-"))
+    print(f"seed {seed}, notes in {notes}", flush=True)
+    campaign = Campaign(home, notes, seed, say=lambda line: print(line, flush=True))
     try:
         campaign.play(60 * minutes)
     except AssertionError as error:
         print(error, flush=True)
-        logs = Path(tempfile.mkdtemp(prefix="zray-enemy-logs-"))
-        shutil.copytree(home, logs, dirs_exist_ok=True, ignore=shutil.ignore_patterns("spill*"))
-        print(f"logs are kept in {logs}", flush=True)
+        shutil.copytree(home, notes / "home", ignore=shutil.ignore_patterns("spill*"))
+        print(f"notes and logs are kept in {notes}", flush=True)
         return 1
     finally:
         campaign.close()
         if own_disk:
             subprocess.run(["umount", "--lazy", str(home)], check=True)
         shutil.rmtree(home, ignore_errors=True)
+    shutil.rmtree(notes)
     return 0
 
 

@@ -25,13 +25,16 @@ SILENT_S = 200.0  # a witness that says nothing for so long waits for something 
 
 
 class Campaign:
-    def __init__(self, home: Path, seed: int, say: Callable[[str], object] = print) -> None:
+    def __init__(
+        self, home: Path, notes: Path, seed: int, say: Callable[[str], object] = print
+    ) -> None:
+        """``home`` may be a disk that is filled; what attackers and witness write is not on it."""
         self.seed = seed
         self.chance = random.Random(seed)
         self.say = say
-        self.home = home
+        self.notes = notes
         self.besieged = Besieged(home)
-        self.witness = self._program("witness", "tests.enemy.witness", str(home))
+        self.witness = self._program("witness", "tests.enemy.witness", str(notes))
         self.rounds = 0
 
     def _program(self, name: str, module: str, *arguments: str, rough: bool = False) -> Program:
@@ -39,7 +42,7 @@ class Campaign:
         if rough:
             given["ZRAY_ENEMY_ROUGH"] = "1"
         command = [sys.executable, "-m", module, *arguments]
-        program = Program(name, self.home / f"{name}.out", command, given)
+        program = Program(name, self.notes / f"{name}.out", command, given)
         self.besieged.cluster.programs.append(program)
         return program
 
@@ -51,7 +54,7 @@ class Campaign:
         began = time.monotonic()
         while time.monotonic() - began < seconds:
             self.round()
-        (self.home / "stop").touch()
+        (self.notes / "stop").touch()
         assert self.witness.wait(SILENT_S) == 0, self.witness.text()
         cluster = self.besieged.cluster
         cluster.until(cluster.at_rest, 60, f"nothing is left to do: {cluster.status()}")

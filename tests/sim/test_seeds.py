@@ -25,7 +25,22 @@ from zray.testing import simulate
 SEEDS = int(os.environ.get("ZRAY_SIM_SEEDS", "300"))
 CHUNK = 10
 # Seeds beyond the first ones that found something once.
-PINNED = (984, 1237, 1361, 1602, 3258, 4324, 4753, 4799, 6753, 300674, 303249, 407874, 700404)
+PINNED = (
+    984,
+    1237,
+    1361,
+    1602,
+    3258,
+    4324,
+    4753,
+    4799,
+    6753,
+    300674,
+    303249,
+    407874,
+    700404,
+    730768,
+)
 
 
 @pytest.mark.slow_limit(300)

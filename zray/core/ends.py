@@ -104,10 +104,10 @@ class Ends:
     # ---- a new session ---------------------------------------------------------------------
 
     def held(self) -> list[HeldTask]:
-        """The tasks whose ends the head may not know of."""
+        """The tasks whose ends the head may not know of; of each its last attempt, which counts."""
         ends = [end for end in self.unacked.values() if isinstance(end, Done)]
-        ended = [(task.task_id, task.attempt) for done in ends for task in done.tasks]
-        return [held_task(self._ended[key]) for key in ended if key in self._ended]
+        ended = {task.task_id: task.attempt for done in ends for task in done.tasks}
+        return [held_task(self._ended[key]) for key in ended.items() if key in self._ended]
 
     def held_actors(self) -> list[HeldActor]:
         """The actors of whose ends the head may not know."""

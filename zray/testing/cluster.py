@@ -187,8 +187,8 @@ class SimCluster:
     def _note_row(self, node_id: bytes, incarnation: int, alive: bool) -> None:
         if (incarnation, not alive) >= self._row_key(node_id):
             self.fenced_rows[node_id] = incarnation, alive
-        before, _ = seen = self._rows_seen.get(node_id, (incarnation, True))
-        if seen != (incarnation, alive):
+        before, lived = seen = self._rows_seen.get(node_id, (incarnation, True))
+        if lived and seen != (incarnation, alive):  # else this was decided before
             self.fenced_at[node_id, before] = self.clock.now
         self._rows_seen[node_id] = incarnation, alive
 
