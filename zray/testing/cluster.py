@@ -96,6 +96,7 @@ class SimCluster:
         self._bounds = dict(bounds or {})
         self._saved: dict[str, Any] = {}
         self._starts: list[float] = []
+        self._usurped: list[SimHead] = []
         self._lost_machines: set[bytes] = set()
         self._excuses: set[str] = set()
         self._pids = 100
@@ -275,8 +276,10 @@ class SimCluster:
     def usurp_head(self, for_s: float) -> None:
         """Another head takes the store over, and the old one still runs for a while.
 
-        It stores nothing any more. Half of its peers stay with it, and some find it again.
+        It stores nothing any more. Half of its peers stay with it, and some find it again. It does
+        not hear who holds an object with the other head, and frees what nobody holds with it.
         """
+        self.excuse(*LOSSES)
         old = self.head
         if old is None:
             return
@@ -284,6 +287,7 @@ class SimCluster:
         old.usurped = True
         self.store = self.store.crash()
         self._start_head()
+        self._usurped.append(old)
         self.network.former = old
         for link in [link for link in self.network.links.values() if link.head is old]:
             if self.random.random() < 0.5:
@@ -294,6 +298,10 @@ class SimCluster:
             old.die()
 
         self.clock.after(for_s, end)
+
+    def divided(self) -> bool:
+        """Whether a head that another has replaced goes on, and what it hears dies with it."""
+        return any(head.alive for head in self._usurped)
 
     def replace(self, raylet: SimRaylet, after_s: float, *, same_id: bool) -> None:
         """Kill a raylet; another starts in its place, as the same node or as a new one."""

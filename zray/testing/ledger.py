@@ -37,6 +37,7 @@ class Run:
         self.began = now
         self.ended: float | None = None
         self.status: int | None = None  # None: it died, or still runs
+        self.unheard = False  # only a head that was replaced may have heard of it
 
 
 class Deed:
@@ -114,6 +115,7 @@ class Ledger:
         if counts and any(run.attempt == assignment.attempt for run in earlier):
             raise Violation(f"invariant 2: attempt {assignment.attempt} of {word} starts twice")
         run = Run(worker, assignment.attempt, self._cluster.clock.now)
+        run.unheard = self._cluster.divided()
         deed.runs.append(run)
         self.running[worker.worker_id] = run
         self._check_retries(deed, word)
@@ -121,7 +123,7 @@ class Ledger:
     def _has_outcome(self, run: Run) -> bool:
         """Whether a run has ended well, and where it ended nothing was lost."""
         known = run.worker.alive or run.worker.orderly
-        return run.status == m.FINISHED and known and self.counts(run.worker)
+        return run.status == m.FINISHED and known and self.counts(run.worker) and not run.unheard
 
     def _check_retries(self, deed: Deed, word: str) -> None:
         """A task runs at most once more than its retries.
@@ -135,7 +137,8 @@ class Ledger:
     def _forgotten(self, deed: Deed) -> int:
         """How many runs of a task nobody can know of any more, who would count them."""
         raised = [run for run in deed.runs if run.status == m.FAILED and not self._same_life(run)]
-        lost = [run for run in deed.runs if not (self._same_life(run) or self.counts(run.worker))]
+        gone = [run for run in deed.runs if run.unheard or not self.counts(run.worker)]
+        lost = [run for run in gone if not self._same_life(run)]
         lost = [run for run in lost if run not in raised]
         # A restarted head knows of nodes that it misses: the last attempt may have been theirs.
         void = any(run.began > (self._fenced_at(run.worker) or NEVER) for run in deed.runs)
@@ -154,7 +157,7 @@ class Ledger:
         return raylet.alive and not self._cluster.fenced(raylet.raylet.node_id, worker.incarnation)
 
     def _same_life(self, run: Run) -> bool:
-        return not self._cluster.restarts_since(run.began)
+        return not (run.unheard or self._cluster.restarts_since(run.began))
 
     def ended(self, worker: SimWorker, status: int) -> None:
         """User code of a task has ended."""
@@ -163,12 +166,14 @@ class Ledger:
             return  # it was a constructor
         run.ended = self._cluster.clock.now
         run.status = status
+        run.unheard |= self._cluster.divided()
 
     def died(self, worker: SimWorker) -> None:
         """A worker process ended, perhaps in the middle of a task."""
         run = self.running.pop(worker.worker_id, None)
         if run is not None:
             run.ended = self._cluster.clock.now
+            run.unheard |= self._cluster.divided()
 
     def driver_ended(self, driver: SimDriver) -> None:
         """A driver's process ended."""
