@@ -579,8 +579,8 @@ def results(_chance: random.Random) -> None:
 
 
 def connect() -> None:
-    """As a driver; again and again where a head may have been killed a moment ago."""
-    deadline = time.monotonic() + (60 if os.environ.get("ZRAY_ENEMY_ROUGH") else 0)
+    """As a driver; again and again where the head may be killed or paused at the moment."""
+    deadline = time.monotonic() + 60
     while True:
         try:
             zray.init()
