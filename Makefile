@@ -1,10 +1,11 @@
 # `make` lists the targets. run and test set up all they need by themselves in a fresh clone.
 PYTHON_IN_VENV := .venv/bin/python
 SEED ?=
+MINUTES ?= 30
 SEEDS ?= $(if $(SEED),1,1000)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-core check sim venv system-packages clean
+.PHONY: help run test test-core check sim enemy venv system-packages clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +27,9 @@ check: venv ## Check style, types and layers (ruff, mypy --strict, tests/tidy)
 
 sim: venv ## Simulate the cluster with faults: SEEDS=n seeds, or SEED=k alone
 	@$(PYTHON_IN_VENV) -m zray.testing.simulate --seeds $(SEEDS) $(if $(SEED),--seed $(SEED))
+
+enemy: venv system-packages ## Attack a cluster at random for MINUTES=n (30), again with SEED=k
+	@$(PYTHON_IN_VENV) -m tests.enemy $(MINUTES) $(SEED)
 
 venv: ## Make or update .venv (PYTHON=... picks the interpreter)
 	@PYTHON='$(PYTHON)' .ci/venv

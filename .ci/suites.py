@@ -45,6 +45,7 @@ def all_suites() -> list[Suite]:
         Suite("runtime", ("runtime", "nodes"), 230),
         Suite("api", ("api", "cli", "clients", "examples"), 1000),
         Suite("cluster", ("cluster",), 1400),
+        Suite("enemy", ("enemy",), 650),
     ]
     taken = {folder for suite in named for folder in suite.folders}
     rest = [p.name for p in sorted(TESTS.iterdir()) if p.is_dir() and p.name[0] not in "._"]

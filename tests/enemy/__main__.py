@@ -2,40 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from tests.enemy.campaign import Campaign
-
-DISK = "size=3g,mode=700"  # of its own, so that it can be filled
+from tests.enemy.disk import own_disk
 
 
 def main(minutes: float, seed: int) -> int:
     home = Path(tempfile.mkdtemp(prefix="zt-", dir="/tmp"))
-    own_disk = os.getuid() == 0
-    if own_disk:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", DISK, "zray-enemy", str(home)], check=True)
-    os.environ["ZRAY_HOME"] = str(home)
     notes = Path(tempfile.mkdtemp(prefix="zray-enemy-"))
+    os.environ["ZRAY_HOME"] = str(home)
     print(f"seed {seed}, notes in {notes}", flush=True)
-    campaign = Campaign(home, notes, seed, say=lambda line: print(line, flush=True))
-    try:
-        campaign.play(60 * minutes)
-    except AssertionError as error:
-        print(error, flush=True)
-        shutil.copytree(home, notes / "home", ignore=shutil.ignore_patterns("spill*"))
-        print(f"notes and logs are kept in {notes}", flush=True)
-        return 1
-    finally:
-        campaign.close()
-        if own_disk:
-            subprocess.run(["umount", "--lazy", str(home)], check=True)
-        shutil.rmtree(home, ignore_errors=True)
+    with contextlib.ExitStack() as stack:
+        stack.callback(shutil.rmtree, home, ignore_errors=True)
+        if os.geteuid() == 0:
+            stack.enter_context(own_disk(home))
+        else:
+            print("without a disk that fills up, which needs root", flush=True)
+        campaign = Campaign(home, notes, seed, say=lambda line: print(line, flush=True))
+        stack.callback(campaign.close)
+        try:
+            campaign.play(60 * minutes)
+        except AssertionError as error:
+            print(error, flush=True)
+            shutil.copytree(home, notes / "home", ignore=shutil.ignore_patterns("spill*"))
+            print(f"notes and logs are kept in {notes}", flush=True)
+            return 1
     shutil.rmtree(notes)
     return 0
 

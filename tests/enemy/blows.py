@@ -239,9 +239,7 @@ def a_head_killed_again_and_again(besieged: Besieged, chance: random.Random) -> 
 
 @rough
 def a_full_disk(besieged: Besieged, chance: random.Random) -> None:
-    """Of the control store, the logs and what is spilled, if they are on a disk of their own."""
-    if not os.path.ismount(besieged.cluster.home):
-        return
+    """Of the control store, the logs and what is spilled; they are on a disk of their own."""
     filler = fill(Path(besieged.cluster.home))
     time.sleep(chance.uniform(0.5, 10))
     filler.unlink()

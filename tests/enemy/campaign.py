@@ -33,6 +33,7 @@ class Campaign:
         self.chance = random.Random(seed)
         self.say = say
         self.notes = notes
+        self.can_fill_disk = os.path.ismount(home)
         self.besieged = Besieged(home)
         self.witness = self._program("witness", "tests.enemy.witness", str(notes))
         self.rounds = 0
@@ -66,7 +67,8 @@ class Campaign:
         rough = self.chance.random() < 0.5
         chosen = self.chance.sample(sorted(LOADS), self.chance.choice((1, 2, 2, 3)))
         kinds = ROUGH if rough else GENTLE
-        blows = self.chance.sample(sorted(kinds), self.chance.choice((1, 1, 2)))
+        possible = sorted(set(kinds) - ({"a_full_disk"} if not self.can_fill_disk else set()))
+        blows = self.chance.sample(possible, self.chance.choice((1, 1, 2)))
         seed = self.chance.randrange(1 << 30)
         text = str(seed)
         began = time.monotonic()
