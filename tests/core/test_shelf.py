@@ -366,6 +366,25 @@ def test_who_wants_memory_waits_for_those_who_may_let_go_of_it() -> None:
     assert [s.object_id for s in effects(shelf, SpillObject)] == [b"x3"]
 
 
+def test_who_wants_room_waits_for_what_is_being_sent_to_other_nodes() -> None:
+    shelf = Shelf(100 * MB, lambda process: process.decode(), sender=b"node")
+    shelf.add_segment(A, 1, 1000 * MB)
+    for number in range(9):
+        put(shelf, b"x%d" % number, number * 10 * MB, 10 * MB)
+        shelf.view(b"x%d" % number, b"node")
+    assert not shelf.room(20 * MB, A, 0.0)
+    assert "90.0 MB being sent to other nodes (9 objects)" in shelf.full(20 * MB)
+    for number in range(9):
+        shelf.unview(b"x%d" % number, b"node")
+    assert not shelf.room(20 * MB, A, 0.0)
+    spilled = effects(shelf, SpillObject)
+    assert [effect.object_id for effect in spilled] == [b"x0"]
+    shelf.view(b"x1", b"node")
+    shelf.view(b"x1", B)
+    with pytest.raises(ObjectStoreFullError):
+        shelf.room(100 * MB, A, 0.0)
+
+
 def test_an_object_larger_than_the_store_moves_nothing() -> None:
     shelf = shelf_with()
     full(shelf)

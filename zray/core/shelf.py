@@ -147,13 +147,18 @@ class _Owner:
 class Shelf:
     """``mark_bytes``: objects may take this much; what goes past it is spilled.
 
-    A process's id names one incarnation of it. ``name_process`` words it for a user.
+    A process's id names one incarnation of it. ``name_process`` words it for a user. The ``sender``
+    views only what it sends to other nodes.
     """
 
     def __init__(
-        self, mark_bytes: int, name_process: Callable[[bytes], str] = lambda p: p.hex()[:8]
+        self,
+        mark_bytes: int,
+        name_process: Callable[[bytes], str] = lambda p: p.hex()[:8],
+        sender: bytes = b"",
     ) -> None:
         self.mark_bytes = mark_bytes
+        self._sender = sender
         self.used_bytes = 0  # of all objects in memory, unsealed ones included
         self.touched_bytes = 0  # memory that the segments take: objects, and space kept for reuse
         self.spilled_bytes = 0  # of all files
@@ -409,7 +414,7 @@ class Shelf:
 
         Returns:
             True: they fit. False: ask again: what is in the way is being written, spilled, read
-            back, or may be let go of.
+            back, sent, or may be let go of.
 
         Raises:
             ObjectStoreFullError: they do not fit and will not; it says what holds the memory.
@@ -424,7 +429,7 @@ class Shelf:
                 return True
             if wanted - self._passing_bytes(now) <= self.mark_bytes:
                 return False
-            viewed = self._viewed_bytes(unanswered)
+            viewed = self._viewed_bytes({self._sender, *unanswered})
             if viewed and wanted - self._passing_bytes(now) - viewed <= self.mark_bytes:
                 return False
         raise ObjectStoreFullError(self.full(size))
@@ -585,6 +590,8 @@ class Shelf:
         for found in self._objects.values():
             for process in found.views:
                 what = f"in arrays that {self._name_process(process)} uses"
+                if process == self._sender:
+                    what = "being sent to other nodes"
                 if process in unanswered:
                     what += ", or does not let go of: it does not answer"
                 count(what, found)

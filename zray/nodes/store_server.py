@@ -85,7 +85,7 @@ class StoreServer:
         self._objects = objects
         self._mark = mark_bytes
         self._is_worker = is_worker
-        self._shelf = Shelf(mark_bytes, name_process)
+        self._shelf = Shelf(mark_bytes, name_process, node_id)
         self._memory = NodeMemory(node_id, mark_bytes)
         self._sessions: dict[bytes, Session] = {}
         self._private: dict[bytes, bytes] = {}  # objects of which only that process knows
