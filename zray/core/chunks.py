@@ -173,6 +173,11 @@ class ChunkPuller:
         """Whether more of it is to come."""
         return transfer in self._receiving
 
+    def wanted_by(self, transfer: int) -> bytes | None:
+        """The object of a transfer, while more of it is to come."""
+        receiver = self._receiving.get(transfer)
+        return receiver.object_id if receiver is not None else None
+
     def ask_head(self, transfer: int) -> None:
         """That source cannot be had: by way of the head, then."""
         oid = self.forget(transfer)

@@ -62,6 +62,7 @@ class LocalObjects:
         self.small_bytes = 0  # of the values in there
         self.store: Store | None = None
         self._fetches: dict[bytes, list[Arrived]] = {}
+        self._again: dict[bytes, None] = {}  # asked for once more: they could not be kept
         self.server = ChunkServer(send)
         self.puller = ChunkPuller(send)
 
@@ -175,13 +176,35 @@ class LocalObjects:
         self.puller.restart()
 
     def on_chunk(self, chunk: Chunk) -> None:
-        outcome = self.puller.on_chunk(chunk)
+        """A part of a value has come. One that cannot be kept is asked for once more."""
+        try:
+            outcome = self.puller.on_chunk(chunk)
+        except Exception as error:
+            self._not_kept(chunk.transfer, error)
+            raise
         if outcome is not None:
+            self._again.pop(outcome.object_id, None)
             self._store(outcome)
             self._send(Have(0, outcome.object_id))
             kept = self.stored[outcome.object_id]
             for arrived in self._fetches.pop(outcome.object_id, ()):
                 arrived(kept, "")
+
+    def _not_kept(self, transfer: int, error: Exception) -> None:
+        oid = self.puller.wanted_by(transfer)
+        if oid is None:
+            return
+        if oid not in self._again:
+            self._again[oid] = None
+            self.puller.ask_head(transfer)
+        else:
+            del self._again[oid]
+            self.puller.forget(transfer)
+            self._absent(oid, f"this node could not take object {oid.hex()} in: {error}")
+
+    def _absent(self, oid: bytes, text: str) -> None:
+        for arrived in self._fetches.pop(oid, ()):
+            arrived(None, text)
 
     def on_failed(self, message: PullFailed) -> None:
         """The head found no source, or the asking side of our own sending is gone."""
@@ -190,8 +213,8 @@ class LocalObjects:
             return
         oid = self.puller.forget(message.transfer)
         if oid is not None:
-            for arrived in self._fetches.pop(oid, ()):
-                arrived(None, message.text)
+            self._again.pop(oid, None)
+            self._absent(oid, message.text)
 
     # ---- serving ---------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from zray import limits
 from zray.core.chunks import ChunkServer
 from zray.core.local_objects import LocalObjects
 from zray.core.machine import Outbox
+from zray.errors import ObjectLostError
 from zray.protocol.messages import (
     Chunk,
     ChunkAck,
@@ -43,7 +44,18 @@ class Peers:
             self._asked.setdefault(address, {})[transfer] = None
 
     def receive(self, peer: str, message: Message) -> None:
-        """A message of another raylet."""
+        """A message of another raylet. One that waits for an answer has one, whatever happens."""
+        try:
+            self._take(peer, message)
+        except Exception:
+            if isinstance(message, Pull | ChunkAck) and peer in self._servers:
+                self._servers[peer].stop(message.transfer)
+                text = "this node could not read the object"
+                failed = PullFailed(0, message.transfer, ObjectLostError.code, text)
+                self.outbox.send(peer, failed)
+            raise
+
+    def _take(self, peer: str, message: Message) -> None:
         if isinstance(message, Chunk):
             self._objects.on_chunk(message)
             if not self._objects.puller.active(message.transfer):

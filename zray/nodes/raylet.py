@@ -109,6 +109,7 @@ class RayletNode:
         self._lost_since = self._loop.now()
         self._failure: ZrayError | None = None  # why it cannot go on
         self._zygote_fd = -1
+        self._has_forked = False
         self._zygote_at = 0.0  # not sooner: it could not be started
 
     def _make_machine(self, chosen: tuple[bytes, int] | None) -> Raylet:
@@ -425,6 +426,7 @@ class RayletNode:
     def _read_zygote(self) -> None:
         for event in self._zygote.events():
             if isinstance(event, Forked):
+                self._has_forked = True
                 self._raylet.worker_started(event.worker_id, event.pid)
             elif isinstance(event, Exited):
                 killed = event.signal == signal.SIGKILL
@@ -438,8 +440,10 @@ class RayletNode:
     def _zygote_died(self, event: ZygoteDied) -> None:
         self._loop.unwatch(self._zygote_fd)  # it is closed: the next one may have its number
         self.log(f"the zygote ended ({machine.status_text(event)}); starting another")
-        if event.text:
+        if event.text and not self._has_forked:
             self._failure = StartError(f"workers cannot be started:\n{event.text}")
+        elif event.text:  # what has worked may work again
+            self._failed("forking workers", RuntimeError(event.text))
         for worker_id in event.worker_ids:
             self._worker_gone(worker_id, "it ended with its zygote")
         self._start_zygote(self._loop.now())

@@ -15,6 +15,7 @@ die by PDEATHSIG, which fires because the zygote's only thread forked them.
 import array
 import contextlib
 import ctypes
+import errno
 import faulthandler
 import gc
 import importlib
@@ -35,12 +36,15 @@ MESSAGE_BYTES_MAX = 160 << 10  # one request; the default socket buffer is 208 K
 FORK_FDS = 5  # task, control, counter, stdout, stderr
 END_S = 1.0  # killing everything below the zygote gives up after this
 END_POLL_S = 0.002
+REPORT_S = 5.0  # for which the kernel may be short of memory
+REPORT_POLL_S = 0.01
 FATAL_CHARS_MAX = 16 << 10
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
 _PR_SET_CHILD_SUBREAPER = 36
 
+_PASSING = {errno.ENOMEM, errno.ENOBUFS, errno.ETOOMANYREFS, errno.EMFILE, errno.ENFILE}
 _WORKER_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Entry: TypeAlias = Callable[[bytes, int, int, int], int | None]
@@ -149,7 +153,12 @@ class _Loop:
                     continue
                 if event & (select.POLLHUP | select.POLLERR):
                     return None  # whatever it asked for before is not wanted any more
-                message, fds = _receive(self._sock)
+                try:
+                    message, fds = _receive(self._sock)
+                except OSError as error:
+                    if error.errno not in _PASSING:
+                        raise
+                    continue
                 if not message:
                     return None
                 job = self._fork(self._decode(message), fds)
@@ -179,8 +188,14 @@ class _Loop:
             self._sock.detach()  # no finalizer may close a number that is used anew
             return _Job(request.worker_id, request.env, fds)
         _close(fds)
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            _kill_group(pid)
+            os.waitpid(pid, 0)
+            self._report(ForkFailed(request.worker_id, str(error)))
+            return None
         self._workers[pid] = request.worker_id
-        pidfd = os.pidfd_open(pid)
         try:
             self._report(Forked(request.worker_id, pid), pidfd)
         finally:
@@ -217,8 +232,18 @@ class _Loop:
 
     def _report(self, report: Report, fd: int | None = None) -> None:
         rights = [] if fd is None else [_rights([fd])]
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self._sock.sendmsg([self._encode(report)], rights)
+        message = self._encode(report)
+        deadline = time.monotonic() + REPORT_S
+        while True:
+            try:
+                self._sock.sendmsg([message], rights)
+                return
+            except (BrokenPipeError, ConnectionResetError):
+                return
+            except OSError as error:  # what is not told is waited for
+                if error.errno not in _PASSING or time.monotonic() > deadline:
+                    raise
+            time.sleep(REPORT_POLL_S)
 
 
 def main() -> None:
