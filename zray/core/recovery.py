@@ -51,6 +51,10 @@ class Recovery:
         if self._gcs.members.recovering():
             self._inherited[task_id] = None
 
+    def is_inherited(self, task_id: bytes) -> bool:
+        """Whether what is known of its attempts may not be all."""
+        return task_id in self._inherited
+
     def returned(self, task_id: bytes, record: TaskRecord) -> None:
         """An attempt is over and another is due, unless that runs already."""
         if task_id in self._inherited:

@@ -14,6 +14,7 @@ from zray import limits
 from zray.core.gcs import Gcs
 from zray.core.machine import NEVER
 from zray.core.members import JobMember, Member, NodeMember, NodeRow
+from zray.core.objects import PENDING
 from zray.core.resources import Vector
 from zray.core.tasks import ASSIGNED, GONE, READY, TaskRecord
 from zray.errors import NodeDiedError
@@ -193,15 +194,20 @@ class Roster:
         elif record is None:
             if held.job_id not in gcs.members.jobs or not gcs.recovering():
                 return False
+            outcome = gcs.objects.get(object_id(held.task_id))
+            if outcome is not None and outcome.kind != PENDING:
+                return False  # another node has told of a later attempt, which has ended
             template = gcs.definitions.templates.get(held.template_id)
             record = TaskRecord(None, template, held.job_id, b"")
             gcs.tasks.add(held.task_id, record)
             gcs.members.jobs[held.job_id].unfinished += 1
         elif record.state == ASSIGNED:
-            mine = record.node is node.view and record.attempt == held.attempt
-            if mine and record.cancelled:  # that may not have arrived
-                gcs.cancel(held.task_id, record, record.forced)
-            return mine
+            if record.attempt >= held.attempt or not gcs.recovery.is_inherited(held.task_id):
+                mine = record.node is node.view and record.attempt == held.attempt
+                if mine and record.cancelled:  # that may not have arrived
+                    gcs.cancel(held.task_id, record, record.forced)
+                return mine
+            gcs.scheduler.release(held.task_id, record)  # another node has told of an earlier one
         elif record.attempt and (not record.parked or record.attempt >= held.attempt):
             return False  # this head gave it to somebody else since, or has counted its end
         elif record.state == READY:
