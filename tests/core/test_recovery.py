@@ -83,3 +83,18 @@ def test_a_later_attempt_counts_though_an_earlier_one_was_announced_before_it() 
     head.say("n1", m.Done(1, [done(identity("t"), 2, m.CRASHED)]))
     head.say("n2", m.Done(1, [done(identity("t"), 3)]))
     assert resubmitted(head).outcomes == [value(identity("t"))]
+
+
+def test_a_task_that_a_node_told_of_takes_its_share_of_it_once_its_template_is_known() -> None:
+    head = restarted("n1")
+    head.say("n1", held(1), m.Credit(0, 10))
+    head.say("d", head.hello_driver("d"))
+    head.say("d", m.Export(0, FUNCTION, "work", b"code"), AGAIN)
+    head.submit("d", spec("t", AGAIN), spec("other", AGAIN))
+    head.say("d", m.Hold(0, identity("d"), object_of(identity("t")), True))
+    view = head.gcs.members.nodes[identity("n1")].view
+    assert view.free == {"CPU": 0}
+    head.say("n1", m.Done(1, [done(identity("t"), 1)]))
+    assert head.assigned("n1") == ["other"]
+    head.say("n1", m.Done(2, [done(identity("other"), 1)]))
+    assert view.free == {"CPU": UNIT}
