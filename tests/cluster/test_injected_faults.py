@@ -10,7 +10,6 @@ tests/store and test_one_bad_thing.py are about) and those for which libzmq abor
 from __future__ import annotations
 
 import contextlib
-import signal
 import subprocess
 from collections.abc import Iterator
 from typing import Any
@@ -33,7 +32,6 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "pidfd_open": FULL,
     "clone,clone3,fork,vfork": ("EAGAIN", "ENOMEM"),
     "fsync": DISK,
-    "ftruncate": DISK,
     "unlink": ("EIO",),
     "mkdir": ("ENOSPC",),
     "sendmsg": ("EPIPE", "ENOBUFS", "ENOMEM"),
@@ -42,7 +40,12 @@ FAULTS: dict[str, tuple[str, ...]] = {
     "recvmsg": ("ECONNRESET", "ENOMEM"),
     "connect": ("EAGAIN",),
 }
-OF_NODES: dict[str, tuple[str, ...]] = {"pwrite64": DISK, "pread64": ("EIO",), "fdatasync": DISK}
+OF_NODES: dict[str, tuple[str, ...]] = {
+    "ftruncate": DISK,
+    "pwrite64": DISK,
+    "pread64": ("EIO",),
+    "fdatasync": DISK,
+}
 
 
 @zray.task(max_retries=10)
@@ -72,33 +75,29 @@ def some_work(count: int) -> None:
 
 
 @contextlib.contextmanager
-def failing(pid: int, call: str, fault: str) -> Iterator[None]:
-    """Inside, the first such call of each thread fails."""
+def failing(cluster: Any, pids: list[int], call: str, fault: str) -> Iterator[None]:
+    """Inside, the first such call of each thread of these processes fails."""
     inject = ["-e", f"trace={call}", "-e", f"inject={call}:error={fault}:when=1"]
-    tracer = subprocess.Popen(
-        ["strace", "-f", "-o", "/dev/null", "-p", str(pid), *inject],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-    )
-    assert tracer.stderr is not None
+    processes = [word for pid in pids for word in ("-p", str(pid))]
+    said = cluster.home / "strace"
+    with said.open("wb") as file:
+        command = ["strace", "-f", "-o", "/dev/null", *inject, *processes]
+        tracer = subprocess.Popen(command, stderr=file)
     try:
-        line = tracer.stderr.readline()
-        assert b"attached" in line, line
+        cluster.until(lambda: said.read_text().count("attached") >= len(pids), 20, "it traces")
         yield
     finally:
-        tracer.send_signal(signal.SIGINT)
-        tracer.communicate(timeout=20)
+        tracer.kill()  # who was traced goes on
+        tracer.wait(20)
 
 
 def trouble(cluster: Any, call: str, fault: str, *, head: bool) -> str:
     """What is wrong after this fault; empty: nothing."""
     node = cluster.programs[1]
     pids = [node.pid, *(process.pid for process in node.children())]
-    with contextlib.ExitStack() as stack:
-        for pid in [cluster.head.pid, *pids] if head else pids:
-            stack.enter_context(failing(pid, call, fault))
-        with contextlib.suppress(ZrayError, OSError):  # it may have been what failed
-            some_work(4)
+    traced = failing(cluster, [cluster.head.pid, *pids] if head else pids, call, fault)
+    with traced, contextlib.suppress(ZrayError, OSError):  # it may have been what failed
+        some_work(4)
     ended = [program.name for program in cluster.programs if program.process.poll() is not None]
     if ended:
         return f"ended: {ended}"

@@ -74,8 +74,9 @@ def stall(cluster: SimCluster, random: Random) -> None:
 
 
 def freeze(cluster: SimCluster, random: Random) -> None:
-    """SIGSTOP of some process, shorter than what counts as dead."""
-    processes = [p for p in [cluster.head, _peer(cluster, random)] if p is not None]
+    """SIGSTOP of some process that runs, shorter than what counts as dead."""
+    found = [p for p in [cluster.head, _peer(cluster, random)] if p is not None]
+    processes = [p for p in found if p.frozen_until <= cluster.clock.now]
     if processes:
         cluster.freeze(random.choice(processes), random.uniform(0.05, 12.0))
 
