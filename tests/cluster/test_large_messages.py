@@ -61,6 +61,15 @@ def test_a_task_gets_ten_thousand_references(connected: Any) -> None:
     assert zray.get(total.remote(refs), timeout=60) == sum(range(10_000))
 
 
+def test_a_task_of_seventy_thousand_arguments(connected: Any) -> None:
+    @zray.task
+    def count(*arguments: int) -> int:
+        return len(arguments)
+
+    refs = [zray.put(number) for number in range(70_000)]
+    assert zray.get(count.remote(*refs), timeout=60) == 70_000
+
+
 def test_the_children_of_a_task_are_submitted_again_to_the_next_head(
     connected: Any, gate: Any, records: Any
 ) -> None:

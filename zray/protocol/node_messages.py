@@ -41,10 +41,13 @@ class Credit(Message, tag=48):
 
 
 class Tasks(Message, tag=49):
-    """Tasks to run, and the values of those dependencies that the sender has at hand."""
+    """Tasks to run, and the values of those dependencies that the sender has at hand.
+
+    One task may have any number of these, in one message.
+    """
 
     tasks: Annotated[list[Assignment], MANY]
-    values: Annotated[list[Outcome], MANY] = []
+    values: list[Outcome] = []
 
 
 class Done(Message, tag=50):
