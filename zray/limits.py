@@ -21,6 +21,7 @@ LISTEN_BACKLOG = 4096
 SILENT_CONNECTIONS_MAX = 1024  # or a quarter of the descriptors: those that have said nothing yet
 CONNECT_TIMEOUT_S = 5.0  # first contact of a driver or daemon with its head
 AUTH_TIMEOUT_S = 2.0  # a wrong key is reported within this
+WELCOME_S = 20.0  # a head that serves many may take as long to welcome a driver
 RECONNECT_FIRST_S = 0.05
 RECONNECT_MAX_S = 2.0
 DRAIN_MESSAGES_MAX = 256  # messages taken from one socket in one turn of the loop

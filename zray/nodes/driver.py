@@ -155,7 +155,7 @@ class Driver(Participant):
         Raises:
             HeadConnectionError and its kinds: why the head at the address cannot be used.
         """
-        deadline = time.monotonic() + limits.AUTH_TIMEOUT_S
+        deadline = time.monotonic() + limits.WELCOME_S
         self._link.open(time.monotonic())
         while not self.client.linked:
             left = deadline - time.monotonic()
@@ -171,7 +171,7 @@ class Driver(Participant):
             if left <= 0:
                 raise HeadSilentError(
                     f"the head at {self.address} accepted the connection but did not answer within "
-                    f"{limits.AUTH_TIMEOUT_S:g} s; see zray status and the head's log"
+                    f"{limits.WELCOME_S:g} s; see zray status and the head's log"
                 )
         self._heard = time.monotonic()
         self._node_joins_by = self._heard + limits.STORE_ATTACH_S
