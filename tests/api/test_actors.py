@@ -426,9 +426,11 @@ class Async:
         self.started: list[int] = []
         self.cancelled: list[int] = []
 
-    async def wait(self, i: int) -> int:
+    async def wait(self, i: int, seen_in: str = "") -> int:
         self.event = self.event or asyncio.Event()
         self.started.append(i)
+        if seen_in:
+            Path(seen_in, str(i)).touch()
         try:
             await self.event.wait()
         except asyncio.CancelledError:
@@ -470,10 +472,11 @@ def test_async_methods_await_references() -> None:
     assert isinstance(zray.get(handle.plain.remote()), str)
 
 
-def test_concurrency_of_an_async_actor_is_limited() -> None:
+def test_concurrency_of_an_async_actor_is_limited(tmp_path: Path) -> None:
     handle = Async.options(max_concurrency=2).remote()
-    refs = [handle.wait.remote(i) for i in range(2)]
+    refs = [handle.wait.remote(i, str(tmp_path)) for i in range(2)]
     opens = handle.open.remote()
+    eventually(lambda: len([*tmp_path.iterdir()]) == 2)
     with pytest.raises(GetTimeoutError):
         zray.get(opens, timeout=0.3)
     zray.cancel(refs[0])
