@@ -44,7 +44,7 @@ def all_suites() -> list[Suite]:
         Suite("sim", ("sim",), 400),
         Suite("runtime", ("runtime", "nodes"), 230),
         Suite("api", ("api", "cli", "clients", "examples"), 1000),
-        Suite("cluster", ("cluster",), 1400),
+        Suite("cluster", ("cluster",), 1700),
         Suite("enemy", ("enemy",), 650),
     ]
     taken = {folder for suite in named for folder in suite.folders}

@@ -298,6 +298,7 @@ def small_disk(bare: Any, tmp_path: Path) -> tuple[Any, Path]:
     mount = f'mount -t tmpfs -o size=2m,mode=700 tmpfs "{data}" && exec "$@"'
     bare.prefix["head"] = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]
     head = bare.start_head("--data-directory", str(data))
+    bare.await_node("head")  # whose own node would be refused while the disk is full
     bare.start_node("one", 1)
     return bare, Path(f"/proc/{head.pid}/root{data}")
 

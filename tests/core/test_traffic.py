@@ -8,9 +8,11 @@ import msgspec
 import pytest
 
 from tests.core.benches import (
+    FUNCTION,
     VERSIONS,
     HeadBench,
     identity,
+    object_of,
     spec,
     template,
     value,
@@ -80,7 +82,10 @@ def test_each_role_may_say_its_own_verbs_and_no_other(role: int, kind: type[m.Me
     }
     head.say("r1", hellos[role])
     head.taken("r1")
-    head.say("r1", example(kind))
+    message = example(kind)
+    if kind in traffic.SPEAKS_FOR:  # itself
+        message = msgspec.structs.replace(message, **{traffic.SPEAKS_FOR[kind]: identity("p1")})
+    head.say("r1", message)
     rejected = head.taken("r1", m.Rejected)
     allowed = kind in traffic.VERBS[role]
     # A driver submits for its own job; that of the example has ended, of which it is told.
@@ -414,3 +419,25 @@ def test_what_could_not_be_read_is_answered_with_its_seq() -> None:
     answers = head.taken("d1")
     assert [answer.about for answer in answers if isinstance(answer, m.Rejected)] == [7]
     assert [answer.sent_s for answer in answers if isinstance(answer, m.Pong)] == [5.0]
+
+
+def test_a_driver_speaks_for_itself_alone() -> None:
+    """What it held for others would stay for ever, and what it dropped would be lost to them."""
+    head = HeadBench()
+    owner = head.driver("owner", WORK)
+    oid = object_of(identity("kept"))
+    head.say("owner", m.Put(1, owner, value(identity("kept"))))
+    head.driver("liar", WORK)
+    for message in (
+        m.Drop(7, owner, oid),
+        m.Hold(7, owner, b"", True),
+        m.Put(7, identity("nobody"), value(identity("forged"))),
+        m.Submit(7, identity("liar"), owner, [spec("t", WORK)]),
+        m.Forget(7, FUNCTION, owner),
+    ):
+        head.say("liar", message)
+        (refused,) = head.taken("liar", m.Rejected)
+        assert (refused.about, refused.code) == (7, traffic.FORBIDDEN)
+    assert list(head.gcs.objects.records) == [oid]
+    head.say("owner", m.Drop(0, owner, oid))
+    assert not head.gcs.objects.records

@@ -62,6 +62,23 @@ class Session:
         self.joiner = Joiner()
 
 
+# Which field says for what process a message is; empty: for its sender.
+SPEAKS_FOR: dict[type[m.Message], str] = {
+    **dict.fromkeys((m.Hold, m.Drop, m.Put, m.Promise, m.FindActor), "holder"),
+    **dict.fromkeys((m.Template, m.Export, m.Forget), "holder"),
+    **dict.fromkeys((m.ResultAck, m.Watch), "target"),
+    **dict.fromkeys((m.Calls, m.CancelCall), "caller"),
+    m.Submit: "submitter",
+    m.CreateActor: "owner",
+}
+
+
+def _is_own(message: m.Message, member: Member) -> bool:
+    """Whether a driver speaks for itself: what it held for others would stay for ever."""
+    field = SPEAKS_FOR.get(type(message))
+    return field is None or getattr(message, field) in (member.process_id, b"")
+
+
 class TrafficController:
     def __init__(
         self,
@@ -149,6 +166,9 @@ class TrafficController:
                 return
             elif type(message) not in VERBS[session.role]:
                 text = f"{type(message).__name__} is not for this role"
+                self.outbox.send(route, m.Rejected(0, message.seq, FORBIDDEN, text))
+            elif session.role == m.ROLE_DRIVER and not _is_own(message, session.member):
+                text = f"a {type(message).__name__} of another process is not for a driver"
                 self.outbox.send(route, m.Rejected(0, message.seq, FORBIDDEN, text))
             else:
                 session.member.heard = now
