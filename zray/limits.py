@@ -60,6 +60,7 @@ WORKER_BATCH_S = 0.004  # work sent ahead to one worker
 WORKER_BATCH_TASKS_MAX = 512
 SHORT_TASK_S = 0.001  # only functions measured under this share a worker's inbox
 RESULT_DELAY_S = 0.002  # a finished result leaves the worker within this
+ZYGOTE_STARTS_S = 0.5  # at least, between two starts of a node's zygote
 IDLE_WORKER_S = 1.0  # idle workers beyond the CPUs end after this
 ADOPT_EPOCHS = 1 << 20  # more than a head is restarted between a backup and its use
 HEAD_WAIT_S = 60.0  # for which a worker node waits for its head to come up

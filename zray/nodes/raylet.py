@@ -110,7 +110,7 @@ class RayletNode:
         self._failure: ZrayError | None = None  # why it cannot go on
         self._zygote_fd = -1
         self._has_forked = False
-        self._zygote_at = 0.0  # not sooner: it could not be started
+        self._zygote_at = 0.0  # not sooner: it has just been started, or could not be
 
     def _make_machine(self, chosen: tuple[bytes, int] | None) -> Raylet:
         found, options = self._found, self._options
@@ -455,6 +455,7 @@ class RayletNode:
     def _start_zygote(self, now: float) -> None:
         if now < self._zygote_at:
             return
+        self._zygote_at = now + limits.ZYGOTE_STARTS_S
         try:
             self._zygote.start()
             self._watch_zygote()
