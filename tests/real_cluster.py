@@ -161,8 +161,9 @@ class Peer:
             self.epoch = payload.epoch
             self.received += payload.messages
 
-    def close(self) -> None:
-        self.context.destroy(0)
+    def close(self, linger_ms: int = 0) -> None:
+        """Leave; ``linger_ms``: for so long, what was sent may still go out."""
+        self.context.destroy(linger_ms)
 
 
 class Cluster:

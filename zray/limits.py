@@ -44,6 +44,7 @@ INFEASIBLE_WARNING_S = 5.0
 UNKNOWN_OBJECT_S = 10.0  # an object nobody has announced is lost after this
 UNHEARD_OBJECT_S = 2.0  # one that is asked for: word of it may come a little later
 STOP_S = 10.0  # a clean stop takes at most this long
+PART_S = 2.0  # a driver that leaves waits for so long until the head has heard that
 
 # ---- tasks ---------------------------------------------------------------------------------
 CLIENT_WINDOW_TASKS = 131_072  # submitted and unresolved; the rest waits in the client

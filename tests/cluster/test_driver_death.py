@@ -9,8 +9,12 @@ import signal
 import time
 from typing import Any
 
+import msgspec
 import psutil
 import pytest
+
+import zray
+from zray.protocol import messages as m
 
 LOCAL = """
     import subprocess, sys, time
@@ -120,3 +124,50 @@ def test_a_driver_that_is_killed_on_the_heads_machine_leaves_nothing(
     cluster.until(lambda: not cluster.status().jobs, 10, "its job has ended")
     cluster.until(cluster.at_rest, 10, "all resources are free")
     assert time.monotonic() - ended < 5
+
+
+def test_a_driver_that_leaves_without_reading_its_answers_has_left(cluster: Any) -> None:
+    """The head finds its connection gone when it answers; what was said before still counts."""
+    busy = cluster.peer()
+    try:
+        for _ in range(20):
+            driver = cluster.peer(m.ROLE_DRIVER)
+            for _ in range(150):  # with the others', more than the head reads before it answers
+                busy.send(m.Query(0, m.STATUS))
+                driver.send(m.Ping(0, 0.0))
+            driver.send(m.Goodbye(0, "done"))
+            driver.close(linger_ms=5000)
+        cluster.until(lambda: not cluster.status().jobs, 5, "no job is left")
+    finally:
+        busy.close()
+
+
+def test_a_driver_that_leaves_in_the_middle_of_its_submissions_has_left(cluster: Any) -> None:
+    """It goes when the head has heard that: its last words are behind 50 MB of tasks."""
+    zray.init(cluster.address)
+
+    @zray.task
+    def take(_value: bytes) -> None:
+        pass
+
+    refs = [take.remote(b"x" * 1000) for _ in range(50_000)]
+    zray.shutdown()
+    cluster.until(lambda: not cluster.status().jobs, 5, "no job is left")
+    del refs
+
+
+def test_a_driver_that_is_gone_before_it_was_heard_is_given_up(cluster: Any) -> None:
+    """Its HELLO is read when its connection has ended, and others have its descriptor by then."""
+    busy = cluster.peer()
+    try:
+        for _ in range(50):
+            for _ in range(100):  # the head has something to do meanwhile
+                busy.send(m.Query(0, m.STATUS))
+            driver = cluster.peer(hello=False)
+            hello = driver.hello(m.ROLE_DRIVER)
+            job = msgspec.structs.replace(hello.job, lost_after_s=0.5)
+            driver.send(msgspec.structs.replace(hello, job=job))
+            driver.close(linger_ms=5000)
+        cluster.until(lambda: not cluster.status().jobs, 10, "no job is left")
+    finally:
+        busy.close()

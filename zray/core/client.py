@@ -59,6 +59,7 @@ class Client:
         self.linked = not remote
         self.refused: m.Refused | None = None
         self.stopped = ""  # why the cluster ended
+        self.parted = False  # the head has heard this driver's GOODBYE
         self.health = ""
         self.outbox: list[m.Message] = []
         self.printed = 0  # characters, since this process last said something because of them
@@ -378,6 +379,8 @@ class Client:
             self.health = message.health
         elif isinstance(message, m.Shutdown):
             self.stop(message.reason)
+        elif isinstance(message, m.Goodbye):
+            self.parted = True
 
     def _on_rejected(self, message: m.Rejected) -> None:
         """What was asked or said will not be done: whoever waits for it has an error."""

@@ -372,6 +372,8 @@ class TrafficController:
         if route is not None:
             self.sessions.pop(route, None)
             self.outbox.discard(route)
+            if not isinstance(member, NodeMember):
+                self.outbox.send(route, m.Goodbye(0, message.reason))
         self._observers.pop(member.process_id, None)
         if isinstance(member, NodeMember):
             self.roster.node_died(member, f"it left: {message.reason}", now)

@@ -424,10 +424,9 @@ class Driver(Participant):
                 self._wake()  # whoever waits for a value finds out that none will come
                 self._notify()
                 self._follow(None, LEAD_BACK_S)
+            self._part()
             if self._completions:
                 self._unlocked(self._complete)
-            if self._link.socket is not None:
-                self._link.socket.close(500)
             self._link.close(time.monotonic())
             for worker_id in [*self._links]:
                 self._close_link(worker_id)
@@ -440,6 +439,17 @@ class Driver(Participant):
         os.close(self._wake_write)
         if self.local is not None:
             self.local.close()
+
+    def _part(self) -> None:
+        """Read until the head has heard the GOODBYE: closing a socket drops what is on its way."""
+        client, link = self.client, self._link
+        deadline = time.monotonic() + limits.PART_S
+        while client.linked and link.socket is not None and time.monotonic() < deadline:
+            link.flush()
+            self._receive()
+            if client.parted or client.refused is not None or link.lost():
+                return
+            link.socket.poll(20)
 
     def abandon(self) -> None:
         """In a forked child: this connection is the parent's."""

@@ -329,8 +329,9 @@ class Head:
             except zmq.Again:
                 continue  # its pipe is full: the peer is slow
             except zmq.ZMQError as error:
-                if error.errno == errno.EHOSTUNREACH:
-                    self._lost(route)
+                if error.errno == errno.EHOSTUNREACH:  # its last words may not be read yet
+                    del self._unsent[route]
+                    self._cut.setdefault(route, self._loop.now())
                 else:
                     self._cut_off(route, error)
 

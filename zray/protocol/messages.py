@@ -75,7 +75,10 @@ class Pong(Message, tag=6):
 
 
 class Goodbye(Message, tag=7):
-    """The sender ends now; nothing it holds or runs is left."""
+    """The sender ends now; nothing it holds or runs is left.
+
+    The head's answer to a driver or observer: that is so.
+    """
 
     reason: Text
 

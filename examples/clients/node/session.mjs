@@ -89,6 +89,7 @@ export class Session {
   #sending = null;
   #pinger;
   #welcome = null; // resolve and reject, while HELLO is not answered
+  #parted = null; // to be called when GOODBYE is answered, or nothing more comes
   #ended = false;
 
   /** onMessage(message) for each message; onEnd(error) once, unless close() was called. */
@@ -191,6 +192,7 @@ export class Session {
     } else if (verb === VERB.REFUSED) this.end(first, second);
     else if (verb === VERB.REJOIN) this.end("ZR-1500", `the head asks for a new session: ${first}`);
     else if (verb === VERB.REJECTED) this.end(second, `the head refused a message: ${third}`);
+    else if (verb === VERB.GOODBYE) this.#parted?.();
     else if (verb === VERB.SHUTDOWN) this.end("ZR-3301", `the cluster was shut down: ${first}`);
     else this.onMessage(message);
   }
@@ -204,17 +206,20 @@ export class Session {
     this.onEnd(error);
   }
 
-  /** Send what is left, and end. */
+  /** Send what is left, and end once the head has heard it. */
   async close(reason) {
     if (this.#ended) return;
+    const heard = new Promise((resolve) => (this.#parted = resolve));
     this.send([VERB.GOODBYE, 0, reason]);
-    await this.#sending;
-    this.#socket.linger = 1000;
+    const timer = setTimeout(this.#parted, ANSWER_MS);
+    await heard;
+    clearTimeout(timer);
     this.#stop();
   }
 
   #stop() {
     this.#ended = true;
+    this.#parted?.();
     clearInterval(this.#pinger);
     this.#socket.close();
   }
