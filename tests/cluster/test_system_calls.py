@@ -31,7 +31,7 @@ CALLS = [
     *("socket.socket.recv_into", "socket.socket.send", "socket.socket.sendmsg"),
     *("socket.socket.connect", "socket.socket.__init__", "mmap.mmap", "fcntl.fcntl"),
     *("select.epoll.register", "select.epoll.modify", "select.epoll.unregister"),
-    *("select.epoll.poll", "zmq.Socket.send_multipart", "zmq.Socket.recv_multipart"),
+    *("select.epoll.poll", "zray.runtime.sockets.send", "zray.runtime.sockets.receive"),
     *("zmq.Socket.getsockopt", "zmq.Socket.setsockopt", "zmq.Socket.connect"),
 ]
 BYTES = 16  # generation, call, fault
@@ -63,14 +63,15 @@ def install(path):
         module, *path = name.split(".")
         place = importlib.import_module(module)
         for part in path[:-1]:
-            place = getattr(place, part)
+            module += "." + part
+            place = getattr(place, part, None) or importlib.import_module(module)
         original = getattr(place, path[-1])
         if isinstance(original, type):
             made = wrap(number, original, False)
             new = {{"__new__": lambda cls, *a, **k: made(*a, **k)}}
             setattr(place, path[-1], type(original.__name__, (original,), new))
         else:
-            setattr(place, path[-1], wrap(number, original, module == "zmq"))
+            setattr(place, path[-1], wrap(number, original, module[:4] in ("zmq.", "zray")))
 
     for number, name in enumerate(CALLS, 1):
         if name.startswith("select.epoll."):

@@ -105,9 +105,9 @@ def test_who_stops_watching_during_a_pause_is_not_watched_again(
     assert calls == 1
 
 
-@pytest.mark.parametrize("sends", [True, False])
+@pytest.mark.parametrize("rare", [True, False])
 def test_a_zmq_socket_whose_reader_failed_is_read_after_the_pause(
-    reports: Reports, sends: bool
+    reports: Reports, rare: bool
 ) -> None:
     context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
     ours, theirs = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
@@ -121,7 +121,7 @@ def test_a_zmq_socket_whose_reader_failed_is_read_after_the_pause(
         while ours.poll(0):
             got.append(ours.recv())
 
-    reports.loop.watch_zmq(ours, read, sends=sends)
+    reports.loop.watch_zmq(ours, read, rare=rare)
     theirs.send(b"one")
     deadline = time.monotonic() + 10
     while not got and time.monotonic() < deadline:

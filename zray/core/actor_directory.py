@@ -173,7 +173,7 @@ class ActorDirectory:
 
     def step(self, now: float) -> None:
         """Tell those who have waited long enough that there is no such actor."""
-        if not self.unmade or self._gcs.recovering():
+        if self._gcs.recovering():
             return
         for actor_id in self.unmade.due(now):
             for watcher in self._take_watchers(actor_id):

@@ -480,9 +480,11 @@ class Actors:
     # ---- turn ------------------------------------------------------------------------------
 
     def step(self, now: float) -> None:
-        for actor_id in self._launches.due(now):
-            self._launch(self.records[actor_id], now)
-        self.directory.step(now)
+        if self._launches:
+            for actor_id in self._launches.due(now):
+                self._launch(self.records[actor_id], now)
+        if self.directory.unmade:
+            self.directory.step(now)
 
     def deadline(self) -> float:
         return min(self._launches.soonest(), self.directory.deadline())

@@ -40,7 +40,9 @@ class Deadlines(dict[bytes, float]):
 
     def due(self, now: float) -> list[bytes]:
         """Take out what is due by now."""
-        found = []
+        found: list[bytes] = []
+        if not self._heap:
+            return found
         while self.soonest() <= now:
             _, key = heappop(self._heap)
             del self[key]

@@ -162,7 +162,7 @@ class Definitions:
         for function in self._functions.values():
             self._look_at(function)
 
-    def settle(self) -> None:
+    def settle(self, _now: float) -> None:
         """Forget what nobody needs."""
         if not self._unneeded or self._gcs.recovering():
             return

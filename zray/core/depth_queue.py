@@ -109,4 +109,4 @@ class DepthQueue(Generic[T]):
     def _close(self, depth: int) -> None:
         del self._levels[depth]
         if depth == self.deepest:
-            self.deepest = max(self._levels, default=-1)
+            self.deepest = max(self._levels) if self._levels else -1

@@ -18,7 +18,7 @@ from zray.core.holdings import Holdings
 from zray.core.incidents import Incidents
 from zray.core.lineage import Lineage
 from zray.core.machine import NEVER, Outbox
-from zray.core.members import JobMember, Member, Members, NodeMember
+from zray.core.members import Member, Members, NodeMember
 from zray.core.objects import PENDING, ObjectRecord, ObjectTable
 from zray.core.offers import Offers
 from zray.core.prints import Prints
@@ -88,11 +88,11 @@ class Gcs:
             *(self.outbox, self.objects, self.members, self.recovering),
             lambda oid: self.lineage.rebuild(oid, self._now),
         )
-        self.results = Results(self.outbox, self.objects, self.members)
+        self.workers: dict[bytes, bytes] = {}  # worker -> its node
+        self.results = Results(self.outbox, self.objects, self.members, self.workers)
         self.definitions = Definitions(self)
         self.tasks = TaskTable(self.definitions.unused)
         self.offers = Offers()
-        self.workers: dict[bytes, bytes] = {}  # worker -> its node
         self.notices: list[str] = []
         counted = ("finished", "retried", "stale", "lost", "rebuilt", "reclaimed")
         self.counters = dict.fromkeys(counted, 0)
@@ -103,6 +103,16 @@ class Gcs:
         self.holdings = Holdings(self)
         self.recovery = Recovery(self, restarted=bool(rows.get("actors")))
         self.actors = Actors(self, rows, now)
+        self._steps: tuple[tuple[str, Callable[[float], None]], ...] = (
+            ("recovering", self._recover),
+            ("tending actors", self.actors.step),
+            ("scheduling", self._assign),
+            ("reclaiming tasks", self._reclaim),
+            ("telling outcomes", self.results.flush),
+            ("freeing objects", self._free),
+            ("forgetting functions", self.definitions.settle),
+            ("acknowledging", self._send_acks),
+        )
 
     # ---- durability ------------------------------------------------------------------------
 
@@ -150,36 +160,32 @@ class Gcs:
             is_node = isinstance(sender, NodeMember)
             self.outbox.send(sender.process_id, told if is_node else refusal)
             return
-        self.note_worker(sender, message.submitter)
+        submitter, templates, tasks = message.submitter, self.definitions.templates, self.tasks
+        self.note_worker(sender, submitter)
         for spec in message.tasks:
             try:
-                self._submit(sender, message, job, spec, now)
+                template = templates.get(spec.template_id)
+                if template is None:
+                    text = f"task {spec.task_id.hex()} names a template that was never sent"
+                    rejection = Rejected(0, message.seq, ProtocolError.code, text)
+                    self.outbox.send(sender.process_id, rejection)
+                    continue
+                record = tasks.get(spec.task_id)
+                if record is not None:
+                    if record.spec is None:
+                        self.recovery.adopted(record, spec, template, submitter)
+                        self.begin(record, spec, now)
+                    continue
+                if self._resend_outcome(spec, template, submitter):
+                    continue
+                record = TaskRecord(spec, template, message.job_id, submitter)
+                tasks.add(spec.task_id, record)
+                job.unfinished += 1
+                if self.recovery.active:
+                    self.recovery.submitted(record, spec, sender)
+                self.begin(record, spec, now)
             except Exception as error:
                 self.task_fault(spec.task_id, "taking a submitted task", error)
-
-    def _submit(
-        self, sender: Member, message: Submit, job: JobMember, spec: TaskSpec, now: float
-    ) -> None:
-        submitter = message.submitter
-        template = self.definitions.templates.get(spec.template_id)
-        if template is None:
-            text = f"task {spec.task_id.hex()} names a template that was never sent"
-            rejection = Rejected(0, message.seq, ProtocolError.code, text)
-            self.outbox.send(sender.process_id, rejection)
-            return
-        record = self.tasks.get(spec.task_id)
-        if record is not None:
-            if record.spec is None:
-                self.recovery.adopted(record, spec, template, submitter)
-                self.begin(record, spec, now)
-            return
-        if self._resend_outcome(spec, template, submitter):
-            return
-        record = TaskRecord(spec, template, message.job_id, submitter)
-        self.tasks.add(spec.task_id, record)
-        job.unfinished += 1
-        self.recovery.submitted(record, spec, sender)
-        self.begin(record, spec, now)
 
     def begin(self, record: TaskRecord, spec: TaskSpec, now: float) -> None:
         """A task's spec is known: it waits for its dependencies, unless it runs already."""
@@ -188,7 +194,8 @@ class Gcs:
         elif spec.parent:
             parent = self.tasks.get(spec.parent)
             record.depth = 1 if parent is None else parent.depth + 1
-        self._await_dependencies(record, spec, now)
+        if spec.dependencies or spec.nested:
+            self._await_dependencies(record, spec, now)
         if record.exhausted() and record.node is None:
             self.recovery.give_up(record)
         else:
@@ -254,7 +261,10 @@ class Gcs:
     def _resend_outcome(self, spec: TaskSpec, template: TemplateRecord, submitter: bytes) -> bool:
         """A resubmitted task that has its outcome: tell it again. False: not such a one."""
         found = False
-        for index in range(max(template.message.num_returns, 1)):
+        returns = template.message.num_returns
+        if returns <= 1 and object_id(spec.task_id) not in self.objects.records:
+            return found
+        for index in range(max(returns, 1)):
             oid = object_id(spec.task_id, index)
             record = self.objects.get(oid)
             if record is None:
@@ -269,11 +279,21 @@ class Gcs:
     # ---- end of an attempt -----------------------------------------------------------------
 
     def on_done(self, sender: NodeMember, message: Done, now: float) -> None:
-        sender.view.last_done = now
+        view, tasks = sender.view, self.tasks
+        view.last_done = now
         stored = self._tokens
         for done in message.tasks:
             try:
-                self._on_end(sender, done)
+                record = tasks.get(done.task_id)
+                if record is None:
+                    if not self.recovery.outcome_found(done, sender):
+                        self._ignore(done, sender)
+                elif record.node is view and record.attempt == done.attempt:
+                    if done.borrowed and done.worker_id:
+                        self._borrowed(done, sender)
+                    self._attempt_ended(record, done, sender)
+                else:
+                    self._ignore(done, sender)
             except Exception as error:
                 self.task_fault(done.task_id, "taking the end of a task", error)
         if stored != self._tokens:
@@ -282,19 +302,10 @@ class Gcs:
             self.acknowledge(sender, message.seq, now, durable=sender.ends_durable)
             sender.ends_durable = True
 
-    def _on_end(self, sender: NodeMember, done: TaskDone) -> None:
-        record = self.tasks.get(done.task_id)
-        if record is None:
-            if not self.recovery.outcome_found(done, sender):
-                self._ignore(done, sender)
-        elif record.node is sender.view and record.attempt == done.attempt:
-            if done.borrowed and done.worker_id:
-                self.note_worker(sender, done.worker_id)
-                for oid in done.borrowed:
-                    self.objects.hold(done.worker_id, oid, process=True)
-            self._attempt_ended(record, done, sender)
-        else:
-            self._ignore(done, sender)
+    def _borrowed(self, done: TaskDone, sender: NodeMember) -> None:
+        self.note_worker(sender, done.worker_id)
+        for oid in done.borrowed:
+            self.objects.hold(done.worker_id, oid, process=True)
 
     def acknowledge(self, sender: NodeMember, seq: int, now: float, *, durable: bool) -> None:
         """Tell a raylet soon that its ends up to this one are known, once that is ``durable``."""
@@ -478,42 +489,51 @@ class Gcs:
     def settle(self, now: float) -> None:
         """End of a turn: assign, reclaim, tell outcomes, free."""
         self._now = now
-        attempt = self.attempt
+        for what, step in self._steps:
+            try:
+                step(now)
+            except Exception as error:
+                self.incidents.record(what, "", error, now)
+
+    def _recover(self, now: float) -> None:
         if self.recovery.active:
-            attempt("recovering", "", lambda: self.recovery.step(now))
+            self.recovery.step(now)
         elif self.holdings.unknown:
-            attempt("forgetting objects", "", lambda: self.holdings.forget_unknown(now))
-        attempt("tending actors", "", lambda: self.actors.step(now))
-        for view, records in attempt("scheduling", "", lambda: self.scheduler.schedule(now)) or ():
+            self.holdings.forget_unknown(now)
+
+    def _assign(self, now: float) -> None:
+        for view, records in self.scheduler.schedule(now):
             try:
                 self._dispatch(view, records)
             except Exception as error:
                 for record in records:
                     assert record.spec is not None
                     self.task_fault(record.spec.task_id, "sending a task to its node", error)
-        attempt("reclaiming tasks", "", lambda: self._reclaim(now))
-        attempt("telling outcomes", "", lambda: self.results.flush(self.workers))
-        attempt("freeing objects", "", self._free)
-        attempt("forgetting functions", "", self.definitions.settle)
-        if self._acks:
-            self._send_acks(now)
 
     def _reclaim(self, now: float) -> None:
         for view, group, count in self.scheduler.reclaims(now):
             wanted = list(resources.countable(group.needs))  # a node counts nothing else
             self.outbox.send(view.node_id, Reclaim(0, wanted, count))
 
-    def _free(self) -> None:
+    def _free(self, _now: float) -> None:
+        swept = self.objects.sweep(self._is_needed)
+        if not swept:
+            return
         freed: dict[bytes, list[bytes]] = {}
-        while swept := self.objects.sweep(self._is_needed):
+        nodes, actors, origins = self.members.nodes, self.actors.records, self.lineage.origins
+        while swept:
             for oid, known in swept:
+                task_id = task_of(oid)
                 self.holdings.forget_freed(oid)
-                self.lineage.freed(oid)  # which may let go of others
-                self.actors.handle_gone(task_of(oid))
+                if task_id in origins:
+                    self.lineage.freed(task_id)  # which may let go of others
+                if task_id in actors:
+                    self.actors.handle_gone(task_id)
                 self.transfers.serve(oid)
                 for place in known.locations:
-                    if known.served or place in self.members.nodes:
+                    if known.served or place in nodes:
                         freed.setdefault(place, []).append(oid)
+            swept = self.objects.sweep(self._is_needed)
         for place, ids in freed.items():
             self.outbox.send(place, Free(0, b"".join(ids)))
 

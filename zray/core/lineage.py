@@ -90,11 +90,8 @@ class Lineage:
                 origin.pinned.append(oid)
                 self._gcs.objects.hold(_holder(task_id), oid)
 
-    def freed(self, oid: bytes) -> None:
-        """Nobody holds the object any more."""
-        self._let_go(task_of(oid))
-
-    def _let_go(self, task_id: bytes) -> None:
+    def freed(self, task_id: bytes) -> None:
+        """Nobody holds a result of the task any more."""
         if self._is_over(task_id):
             self._forget(task_id)
 

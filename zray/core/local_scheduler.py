@@ -138,6 +138,7 @@ class LocalScheduler:
     def __init__(self, total: Vector, gpu_count: int, max_workers: int | None = None) -> None:
         """``max_workers``: processes that may have tasks at a time, as NodeOptions has it."""
         self.total = dict(total)
+        self._kept = max(total.get(CPU, 0) // limits.RESOURCE_UNIT, 1)  # idle workers
         self.free = dict(total)
         self.gpu_free = [limits.RESOURCE_UNIT] * gpu_count
         self.max_workers = max_workers or default_max_workers(total.get(CPU, 0))
@@ -240,6 +241,8 @@ class LocalScheduler:
 
     def lift(self, now: float) -> None:
         """Let one more start if nothing has moved for long, and some are blocked."""
+        if not (self.blocked or self._lifted):
+            return
         self._lifted = now >= self.lift_deadline() or (self._lifted and self.at_bound())
 
     def lift_deadline(self) -> float:
@@ -365,7 +368,7 @@ class LocalScheduler:
 
     def lacks_spare(self, key: PoolKey, wanted: int) -> bool:
         """Whether the next actors would have to wait for a process. A GPU is taken too seldom."""
-        return not key[1] and len(self.idle.get(key, ())) < min(wanted, self._kept())
+        return not key[1] and len(self.idle.get(key, ())) < min(wanted, self._kept)
 
     def rest(self, slot: WorkerSlot, now: float) -> None:
         """The worker is new, and waits for work."""
@@ -462,25 +465,27 @@ class LocalScheduler:
 
     def crowded(self) -> bool:
         """Whether there are more workers than CPUs."""
-        return sum(not slot.actor for slot in self.workers.values()) > self._kept()
+        if len(self.workers) <= self._kept:
+            return False
+        return sum(not slot.actor for slot in self.workers.values()) > self._kept
 
     def surplus(self, starting: int = 0) -> list[WorkerSlot]:
         """Idle workers beyond the CPUs, with those about to start: forking again is cheap."""
         idle = [slot for pool in self.idle.values() for slot in pool.values()]
-        return idle[: max(0, len(idle) + starting - self._kept())]
-
-    def _kept(self) -> int:
-        return max(self.total.get(CPU, 0) // limits.RESOURCE_UNIT, 1)
+        return idle[: max(0, len(idle) + starting - self._kept)]
 
     def overrun(self, now: float) -> list[WorkerSlot]:
         """Workers whose started task keeps others waiting behind it."""
-        return [s for s in self._crowded() if now >= s.progress + limits.RECALL_S]
+        late = now - limits.RECALL_S
+        return [
+            s
+            for s in self.workers.values()
+            if len(s.inflight) > 1 and s.progress <= late and not s.recalled
+        ]
 
     def overrun_deadline(self) -> float:
-        return min((s.progress + limits.RECALL_S for s in self._crowded()), default=NEVER)
-
-    def _crowded(self) -> list[WorkerSlot]:
-        return [s for s in self.workers.values() if len(s.inflight) > 1 and not s.recalled]
+        crowded = [s for s in self.workers.values() if len(s.inflight) > 1 and not s.recalled]
+        return min([s.progress for s in crowded]) + limits.RECALL_S if crowded else NEVER
 
 
 def default_max_workers(cpu: int) -> int:

@@ -98,6 +98,13 @@ class Raylet:
         self._made_actor_at = -NEVER
         self._from_head = self._head_table()
         self._from_worker = self._worker_table()
+        self._steps: tuple[tuple[str, Callable[[float], None]], ...] = (
+            ("looking after workers", self._tend_workers),
+            ("starting tasks", self._place),
+            ("telling ends", self._tell_ends),
+            ("lending resources", self.tasks.lending.step),
+            ("reporting", self._report),
+        )
 
     def send(self, message: m.Message) -> None:
         """To the head, if there is a session: a new one is told the full state anyway."""
@@ -351,13 +358,6 @@ class Raylet:
             slot.broken = True
             self.kill(slot, f"its node failed while {what} ({said})")
 
-    def _attempt(self, what: str, action: Callable[[], None], now: float) -> None:
-        """Do a part of the work; if it fails, that is recorded, and the rest goes on."""
-        try:
-            action()
-        except Exception as error:
-            self.incidents.record(what, "", error, now)
-
     def _on_worker_drop(self, slot: WorkerSlot, message: m.Drop, now: float) -> None:
         self.ends.flush()  # an end that hands the reference on comes first
         self.agency.on_drop(slot.worker_id, message)
@@ -469,18 +469,18 @@ class Raylet:
 
     def settle(self, now: float) -> None:
         """End of a turn: start what can start, report what ended, ask for more."""
-        self._attempt("looking after workers", lambda: self._tend_workers(now), now)
-        self._attempt("starting tasks", lambda: self._place(now), now)
-        self._attempt("telling ends", self.ends.flush, now)
-        self._attempt("lending resources", lambda: self.tasks.lending.step(now), now)
-        self._attempt("reporting", lambda: self._report(now), now)
+        for what, step in self._steps:
+            try:
+                step(now)
+            except Exception as error:
+                self.incidents.record(what, "", error, now)
 
     def _tend_workers(self, now: float) -> None:
         for slot in self.scheduler.overrun(now):
             slot.recalled = True
             self.outbox.send(slot.worker_id, m.Recall(0))
         for slot in self.scheduler.workers.values():
-            if now >= slot.kill_at():
+            if slot.condemned and now >= slot.kill_at():
                 slot.condemned.clear()
                 self.kill(slot, "it did not stop within the grace of a cancel")
 
@@ -509,6 +509,9 @@ class Raylet:
         if self._retire_at == NEVER and self.scheduler.crowded():
             self._retire_at = now + limits.IDLE_WORKER_S
 
+    def _tell_ends(self, _now: float) -> None:
+        self.ends.flush()
+
     def _report(self, now: float) -> None:
         self._report_credit()
         if self.linked and now >= self._ping_at:
@@ -529,19 +532,21 @@ class Raylet:
         if not self.linked:
             return
         granted = self.tasks.received + self.scheduler.room()
-        released = resources.total(self.scheduler.released, self.tasks.lending.lent)
+        released, lent = self.scheduler.released, self.tasks.lending.lent
+        amounts = resources.total(released, lent) if released or lent else []
         floors = self.scheduler.floors()
         told, *others = self._credit
         moved = abs(granted - told) * 4 >= limits.RAYLET_UNSTARTED_TASKS
-        if moved or others != [released, floors]:
-            self._credit = (granted, released, floors)
-            self.send(m.Credit(0, granted, released, *floors))
+        if moved or others != [amounts, floors]:
+            self._credit = (granted, amounts, floors)
+            self.send(m.Credit(0, granted, amounts, *floors))
         if max(floors) >= 0:
             self.tasks.give_back(self.scheduler.held_back())
 
     def deadline(self) -> float:
         due = self._ping_at if self.linked else NEVER
         for slot in self.scheduler.workers.values():
-            due = min(due, slot.kill_at())
+            if slot.condemned:
+                due = min(due, slot.kill_at())
         due = min(due, self._retire_at, self._fork_at or NEVER, self.tasks.lending.deadline())
         return min(due, self.scheduler.overrun_deadline(), self.scheduler.lift_deadline())

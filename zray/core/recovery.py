@@ -37,9 +37,9 @@ class Recovery:
     # ---- tasks -----------------------------------------------------------------------------
 
     def submitted(self, record: TaskRecord, spec: TaskSpec, sender: Member) -> None:
-        """A task came that this head does not know. One of before may run somewhere."""
+        """A task came that is not known yet, while ``active``: one of before may run somewhere."""
         record.failures = self._past_failures.get(spec.task_id, 0)
-        if self.active and not sender.resynced:  # the nodes may all be back, or dead, before it
+        if not sender.resynced:  # the nodes may all be back, or dead, before it
             self._park(record)
 
     def _park(self, record: TaskRecord) -> None:

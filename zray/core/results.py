@@ -19,10 +19,19 @@ from zray.protocol.messages import LOCATED, Outcome, Result
 
 
 class Results:
-    def __init__(self, outbox: Outbox[bytes], objects: ObjectTable, members: Members) -> None:
+    """``workers``: of each worker its node."""
+
+    def __init__(
+        self,
+        outbox: Outbox[bytes],
+        objects: ObjectTable,
+        members: Members,
+        workers: dict[bytes, bytes],
+    ) -> None:
         self._outbox = outbox
         self._objects = objects
         self._members = members
+        self._workers = workers
         self._queued: dict[bytes, list[Outcome]] = {}
         self._owed: dict[bytes, list[ObjectRecord]] = {}
         self._acked: dict[bytes, int] = {}  # process -> the last RESULT that it acknowledged
@@ -44,12 +53,14 @@ class Results:
         self.tell(target, outcome)
         self._owed.setdefault(target, []).append(record)
 
-    def flush(self, workers: dict[bytes, bytes]) -> None:
+    def flush(self, _now: float) -> None:
         """Send what was told in this turn: to drivers, and to workers by way of their nodes."""
+        if not self._queued:
+            return
         queued, self._queued = self._queued, {}
         owed, self._owed = self._owed, {}
         for target, outcomes in queued.items():
-            member = self._members.member(workers.get(target, target))
+            member = self._members.member(self._workers.get(target, target))
             if member is None:
                 continue
             member.result_seq += 1

@@ -25,6 +25,8 @@ class TaskTable(dict[bytes, TaskRecord]):
         self._by_job: dict[bytes, dict[bytes, Group]] = {}  # job -> submitter -> tasks
         self._by_submitter: dict[bytes, dict[bytes, Group]] = {}  # submitter -> job -> tasks
         self._children: dict[bytes, dict[bytes, None]] = {}
+        # The group that lost its last task last is kept: who submits one by one needs it again.
+        self._empty: tuple[bytes, bytes] = (b"", b"")
 
     def add(self, task_id: bytes, record: TaskRecord) -> None:
         """A task has become known."""
@@ -53,7 +55,9 @@ class TaskTable(dict[bytes, TaskRecord]):
 
     def move(self, task_id: bytes, record: TaskRecord, submitter: bytes) -> None:
         """Another process is the task's submitter."""
-        self._leave(task_id, record)
+        del record.group[task_id]
+        if not record.group:
+            self._emptied(record)
         record.submitter = submitter
         group = self._by_job.get(record.job_id, {}).get(submitter)
         record.group = self._new_group(record) if group is None else group
@@ -62,7 +66,9 @@ class TaskTable(dict[bytes, TaskRecord]):
     def remove(self, task_id: bytes) -> None:
         """The task has its outcome, or is nobody's any more."""
         record = self.pop(task_id)
-        self._leave(task_id, record)
+        del record.group[task_id]
+        if not record.group:
+            self._emptied(record)
         if record.spec is not None and record.spec.parent:
             siblings = self._children[record.spec.parent]
             del siblings[task_id]
@@ -80,14 +86,16 @@ class TaskTable(dict[bytes, TaskRecord]):
         self._by_submitter.setdefault(record.submitter, {})[record.job_id] = group
         return group
 
-    def _leave(self, task_id: bytes, record: TaskRecord) -> None:
-        del record.group[task_id]
-        if not record.group:
-            self._close(record)
-
-    def _close(self, record: TaskRecord) -> None:
+    def _emptied(self, record: TaskRecord) -> None:
         """The record was the last of its group."""
-        job_id, submitter = record.job_id, record.submitter
+        key = (record.job_id, record.submitter)
+        if key != self._empty:
+            self._close(*self._empty)
+            self._empty = key
+
+    def _close(self, job_id: bytes, submitter: bytes) -> None:
+        if self._by_job.get(job_id, {}).get(submitter, True):
+            return  # it has tasks again, or there never was one
         for table, key, other in (
             (self._by_job, job_id, submitter),
             (self._by_submitter, submitter, job_id),

@@ -52,13 +52,15 @@ VERBS = {m.ROLE_DRIVER: CLIENT_VERBS, m.ROLE_NODE: NODE_VERBS, m.ROLE_OBSERVER: 
 
 
 class Session:
-    __slots__ = ("joiner", "member", "role", "route", "user")
+    __slots__ = ("joiner", "member", "own", "role", "route", "user")
 
     def __init__(self, route: bytes, user: str, role: int, member: Member) -> None:
         self.route = route
         self.user = user
         self.role = role
         self.member = member
+        # A driver speaks for itself alone: what it held for others would stay for ever.
+        self.own = (member.process_id, b"") if role == m.ROLE_DRIVER else ()
         self.joiner = Joiner()
 
 
@@ -71,12 +73,6 @@ SPEAKS_FOR: dict[type[m.Message], str] = {
     m.Submit: "submitter",
     m.CreateActor: "owner",
 }
-
-
-def _is_own(message: m.Message, member: Member) -> bool:
-    """Whether a driver speaks for itself: what it held for others would stay for ever."""
-    field = SPEAKS_FOR.get(type(message))
-    return field is None or getattr(message, field) in (member.process_id, b"")
 
 
 class TrafficController:
@@ -155,6 +151,7 @@ class TrafficController:
         """One payload of a peer. ``user``: whom its key belongs to, as the transport says."""
         session = self.sessions.get(route)
         for message in payload.messages:
+            kind = type(message)
             if isinstance(message, m.Hello):
                 self._greet(route, user, message, payload.epoch, now)
                 session = self.sessions.get(route)
@@ -164,18 +161,25 @@ class TrafficController:
             elif payload.epoch != self.gcs.epoch:
                 self.outbox.send(route, m.Rejoin(0, f"the epoch is {self.gcs.epoch} now"))
                 return
-            elif type(message) not in VERBS[session.role]:
-                text = f"{type(message).__name__} is not for this role"
+            elif kind not in VERBS[session.role]:
+                text = f"{kind.__name__} is not for this role"
                 self.outbox.send(route, m.Rejected(0, message.seq, FORBIDDEN, text))
-            elif session.role == m.ROLE_DRIVER and not _is_own(message, session.member):
-                text = f"a {type(message).__name__} of another process is not for a driver"
+            elif (
+                session.own
+                and kind in SPEAKS_FOR
+                and getattr(message, SPEAKS_FOR[kind]) not in session.own
+            ):
+                text = f"a {kind.__name__} of another process is not for a driver"
                 self.outbox.send(route, m.Rejected(0, message.seq, FORBIDDEN, text))
             else:
                 session.member.heard = now
                 if self.gcs.prints.unread_bytes:
                     self.gcs.prints.heard(session.member.process_id)
                 try:
-                    self._handle(session, message, now)
+                    if kind in JOINED:
+                        self._join(session, message, now)
+                    else:
+                        self._handlers[kind](session.member, message, now)
                 except Exception as error:
                     self._failed(route, session.member, message, error, now)
                     if route not in self.sessions:
@@ -183,18 +187,15 @@ class TrafficController:
         for bad in payload.refused:
             self.refuse(route, bad.seq, bad.text)
 
-    def _handle(self, session: Session, message: m.Message, now: float) -> None:
-        handler = self._handlers[type(message)]
-        if type(message) not in JOINED:
-            handler(session.member, message, now)
-            return
+    def _join(self, session: Session, message: m.Message, now: float) -> None:
+        """It may be a part: the whole is handled when its last part has come."""
         try:
             whole = session.joiner.take(message)
         except ProtocolError as error:
             self.refuse(session.route, message.seq, str(error))
             return
         if whole is not None:
-            handler(session.member, whole, now)
+            self._handlers[type(message)](session.member, whole, now)
 
     def _greet(self, route: bytes, user: str, hello: m.Hello, epoch: int, now: float) -> None:
         try:

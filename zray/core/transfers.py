@@ -121,7 +121,9 @@ class Transfers:
 
     def serve(self, object_id: bytes) -> None:
         """Those who wait for the object may have a source now, or it is gone."""
-        for relay in [*self._by_object.get(object_id, {}).values()]:
+        if object_id not in self._by_object:
+            return
+        for relay in [*self._by_object[object_id].values()]:
             if relay.source is None:
                 self._start(relay, ())
 

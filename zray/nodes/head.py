@@ -166,8 +166,8 @@ class Head:
     def _watch(self) -> None:
         loop = self._loop
         loop.handle_signals()
-        loop.watch_zmq(self._doorkeeper.monitor.socket, self._read_monitor)
-        loop.watch_zmq(self._zap.socket, self._answer_zap)
+        loop.watch_zmq(self._doorkeeper.monitor.socket, self._read_monitor, rare=True)
+        loop.watch_zmq(self._zap.socket, self._answer_zap, rare=True)
         loop.watch_zmq(self._router, self._read_router)
         fd = self._store.fileno()
         if fd is not None:
@@ -201,7 +201,7 @@ class Head:
         for _ in range(limits.DRAIN_MESSAGES_MAX):
             if left < 0 or not sockets.readable(self._router):
                 return  # the socket takes from its peers in turn
-            frames = self._router.recv_multipart(zmq.DONTWAIT, copy=False)
+            frames = sockets.receive(self._router)
             left -= len(frames[-1])
             try:
                 self._receive(frames, now)
@@ -228,6 +228,7 @@ class Head:
         self._controller.receive(route, sockets.user_id(last), payload, now)
 
     def _read_monitor(self) -> None:
+        self._loop.look(self._doorkeeper.monitor.socket)
         for event in self._doorkeeper.read():
             if event.event == zmq.EVENT_DISCONNECTED:
                 route = self._routes.pop(event.value, None)
@@ -323,7 +324,7 @@ class Head:
             queue = self._unsent[route]
             try:
                 while queue:
-                    self._router.send_multipart([route, KIND, queue[0]], zmq.DONTWAIT)
+                    sockets.send(self._router, (route, KIND, queue[0]))
                     queue.popleft()
                 del self._unsent[route]
             except zmq.Again:

@@ -58,9 +58,9 @@ class PeerPort:
         self._links: dict[str, Link] = {}  # by address
         self._unsent: dict[str, deque[list[Frame]]] = {}  # answers, by who asked
         self.peers: Peers | None = None
-        loop.watch_zmq(self._zap.socket, self._answer_zap)
-        loop.watch_zmq(self._doorkeeper.monitor.socket, self._read_monitor)
-        loop.watch_zmq(self._router, self._read_router)
+        loop.watch_zmq(self._zap.socket, self._answer_zap, rare=True)
+        loop.watch_zmq(self._doorkeeper.monitor.socket, self._read_monitor, rare=True)
+        loop.watch_zmq(self._router, self._read_router, rare=True)
 
     def _bind(self, host: str) -> int:
         try:
@@ -110,7 +110,7 @@ class PeerPort:
 
     def tend(self, now: float) -> None:
         """Once a turn: send what is to be sent, connect, and look after connections."""
-        if self.peers is None:
+        if self.peers is None or not (self.peers.outbox or self._unsent or self._links):
             return
         for peer, messages in self.peers.outbox.take().items():
             frames = [frame for message in messages for frame in _frames(message)]
@@ -128,10 +128,12 @@ class PeerPort:
         dealer = sockets.dealer(self._context, self._info, self._info.client_public)
         link = self._links[address] = Link(dealer, now)
         sockets.connect(dealer, *connection.parse_address(address))
-        self._loop.watch_zmq(dealer, lambda: self._read_link(address))
+        self._loop.watch_zmq(dealer, lambda: self._read_link(address), rare=True)
         return link
 
     def _tend_link(self, address: str, link: Link, now: float) -> None:
+        if link.unsent:
+            self._loop.look(link.socket)
         while link.unsent:
             try:
                 link.socket.send_multipart(link.unsent[0], zmq.DONTWAIT, copy=False)
@@ -150,6 +152,7 @@ class PeerPort:
 
     def _flush_route(self, peer: str, now: float) -> None:
         queue = self._unsent[peer]
+        self._loop.look(self._router)
         while queue:
             try:
                 frames = [bytes.fromhex(peer), *queue[0]]

@@ -187,7 +187,7 @@ class RayletNode:
 
     def _settle(self) -> None:
         raylet, now = self._raylet, self._loop.now()
-        self._attempt("tending the link to the head", lambda: self._tend_link(now))
+        self._attempt("tending the link to the head", self._tend_link, now)
         if raylet.objects.store is not self._store:  # this is another incarnation
             self._attempt("closing a store", self._store.close)
             self._store = self._make_store()
@@ -197,8 +197,8 @@ class RayletNode:
             self._lease_until = raylet.lease_until
             for channel in self._channels.values():
                 channel.channels.page.lease_until = self._lease_until
-        self._attempt("tending the store", lambda: self._store.tend(raylet.cluster_id, now))
-        self._attempt("tending connections of other nodes", lambda: self._port.tend(now))
+        self._attempt("tending the store", self._store.tend, raylet.cluster_id, now)
+        self._attempt("tending connections of other nodes", self._port.tend, now)
         if self._zygote.pid is None:
             self._start_zygote(now)
         outgoing = raylet.outbox.take()
@@ -217,10 +217,10 @@ class RayletNode:
         for worker_id, messages in outgoing.items():
             self._send_worker(worker_id, messages)
 
-    def _attempt(self, what: str, action: Callable[[], object]) -> None:
+    def _attempt(self, what: str, action: Callable[..., object], *arguments: object) -> None:
         """Do a part of the work; if it fails, that is recorded, and the rest goes on."""
         try:
-            action()
+            action(*arguments)
         except Exception as error:
             self._failed(what, error)
 
@@ -243,7 +243,7 @@ class RayletNode:
         self._link.open(self._loop.now())
         assert self._link.socket is not None and self._link.monitor is not None
         self._loop.watch_zmq(self._link.socket, self._read_head)
-        self._loop.watch_zmq(self._link.monitor.socket, self._look_at_link, sends=False)
+        self._loop.watch_zmq(self._link.monitor.socket, self._look_at_link, rare=True)
 
     def _close_link(self, now: float) -> None:
         if self._link.socket is not None and self._link.monitor is not None:

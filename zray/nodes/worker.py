@@ -33,6 +33,7 @@ from zray.nodes.user_code import UserCode, covers
 from zray.protocol import codec
 from zray.protocol import messages as m
 from zray.runtime import references, session
+from zray.runtime.interrupts import interrupts
 from zray.runtime.linux.channels import open_page
 from zray.runtime.linux.clock import boot_time
 from zray.runtime.linux.direct import DirectLink
@@ -457,10 +458,11 @@ class Worker(Introspection):
             set_process_name(f"zray:{made.class_name if made else template.name}"[:15])
         status, outcomes, seconds = self._attempt(delivered, template)
         self.end_if_forked()
-        with self._lock:
+        with interrupts, self._lock:
             self._collect_dropped()
             borrowed = self.client.references.end_task()
-            self._flush()
+            if self.client.backlog:
+                self._flush()
             while self.client.backlog and not self.client.stopped:  # the window is full
                 self._drain_backlog()
             self.sequence.finished(status, outcomes, seconds, borrowed, time.monotonic())

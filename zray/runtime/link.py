@@ -108,7 +108,7 @@ class HeadLink:
         """Whether nothing is left to send."""
         while self._unsent and self.socket is not None:
             try:
-                self.socket.send_multipart([KIND, self._unsent[0]], zmq.DONTWAIT)
+                sockets.send(self.socket, (KIND, self._unsent[0]))
             except zmq.Again:
                 return False
             self._unsent.popleft()
@@ -121,9 +121,9 @@ class HeadLink:
         while socket is not None and len(payloads) < limits.DRAIN_MESSAGES_MAX:
             if not sockets.readable(socket):
                 break
-            frames = socket.recv_multipart(zmq.DONTWAIT)
+            frames = sockets.receive(socket)
             try:
-                payloads.append(codec.decode(frames[1]))
+                payloads.append(codec.decode(frames[1].buffer))
             except (ProtocolError, IndexError):
                 self.garbled = True
                 break

@@ -3,8 +3,9 @@
 A callback that raises ends nothing: it is reported, and called again after a pause.
 
 A zmq socket's descriptor is edge-triggered: reading EVENTS or sending consumes its signal, so
-every turn looks at EVENTS before it sleeps (zmq_getsockopt, ZMQ_FD). Nor does it signal before
-EVENTS was looked at a first time.
+a turn looks at EVENTS before it sleeps, if anybody may have done that (zmq_getsockopt, ZMQ_FD). Nor
+does it signal before EVENTS was looked at a first time. A look costs two system calls, so sockets
+that are rarely used are not looked at in every turn.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import resource
 import selectors
 import signal
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from zray import limits
@@ -45,7 +47,8 @@ class Loop:
         self._paused: dict[Any, tuple[float, Any]] = {}  # what failed -> until when, and its key
         self._selector = selectors.DefaultSelector()
         self._zmq: dict[Socket, Callback] = {}
-        self._unread: list[tuple[Socket, Callback]] = []  # had something when first looked at
+        self._busy: dict[Socket, None] = {}  # those that are not rare
+        self._looks: dict[Socket, None] = {}  # those that may have something
         self._edges: set[int] = set()  # descriptors that are edge-triggered
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.watch(self._wake_read, self._drain_wake)
@@ -79,26 +82,29 @@ class Loop:
         with contextlib.suppress(KeyError, ValueError):
             self._selector.unregister(fd)
 
-    def watch_zmq(self, socket: Socket, read: Callback, *, sends: bool = True) -> None:
-        """Call ``read``, which reads until there is no more, when something has arrived.
+    def watch_zmq(self, socket: Socket, read: Callback, *, rare: bool = False) -> None:
+        """Call ``read`` when something has arrived, and again while there is more.
 
-        ``sends``: the socket is also sent on, between turns or in other callbacks.
+        ``rare``: whoever sends on it or reads from it outside ``read`` says so with ``look``.
         """
-        if sends:
-            self._zmq[socket] = read
-        elif sockets.readable(socket):
-            self._unread.append((socket, read))
-
-        def signalled() -> None:
-            if not sends and sockets.readable(socket):
-                read()
-
+        self._zmq[socket] = read
+        if not rare:
+            self._busy[socket] = None
+        self._looks[socket] = None
         fd = sockets.descriptor(socket)
         self._edges.add(fd)
+        signalled = partial(self.look, socket)
         self._selector.register(fd, selectors.EVENT_READ, (signalled, None, True))
+
+    def look(self, socket: Socket) -> None:
+        """Look at the socket in this turn or the next: its signal may have been used up."""
+        if socket in self._zmq:
+            self._looks[socket] = None
 
     def unwatch_zmq(self, socket: Socket) -> None:
         self._zmq.pop(socket, None)
+        self._busy.pop(socket, None)
+        self._looks.pop(socket, None)
         self._paused.pop(socket, None)
         fd = sockets.descriptor(socket)
         self._edges.discard(fd)
@@ -108,11 +114,10 @@ class Loop:
         """Wait for something, at most ``timeout_s`` seconds, and call whom it concerns."""
         if self._paused:
             timeout_s = min(timeout_s, self._resume())
-        unread, self._unread = self._unread, []
-        for socket, callback in unread:
-            if not socket.closed:
-                self._call(callback, socket)
-        ready = any(self._ready(socket) for socket in self._zmq)
+        looks = self._looks
+        looks.update(self._busy)
+        ready = [socket for socket in looks if self._ready(socket)]
+        self._looks = dict.fromkeys(ready + [s for s in self._paused if s in looks])
         found = self._selector.select(0 if ready else max(0.0, timeout_s))
         if len(found) > 1:
             found.sort(key=_order)
@@ -122,12 +127,19 @@ class Loop:
                 continue  # an earlier callback of this turn has changed it
             read, write, _ = key.data
             if read is not None and mask & selectors.EVENT_READ:
-                self._call(read, key)
+                try:
+                    read()
+                except Exception as error:
+                    self._fail(read, key, error)
             if write is not None and mask & selectors.EVENT_WRITE:
                 self._call(write, key)
-        for socket, callback in [*self._zmq.items()]:
-            if not socket.closed and self._ready(socket):
-                self._call(callback, socket)
+        for socket in [*self._looks]:
+            callback = self._zmq.get(socket)
+            if callback is not None and (socket in ready or self._ready(socket)):
+                try:
+                    callback()
+                except Exception as error:
+                    self._fail(callback, socket, error)
 
     def _ready(self, socket: Socket) -> bool:
         return socket not in self._paused and sockets.readable(socket)
@@ -136,11 +148,11 @@ class Loop:
         try:
             callback()
         except Exception as error:
-            self._failed(getattr(callback, "__qualname__", repr(callback)), error)
-            self._pause(source)
+            self._fail(callback, source, error)
 
-    def _pause(self, source: Any) -> None:
+    def _fail(self, callback: Callback, source: Any, error: Exception) -> None:
         """What it failed on may still be there: without a pause the loop would do nothing else."""
+        self._failed(getattr(callback, "__qualname__", repr(callback)), error)
         until = self.now() + limits.CALLBACK_PAUSE_S
         if not isinstance(source, selectors.SelectorKey):
             self._paused[source] = (until, None)

@@ -384,7 +384,9 @@ class Checkers:
             - gcs.members.jobs.keys(),
             "rows of actors": cluster.store._rows.get("actors", {}),
             "tasks by parent": gcs.tasks._children,
-            "tasks by job": gcs.tasks._by_job,
+            "tasks by job": [
+                g for groups in gcs.tasks._by_job.values() for g in groups.values() if g
+            ],
             "actors by owner": gcs.actors.records._of_owners,
         }
         found += [f"{len(table)} {word}" for word, table in tables.items() if table]
