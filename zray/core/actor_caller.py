@@ -115,8 +115,9 @@ class ActorCaller:
             self._next += 1
             self.sent[call.seq] = call
             self._bytes += len(call.arguments)
-            calls.append(make(call))
-            size += _size(calls[-1])
+            made = make(call)
+            calls.append(made)
+            size += _size(made) if made.values else len(made.arguments)
         if not calls and not self.acknowledge:
             return None
         return self._message(calls)

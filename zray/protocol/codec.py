@@ -166,7 +166,8 @@ def decode(payload: bytes | memoryview) -> Payload:
         ProtocolError: the payload is not ``[epoch, [message, ...]]`` at all, or has more messages
             than ``limits.PAYLOAD_ITEMS_MAX``; no object is made of these.
     """
-    _check_count(payload)
+    if len(payload) > _PAYLOAD_ITEMS_MAX:
+        _check_count(payload)
     try:
         epoch, messages = _decoder.decode(payload)
         return Payload(epoch, messages, [])
@@ -176,8 +177,6 @@ def decode(payload: bytes | memoryview) -> Payload:
 
 def _check_count(payload: bytes | memoryview) -> None:
     """How many messages there are is written at the start: one byte or more each."""
-    if len(payload) <= _PAYLOAD_ITEMS_MAX:
-        return
     place = 1 + _INTEGER_BYTES.get(payload[1], 1)
     kind = payload[place]
     width = {0xDC: 2, 0xDD: 4}.get(kind, 0)
