@@ -247,7 +247,9 @@ class Client:
 
     def is_ready(self, oid: bytes) -> bool:
         """Whether the value is in this process, or was, and is with its node now."""
-        return self.here(oid) is not None or oid in self.near.reached
+        outcome = self.outcomes.get(oid)
+        here = outcome is not None and not outcome.kind & m.LOCATED
+        return here or oid in self.near.reached
 
     def want_value(self, oid: bytes, waiter: Waiter) -> None:
         """Count ``waiter`` up if the value is not here, and make it come."""

@@ -192,32 +192,30 @@ class Participant(Sharing):
         fetch_local: bool,
     ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
         """Split into ready (at most ``num_returns``) and others, both in the given order."""
-        ids = [ref.id for ref in wanted]
+        client = self.client
+        ready = client.is_ready if fetch_local else client.outcomes.__contains__
         with interrupts, self._lock:
-            client = self.client
-            ready = client.is_ready if fetch_local else client.outcomes.__contains__
-            have = sum(map(ready, ids))
-            if have < num_returns:
+            places = _places(wanted, ready, num_returns)
+            if len(places) < num_returns:
+                ids = [ref.id for ref in wanted]
                 waiter = Waiter()
                 want = client.want_value if fetch_local else client.want_outcome
                 for object_id in ids:
                     if not ready(object_id):
                         want(object_id, waiter)
-                surplus = waiter.remaining - (num_returns - have)
+                surplus = waiter.remaining - (num_returns - len(places))
                 waiter.remaining -= surplus
                 try:
                     self._await(waiter, timeout)
                 finally:
                     client.forget_waiter(ids, waiter)
-            done = [*map(ready, ids)]
-        first: list[ObjectRef[Any]] = []
+                places = _places(wanted, ready, num_returns)
         others: list[ObjectRef[Any]] = []
-        for ref, is_done in zip(wanted, done, strict=True):
-            if is_done and len(first) < num_returns:
-                first.append(ref)
-            else:
-                others.append(ref)
-        return first, others
+        low = 0
+        for place in places:
+            others += wanted[low:place]
+            low = place + 1
+        return [wanted[place] for place in places], [*others, *wanted[low:]]
 
     def ask(self, make: Callable[[int], m.Message], timeout: float) -> m.Message | None:
         """A request and its answer; None: there was none in time."""
@@ -310,3 +308,16 @@ class Participant(Sharing):
         reason = answer.reasons[0] if isinstance(answer, m.Reasons) and answer.reasons else ""
         why = "; ".join(filter(None, (known, reason)))
         return f"{text}; the first ({missing[0].hex()}): {why}" if why else text
+
+
+def _places(
+    wanted: Sequence[ObjectRef[Any]], ready: Callable[[bytes], bool], count: int
+) -> list[int]:
+    """Where the first ready ones are, ``count`` at most: what follows is not looked at."""
+    found: list[int] = []
+    for place, ref in enumerate(wanted):
+        if ready(ref.id):
+            found.append(place)
+            if len(found) >= count:
+                break
+    return found
