@@ -129,3 +129,42 @@ def test_a_zmq_socket_whose_reader_failed_is_read_after_the_pause(
     assert got == [b"one"] and len(reports.failures) == 1
     reports.loop.unwatch_zmq(ours)
     context.destroy(0)
+
+
+@pytest.mark.parametrize("rare", [True, False])
+def test_a_reader_that_takes_a_part_is_called_for_the_rest(reports: Reports, rare: bool) -> None:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    ours, theirs = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+    ours.bind("inproc://here")
+    theirs.connect("inproc://here")
+    got: list[bytes] = []
+    reports.loop.watch_zmq(ours, lambda: got.append(ours.recv()), rare=rare)
+    for turn in range(3):
+        for number in range(20):
+            theirs.send(b"%d" % number)
+        deadline = time.monotonic() + 0.9  # less than a turn's longest sleep
+        while len(got) < 20 * (turn + 1) and time.monotonic() < deadline:
+            reports.loop.turn(1.0)
+        assert len(got) == 20 * (turn + 1)
+    reports.loop.unwatch_zmq(ours)
+    context.destroy(0)
+
+
+def test_a_rare_socket_that_was_used_elsewhere_is_looked_at_when_asked(reports: Reports) -> None:
+    """Sending takes the signal of what came in the meantime."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    ours, theirs = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+    ours.bind("inproc://here")
+    theirs.connect("inproc://here")
+    got: list[bytes] = []
+    reports.loop.watch_zmq(ours, lambda: got.append(ours.recv()), rare=True)
+    reports.loop.turn(0.0)
+    for number in range(50):
+        theirs.send(b"%d" % number)
+        assert ours.getsockopt(zmq.EVENTS)  # as a send does
+        reports.loop.look(ours)
+        began = time.monotonic()
+        reports.loop.turn(1.0)
+        assert len(got) == number + 1 and time.monotonic() - began < 0.9
+    reports.loop.unwatch_zmq(ours)
+    context.destroy(0)
