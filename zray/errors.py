@@ -191,6 +191,12 @@ class GetTimeoutError(ZrayError, TimeoutError):
     code = "ZR-3101"
 
 
+class ReentrantCallError(ZrayError, RuntimeError):
+    """A signal handler called the API while the program was inside of it."""
+
+    code = "ZR-3102"
+
+
 class SerializationError(ZrayError, TypeError):
     """A value cannot be pickled or unpickled; the message names the offending variable."""
 

@@ -387,3 +387,22 @@ def test_after_its_cluster_was_lost_a_program_starts_afresh() -> None:
         zray.get(work.remote(), timeout=10)
     with zray.init(num_cpus=1):
         assert zray.get(work.remote(), timeout=10) == 1
+
+
+def test_a_program_whose_directory_is_gone(run: Run, tmp_path: Any) -> None:
+    done = run(
+        f"""
+        os.mkdir("{tmp_path}/gone")
+        os.chdir("{tmp_path}/gone")
+        os.rmdir("{tmp_path}/gone")
+        sys.path.insert(0, "relative")
+        zray.init(num_cpus=1)
+
+        @zray.task
+        def double(number):
+            return 2 * number
+
+        print(zray.get(double.remote(4)))
+        """
+    )
+    assert done.stdout == "8\n"

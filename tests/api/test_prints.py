@@ -129,3 +129,32 @@ def test_a_driver_whose_output_nobody_reads(run: Run) -> None:
     # The reader is slow for ever; only those who print may wait for it.
     text = text.replace("zray.get(chatter.remote())\n", "chatter.remote(); time.sleep(1)\n")
     run(text)
+
+
+@pytest.mark.parametrize(
+    "stream",
+    ["None", "open(os.devnull, 'w'); sys.stdout.close()", "Fails()", "open('/dev/full', 'w')"],
+)
+def test_a_program_whose_output_fails_gets_its_results(run: Run, stream: str) -> None:
+    run(
+        f"""
+        class Fails:
+            def write(self, text):
+                raise RuntimeError("on purpose")
+
+        sys.stdout = sys.stderr = {stream}
+        zray.init(num_cpus=1)
+
+        @zray.task
+        def speak(number):
+            print("spoken")
+            print("spoken", file=sys.stderr)
+            return number
+
+        for number in range(20):
+            if zray.get(speak.remote(number)) != number:
+                os._exit(3)
+        zray.shutdown()
+        os._exit(0)
+        """
+    )

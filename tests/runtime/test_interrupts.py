@@ -129,3 +129,29 @@ def test_asyncio_cancels_its_main_task(interrupts: Interrupts) -> None:
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(main())
     assert tidied == [1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGALRM, signal.SIGTERM, signal.SIGUSR1])
+def test_handlers_of_the_programs_own_signals_are_put_off(
+    interrupts: Interrupts, number: int
+) -> None:
+    class Timeout(Exception):
+        pass
+
+    def handle(*_: object) -> None:
+        raise Timeout
+
+    before = signal.signal(number, handle)
+    done = []
+    try:
+        with pytest.raises(Timeout):
+            with interrupts:
+                signal.raise_signal(number)
+                done.append(1)
+            done.append(2)
+        with interrupts, pytest.raises(Timeout):
+            interrupts.allow(signal.raise_signal, number)
+        assert signal.getsignal(number) is handle
+    finally:
+        signal.signal(number, before)
+    assert done == [1]

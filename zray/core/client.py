@@ -74,6 +74,7 @@ class Client:
         self._remote = remote
         self.definitions = ClientDefinitions(self, remote=remote)
         self._waiters: dict[bytes, list[Waiter]] = {}  # for values
+        self.awaited = self._waiters.keys()
         self._outcome_waiters: dict[bytes, list[Waiter]] = {}
         self._watched: dict[bytes, None] = {}
         self.values = ClientValues(lambda message: self.outbox.append(message), self._pulled)
@@ -279,6 +280,13 @@ class Client:
             waiter.remaining += 1
             self._await(self._outcome_waiters, oid, waiter)
             self._await_outcome(oid)
+
+    def let_down(self, oid: bytes) -> None:
+        """The last reference was collected, so nothing comes: who waits is a finalizer."""
+        for table in (self._waiters, self._outcome_waiters):
+            for waiter in table.pop(oid, ()):
+                self._callbacks -= waiter.done is not None
+                waiter.arrived()
 
     def forget_waiter(self, oids: list[bytes], waiter: Waiter) -> None:
         for table in (self._waiters, self._outcome_waiters):

@@ -59,6 +59,8 @@ class ClientReferences:
         self.counts.pop(oid, None)
         if client.calls.actors:
             client.calls.handle_dropped(oid[:16])
+        if client.awaited:
+            client.let_down(oid)
         client.values.lost.pop(oid, None)
         outcome = client.outcomes.pop(oid, None)
         if outcome is not None and (type(outcome.value) is not bytes or oid in client.near.reached):

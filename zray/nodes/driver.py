@@ -126,7 +126,8 @@ class Driver(Participant):
         self._wake_read, self._wake_write = os.pipe()
         os.set_blocking(self._wake_read, False)
         os.set_blocking(self._wake_write, False)
-        self._pump_turn = threading.Condition(self._lock)  # the pump is no follower: see _pump
+        # The pump is no follower: see _pump.
+        self._pump_turn = threading.Condition(self._lock)  # type: ignore[arg-type]
         self._pump_leads = False
         self._pump_brief = False  # its present sleep ends within COALESCE_S
         self._unsent_since = 0.0  # when the pump first saw what is still unsent; 0: nothing is
@@ -499,11 +500,12 @@ def _write(prints: list[m.Log | m.Notice]) -> None:
             continue
         prefix = f"({message.name} pid={message.pid}, node={message.node}) "
         stream = sys.stderr if message.is_error else sys.stdout
-        with contextlib.suppress(OSError, ValueError):
+        # None, closed, a pipe that ended, or a stream of the program's own that fails.
+        with contextlib.suppress(Exception):
             stream.write("".join(f"{prefix}{line}\n" for line in message.lines))
             stream.flush()
 
 
 def _say(text: str) -> None:
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(Exception):
         print(text, file=sys.stderr, flush=True)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from zray.core.client import Client, Waiter
 from zray.runtime.interrupts import interrupts
+from zray.runtime.quiet_lock import QuietLock
 
 FOLLOW_S = 1.0  # a follower looks by itself after this
 _NO_DEADLINE = float("inf")
@@ -24,8 +25,9 @@ class Leadership:
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        self._lock = threading.Lock()
+        self._lock = QuietLock()
         self._leading = False
+        self._leader = 0  # the thread that leads, or did last
         self._following: dict[threading.Lock, Waiter | None] = {}  # what each follower sleeps on
         self._completions: deque[Callable[[], None]] = deque()
 
@@ -73,7 +75,7 @@ class Leadership:
             if waiter.remaining <= 0:
                 return True
             if timeout is not None and timeout <= 0:
-                if not self._leading:
+                if self._may_lead():
                     self._lead(waiter, 0.0)
                 return waiter.remaining <= 0
             deadline = _NO_DEADLINE if timeout is None else time.monotonic() + timeout
@@ -89,11 +91,16 @@ class Leadership:
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
-            if self._leading:
-                self._follow(waiter, min(left, FOLLOW_S))
-            else:
+            if self._may_lead():
                 self._lead(waiter, deadline)
+            else:
+                self._follow(waiter, min(left, FOLLOW_S))
         return True
+
+    def _may_lead(self) -> bool:
+        """Nobody leads, or this very thread: what it calls here is a finalizer or signal handler
+        that has interrupted its sleep."""
+        return not self._leading or self._leader == threading.get_ident()
 
     def _follow(self, waiter: Waiter | None, timeout_s: float) -> None:
         """Sleep until the waiter is done or the lead is free; with None: until something came."""
@@ -107,7 +114,7 @@ class Leadership:
 
     def _lead(self, waiter: Waiter, deadline: float) -> None:
         """Read until the waiter is done or there is something to complete; at least once."""
-        self._leading = True
+        nested = self._take_lead()
         try:
             while True:
                 left = deadline - time.monotonic()
@@ -117,23 +124,33 @@ class Leadership:
                 if self._completions:
                     break
         finally:
-            self._leave_lead()
+            self._leave_lead(nested)
         if self._completions:
             self._unlocked(self._complete)
 
     def _lead_once(self, timeout_s: float) -> None:
         """One round as leader for whoever waits; nobody else may lead at the moment."""
-        self._leading = True
+        nested = self._take_lead()
         try:
             self._step(timeout_s)
         finally:
-            self._leave_lead()
+            self._leave_lead(nested)
         if self._completions:
             self._unlocked(self._complete)
 
-    def _leave_lead(self) -> None:
-        self._leading = False
-        self._pass_on()
+    def _take_lead(self) -> bool:
+        """Returns whether this thread leads already, in what this call interrupts."""
+        nested = self._leading
+        self._leading = True
+        self._leader = threading.get_ident()
+        return nested
+
+    def _leave_lead(self, nested: bool) -> None:
+        if nested:
+            self._wake()  # what came meanwhile is handled, so its sleep would be too long
+        else:
+            self._leading = False
+            self._pass_on()
 
     def _pass_on(self) -> None:
         """Wake a follower to lead, if nobody does."""
@@ -169,7 +186,7 @@ class Leadership:
         try:
             interrupts.allow(call, *arguments)
         finally:
-            self._lock.acquire()
+            self._lock.take_back()
 
     def _complete(self) -> None:
         """Call what is due. Without lock and lead: it may use the API itself, and may block."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zray import limits
 from zray.core.client import Client, Waiter
-from zray.errors import ClusterShutdownError, GetTimeoutError, ZrayError
+from zray.errors import ClusterShutdownError, GetTimeoutError, ObjectLostError, ZrayError
 from zray.ids import task_of
 from zray.nodes.caller import COALESCE_TASKS, EAGER_TASKS
 from zray.nodes.sharing import Sharing, load
@@ -156,10 +156,13 @@ class Participant(Sharing):
             raise GetTimeoutError(self._timeout_text(missing, len(ids), timeout))
         values = []
         for outcome in outcomes:
-            if outcome is None:
-                raise ClusterShutdownError(
-                    f"the value will not come: {stopped or 'the reference was dropped'}"
+            if outcome is None and not stopped:
+                raise ObjectLostError(
+                    "the reference was collected before this call: a finalizer that needs the "
+                    "value has to get it sooner"
                 )
+            if outcome is None:
+                raise ClusterShutdownError(f"the value will not come: {stopped}")
             values.append(load(outcome))
         return values
 

@@ -253,10 +253,10 @@ class Sharing(Caller):
                     self.unput(outcome.object_id)
 
     def _wait_for_store(self, timeout_s: float) -> None:
-        if self._leading:
-            self._follow(None, timeout_s)
-        else:
+        if self._may_lead():
             self._lead_once(timeout_s)
+        else:
+            self._follow(None, timeout_s)
 
 
 def load(outcome: m.Outcome) -> Any:

@@ -38,6 +38,7 @@ from zray.runtime.linux.channels import open_page
 from zray.runtime.linux.clock import boot_time
 from zray.runtime.linux.direct import DirectLink
 from zray.runtime.linux.zygote import set_process_name
+from zray.runtime.quiet_lock import QuietLock
 from zray.runtime.stream import FrameReader, FrameWriter, read_available
 
 if TYPE_CHECKING:
@@ -313,7 +314,7 @@ class Worker(Introspection):
         return boot_time() < self._page.lease_until
 
     @property
-    def lock(self) -> threading.Lock:
+    def lock(self) -> QuietLock:
         return self._lock
 
     def flush(self) -> None:
