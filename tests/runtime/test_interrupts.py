@@ -155,3 +155,21 @@ def test_handlers_of_the_programs_own_signals_are_put_off(
     finally:
         signal.signal(number, before)
     assert done == [1]
+
+
+def test_a_handler_that_is_set_where_that_is_allowed_stays(interrupts: Interrupts) -> None:
+    before = signal.getsignal(signal.SIGALRM)
+
+    def first(*_: object) -> None:
+        signal.signal(signal.SIGALRM, second)
+
+    def second(*_: object) -> None:
+        pass
+
+    signal.signal(signal.SIGALRM, first)
+    try:
+        with interrupts:
+            interrupts.allow(signal.raise_signal, signal.SIGALRM)
+        assert signal.getsignal(signal.SIGALRM) is second
+    finally:
+        signal.signal(signal.SIGALRM, before)

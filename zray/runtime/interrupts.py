@@ -67,7 +67,8 @@ class Interrupts:
         self._outer, self._allowed = self._outer
         if not self._depth:
             for number, handler in self._handlers.items():
-                _set_handler(number, handler)
+                if _get_handler(number) == self._handle:  # else the program has set another one
+                    _set_handler(number, handler)
             self._handlers.clear()
         if self._pending and (self._allowed or not self._depth):
             self._deliver()
