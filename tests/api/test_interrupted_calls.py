@@ -146,39 +146,3 @@ def test_a_signal_handler_gets_its_value_or_an_error(run: Run) -> None:
         """
     )
     assert done.stdout.startswith("True"), done
-
-
-def test_a_signal_handler_may_raise_anywhere(run: Run) -> None:
-    """As a timeout by SIGALRM does: the call ends with that, and the next one works."""
-    run(
-        """
-        import random, signal
-        zray.init(num_cpus=1)
-
-        @zray.task
-        def double(number):
-            return 2 * number
-
-        class Timeout(Exception):
-            pass
-
-        def handle(*_):
-            raise Timeout
-
-        zray.get(double.remote(1))
-        signal.signal(signal.SIGALRM, handle)
-        chance = random.Random(1)
-        late = 0
-        for number in range(1000):
-            try:
-                try:
-                    signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0001, 0.002))
-                    zray.get([double.remote(number) for _ in range(5)])
-                finally:
-                    signal.setitimer(signal.ITIMER_REAL, 0)
-            except (Timeout, zray.errors.SerializationError):  # while it unpickles
-                late += 1
-        assert late > 100, late
-        assert zray.get(double.remote(4)) == 8
-        """
-    )

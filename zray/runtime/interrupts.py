@@ -1,8 +1,7 @@
-"""Keeps the program's signal handlers out of code that must not be left half done.
+"""Keeps the handler of SIGINT out of code that must not be left half done. Decides nothing else.
 
-Python runs them in the main thread between any two instructions. The usual one of SIGINT raises
-KeyboardInterrupt there, one of SIGALRM a timeout, one of SIGTERM perhaps SystemExit. A message sent
-by half, or a lock not taken again, would be worse. Decides nothing else.
+Python runs signal handlers in the main thread between any two instructions, and the usual one
+raises KeyboardInterrupt there. A message sent by half, or a lock not taken again, would be worse.
 """
 
 from __future__ import annotations
@@ -20,27 +19,22 @@ _functions = importlib.import_module("_signal")
 _get_handler: Callable[[int], Any] = _functions.getsignal
 _set_handler: Callable[[int, Any], Any] = _functions.signal
 _SIGINT = int(signal.SIGINT)
-# Those that programs use themselves. None of them is handled by default.
-_OTHERS = tuple(
-    int(number)
-    for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-)
 
 
 class Interrupts:
-    """``with interrupts:`` puts the handlers of signals off until the block ends.
+    """``with interrupts:`` puts the handler of SIGINT off until the block ends.
 
-    Inside of a block, ``allow`` lets them run. Blocks may be nested. Threads other than the main
-    one are never interrupted, so it does nothing there.
+    Inside of a block, ``allow`` lets it run. Blocks may be nested. Threads other than the main one
+    are never interrupted, so it does nothing there.
     """
 
     def __init__(self) -> None:
         self._main = threading.main_thread().ident
-        self._handlers: dict[int, Any] = {}  # the program's own
+        self._handler: Any = None  # the program's own
         self._depth = 0
         self._allowed = False
         self._outer: Any = None  # ``_allowed`` of the surrounding blocks
-        self._pending: list[int] = []
+        self._pending = False
 
     # An interrupt comes after a call at the earliest, so what stands between calls is not torn.
 
@@ -48,13 +42,9 @@ class Interrupts:
         if threading.get_ident() != self._main:
             return self
         if not self._depth:
-            if callable(handler := _get_handler(_SIGINT)):
-                self._handlers[_SIGINT] = handler
+            self._handler = _get_handler(_SIGINT)
+            if callable(self._handler):
                 _set_handler(_SIGINT, self._handle)
-            for number in _OTHERS:
-                if callable(handler := _get_handler(number)):
-                    self._handlers[number] = handler
-                    _set_handler(number, self._handle)
         self._outer = (self._outer, self._allowed)
         self._allowed = False
         self._depth += 1
@@ -65,13 +55,11 @@ class Interrupts:
             return
         self._depth -= 1
         self._outer, self._allowed = self._outer
-        if not self._depth:
-            for number, handler in self._handlers.items():
-                if _get_handler(number) == self._handle:  # else the program has set another one
-                    _set_handler(number, handler)
-            self._handlers.clear()
+        if not self._depth and callable(self._handler):
+            _set_handler(_SIGINT, self._handler)
         if self._pending and (self._allowed or not self._depth):
-            self._deliver()
+            self._pending = False
+            signal.raise_signal(signal.SIGINT)
 
     def allow(self, call: Callable[..., T], *arguments: Any) -> T:
         """Call something that waits or that is the user's, in which an interrupt may come."""
@@ -80,22 +68,19 @@ class Interrupts:
         try:
             self._allowed = True
             if self._pending:
-                self._deliver()
+                self._pending = False
+                signal.raise_signal(signal.SIGINT)
             return call(*arguments)
         finally:
             self._allowed = False
 
-    def _deliver(self) -> None:
-        while self._pending:
-            signal.raise_signal(self._pending.pop(0))
-
     def _handle(self, number: int, frame: Any) -> None:
         if self._allowed:
             self._allowed = False
-            self._handlers[number](number, frame)
+            self._handler(number, frame)
             self._allowed = True  # it did not raise
-        elif number not in self._pending:
-            self._pending.append(number)
+        else:
+            self._pending = True
 
 
 interrupts = Interrupts()  # this process's
