@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -137,4 +138,9 @@ def test_tasks_and_actors_outlive_kills_of_workers_and_nodes(bare: Any, records:
 def _workers(cluster: Any, name: str) -> list[psutil.Process]:
     """Processes of actors of that class below the nodes of now."""
     alive = [program for program in cluster.programs if program.process.poll() is None]
-    return [process for program in alive for process in program.below() if name in process.name()]
+    found = []
+    for process in [process for program in alive for process in program.below()]:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has just ended
+            if name in process.name():
+                found.append(process)
+    return found
