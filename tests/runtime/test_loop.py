@@ -34,6 +34,19 @@ def pipe() -> Iterator[tuple[int, int]]:
     os.close(write)
 
 
+Pair = tuple["zmq.Socket[bytes]", "zmq.Socket[bytes]"]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    ours, theirs = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
+    ours.bind("inproc://here")
+    theirs.connect("inproc://here")
+    yield ours, theirs
+    context.destroy(0)
+
+
 def test_a_callback_that_fails_is_paused_and_others_are_called(
     reports: Reports, pipe: tuple[int, int]
 ) -> None:
@@ -107,12 +120,9 @@ def test_who_stops_watching_during_a_pause_is_not_watched_again(
 
 @pytest.mark.parametrize("rare", [True, False])
 def test_a_zmq_socket_whose_reader_failed_is_read_after_the_pause(
-    reports: Reports, rare: bool
+    reports: Reports, pair: Pair, rare: bool
 ) -> None:
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    ours, theirs = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
-    ours.bind("inproc://here")
-    theirs.connect("inproc://here")
+    ours, theirs = pair
     got: list[bytes] = []
 
     def read() -> None:
@@ -128,15 +138,13 @@ def test_a_zmq_socket_whose_reader_failed_is_read_after_the_pause(
         reports.loop.turn(0.5)
     assert got == [b"one"] and len(reports.failures) == 1
     reports.loop.unwatch_zmq(ours)
-    context.destroy(0)
 
 
 @pytest.mark.parametrize("rare", [True, False])
-def test_a_reader_that_takes_a_part_is_called_for_the_rest(reports: Reports, rare: bool) -> None:
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    ours, theirs = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
-    ours.bind("inproc://here")
-    theirs.connect("inproc://here")
+def test_a_reader_that_takes_a_part_is_called_for_the_rest(
+    reports: Reports, pair: Pair, rare: bool
+) -> None:
+    ours, theirs = pair
     got: list[bytes] = []
     reports.loop.watch_zmq(ours, lambda: got.append(ours.recv()), rare=rare)
     for turn in range(3):
@@ -147,15 +155,13 @@ def test_a_reader_that_takes_a_part_is_called_for_the_rest(reports: Reports, rar
             reports.loop.turn(1.0)
         assert len(got) == 20 * (turn + 1)
     reports.loop.unwatch_zmq(ours)
-    context.destroy(0)
 
 
-def test_a_rare_socket_that_was_used_elsewhere_is_looked_at_when_asked(reports: Reports) -> None:
+def test_a_rare_socket_that_was_used_elsewhere_is_looked_at_when_asked(
+    reports: Reports, pair: Pair
+) -> None:
     """Sending takes the signal of what came in the meantime."""
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    ours, theirs = context.socket(zmq.PAIR), context.socket(zmq.PAIR)
-    ours.bind("inproc://here")
-    theirs.connect("inproc://here")
+    ours, theirs = pair
     got: list[bytes] = []
     reports.loop.watch_zmq(ours, lambda: got.append(ours.recv()), rare=True)
     reports.loop.turn(0.0)
@@ -167,4 +173,3 @@ def test_a_rare_socket_that_was_used_elsewhere_is_looked_at_when_asked(reports: 
         reports.loop.turn(1.0)
         assert len(got) == number + 1 and time.monotonic() - began < 0.9
     reports.loop.unwatch_zmq(ours)
-    context.destroy(0)
