@@ -38,10 +38,11 @@ def disconnected() -> Iterator[None]:
 
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Script = Callable[..., Path]
 
 
 @pytest.fixture
-def script(tmp_path: Path) -> Callable[[str], Path]:
+def script(tmp_path: Path) -> Script:
     """Writes a program that has imported os, sys, time and zray."""
 
     def write(text: str, name: str = "script.py") -> Path:
@@ -54,7 +55,7 @@ def script(tmp_path: Path) -> Callable[[str], Path]:
 
 
 @pytest.fixture
-def run(script: Callable[[str], Path]) -> Run:
+def run(script: Script) -> Run:
     """Runs a program to its end; its exit code is 0 unless ``code`` says otherwise."""
 
     def run(

@@ -1,4 +1,4 @@
-"""Putting SIGINT's handler off: nothing is torn, nothing is lost, other handlers are kept."""
+"""Putting handlers of signals off: nothing is torn, nothing is lost, all are kept."""
 
 from __future__ import annotations
 
@@ -11,16 +11,24 @@ import pytest
 
 from zray.runtime.interrupts import Interrupts
 
+OTHERS = [
+    *(signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGTERM),
+    *(signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2),
+]
 
-def strike() -> None:
-    signal.raise_signal(signal.SIGINT)
+
+def strike(number: int = signal.SIGINT) -> None:
+    signal.raise_signal(number)
 
 
 @pytest.fixture
 def interrupts() -> Iterator[Interrupts]:
     before = signal.getsignal(signal.SIGINT)
+    others = [signal.getsignal(number) for number in OTHERS]
     yield Interrupts()
     assert signal.getsignal(signal.SIGINT) is before
+    for number, handler in zip(OTHERS, others, strict=True):
+        signal.signal(number, handler)
 
 
 def test_the_block_is_finished_first(interrupts: Interrupts) -> None:
@@ -129,3 +137,112 @@ def test_asyncio_cancels_its_main_task(interrupts: Interrupts) -> None:
     with pytest.raises(KeyboardInterrupt):
         asyncio.run(main())
     assert tidied == [1]
+
+
+class Struck(Exception):
+    pass
+
+
+def fail(number: int, _: object) -> None:
+    raise Struck(number)
+
+
+@pytest.mark.parametrize("number", OTHERS)
+def test_other_signals_wait_as_well(interrupts: Interrupts, number: int) -> None:
+    signal.signal(number, fail)
+    done = []
+    for _ in range(2):  # with a handler that was just set, and with one that is known
+        with pytest.raises(Struck), interrupts:
+            strike(number)
+            done.append(1)
+        with interrupts:
+            with pytest.raises(Struck):
+                interrupts.allow(strike, number)
+            done.append(2)
+        with pytest.raises(Struck):
+            strike(number)
+    assert done == [1, 2, 1, 2]
+
+
+def test_a_handler_that_is_taken_away_for_a_while(interrupts: Interrupts) -> None:
+    """As timeouts do that can be nested: each puts back what it has found."""
+    signal.signal(signal.SIGALRM, fail)
+    with interrupts:
+        pass
+    seen: list[int] = []
+    found = signal.signal(signal.SIGALRM, lambda number, _: seen.append(number))
+    with interrupts:
+        strike(signal.SIGALRM)
+        assert seen == []
+    assert seen == [signal.SIGALRM]
+    signal.signal(signal.SIGALRM, found)
+    with pytest.raises(Struck), interrupts:
+        strike(signal.SIGALRM)
+        seen.clear()
+    assert seen == []
+
+
+def test_each_of_several_runs_though_the_others_raise(interrupts: Interrupts) -> None:
+    seen: list[int] = []
+
+    def note(number: int, _: object) -> None:
+        seen.append(number)
+        raise Struck(number)
+
+    everything = [signal.SIGINT, *OTHERS]
+    before = [signal.signal(number, note) for number in everything]
+    try:
+        for allowed in False, True:
+            seen.clear()
+            with pytest.raises(Struck), interrupts:
+                for number in everything * 2:
+                    strike(number)
+                assert seen == []
+                if allowed:
+                    interrupts.allow(lambda: seen.append(0))
+            assert sorted(seen) == sorted(everything)
+    finally:
+        for number, handler in zip(everything, before, strict=True):
+            signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGALRM])
+def test_a_signal_that_comes_where_a_block_begins_or_ends(
+    interrupts: Interrupts, number: int
+) -> None:
+    """At any place: SIGINT has its own handler afterwards, and the next block holds."""
+    armed: list[int] = []
+    over = threading.Event()
+    main = threading.get_ident()
+    torn = 0
+
+    def fail_once(number: int, frame: object) -> None:
+        if armed:
+            armed.clear()
+            fail(number, frame)
+
+    def bother() -> None:
+        while not over.wait(0.0001):
+            signal.pthread_kill(main, number)
+
+    before = signal.signal(number, fail_once)
+    handler = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=bother)
+    thread.start()
+    try:
+        for _ in range(500):
+            with pytest.raises(Struck):
+                armed.append(1)
+                while True:
+                    with interrupts:
+                        torn += 1
+                        sorted("a block does something")
+                        torn -= 1
+            assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        over.set()
+        thread.join()
+        signal.signal(number, before)
+    assert not torn
+    with pytest.raises(KeyboardInterrupt), interrupts:
+        strike()

@@ -182,11 +182,10 @@ class Caller(Leadership):
 
     def _send_calls(self) -> None:
         """Send calls that wait for nothing else. With the lock held."""
-        with interrupts:
-            self.client.calls.flush()
-            if self.client.outbox:
-                self._transmit()
-            self._tend_calls()
+        self.client.calls.flush()
+        if self.client.outbox:
+            self._transmit()
+        self._tend_calls()
 
     def _respond(self) -> None:
         calls = self.client.calls

@@ -21,7 +21,8 @@ _NO_DEADLINE = float("inf")
 
 
 class Leadership:
-    """``client`` and the transport are used under ``_lock`` only."""
+    """``client`` and the transport are used under ``_lock`` only, and what the user calls takes it
+    inside of a block of ``interrupts``."""
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -70,21 +71,20 @@ class Leadership:
 
         Returns False at the timeout.
         """
-        with interrupts:
-            self._flush()
-            if waiter.remaining <= 0:
-                return True
-            if timeout is not None and timeout <= 0:
-                if self._may_lead():
-                    self._lead(waiter, 0.0)
-                return waiter.remaining <= 0
-            deadline = _NO_DEADLINE if timeout is None else time.monotonic() + timeout
-            self._before_blocking()
-            try:
-                return self._wait(waiter, deadline)
-            finally:
-                self._after_blocking()
-                self._pass_on()
+        self._flush()
+        if waiter.remaining <= 0:
+            return True
+        if timeout is not None and timeout <= 0:
+            if self._may_lead():
+                self._lead(waiter, 0.0)
+            return waiter.remaining <= 0
+        deadline = _NO_DEADLINE if timeout is None else time.monotonic() + timeout
+        self._before_blocking()
+        try:
+            return self._wait(waiter, deadline)
+        finally:
+            self._after_blocking()
+            self._pass_on()
 
     def _wait(self, waiter: Waiter, deadline: float) -> bool:
         while waiter.remaining > 0 and not self.client.stopped:

@@ -111,12 +111,11 @@ class Participant(Sharing):
             return [ObjectRef(object_id) for object_id in returns]
 
     def _flush(self) -> None:
-        with interrupts:
-            self._collect_dropped()
-            self.client.flush()
-            self._tend_calls()
-            self._tend_store()
-            self._transmit()
+        self._collect_dropped()
+        self.client.flush()
+        self._tend_calls()
+        self._tend_store()
+        self._transmit()
 
     def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
         with interrupts, self._lock:

@@ -380,7 +380,7 @@ class Worker(Introspection):
     # ---- running ---------------------------------------------------------------------------
 
     def run(self) -> int:
-        signal.signal(signal.SIGINT, self._on_interrupt)
+        interrupts.install(signal.SIGINT, self._on_interrupt)
         self._control.start()
         while True:
             with self._lock:
