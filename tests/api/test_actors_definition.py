@@ -75,7 +75,6 @@ class Recorder:
         num_returns: int,
         retries: int,
         arguments: serialization.Arguments,
-        parent: bytes,
     ) -> list[ObjectRef[Any]]:
         self.calls.append(Call(method, num_returns, retries, arguments))
         return [self.borrow(object_id(bytes(16), index)) for index in range(num_returns)]

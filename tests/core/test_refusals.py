@@ -84,7 +84,7 @@ def test_calls_of_an_actor_whose_creation_is_refused_fail() -> None:
     info = m.ActorInfo("C", FUNCTION, [("f", 1)])
     waiter = Waiter()
     driver.calls.create(spec("actor", WORK), info, False, waiter)
-    (result,) = driver.calls.call(ACTOR, info, "f", 1, 0, (b"", [], []), b"")
+    (result,) = driver.calls.call(ACTOR, info, "f", 1, 0, (b"", [], [], b"", b""))
     driver.message(m.Rejected(0, said(driver, m.CreateActor)[0].seq, *NO))
     assert waiter.remaining == 0
     assert NO[1] in failures.read(driver.outcomes[result].value).message

@@ -23,7 +23,7 @@ from zray.api.definitions import Parameters
 from zray.api.options import MethodOptions, checked
 from zray.api.session import participant as connected
 from zray.protocol import messages as m
-from zray.runtime import serialization, session
+from zray.runtime import serialization
 from zray.runtime.references import ObjectRef
 
 P = ParamSpec("P")
@@ -97,8 +97,7 @@ class ActorMethod(Generic[P, R_co]):
             dumps = serialization.dumps_portable_arguments
         arguments = dumps(args, kwargs, ObjectRef, self._label)
         refs: Any = connected().call_actor(
-            *(self._ref, self._info, self._name, self._num_returns, self._retries),
-            *(arguments, session.current_task()),
+            self._ref, self._info, self._name, self._num_returns, self._retries, arguments
         )
         if self._num_returns != 1:
             refs = [refs or None]

@@ -12,7 +12,7 @@ from zray.api.definitions import checked_name, template_of
 from zray.api.options import ActorOptions, TaskOptions, checked
 from zray.api.session import participant as connected
 from zray.protocol import messages as m
-from zray.runtime import offers, serialization, session
+from zray.runtime import offers, serialization
 from zray.runtime.references import ObjectRef
 
 
@@ -48,7 +48,7 @@ class TaskByName:
             participant.name(self._template)
             self._told = participant
         arguments = serialization.dumps_portable_arguments(args, kwargs, ObjectRef, self._name)
-        refs: Any = participant.submit(self._template, arguments, session.current_task())
+        refs: Any = participant.submit(self._template, arguments)
         if self._template.num_returns != 1:
             refs = [refs or None]
         result: ObjectRef[Any] = refs[0]

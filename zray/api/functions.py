@@ -20,7 +20,7 @@ from zray.api.definitions import (
 from zray.api.options import ActorOptions, TaskOptions, check_either, checked
 from zray.api.session import participant as connected
 from zray.protocol import messages as m
-from zray.runtime import serialization, session
+from zray.runtime import serialization
 from zray.runtime.offers import Offer
 from zray.runtime.references import FunctionName, ObjectRef
 
@@ -115,7 +115,7 @@ class RemoteFunction(Generic[P, R]):
         if template is None or self._told is not participant or options is not self._options:
             template = self._introduce(participant, options)
         arguments = serialization.dumps_arguments(args, kwargs, ObjectRef, self._name)
-        refs = participant.submit(template, arguments, session.current_task())
+        refs = participant.submit(template, arguments)
         if template.num_returns == 1:
             return refs[0]
         return refs or None

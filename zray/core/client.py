@@ -258,15 +258,12 @@ class Client:
         if outcome is not None and not outcome.kind & m.LOCATED:
             return
         waiter.remaining += 1
-        self._await(self._waiters, oid, waiter)
+        self._waiters.setdefault(oid, []).append(waiter)
+        self._callbacks += waiter.done is not None
         if outcome is not None:
             self.values.pull(oid)
         else:
             self._await_outcome(oid)
-
-    def _await(self, table: dict[bytes, list[Waiter]], oid: bytes, waiter: Waiter) -> None:
-        table.setdefault(oid, []).append(waiter)
-        self._callbacks += waiter.done is not None
 
     def want_located(self, oid: bytes, waiter: Waiter) -> None:
         """The same as ``want_value`` for an object that is known to be with the node."""
@@ -278,7 +275,8 @@ class Client:
         """Count ``waiter`` up if it is not known here how the object's task ended."""
         if oid not in self.outcomes:
             waiter.remaining += 1
-            self._await(self._outcome_waiters, oid, waiter)
+            self._outcome_waiters.setdefault(oid, []).append(waiter)
+            self._callbacks += waiter.done is not None
             self._await_outcome(oid)
 
     def let_down(self, oid: bytes) -> None:

@@ -164,7 +164,7 @@ class ClientCalls:
     def unanswered(self, actor_id: bytes) -> int:
         """How many calls of the actor by this process wait for their answers."""
         actor = self.actors.get(actor_id)
-        return actor.unanswered() if actor is not None else 0
+        return len(actor.waiting) + len(actor.sent) if actor is not None else 0
 
     # ---- calls -----------------------------------------------------------------------------
 
@@ -175,13 +175,12 @@ class ClientCalls:
         method: str,
         num_returns: int,
         retries: int,
-        arguments: tuple[bytes, list[bytes], list[bytes]],
-        parent: bytes,
-        box: bytes = b"",
+        given: tuple[bytes, list[bytes], list[bytes], bytes, bytes],
     ) -> list[bytes]:
         """Queue a call; the ids of its returns, for each of which the caller makes a reference.
 
-        ``box``: an own object, counted for the call, that holds its arguments.
+        ``given``: arguments, dependencies, nested references, the task that calls, and the box: an
+        own object, counted for the call, that holds the arguments; empty if there is none.
         """
         client = self._client
         actor = self._actor(actor_id)
@@ -190,7 +189,7 @@ class ClientCalls:
             actor.kept_alive = True
             client.references.add(object_id(actor_id, HANDLE_INDEX))  # it lives until it answers
         task_id = client.new_task()
-        call = PendingCall(actor, task_id, method, num_returns, retries, *arguments, parent, box)
+        call = PendingCall(actor, task_id, method, num_returns, retries, *given)
         for oid in (*call.dependencies, *call.nested):
             client.references.add(oid)
         actor.add(call)

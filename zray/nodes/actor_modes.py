@@ -36,7 +36,9 @@ class ThreadedMode:
 
     def _execute(self, entry: Entry) -> None:
         server = self._server
-        server.execute(entry)
+        ended = server.execute(entry)
+        if ended is not None:
+            server.finish(entry, ended)
         with server.worker.lock:
             server.send_replies()
             server.worker.flush_if_due()

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
     from zray.nodes.worker import Worker
 
 Route = DirectLink | None  # None: by the raylet
+# The outcomes of a call, and references that have to live until its caller has them.
+Ended = tuple[list[m.Outcome], list[ObjectRef[Any]]]
 current_call: contextvars.ContextVar[Entry | None] = contextvars.ContextVar("call", default=None)
 
 
@@ -46,6 +48,7 @@ class ActorServer:
     def __init__(self, worker: Worker, instance: Any, assignment: m.Assignment) -> None:
         assert assignment.actor is not None
         self.worker = worker
+        self._lock = worker.lock
         self.instance = instance
         self.info = assignment.actor
         self.actor_id = assignment.spec.task_id
@@ -211,13 +214,17 @@ class ActorServer:
 
     def run(self) -> int:
         """Serve one call after the other until told to end; the process's exit code."""
-        worker = self.worker
+        entry: Entry | None = None
+        ended: Ended | None = None
         while True:
-            with worker.lock:
+            with self._lock:  # once for each call
+                if entry is not None and ended is not None:
+                    self._finish(entry, ended)
+                entry = ended = None  # nothing of it is kept here while the next is waited for
                 entry = self._next()
             if entry is None:
                 return self.leave()
-            self.execute(entry)
+            ended = self.execute(entry)
 
     def _next(self) -> Entry | None:
         """The next call; waits for it. None: the actor is to end. With the lock held."""
@@ -255,7 +262,7 @@ class ActorServer:
     def leave(self) -> int:
         """Deliver the answers that there are, and end."""
         worker, deadline = self.worker, time.monotonic() + limits.ACTOR_LINGER_S
-        with worker.lock:
+        with self._lock:
             self.inbox.closing = True
             self.send_replies()
             while self._undelivered() and (left := deadline - time.monotonic()) > 0:
@@ -271,36 +278,33 @@ class ActorServer:
             return True
         return self._exit_reason is not None and self.inbox.owes(None)
 
-    def execute(self, entry: Entry) -> None:
-        """Run one call in this thread."""
+    def execute(self, entry: Entry) -> Ended | None:
+        """Run one call in this thread, to be finished; None: the actor has left."""
         call = entry.call
         token = current_call.set(entry)
         began = time.perf_counter()
         try:
-            status, value = self._attempt(entry)
+            ended = self._attempt(entry)
         finally:
             current_call.reset(token)
-        if status is None:
-            return
         seconds = time.perf_counter() - began
         known = self._seconds.get(call.method, seconds)
         self._seconds[call.method] = known + (seconds - known) * 0.2
-        self.finish(entry, value)
+        return ended
 
-    def _attempt(self, entry: Entry) -> tuple[int | None, Any]:
-        """Status and outcomes; a status of None: the actor has left."""
+    def _attempt(self, entry: Entry) -> Ended | None:
         try:
             method, args, kwargs = self.prepare(entry)
             try:
                 value = method(*args, **kwargs)
             finally:
                 self.worker.end_if_forked()
-            return m.FINISHED, self.results(entry, value)
+            return self.results(entry, value)
         except ActorExit as leaving:
             self.exit(str(leaving))
-            return None, None
+            return None
         except BaseException as error:
-            return m.FINISHED, self.error(entry, error)
+            return self.error(entry, error)
 
     def prepare(self, entry: Entry) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
         """The method of a call, and its arguments."""
@@ -330,8 +334,8 @@ class ActorServer:
     def _name(self, method: str) -> str:
         return f"{self.info.class_name}.{method}"
 
-    def results(self, entry: Entry, value: Any) -> tuple[list[m.Outcome], list[ObjectRef[Any]]]:
-        """The outcomes of a call, and references that have to live until its caller has them."""
+    def results(self, entry: Entry, value: Any) -> Ended:
+        """What a call has returned."""
         call = entry.call
         values = [value]
         if call.num_returns == 0:
@@ -344,7 +348,7 @@ class ActorServer:
             what = f"the result of {self._name(call.method)}"
             parts = encoded(one, what, portable=self.info.by_name)
             if parts.contained:
-                with self.worker.lock:  # while ``value`` has references
+                with self._lock:  # while ``value`` has references
                     self.worker.client.references.publish(parts.contained)
                 pins += [self.worker.borrow(oid) for oid in parts.contained]
             outcome = self.worker.kept(parts, object_id(call.task_id, index))
@@ -358,20 +362,18 @@ class ActorServer:
 
     def _put(self, outcome: m.Outcome) -> ObjectRef[Any]:
         """A large result is an object of this process's until its caller holds it."""
-        with self.worker.lock:
+        with self._lock:
             self.worker.client.references.adopt(outcome.object_id)
             self.worker.send([m.Put(0, self.worker.worker_id, outcome)])
         return ObjectRef(outcome.object_id)
 
-    def error(
-        self, entry: Entry, error: BaseException
-    ) -> tuple[list[m.Outcome], list[ObjectRef[Any]]]:
+    def error(self, entry: Entry, error: BaseException) -> Ended:
         """The same for what a call raised."""
         call = entry.call
         data = self.worker.code.error(error, self._name(call.method))
         return failures.outcomes(call.task_id, call.num_returns, data), []
 
-    def stopped(self, entry: Entry) -> tuple[list[m.Outcome], list[ObjectRef[Any]]]:
+    def stopped(self, entry: Entry) -> Ended:
         """The same for a call that stopped because it was cancelled."""
         call = entry.call
         data = failures.encode(
@@ -379,21 +381,23 @@ class ActorServer:
         )
         return failures.outcomes(call.task_id, call.num_returns, data), []
 
-    def finish(self, entry: Entry, ended: tuple[list[m.Outcome], list[ObjectRef[Any]]]) -> None:
+    def finish(self, entry: Entry, ended: Ended) -> None:
         """Answer a call; with references that it keeps, once the cluster knows that it does."""
+        with self._lock:
+            self._finish(entry, ended)
+
+    def _finish(self, entry: Entry, ended: Ended) -> None:
         outcomes, pins = ended
         call = entry.call
         borrowed = list(call.nested)
         for value in call.values:
             borrowed += value.contained
-        worker = self.worker
-        with worker.lock:
-            if borrowed:
-                worker.collect_dropped()
-                if any(oid in worker.client.references for oid in borrowed):
-                    self._answer_later(entry, outcomes, pins)
-                    return
-            self._answer(entry, outcomes, pins)
+        if borrowed:
+            self.worker.collect_dropped()
+            if any(oid in self.worker.client.references for oid in borrowed):
+                self._answer_later(entry, outcomes, pins)
+                return
+        self._answer(entry, outcomes, pins)
 
     def _answer(self, entry: Entry, outcomes: list[m.Outcome], pins: list[ObjectRef[Any]]) -> None:
         status = m.CANCELLED if entry.cancelled else m.FINISHED
@@ -416,7 +420,7 @@ class ActorServer:
 
     def exit(self, reason: str) -> None:
         """User code wants the actor to end."""
-        with self.worker.lock:
+        with self._lock:
             self._exit_reason = cut_text(
                 reason or "exit_actor() was called", limits.CAUSE_BYTES_MAX
             )

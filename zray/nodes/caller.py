@@ -40,6 +40,10 @@ class Caller(Leadership):
         super().__init__(client)
         self._links: dict[bytes, DirectLink] = {}  # by worker
 
+    def running_task(self) -> bytes:
+        """The id of the task that runs in this thread; empty outside of one."""
+        return b""
+
     def _attend(self) -> None:
         """Something has to be done although nobody blocks. Called with the lock."""
 
@@ -119,7 +123,6 @@ class Caller(Leadership):
         num_returns: int,
         retries: int,
         arguments: serialization.Arguments,
-        parent: bytes,
     ) -> list[ObjectRef[Any]]:
         """Queue a call. Never waits; the references of its returns, in order.
 
@@ -142,8 +145,8 @@ class Caller(Leadership):
             expected = calls.unsent()  # then somebody is about to send them
             box = self._box(arguments, near) if near is not None else b""
             data = b"" if box else arguments.whole()
-            given = (data, arguments.dependencies, arguments.nested)
-            returns = calls.call(actor_id, info, method, num_returns, retries, given, parent, box)
+            given = (data, arguments.dependencies, arguments.nested, self.running_task(), box)
+            returns = calls.call(actor_id, info, method, num_returns, retries, given)
             if unanswered < EAGER_TASKS or unanswered % COALESCE_TASKS == 0:
                 self._send_calls()
             elif not expected:

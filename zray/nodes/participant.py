@@ -36,10 +36,6 @@ class Participant(Sharing):
         self.namespace = ""
         self.address = ""  # of the head, as far as this process knows it
 
-    def running_task(self) -> bytes:
-        """The id of the task that runs in this thread; empty outside of one."""
-        return b""
-
     def _show_prints(self) -> None:
         """Values are about to be returned: what came before them is shown first."""
 
@@ -86,7 +82,7 @@ class Participant(Sharing):
             self.client.template(template)
 
     def submit(
-        self, template: m.Template, arguments: serialization.Arguments, parent: bytes
+        self, template: m.Template, arguments: serialization.Arguments
     ) -> list[ObjectRef[Any]]:
         """Queue a task. Never waits; the references of its returns, in order."""
         near = self.written(arguments, limits.INLINE_BYTES_MAX)
@@ -98,7 +94,7 @@ class Participant(Sharing):
                 data, dependencies = b"", [box, *dependencies]
             spec = m.TaskSpec(
                 *(client.new_task(), template.template_id, data, dependencies),
-                *(arguments.nested, parent, box is not None),
+                *(arguments.nested, self.running_task(), box is not None),
             )
             returns = client.submit(spec, template.num_returns)
             if box is not None:

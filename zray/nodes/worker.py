@@ -68,7 +68,7 @@ class Worker(Introspection):
         self._ready: list[int] | None = None  # what the last poll found, if nobody read since
         self.code = UserCode(self, self.sequence)
         self._main = threading.main_thread().ident or 0
-        self._pid = os.getpid()
+        self._forked = False  # this process is a child of the worker
         self._running: bytes | None = None  # the task whose user code runs now
         self._interrupt: bytes | None = None  # the task that a cancel is for
         self._shown: m.Template | None = None  # whose name the process carries
@@ -305,6 +305,7 @@ class Worker(Introspection):
 
     def abandon(self) -> None:
         """In a forked child: this connection is the parent's."""
+        self._forked = True
         self._abandon_store()
 
     # ---- for the actor that this worker is ---------------------------------------------------
@@ -370,7 +371,7 @@ class Worker(Introspection):
 
     def end_if_forked(self) -> None:
         """User code may have forked; its child has no connection, and runs nothing else."""
-        if os.getpid() != self._pid:
+        if self._forked:
             os._exit(0)
 
     def complete_due(self) -> None:

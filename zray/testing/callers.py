@@ -109,7 +109,7 @@ class Caller(Participant):
             box, data = self.client.references.put(data, nested), b""
         returns = self.client.calls.call(
             *(actor_id, info, method, num_returns, retries),
-            *((data, dependencies, nested), parent, box),
+            (data, dependencies, nested, parent, box),
         )
         if returns:
             task_id = task_of(returns[0])
