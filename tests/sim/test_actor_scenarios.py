@@ -584,6 +584,49 @@ def test_a_kill_during_creation(delay: float) -> None:
         cluster.finish()
 
 
+@pytest.mark.parametrize("name", ["", "it"], ids=["owned", "detached"])
+def test_a_kill_that_the_next_head_knows_nothing_of(name: str) -> None:
+    """The head that got it ends before the end is durable: nothing is made a second time."""
+
+    def story(driver: Any, random: Random) -> Program:
+        actor, _ = driver.create("counter", [20.0, 0], name=name, detached=bool(name))
+        yield Sleep(6.0)
+        assert lives(cluster) == [1]
+        done = driver.kill(actor)
+        yield Sleep(0.05)
+        cluster.restart_head()
+        cluster.freeze(driver, 1.0)  # the nodes are back before it says so again
+        yield done
+        with pytest.raises(TaskFailed):
+            yield Get(driver.call(actor, "inc", [0.0, 1]))
+
+    with SimCluster(19, commit_s=1.0) as cluster:
+        cluster.excuse(*ENDED)
+        cluster.run(story)
+        until_done(cluster)
+        assert lives(cluster) == [1]
+        cluster.finish()
+
+
+def test_a_farewell_that_the_next_head_knows_nothing_of() -> None:
+    """The same for a driver that leaves: its actor ends, and is not made a second time."""
+
+    def story(driver: Any, random: Random) -> Program:
+        driver.create("counter", [60.0, 0])
+        yield Sleep(6.0)
+        assert lives(cluster) == [1]
+        driver.leaving = True
+
+    with SimCluster(19, commit_s=1.0) as cluster:
+        thread = cluster.run(story)
+        cluster.run_until(lambda: thread.done, 10.0)
+        cluster.run_for(0.05)
+        cluster.restart_head()
+        cluster.run_until(lambda: not hosts(cluster) and not row(cluster), 60.0)
+        assert lives(cluster) == [1]
+        cluster.finish()
+
+
 def test_a_name_is_free_as_soon_as_its_actor_is_dead() -> None:
     def story(driver: Any, random: Random) -> Program:
         for number in range(3):

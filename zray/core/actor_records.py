@@ -58,6 +58,7 @@ class ActorRecord:
         self.unstored = 0  # changes that are not durable yet
         self.kill_text = ""  # why its process is being ended, after which it starts again
         self.until_stored: list[Callable[[], None]] | None = []  # None: its first row is durable
+        self.farewells: list[tuple[bytes, m.StopActor]] = []  # for nodes, once its end is durable
         self.watchers: dict[bytes, None] = {}
 
     @property
@@ -90,6 +91,11 @@ class ActorRecord:
             answer()
         else:
             self.until_stored.append(answer)
+
+    def part(self, node_id: bytes, incarnation: int, text: str, *, graceful: bool = False) -> None:
+        """Have the node end that incarnation as soon as the actor's end is durable."""
+        stop = m.StopActor(0, self.actor_id, incarnation, graceful, text)
+        self.farewells.append((node_id, stop))
 
     def may_be_told(self) -> bool:
         """Whether the state is durable, and true; watchers are told as soon as it is."""

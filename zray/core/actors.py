@@ -310,16 +310,22 @@ class Actors:
         gcs.objects.drop(DETACHED, record.handle)
 
         def durable(_now: float) -> None:
+            for place, stop in record.farewells:
+                gcs.outbox.send(place, stop)
             self.directory.tell_end(record)
             self.records.remove(record)
             gcs.definitions.unused(record.template)
+            if record.info.detached:
+                self.jobs_over.append(record.job_id)
 
         gcs.persist([(_TABLE, record.actor_id, None)], durable)
-        if record.info.detached:
-            self.jobs_over.append(record.job_id)
 
     def _stop(self, record: ActorRecord, text: str, *, graceful: bool = False) -> None:
-        """Take an actor off its node, or out of the queue."""
+        """Take an actor off its node, or out of the queue.
+
+        The node hears of it when the end is durable: a head that starts before that knows the
+        actor, finds it where it is, and does not make it a second time.
+        """
         gcs = self._gcs
         task = gcs.tasks.get(record.actor_id)
         incarnation, place = record.incarnation, record.node_id
@@ -338,8 +344,7 @@ class Actors:
         else:
             place = b""
         if place:
-            stop = m.StopActor(0, record.actor_id, incarnation, graceful, text)
-            gcs.outbox.send(place, stop)
+            record.part(place, incarnation, text, graceful=graceful)
 
     def _stop_again(self, record: ActorRecord) -> None:
         """End the process of an incarnation; ACTOR_EXITED will tell that it has ended."""
@@ -400,8 +405,12 @@ class Actors:
                 self._stop_again(record)
         for actor in held:
             found = self.records.get(actor.actor_id)
-            if found is None or not self._confirm(found, node, actor):
-                reason = "the head has given this actor up"
+            if found is not None and self._confirm(found, node, actor):
+                continue
+            reason = "the head has given this actor up"
+            if found is not None and found.state == m.ACTOR_DEAD:
+                found.part(node.process_id, actor.incarnation, reason)
+            else:
                 stop = m.StopActor(0, actor.actor_id, actor.incarnation, False, reason)
                 gcs.outbox.send(node.process_id, stop)
         for record in self.records.doubtful(node.process_id):
@@ -428,8 +437,11 @@ class Actors:
         return True
 
     def has_made(self, node: NodeMember, held: m.HeldTask) -> bool:
-        """Whether this attempt's end is known already: the actor lives."""
+        """Whether this attempt's end is known already: the actor lives, or is about to be ended."""
         record = self.records.get(held.task_id)
+        if record is not None and record.state == m.ACTOR_DEAD:
+            record.part(node.process_id, held.attempt, record.text)
+            return True
         if record is None or record.state != m.ACTOR_ALIVE:
             return False
         return record.incarnation == held.attempt and record.node_id == node.process_id

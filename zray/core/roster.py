@@ -384,8 +384,12 @@ class Roster:
         gcs.transfers.retry()
         for node in gcs.members.nodes.values():
             node.known.discard(job.process_id)
-            gcs.outbox.send(node.process_id, JobEnded(0, job.process_id))
-        gcs.persist([("jobs", job.process_id, None)], lambda _now: None)
+
+        def durable(_now: float) -> None:  # else another head might start some of it again
+            for node in gcs.members.nodes.values():
+                gcs.outbox.send(node.process_id, JobEnded(0, job.process_id))
+
+        gcs.persist([("jobs", job.process_id, None)], durable)
 
     def _belongings(self, job: JobMember, why: str) -> str:
         """What ends with a job, in words."""

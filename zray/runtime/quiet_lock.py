@@ -7,6 +7,7 @@ own thread has. What is due is collected after the lock is released.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import weakref
@@ -62,14 +63,13 @@ class QuietLock:
 
     def take_back(self) -> None:
         """Acquire it in any case: what a signal handler raises meanwhile is raised after that."""
-        raised: BaseException | None = None
-        while not self._is_owned():
-            try:
-                self.__enter__()
-            except BaseException as error:
-                raised = error
-        if raised is not None:
-            raise raised
+        try:
+            self.__enter__()
+        except BaseException:
+            while not self._is_owned():
+                with contextlib.suppress(BaseException):
+                    self.__enter__()
+            raise
 
     acquire = __enter__
     release = __exit__

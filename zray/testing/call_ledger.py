@@ -43,6 +43,8 @@ class ActorDeed:
         self.info = info
         self.number = number
         self.created = now
+        self.answer: list[m.Message] = []  # what its creator has heard
+        self.asked_again = 0  # heads that started before that
         self.killed = False  # for good
         self.kills = 0  # after which it may start again
         self.lives: list[Life] = []
@@ -86,11 +88,12 @@ class CallLedger:
 
     # ---- what programs do ------------------------------------------------------------------
 
-    def created(self, who: Caller, spec: m.TaskSpec, info: m.ActorInfo) -> None:
+    def created(self, who: Caller, spec: m.TaskSpec, info: m.ActorInfo) -> ActorDeed:
         """A program asks for an actor."""
         now = self._cluster.clock.now
-        self.actors[spec.task_id] = ActorDeed(info, len(self.actors) + 1, now)
+        deed = self.actors[spec.task_id] = ActorDeed(info, len(self.actors) + 1, now)
         self._cluster.clock.tell(f"{who.name} creates {self.word(spec.task_id)}")
+        return deed
 
     def called(
         self, who: Caller, actor_id: bytes, task_id: bytes, method: str, retries: int
@@ -109,6 +112,11 @@ class CallLedger:
     def cancelled(self, task_id: bytes) -> None:
         """A program cancels a call."""
         self.calls[task_id].cancelled = True
+
+    def head_started(self) -> None:
+        """It knows nothing of actors that have died; who has not heard of his asks for it again."""
+        for deed in self.actors.values():
+            deed.asked_again += not deed.answer
 
     # ---- what actors do --------------------------------------------------------------------
 
@@ -131,7 +139,7 @@ class CallLedger:
                     f"invariant 5: {self.word(actor_id)} starts as incarnation {life.incarnation} "
                     f"after {other.incarnation}"
                 )
-        excused = deed.kills
+        excused = deed.kills + deed.asked_again
         if self._cluster.nodes_died:
             excused += self._cluster.restarts_since(deed.created)
         allowed = deed.info.max_restarts

@@ -79,8 +79,8 @@ class Caller(Participant):
             *(nested, parent, box is not None),
         )
         waiter = Waiter()
-        self.cluster.ledger.calls.created(self, spec, info)
-        answer = self.client.calls.create(spec, info, get_if_exists, waiter)
+        deed = self.cluster.ledger.calls.created(self, spec, info)
+        answer = deed.answer = self.client.calls.create(spec, info, get_if_exists, waiter)
         if box is not None:
             self.client.references.remove(box)
         return Ref(self, object_id(spec.task_id)), Until(waiter, answer)

@@ -262,6 +262,7 @@ class SimCluster:
         rows = self.head.gcs.members.node_rows
         self._rows_seen = {key: (row.incarnation, row.alive) for key, row in rows.items()}
         self._starts.append(self.clock.now)
+        self.ledger.calls.head_started()
 
     def restart_head(self, after_s: float = 0.1) -> None:
         """Kill the head and start another on its store; uncommitted batches are lost."""
