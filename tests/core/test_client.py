@@ -381,6 +381,21 @@ def test_another_head_is_told_of_values_but_not_sent_them() -> None:
     assert [chunk.data for chunk in said(made, m.Chunk)] == [b"value"]
 
 
+def test_one_of_several_returns_is_not_told_to_another_head_before_the_others() -> None:
+    """It would take the task for ended."""
+    made = client()
+    first, second = submit(made, TWO)
+    said(made)
+    hear(made, m.Result(0, ME, [value(first[:16])]))  # the rest is lost with the link
+    messages = reconnect(made, epoch=2)
+    assert not [message for message in messages if isinstance(message, m.Put)]
+    (again,) = [message for message in messages if isinstance(message, m.Submit)]
+    assert [spec.task_id for spec in again.tasks] == [first[:16]]
+    both = [m.Outcome(oid, m.VALUE, 5, b"value") for oid in (first, second)]
+    hear(made, m.Result(1, ME, both), epoch=2)
+    assert made.here(second) is not None and not made.unresolved
+
+
 def test_a_loss_is_not_passed_on_as_an_outcome() -> None:
     made = client()
     (oid,) = submit(made)

@@ -287,6 +287,8 @@ class ClientReferences:
         """Another head knows no value of before; those that are here it can have from here."""
         client = self._client
         for oid in self.held:
+            if task_of(oid) in client.unresolved:
+                continue  # one of several returns; submitted again, the task brings all of them
             outcome = client.here(oid)
             mine = outcome is not None and type(outcome.value) is bytes
             if outcome is not None and mine and oid not in client.values.lost:

@@ -377,7 +377,6 @@ class Roster:
                 if record.node is not None:
                     gcs.scheduler.release(task_id, record)
                 gcs.cancel(task_id, self._withdrawn(record), force=False)
-        gcs.definitions.process_gone(job.process_id)
         gcs.objects.vanish(job.process_id)
         gcs.results.forget(job.process_id)
         gcs.objects.forget_place(job.process_id)
@@ -388,6 +387,7 @@ class Roster:
         def durable(_now: float) -> None:  # else another head might start some of it again
             for node in gcs.members.nodes.values():
                 gcs.outbox.send(node.process_id, JobEnded(0, job.process_id))
+            gcs.definitions.process_gone(job.process_id)  # FORGET comes after that
 
         gcs.persist([("jobs", job.process_id, None)], durable)
 
