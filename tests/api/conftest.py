@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 import zray
-from zray.nodes.observer import Observer
-from zray.nodes.participant import Participant
+from zray.nodes.driver.observer import Observer
+from zray.nodes.participant.participant import Participant
 from zray.runtime import session
 
 PRELUDE = "import os, sys, time\nimport zray\n"

@@ -211,7 +211,7 @@ def node(packages: Path, cluster: Cluster) -> Iterator[Node]:
 @pytest.fixture
 def observe(cluster: Cluster) -> Callable[[], Any]:
     """What the head says of itself."""
-    from zray.nodes.observer import Observer
+    from zray.nodes.driver.observer import Observer
     from zray.runtime.connection import ConnectionInfo
 
     def status() -> Any:

@@ -11,7 +11,7 @@ import zray
 POISON = """
 import os, pickle, sys, traceback
 
-DAEMONS = {"zray.cli.head", "zray.cli.worker", "zray.nodes.own_raylet_main", "zray.nodes.head"}
+DAEMONS = {"zray.cli.head", "zray.cli.worker", "zray.nodes.raylet.own_main", "zray.nodes.head.head"}
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 def write(name, text):
@@ -51,7 +51,7 @@ def test_no_daemon_unpickles(bare: Any, tmp_path: Any, monkeypatch: pytest.Monke
     bare.await_node("two")
     monkeypatch.undo()
     armed = (tmp_path / "armed").read_text().split()
-    nodes = ["zray.cli.worker", "zray.cli.worker", "zray.nodes.own_raylet_main"]
+    nodes = ["zray.cli.worker", "zray.cli.worker", "zray.nodes.raylet.own_main"]
     assert sorted(armed) == ["zray.cli.head", *nodes]
     bare.connect()
     offset = 3

@@ -6,10 +6,10 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from zray.core.gcs import Gcs
+from zray.core.head.gcs import Gcs
+from zray.core.head.traffic_controller import TrafficController
 from zray.core.incidents import Incidents
-from zray.core.raylet import HEAD, Raylet
-from zray.core.traffic import TrafficController
+from zray.core.raylet.raylet import HEAD, Raylet
 from zray.ids import IdSource
 from zray.protocol import messages as m
 from zray.protocol.codec import Payload

@@ -9,7 +9,7 @@ import pytest
 from tests.core.benches import FUNCTION, RayletBench, done, identity, object_of, spec, template
 from zray import limits
 from zray.core import failures
-from zray.core.client import Client, Waiter
+from zray.core.client.client import Client, Waiter
 from zray.core.incidents import Incidents
 from zray.ids import IdSource
 from zray.protocol import codec

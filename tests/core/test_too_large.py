@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.core.benches import identity, spec, template, value
-from tests.core.test_client import ME, TWO, client, hear, said, submit
+from tests.core.client.test_client import ME, TWO, client, hear, said, submit
 from zray.core import failures
 from zray.errors import MessageTooLargeError
 from zray.protocol import messages as m

@@ -92,7 +92,7 @@ def test_cause_context_and_notes_are_text() -> None:
 
 
 def test_frames_of_zray_above_the_task_are_dropped() -> None:
-    namespace: dict[str, Any] = {"__name__": "zray.nodes.worker"}
+    namespace: dict[str, Any] = {"__name__": "zray.nodes.worker.worker"}
     exec(compile("def run(f):\n    f()\n", "inside_zray.py", "exec"), namespace)
 
     def user() -> None:

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from zray import limits
-from zray.core.actor_caller import ActorCaller
-from zray.core.actor_inbox import ActorInbox
-from zray.core.client_calls import ClientCalls
-from zray.core.ends import Ends
-from zray.core.gcs import Gcs
-from zray.core.objects import ObjectTable
-from zray.core.results import Results
-from zray.core.scheduler import TaskScheduler
+from zray.core.client.actor_caller import ActorCaller
+from zray.core.client.calls import ClientCalls
+from zray.core.head.gcs import Gcs
+from zray.core.head.object_table import ObjectTable
+from zray.core.head.results import Results
+from zray.core.head.task_scheduler import TaskScheduler
+from zray.core.raylet.completions import Ends
+from zray.core.worker.actor_inbox import ActorInbox
 from zray.protocol import messages as m
 from zray.testing import SimCluster, simulate
 from zray.testing.call_ledger import Violation

@@ -65,16 +65,21 @@ CORE_TESTS_FORBIDDEN = {
 PICKLES = {"cloudpickle", "dill", "marshal", "pickle", "shelve"}
 MAY_PICKLE = (
     "zray.api",
-    "zray.nodes.worker",
+    "zray.nodes.worker.worker",
     "zray.runtime.code",
     "zray.runtime.serialization",
 )
-NEVER_UNPICKLE = ("zray.core", "zray.dashboard", "zray.nodes.head", "zray.nodes.raylet")
+NEVER_UNPICKLE = ("zray.core", "zray.dashboard", "zray.nodes.head.head", "zray.nodes.raylet.raylet")
 
 # Where Linux-only code may be, and what a driver imports, on macOS too.
 LINUX_ONLY = "zray.runtime.linux"
-MAY_USE_LINUX = (LINUX_ONLY, "zray.nodes.head", "zray.nodes.raylet", "zray.nodes.worker")
-ANY_PLATFORM = ("zray", "zray.api", "zray.util", "zray.nodes.driver", "zray.testing")
+MAY_USE_LINUX = (
+    LINUX_ONLY,
+    "zray.nodes.head.head",
+    "zray.nodes.raylet.raylet",
+    "zray.nodes.worker.worker",
+)
+ANY_PLATFORM = ("zray", "zray.api", "zray.util", "zray.nodes.driver.driver", "zray.testing")
 LINUX_NAMES = {
     *("EPOLLIN", "EPOLLOUT", "SO_PEERCRED", "epoll", "eventfd", "memfd_create", "pidfd_open"),
     *("pidfd_send_signal", "prctl", "sched_getaffinity", "sched_setaffinity", "setns", "splice"),

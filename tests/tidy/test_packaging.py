@@ -103,7 +103,7 @@ for name in ("SO_PEERCRED", "SO_PASSCRED", "AF_NETLINK", "SOCK_CLOEXEC", "SOCK_N
 sys.modules["zray.runtime.linux"] = None
 
 import zray
-import zray.nodes.driver
+import zray.nodes.driver.driver
 for name in zray.__all__:
     getattr(zray, name)
 """

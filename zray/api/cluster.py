@@ -249,7 +249,7 @@ def _connect(
     address: str, node: NodeOptions, wants_logs: bool, namespace: str, lost_after_s: float
 ) -> Any:
     from zray.nodes.contact import reach, running
-    from zray.nodes.driver import Driver, LocalCluster
+    from zray.nodes.driver.driver import Driver, LocalCluster
 
     local = None
     if address == "local":

@@ -1,4 +1,4 @@
-"""The ``zray-head`` command. Options and messages only: the head itself is ``zray.nodes.head``."""
+"""The ``zray-head`` command. Options and messages only: the head itself is `zray.nodes.head`."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def command(
     """
     daemon.check_platform(PROGRAM)
     from zray.errors import ZrayError
-    from zray.nodes.head import ready_text, serve
+    from zray.nodes.head.head import ready_text, serve
     from zray.nodes.options import HeadOptions, NodeOptions
     from zray.runtime import connection
     from zray.runtime.linux.processes import set_process_name

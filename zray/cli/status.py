@@ -11,7 +11,7 @@ from typing import Any
 from zray import limits
 from zray.errors import HeadConnectionError, ZrayError
 from zray.nodes import contact
-from zray.nodes.observer import Observer
+from zray.nodes.driver.observer import Observer
 from zray.protocol import messages as m
 from zray.runtime import probe
 from zray.runtime.connection import ConnectionInfo

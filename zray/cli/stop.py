@@ -21,8 +21,8 @@ import psutil
 from zray import limits
 from zray.errors import HeadConnectionError, KeyFileError, NothingListensError, ZrayError
 from zray.nodes import contact
+from zray.nodes.driver.observer import Observer
 from zray.nodes.node_record import lock_holder, nodes_of
-from zray.nodes.observer import Observer
 from zray.runtime import connection
 from zray.runtime.connection import ConnectionInfo
 

@@ -1,4 +1,4 @@
-"""The ``zray-worker`` command. Options and messages only: the node is ``zray.nodes.raylet``."""
+"""The ``zray-worker`` command. Options and messages only: the node is `zray.nodes.raylet`."""
 
 from __future__ import annotations
 
@@ -93,8 +93,8 @@ def _serve(
     ready_fd: int | None,
     wait_s: float,
 ) -> None:
-    from zray.nodes import raylet
     from zray.nodes.options import NodeOptions
+    from zray.nodes.raylet import raylet
     from zray.runtime.linux.processes import set_process_name
 
     set_process_name(PROGRAM)

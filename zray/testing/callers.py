@@ -12,15 +12,15 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zray import limits
-from zray.core.actor_caller import ActorCaller
-from zray.core.client import Waiter
+from zray.core.client.actor_caller import ActorCaller
+from zray.core.client.client import Waiter
 from zray.ids import object_id, task_of
 from zray.protocol import messages as m
 from zray.testing.direct import Wire
 from zray.testing.programs import Participant, Ref, Until, make_template, packed
 
 if TYPE_CHECKING:
-    from zray.core.client import Client
+    from zray.core.client.client import Client
 
 NAMESPACE = "simulated"
 

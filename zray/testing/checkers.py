@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from zray import limits
-from zray.core import overview
-from zray.core.actor_records import ActorRow
-from zray.core.members import NodeRow
-from zray.core.objects import PENDING
-from zray.core.tasks import ASSIGNED, READY
+from zray.core.head import state_queries as overview
+from zray.core.head.actor_records import ActorRow
+from zray.core.head.members import NodeRow
+from zray.core.head.object_table import PENDING
+from zray.core.head.task_records import ASSIGNED, READY
 from zray.ids import object_id
 from zray.protocol.messages import ACTOR_ALIVE, ACTOR_DEAD
 from zray.testing.call_ledger import Violation

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from zray import limits
-from zray.core import overview
+from zray.core.head import state_queries as overview
 from zray.ids import object_id
 from zray.protocol import messages as m
 from zray.store.memory import MemoryStore

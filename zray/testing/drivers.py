@@ -6,7 +6,7 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from zray import limits
-from zray.core.client import Client, Waiter
+from zray.core.client.client import Client, Waiter
 from zray.core.machine import NEVER
 from zray.ids import IdSource
 from zray.protocol import codec

@@ -10,12 +10,12 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from zray import limits
-from zray.core.effects import FindProcess, StartWorker
-from zray.core.gcs import Gcs
+from zray.core.head.gcs import Gcs
+from zray.core.head.traffic_controller import TrafficController
 from zray.core.incidents import Incidents
 from zray.core.machine import NEVER
-from zray.core.raylet import HEAD, Raylet
-from zray.core.traffic import TrafficController
+from zray.core.raylet.effects import FindProcess, StartWorker
+from zray.core.raylet.raylet import HEAD, Raylet
 from zray.ids import IdSource
 from zray.protocol import codec
 from zray.protocol import messages as m

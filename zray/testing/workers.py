@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from zray.core.client import Client, Waiter
-from zray.core.local_scheduler import PoolKey
-from zray.core.worker import Delivered, WorkerSequence
+from zray.core.client.client import Client, Waiter
+from zray.core.raylet.local_scheduler import PoolKey
+from zray.core.worker.task_inbox import Delivered, WorkerSequence
 from zray.ids import IdSource, object_id
 from zray.protocol import codec
 from zray.protocol import messages as m

@@ -96,7 +96,7 @@ class Zygote:
 
     def __init__(
         self,
-        entry: str = "zray.nodes.worker:main",
+        entry: str = "zray.nodes.worker.worker:main",
         extra_env: dict[str, str] | None = None,
     ) -> None:
         self._entry = entry

@@ -1,0 +1,538 @@
+"""The client: references, the backlog, waiting, and full state for a new session."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.core.benches import CLUSTER, FUNCTION, identity, object_of, template, value
+from zray import limits
+from zray.core.client.client import Client, Waiter
+from zray.ids import IdSource, split_objects
+from zray.protocol import messages as m
+from zray.protocol.codec import Payload
+
+WORK = template()
+TWO = template("two", returns=2)
+ME = identity("d1")
+
+
+def client(*, remote: bool = True, linked: bool = True) -> Client:
+    made = Client(ME, ME, IdSource(b"clientid"), remote=remote)
+    if remote and linked:
+        hear(made, m.Welcome(0, 1, CLUSTER, 1, 1.0))
+    for message in (WORK, TWO):
+        made.template(message)
+    made.outbox.clear()
+    return made
+
+
+def hear(made: Client, *messages: m.Message, epoch: int = 1) -> None:
+    made.receive(Payload(epoch, list(messages), []), 0.0)
+
+
+def said(made: Client, kind: type[m.Message] | None = None) -> list[Any]:
+    made.flush()
+    outbox, made.outbox = made.outbox, []
+    return [message for message in outbox if kind is None or isinstance(message, kind)]
+
+
+def submit(made: Client, made_of: m.Template = WORK, **fields: Any) -> list[bytes]:
+    spec = m.TaskSpec(made.new_task(), made_of.template_id, b"", **fields)
+    return made.submit(spec, made_of.num_returns)
+
+
+def ids(messages: list[Any]) -> list[bytes]:
+    return [oid for message in messages for oid in split_objects(message.object_ids)]
+
+
+def resolve(made: Client, *oids: bytes, seq: int = 1) -> None:
+    hear(made, m.Result(seq, ME, [value(oid[:16]) for oid in oids]))
+
+
+# ---- references ----------------------------------------------------------------------------
+
+
+def test_submitting_holds_the_returns_without_a_message() -> None:
+    made = client()
+    submit(made)
+    assert [type(message) for message in said(made)] == [m.Submit]
+
+
+def test_the_last_reference_drops() -> None:
+    made = client()
+    (oid,) = submit(made)
+    made.references.add(oid)
+    said(made)
+    made.references.remove(oid)
+    assert not said(made, m.Drop)
+    made.references.remove(oid)
+    assert ids(said(made, m.Drop)) == [oid]
+
+
+def test_a_borrowed_reference_is_held_and_dropped_by_message() -> None:
+    made = client()
+    oid = object_of(identity("x"))
+    made.references.add(oid)
+    made.references.add(oid)
+    assert ids(said(made, m.Hold)) == [oid]
+    made.references.remove(oid)
+    made.references.remove(oid)
+    assert ids(said(made, m.Drop)) == [oid]
+
+
+def test_a_reference_that_came_and_went_is_not_mentioned() -> None:
+    made = client()
+    oid = object_of(identity("x"))
+    made.references.add(oid)
+    made.references.remove(oid)
+    assert said(made) == []
+
+
+def test_a_reference_that_went_and_came_back_stays_held() -> None:
+    made = client()
+    (oid,) = submit(made)
+    said(made)
+    made.references.remove(oid)
+    made.references.add(oid)
+    assert said(made) == []
+
+
+def test_holds_come_before_submits_and_drops_after() -> None:
+    made = client()
+    borrowed = object_of(identity("x"))
+    (first,) = submit(made)
+    said(made)
+    made.references.remove(first)
+    made.references.add(borrowed)
+    submit(made, nested=[borrowed])
+    made.references.remove(borrowed)
+    made.references.add(object_of(identity("y")))
+    assert [type(message) for message in said(made)] == [m.Hold, m.Submit, m.Drop]
+
+
+def test_drops_leave_in_portions() -> None:
+    made = client()
+    oids = [submit(made)[0] for _ in range(limits.DROPS_MAX + 5)]
+    said(made)
+    for oid in oids:
+        made.references.remove(oid)
+    first, second = said(made, m.Drop), said(made, m.Drop)
+    assert [len(ids(first)), len(ids(second))] == [limits.DROPS_MAX, 5]
+    assert not made.unsent()
+
+
+def test_a_task_borrows_what_it_keeps_of_its_arguments() -> None:
+    made = client(remote=False)
+    kept, gone = object_of(identity("kept")), object_of(identity("gone"))
+    made.references.begin_task([kept, gone])
+    for oid in (kept, gone):
+        made.references.add(oid)
+    made.references.remove(gone)
+    assert made.references.end_task() == [kept]
+    assert said(made) == []  # DONE says it
+    made.references.remove(kept)
+    assert ids(said(made, m.Drop)) == [kept]
+
+
+# ---- puts ----------------------------------------------------------------------------------
+
+
+def test_a_put_is_nobody_else_s_business_until_its_reference_leaves() -> None:
+    made = client()
+    oid = made.references.put(b"value", [])
+    assert said(made) == []
+    assert made.here(oid) is not None
+    made.references.remove(oid)
+    assert said(made) == [] and made.here(oid) is None
+
+
+def test_what_leaves_takes_its_contents_along_first() -> None:
+    made = client()
+    inner = made.references.put(b"inner", [])
+    outer = made.references.put(b"outer", [inner])
+    made.references.remove(inner)
+    submit(made, dependencies=[outer])
+    puts = said(made, m.Put)
+    assert [put.outcome.object_id for put in puts] == [inner, outer]
+    assert puts[1].outcome.contained == [inner]
+    made.references.remove(outer)
+    assert sorted(ids(said(made, m.Drop))) == sorted([outer])
+
+
+def test_a_published_value_is_served_until_it_is_freed() -> None:
+    made = client()
+    data = bytes(limits.INLINE_BYTES_MAX + 1)
+    oid = made.references.put(data, [])
+    submit(made, dependencies=[oid])
+    made.references.remove(oid)
+    (put,) = said(made, m.Put)
+    assert put.outcome.kind == m.LOCATED and put.outcome.value == b""
+    hear(made, m.Pull(0, 7, oid))
+    (chunk,) = said(made, m.Chunk)
+    assert (chunk.transfer, chunk.data) == (7, data)
+    hear(made, m.Free(0, oid))
+    hear(made, m.Pull(0, 8, oid))
+    (failed,) = said(made, m.PullFailed)
+    assert (failed.transfer, failed.code) == (8, "ZR-3005")
+
+
+def test_the_asking_side_s_end_is_no_loss_of_a_value_of_one_s_own() -> None:
+    """Numbers of transfers in and out are of two sides; they may be equal."""
+    made = client()
+    (oid,) = submit(made)
+    said(made)
+    hear(made, m.Result(1, ME, [m.Outcome(oid, m.LOCATED, 5)]))
+    waiter = Waiter()
+    made.want_value(oid, waiter)
+    (pull,) = said(made, m.Pull)
+    hear(made, m.PullFailed(0, pull.transfer, "", "cancelled"))
+    assert waiter.remaining == 1
+    hear(made, m.Chunk(0, pull.transfer, m.VALUE, 0, 5, b"value"))
+    assert waiter.remaining == 0
+
+
+# ---- the backlog ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CLIENT_WINDOW_TASKS", 1)
+
+
+@pytest.mark.usefixtures("narrow")
+def test_the_window_bounds_what_is_submitted_and_opens_with_outcomes() -> None:
+    made = client()
+    (first,) = submit(made)
+    (submitted,) = said(made, m.Submit)
+    assert len(submitted.tasks) == 1
+    (second,) = submit(made)
+    assert not said(made, m.Submit)
+    assert made.unsent()
+    resolve(made, first)
+    (submitted,) = said(made, m.Submit)
+    assert [spec.task_id for spec in submitted.tasks] == [second[:16]]
+
+
+@pytest.mark.usefixtures("narrow")
+def test_no_drop_comes_before_the_submit_that_it_is_about() -> None:
+    made = client()
+    (first,) = submit(made)
+    said(made)
+    put = made.references.put(b"value", [])
+    (second,) = submit(made, dependencies=[put], nested=[first])
+    made.references.remove(put)
+    made.references.remove(second)
+    made.references.remove(first)
+    assert not said(made, m.Drop)
+    resolve(made, first)
+    messages = said(made)
+    kinds = [type(message) for message in messages]
+    assert kinds.index(m.Submit) < kinds.index(m.Drop)
+    assert sorted(ids([message for message in messages if isinstance(message, m.Drop)])) == sorted(
+        [put, first, second]
+    )
+
+
+@pytest.mark.usefixtures("narrow")
+def test_what_is_cancelled_in_the_backlog_is_never_submitted() -> None:
+    made = client()
+    (first,) = submit(made)
+    said(made)
+    kept, dropped = submit(made, TWO)
+    made.references.remove(dropped)
+    waiter = Waiter()
+    made.want_value(kept, waiter)
+    made.cancel(kept[:16], force=False, recursive=True)
+    assert waiter.remaining == 0
+    outcome = made.here(kept)
+    assert outcome is not None and outcome.kind == m.ERROR and b"ZR-3002" in outcome.value
+    resolve(made, first)
+    assert said(made) == [m.ResultAck(0, ME, 1)]
+    submit(made, dependencies=[kept])
+    (put,) = said(made, m.Put)  # its error is known to others once they need it
+    assert put.outcome.object_id == kept
+
+
+def test_counts_return_to_zero() -> None:
+    made = client()
+    oids = [submit(made)[0] for _ in range(5)]
+    said(made)
+    resolve(made, *oids)
+    resolve(made, *oids, seq=2)
+    assert (made.in_flight, made.unresolved) == (0, {})
+
+
+# ---- waiting -------------------------------------------------------------------------------
+
+
+def test_a_waiter_counts_down_to_zero_and_calls() -> None:
+    made = client()
+    oids = [submit(made)[0] for _ in range(3)]
+    calls: list[str] = []
+    waiter = Waiter(lambda: calls.append("done"))
+    for oid in oids:
+        made.want_value(oid, waiter)
+    resolve(made, oids[0], oids[1])
+    assert (waiter.remaining, calls) == (1, [])
+    resolve(made, oids[2], seq=2)
+    assert (waiter.remaining, calls) == (0, ["done"])
+    made.want_value(oids[0], waiter)
+    assert waiter.remaining == 0
+
+
+def test_a_value_of_somebody_else_is_watched_and_a_large_one_pulled() -> None:
+    made = client()
+    oid = object_of(identity("x"))
+    made.references.add(oid)
+    first, second = Waiter(), Waiter()
+    made.want_value(oid, first)
+    made.want_outcome(oid, second)
+    assert len(said(made, m.Watch)) == 1
+    hear(made, m.Result(1, ME, [m.Outcome(oid, m.LOCATED, 3)]))
+    assert (first.remaining, second.remaining) == (1, 0)
+    (pull,) = said(made, m.Pull)
+    hear(made, m.Chunk(0, pull.transfer, m.VALUE, 0, 3, b"val"))
+    assert first.remaining == 0
+    outcome = made.here(oid)
+    assert outcome is not None and outcome.value == b"val"
+
+
+def test_a_waiter_that_gave_up_is_not_called() -> None:
+    made = client()
+    (oid,) = submit(made)
+    waiter = Waiter()
+    made.want_value(oid, waiter)
+    made.forget_waiter([oid], waiter)
+    resolve(made, oid)
+    assert waiter.remaining == 1
+
+
+def test_the_end_of_the_cluster_wakes_everybody() -> None:
+    made = client()
+    (oid,) = submit(made)
+    waiter, asking = Waiter(), Waiter()
+    made.want_value(oid, waiter)
+    answer = made.ask(lambda number: m.Query(number, m.STATUS), asking)
+    hear(made, m.Shutdown(0, "bye"))
+    assert (waiter.remaining, asking.remaining, answer) == (0, 0, [])
+    assert made.stopped == "bye"
+
+
+def test_a_driver_whose_job_was_ended_stops() -> None:
+    made = client()
+    waiter = Waiter()
+    made.want_value(submit(made)[0], waiter)
+    made.disconnected()
+    hear(made, m.Refused(0, m.FENCED, "out of reach"))
+    assert waiter.remaining == 0 and made.stopped == "out of reach"
+
+
+# ---- sessions ------------------------------------------------------------------------------
+
+
+def reconnect(made: Client, epoch: int = 1) -> list[m.Message]:
+    made.disconnected()
+    hear(made, m.Welcome(0, 1, CLUSTER, 1, 1.0), epoch=epoch)
+    return said(made)
+
+
+def test_the_first_session_tells_what_is_held_too() -> None:
+    made = client(linked=False)
+    hear(made, m.Welcome(0, 1, CLUSTER, 1, 1.0))
+    assert m.Hold(0, ME, b"", True) in said(made)
+
+
+def test_a_new_session_gets_what_is_unresolved_unchanged_and_then_what_is_held() -> None:
+    made = client()
+    made.export(m.Export(0, FUNCTION, "work", b"code"))
+    (known,) = submit(made)
+    (open_one,) = submit(made)
+    (unwanted,) = submit(made)
+    before = {spec.task_id: spec for message in said(made, m.Submit) for spec in message.tasks}
+    resolve(made, known)
+    made.references.remove(unwanted)
+    said(made)
+    messages = reconnect(made)
+    kinds = [type(message) for message in messages]
+    assert kinds.index(m.Template) < kinds.index(m.Submit) < kinds.index(m.Hold)
+    assert m.Export in kinds
+    (again,) = [message for message in messages if isinstance(message, m.Submit)]
+    assert again.tasks == [before[open_one[:16]], before[unwanted[:16]]]
+    assert ids([msg for msg in messages if isinstance(msg, m.Drop)]) == [unwanted]
+    (holds,) = [message for message in messages if isinstance(message, m.Hold)]
+    assert holds.full and set(split_objects(holds.object_ids)) == {known, open_one}
+    assert m.Put not in kinds  # the same head knows where values are
+
+
+def test_another_head_is_told_of_values_but_not_sent_them() -> None:
+    made = client()
+    (oid,) = submit(made)
+    said(made)
+    resolve(made, oid)
+    said(made)
+    messages = reconnect(made, epoch=2)
+    (put,) = [message for message in messages if isinstance(message, m.Put)]
+    assert put.outcome.object_id == oid
+    assert put.outcome.kind == m.LOCATED and put.outcome.value == b""
+    assert not [message for message in messages if isinstance(message, m.ResultAck)]
+    hear(made, m.Pull(0, 3, oid), epoch=2)
+    assert [chunk.data for chunk in said(made, m.Chunk)] == [b"value"]
+
+
+def test_one_of_several_returns_is_not_told_to_another_head_before_the_others() -> None:
+    """It would take the task for ended."""
+    made = client()
+    first, second = submit(made, TWO)
+    said(made)
+    hear(made, m.Result(0, ME, [value(first[:16])]))  # the rest is lost with the link
+    messages = reconnect(made, epoch=2)
+    assert not [message for message in messages if isinstance(message, m.Put)]
+    (again,) = [message for message in messages if isinstance(message, m.Submit)]
+    assert [spec.task_id for spec in again.tasks] == [first[:16]]
+    both = [m.Outcome(oid, m.VALUE, 5, b"value") for oid in (first, second)]
+    hear(made, m.Result(1, ME, both), epoch=2)
+    assert made.here(second) is not None and not made.unresolved
+
+
+def test_a_loss_is_not_passed_on_as_an_outcome() -> None:
+    made = client()
+    (oid,) = submit(made)
+    said(made)
+    hear(made, m.Result(1, ME, [m.Outcome(oid, m.LOCATED, 5)]))
+    made.want_value(oid, Waiter())
+    (pull,) = said(made, m.Pull)
+    hear(made, m.PullFailed(0, pull.transfer, "ZR-3005", "gone"))
+    assert not [message for message in reconnect(made, epoch=2) if isinstance(message, m.Put)]
+
+
+def test_requests_cancels_watches_and_pulls_are_made_again() -> None:
+    made = client()
+    (mine,) = submit(made)
+    other, large = object_of(identity("x")), object_of(identity("y"))
+    for oid in (other, large):
+        made.references.add(oid)
+        made.want_value(oid, Waiter())
+    hear(made, m.Result(1, ME, [m.Outcome(large, m.LOCATED, 5)]))
+    made.cancel(mine[:16], force=True, recursive=False)
+    asking = Waiter()
+    made.ask(lambda number: m.Kv(number, "get", b"key"), asking)
+    said(made)
+    messages = reconnect(made)
+    assert ids([msg for msg in messages if isinstance(msg, m.Watch)]) == [other]
+    assert [msg.object_id for msg in messages if isinstance(msg, m.Pull)] == [large]
+    assert [msg.task_id for msg in messages if isinstance(msg, m.Cancel)] == [mine[:16]]
+    (request,) = [message for message in messages if isinstance(message, m.Kv)]
+    hear(made, m.KvReply(0, request.seq, True, b"value"))
+    assert asking.remaining == 0
+    resolve(made, mine, seq=2)
+    messages = reconnect(made)
+    assert not [message for message in messages if isinstance(message, m.Cancel | m.Kv)]
+
+
+def test_an_old_head_is_refused() -> None:
+    made = client()
+    reconnect(made, epoch=3)
+    made.disconnected()
+    hear(made, m.Welcome(0, 1, CLUSTER, 1, 1.0), epoch=2)
+    assert made.refused is not None and not made.linked
+    made.refused = None
+    reconnect(made, epoch=3)
+    (oid,) = submit(made)
+    hear(made, m.Result(1, ME, [value(oid[:16])]), epoch=2)
+    assert made.refused is not None
+    assert made.here(oid) is None
+
+
+@pytest.mark.usefixtures("narrow")
+def test_what_waits_in_the_backlog_is_not_told_of_to_a_new_session() -> None:
+    made = client()
+    (first,) = submit(made)
+    said(made)
+    (second,) = submit(made)
+    messages = reconnect(made)
+    (holds,) = [message for message in messages if isinstance(message, m.Hold)]
+    assert split_objects(holds.object_ids) == [first]
+    (again,) = [message for message in messages if isinstance(message, m.Submit)]
+    assert [spec.task_id for spec in again.tasks] == [first[:16]]
+    resolve(made, first)
+    assert [spec.task_id for msg in said(made, m.Submit) for spec in msg.tasks] == [second[:16]]
+
+
+# ---- shared memory of the node -----------------------------------------------------------------
+
+
+class Node:
+    """The store of the client's node, of which the client is told by hand."""
+
+    def __init__(self) -> None:
+        self.there: dict[bytes, m.Outcome] = {}
+        self.asked: list[bytes] = []
+        self.dropped: list[bytes] = []
+
+    def take(self, oid: bytes) -> bool:
+        self.asked.append(oid)
+        return True
+
+    def published(self, oid: bytes) -> bytes:
+        self.there[oid] = located(oid)
+        return identity("n1")
+
+    def unput(self, oid: bytes) -> None:
+        self.dropped.append(oid)
+
+    def told(self) -> tuple[list[m.Outcome], bytes]:
+        return [*self.there.values()], identity("n1")
+
+
+def located(oid: bytes) -> m.Outcome:
+    return m.Outcome(oid, m.VALUE | m.LOCATED, 100_000)
+
+
+def near(made: Client) -> tuple[Node, bytes]:
+    """A value that the client has put with its node."""
+    node = Node()
+    made.values.near = node
+    oid = made.references.put_near(located(object_of(identity("put"))))
+    return node, oid
+
+
+def test_what_is_with_the_node_is_told_again_to_a_new_session() -> None:
+    made = client()
+    _, oid = near(made)
+    submit(made, dependencies=[oid])
+    (put,) = said(made, m.Put)
+    assert (put.outcome.object_id, put.place) == (oid, identity("n1"))
+    made.disconnected()
+    hear(made, m.Welcome(0, 1, CLUSTER, 1, 1.0))
+    assert [(p.outcome.object_id, p.place) for p in said(made, m.Put)] == [(oid, identity("n1"))]
+
+
+def test_own_values_of_a_node_that_is_gone_are_served_from_here() -> None:
+    made = client()
+    node, told = near(made)
+    submit(made, dependencies=[told])
+    private = made.references.put_near(located(object_of(identity("private"))))
+    waiter = Waiter()
+    made.want_value(private, waiter)
+    assert node.asked == [private] and waiter.remaining == 1
+    said(made)
+    own = [m.Outcome(oid, m.VALUE, 3, b"abc") for oid in (told, private)]
+    made.references.rescue(own, [told])
+    made.values.near = None
+    assert waiter.remaining == 0
+    assert [made.here(oid) for oid in (told, private)] == own
+    (put,) = said(made, m.Put)
+    assert (put.outcome.object_id, put.place) == (told, b"")
+    hear(made, m.Pull(0, 7, told))
+    (chunk,) = said(made, m.Chunk)
+    assert chunk.data == b"abc"
+
+
+def test_a_value_that_nobody_has_heard_of_goes_with_its_reference() -> None:
+    made = client()
+    node, oid = near(made)
+    made.references.remove(oid)
+    assert node.dropped == [oid]
+    assert said(made) == []

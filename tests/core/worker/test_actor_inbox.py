@@ -1,0 +1,220 @@
+"""The order in which an actor runs its calls, and what it keeps of its answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.core.benches import identity, object_of, value
+from zray.core.worker.actor_inbox import ActorInbox, Entry, errors
+from zray.protocol import messages as m
+
+ACTOR = identity("a1")
+A, B = identity("d1"), identity("d2")
+
+
+def call(seq: int, **fields: Any) -> m.Call:
+    return m.Call(seq, identity(f"c{seq}"), "f", 1, b"", **fields)
+
+
+class Bench:
+    def __init__(self, max_concurrency: int = 1) -> None:
+        self.inbox: ActorInbox[str] = ActorInbox(ACTOR, 1, max_concurrency)
+
+    def calls(
+        self, *calls: m.Call, caller: bytes = A, upto: int = 0, incarnation: int = 1, way: str = "x"
+    ) -> list[Entry]:
+        return self.inbox.receive(m.Calls(0, ACTOR, incarnation, caller, upto, list(calls)), way)
+
+    def started(self) -> list[int]:
+        """Numbers of all calls that start now; each ends at once."""
+        found = []
+        while (entry := self.inbox.next()) is not None:
+            found.append(entry.call.seq)
+            self.inbox.ended(entry, m.FINISHED, [value(entry.call.task_id)], None)
+        return found
+
+    def replies(self) -> list[tuple[str, bytes, list[int]]]:
+        return [
+            (way, message.caller, [done.seq for done in message.replies])
+            for way, message in self.inbox.take_replies()
+        ]
+
+
+def cancelled(made: m.Call) -> list[m.Outcome]:
+    return errors(made, b"cancelled")
+
+
+def test_calls_start_in_the_order_of_their_numbers_whatever_way_they_come() -> None:
+    bench = Bench()
+    bench.calls(call(2), way="relayed")
+    assert bench.started() == []
+    bench.calls(call(0), way="direct")
+    assert bench.started() == [0]
+    bench.calls(call(1), way="relayed")
+    assert bench.started() == [1, 2]
+
+
+def test_a_number_runs_once_and_its_answer_is_given_again() -> None:
+    bench = Bench()
+    bench.calls(call(0), call(1))
+    bench.calls(call(0), call(1))
+    assert bench.started() == [0, 1]
+    assert bench.replies() == [("x", A, [0, 1])]
+    bench.calls(call(0), call(1), way="y")
+    assert bench.started() == []
+    assert bench.replies() == [("y", A, [0, 1])]
+    bench.calls(upto=2)
+    bench.calls(call(0), call(1))
+    assert bench.started() == [] and bench.replies() == []
+
+
+def test_a_running_call_that_comes_again_neither_runs_twice_nor_is_answered_early() -> None:
+    bench = Bench()
+    bench.calls(call(0))
+    entry = bench.inbox.next()
+    assert entry is not None
+    bench.calls(call(0), way="y")
+    assert bench.inbox.next() is None and bench.replies() == []
+    bench.inbox.ended(entry, m.FINISHED, [], None)
+    assert bench.replies() == [("y", A, [0])]
+
+
+def test_calls_of_another_incarnation_are_not_heard() -> None:
+    bench = Bench()
+    bench.calls(call(0), incarnation=2)
+    assert bench.started() == []
+
+
+def test_callers_do_not_wait_for_each_other() -> None:
+    bench = Bench()
+    missing = object_of(identity("t1"))
+    (entry,) = bench.calls(call(0, dependencies=[missing]), call(1))
+    entry.missing += 1
+    bench.inbox.arrived(entry)
+    bench.calls(call(0), caller=B)
+    assert bench.started() == [0]
+    assert bench.replies() == [("x", B, [0])]
+    bench.inbox.arrived(entry, value(identity("t1")))
+    assert bench.started() == [0, 1]
+
+
+def test_a_failed_argument_answers_the_call_without_a_start() -> None:
+    bench = Bench()
+    failed = m.Outcome(object_of(identity("t1")), m.ERROR, 3, b"why")
+    bench.calls(call(0, dependencies=[failed.object_id], values=[failed]), call(1))
+    assert bench.started() == [1]
+    ((_, message),) = bench.inbox.take_replies()
+    assert [done.results[0].value for done in message.replies] == [b"why", b"value"]
+
+
+def test_so_many_run_at_once_as_may() -> None:
+    bench = Bench(max_concurrency=2)
+    bench.calls(call(0), call(1), call(2))
+    first, second = bench.inbox.next(), bench.inbox.next()
+    assert first and second and bench.inbox.next() is None
+    bench.inbox.ended(second, m.FINISHED, [], None)
+    third = bench.inbox.next()
+    assert third is not None and third.call.seq == 2
+    assert not bench.inbox.idle()
+
+
+def test_a_cancelled_call_does_not_start_nor_keep_others_waiting() -> None:
+    bench = Bench()
+    missing = object_of(identity("t1"))
+    (entry,) = bench.calls(call(0, dependencies=[missing]), call(1), call(2))
+    entry.missing += 1
+    bench.inbox.arrived(entry)
+    assert bench.inbox.cancel(A, identity("c0"), cancelled) is None
+    assert bench.inbox.cancel(A, identity("c2"), cancelled) is None
+    assert bench.started() == [1]
+    bench.inbox.arrived(entry, value(identity("t1")))
+    assert bench.started() == [] and bench.inbox.idle()
+    ((_, message),) = bench.inbox.take_replies()
+    assert {done.seq: done.status for done in message.replies} == {
+        0: m.CANCELLED,
+        1: m.FINISHED,
+        2: m.CANCELLED,
+    }
+
+
+def test_a_cancel_names_a_call_that_runs_and_no_other() -> None:
+    bench = Bench()
+    bench.calls(call(0))
+    entry = bench.inbox.next()
+    assert entry is not None
+    assert bench.inbox.cancel(A, identity("c0"), cancelled) is entry and entry.cancelled
+    assert bench.inbox.cancel(A, identity("c9"), cancelled) is None
+    assert bench.inbox.cancel(B, identity("c0"), cancelled) is None
+    bench.inbox.ended(entry, m.CANCELLED, [], None)
+    assert bench.inbox.cancel(A, identity("c0"), cancelled) is None
+
+
+def test_pins_are_kept_until_the_answer_is_acknowledged() -> None:
+    bench = Bench()
+    bench.calls(call(0), call(1))
+    for pin in ("first", "second"):
+        entry = bench.inbox.next()
+        assert entry is not None
+        bench.inbox.ended(entry, m.FINISHED, [], [pin])
+    assert bench.inbox.owes("another way")
+    bench.calls(upto=1)
+    assert bench.inbox.owes("another way")
+    bench.calls(upto=2)
+    assert not bench.inbox.owes("x")
+
+
+def test_an_answer_without_pins_is_owed_only_on_a_way_that_may_lose_it() -> None:
+    bench = Bench()
+    bench.calls(call(0))
+    bench.started()
+    assert bench.inbox.owes("x") and not bench.inbox.owes("another way")
+
+
+def test_a_way_that_is_gone_is_replaced_and_what_it_may_have_lost_is_sent_again() -> None:
+    bench = Bench()
+    bench.calls(call(0), call(1), way="socket")
+    assert bench.started() == [0, 1]
+    bench.inbox.take_replies()
+    assert bench.inbox.callers("socket") == [A]
+    bench.inbox.reroute(A, "raylet")
+    assert bench.replies() == [("raylet", A, [0, 1])]
+    assert bench.inbox.callers("socket") == []
+
+
+def test_a_caller_that_is_gone_is_forgotten_and_what_has_not_started_does_not() -> None:
+    bench = Bench()
+    bench.calls(call(0), call(1))
+    running = bench.inbox.next()
+    assert running is not None
+    assert bench.inbox.silent() == [] and bench.inbox.silent() == [A]
+    bench.calls(call(2))
+    assert bench.inbox.silent() == []
+    bench.inbox.forget(A)
+    bench.inbox.ended(running, m.FINISHED, [], None)
+    assert bench.started() == [] and bench.replies() == []
+    assert bench.inbox.idle() and bench.inbox.silent() == []
+
+
+def test_one_that_closes_takes_no_more_and_is_idle_at_the_end() -> None:
+    bench = Bench()
+    bench.calls(call(0))
+    bench.inbox.closing = True
+    bench.calls(call(1))
+    assert not bench.inbox.idle()
+    assert bench.started() == [0]
+    assert bench.inbox.idle()
+
+
+def test_what_may_not_serve_keeps_its_calls_until_it_may() -> None:
+    may = [True]
+    inbox: ActorInbox[str] = ActorInbox(ACTOR, 1, 2, lambda: may[0])
+    inbox.receive(m.Calls(0, ACTOR, 1, b"caller-1", 0, [call(0), call(1)]), "way")
+    first = inbox.next()
+    assert first is not None and not inbox.paused
+    may[0] = False
+    assert inbox.next() is None and inbox.paused
+    inbox.ended(first, m.FINISHED, [], None)  # what runs may end, and is answered
+    assert [done.seq for _, replies in inbox.take_replies() for done in replies.replies] == [0]
+    may[0] = True
+    second = inbox.next()
+    assert second is not None and second.call.seq == 1 and not inbox.paused

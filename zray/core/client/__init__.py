@@ -1,0 +1,1 @@
+"""The machines of whoever submits and calls: drivers, and workers for their tasks."""

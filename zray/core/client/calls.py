@@ -1,0 +1,523 @@
+"""The part of the Client that calls actors: references of results, promises, and who is asked.
+
+Results of calls belong to the process that called, like its own puts: the cluster hears of them
+only when a reference leaves. One that leaves before the answer is there is a promise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from zray import limits
+from zray.core import failures
+from zray.core.client.actor_caller import DIRECT, RELAYED, UNDECIDED, ActorCaller, PendingCall
+from zray.core.machine import Outbox
+from zray.errors import ActorDiedError, ActorUnavailableError, TaskCancelledError, ZrayError
+from zray.ids import object_id
+from zray.protocol import messages as m
+from zray.protocol.errors import TASK_RAISED, system_error
+
+if TYPE_CHECKING:
+    from zray.core.client.client import Client, Waiter
+
+HANDLE_INDEX = 0  # of the object whose holders are those who have a handle
+
+
+def offers_handle(request: m.Message) -> bool:
+    """Whether the answer may name any actor, of which the asking process is then a holder."""
+    return isinstance(request, m.FindActor) or (
+        isinstance(request, m.CreateActor) and request.get_if_exists
+    )
+
+
+class Creation(NamedTuple):
+    """A request for an actor that may not leave yet."""
+
+    needed: list[bytes]
+    ask: Callable[[], None]
+
+
+class ClientCalls:
+    """``waiter(done)`` makes what ``Client.ask`` counts down."""
+
+    def __init__(self, client: Client, waiter: Callable[[Callable[[], None]], Waiter]) -> None:
+        self._client = client
+        self._waiter = waiter
+        self.actors: dict[bytes, ActorCaller] = {}
+        self.returns: dict[bytes, PendingCall] = {}  # by object id: results without an answer
+        self._by_task: dict[bytes, PendingCall] = {}
+        self._promised: dict[bytes, None] = {}
+        self._busy: dict[bytes, None] = {}  # actors that may have calls to send
+        self._delayed: dict[bytes, None] = {}  # actors whose next call needs a task of the backlog
+        self._creations: dict[bytes, Creation] = {}  # actors whose arguments were not submitted
+        self._answered: dict[bytes, None] = {}  # actors that may have answers to acknowledge
+        # Effects for the shell:
+        self.direct: Outbox[bytes] = Outbox()  # by worker, over sockets of this process
+        self.connects: list[ActorCaller] = []  # try to reach their workers; tell ``connected``
+        self.drains: list[ActorCaller] = []  # read their sockets to the end; tell ``drained``
+        self.closes: list[bytes] = []  # workers whose sockets are of no use any more
+
+    # ---- actors ----------------------------------------------------------------------------
+
+    def create(
+        self, task: m.TaskSpec, info: m.ActorInfo, get_if_exists: bool, waiter: Waiter
+    ) -> list[m.Message]:
+        """Ask for a new actor, whose handle is counted here. The answer is in the list when
+        ``waiter`` has arrived; the handle of another actor that it names is counted, too."""
+        client = self._client
+        client.definitions.use(task.template_id)
+        needed = [*task.dependencies, *task.nested]
+        client.references.publish(needed)
+        for oid in needed:
+            client.references.add(oid)  # until the head holds them for the actor
+        client.references.adopt(object_id(task.task_id, HANDLE_INDEX))
+        actor = self._actor(task.task_id)
+        actor.info = info
+        refusal = client.definitions.refusal(task.template_id)
+        if refusal is not None:
+            self._refuse(actor, f"the head refused its class: {refusal[1]}")
+
+        def done() -> None:
+            for oid in needed:
+                client.references.remove(oid)
+            client.definitions.unuse(task.template_id)
+            created = answer[0] if answer else None
+            if isinstance(created, m.ActorCreated | m.Rejected) and created.code:
+                self._refuse(actor, created.text)
+            waiter.arrived()
+
+        waiter.remaining += 1
+        answer: list[m.Message] = []
+
+        def ask() -> None:
+            client.ask(
+                lambda seq: m.CreateActor(
+                    *(seq, client.job_id, client.process_id, task, info, get_if_exists)
+                ),
+                self._waiter(done),
+                answer,
+            )
+
+        if self._may_leave(needed):
+            ask()
+        else:
+            self._creations[task.task_id] = Creation(needed, ask)
+        return answer
+
+    def _may_leave(self, object_ids: Iterable[bytes]) -> bool:
+        """Whether the cluster is told of these before it is told who needs them."""
+        client, creations = self._client, self._creations
+        return not any(oid[:16] in creations or client.in_backlog(oid[:16]) for oid in object_ids)
+
+    def _call_may_leave(self, call: PendingCall) -> bool:
+        needed = bool(call.dependencies or call.nested)
+        return not needed or self._may_leave((*call.dependencies, *call.nested))
+
+    def _create_some(self) -> None:
+        """Ask for the actors whose arguments have been submitted meanwhile."""
+        for actor_id, creation in [*self._creations.items()]:
+            del self._creations[actor_id]
+            if not self._may_leave(creation.needed):
+                self._creations[actor_id] = creation
+                continue
+            creation.ask()
+            actor = self.actors.get(actor_id)
+            if actor is not None and actor.unanswered():
+                self._watch(actor)
+
+    def on_answer(self, request: m.Message, answer: m.Message) -> None:
+        """The head makes this process a holder of handles that it names in answers."""
+        client = self._client
+        if isinstance(answer, m.ActorFound) and answer.actor_id:
+            client.references.adopt(object_id(answer.actor_id, HANDLE_INDEX))
+        elif isinstance(answer, m.ActorCreated) and isinstance(request, m.CreateActor):
+            asked = request.task.task_id
+            client.references.drop_again(object_id(asked, HANDLE_INDEX))
+            if not answer.code and answer.actor_id != asked:
+                client.references.adopt(object_id(answer.actor_id, HANDLE_INDEX))
+
+    def on_refusal(self, request: m.Message) -> None:
+        """The head does not take a request as it is."""
+        if isinstance(request, m.CreateActor):
+            self._client.references.drop_again(object_id(request.task.task_id, HANDLE_INDEX))
+
+    def class_refused(self, function_id: bytes, text: str) -> None:
+        """The head does not take a class of this process's: what was made of it will not be."""
+        for actor in [*self.actors.values()]:
+            if actor.info is not None and actor.info.function_id == function_id:
+                self._refuse(actor, text)
+                self._client.ask(partial(_kill, actor.actor_id), self._waiter(lambda: None))
+
+    def _refuse(self, actor: ActorCaller, text: str) -> None:
+        actor.state = m.ACTOR_DEAD
+        actor.text = text
+        self._fail(actor.refused(), actor, maybe_executed=False)
+
+    def _actor(self, actor_id: bytes) -> ActorCaller:
+        actor = self.actors.get(actor_id)
+        if actor is None:
+            actor = self.actors[actor_id] = ActorCaller(actor_id, self._client.process_id)
+        return actor
+
+    def unanswered(self, actor_id: bytes) -> int:
+        """How many calls of the actor by this process wait for their answers."""
+        actor = self.actors.get(actor_id)
+        return len(actor.waiting) + len(actor.sent) if actor is not None else 0
+
+    # ---- calls -----------------------------------------------------------------------------
+
+    def call(
+        self,
+        actor_id: bytes,
+        info: m.ActorInfo,
+        method: str,
+        num_returns: int,
+        retries: int,
+        given: tuple[bytes, list[bytes], list[bytes], bytes, bytes],
+    ) -> list[bytes]:
+        """Queue a call; the ids of its returns, for each of which the caller makes a reference.
+
+        ``given``: arguments, dependencies, nested references, the task that calls, and the box: an
+        own object, counted for the call, that holds the arguments; empty if there is none.
+        """
+        client = self._client
+        actor = self._actor(actor_id)
+        actor.info = info
+        if not actor.kept_alive:
+            actor.kept_alive = True
+            client.references.add(object_id(actor_id, HANDLE_INDEX))  # it lives until it answers
+        task_id = client.new_task()
+        call = PendingCall(actor, task_id, method, num_returns, retries, *given)
+        for oid in (*call.dependencies, *call.nested):
+            client.references.add(oid)
+        actor.add(call)
+        self._by_task[task_id] = call
+        returns = [object_id(task_id, index) for index in range(num_returns)]
+        for oid in returns:
+            self.returns[oid] = call
+            client.references.count(oid)
+        if actor.state == m.ACTOR_DEAD and actor.ended is None:
+            self._fail(actor.refused(), actor, maybe_executed=False)
+        elif not actor.state and actor_id not in self._creations:
+            self._watch(actor)
+        self._busy[actor_id] = None
+        return returns
+
+    def _watch(self, actor: ActorCaller) -> None:
+        actor.state = m.ACTOR_PENDING
+        self._client.outbox.append(m.ActorWatch(0, self._client.process_id, [actor.actor_id]))
+
+    def flush(self) -> None:
+        """Send what can be sent to actors."""
+        if self._creations:
+            self._create_some()
+        if not (self._busy or self._answered or self._delayed):
+            return
+        busy, self._busy = self._answered | self._delayed | self._busy, {}
+        self._delayed.clear()
+        self._answered.clear()
+        for actor_id in busy:
+            actor = self.actors.get(actor_id)
+            if actor is None:
+                continue
+            while (message := actor.take(self._made, self._call_may_leave)) is not None:
+                self._send(actor, message)
+                if not actor.waiting:
+                    break
+            if actor.waiting and not self._call_may_leave(actor.waiting[0]):
+                self._delayed[actor_id] = None
+
+    def _send(self, actor: ActorCaller, message: m.Message) -> None:
+        if actor.path == DIRECT:
+            self.direct.send(actor.worker_id, message)
+        else:
+            self._client.outbox.append(message)
+
+    def _made(self, call: PendingCall) -> m.Call:
+        """The call as it travels; whatever it refers to is known to the cluster, or goes along."""
+        client = self._client
+        arguments, dependencies = call.arguments, call.dependencies
+        fits = len(arguments) <= limits.INLINE_BYTES_MAX or call.actor.path == DIRECT
+        if fits and not (dependencies or call.nested or call.box):
+            return m.Call(
+                *(call.seq, call.task_id, call.method, call.num_returns, arguments),
+                parent=call.parent,
+            )
+        nested = list(call.nested)
+        if not fits:
+            if not call.box:
+                call.box = client.references.put(arguments, nested)
+            arguments = b""
+        boxed = bool(call.box) and not arguments
+        dependencies = [call.box, *dependencies] if boxed else dependencies
+        values, room = [], limits.INLINE_TOTAL_BYTES_MAX
+        for oid in dependencies:
+            outcome = client.here(oid)
+            if outcome is not None and len(outcome.value) <= min(limits.INLINE_BYTES_MAX, room):
+                room -= len(outcome.value)
+                values.append(outcome)
+                nested += outcome.contained
+            else:
+                client.references.publish([oid])
+        client.references.publish(nested)
+        return m.Call(
+            *(call.seq, call.task_id, call.method, call.num_returns, arguments, dependencies),
+            *(nested, values, call.parent, boxed),
+        )
+
+    def has_promised(self) -> bool:
+        """Whether somebody else has heard of a result that is not there yet."""
+        return bool(self._promised)
+
+    def is_private(self, oid: bytes) -> bool:
+        """Whether nobody else has heard of the result, for which this process waits."""
+        return oid in self.returns and oid not in self._promised
+
+    def promise(self, oid: bytes) -> None:
+        """A reference to a result that is not there yet leaves this process."""
+        if oid in self.returns and oid not in self._promised:
+            self._promised[oid] = None
+            self._client.references.adopt(oid, count=False)
+            self._client.outbox.append(m.Promise(0, self._client.process_id, oid))
+
+    def cancel(self, task_id: bytes) -> bool:
+        """Cancel a call; False: there is none with that id."""
+        call = self._by_task.get(task_id)
+        if call is None:
+            return False
+        call.cancelled = True
+        if call.actor.withdraw(call):
+            value = self._record(
+                TaskCancelledError, "the call was cancelled before it was sent", call
+            )
+            self._resolve_error(call, value)
+        else:
+            self._client.outbox.append(self._cancellation(call))
+        return True
+
+    def _cancellation(self, call: PendingCall) -> m.CancelCall:
+        actor = call.actor
+        ids = (actor.actor_id, actor.incarnation, actor.caller, call.task_id)
+        return m.CancelCall(0, *ids)
+
+    # ---- in --------------------------------------------------------------------------------
+
+    def on_replies(self, message: m.Replies) -> None:
+        actor = self.actors.get(message.actor_id)
+        if actor is None:
+            return
+        for done in message.replies:
+            call = actor.answered(done, message.incarnation)
+            if call is not None:
+                self._resolve(call, done.results, done.seq)
+        self._answered[actor.actor_id] = None
+        if actor.waiting:
+            self._busy[actor.actor_id] = None
+
+    def on_state(self, state: m.ActorState) -> None:
+        actor = self.actors.get(state.actor_id)
+        if actor is None:
+            return
+        if actor.ended is None and actor.path == DIRECT and actor.ends_incarnation(state):
+            self.drains.append(actor)  # what it answered before it ended counts
+        if actor.ended is not None or actor in self.drains:
+            actor.ended = state
+        else:
+            self._apply(actor, state)
+
+    def drained(self, actor: ActorCaller) -> None:
+        """Everything that the ended incarnation answered over its socket has been read."""
+        state, actor.ended = actor.ended, None
+        if state is not None:
+            self._apply(actor, state)
+
+    def _apply(self, actor: ActorCaller, state: m.ActorState) -> None:
+        ends = actor.ends_incarnation(state)
+        if ends and actor.worker_id:
+            self.closes.append(actor.worker_id)
+        before = actor.incarnation
+        again = actor.news(state)
+        if ends:
+            self._fail(actor.interrupted(), actor, maybe_executed=True)
+        if state.state == m.ACTOR_DEAD:
+            self._fail(actor.refused(), actor, maybe_executed=False)
+            self._forget_dead(actor)
+        elif again:
+            for message in actor.again(self._made):
+                self._client.outbox.append(message)
+            self._cancel_again(actor)
+        elif state.state == m.ACTOR_ALIVE and actor.path == UNDECIDED:
+            if actor.incarnation == before and actor.sent:
+                self.connected(actor, direct=False)  # its socket was lost, and it lives
+            else:
+                self.connects.append(actor)
+
+    def _cancel_again(self, actor: ActorCaller) -> None:
+        for call in actor.sent.values():
+            if call.cancelled:
+                self._client.outbox.append(self._cancellation(call))
+
+    def connected(self, actor: ActorCaller, *, direct: bool) -> None:
+        """Which way calls take from now on."""
+        if actor.state != m.ACTOR_ALIVE:
+            return
+        actor.path = DIRECT if direct else RELAYED
+        if actor.sent:
+            for message in actor.again(self._made):
+                self._send(actor, message)
+            self._cancel_again(actor)
+        self._busy[actor.actor_id] = None
+
+    def lost(self, actor: ActorCaller) -> None:
+        """The socket to the actor's worker was closed: the head will know what that means."""
+        if actor.path == DIRECT and actor.ended is None:
+            actor.path = UNDECIDED
+            self._client.outbox.append(m.ActorWatch(0, self._client.process_id, [actor.actor_id]))
+
+    def resume(self) -> None:
+        """A new session: what the head must know of calls and promises."""
+        client = self._client
+        if self._promised:
+            promised = b"".join(self._promised)
+            client.outbox.append(m.Promise(0, client.process_id, promised))
+        living = (m.ACTOR_PENDING, m.ACTOR_ALIVE, m.ACTOR_RESTARTING)
+        watched = [actor.actor_id for actor in self.actors.values() if actor.state in living]
+        if watched:
+            client.outbox.append(m.ActorWatch(0, client.process_id, watched))
+
+    def unacknowledged(self) -> bool:
+        """Whether actors keep answers that this process has."""
+        return bool(self._answered)
+
+    def waiting(self) -> bool:
+        """Whether there are calls that cannot leave before this process hears something."""
+        return any(actor.waiting for actor in self.actors.values())
+
+    def unsent(self) -> bool:
+        """Whether ``flush`` may have calls to send."""
+        return bool(self._busy)
+
+    def handle_dropped(self, actor_id: bytes) -> None:
+        """This process has no handle of the actor any more."""
+        actor = self.actors.get(actor_id)
+        if actor is not None:
+            self._forget_dead(actor)
+
+    def _forget_dead(self, actor: ActorCaller) -> None:
+        """A living actor goes on counting this process's calls, so that it must, too."""
+        handle = object_id(actor.actor_id, HANDLE_INDEX)
+        over = actor.state in (0, m.ACTOR_DEAD) and not (actor.ended or actor.unanswered())
+        if over and handle not in self._client.references:
+            self.actors.pop(actor.actor_id, None)
+
+    # ---- results ---------------------------------------------------------------------------
+
+    def _resolve(self, call: PendingCall, outcomes: list[m.Outcome], seq: int) -> None:
+        client, actor = self._client, call.actor
+        elsewhere = False
+        for outcome in outcomes:
+            oid = outcome.object_id
+            if self.returns.pop(oid, None) is None:
+                continue
+            promised = oid in self._promised
+            self._promised.pop(oid, None)
+            if outcome.kind & m.LOCATED:
+                client.references.take_located(outcome, promised=promised)
+                elsewhere = True
+            else:
+                client.references.take_result(outcome, promised=promised)
+                elsewhere = elsewhere or bool(outcome.contained)
+        if elsewhere:
+            self._settle_later(actor, seq)
+        self._end(call)
+
+    def _settle_later(self, actor: ActorCaller, seq: int) -> None:
+        """The actor holds what its answer refers to until this process's own holds are known."""
+        actor.unsettled[seq] = None
+        incarnation = actor.incarnation
+
+        def settled() -> None:
+            if actor.incarnation == incarnation:
+                actor.unsettled.pop(seq, None)
+                actor.acknowledge = True
+                self._answered[actor.actor_id] = None
+
+        self._client.references.flush_holds()
+        self._client.ask(lambda number: m.Sync(number), self._waiter(settled))
+
+    def _end(self, call: PendingCall) -> None:
+        client, actor = self._client, call.actor
+        self._by_task.pop(call.task_id, None)
+        for oid in (*call.dependencies, *call.nested):
+            client.references.remove(oid)
+        if call.box:
+            client.references.remove(call.box)
+        if actor.kept_alive and not actor.unanswered():
+            actor.kept_alive = False
+            client.references.remove(object_id(actor.actor_id, HANDLE_INDEX))
+
+    def _fail(self, calls: list[PendingCall], actor: ActorCaller, *, maybe_executed: bool) -> None:
+        for call in calls:
+            if call.cancelled:
+                value = self._record(TaskCancelledError, "the call was cancelled", call)
+            else:
+                value = self._obituary(call, actor, maybe_executed or call.may_have_run)
+            self._resolve_error(call, value)
+
+    def _resolve_error(self, call: PendingCall, value: bytes) -> None:
+        self._resolve(call, failures.outcomes(call.task_id, call.num_returns, value), -1)
+
+    def _record(self, error: type[ZrayError], text: str, call: PendingCall) -> bytes:
+        return system_error(error.code, text, function_name=self._name(call))
+
+    def _name(self, call: PendingCall) -> str:
+        info = call.actor.info
+        return f"{info.class_name}.{call.method}" if info is not None else call.method
+
+    def _obituary(self, call: PendingCall, actor: ActorCaller, maybe_executed: bool) -> bytes:
+        name = self._name(call)
+        cause = None
+        if actor.error:
+            cause = failures.read(actor.error)
+            if cause.code != TASK_RAISED:
+                cause = None
+        ran = "the call may have run" if maybe_executed else "the call did not run"
+        if actor.state == m.ACTOR_DEAD:
+            error: type[ZrayError] = ActorDiedError
+            text = f"{actor.text}; {ran} ({name}, actor {actor.actor_id.hex()})"
+        else:
+            error = ActorUnavailableError
+            text = (
+                f"{actor.text}; {ran} ({name}, actor {actor.actor_id.hex()}). The actor is being "
+                "restarted: call it again, or give it max_task_retries where a call may run twice"
+            )
+        return system_error(
+            *(error.code, text),
+            function_name=name,
+            maybe_executed=maybe_executed,
+            actor_id=actor.actor_id,
+            cause=cause,
+        )
+
+    # ---- reasons ---------------------------------------------------------------------------
+
+    def reason(self, oid: bytes) -> tuple[str, bytes]:
+        """What a call waits for, as far as this process knows, and the actor to ask about."""
+        call = self.returns.get(oid)
+        if call is None:
+            return "", b""
+        actor = call.actor
+        name = self._name(call)
+        if call.seq >= 0:
+            before = sum(1 for other in actor.sent.values() if other.seq < call.seq)
+            what = f"is with the actor, {before} calls of this process before it"
+        else:
+            state = m.ACTOR_STATES.get(actor.state, "UNKNOWN")
+            what = f"waits here for the actor, which is {state}"
+        return f"WAIT_ACTOR: {name} {what}", object_id(actor.actor_id, HANDLE_INDEX)
+
+
+def _kill(actor_id: bytes, seq: int) -> m.KillActor:
+    return m.KillActor(seq, actor_id, True)

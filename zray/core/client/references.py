@@ -1,0 +1,303 @@
+"""The part of the Client that says what its process refers to.
+
+Owns the counts of its references, what the cluster knows that it holds, holds and drops that are
+still to be told, and which values are its own: not known outside of this process. Values
+themselves are among the client's outcomes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TYPE_CHECKING
+
+from zray import limits
+from zray.core.client.values import without_value
+from zray.ids import object_id, task_of
+from zray.protocol import messages as m
+
+if TYPE_CHECKING:
+    from zray.core.client.client import Client
+
+
+class ClientReferences:
+    """``remote``: as for the client."""
+
+    def __init__(self, client: Client, *, remote: bool) -> None:
+        self._client = client
+        self._remote = remote
+        self.counts: dict[bytes, int] = {}
+        self.held: dict[bytes, None] = {}  # the head knows that this process holds it
+        self.own: dict[bytes, None] = {}  # not known outside this process
+        self.own_handle = b""  # of the actor that this process is: it does not keep itself alive
+        self.new_holds: dict[bytes, None] = {}
+        self.new_drops: dict[bytes, None] = {}
+        self._later_drops: dict[bytes, dict[bytes, None]] = {}  # by tasks not yet submitted
+        self._near: dict[bytes, None] = {}  # of its own, what is with the node's store
+        self._covered: dict[bytes, None] = {}  # held by the running task
+
+    # ---- counting --------------------------------------------------------------------------
+
+    def add(self, oid: bytes) -> None:
+        """A reference object was made in this process."""
+        count = self.counts.get(oid, 0)
+        self.counts[oid] = count + 1
+        if count or oid in self.held or oid in self.own or self._client.calls.is_private(oid):
+            return
+        if self._undrop(oid):
+            self.held[oid] = None
+        elif oid not in self._covered and oid != self.own_handle:
+            self.held[oid] = None
+            self.new_holds[oid] = None
+
+    def remove(self, oid: bytes) -> None:
+        """A reference object of this process was collected."""
+        count = self.counts.get(oid, 0) - 1
+        if count > 0:
+            self.counts[oid] = count
+            return
+        client = self._client
+        self.counts.pop(oid, None)
+        if client.calls.actors:
+            client.calls.handle_dropped(oid[:16])
+        if client.awaited:
+            client.let_down(oid)
+        client.values.lost.pop(oid, None)
+        outcome = client.outcomes.pop(oid, None)
+        if outcome is not None and (type(outcome.value) is not bytes or oid in client.near.reached):
+            client.near.dropped(oid)
+        if oid in self.own:
+            del self.own[oid]
+            if self._near.pop(oid, 0) is None and client.values.near is not None:
+                client.values.near.unput(oid)
+            for inner in outcome.contained if outcome is not None else ():
+                self.remove(inner)
+        elif oid in self.held:
+            del self.held[oid]
+            if oid in self.new_holds:
+                del self.new_holds[oid]
+            else:
+                self.new_drops[oid] = None
+
+    def __contains__(self, oid: bytes) -> bool:
+        """Whether a reference to the object lives in this process."""
+        return oid in self.counts
+
+    def count(self, oid: bytes) -> None:
+        """A reference of this process to an object that the cluster does not know of."""
+        self.counts[oid] = 1
+
+    # ---- held without a message of its own --------------------------------------------------
+
+    def hold_returns(self, returns: list[bytes]) -> None:
+        """A task is submitted, which makes this process a holder; each has one reference."""
+        for oid in returns:
+            self.counts[oid] = 1
+            self.held[oid] = None
+
+    def drop_again(self, oid: bytes) -> None:
+        """A message that was sent again may have made this process a holder once more."""
+        if oid not in self.held:
+            self.new_drops[oid] = None
+
+    def adopt(self, oid: bytes, *, count: bool = True) -> None:
+        """The message that names the object makes this process a holder of it."""
+        self.held[oid] = None
+        self._undrop(oid)
+        if count:
+            self.counts[oid] = self.counts.get(oid, 0) + 1
+
+    def begin_task(self, nested: list[bytes]) -> None:
+        """A task starts whose arguments contain these references: the task holds them."""
+        self._covered = dict.fromkeys(nested)
+
+    def end_task(self) -> list[bytes]:
+        """The task ends; returns the references of its arguments that this process keeps."""
+        borrowed = []
+        for oid in self._covered:
+            if oid in self.counts and oid not in self.held:
+                self.held[oid] = None
+                borrowed.append(oid)
+        self._covered = {}
+        return borrowed
+
+    # ---- values of this process's own --------------------------------------------------------
+
+    def put(self, value: bytes, contained: list[bytes]) -> bytes:
+        """Keep a value here until its reference leaves this process; its id (counted here)."""
+        oid = object_id(self._client.new_task())
+        self._keep_own(m.Outcome(oid, m.VALUE, len(value), value, contained))
+        return oid
+
+    def put_near(self, outcome: m.Outcome) -> bytes:
+        """The same for a value that was written to the node's shared memory."""
+        self._near[outcome.object_id] = None
+        self._keep_own(outcome)
+        return outcome.object_id
+
+    def _keep_own(self, outcome: m.Outcome) -> None:
+        oid = outcome.object_id
+        self._client.outcomes[oid] = outcome
+        self.counts[oid] = 1
+        self.own[oid] = None
+        for inner in outcome.contained:
+            self.add(inner)
+
+    def publish(self, object_ids: list[bytes]) -> None:
+        """References to these objects leave this process: the cluster must know them."""
+        client = self._client
+        for oid in object_ids:
+            if oid in self.own:
+                del self.own[oid]
+                self.held[oid] = None
+                outcome = client.outcomes[oid]
+                self._put_out(outcome)
+                for inner in outcome.contained:
+                    self.remove(inner)  # from now on the object itself holds it
+            elif oid in client.calls.returns:
+                client.calls.promise(oid)
+
+    def _put_out(self, outcome: m.Outcome) -> None:
+        self.publish(outcome.contained)
+        client, oid = self._client, outcome.object_id
+        near = client.values.near
+        if oid in self._near and near is not None:
+            del self._near[oid]
+            place = near.published(oid) if self._remote else b""  # a worker's knows
+            client.outbox.append(m.Put(0, client.process_id, without_value(outcome), place))
+            return
+        if self._remote:
+            client.values.served[oid] = outcome
+        client.outbox.append(m.Put(0, client.process_id, self._as_published(outcome)))
+
+    def _as_published(self, outcome: m.Outcome) -> m.Outcome:
+        if self._remote and len(outcome.value) > limits.INLINE_BYTES_MAX:
+            return without_value(outcome)
+        return outcome
+
+    def take_result(self, outcome: m.Outcome, *, promised: bool) -> None:
+        """The result of a call is here, and only here. ``promised``: others have heard of it."""
+        oid = outcome.object_id
+        wanted = oid in self.counts
+        if wanted:
+            self._client.outcomes[oid] = outcome
+        if promised:
+            self._put_out(outcome)  # which holds it
+            if wanted:
+                self.held[oid] = None
+            else:
+                self.new_drops[oid] = None
+        elif wanted:
+            self.own[oid] = None
+            for inner in outcome.contained:
+                self.add(inner)
+        self._client.wake(oid, outcome)
+
+    def take_located(self, outcome: m.Outcome, *, promised: bool) -> None:
+        """The result of a call is with the node that made it, which has kept the promise."""
+        oid = outcome.object_id
+        wanted = oid in self.counts
+        if wanted:
+            self._client.outcomes[oid] = outcome
+            self.held[oid] = None
+        if wanted or promised:
+            self.new_holds[oid] = None
+        if promised and not wanted:
+            self.new_drops[oid] = None
+        self._client.wake(oid, outcome)
+
+    def take_back(self, outcome: m.Outcome, *, submitted: bool = False) -> None:
+        """The return of a task that will not be submitted: the cluster never hears of it.
+
+        ``submitted``: it has, and no more of it.
+        """
+        oid = outcome.object_id
+        if not submitted:
+            self._undrop(oid)
+        if oid in self.counts:
+            del self.held[oid]
+            self.own[oid] = None
+            self._client.outcomes[oid] = outcome
+            self._client.wake(oid, outcome)
+
+    def rescue(self, own: list[m.Outcome], told: list[bytes]) -> None:
+        """The node is gone that had these values of this process's own.
+
+        ``told``: those of which the cluster knows. They are served from here now.
+        """
+        client = self._client
+        for outcome in own:
+            oid = outcome.object_id
+            if self._near.pop(oid, 0) is None or oid in client.outcomes:
+                client.outcomes[oid] = outcome
+                client.wake(oid, outcome)
+        values = {outcome.object_id: outcome for outcome in own}
+        for oid in told if self._remote else ():
+            outcome = values[oid]
+            client.values.served[oid] = outcome
+            client.outbox.append(m.Put(0, client.process_id, self._as_published(outcome)))
+            if oid not in self.held:
+                self.new_drops[oid] = None  # that made this process a holder
+
+    # ---- telling ---------------------------------------------------------------------------
+
+    def flush_holds(self) -> None:
+        """Tell what this process holds since the last time."""
+        if self.new_holds:
+            joined, self.new_holds = b"".join(self.new_holds), {}
+            self._client.outbox.append(m.Hold(0, self._client.process_id, joined))
+
+    def drop_some(self, later: Collection[bytes]) -> None:
+        """Tell drops, but for those of tasks submitted ``later``: their SUBMIT comes first."""
+        client = self._client
+        some: list[bytes] = []
+        early: list[bytes] = []
+        for oid in self.new_drops:
+            if later and task_of(oid) in later:
+                early.append(oid)
+                continue
+            some.append(oid)
+            if len(some) >= limits.DROPS_MAX:
+                break
+        for oid in (*some, *early):
+            del self.new_drops[oid]
+        for oid in early:
+            self._later_drops.setdefault(task_of(oid), {})[oid] = None
+        if some:
+            client.outbox.append(m.Drop(0, client.process_id, b"".join(some)))
+
+    def submitted(self, specs: list[m.TaskSpec]) -> None:
+        """These tasks are: what was dropped of their returns can be told."""
+        if self._later_drops:
+            for spec in specs:
+                self.new_drops.update(self._later_drops.pop(spec.task_id, {}))
+
+    def _undrop(self, oid: bytes) -> bool:
+        """A drop that has not been told is not to be; False: there is none."""
+        if oid in self.new_drops:
+            del self.new_drops[oid]
+            return True
+        later = self._later_drops.get(task_of(oid)) if self._later_drops else None
+        if later is None or later.pop(oid, False) is not None:
+            return False
+        if not later:
+            del self._later_drops[task_of(oid)]
+        return True
+
+    def serve_held(self) -> None:
+        """Another head knows no value of before; those that are here it can have from here."""
+        client = self._client
+        for oid in self.held:
+            if task_of(oid) in client.unresolved:
+                continue  # one of several returns; submitted again, the task brings all of them
+            outcome = client.here(oid)
+            mine = outcome is not None and type(outcome.value) is bytes
+            if outcome is not None and mine and oid not in client.values.lost:
+                client.values.served[oid] = outcome
+
+    def resume(self, later: Collection[bytes]) -> None:
+        """All that is held, for a new session, but for returns of tasks submitted ``later``."""
+        client = self._client
+        self.new_holds.clear()
+        self.new_drops = {oid: None for oid in self.new_drops if task_of(oid) in later}
+        held = [oid for oid in self.held if task_of(oid) not in later]
+        client.outbox.append(m.Hold(0, client.process_id, b"".join(held), True))

@@ -1,0 +1,185 @@
+"""How actors are found, and who is told of what becomes of them.
+
+Owns their names, the processes that watch them, those that watch what nobody has made yet, and the
+last word on actors that are dead. Tells a state only once it is durable; changes none.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from zray import limits
+from zray.core.deadlines import Deadlines
+from zray.core.head.actor_records import ActorRecord
+from zray.core.head.members import Member
+from zray.core.machine import NEVER
+from zray.protocol import messages as m
+
+if TYPE_CHECKING:
+    from zray.core.head.gcs import Gcs
+
+
+class ActorDirectory:
+    """``records``: those of the actors that are not dead, kept by `actors`."""
+
+    def __init__(self, gcs: Gcs, records: dict[bytes, ActorRecord]) -> None:
+        self._gcs = gcs
+        self._records = records
+        self.names: dict[str, dict[str, bytes]] = {}  # by namespace
+        self.dead: dict[bytes, m.ActorState] = {}
+        # Watched, and not heard of yet: whoever made it may tell of it until then.
+        self.unmade = Deadlines()
+        self._unmade_watchers: dict[bytes, dict[bytes, None]] = {}  # by actor
+        self._unmade_watched: dict[bytes, dict[bytes, None]] = {}  # by process
+        self.watching: dict[bytes, dict[bytes, None]] = {}  # process -> actors
+
+    # ---- names -----------------------------------------------------------------------------
+
+    def enter(self, record: ActorRecord) -> None:
+        """There is such an actor."""
+        if record.info.name:
+            self.names.setdefault(record.info.namespace, {})[record.info.name] = record.actor_id
+
+    def named(self, info: m.ActorInfo) -> ActorRecord | None:
+        """The actor that has this name already."""
+        actor_id = self._find(info.namespace, info.name) if info.name else None
+        return self._records[actor_id] if actor_id is not None else None
+
+    def free_name(self, record: ActorRecord) -> None:
+        """The actor is about to be dead: another may have its name."""
+        info = record.info
+        if self._find(info.namespace, info.name) == record.actor_id:
+            del self.names[info.namespace][info.name]
+            if not self.names[info.namespace]:
+                del self.names[info.namespace]
+
+    def _find(self, namespace: str, name: str) -> bytes | None:
+        return self.names.get(namespace, {}).get(name)
+
+    def on_find(self, sender: Member, message: m.FindActor, now: float) -> None:
+        gcs = self._gcs
+        gcs.note_worker(sender, message.holder)
+        actor_id = self._find(message.namespace, message.name)
+        if actor_id is None:
+            gcs.outbox.send(sender.process_id, m.ActorFound(0, message.seq))
+            return
+        record = self._records[actor_id]
+        gcs.objects.hold(message.holder, record.handle, process=True)
+        found = m.ActorFound(0, message.seq, actor_id, record.info)
+        record.when_stored(lambda: gcs.outbox.send(sender.process_id, found))
+
+    def on_list(self, sender: Member, message: m.ListActors, now: float) -> None:
+        spaces = self.names if message.all_namespaces else (message.namespace,)
+        wanted = [(space, name) for space in spaces for name in self.names.get(space, ())]
+        self._gcs.outbox.send(sender.process_id, m.ActorNames(0, message.seq, wanted))
+
+    # ---- watchers --------------------------------------------------------------------------
+
+    def made(self, record: ActorRecord) -> None:
+        """Its creator has told of it, who watches it, as do those who have waited for it."""
+        self._watch(record, record.owner)
+        self.unmade.drop(record.actor_id)
+        for watcher in self._take_watchers(record.actor_id):
+            self._watch(record, watcher)
+
+    def _take_watchers(self, actor_id: bytes) -> dict[bytes, None]:
+        """Those who have waited for an actor that nobody had told of."""
+        watchers = self._unmade_watchers.pop(actor_id, {})
+        for watcher in watchers:
+            watched = self._unmade_watched[watcher]
+            del watched[actor_id]
+            if not watched:
+                del self._unmade_watched[watcher]
+        return watchers
+
+    def _watch(self, record: ActorRecord, watcher: bytes) -> None:
+        record.watchers[watcher] = None
+        self.watching.setdefault(watcher, {})[record.actor_id] = None
+
+    def on_watch(self, sender: Member, message: m.ActorWatch, now: float) -> None:
+        gcs = self._gcs
+        gcs.note_worker(sender, message.watcher)
+        for actor_id in message.actor_ids:
+            record = self._records.get(actor_id)
+            if record is not None:
+                self._watch(record, message.watcher)
+                if record.may_be_told():
+                    gcs.send_to(message.watcher, self._state_of(record, message.watcher))
+            elif actor_id in self.dead:
+                self.tell_dead(actor_id, message.watcher)
+            else:  # it may be about to be made: its handle has been faster than its creator
+                if actor_id not in self.unmade:
+                    self.unmade.put(actor_id, now + limits.UNKNOWN_OBJECT_S)
+                self._unmade_watchers.setdefault(actor_id, {})[message.watcher] = None
+                self._unmade_watched.setdefault(message.watcher, {})[actor_id] = None
+
+    def watcher_gone(self, process_id: bytes) -> None:
+        """The process has ended."""
+        for actor_id in self.watching.pop(process_id, ()):
+            self._records[actor_id].watchers.pop(process_id, None)
+        for actor_id in self._unmade_watched.pop(process_id, ()):
+            del self._unmade_watchers[actor_id][process_id]
+
+    # ---- telling ---------------------------------------------------------------------------
+
+    def tell(self, record: ActorRecord) -> None:
+        """Something has changed, durably: its watchers hear of it, if it can be told."""
+        if record.may_be_told():
+            self._tell_watchers(record)
+
+    def tell_end(self, record: ActorRecord) -> None:
+        """The actor is dead, durably: its watchers hear of it, and it is kept for later ones."""
+        self._tell_watchers(record)
+        self.dead[record.actor_id] = self._state_of(record, record.owner)
+        if len(self.dead) > limits.ACTORS_DEAD_KEPT_MAX:
+            del self.dead[next(iter(self.dead))]
+        for watcher in record.watchers:
+            self.watching.get(watcher, {}).pop(record.actor_id, None)
+
+    def _tell_watchers(self, record: ActorRecord) -> None:
+        for watcher in record.watchers:
+            self._gcs.send_to(watcher, self._state_of(record, watcher))
+
+    def tell_dead(self, actor_id: bytes, target: bytes) -> None:
+        """Tell that an actor is dead, or was never made."""
+        known = self.dead.get(actor_id)
+        if known is not None:
+            state = msgspec.structs.replace(known, target=target)
+        else:
+            text = f"actor {actor_id.hex()} is not known: it ended, or was never made"
+            state = m.ActorState(0, target, actor_id, m.ACTOR_DEAD, 0, 0, text=text)
+        self._gcs.send_to(target, state)
+
+    def _state_of(self, record: ActorRecord, target: bytes) -> m.ActorState:
+        gcs = self._gcs
+        node = gcs.members.nodes.get(record.node_id)
+        member = gcs.members.member(gcs.workers.get(target, target))
+        sessions = record.link + (member.sessions if member is not None else 0)
+        return m.ActorState(
+            *(0, target, record.actor_id, record.state, record.incarnation),
+            *((gcs.epoch << 32) + sessions, record.node_id, record.worker_id),
+            node.info.machine if node is not None else "",
+            record.text[: limits.TEXT_MAX],  # a node of another language may have filled it
+            record.error,
+        )
+
+    # ---- actors that nobody has made yet -----------------------------------------------------
+
+    def wait_for_creators(self, now: float) -> None:
+        """The head has just recovered: creators that have returned may be about to tell."""
+        self.unmade.postpone(now + limits.UNKNOWN_OBJECT_S)
+
+    def step(self, now: float) -> None:
+        """Tell those who have waited long enough that there is no such actor."""
+        if self._gcs.recovering():
+            return
+        for actor_id in self.unmade.due(now):
+            for watcher in self._take_watchers(actor_id):
+                self.tell_dead(actor_id, watcher)
+
+    def deadline(self) -> float:
+        if self._gcs.recovering():
+            return NEVER
+        return self.unmade.soonest()

@@ -1,0 +1,221 @@
+"""What processes say of objects (put, hold, drop, watch, promise), and whom outcomes wake.
+
+An object that somebody names and nobody has announced is unknown: lost after a while, if awaited.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from zray import limits
+from zray.core import failures
+from zray.core.deadlines import Deadlines
+from zray.core.head.members import JobMember, Member, NodeMember
+from zray.core.head.object_table import PENDING, ObjectRecord
+from zray.errors import ObjectLostError, OwnerDiedError, ZrayError
+from zray.ids import split_objects, task_of
+from zray.protocol.messages import (
+    ERROR,
+    Drop,
+    Free,
+    Hold,
+    Outcome,
+    Promise,
+    Pull,
+    Put,
+    Watch,
+)
+
+if TYPE_CHECKING:
+    from zray.core.head.gcs import Gcs
+
+
+class Holdings:
+    def __init__(self, gcs: Gcs) -> None:
+        self._gcs = gcs
+        self._objects = gcs.objects
+        self._objects.appears = self._appears
+        self.unknown = Deadlines()  # awaited objects of unknown origin -> deadline
+        self._promised: dict[bytes, bytes] = {}  # object -> who will put it
+        self._promises: dict[bytes, dict[bytes, None]] = {}  # the other way round
+
+    def named(self, oid: bytes, now: float) -> ObjectRecord:
+        """The record of an object that somebody names."""
+        record = self._objects.get(oid)
+        if record is not None and record.kind != PENDING:
+            return record
+        task = self._gcs.tasks.get(task_of(oid))
+        if task is None:
+            if oid not in self._promised and oid not in self.unknown:
+                self.unknown.put(oid, now + limits.UNKNOWN_OBJECT_S)
+        elif record is None:
+            self._appears(oid)
+        return self._objects.make(oid)
+
+    def _appears(self, oid: bytes) -> None:
+        """Of a pending task's result, the submitter is a holder from the start."""
+        task = self._gcs.tasks.get(task_of(oid))
+        if task is not None and self._gcs.lives(task.submitter):
+            self._objects.hold(task.submitter, oid, process=True)
+
+    def hold(self, holder: bytes, oid: bytes, now: float) -> ObjectRecord:
+        """A task or an actor refers to the object."""
+        record = self.named(oid, now)
+        self._objects.hold(holder, oid)
+        return record
+
+    # ---- from processes --------------------------------------------------------------------
+
+    def on_put(self, sender: Member, message: Put, now: float) -> None:
+        self._gcs.note_worker(sender, message.holder)
+        outcome = message.outcome
+        self._gcs.recovery.hold(outcome.object_id)
+        self._objects.hold(message.holder, outcome.object_id, process=True)
+        if message.place and message.place not in self._gcs.members.nodes:
+            self.named(outcome.object_id, now)  # that node says so itself, when it is back
+            return
+        self.found(outcome, message.place or sender.process_id)
+        if isinstance(sender, JobMember) and not message.place:
+            self._objects.make(outcome.object_id).served = True
+
+    def on_watch(self, sender: Member, message: Watch, now: float) -> None:
+        self._gcs.note_worker(sender, message.target)
+        for oid in split_objects(message.object_ids):
+            record = self.named(oid, now)
+            if record.kind != PENDING:
+                self._gcs.results.tell(message.target, self._objects.outcome(oid, record))
+                continue
+            if record.watchers is None:
+                record.watchers = []
+            if message.target not in record.watchers:
+                record.watchers.append(message.target)
+
+    def on_pull(self, sender: Member, message: Pull, now: float) -> None:
+        """Who asks may have heard of an object sooner than this head."""
+        record = self._objects.get(message.object_id)
+        if record is None and message.object_id not in self.unknown:
+            self.unknown.put(message.object_id, now + limits.UNHEARD_OBJECT_S)
+        if record is None or record.kind == PENDING:
+            self.named(message.object_id, now)
+        self._gcs.transfers.pull(sender.process_id, message)
+
+    def on_hold(self, sender: Member, message: Hold, now: float) -> None:
+        self._gcs.note_worker(sender, message.holder)
+        ids = split_objects(message.object_ids)
+        for oid in ids:
+            self.named(oid, now)
+        if message.full:
+            self._objects.set_holds(message.holder, ids)
+            # What it still wanted to know of earlier sessions it has asked for by now.
+            self._gcs.results.acked(message.holder, sender.session_seq)
+            self._gcs.definitions.confirmed(message.holder)
+        else:
+            for oid in ids:
+                self._objects.hold(message.holder, oid, process=True)
+        if message.full and isinstance(sender, JobMember):
+            sender.resynced = True
+
+    def on_drop(self, sender: Member, message: Drop, now: float) -> None:
+        for oid in split_objects(message.object_ids):
+            if oid not in self._objects.records and task_of(oid) not in self._gcs.tasks:
+                continue
+            record = self.named(oid, now)  # a pending task's: that it is not held is noted
+            self._objects.drop(message.holder, oid, process=True)
+            if not record.served:
+                self._objects.remove_location(oid, record, message.holder)
+
+    def on_promise(self, sender: Member, message: Promise, now: float) -> None:
+        self._gcs.note_worker(sender, message.holder)
+        for oid in split_objects(message.object_ids):
+            record = self._objects.make(oid)
+            if record.kind == PENDING and self._promised.get(oid, message.holder) == message.holder:
+                self.unknown.drop(oid)
+                self._promised[oid] = message.holder
+                self._promises.setdefault(message.holder, {})[oid] = None
+                self._objects.hold(message.holder, oid, process=True)
+
+    def is_promised(self, oid: bytes) -> bool:
+        """Whether the object is the result of a call that somebody waits for."""
+        return oid in self._promised
+
+    def broken(self, process_id: bytes) -> None:
+        """The process is gone, and will not put what it has promised."""
+        for oid in self._promises.pop(process_id, ()):
+            if self._objects.make(oid).kind != PENDING:
+                continue
+            text = f"the process that awaited the call of which object {oid.hex()} is the result"
+            self._lose(oid, OwnerDiedError, f"{text} ended before the answer came")
+
+    # ---- outcomes --------------------------------------------------------------------------
+
+    def settle(self, outcome: Outcome, locations: tuple[bytes, ...]) -> ObjectRecord:
+        """Commit an object's outcome and wake whoever waits for it."""
+        gcs, oid = self._gcs, outcome.object_id
+        record = self._objects.settle(outcome, locations)
+        if self.unknown:
+            self.unknown.drop(oid)
+        if self._promised:
+            holder = self._promised.pop(oid, b"")
+            self._promises.get(holder, {}).pop(oid, None)
+        waiters, record.waiters = record.waiters, None
+        for task_id in waiters or ():
+            task = gcs.tasks.get(task_id)
+            if task is not None:
+                task.waiting -= 1
+                gcs.advance(task)
+        watchers, record.watchers = record.watchers, None
+        for target in watchers or ():
+            gcs.results.tell(target, outcome)
+        if gcs.transfers.unheard:
+            gcs.transfers.heard(oid)
+        return record
+
+    def found(self, outcome: Outcome, place: bytes) -> None:
+        """A process has the object: its outcome, unless that was known already."""
+        record = self._objects.get(outcome.object_id)
+        if record is None or record.kind == PENDING:
+            self.settle(outcome, (place,))
+        else:
+            self._objects.add_location(record, place)
+            self._objects.contain(outcome.object_id, record, outcome.contained)
+
+    def refuse_copies(self, outcomes: Iterable[Outcome], node: NodeMember) -> None:
+        """A node keeps values that nobody asked it for: only those of known objects may stay."""
+        unwanted = []
+        for outcome in outcomes:
+            record = self._objects.get(outcome.object_id)
+            if record is not None and record.kind != PENDING:
+                self._objects.add_location(record, node.process_id)
+            else:
+                unwanted.append(outcome.object_id)
+        if unwanted:
+            self._gcs.outbox.send(node.process_id, Free(0, b"".join(unwanted)))
+
+    # ---- unknown objects ---------------------------------------------------------------------
+
+    def _lose(self, oid: bytes, error: type[ZrayError], text: str) -> None:
+        value = failures.encode(error, text)
+        self._gcs.counters["lost"] += 1
+        self.settle(Outcome(oid, ERROR, len(value), value), ())
+
+    def postpone(self, now: float) -> None:
+        """A head that recovers from a restart begins to count only when that is over."""
+        self.unknown.postpone(now + limits.UNKNOWN_OBJECT_S)
+
+    def forget_unknown(self, now: float) -> None:
+        for oid in self.unknown.due(now):
+            record = self._objects.get(oid)
+            if record is None or record.kind != PENDING or task_of(oid) in self._gcs.tasks:
+                continue
+            if record.waiters or record.watchers or oid in self._gcs.transfers.unheard:
+                text = f"object {oid.hex()} is not known: it was freed, or its owner ended"
+                self._lose(oid, ObjectLostError, text)
+            elif record.holders is not None:
+                self.unknown.put(oid, now + limits.UNKNOWN_OBJECT_S)
+
+    def forget_freed(self, oid: bytes) -> None:
+        """Nobody holds the object any more."""
+        if self._promised:
+            holder = self._promised.pop(oid, b"")
+            self._promises.get(holder, {}).pop(oid, None)

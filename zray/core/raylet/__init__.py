@@ -1,0 +1,1 @@
+"""The raylet's machines."""

@@ -1,0 +1,552 @@
+"""The Raylet machine: pulls tasks from the head, runs them in workers, keeps their results.
+
+Owns the link to the head (full-state reconcile at each new session) and the lives of workers; tasks
+are `local_tasks`, who runs what is `local_scheduler`, values are `local_objects`, workers as
+clients `agency`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any
+
+from zray import limits
+from zray.core import resources
+from zray.core.incidents import FreshStart, Incidents
+from zray.core.machine import NEVER, Outbox
+from zray.core.prints import Prints
+from zray.core.raylet.actors import HostedActors
+from zray.core.raylet.completions import Ends, held_task
+from zray.core.raylet.effects import Effect, FindProcess, KillWorker, StartWorker
+from zray.core.raylet.local_scheduler import LocalScheduler, LocalTask, PoolKey, WorkerSlot
+from zray.core.raylet.objects import LocalObjects
+from zray.core.raylet.peer_transfers import Peers
+from zray.core.raylet.tasks import LocalTasks
+from zray.core.raylet.worker_requests import REQUESTS, Agency
+from zray.errors import ProtocolError
+from zray.ids import IdSource
+from zray.protocol import messages as m
+from zray.protocol.codec import Bad, Payload, Unsent
+from zray.protocol.errors import cut_text
+from zray.protocol.splitting import JOINED, Joiner
+
+HEAD = b""  # the head's place in the outbox; workers are there by id
+
+
+class Raylet:
+    def __init__(
+        self,
+        node_id: bytes,
+        info: m.NodeInfo,
+        versions: m.Versions,
+        ids: IdSource,
+        gpu_count: int,
+        incarnation: int = 1,
+        imports: Sequence[str] = (),
+        import_directory: str = "",
+        max_workers: int | None = None,
+    ) -> None:
+        """``imports``, ``import_directory``: as in SETUP, for its workers."""
+        self.node_id = node_id
+        self.incarnation = incarnation
+        self.info = info
+        self.versions = versions
+        self.cluster_id = b""
+        self.head_id = b""  # of the head that it was welcome to last
+        self.epoch = 0
+        self.refused: m.Refused | None = None
+        self.stopping = ""
+        self.health = ""
+        self.outbox: Outbox[bytes] = Outbox()
+        self.effects: list[Effect] = []
+        self._ids = ids
+        self._gpu_count = gpu_count
+        self._max_workers = max_workers
+        self._imports = (list(imports), import_directory)
+        self.incidents = Incidents()
+        self._fresh_start = FreshStart()
+        self._heard = 0.0
+        self._joiner = Joiner()  # of what the head sends
+        self._prints = Prints()
+        self._sounding = False  # the head was asked for a word, that more may be printed
+        self._reset()
+
+    def _reset(self) -> None:
+        """The state of a new incarnation: no task, no object, no worker."""
+        self.linked = False
+        self.objects = LocalObjects(self.send)
+        numbers = count(1)  # of what the head may refuse
+        self.agency = Agency(self.outbox, self.objects, self.send, numbers)
+        total = dict(self.info.resources)
+        self.scheduler = LocalScheduler(total, self._gpu_count, self._max_workers)
+        self.ends = Ends(self.send, numbers)
+        self.actors = HostedActors(self.outbox, self.scheduler, self.ends, self.send, self.kill)
+        self.peers = Peers(self.objects)
+        self.tasks = LocalTasks(self)
+        self.jobs: dict[bytes, m.JobInfo] = {}
+        self._credit: tuple[int, m.Amounts, tuple[int, int]] = (-1, [], (-1, -1))
+        self._killed: dict[bytes, str] = {}  # workers ended on purpose, and why
+        self._ping_at = 0.0
+        # Until then, what the head might start elsewhere as soon as it takes this node for dead
+        # may serve here. Later than any PING, which it then counts from, by DEAD_S.
+        self.lease_until = 0.0
+        self._retire_at = NEVER
+        self._fork_at = 0.0  # not sooner: workers have ended before they began anything
+        self._fork_pause_s = 0.0
+        self._stillborn_at = -NEVER
+        self._made_actor_at = -NEVER
+        self._from_head = self._head_table()
+        self._from_worker = self._worker_table()
+        self._steps: tuple[tuple[str, Callable[[float], None]], ...] = (
+            ("looking after workers", self._tend_workers),
+            ("starting tasks", self._place),
+            ("telling ends", self._tell_ends),
+            ("lending resources", self.tasks.lending.step),
+            ("reporting", self._report),
+        )
+
+    def send(self, message: m.Message) -> None:
+        """To the head, if there is a session: a new one is told the full state anyway."""
+        if self.linked:
+            self.outbox.send(HEAD, message)
+
+    def too_large(self, found: list[Unsent]) -> None:
+        """Messages, each of one thing, are too large for the head: that thing fails alone."""
+        for message, text in found:
+            if isinstance(message, m.Done):
+                for done in message.tasks:
+                    self.tasks.end_too_large(done, text)
+            elif isinstance(message, m.Submit):
+                for spec in message.tasks:
+                    self.agency.too_large(message.submitter, spec, text)
+
+    # ---- the link to the head --------------------------------------------------------------
+
+    def hello(self) -> m.Hello:
+        """The first message of a new session."""
+        return m.Hello(
+            *(0, m.PROTOCOL_VERSION, m.ROLE_NODE, self.node_id, self.incarnation),
+            *(self.cluster_id, self.versions, ["tasks"], self.info, None),
+            head_id=self.head_id,
+        )
+
+    def disconnected(self, now: float) -> None:
+        self.linked = False
+        self.outbox.discard(HEAD)
+        self._prints.heard(HEAD)
+        self._joiner.clear()
+
+    def silent_since(self) -> float:
+        """When the head was last heard of in this session."""
+        return self._heard
+
+    def receive(self, payload: Payload, now: float) -> None:
+        """One payload from the head."""
+        self._heard = now
+        if self.linked and self.refused is not None:
+            return  # this session is about to end
+        self._prints.heard(HEAD)
+        self._sounding = False
+        for message in payload.messages:
+            if isinstance(message, m.Welcome):
+                self._on_welcome(message, payload.epoch, now)
+            elif isinstance(message, m.Refused):
+                self._on_refused(message)
+            elif isinstance(message, m.Rejected) and not self.linked:  # its HELLO
+                self._on_refused(m.Refused(0, message.code, message.text))
+            elif isinstance(message, m.Rejoin) or payload.epoch < self.epoch:
+                self.refused = m.Refused(0, "", "the head asked for a new session")
+            else:
+                handler = self._from_head.get(type(message))
+                if handler is not None and self.linked:
+                    try:
+                        whole = self._joiner.take(message) if type(message) in JOINED else message
+                        if whole is not None:
+                            handler(whole, now)
+                    except Exception as error:
+                        kind = type(message).__name__
+                        self.incidents.record(f"handling a {kind} message", "the head", error, now)
+                        if self._fresh_start.allowed(kind, now):  # who has what is told anew
+                            self.refused = m.Refused(0, "", f"a {kind} message was lost here")
+                            return
+
+    def _on_welcome(self, message: m.Welcome, epoch: int, now: float) -> None:
+        if epoch < self.epoch:
+            self.refused = m.Refused(0, "", "an old head answered")
+            return
+        self.epoch = epoch
+        self.cluster_id = message.cluster_id
+        self.head_id = message.head_id
+        self.ends.flush()
+        self.linked = True
+        self.refused = None
+        self.tasks.new_session()
+        self._credit = (-1, [], (-1, -1))
+        self._ping_at = now  # at once: actors here serve by its answer
+        for template in self.tasks.templates.values():
+            self.send(template.message)
+        self.agency.resume()
+        self._announce()
+        self.agency.resume_requests()
+        self.objects.new_session()
+
+    def _announce(self) -> None:
+        """The full state, and the ends of tasks that the head may not know of.
+
+        Until it has taken those, this node holds what they refer to: their workers may have
+        dropped it since.
+        """
+        held = [held_task(task.assignment) for task in self.tasks.held.values()] + self.ends.held()
+        holds = self.agency.holds()
+        in_transit = self.ends.renew(self.agency.still_borrowed)
+        if in_transit:
+            holds.append(m.Holds(self.node_id, b"".join(in_transit)))
+        objects, failed = self.objects.announced(), self.ends.failed()
+        actors = self.actors.announced() + self.ends.held_actors()
+        self.send(m.Announce(0, held, objects, holds, list(self.jobs), failed, actors))
+        self.ends.tell_again()
+        if in_transit:
+            self.send(m.Hold(0, self.node_id, b"", True))
+
+    def _on_refused(self, message: m.Refused) -> None:
+        self.refused = message
+        if message.code == m.FENCED:
+            self._start_over()
+
+    def _start_over(self) -> None:
+        """This incarnation was declared dead: nothing of it may live on."""
+        for worker_id in self.scheduler.workers:
+            self.effects.append(KillWorker(worker_id))
+            self.outbox.discard(worker_id)
+        self.incarnation += 1
+        self._reset()
+
+    def _head_table(self) -> dict[type[m.Message], Callable[[Any, float], None]]:
+        objects, agency, actors, tasks = self.objects, self.agency, self.actors, self.tasks
+        return {
+            m.Template: lambda msg, now: tasks.on_template(msg),
+            m.Export: lambda msg, now: tasks.on_export(msg),
+            m.Forget: lambda msg, now: tasks.on_forget(msg),
+            m.Job: self._on_job,
+            m.JobEnded: self._on_job_ended,
+            m.Tasks: tasks.on_tasks,
+            m.Ack: lambda msg, now: self.ends.acked(msg.upto),
+            m.Reclaim: lambda msg, now: tasks.on_reclaim(msg),
+            m.CancelTask: tasks.on_cancel,
+            m.Discard: lambda msg, now: tasks.on_discard(msg),
+            m.Free: lambda msg, now: objects.free(msg.object_ids),
+            m.Pull: lambda msg, now: objects.on_pull(msg),
+            m.PullFrom: self.peers.on_pull_from,
+            m.Chunk: lambda msg, now: objects.on_chunk(msg),
+            m.ChunkAck: lambda msg, now: objects.server.on_ack(msg),
+            m.PullFailed: lambda msg, now: objects.on_failed(msg),
+            m.Result: lambda msg, now: agency.on_result(msg),
+            m.Exported: lambda msg, now: agency.on_exported(msg),
+            **dict.fromkeys(m.ANSWERS, lambda msg, now: agency.on_answer(msg)),
+            m.ActorState: lambda msg, now: agency.on_actor_state(msg),
+            m.Calls: lambda msg, now: actors.on_calls(msg),
+            m.CancelCall: lambda msg, now: actors.on_calls(msg),
+            m.Replies: lambda msg, now: actors.on_replies(msg),
+            m.StopActor: lambda msg, now: tasks.on_stop_actor(msg),
+            m.Rejected: self._on_rejected,
+            m.Pong: self._on_pong,
+            m.Shutdown: self._on_shutdown,
+            m.FindDriver: self._on_find_driver,
+        }
+
+    def _on_rejected(self, message: m.Rejected, now: float) -> None:
+        """The head refused what this node, or a worker of it, has said."""
+        unwanted = self.ends.refused(message)
+        for held in unwanted or ():
+            self.actors.discard(held)
+        if unwanted is None and not self.agency.refused(message):
+            refusal = ProtocolError(f"{message.text} (message {message.about})")
+            self.incidents.record("telling the head something", "", refusal, now)
+
+    def _on_pong(self, message: m.Pong, now: float) -> None:
+        self.health = message.health
+        self.lease_until = message.sent_s + limits.ACTOR_LEASE_S
+
+    def _on_shutdown(self, message: m.Shutdown, now: float) -> None:
+        self.stopping = message.reason
+
+    def _on_find_driver(self, message: m.FindDriver, now: float) -> None:
+        self.effects.append(FindProcess(message.job_id, message.pid))
+
+    def driver_ended(self, job_id: bytes) -> None:
+        """The process of that driver has ended, on this machine."""
+        self.send(m.DriverEnded(0, job_id))
+
+    def _on_job(self, message: m.Job, now: float) -> None:
+        self.jobs[message.job_id] = message.info
+
+    def _on_job_ended(self, message: m.JobEnded, now: float) -> None:
+        self.jobs.pop(message.job_id, None)
+        self.ends.job_ended(message.job_id)
+        self.tasks.job_ended(message.job_id)
+        for slot in [s for s in self.scheduler.workers.values() if s.key[0] == message.job_id]:
+            self.kill(slot, "its job has ended")
+
+    # ---- workers ---------------------------------------------------------------------------
+
+    def _worker_table(self) -> dict[type[m.Message], Callable[[Any, Any, float], None]]:
+        agency = self.agency
+
+        def client(method: Callable[[bytes, Any], None]) -> Callable[[Any, Any, float], None]:
+            return lambda slot, message, now: method(slot.worker_id, message)
+
+        return {
+            m.Done: self.tasks.on_worker_done,
+            m.Returned: self.tasks.on_worker_returned,
+            m.Blocked: lambda slot, msg, now: self.scheduler.block(slot),
+            m.Unblocked: lambda slot, msg, now: self.scheduler.unblock(slot),
+            m.Template: self._on_worker_template,
+            m.Export: client(agency.on_export),
+            m.Forget: client(agency.on_forget),
+            m.Submit: client(agency.on_submit),
+            m.Hold: client(agency.on_hold),
+            m.Drop: self._on_worker_drop,
+            m.Watch: client(agency.on_watch),
+            m.Put: client(agency.on_put),
+            m.Pull: client(agency.on_pull),
+            m.Cancel: client(agency.on_cancel),
+            m.Promise: client(agency.on_promise),
+            m.CreateActor: client(agency.on_create_actor),
+            m.ActorWatch: client(agency.on_actor_watch),
+            **dict.fromkeys(REQUESTS, client(agency.on_request)),
+            m.Calls: lambda slot, msg, now: self.actors.on_worker_calls(msg),
+            m.CancelCall: lambda slot, msg, now: self.actors.on_worker_calls(msg),
+            m.Replies: lambda slot, msg, now: self.actors.on_replies(msg),
+            m.Exiting: self._on_exiting,
+        }
+
+    def _on_exiting(self, slot: WorkerSlot, message: m.Exiting, now: float) -> None:
+        slot.exiting = True
+        slot.exit_reason = cut_text(message.reason, limits.CAUSE_BYTES_MAX)
+
+    def worker_message(self, worker_id: bytes, message: m.Message, now: float) -> None:
+        slot = self.scheduler.workers.get(worker_id)
+        handler = self._from_worker.get(type(message))
+        if slot is not None and handler is not None and not slot.broken:
+            try:
+                whole = slot.joiner.take(message) if type(message) in JOINED else message
+                if whole is not None:
+                    handler(slot, whole, now)
+            except Exception as error:
+                what = f"handling a worker's {type(message).__name__} message"
+                self.worker_failed(worker_id, what, error, now)
+
+    def worker_refused(self, worker_id: bytes, refused: Sequence[Bad], now: float) -> None:
+        """A worker said what cannot be read: it is told, or ends where nobody could tell whom."""
+        for bad in refused:
+            error = ProtocolError(bad.text)
+            if bad.seq:
+                self.incidents.record(
+                    "reading a worker's message", self.named(worker_id), error, now
+                )
+                answer = m.Rejected(0, bad.seq, error.code, bad.text[: limits.TEXT_MAX])
+                self.outbox.send(worker_id, answer)
+            else:
+                self.worker_failed(worker_id, "reading a worker's message", error, now)
+
+    def worker_failed(self, worker_id: bytes, what: str, error: Exception, now: float) -> None:
+        """What a worker said could not be dealt with: it ends, and with it whoever waits for it."""
+        slot = self.scheduler.workers.get(worker_id)
+        said = self.incidents.record(what, self.named(worker_id), error, now)
+        if slot is not None:
+            slot.broken = True
+            self.kill(slot, f"its node failed while {what} ({said})")
+
+    def _on_worker_drop(self, slot: WorkerSlot, message: m.Drop, now: float) -> None:
+        self.ends.flush()  # an end that hands the reference on comes first
+        self.agency.on_drop(slot.worker_id, message)
+
+    def _on_worker_template(self, slot: WorkerSlot, message: m.Template, now: float) -> None:
+        self.tasks.on_template(message)
+        self.agency.on_template(slot.worker_id, message)
+
+    def _may_become(self, slot: WorkerSlot, task: LocalTask) -> bool:
+        """Whether the process can end with the actor that the task makes, if it makes one."""
+        return task.assignment.actor is None or self.agency.idle(slot.worker_id)
+
+    def _start_worker(self, key: PoolKey) -> WorkerSlot:
+        self.retire(self.scheduler.surplus(starting=1))
+        slot = WorkerSlot(self._ids.process_id(), key)
+        self.scheduler.add_worker(slot)
+        self.agency.employ(slot.worker_id, key[0])
+        self.effects.append(StartWorker(slot.worker_id, key))
+        job = self.jobs[key[0]]
+        machine = self.info.machine
+        local = job.machine == machine
+        place = (self.node_id, self.info.name, local, machine)
+        setup = m.Setup(0, key[0], job, *place, *self._imports)
+        self.outbox.send(slot.worker_id, setup)
+        return slot
+
+    def _retire_rested(self, now: float) -> None:
+        """Let idle workers end that nobody has needed for a while."""
+        rested = now - limits.IDLE_WORKER_S
+        self.retire([slot for slot in self.scheduler.surplus() if slot.progress <= rested])
+        self._retire_at = NEVER
+
+    def retire(self, slots: list[WorkerSlot], *, unasked: bool = False) -> None:
+        for slot in slots:
+            if unasked or self.agency.idle(slot.worker_id):
+                self.scheduler.idle.get(slot.key, {}).pop(slot.worker_id, None)
+                slot.exiting = True
+                self.outbox.send(slot.worker_id, m.Exit(0))
+
+    def kill(self, slot: WorkerSlot, why: str) -> None:
+        if slot.worker_id not in self._killed:
+            self._killed[slot.worker_id] = why
+            self.effects.append(KillWorker(slot.worker_id))
+
+    def killed(self, worker_id: bytes) -> bool:
+        """Whether this node wants the worker dead."""
+        return worker_id in self._killed
+
+    def worker_started(self, worker_id: bytes, pid: int) -> None:
+        slot = self.scheduler.workers.get(worker_id)
+        if slot is not None:
+            slot.pid = pid
+
+    def worker_exited(self, worker_id: bytes, started: int, cause: str, now: float) -> None:
+        """A worker is gone. ``started``: how many tasks it has begun in its life, as its shared
+        counter says; ``cause``: exit code or signal, and its last words."""
+        self.outbox.discard(worker_id)
+        slot = self.scheduler.workers.get(worker_id)
+        if slot is None:
+            return
+        cause = cut_text(cause, limits.CAUSE_BYTES_MAX)
+        begun = max(0, started - slot.finished)
+        left = self.scheduler.remove_worker(slot)
+        self.agency.dismiss(worker_id)
+        self.ends.flush()  # what it handed on comes first
+        why = self._killed.pop(worker_id, "")
+        if not (started or why or slot.exiting):
+            self._stillborn(slot, cause, now)
+        died = f"its worker (pid {slot.pid}, node {self.info.name}) died: {cause}"
+        self.actors.exited(slot, f"{died}{why and ': '}{why}")
+        self.send(m.WorkerDied(0, worker_id))
+        self.tasks.worker_died(slot, left, begun, f"{cause}{why and ': '}{why}")
+
+    def _stillborn(self, slot: WorkerSlot, cause: str, now: float) -> None:
+        """A worker could not start: others would not either, for now."""
+        if now < self._fork_at:
+            return  # one of several that ended together
+        again = now - self._stillborn_at < 2 * limits.FORK_RETRY_MAX_S
+        pause = 2 * self._fork_pause_s if again else limits.FORK_RETRY_FIRST_S
+        self._fork_pause_s = min(pause, limits.FORK_RETRY_MAX_S)
+        self._stillborn_at = now
+        self._fork_at = now + self._fork_pause_s
+        what = cause.partition(";")[0]  # its last words were shown already
+        text = f"a worker ended before it began anything ({what}); the next one is started in"
+        line = f"{text} {self._fork_pause_s:g} s"
+        self.send(m.Log(0, slot.key[0], "worker", slot.pid, self.info.name, True, [line]))
+
+    def named(self, process_id: bytes) -> str:
+        """A process of this node's machine, for people."""
+        slot = self.scheduler.workers.get(process_id)
+        if slot is not None:
+            return f"worker {slot.pid}"
+        return "this node" if process_id == self.node_id else "a driver"
+
+    def log(self, worker_id: bytes, is_error: bool, lines: list[str]) -> None:
+        """Lines that a worker printed."""
+        slot = self.scheduler.workers.get(worker_id)
+        if slot is not None and self.linked and (lines := self._prints.take(HEAD, lines)):
+            first = next(iter(slot.inflight.values()), None)
+            task_name = first.template.message.name if first is not None else "worker"
+            name = slot.class_name or task_name
+            message = m.Log(0, slot.key[0], name, slot.pid, self.info.name, is_error, lines)
+            self.send(message)
+            if self._prints.unread_bytes >= limits.LOG_ACK_BYTES and not self._sounding:
+                self._sounding = True
+                self._ping_at = 0.0
+
+    # ---- turn ------------------------------------------------------------------------------
+
+    def settle(self, now: float) -> None:
+        """End of a turn: start what can start, report what ended, ask for more."""
+        for what, step in self._steps:
+            try:
+                step(now)
+            except Exception as error:
+                self.incidents.record(what, "", error, now)
+
+    def _tend_workers(self, now: float) -> None:
+        for slot in self.scheduler.overrun(now):
+            slot.recalled = True
+            self.outbox.send(slot.worker_id, m.Recall(0))
+        for slot in self.scheduler.workers.values():
+            if slot.condemned and now >= slot.kill_at():
+                slot.condemned.clear()
+                self.kill(slot, "it did not stop within the grace of a cancel")
+
+    def _place(self, now: float) -> None:
+        """Start what can start."""
+        lessened: dict[PoolKey, None] = {}  # pools that have lost a worker to an actor
+        if now >= self._fork_at:
+            self._fork_at = 0.0
+        self.scheduler.lift(now)
+        for key, chosen, tasks in self.scheduler.place(now, may_fork=not self._fork_at):
+            if chosen is not None and not self._may_become(chosen, tasks[0]):
+                chosen = None
+            slot = chosen or self._start_worker(key)
+            self.scheduler.give(slot, tasks, now)
+            try:
+                for message in slot.delivery(tasks):
+                    self.outbox.send(slot.worker_id, message)
+            except Exception as error:
+                self.worker_failed(slot.worker_id, "handing over a task", error, now)
+            if tasks[0].assignment.actor is not None:
+                lessened[key] = None
+        for key in lessened:
+            self._replenish(key, now)
+        if now >= self._retire_at:
+            self._retire_rested(now)
+        if self._retire_at == NEVER and self.scheduler.crowded():
+            self._retire_at = now + limits.IDLE_WORKER_S
+
+    def _tell_ends(self, _now: float) -> None:
+        self.ends.flush()
+
+    def _report(self, now: float) -> None:
+        self._report_credit()
+        if self.linked and now >= self._ping_at:
+            self._ping_at = now + limits.PING_S
+            self.send(m.Ping(0, now, self.incidents.trouble(now)))
+
+    def _replenish(self, key: PoolKey, now: float) -> None:
+        """An actor has taken a worker for good: others wait for the next ones, ready."""
+        in_a_row = now - self._made_actor_at < limits.IDLE_WORKER_S
+        self._made_actor_at = now
+        wanted = limits.SPARE_WORKERS if in_a_row else 1
+        for _ in range(wanted):  # each may send an idle one away, of this pool or another
+            if self.scheduler.lacks_spare(key, wanted) and not self._fork_at:
+                self.scheduler.rest(self._start_worker(key), now)
+
+    def _report_credit(self) -> None:
+        """Absolute figures, sent when they have moved enough to matter."""
+        if not self.linked:
+            return
+        granted = self.tasks.received + self.scheduler.room()
+        released, lent = self.scheduler.released, self.tasks.lending.lent
+        amounts = resources.total(released, lent) if released or lent else []
+        floors = self.scheduler.floors()
+        told, *others = self._credit
+        moved = abs(granted - told) * 4 >= limits.RAYLET_UNSTARTED_TASKS
+        if moved or others != [amounts, floors]:
+            self._credit = (granted, amounts, floors)
+            self.send(m.Credit(0, granted, amounts, *floors))
+        if max(floors) >= 0:
+            self.tasks.give_back(self.scheduler.held_back())
+
+    def deadline(self) -> float:
+        due = self._ping_at if self.linked else NEVER
+        for slot in self.scheduler.workers.values():
+            if slot.condemned:
+                due = min(due, slot.kill_at())
+        due = min(due, self._retire_at, self._fork_at or NEVER, self.tasks.lending.deadline())
+        return min(due, self.scheduler.overrun_deadline(), self.scheduler.lift_deadline())

@@ -1,0 +1,285 @@
+"""The part of the Raylet that has its tasks, from when the head gives them until they end here.
+
+Owns the tasks held on this node and what they are made of: templates and functions. Where and when
+they run is `local_scheduler`; ends that the head has not acknowledged are `ends`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from zray import limits
+from zray.core import failures, resources
+from zray.core.raylet.lending import Lending
+from zray.core.raylet.local_scheduler import LocalTask, LocalTemplate, WorkerSlot
+from zray.errors import (
+    InternalFaultError,
+    MessageTooLargeError,
+    ObjectLostError,
+    TaskCancelledError,
+    WorkerCrashedError,
+    ZrayError,
+)
+from zray.ids import split_tasks
+from zray.protocol import messages as m
+
+if TYPE_CHECKING:
+    from zray.core.raylet.raylet import Raylet
+
+
+class LocalTasks:
+    """Of one incarnation of the raylet; made after the machines that it uses."""
+
+    def __init__(self, raylet: Raylet) -> None:
+        self._raylet = raylet
+        self._objects = raylet.objects
+        self._scheduler = raylet.scheduler
+        self._ends = raylet.ends
+        self._agency = raylet.agency
+        self._actors = raylet.actors
+        self.held: dict[bytes, LocalTask] = {}
+        self.templates: dict[bytes, LocalTemplate] = {}
+        self.functions: dict[bytes, m.Export] = {}
+        self._by_function: dict[bytes, dict[bytes, LocalTemplate]] = {}
+        self.received = 0  # tasks in this session
+        self.lending = Lending()
+
+    def new_session(self) -> None:
+        self.received = 0
+
+    # ---- tasks from the head ---------------------------------------------------------------
+
+    def on_template(self, message: m.Template) -> None:
+        if message.template_id not in self.templates:
+            template = LocalTemplate(message)
+            template.function = self.functions.get(message.function_id)
+            self.templates[message.template_id] = template
+            named = self._by_function.setdefault(message.function_id, {})
+            named[message.template_id] = template
+
+    def on_export(self, message: m.Export) -> None:
+        self.functions[message.function_id] = message
+        for template in self._by_function.get(message.function_id, {}).values():
+            template.function = message
+
+    def on_forget(self, message: m.Forget) -> None:
+        """Nobody needs these functions any more; what runs of them here counts for nobody."""
+        for function_id in split_tasks(message.function_ids):
+            self.functions.pop(function_id, None)
+            forgotten = self._by_function.pop(function_id, {})
+            for template_id in forgotten:
+                del self.templates[template_id]
+            for slot in self._scheduler.workers.values():
+                if function_id in slot.known:
+                    slot.known.discard(function_id)
+                    slot.known.difference_update(forgotten)
+                    self._raylet.outbox.send(slot.worker_id, m.Forget(0, function_id))
+
+    def on_tasks(self, message: m.Tasks, now: float) -> None:
+        values = {outcome.object_id: outcome for outcome in message.values}
+        for assignment in message.tasks:
+            self.received += 1
+            spec = assignment.spec
+            template = self.templates.get(spec.template_id)
+            if template is None or spec.task_id in self.held:
+                continue  # cannot be: templates precede their tasks, and a task has one holder
+            task = LocalTask(assignment, template)
+            self.held[spec.task_id] = task
+            try:
+                self._take(task, values, now)
+            except Exception as error:
+                said = self._raylet.incidents.record(
+                    "taking a task", f"task {spec.task_id.hex()}", error, now
+                )
+                text = f"its node failed at the task: {said}; the node's log has more"
+                self._scheduler.remove(task)
+                self._fail(task, m.FINISHED, InternalFaultError, text)
+
+    def _take(self, task: LocalTask, values: dict[bytes, m.Outcome], now: float) -> None:
+        """The task is held now: get what it lacks, or queue it."""
+        for oid in task.assignment.spec.dependencies:
+            outcome = values.get(oid) or self._objects.stored.get(oid)
+            if outcome is not None:
+                task.values[oid] = outcome
+            elif oid not in task.values:
+                task.waiting += 1
+                self._objects.fetch(oid, self._arrival(task, oid))
+        if task.waiting:
+            self.lending.waits(task.task_id, task.template.needs, now)
+        else:
+            self._ready(task)
+
+    def _arrival(self, task: LocalTask, oid: bytes) -> Callable[[m.Outcome | None, str], None]:
+        def arrived(outcome: m.Outcome | None, text: str) -> None:
+            if self.held.get(task.task_id) is not task:
+                return
+            task.waiting -= 1
+            if outcome is None:
+                self._fail(task, m.FINISHED, ObjectLostError, text)
+                return
+            task.values[oid] = outcome
+            if not task.waiting:
+                self.lending.waits_no_more(task.task_id)
+                self._ready(task)
+
+        return arrived
+
+    def _ready(self, task: LocalTask) -> None:
+        """All arguments are here. A failed argument fails the task with the same error."""
+        for outcome in task.values.values():
+            if outcome.kind & m.ERROR:
+                results = failures.outcomes(
+                    task.task_id, task.template.message.num_returns, outcome.value
+                )
+                self._end(task, m.FINISHED, results)
+                return
+        self._scheduler.push(task, front=task.assignment.actor is not None)
+
+    def on_reclaim(self, message: m.Reclaim) -> None:
+        tasks = self._scheduler.reclaim(tuple(message.resources), message.count)
+        self._return(tasks)
+
+    def give_back(self, tasks: list[LocalTask]) -> None:
+        """Let the head find another place, or a better time, for tasks that do not start here."""
+        if tasks:
+            self._return(tasks)
+
+    def _return(self, tasks: list[LocalTask]) -> None:
+        for task in tasks:
+            del self.held[task.task_id]
+        self._raylet.send(m.Returned(0, b"".join(task.task_id for task in tasks)))
+
+    def on_discard(self, message: m.Discard) -> None:
+        for held in message.tasks:
+            task = self.held.get(held.task_id)
+            if task is not None and task.assignment.attempt == held.attempt:
+                self._abandon(task)
+            else:  # it may have become an actor meanwhile
+                self._actors.discard(held)
+
+    def _abandon(self, task: LocalTask) -> None:
+        """The task is nobody's any more: no result is wanted."""
+        self.held.pop(task.task_id, None)
+        self.lending.waits_no_more(task.task_id)
+        if not self._scheduler.remove(task) and task.worker is not None:
+            self._raylet.kill(task.worker, "a task of it was withdrawn")
+
+    def job_ended(self, job_id: bytes) -> None:
+        for task in [task for task in self.held.values() if task.assignment.job_id == job_id]:
+            self._abandon(task)
+
+    def on_stop_actor(self, message: m.StopActor) -> None:
+        task = self.held.get(message.actor_id)
+        if task is not None and task.assignment.attempt == message.incarnation:
+            self._abandon(task)  # its constructor has not returned
+        else:
+            self._actors.on_stop(message)
+
+    def on_cancel(self, message: m.CancelTask, now: float) -> None:
+        task = self.held.get(message.task_id)
+        if task is None or task.assignment.attempt != message.attempt:
+            return
+        task.cancelled = True
+        if task.worker is None:
+            self._scheduler.remove(task)
+            self._fail(task, m.CANCELLED, TaskCancelledError, "the task was cancelled")
+        elif message.force:
+            self._raylet.kill(task.worker, "the task was cancelled with force")
+        else:
+            self._raylet.outbox.send(task.worker.worker_id, message)
+            task.worker.condemn(task.task_id, now + limits.CANCEL_GRACE_S)
+
+    # ---- ends of tasks ---------------------------------------------------------------------
+
+    def _fail(self, task: LocalTask, status: int, error: type[ZrayError], text: str) -> None:
+        name = task.template.message.name
+        value = failures.encode(error, text, name, self._raylet.info.name)
+        results = failures.outcomes(task.task_id, task.template.message.num_returns, value)
+        self._end(task, status, results)
+
+    def _end(self, task: LocalTask, status: int, results: list[m.Outcome]) -> None:
+        self.held.pop(task.task_id, None)
+        self.lending.waits_no_more(task.task_id)
+        assignment = task.assignment
+        if status == m.FINISHED and assignment.actor is None:
+            results = self._objects.put_all(results)
+        done = m.TaskDone(task.task_id, assignment.attempt, status, results)
+        self._ends.add(assignment, done)
+
+    def end_too_large(self, done: m.TaskDone, text: str) -> None:
+        """An end is too large to be told: the task has this error instead of its results."""
+        value = failures.encode(MessageTooLargeError, text, node=self._raylet.info.name)
+        results = failures.outcomes(done.task_id, len(done.results), value)
+        for outcome in results:
+            self._objects.put(outcome)
+        status = m.FINISHED if done.status == m.FAILED else done.status
+        self._ends.replace(replace(done, status=status, results=results, borrowed=[]))
+
+    def on_worker_done(self, slot: WorkerSlot, message: m.Done, now: float) -> None:
+        for done in message.tasks:
+            slot.finished += 1
+            creation = slot.inflight.get(done.task_id)
+            if done.borrowed:
+                self._agency.borrowed(slot.worker_id, [*done.borrowed])
+            if creation is not None and creation.assignment.actor is not None:
+                self._on_actor_made(slot, creation, creation.assignment.actor, done, now)
+                continue
+            task = self._scheduler.ended(slot, done.task_id, now)
+            slot.recalled = False
+            if task is None or self.held.get(done.task_id) is not task:
+                self._objects.discard(done.results, slot.worker_id)
+                continue
+            del self.held[done.task_id]
+            task.template.measured(done.seconds)
+            if done.status != m.FINISHED:
+                self._ends.add(task.assignment, done)
+                continue
+            results = self._objects.put_all(done.results, slot.worker_id)
+            if any(new is not old for new, old in zip(results, done.results, strict=True)):
+                done = replace(done, results=results)
+            self._ends.add(task.assignment, done)
+
+    def _on_actor_made(
+        self, slot: WorkerSlot, task: LocalTask, actor: m.ActorInfo, done: m.TaskDone, now: float
+    ) -> None:
+        """A constructor has returned, or raised: its process then is of no use any more."""
+        failed = done.status != m.FINISHED or any(r.kind & m.ERROR for r in done.results)
+        if failed:
+            self._scheduler.ended(slot, task.task_id, now)
+            self._raylet.retire([slot], unasked=True)
+        else:
+            self._scheduler.keep(slot, task.task_id, resources.needs(actor.held))
+            self._actors.made(slot, task.task_id, done.attempt)
+        if self.held.get(task.task_id) is task:
+            del self.held[task.task_id]
+            self._ends.add(task.assignment, replace(done, worker_id=slot.worker_id))
+
+    def on_worker_returned(self, slot: WorkerSlot, message: m.Returned, now: float) -> None:
+        """Tasks that did not start, in the order in which they were delivered."""
+        for start in reversed(range(0, len(message.task_ids), 16)):
+            task = self._scheduler.ended(slot, message.task_ids[start : start + 16], now)
+            if task is None or task.task_id not in self.held:
+                continue
+            if task.cancelled:
+                self._fail(task, m.CANCELLED, TaskCancelledError, "the task was cancelled")
+            else:
+                self._scheduler.push(task, front=True)
+        if len(slot.inflight) > 1:  # some were on their way to it: ask again after a while
+            slot.recalled = False
+            slot.progress = now
+
+    def worker_died(self, slot: WorkerSlot, left: list[LocalTask], begun: int, cause: str) -> None:
+        """Of the tasks that a worker had ``left``, in order, so many had ``begun``."""
+        for place, task in reversed([*enumerate(left)]):
+            if task.task_id not in self.held:
+                continue
+            if task.cancelled:
+                self._fail(task, m.CANCELLED, TaskCancelledError, "the task was cancelled")
+            elif place < begun:
+                text = slot.obituary(task, self._raylet.info.name, cause)
+                self._fail(task, m.CRASHED, WorkerCrashedError, text)
+            else:
+                self._scheduler.push(task, front=True)

@@ -1,0 +1,424 @@
+"""The raylet as agent of its workers: what they submit and hold, kept for them towards the head.
+
+A worker is a client like a driver, but its raylet keeps its redo log: the specs of the tasks it
+submitted until each has its outcome, and the full set of what it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import msgspec
+
+from zray.core import failures
+from zray.core.machine import Outbox
+from zray.core.raylet.objects import LocalObjects
+from zray.errors import MessageTooLargeError, ObjectLostError
+from zray.ids import object_id, split_objects, split_tasks, task_of
+from zray.protocol.messages import (
+    ACTOR_DEAD,
+    ActorCreated,
+    ActorFound,
+    ActorNames,
+    ActorState,
+    ActorWatch,
+    AskGone,
+    Cancel,
+    CreateActor,
+    Drop,
+    Export,
+    Exported,
+    FindActor,
+    Forget,
+    Gone,
+    Hold,
+    Holds,
+    KillActor,
+    Kv,
+    KvReply,
+    ListActors,
+    Message,
+    Outcome,
+    Promise,
+    Pull,
+    PullFailed,
+    Put,
+    Query,
+    Reasons,
+    Rejected,
+    Result,
+    ResultAck,
+    Status,
+    Submit,
+    Sync,
+    Synced,
+    TaskDone,
+    TaskSpec,
+    Template,
+    Watch,
+)
+
+REQUESTS = (Query, Kv, KillActor, FindActor, ListActors, Sync, AskGone)
+Request = Query | Kv | KillActor | FindActor | ListActors | Sync | AskGone | CreateActor
+Answer = Status | Reasons | KvReply | Synced | ActorCreated | ActorFound | ActorNames | Gone
+
+
+class Principal:
+    """One worker as a client."""
+
+    def __init__(self, worker_id: bytes, job_id: bytes) -> None:
+        self.worker_id = worker_id
+        self.job_id = job_id
+        self.holds: dict[bytes, None] = {}
+        self.unresolved: dict[bytes, TaskSpec] = {}
+        self.early: list[bytes] = []  # tasks of whose outcomes the last part is to come
+        self.partly: dict[bytes, None] = {}  # those that the worker takes for ended, of any session
+        self.leaving: dict[bytes, None] = {}  # functions that it needs no more, but for these
+        self.watched: dict[bytes, None] = {}
+        self.cancels: dict[bytes, Cancel] = {}  # of tasks that may not have ended
+        self.promised: dict[bytes, None] = {}
+        self.actors: dict[bytes, None] = {}  # whose state it is told
+        self.owned: dict[bytes, None] = {}  # actors that end with it
+        self.asked: dict[int, None] = {}  # our numbers of its requests
+        self.functions: dict[bytes, dict[bytes, Template]] = {}  # what it may name, by id
+
+
+class Agency:
+    def __init__(
+        self,
+        outbox: Outbox[bytes],
+        objects: LocalObjects,
+        send: Callable[[Message], None],
+        numbers: Iterator[int],
+    ) -> None:
+        """``numbers`` are those of all that the head may refuse."""
+        self._outbox = outbox
+        self._objects = objects
+        self._send = send
+        self.principals: dict[bytes, Principal] = {}
+        self.templates: dict[bytes, Template] = {}
+        self._users: dict[bytes, int] = {}  # template -> how many workers may name it
+        self._exports: dict[bytes, Export] = {}  # not yet known to be durable
+        self._asked: dict[int, tuple[bytes, Request]] = {}  # our seq -> worker's request
+        self._numbers = numbers
+        self._told: dict[int, tuple[bytes, int]] = {}  # our seq -> worker, and its seq
+
+    def employ(self, worker_id: bytes, job_id: bytes) -> None:
+        self.principals[worker_id] = Principal(worker_id, job_id)
+
+    def dismiss(self, worker_id: bytes) -> None:
+        principal = self.principals.pop(worker_id, None)
+        if principal is not None:
+            for number in principal.asked:
+                self._asked.pop(number, None)
+                self._told.pop(number, None)
+            for function_id in [*principal.functions]:
+                self._forget(principal, function_id)
+
+    def idle(self, worker_id: bytes) -> bool:
+        """Whether nothing in the cluster depends on this worker staying alive."""
+        principal = self.principals.get(worker_id)
+        return principal is None or not (
+            principal.holds or principal.unresolved or principal.owned or principal.promised
+        )
+
+    def borrowed(self, worker_id: bytes, object_ids: list[bytes]) -> None:
+        principal = self.principals.get(worker_id)
+        if principal is not None:
+            principal.holds.update(dict.fromkeys(object_ids))
+
+    def still_borrowed(self, done: TaskDone) -> TaskDone:
+        """An end as it is to be told again: without what its worker has dropped since."""
+        if not done.borrowed:
+            return done
+        principal = self.principals.get(done.worker_id)
+        holds = principal.holds if principal is not None else {}
+        borrowed = [oid for oid in done.borrowed if oid in holds]
+        return msgspec.structs.replace(done, borrowed=borrowed)
+
+    # ---- session ---------------------------------------------------------------------------
+
+    def holds(self) -> list[Holds]:
+        """Every living worker with all that it holds."""
+        return [Holds(p.worker_id, b"".join(p.holds)) for p in self.principals.values()]
+
+    def resume(self) -> None:
+        """Tell a new session everything that is unresolved."""
+        for export in self._exports.values():
+            self._send(export)
+        for principal in self.principals.values():
+            principal.early.clear()
+            for templates in principal.functions.values():
+                for template in templates.values():
+                    self._send(template)
+            if principal.unresolved:
+                specs = list(principal.unresolved.values())
+                self._send(Submit(0, principal.job_id, principal.worker_id, specs))
+                dropped = [oid for oid in self._returns(specs) if oid not in principal.holds]
+                if dropped:
+                    self._send(Drop(0, principal.worker_id, b"".join(dropped)))
+            if principal.watched:
+                watched = b"".join(principal.watched)
+                self._send(Watch(0, principal.worker_id, watched))
+            for cancel in principal.cancels.values():
+                self._send(cancel)
+
+    def resume_requests(self) -> None:
+        """What a new session is asked once it knows what everybody here holds."""
+        for number, (_, request) in self._asked.items():
+            self._send(msgspec.structs.replace(request, seq=number))
+        for principal in self.principals.values():
+            if principal.promised:
+                self._send(Promise(0, principal.worker_id, b"".join(principal.promised)))
+            if principal.actors:
+                self._send(ActorWatch(0, principal.worker_id, list(principal.actors)))
+
+    def _returns(self, specs: list[TaskSpec]) -> Iterator[bytes]:
+        for spec in specs:
+            template = self.templates.get(spec.template_id)
+            for index in range(template.num_returns if template is not None else 1):
+                yield object_id(spec.task_id, index)
+
+    # ---- from workers ----------------------------------------------------------------------
+
+    def on_template(self, worker_id: bytes, message: Template) -> None:
+        principal = self.principals[worker_id]
+        templates = principal.functions.setdefault(message.function_id, {})
+        principal.leaving.pop(message.function_id, None)
+        template_id = message.template_id
+        if template_id not in templates:
+            number = self._number(worker_id, message.seq)
+            templates[template_id] = msgspec.structs.replace(message, seq=number, holder=worker_id)
+            self.templates[template_id] = message
+            self._users[template_id] = self._users.get(template_id, 0) + 1
+        self._send(templates[template_id])
+
+    def on_export(self, worker_id: bytes, message: Export) -> None:
+        principal = self.principals[worker_id]
+        principal.functions.setdefault(message.function_id, {})
+        principal.leaving.pop(message.function_id, None)
+        number = self._number(worker_id, message.seq)
+        export = msgspec.structs.replace(message, seq=number, holder=worker_id)
+        self._exports[message.function_id] = export
+        self._send(export)
+
+    def _number(self, worker_id: bytes, seq: int) -> int:
+        """A number for what the worker says under one of its own."""
+        number = next(self._numbers)
+        self._told[number] = (worker_id, seq)
+        self.principals[worker_id].asked[number] = None
+        return number
+
+    def on_forget(self, worker_id: bytes, message: Forget) -> None:
+        """The worker has let functions go; all that it made of them has ended, for all it knows."""
+        principal = self.principals[worker_id]
+        principal.leaving.update(dict.fromkeys(split_tasks(message.function_ids)))
+        self._let_go(principal)
+
+    def _let_go(self, principal: Principal) -> None:
+        """Forget what no task needs of which outcomes may get lost, and be asked for again."""
+        specs = [principal.unresolved[task_id] for task_id in principal.partly]
+        needed = {spec.template_id for spec in specs}
+        gone = []
+        for function_id in [*principal.leaving]:
+            if needed.isdisjoint(principal.functions.get(function_id, ())):
+                del principal.leaving[function_id]
+                self._forget(principal, function_id)
+                gone.append(function_id)
+        if gone:
+            self._send(Forget(0, b"".join(gone), principal.worker_id))
+
+    def _forget(self, principal: Principal, function_id: bytes) -> None:
+        for template_id, template in principal.functions.pop(function_id, {}).items():
+            self._told.pop(template.seq, None)
+            principal.asked.pop(template.seq, None)
+            self._users[template_id] -= 1
+            if not self._users[template_id]:
+                del self._users[template_id], self.templates[template_id]
+        export = self._exports.get(function_id)
+        if export is not None and export.holder == principal.worker_id:
+            del self._exports[function_id]
+            for other in self.principals.values():
+                if function_id in other.functions:
+                    again = msgspec.structs.replace(export, holder=other.worker_id)
+                    self._exports[function_id] = again
+
+    def on_submit(self, worker_id: bytes, message: Submit) -> None:
+        principal = self.principals[worker_id]
+        for spec in message.tasks:
+            principal.unresolved[spec.task_id] = spec
+        principal.holds.update(dict.fromkeys(self._returns(message.tasks)))
+        self._send(Submit(0, principal.job_id, worker_id, message.tasks))
+
+    def too_large(self, worker_id: bytes, spec: TaskSpec, text: str) -> None:
+        """A worker's task is too large for the head: it has this error."""
+        principal = self.principals.get(worker_id)
+        if principal is None or not self._resolved(principal, spec.task_id):
+            return
+        template = self.templates.get(spec.template_id)
+        name = template.name if template is not None else ""
+        value = failures.encode(MessageTooLargeError, text, name)
+        returns = template.num_returns if template is not None else 1
+        outcomes = failures.outcomes(spec.task_id, returns, value)
+        self._outbox.send(worker_id, Result(0, worker_id, outcomes))
+        for outcome in outcomes:  # others may have heard of it
+            self._send(Put(0, worker_id, self._objects.put(outcome, worker_id)))
+
+    def on_hold(self, worker_id: bytes, message: Hold) -> None:
+        principal = self.principals[worker_id]
+        for oid in split_objects(message.object_ids):
+            principal.holds[oid] = None
+            principal.promised.pop(oid, None)  # its value is where it was made
+        self._send(Hold(0, worker_id, message.object_ids))
+
+    def on_drop(self, worker_id: bytes, message: Drop) -> None:
+        holds = self.principals[worker_id].holds
+        for oid in split_objects(message.object_ids):
+            holds.pop(oid, None)
+        self._send(Drop(0, worker_id, message.object_ids))
+
+    def on_watch(self, worker_id: bytes, message: Watch) -> None:
+        """Outcomes that are here are answered here."""
+        elsewhere = []
+        for oid in split_objects(message.object_ids):
+            outcome = self._objects.stored.get(oid)
+            if outcome is not None:
+                self._outbox.send(worker_id, Result(0, worker_id, [outcome]))
+            else:
+                self.principals[worker_id].watched[oid] = None
+                elsewhere.append(oid)
+        if elsewhere:
+            self._send(Watch(0, worker_id, b"".join(elsewhere)))
+
+    def on_put(self, worker_id: bytes, message: Put) -> None:
+        outcome = message.outcome
+        principal = self.principals[worker_id]
+        principal.holds[outcome.object_id] = None
+        principal.promised.pop(outcome.object_id, None)
+        self._send(Put(0, worker_id, self._objects.put(outcome, worker_id)))
+
+    def on_pull(self, worker_id: bytes, message: Pull) -> None:
+        def arrived(outcome: Outcome | None, text: str) -> None:
+            answer: Message
+            if outcome is None:
+                answer = PullFailed(0, message.transfer, ObjectLostError.code, text)
+            else:
+                answer = self._objects.in_one_chunk(outcome, message.transfer)
+            self._outbox.send(worker_id, answer)
+
+        stored = self._objects.stored.get(message.object_id)
+        if stored is not None:
+            arrived(stored, "")
+        else:
+            self._objects.fetch(message.object_id, arrived)
+
+    def on_cancel(self, worker_id: bytes, message: Cancel) -> None:
+        self.principals[worker_id].cancels[message.task_id] = message
+        self._send(message)
+
+    def on_request(self, worker_id: bytes, message: Request) -> None:
+        """Passed on; the answer comes back to the worker under the worker's own number."""
+        number = next(self._numbers)
+        self._asked[number] = (worker_id, message)
+        self.principals[worker_id].asked[number] = None
+        self._send(msgspec.structs.replace(message, seq=number))
+
+    def on_promise(self, worker_id: bytes, message: Promise) -> None:
+        principal = self.principals[worker_id]
+        ids = dict.fromkeys(split_objects(message.object_ids))
+        principal.promised.update(ids)
+        principal.holds.update(ids)
+        self._send(message)
+
+    def on_create_actor(self, worker_id: bytes, message: CreateActor) -> None:
+        principal = self.principals[worker_id]
+        actor_id = message.task.task_id
+        principal.holds[object_id(actor_id)] = None
+        if not message.info.detached:
+            principal.owned[actor_id] = None
+            principal.actors[actor_id] = None
+        self.on_request(worker_id, message)
+
+    def on_actor_watch(self, worker_id: bytes, message: ActorWatch) -> None:
+        self.principals[worker_id].actors.update(dict.fromkeys(message.actor_ids))
+        self._send(message)
+
+    # ---- from the head ---------------------------------------------------------------------
+
+    def refused(self, message: Rejected) -> bool:
+        """The head refuses what a worker has said or asked; whether it is known who that was."""
+        asked = self._asked.pop(message.about, None)
+        if asked is not None:
+            worker_id, request = asked
+            self.principals[worker_id].asked.pop(message.about, None)
+            about = request.seq
+        elif message.about in self._told:
+            worker_id, about = self._told[message.about]
+        else:
+            return False
+        self._outbox.send(worker_id, msgspec.structs.replace(message, about=about))
+        return True
+
+    def on_exported(self, message: Exported) -> None:
+        for function_id in message.function_ids:
+            self._exports.pop(function_id, None)
+
+    def on_result(self, message: Result) -> None:
+        principal = self.principals.get(message.target)
+        if principal is not None:
+            for outcome in message.outcomes:
+                task_id = task_of(outcome.object_id)
+                principal.watched.pop(outcome.object_id, None)
+                if message.seq:
+                    self._resolved(principal, task_id)
+                else:  # the other part of a task's returns may get lost
+                    principal.early.append(task_id)
+                    if task_id in principal.unresolved:
+                        principal.partly[task_id] = None
+            if message.seq and principal.early:
+                for task_id in principal.early:
+                    self._resolved(principal, task_id)
+                principal.early.clear()
+            if principal.leaving:
+                self._let_go(principal)
+            self._outbox.send(message.target, message)
+        if message.seq:
+            self._send(ResultAck(0, message.target, message.seq))
+
+    @staticmethod
+    def _resolved(principal: Principal, task_id: bytes) -> bool:
+        """The task need not be submitted again; whether that is news."""
+        principal.cancels.pop(task_id, None)
+        principal.partly.pop(task_id, None)
+        return principal.unresolved.pop(task_id, None) is not None
+
+    def on_actor_state(self, message: ActorState) -> None:
+        principal = self.principals.get(message.target)
+        if principal is None:
+            return
+        if message.state == ACTOR_DEAD:
+            principal.actors.pop(message.actor_id, None)
+            principal.owned.pop(message.actor_id, None)
+        self._outbox.send(message.target, message)
+
+    def on_answer(self, message: Answer) -> None:
+        asked = self._asked.pop(message.about, None)
+        if asked is None:
+            return
+        worker_id, request = asked
+        principal = self.principals[worker_id]
+        del principal.asked[message.about]
+        if isinstance(message, ActorFound) and message.actor_id:
+            principal.holds[object_id(message.actor_id)] = None
+        elif isinstance(message, ActorCreated) and isinstance(request, CreateActor):
+            self._actor_created(principal, request, message)
+        self._outbox.send(worker_id, msgspec.structs.replace(message, about=request.seq))
+
+    @staticmethod
+    def _actor_created(principal: Principal, request: CreateActor, message: ActorCreated) -> None:
+        wanted = request.task.task_id
+        if message.code or message.actor_id != wanted:
+            principal.owned.pop(wanted, None)
+            principal.holds.pop(object_id(wanted), None)
+        if not message.code:
+            principal.holds[object_id(message.actor_id)] = None

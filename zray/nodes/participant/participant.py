@@ -1,0 +1,321 @@
+"""What a driver and a worker share: the calls of the API, on the Client machine behind one lock.
+
+Owns no transport and no decision. Values are pickled and unpickled outside of the lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from zray import limits
+from zray.core.client.client import Client, Waiter
+from zray.errors import ClusterShutdownError, GetTimeoutError, ObjectLostError, ZrayError
+from zray.ids import task_of
+from zray.nodes.participant.actor_calls import COALESCE_TASKS, EAGER_TASKS
+from zray.nodes.participant.shared_values import Sharing, load
+from zray.protocol import messages as m
+from zray.runtime import references, serialization
+from zray.runtime.interrupts import interrupts
+from zray.runtime.references import ObjectRef
+
+if TYPE_CHECKING:  # they take longer to import than everything else here
+    import asyncio
+    import concurrent.futures
+
+    Awaited = tuple[ObjectRef[Any], asyncio.Future[Any]]
+
+COALESCE_S = 0.001  # after this, what there is goes together
+WHY_S = 0.5  # how long a timed-out get waits for its explanation
+
+
+class Participant(Sharing):
+    def __init__(self, client: Client) -> None:
+        super().__init__(client)
+        self._awaited: dict[asyncio.AbstractEventLoop, list[Awaited]] = {}
+        self.namespace = ""
+        self.address = ""  # of the head, as far as this process knows it
+
+    def _show_prints(self) -> None:
+        """Values are about to be returned: what came before them is shown first."""
+
+    # ---- references ------------------------------------------------------------------------
+
+    def borrow(self, object_id: bytes) -> ObjectRef[Any]:
+        """A reference that came inside a value."""
+        with interrupts, self._lock:
+            self.client.references.add(object_id)
+        return ObjectRef(object_id)
+
+    def pin(self, object_id: bytes) -> None:
+        """A reference was pickled where nobody can follow it: it is held until the job ends."""
+        with interrupts, self._lock:
+            self.client.references.add(object_id)
+            self.client.references.publish([object_id])
+
+    def _collect_dropped(self) -> None:
+        remove = self.client.references.remove
+        for object_id in references.take_dropped():
+            remove(object_id)
+        for function_id in references.take_unnamed():
+            self.client.definitions.unname(function_id)
+
+    def state_of(self, object_id: bytes) -> str:
+        outcome = self.client.outcomes.get(object_id)
+        if outcome is None:
+            return "pending"
+        return "failed" if outcome.kind & m.ERROR else "ready"
+
+    # ---- submitting ------------------------------------------------------------------------
+
+    def export(self, function: m.Export, template: m.Template) -> references.FunctionName:
+        """Make them known, for as long as the returned name lives."""
+        with interrupts, self._lock:
+            self.client.export(function)
+            self.client.template(template)
+            self.client.definitions.name(function.function_id)
+            return references.FunctionName(function.function_id)
+
+    def name(self, template: m.Template) -> None:
+        """Make the template of a name known."""
+        with interrupts, self._lock:
+            self.client.template(template)
+
+    def submit(
+        self, template: m.Template, arguments: serialization.Arguments
+    ) -> list[ObjectRef[Any]]:
+        """Queue a task. Never waits; the references of its returns, in order."""
+        near = self.written(arguments, limits.INLINE_BYTES_MAX)
+        with interrupts, self._lock:
+            client = self.client
+            data, dependencies, box = arguments.data, arguments.dependencies, None
+            if near is not None or arguments.parts or len(data) > limits.ARGUMENT_BYTES_MAX:
+                box = self._box(arguments, near)
+                data, dependencies = b"", [box, *dependencies]
+            spec = m.TaskSpec(
+                *(client.new_task(), template.template_id, data, dependencies),
+                *(arguments.nested, self.running_task(), box is not None),
+            )
+            returns = client.submit(spec, template.num_returns)
+            if box is not None:
+                client.references.remove(box)
+            waiting = len(client.backlog)
+            if client.in_flight + waiting <= EAGER_TASKS or waiting >= COALESCE_TASKS:
+                self._flush()
+            elif waiting == 1:
+                self._attend()
+            return [ObjectRef(object_id) for object_id in returns]
+
+    def _flush(self) -> None:
+        self._collect_dropped()
+        self.client.flush()
+        self._tend_calls()
+        self._tend_store()
+        self._transmit()
+
+    def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
+        with interrupts, self._lock:
+            self.client.cancel(task_of(ref.id), force, recursive)
+            self._tend_calls()
+            self._transmit()
+
+    def lost(self) -> bool:
+        """Whether the cluster has ended, or has given this process up."""
+        return bool(self.client.stopped)
+
+    # ---- waiting ---------------------------------------------------------------------------
+
+    def get(self, wanted: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
+        """The values, in order; the first error among them is raised instead."""
+        ids = [ref.id for ref in wanted]
+        waiter = Waiter()
+        with interrupts, self._lock:
+            client = self.client
+            for object_id in ids:
+                client.want_value(object_id, waiter)
+            try:
+                arrived = not waiter.remaining or self._await(waiter, timeout)
+            except BaseException:  # an interrupt
+                client.forget_waiter(ids, waiter)
+                raise
+            missing = []
+            if not arrived:
+                client.forget_waiter(ids, waiter)
+                missing = [oid for oid in ids if client.here(oid) is None]
+            outcomes = [client.here(object_id) for object_id in ids]
+            if arrived and None in outcomes and not client.stopped:
+                outcomes = self.here_again(ids)
+            stopped = client.stopped
+            self._show_prints()
+        if missing:
+            raise GetTimeoutError(self._timeout_text(missing, len(ids), timeout))
+        values = []
+        for outcome in outcomes:
+            if outcome is None and not stopped:
+                raise ObjectLostError(
+                    "the reference was collected before this call: a finalizer that needs the "
+                    "value has to get it sooner"
+                )
+            if outcome is None:
+                raise ClusterShutdownError(f"the value will not come: {stopped}")
+            values.append(load(outcome))
+        return values
+
+    def here_again(self, ids: list[bytes]) -> list[m.Outcome | None]:
+        """All values at once, though some were let go of before all had come: memory was short.
+
+        None where there is no value any more. With the lock held.
+        """
+        client = self.client
+        kept: dict[bytes, m.Outcome] = {}
+        waiter = Waiter(values=kept)
+        while True:
+            kept.update((oid, found) for oid in ids if (found := client.here(oid)) is not None)
+            again = [oid for oid in ids if oid not in kept and oid in client.references]
+            if not again or client.stopped:
+                return [kept.get(oid) for oid in ids]
+            try:
+                for oid in again:
+                    client.want_value(oid, waiter)
+                self._await(waiter, None)
+            except BaseException:  # an interrupt
+                client.forget_waiter(ids, waiter)
+                raise
+
+    def wait(
+        self,
+        wanted: Sequence[ObjectRef[Any]],
+        num_returns: int,
+        timeout: float | None,
+        fetch_local: bool,
+    ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
+        """Split into ready (at most ``num_returns``) and others, both in the given order."""
+        client = self.client
+        ready = client.is_ready if fetch_local else client.outcomes.__contains__
+        with interrupts, self._lock:
+            places = _places(wanted, ready, num_returns)
+            if len(places) < num_returns:
+                ids = [ref.id for ref in wanted]
+                waiter = Waiter()
+                want = client.want_value if fetch_local else client.want_outcome
+                for object_id in ids:
+                    if not ready(object_id):
+                        want(object_id, waiter)
+                surplus = waiter.remaining - (num_returns - len(places))
+                waiter.remaining -= surplus
+                try:
+                    self._await(waiter, timeout)
+                finally:
+                    client.forget_waiter(ids, waiter)
+                places = _places(wanted, ready, num_returns)
+        others: list[ObjectRef[Any]] = []
+        low = 0
+        for place in places:
+            others += wanted[low:place]
+            low = place + 1
+        return [wanted[place] for place in places], [*others, *wanted[low:]]
+
+    def ask(self, make: Callable[[int], m.Message], timeout: float) -> m.Message | None:
+        """A request and its answer; None: there was none in time."""
+        waiter = Waiter()
+        with interrupts, self._lock:
+            answer = self.client.ask(make, waiter)
+            self._await(waiter, timeout)
+        if answer and isinstance(answer[0], m.Rejected):
+            raise ZrayError(answer[0].text, code=answer[0].code)
+        return answer[0] if answer else None
+
+    def complete(self, ref: ObjectRef[Any], future: concurrent.futures.Future[Any]) -> None:
+        """Set the future when the value is here."""
+
+        def settle() -> None:
+            if future.done() or not (future.running() or future.set_running_or_notify_cancel()):
+                return
+            try:
+                value = self._loaded(ref)
+            except Exception as error:
+                future.set_exception(error)
+            else:
+                future.set_result(value)
+
+        with interrupts, self._lock:
+            waiter = Waiter(lambda: self._completions.append(settle))
+            self.client.want_value(ref.id, waiter)
+            if waiter.remaining:
+                self._flush()
+                self._attend()
+                return
+        settle()
+
+    def complete_in_loop(self, ref: ObjectRef[Any], future: asyncio.Future[Any]) -> None:
+        """As ``complete`` for a future of the loop that runs in this thread."""
+        loop = future.get_loop()
+
+        def arrived() -> None:
+            batch = self._awaited.get(loop)
+            if batch is not None:
+                batch.append((ref, future))
+            else:
+                self._awaited[loop] = [(ref, future)]
+                self._completions.append(lambda: self._hand_over(loop))
+
+        with interrupts, self._lock:
+            waiter = Waiter(arrived)
+            self.client.want_value(ref.id, waiter)
+            if waiter.remaining:
+                self._flush()
+                self._attend()
+                return
+        self._settle([(ref, future)])
+
+    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
+        """One call for all that came at once for this loop."""
+        with interrupts, self._lock:
+            batch = self._awaited.pop(loop, [])
+            try:
+                loop.call_soon_threadsafe(self._settle, batch)
+            except RuntimeError:
+                pass  # the loop is closed: nobody awaits these any more
+
+    def _settle(self, batch: list[Awaited]) -> None:
+        for ref, future in batch:
+            if future.done():
+                continue  # cancelled
+            try:
+                future.set_result(self._loaded(ref))
+            except Exception as error:
+                future.set_exception(error)
+
+    def _loaded(self, ref: ObjectRef[Any]) -> Any:
+        outcome = self.client.here(ref.id)
+        if outcome is None and not self.client.stopped:
+            return self.get([ref], None)[0]  # memory was short, so it was let go of
+        if outcome is None:
+            raise ClusterShutdownError(f"the value will not come: {self.client.stopped}")
+        return load(outcome)
+
+    def _timeout_text(self, missing: list[bytes], total: int, timeout: float | None) -> str:
+        text = f"after {timeout:g} s {len(missing)} of {total} values are not ready"
+        if not self.client.linked:
+            return f"{text}: there is no connection to the head at the moment"
+        if not timeout:
+            return f"{text}; a timeout above 0 s asks the head for the reason"
+        known, about = self.client.calls.reason(missing[0])
+        asked = about or missing[0]
+        answer = self.ask(lambda seq: m.Query(seq, m.WHY, [asked]), WHY_S)
+        reason = answer.reasons[0] if isinstance(answer, m.Reasons) and answer.reasons else ""
+        why = "; ".join(filter(None, (known, reason)))
+        return f"{text}; the first ({missing[0].hex()}): {why}" if why else text
+
+
+def _places(
+    wanted: Sequence[ObjectRef[Any]], ready: Callable[[bytes], bool], count: int
+) -> list[int]:
+    """Where the first ready ones are, ``count`` at most: what follows is not looked at."""
+    found: list[int] = []
+    for place, ref in enumerate(wanted):
+        if ready(ref.id):
+            found.append(place)
+            if len(found) >= count:
+                break
+    return found

@@ -1,0 +1,60 @@
+"""A worker's control thread: it is there while user code runs.
+
+Owns the control socket, on which the raylet asks for tasks back and cancels, and the nudge by which
+the main thread has sent soon what it does not send itself. Decides nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING
+
+from zray.nodes.participant.participant import COALESCE_S
+from zray.protocol import codec
+from zray.runtime.stream import FrameReader, read_available
+
+if TYPE_CHECKING:
+    from zray.nodes.worker.worker import Worker
+
+
+class ControlThread:
+    def __init__(self, worker: Worker, control_fd: int) -> None:
+        self._worker = worker
+        self._socket = socket.socket(fileno=control_fd)
+        self._reader = FrameReader()
+        self._nudge_read, self._nudge_write = os.pipe()
+
+    def start(self) -> None:
+        threading.Thread(target=self._run, name="zray-control", daemon=True).start()
+
+    def nudge(self) -> None:
+        """Have sent soon what there is to be sent."""
+        os.write(self._nudge_write, b".")
+
+    def _run(self) -> None:
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN)
+        poller.register(self._nudge_read, select.POLLIN)
+        while True:
+            for fd, _ in poller.poll():
+                if fd == self._nudge_read:
+                    os.read(self._nudge_read, 4096)
+                    time.sleep(COALESCE_S)  # what follows in this time goes along
+                    with self._worker.lock:
+                        self._worker.flush()
+                else:
+                    self._read()
+
+    def _read(self) -> None:
+        frames, ended = read_available(self._socket, self._reader)
+        for frame in frames:
+            for message in codec.decode(frame).messages:
+                with self._worker.lock:
+                    self._worker.on_control(message)
+        if ended:
+            os.killpg(0, signal.SIGKILL)  # the raylet is gone, and so is everything of it

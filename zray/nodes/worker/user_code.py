@@ -1,0 +1,130 @@
+"""Between messages and user code: a task's function, arguments and results, and what it raised."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from zray.core import failures
+from zray.core.client.client import Waiter
+from zray.core.worker.task_inbox import Delivered, WorkerSequence
+from zray.errors import NameNotOfferedError
+from zray.ids import object_id
+from zray.nodes.imports import Imports
+from zray.nodes.participant.shared_values import bytes_of, load
+from zray.nodes.worker.returns import encoded, several
+from zray.protocol import messages as m
+from zray.runtime import serialization, task_errors
+
+if TYPE_CHECKING:
+    from zray.nodes.worker.worker import Worker
+
+Function = Callable[..., Any]
+
+
+class UserCode:
+    def __init__(self, worker: Worker, sequence: WorkerSequence) -> None:
+        self._worker = worker
+        self._sequence = sequence
+        self._functions: dict[bytes, tuple[Function, Any]] = {}
+        self.imports = Imports()
+        self._shared: dict[bytes, m.Outcome | None] = {}  # large, for the next task
+
+    def error(self, error: BaseException, name: str) -> bytes:
+        """The record of what user code raised."""
+        node = self._sequence.setup.node_name if self._sequence.setup is not None else ""
+        if isinstance(error, NameNotOfferedError):
+            return failures.encode(NameNotOfferedError, str(error.args[0]), name, node)
+        return task_errors.dump_exception(error, name, node, os.getpid())
+
+    def function(self, template: m.Template, is_class: bool) -> tuple[Function, Any]:
+        if template.by_name:
+            assert self._sequence.setup is not None
+            offer = self.imports.find(template.name, self._sequence.setup, is_class=is_class)
+            return offer.target, offer.retry
+        while self._sequence.forgotten:
+            self._functions.pop(self._sequence.forgotten.pop(), None)
+        found = self._functions.get(template.function_id)
+        if found is None:
+            blob = self._sequence.functions[template.function_id].blob
+            found = self._functions[template.function_id] = serialization.loads_function(blob)
+        return found
+
+    def arguments(self, delivered: Delivered) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        spec = delivered.assignment.spec
+        data = spec.arguments
+        located = [value.object_id for value in delivered.values if value.kind & m.LOCATED]
+        values = delivered.values
+        with self._worker.lock:
+            self._worker.client.references.begin_task([*spec.nested, *located])
+            if located:
+                values = self._located_values(values, located)
+        loaded = [load(outcome) for outcome in values[spec.boxed :]]
+        if spec.boxed:
+            return serialization.loads_arguments(bytes_of(values[0]), loaded)
+        return serialization.loads_arguments(data, loaded)
+
+    def _located_values(self, values: list[m.Outcome], located: list[bytes]) -> list[m.Outcome]:
+        """The task's large arguments, from the node's store; the task itself holds them."""
+        found = {oid: self._shared.get(oid) or self._worker.offered(oid) for oid in located}
+        wanted = [oid for oid, outcome in found.items() if outcome is None]
+        if wanted:
+            found.update(self._take(wanted))
+        follow = {value.object_id for value in self._sequence.next_values()}
+        self._shared = {oid: value for oid, value in found.items() if oid in follow}
+        return [found.get(value.object_id) or value for value in values]
+
+    def rest(self) -> None:
+        """There is no next task."""
+        self._shared = {}
+        self._worker.forget_offered()
+
+    def _take(self, wanted: list[bytes]) -> dict[bytes, m.Outcome | None]:
+        client = self._worker.client
+        waiter = Waiter()
+        for oid in wanted:
+            client.references.add(oid)
+            client.want_located(oid, waiter)
+        if waiter.remaining > 0:
+            self._worker.flush()
+            self._worker.wait_for(waiter)
+        found = dict(zip(wanted, self._worker.here_again(wanted), strict=True))
+        for oid in wanted:
+            client.references.remove(oid)
+        return found
+
+    def outcomes(self, task_id: bytes, template: m.Template, value: Any) -> list[m.Outcome]:
+        count = template.num_returns
+        values = [value]
+        if count == 0:
+            values = [None]
+        elif count > 1:
+            values = several(value, count, template.name)
+        outcomes: list[m.Outcome] = []
+        try:
+            for index, one in enumerate(values):
+                what = f"the result of {template.name}"
+                outcomes.append(self._outcome(object_id(task_id, index), one, what, template))
+            if count > 1:
+                references = sum(len(outcome.contained) for outcome in outcomes)
+                serialization.check_count(references, f"the results of {template.name}")
+        except BaseException:
+            self._worker.unkeep(outcomes)
+            raise
+        return outcomes
+
+    def _outcome(self, oid: bytes, value: Any, what: str, template: m.Template) -> m.Outcome:
+        parts = encoded(value, what, portable=template.by_name)
+        if parts.contained:
+            with self._worker.lock:  # while ``value`` has its references
+                self._worker.client.references.publish(parts.contained)
+                self._worker.keep_drops()
+        return self._worker.kept(parts, oid)
+
+
+def covers(retry: Any, error: BaseException) -> bool:
+    """Whether the task's ``retry_exceptions`` covers the error."""
+    if retry is True:
+        return isinstance(error, Exception)
+    return bool(retry) and isinstance(error, tuple(retry))
