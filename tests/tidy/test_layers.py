@@ -25,6 +25,39 @@ LAYERS = {
 ORDER = list(LAYERS)
 BESIDE = {"store": {"core"}}  # neighbours: neither imports the other
 
+# A process's wing on each floor, and which others it may use. What has no wing is on the ground
+# floor, which uses none of them. So the four processes can only speak by messages.
+WINGS: dict[str, set[str]] = {
+    "zray.core.head": set(),
+    "zray.core.raylet": set(),
+    "zray.core.worker": set(),
+    "zray.core.client": set(),
+    "zray.nodes.head": {"zray.core.head"},
+    "zray.nodes.raylet": {"zray.core.raylet"},
+    "zray.nodes.participant": {"zray.core.client"},
+    "zray.nodes.driver": {"zray.core.client", "zray.nodes.participant"},
+    "zray.nodes.worker": {"zray.core.client", "zray.core.worker", "zray.nodes.participant"},
+}
+
+# Modules that need each other, if only for types: none may be added, and no circle.
+CIRCLES = (
+    {"zray.core.client.calls", "zray.core.client.client"}
+    | {"zray.core.client.definitions", "zray.core.client.references"},
+    {"zray.core.raylet.raylet", "zray.core.raylet.tasks"},
+    {"zray.core.head.task_records", "zray.core.head.task_scheduler"},
+    {"zray.core.head.gcs", "zray.core.head.actors", "zray.core.head.actor_directory"}
+    | {"zray.core.head.definitions", "zray.core.head.holders", "zray.core.head.lineage"}
+    | {"zray.core.head.recovery"},
+    {"zray.nodes.worker.worker", "zray.nodes.worker.actor_modes", "zray.nodes.worker.control"}
+    | {"zray.nodes.worker.actor_worker", "zray.nodes.worker.introspection"}
+    | {"zray.nodes.worker.user_code"},
+    {f"zray.testing.{name}" for name in ("actors", "actor_programs", "actor_workloads")}
+    | {f"zray.testing.{name}" for name in ("call_ledger", "callers", "checkers", "cluster")}
+    | {f"zray.testing.{name}" for name in ("direct", "drivers", "ledger", "loss_workloads")}
+    | {f"zray.testing.{name}" for name in ("network", "processes", "programs", "workers")}
+    | {"zray.testing.workloads"},
+)
+
 WIRE = {"msgpack", "msgspec"}
 SYSTEM = {*WIRE, "cloudpickle", "psutil", "zmq"}
 PACKAGES: dict[str, set[str]] = {
@@ -69,17 +102,24 @@ MAY_PICKLE = (
     "zray.runtime.code",
     "zray.runtime.serialization",
 )
-NEVER_UNPICKLE = ("zray.core", "zray.dashboard", "zray.nodes.head.head", "zray.nodes.raylet.raylet")
+NEVER_UNPICKLE = ("zray.core", "zray.dashboard", "zray.nodes.head", "zray.nodes.raylet")
 
 # Where Linux-only code may be, and what a driver imports, on macOS too.
 LINUX_ONLY = "zray.runtime.linux"
 MAY_USE_LINUX = (
     LINUX_ONLY,
-    "zray.nodes.head.head",
-    "zray.nodes.raylet.raylet",
-    "zray.nodes.worker.worker",
+    "zray.nodes.head",
+    "zray.nodes.raylet",
+    "zray.nodes.worker",
 )
-ANY_PLATFORM = ("zray", "zray.api", "zray.util", "zray.nodes.driver.driver", "zray.testing")
+ANY_PLATFORM = (
+    "zray",
+    "zray.api",
+    "zray.util",
+    "zray.nodes.driver",
+    "zray.nodes.participant",
+    "zray.testing",
+)
 LINUX_NAMES = {
     *("EPOLLIN", "EPOLLOUT", "SO_PEERCRED", "epoll", "eventfd", "memfd_create", "pidfd_open"),
     *("pidfd_send_signal", "prctl", "sched_getaffinity", "sched_setaffinity", "setns", "splice"),
@@ -111,6 +151,65 @@ def test_imports_go_down_only(tree: Any) -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def wing_of(name: str) -> str:
+    """The wing that a module is in, or empty."""
+    wing = ".".join(name.split(".")[:3])
+    return wing if wing in WINGS else ""
+
+
+def test_a_wing_uses_its_own_rooms_and_the_ground_floor(tree: Any) -> None:
+    wrong = []
+    for module in tree.under("zray.core", "zray.nodes"):
+        own = wing_of(module.name)
+        for item in module.imports:
+            wing = wing_of(tree.resolve(item.name) or "")
+            if wing and wing != own and wing not in WINGS.get(own, ()):
+                wrong.append(f"{module}:{item.line}: imports {item.name}")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_circles_of_modules_are_known_and_do_not_grow(tree: Any) -> None:
+    found = [circle for circle in circles(arrows(tree, typing=True)) if circle not in CIRCLES]
+    assert not found, "\n".join(", ".join(sorted(circle)) for circle in found)
+    gone = [circle for circle in CIRCLES if circle not in circles(arrows(tree, typing=True))]
+    assert not gone, f"no longer there, so take it off the list: {gone}"
+
+
+def arrows(tree: Any, *, typing: bool) -> dict[str, set[str]]:
+    """What each module imports of the tree; ``typing``: also what it imports for types only."""
+    return {
+        module.name: {
+            target
+            for item in module.imports
+            if (typing or not item.typing_only) and (target := tree.resolve(item.name))
+        }
+        - {module.name}
+        for module in tree.modules.values()
+    }
+
+
+def circles(graph: dict[str, set[str]]) -> list[set[str]]:
+    """The largest sets of modules of which each reaches each other one."""
+    reached = {name: reach(graph, name) for name in graph}
+    found: list[set[str]] = []
+    for name in graph:
+        circle = {other for other in reached[name] if name in reached[other]}
+        if circle and circle not in found:
+            found.append(circle)
+    return found
+
+
+def reach(graph: dict[str, set[str]], start: str) -> set[str]:
+    """What is reached from there, by one arrow or more."""
+    found: set[str] = set()
+    ahead = [start]
+    while ahead:
+        for target in graph[ahead.pop()] - found:
+            found.add(target)
+            ahead.append(target)
+    return found
+
+
 def test_third_party_packages_enter_at_their_layer(tree: Any) -> None:
     wrong = []
     for module in tree.modules.values():
@@ -124,17 +223,8 @@ def test_third_party_packages_enter_at_their_layer(tree: Any) -> None:
 
 
 def test_no_import_cycle(tree: Any) -> None:
-    graph = {
-        module.name: {
-            target
-            for item in module.imports
-            if not item.typing_only and (target := tree.resolve(item.name))
-        }
-        - {module.name}
-        for module in tree.modules.values()
-    }
     try:
-        graphlib.TopologicalSorter(graph).prepare()
+        graphlib.TopologicalSorter(arrows(tree, typing=False)).prepare()
     except graphlib.CycleError as error:
         pytest.fail(f"import cycle: {' -> '.join(reversed(error.args[1]))}")
 
