@@ -44,7 +44,6 @@ CIRCLES = (
     {"zray.core.client.calls", "zray.core.client.client"}
     | {"zray.core.client.definitions", "zray.core.client.references"},
     {"zray.core.raylet.raylet", "zray.core.raylet.tasks"},
-    {"zray.core.head.task_records", "zray.core.head.task_scheduler"},
     {"zray.core.head.gcs", "zray.core.head.actors", "zray.core.head.actor_directory"}
     | {"zray.core.head.definitions", "zray.core.head.holders", "zray.core.head.lineage"}
     | {"zray.core.head.recovery"},
@@ -112,14 +111,7 @@ MAY_USE_LINUX = (
     "zray.nodes.raylet",
     "zray.nodes.worker",
 )
-ANY_PLATFORM = (
-    "zray",
-    "zray.api",
-    "zray.util",
-    "zray.nodes.driver",
-    "zray.nodes.participant",
-    "zray.testing",
-)
+ANY_PLATFORM = ("zray", "zray.api", "zray.util", "zray.nodes.driver", "zray.testing")
 LINUX_NAMES = {
     *("EPOLLIN", "EPOLLOUT", "SO_PEERCRED", "epoll", "eventfd", "memfd_create", "pidfd_open"),
     *("pidfd_send_signal", "prctl", "sched_getaffinity", "sched_setaffinity", "setns", "splice"),

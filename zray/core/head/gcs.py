@@ -20,8 +20,16 @@ from zray.core.head.members import Member, Members, NodeMember
 from zray.core.head.object_table import PENDING, ObjectRecord, ObjectTable
 from zray.core.head.recovery import Recovery
 from zray.core.head.results import Results
-from zray.core.head.task_records import ASSIGNED, GONE, READY, WAITING, TaskRecord, TemplateRecord
-from zray.core.head.task_scheduler import NodeView, TaskScheduler
+from zray.core.head.task_records import (
+    ASSIGNED,
+    GONE,
+    READY,
+    WAITING,
+    NodeView,
+    TaskRecord,
+    TemplateRecord,
+)
+from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.task_table import TaskTable
 from zray.core.head.transfers import Transfers
 from zray.core.incidents import Incidents

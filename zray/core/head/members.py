@@ -13,7 +13,7 @@ import msgspec
 
 from zray import limits
 from zray.core import resources
-from zray.core.head.task_scheduler import NodeView
+from zray.core.head.task_records import NodeView
 from zray.core.incidents import FreshStart
 from zray.core.resources import Needs, Vector
 from zray.protocol.messages import Amounts, Hello, JobInfo, NodeInfo

@@ -1,4 +1,4 @@
-"""The GCS's record of a task, from submit until its outcome is committed.
+"""The GCS's records of a task, from submit until its outcome is committed, and of who has it.
 
     WAITING (dependencies, function) -> READY -> ASSIGNED (to a node) -> GONE: outcome committed
                                           ^          |
@@ -10,13 +10,9 @@ that node's incarnation is declared dead.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from zray.core import resources
+from zray.core.resources import Needs, Vector
 from zray.protocol.messages import Outcome, TaskSpec, Template
-
-if TYPE_CHECKING:
-    from zray.core.head.task_scheduler import NodeView
 
 WAITING = 0
 READY = 1
@@ -106,3 +102,44 @@ class TaskRecord:
         if self.spec is None or self.template is None:
             return False  # its spec will tell
         return 0 <= self.template.message.max_retries < self.failures
+
+
+class NodeView:
+    """What the head knows of one raylet incarnation."""
+
+    def __init__(self, node_id: bytes, incarnation: int, total: Vector) -> None:
+        self.node_id = node_id
+        self.incarnation = incarnation
+        self.total = total
+        self.free = dict(total)
+        self.released: Vector = {}
+        self.floor = self.free_floor = -1  # only deeper tasks start there, as CREDIT says
+        self.granted = 0
+        self.sent = 0
+        self.finished = 0
+        self.usable = False  # has a session and has not been silent for long
+        self.assigned: dict[bytes, TaskRecord] = {}
+        self.ahead: dict[Needs, int] = {}
+        self.reclaiming = False
+        self.reclaim_after = 0.0
+        self.last_done = 0.0
+
+    def floor_for(self, takes_cpu: bool) -> int:
+        """The depth that a task has to be above to start there."""
+        return self.floor if takes_cpu else self.free_floor
+
+    def credit(self) -> int:
+        return self.granted - self.sent
+
+    def report(self, granted: int, released: Vector) -> None:
+        """Absolute figures from the raylet: total credit, and what blocked tasks gave back."""
+        self.granted = granted
+        for name in released.keys() | self.released.keys():
+            change = released.get(name, 0) - self.released.get(name, 0)
+            self.free[name] = self.free.get(name, 0) + change
+        self.released = released
+
+    def new_session(self) -> None:
+        self.granted = self.sent = 0
+        self.reclaiming = False
+        self.usable = True

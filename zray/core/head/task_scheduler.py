@@ -11,9 +11,9 @@ from itertools import pairwise
 from zray import limits
 from zray.core import resources
 from zray.core.depth_queue import DepthQueue
-from zray.core.head.task_records import ASSIGNED, READY, TaskRecord
+from zray.core.head.task_records import ASSIGNED, READY, NodeView, TaskRecord
 from zray.core.machine import NEVER
-from zray.core.resources import CPU, Needs, Vector
+from zray.core.resources import CPU, Needs
 
 
 class SchedulingClass:
@@ -80,46 +80,6 @@ class SchedulingClass:
                 queue.keep(_is_ready)
                 if not queue:
                     del self.queues[job_id]
-
-
-class NodeView:
-    """What the head knows of one raylet incarnation."""
-
-    def __init__(self, node_id: bytes, incarnation: int, total: Vector) -> None:
-        self.node_id = node_id
-        self.incarnation = incarnation
-        self.total = total
-        self.free = dict(total)
-        self.released: Vector = {}
-        self.floor = self.free_floor = -1  # only deeper tasks start there, as CREDIT says
-        self.granted = 0
-        self.sent = 0
-        self.finished = 0
-        self.usable = False  # has a session and has not been silent for long
-        self.assigned: dict[bytes, TaskRecord] = {}
-        self.ahead: dict[Needs, int] = {}
-        self.reclaiming = False
-        self.reclaim_after = 0.0
-        self.last_done = 0.0
-
-    def floor_for(self, group: SchedulingClass) -> int:
-        return self.floor if group.takes_cpu else self.free_floor
-
-    def credit(self) -> int:
-        return self.granted - self.sent
-
-    def report(self, granted: int, released: Vector) -> None:
-        """Absolute figures from the raylet: total credit, and what blocked tasks gave back."""
-        self.granted = granted
-        for name in released.keys() | self.released.keys():
-            change = released.get(name, 0) - self.released.get(name, 0)
-            self.free[name] = self.free.get(name, 0) + change
-        self.released = released
-
-    def new_session(self) -> None:
-        self.granted = self.sent = 0
-        self.reclaiming = False
-        self.usable = True
 
 
 class TaskScheduler:
@@ -303,7 +263,7 @@ class TaskScheduler:
             room = min(resources.slots(node.free, group.needs), node.credit())
             if room <= 0:
                 continue
-            floor = node.floor_for(group)
+            floor = node.floor_for(group.takes_cpu)
             if floor >= 0:
                 self._start(group, node, group.pop(min(room, group.ready), floor), plan)
             elif not node.ahead.get(group.needs):
@@ -331,7 +291,7 @@ class TaskScheduler:
     ) -> None:
         for node in usable:
             lanes = min(resources.slots(node.total, group.needs), 64)
-            if not lanes or not group.ready or node.floor_for(group) >= 0:
+            if not lanes or not group.ready or node.floor_for(group.takes_cpu) >= 0:
                 continue
             template = group.first().template
             assert template is not None
@@ -391,7 +351,7 @@ class TaskScheduler:
             if ahead > most and not node.reclaiming:
                 fullest, most = node, ahead
             elif not ahead and resources.fits(node.free, group.needs) and node.credit() > 0:
-                idle = idle or node.floor_for(group) < 0
+                idle = idle or node.floor_for(group.takes_cpu) < 0
         return fullest if idle else None
 
     def _steal_time(self, group: SchedulingClass, victim: NodeView) -> float:
@@ -429,7 +389,7 @@ class TaskScheduler:
         if not any(node.usable for node in self.nodes.values()):
             return "NO_NODES: no node has been heard of for some seconds; see zray status"
         able = [n for n in self.nodes.values() if resources.fits(n.total, group.needs)]
-        if any(node.usable and node.floor_for(group) >= 0 for node in able):
+        if any(node.usable and node.floor_for(group.takes_cpu) >= 0 for node in able):
             return (
                 f"WAIT_WORKERS: needs {wanted}; a node that has it has as many workers as it may "
                 "(zray-worker --max-workers), and what is free there is for tasks that others "
