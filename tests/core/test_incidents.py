@@ -119,7 +119,7 @@ def test_a_worker_whose_message_cannot_be_handled_ends_and_the_others_work_on(
     monkeypatch.setitem(bench.raylet._from_worker, m.Hold, broken)
     bench.raylet.worker_message(first, m.Hold(0, first, bytes(20)), bench.now)
     bench.turn()
-    assert bench.raylet.killed(first) and not bench.raylet.killed(second)
+    assert bench.raylet.workers.killed(first) and not bench.raylet.workers.killed(second)
     bench.worker(second, m.Done(0, [done(identity("t2"))]))
     assert [t.task_id for d in bench.told(m.Done) for t in d.tasks] == [identity("t2")]
     bench.now += limits.PING_S + 1

@@ -117,9 +117,9 @@ def test_a_workers_unreadable_message_is_refused_or_costs_the_worker() -> None:
     bench.turn()
     (told,) = [msg for msg in bench.to_workers[worker] if isinstance(msg, m.Rejected)]
     assert told.about == 7 and "too long" in told.text
-    assert not bench.raylet.killed(worker)
+    assert not bench.raylet.workers.killed(worker)
     bench.raylet.worker_refused(worker, [codec.Bad(0, "no such verb")], bench.now)
-    assert bench.raylet.killed(worker)
+    assert bench.raylet.workers.killed(worker)
     assert "reading a worker's message" in bench.raylet.incidents.trouble(bench.now)
 
 

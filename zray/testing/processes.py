@@ -355,7 +355,7 @@ class SimRaylet(SimPeer):
 
     def _forked(self, worker: SimWorker) -> None:
         if self.alive and worker.alive:
-            self.raylet.worker_started(worker.worker_id, worker.pid)
+            self.raylet.workers.started(worker.worker_id, worker.pid)
             worker.begin()
 
     # ---- turn ------------------------------------------------------------------------------

@@ -18,12 +18,13 @@ from zray.core.machine import NEVER, Outbox
 from zray.core.prints import Prints
 from zray.core.raylet.actors import HostedActors
 from zray.core.raylet.completions import Ends, held_task
-from zray.core.raylet.effects import Effect, FindProcess, KillWorker, StartWorker
+from zray.core.raylet.effects import Effect, FindProcess
 from zray.core.raylet.local_scheduler import LocalScheduler, LocalTask, PoolKey, WorkerSlot
 from zray.core.raylet.objects import LocalObjects
 from zray.core.raylet.peer_transfers import Peers
 from zray.core.raylet.tasks import LocalTasks
 from zray.core.raylet.worker_requests import REQUESTS, Agency
+from zray.core.raylet.workers import Workers
 from zray.errors import ProtocolError
 from zray.ids import IdSource
 from zray.protocol import messages as m
@@ -81,25 +82,42 @@ class Raylet:
         total = dict(self.info.resources)
         self.scheduler = LocalScheduler(total, self._gpu_count, self._max_workers)
         self.ends = Ends(self.send, numbers)
-        self.actors = HostedActors(self.outbox, self.scheduler, self.ends, self.send, self.kill)
+        self.workers = Workers(
+            node=self.info.name,
+            ids=self._ids,
+            outbox=self.outbox,
+            scheduler=self.scheduler,
+            agency=self.agency,
+            effect=lambda effect: self.effects.append(effect),
+            setup=self._setup,
+            tell_head=self.send,
+        )
+        kill = self.workers.kill
+        self.actors = HostedActors(self.outbox, self.scheduler, self.ends, self.send, kill)
         self.peers = Peers(self.objects)
-        self.tasks = LocalTasks(self)
+        self.tasks = LocalTasks(
+            node=self.info.name,
+            outbox=self.outbox,
+            incidents=self.incidents,
+            objects=self.objects,
+            scheduler=self.scheduler,
+            ends=self.ends,
+            agency=self.agency,
+            actors=self.actors,
+            tell_head=self.send,
+            kill=kill,
+            let_go=self.workers.let_go,
+        )
         self.jobs: dict[bytes, m.JobInfo] = {}
         self._credit: tuple[int, m.Amounts, tuple[int, int]] = (-1, [], (-1, -1))
-        self._killed: dict[bytes, str] = {}  # workers ended on purpose, and why
         self._ping_at = 0.0
         # Until then, what the head might start elsewhere as soon as it takes this node for dead
         # may serve here. Later than any PING, which it then counts from, by DEAD_S.
         self.lease_until = 0.0
-        self._retire_at = NEVER
-        self._fork_at = 0.0  # not sooner: workers have ended before they began anything
-        self._fork_pause_s = 0.0
-        self._stillborn_at = -NEVER
-        self._made_actor_at = -NEVER
         self._from_head = self._head_table()
         self._from_worker = self._worker_table()
         self._steps: tuple[tuple[str, Callable[[float], None]], ...] = (
-            ("looking after workers", self._tend_workers),
+            ("looking after workers", self.workers.tend),
             ("starting tasks", self._place),
             ("telling ends", self._tell_ends),
             ("lending resources", self.tasks.lending.step),
@@ -216,9 +234,7 @@ class Raylet:
 
     def _start_over(self) -> None:
         """This incarnation was declared dead: nothing of it may live on."""
-        for worker_id in self.scheduler.workers:
-            self.effects.append(KillWorker(worker_id))
-            self.outbox.discard(worker_id)
+        self.workers.kill_all()
         self.incarnation += 1
         self._reset()
 
@@ -286,7 +302,7 @@ class Raylet:
         self.ends.job_ended(message.job_id)
         self.tasks.job_ended(message.job_id)
         for slot in [s for s in self.scheduler.workers.values() if s.key[0] == message.job_id]:
-            self.kill(slot, "its job has ended")
+            self.workers.kill(slot, "its job has ended")
 
     # ---- workers ---------------------------------------------------------------------------
 
@@ -356,7 +372,7 @@ class Raylet:
         said = self.incidents.record(what, self.named(worker_id), error, now)
         if slot is not None:
             slot.broken = True
-            self.kill(slot, f"its node failed while {what} ({said})")
+            self.workers.kill(slot, f"its node failed while {what} ({said})")
 
     def _on_worker_drop(self, slot: WorkerSlot, message: m.Drop, now: float) -> None:
         self.ends.flush()  # an end that hands the reference on comes first
@@ -370,46 +386,11 @@ class Raylet:
         """Whether the process can end with the actor that the task makes, if it makes one."""
         return task.assignment.actor is None or self.agency.idle(slot.worker_id)
 
-    def _start_worker(self, key: PoolKey) -> WorkerSlot:
-        self.retire(self.scheduler.surplus(starting=1))
-        slot = WorkerSlot(self._ids.process_id(), key)
-        self.scheduler.add_worker(slot)
-        self.agency.employ(slot.worker_id, key[0])
-        self.effects.append(StartWorker(slot.worker_id, key))
+    def _setup(self, key: PoolKey) -> m.Setup:
         job = self.jobs[key[0]]
         machine = self.info.machine
-        local = job.machine == machine
-        place = (self.node_id, self.info.name, local, machine)
-        setup = m.Setup(0, key[0], job, *place, *self._imports)
-        self.outbox.send(slot.worker_id, setup)
-        return slot
-
-    def _retire_rested(self, now: float) -> None:
-        """Let idle workers end that nobody has needed for a while."""
-        rested = now - limits.IDLE_WORKER_S
-        self.retire([slot for slot in self.scheduler.surplus() if slot.progress <= rested])
-        self._retire_at = NEVER
-
-    def retire(self, slots: list[WorkerSlot], *, unasked: bool = False) -> None:
-        for slot in slots:
-            if unasked or self.agency.idle(slot.worker_id):
-                self.scheduler.idle.get(slot.key, {}).pop(slot.worker_id, None)
-                slot.exiting = True
-                self.outbox.send(slot.worker_id, m.Exit(0))
-
-    def kill(self, slot: WorkerSlot, why: str) -> None:
-        if slot.worker_id not in self._killed:
-            self._killed[slot.worker_id] = why
-            self.effects.append(KillWorker(slot.worker_id))
-
-    def killed(self, worker_id: bytes) -> bool:
-        """Whether this node wants the worker dead."""
-        return worker_id in self._killed
-
-    def worker_started(self, worker_id: bytes, pid: int) -> None:
-        slot = self.scheduler.workers.get(worker_id)
-        if slot is not None:
-            slot.pid = pid
+        place = (self.node_id, self.info.name, job.machine == machine, machine)
+        return m.Setup(0, key[0], job, *place, *self._imports)
 
     def worker_exited(self, worker_id: bytes, started: int, cause: str, now: float) -> None:
         """A worker is gone. ``started``: how many tasks it has begun in its life, as its shared
@@ -423,34 +404,16 @@ class Raylet:
         left = self.scheduler.remove_worker(slot)
         self.agency.dismiss(worker_id)
         self.ends.flush()  # what it handed on comes first
-        why = self._killed.pop(worker_id, "")
-        if not (started or why or slot.exiting):
-            self._stillborn(slot, cause, now)
+        why = self.workers.exited(slot, started, cause, now)
         died = f"its worker (pid {slot.pid}, node {self.info.name}) died: {cause}"
         self.actors.exited(slot, f"{died}{why and ': '}{why}")
         self.send(m.WorkerDied(0, worker_id))
         self.tasks.worker_died(slot, left, begun, f"{cause}{why and ': '}{why}")
 
-    def _stillborn(self, slot: WorkerSlot, cause: str, now: float) -> None:
-        """A worker could not start: others would not either, for now."""
-        if now < self._fork_at:
-            return  # one of several that ended together
-        again = now - self._stillborn_at < 2 * limits.FORK_RETRY_MAX_S
-        pause = 2 * self._fork_pause_s if again else limits.FORK_RETRY_FIRST_S
-        self._fork_pause_s = min(pause, limits.FORK_RETRY_MAX_S)
-        self._stillborn_at = now
-        self._fork_at = now + self._fork_pause_s
-        what = cause.partition(";")[0]  # its last words were shown already
-        text = f"a worker ended before it began anything ({what}); the next one is started in"
-        line = f"{text} {self._fork_pause_s:g} s"
-        self.send(m.Log(0, slot.key[0], "worker", slot.pid, self.info.name, True, [line]))
-
     def named(self, process_id: bytes) -> str:
         """A process of this node's machine, for people."""
-        slot = self.scheduler.workers.get(process_id)
-        if slot is not None:
-            return f"worker {slot.pid}"
-        return "this node" if process_id == self.node_id else "a driver"
+        otherwise = "this node" if process_id == self.node_id else "a driver"
+        return self.workers.named(process_id, otherwise)
 
     def log(self, worker_id: bytes, is_error: bool, lines: list[str]) -> None:
         """Lines that a worker printed."""
@@ -475,25 +438,15 @@ class Raylet:
             except Exception as error:
                 self.incidents.record(what, "", error, now)
 
-    def _tend_workers(self, now: float) -> None:
-        for slot in self.scheduler.overrun(now):
-            slot.recalled = True
-            self.outbox.send(slot.worker_id, m.Recall(0))
-        for slot in self.scheduler.workers.values():
-            if slot.condemned and now >= slot.kill_at():
-                slot.condemned.clear()
-                self.kill(slot, "it did not stop within the grace of a cancel")
-
     def _place(self, now: float) -> None:
         """Start what can start."""
         lessened: dict[PoolKey, None] = {}  # pools that have lost a worker to an actor
-        if now >= self._fork_at:
-            self._fork_at = 0.0
+        may_fork = self.workers.may_start(now)
         self.scheduler.lift(now)
-        for key, chosen, tasks in self.scheduler.place(now, may_fork=not self._fork_at):
+        for key, chosen, tasks in self.scheduler.place(now, may_fork=may_fork):
             if chosen is not None and not self._may_become(chosen, tasks[0]):
                 chosen = None
-            slot = chosen or self._start_worker(key)
+            slot = chosen or self.workers.start(key)
             self.scheduler.give(slot, tasks, now)
             try:
                 for message in slot.delivery(tasks):
@@ -503,11 +456,8 @@ class Raylet:
             if tasks[0].assignment.actor is not None:
                 lessened[key] = None
         for key in lessened:
-            self._replenish(key, now)
-        if now >= self._retire_at:
-            self._retire_rested(now)
-        if self._retire_at == NEVER and self.scheduler.crowded():
-            self._retire_at = now + limits.IDLE_WORKER_S
+            self.workers.replenish(key, now)
+        self.workers.retire_rested(now)
 
     def _tell_ends(self, _now: float) -> None:
         self.ends.flush()
@@ -517,15 +467,6 @@ class Raylet:
         if self.linked and now >= self._ping_at:
             self._ping_at = now + limits.PING_S
             self.send(m.Ping(0, now, self.incidents.trouble(now)))
-
-    def _replenish(self, key: PoolKey, now: float) -> None:
-        """An actor has taken a worker for good: others wait for the next ones, ready."""
-        in_a_row = now - self._made_actor_at < limits.IDLE_WORKER_S
-        self._made_actor_at = now
-        wanted = limits.SPARE_WORKERS if in_a_row else 1
-        for _ in range(wanted):  # each may send an idle one away, of this pool or another
-            if self.scheduler.lacks_spare(key, wanted) and not self._fork_at:
-                self.scheduler.rest(self._start_worker(key), now)
 
     def _report_credit(self) -> None:
         """Absolute figures, sent when they have moved enough to matter."""
@@ -545,8 +486,5 @@ class Raylet:
 
     def deadline(self) -> float:
         due = self._ping_at if self.linked else NEVER
-        for slot in self.scheduler.workers.values():
-            if slot.condemned:
-                due = min(due, slot.kill_at())
-        due = min(due, self._retire_at, self._fork_at or NEVER, self.tasks.lending.deadline())
+        due = min(due, self.workers.deadline(), self.tasks.lending.deadline())
         return min(due, self.scheduler.overrun_deadline(), self.scheduler.lift_deadline())

@@ -7,14 +7,19 @@ they run is `local_scheduler`; ends that the head has not acknowledged are `ends
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from zray import limits
 from zray.core import failures, resources
+from zray.core.incidents import Incidents
+from zray.core.machine import Outbox
+from zray.core.raylet.actors import HostedActors
+from zray.core.raylet.completions import Ends
 from zray.core.raylet.lending import Lending
-from zray.core.raylet.local_scheduler import LocalTask, LocalTemplate, WorkerSlot
+from zray.core.raylet.local_scheduler import LocalScheduler, LocalTask, LocalTemplate, WorkerSlot
+from zray.core.raylet.objects import LocalObjects
+from zray.core.raylet.worker_requests import Agency
 from zray.errors import (
     InternalFaultError,
     MessageTooLargeError,
@@ -26,20 +31,44 @@ from zray.errors import (
 from zray.ids import split_tasks
 from zray.protocol import messages as m
 
-if TYPE_CHECKING:
-    from zray.core.raylet.raylet import Raylet
-
 
 class LocalTasks:
-    """Of one incarnation of the raylet; made after the machines that it uses."""
+    """Of one incarnation of the raylet.
 
-    def __init__(self, raylet: Raylet) -> None:
-        self._raylet = raylet
-        self._objects = raylet.objects
-        self._scheduler = raylet.scheduler
-        self._ends = raylet.ends
-        self._agency = raylet.agency
-        self._actors = raylet.actors
+    Args:
+        node: its name, for texts.
+        outbox: messages to workers.
+        tell_head: as ``Raylet.send``.
+        kill: ends a worker, for a reason.
+        let_go: lets a worker end by itself.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        outbox: Outbox[bytes],
+        incidents: Incidents,
+        objects: LocalObjects,
+        scheduler: LocalScheduler,
+        ends: Ends,
+        agency: Agency,
+        actors: HostedActors,
+        tell_head: Callable[[m.Message], None],
+        kill: Callable[[WorkerSlot, str], None],
+        let_go: Callable[[WorkerSlot], None],
+    ) -> None:
+        self._node = node
+        self._outbox = outbox
+        self._incidents = incidents
+        self._objects = objects
+        self._scheduler = scheduler
+        self._ends = ends
+        self._agency = agency
+        self._actors = actors
+        self._tell_head = tell_head
+        self._kill = kill
+        self._let_go = let_go
         self.held: dict[bytes, LocalTask] = {}
         self.templates: dict[bytes, LocalTemplate] = {}
         self.functions: dict[bytes, m.Export] = {}
@@ -76,7 +105,7 @@ class LocalTasks:
                 if function_id in slot.known:
                     slot.known.discard(function_id)
                     slot.known.difference_update(forgotten)
-                    self._raylet.outbox.send(slot.worker_id, m.Forget(0, function_id))
+                    self._outbox.send(slot.worker_id, m.Forget(0, function_id))
 
     def on_tasks(self, message: m.Tasks, now: float) -> None:
         values = {outcome.object_id: outcome for outcome in message.values}
@@ -91,7 +120,7 @@ class LocalTasks:
             try:
                 self._take(task, values, now)
             except Exception as error:
-                said = self._raylet.incidents.record(
+                said = self._incidents.record(
                     "taking a task", f"task {spec.task_id.hex()}", error, now
                 )
                 text = f"its node failed at the task: {said}; the node's log has more"
@@ -150,7 +179,7 @@ class LocalTasks:
     def _return(self, tasks: list[LocalTask]) -> None:
         for task in tasks:
             del self.held[task.task_id]
-        self._raylet.send(m.Returned(0, b"".join(task.task_id for task in tasks)))
+        self._tell_head(m.Returned(0, b"".join(task.task_id for task in tasks)))
 
     def on_discard(self, message: m.Discard) -> None:
         for held in message.tasks:
@@ -165,7 +194,7 @@ class LocalTasks:
         self.held.pop(task.task_id, None)
         self.lending.waits_no_more(task.task_id)
         if not self._scheduler.remove(task) and task.worker is not None:
-            self._raylet.kill(task.worker, "a task of it was withdrawn")
+            self._kill(task.worker, "a task of it was withdrawn")
 
     def job_ended(self, job_id: bytes) -> None:
         for task in [task for task in self.held.values() if task.assignment.job_id == job_id]:
@@ -187,16 +216,16 @@ class LocalTasks:
             self._scheduler.remove(task)
             self._fail(task, m.CANCELLED, TaskCancelledError, "the task was cancelled")
         elif message.force:
-            self._raylet.kill(task.worker, "the task was cancelled with force")
+            self._kill(task.worker, "the task was cancelled with force")
         else:
-            self._raylet.outbox.send(task.worker.worker_id, message)
+            self._outbox.send(task.worker.worker_id, message)
             task.worker.condemn(task.task_id, now + limits.CANCEL_GRACE_S)
 
     # ---- ends of tasks ---------------------------------------------------------------------
 
     def _fail(self, task: LocalTask, status: int, error: type[ZrayError], text: str) -> None:
         name = task.template.message.name
-        value = failures.encode(error, text, name, self._raylet.info.name)
+        value = failures.encode(error, text, name, self._node)
         results = failures.outcomes(task.task_id, task.template.message.num_returns, value)
         self._end(task, status, results)
 
@@ -211,7 +240,7 @@ class LocalTasks:
 
     def end_too_large(self, done: m.TaskDone, text: str) -> None:
         """An end is too large to be told: the task has this error instead of its results."""
-        value = failures.encode(MessageTooLargeError, text, node=self._raylet.info.name)
+        value = failures.encode(MessageTooLargeError, text, node=self._node)
         results = failures.outcomes(done.task_id, len(done.results), value)
         for outcome in results:
             self._objects.put(outcome)
@@ -249,7 +278,7 @@ class LocalTasks:
         failed = done.status != m.FINISHED or any(r.kind & m.ERROR for r in done.results)
         if failed:
             self._scheduler.ended(slot, task.task_id, now)
-            self._raylet.retire([slot], unasked=True)
+            self._let_go(slot)
         else:
             self._scheduler.keep(slot, task.task_id, resources.needs(actor.held))
             self._actors.made(slot, task.task_id, done.attempt)
@@ -279,7 +308,7 @@ class LocalTasks:
             if task.cancelled:
                 self._fail(task, m.CANCELLED, TaskCancelledError, "the task was cancelled")
             elif place < begun:
-                text = slot.obituary(task, self._raylet.info.name, cause)
+                text = slot.obituary(task, self._node, cause)
                 self._fail(task, m.CRASHED, WorkerCrashedError, text)
             else:
                 self._scheduler.push(task, front=True)

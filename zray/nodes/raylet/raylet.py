@@ -427,10 +427,14 @@ class RayletNode:
         for event in self._zygote.events():
             if isinstance(event, Forked):
                 self._has_forked = True
-                self._raylet.worker_started(event.worker_id, event.pid)
+                self._raylet.workers.started(event.worker_id, event.pid)
             elif isinstance(event, Exited):
                 killed = event.signal == signal.SIGKILL
-                oom = killed and not self._raylet.killed(event.worker_id) and self._oom.struck()
+                oom = (
+                    killed
+                    and not self._raylet.workers.killed(event.worker_id)
+                    and self._oom.struck()
+                )
                 self._worker_gone(event.worker_id, machine.status_text(event, oom))
             elif isinstance(event, ForkFailed):
                 self._worker_gone(event.worker_id, f"it could not be started: {event.reason}")

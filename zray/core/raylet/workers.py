@@ -1,0 +1,168 @@
+"""The lives of a node's worker processes: when one is forked, is let go, or has to end.
+
+Owns why workers were killed and when others may be started. Which tasks they run is
+`local_scheduler`; the shell forks and kills, as the effects say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from zray import limits
+from zray.core.machine import NEVER, Outbox
+from zray.core.raylet.effects import Effect, KillWorker, StartWorker
+from zray.core.raylet.local_scheduler import LocalScheduler, PoolKey, WorkerSlot
+from zray.core.raylet.worker_requests import Agency
+from zray.ids import IdSource
+from zray.protocol import messages as m
+
+
+class Workers:
+    """Of one incarnation of the raylet.
+
+    Args:
+        node: its name, for texts.
+        outbox: messages to workers.
+        effect: takes what the shell is to do.
+        setup: what a new worker of a pool is told first.
+        tell_head: as ``Raylet.send``.
+    """
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        ids: IdSource,
+        outbox: Outbox[bytes],
+        scheduler: LocalScheduler,
+        agency: Agency,
+        effect: Callable[[Effect], None],
+        setup: Callable[[PoolKey], m.Setup],
+        tell_head: Callable[[m.Message], None],
+    ) -> None:
+        self._node = node
+        self._ids = ids
+        self._outbox = outbox
+        self._scheduler = scheduler
+        self._agency = agency
+        self._effect = effect
+        self._setup = setup
+        self._tell_head = tell_head
+        self._killed: dict[bytes, str] = {}  # ended on purpose, and why
+        self._retire_at = NEVER
+        self._fork_at = 0.0  # not sooner: workers have ended before they began anything
+        self._fork_pause_s = 0.0
+        self._stillborn_at = -NEVER
+        self._made_actor_at = -NEVER
+
+    def named(self, process_id: bytes, otherwise: str) -> str:
+        """A worker, for people."""
+        slot = self._scheduler.workers.get(process_id)
+        return f"worker {slot.pid}" if slot is not None else otherwise
+
+    # ---- beginnings ------------------------------------------------------------------------
+
+    def start(self, key: PoolKey) -> WorkerSlot:
+        self.retire(self._scheduler.surplus(starting=1))
+        slot = WorkerSlot(self._ids.process_id(), key)
+        self._scheduler.add_worker(slot)
+        self._agency.employ(slot.worker_id, key[0])
+        self._effect(StartWorker(slot.worker_id, key))
+        self._outbox.send(slot.worker_id, self._setup(key))
+        return slot
+
+    def started(self, worker_id: bytes, pid: int) -> None:
+        slot = self._scheduler.workers.get(worker_id)
+        if slot is not None:
+            slot.pid = pid
+
+    def may_start(self, now: float) -> bool:
+        if now >= self._fork_at:
+            self._fork_at = 0.0
+        return not self._fork_at
+
+    def replenish(self, key: PoolKey, now: float) -> None:
+        """An actor has taken a worker for good: others wait for the next ones, ready."""
+        in_a_row = now - self._made_actor_at < limits.IDLE_WORKER_S
+        self._made_actor_at = now
+        wanted = limits.SPARE_WORKERS if in_a_row else 1
+        for _ in range(wanted):  # each may send an idle one away, of this pool or another
+            if self._scheduler.lacks_spare(key, wanted) and not self._fork_at:
+                self._scheduler.rest(self.start(key), now)
+
+    # ---- ends ------------------------------------------------------------------------------
+
+    def retire(self, slots: list[WorkerSlot]) -> None:
+        """Let these end, but for whom something still has to be done."""
+        for slot in slots:
+            if self._agency.idle(slot.worker_id):
+                self.let_go(slot)
+
+    def let_go(self, slot: WorkerSlot) -> None:
+        """Let a worker end by itself."""
+        self._scheduler.idle.get(slot.key, {}).pop(slot.worker_id, None)
+        slot.exiting = True
+        self._outbox.send(slot.worker_id, m.Exit(0))
+
+    def retire_rested(self, now: float) -> None:
+        """Let idle workers end that nobody has needed for a while."""
+        if now >= self._retire_at:
+            rested = now - limits.IDLE_WORKER_S
+            self.retire([slot for slot in self._scheduler.surplus() if slot.progress <= rested])
+            self._retire_at = NEVER
+        if self._retire_at == NEVER and self._scheduler.crowded():
+            self._retire_at = now + limits.IDLE_WORKER_S
+
+    def kill(self, slot: WorkerSlot, why: str) -> None:
+        if slot.worker_id not in self._killed:
+            self._killed[slot.worker_id] = why
+            self._effect(KillWorker(slot.worker_id))
+
+    def killed(self, worker_id: bytes) -> bool:
+        """Whether this node wants the worker dead."""
+        return worker_id in self._killed
+
+    def kill_all(self) -> None:
+        """Nothing may live on."""
+        for worker_id in self._scheduler.workers:
+            self._effect(KillWorker(worker_id))
+            self._outbox.discard(worker_id)
+
+    def tend(self, now: float) -> None:
+        """Ask back what long tasks keep from starting, and end what does not obey a cancel."""
+        for slot in self._scheduler.overrun(now):
+            slot.recalled = True
+            self._outbox.send(slot.worker_id, m.Recall(0))
+        for slot in self._scheduler.workers.values():
+            if slot.condemned and now >= slot.kill_at():
+                slot.condemned.clear()
+                self.kill(slot, "it did not stop within the grace of a cancel")
+
+    def exited(self, slot: WorkerSlot, started: int, cause: str, now: float) -> str:
+        """A worker is gone; why it was killed, or empty. ``started``: tasks begun in its life."""
+        why = self._killed.pop(slot.worker_id, "")
+        if not (started or why or slot.exiting):
+            self._stillborn(slot, cause, now)
+        return why
+
+    def _stillborn(self, slot: WorkerSlot, cause: str, now: float) -> None:
+        """A worker could not start: others would not either, for now."""
+        if now < self._fork_at:
+            return  # one of several that ended together
+        again = now - self._stillborn_at < 2 * limits.FORK_RETRY_MAX_S
+        pause = 2 * self._fork_pause_s if again else limits.FORK_RETRY_FIRST_S
+        self._fork_pause_s = min(pause, limits.FORK_RETRY_MAX_S)
+        self._stillborn_at = now
+        self._fork_at = now + self._fork_pause_s
+        what = cause.partition(";")[0]  # its last words were shown already
+        text = f"a worker ended before it began anything ({what}); the next one is started in"
+        line = f"{text} {self._fork_pause_s:g} s"
+        self._tell_head(m.Log(0, slot.key[0], "worker", slot.pid, self._node, True, [line]))
+
+    def deadline(self) -> float:
+        """When there is something to do although nothing arrives."""
+        due = min(self._retire_at, self._fork_at or NEVER)
+        for slot in self._scheduler.workers.values():
+            if slot.condemned:
+                due = min(due, slot.kill_at())
+        return due
