@@ -66,18 +66,23 @@ class Fatal(Incidents):
 class HeadBench:
     """A head, its store that commits when told to (or at once), and peers by name."""
 
-    def __init__(self, rows: Any = None, epoch: int = 1, *, durable: bool = True) -> None:
+    def __init__(
+        self,
+        rows: Any = None,
+        epoch: int = 1,
+        *,
+        durable: bool = True,
+        incidents: Incidents | None = None,
+    ) -> None:
         self.now = 100.0
         self.durable = durable
         self.rows: list[tuple[int, Any]] = []
-        self.gcs = Gcs(epoch, rows or {}, self.now)
-        self.gcs.incidents = Fatal()
+        self.gcs = Gcs(epoch, rows or {}, self.now, incidents or Fatal())
         self.controller = TrafficController(self.gcs, CLUSTER, VERSIONS, 0.0, self.now)
         self.sent: dict[str, list[m.Message]] = {}
 
     def turn(self) -> None:
-        self.rows += self.gcs.journal
-        self.gcs.journal = []
+        self.rows += self.gcs.journal.take()
         if self.durable:
             self.commit()
         self.controller.settle(self.now)
@@ -164,15 +169,24 @@ class HeadBench:
 class RayletBench:
     """A raylet with a session, and workers that are asked for by name."""
 
-    def __init__(self, cpus: float = 1, max_workers: int | None = None, **more: float) -> None:
+    def __init__(
+        self,
+        cpus: float = 1,
+        max_workers: int | None = None,
+        incidents: Incidents | None = None,
+        **more: float,
+    ) -> None:
         self.now = 100.0
         amounts = [("CPU", int(cpus * UNIT))]
         amounts += [(name, round(amount * UNIT)) for name, amount in more.items()]
         gpus = int(more.get("GPU", 0))
         info = m.NodeInfo("n1", "host", 1, amounts, [], "machine")
         ids = IdSource(b"rayletid")
-        self.raylet = Raylet(identity("n1"), info, VERSIONS, ids, gpus, max_workers=max_workers)
-        self.raylet.incidents = Fatal()
+        self.raylet = Raylet(
+            *(identity("n1"), info, VERSIONS, ids, gpus),
+            max_workers=max_workers,
+            incidents=incidents or Fatal(),
+        )
         self.to_head: list[m.Message] = []
         self.to_workers: dict[bytes, list[m.Message]] = {}
         self.effects: list[Any] = []

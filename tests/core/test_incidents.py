@@ -18,8 +18,7 @@ def broken(*_args: object, **_more: object) -> None:
 
 def head() -> HeadBench:
     """A head that survives, with a node and a driver."""
-    bench = HeadBench()
-    bench.gcs.incidents = Incidents()
+    bench = HeadBench(incidents=Incidents())
     bench.node("n1", cpus=2)
     bench.driver("job", WORK)
     return bench
@@ -77,14 +76,14 @@ def test_a_message_that_cannot_be_handled_begins_a_session_anew_and_then_is_refu
 
 def test_one_bad_task_of_a_batch_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = head()
-    begin = bench.gcs.begin
+    begin = bench.gcs.task_manager.begin
 
     def picky(record: object, chosen: m.TaskSpec, now: float) -> None:
         if chosen.task_id == identity("bad"):
             broken()
         begin(record, chosen, now)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(bench.gcs, "begin", picky)
+    monkeypatch.setattr(bench.gcs.task_manager, "begin", picky)
     job = identity("job")
     tasks = [spec("good", WORK), spec("bad", WORK), spec("fine", WORK)]
     bench.say("job", m.Submit(0, job, job, tasks))
@@ -111,8 +110,7 @@ def test_a_node_tells_its_trouble_until_it_is_over() -> None:
 def test_a_worker_whose_message_cannot_be_handled_ends_and_the_others_work_on(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    bench = RayletBench(cpus=2)
-    bench.raylet.incidents = Incidents()
+    bench = RayletBench(cpus=2, incidents=Incidents())
     bench.head(WORK)
     bench.give(spec("t1", WORK), spec("t2", WORK))
     first, second = bench.workers()
@@ -128,8 +126,7 @@ def test_a_worker_whose_message_cannot_be_handled_ends_and_the_others_work_on(
 
 
 def test_a_task_that_cannot_be_taken_fails_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = RayletBench(cpus=2)
-    bench.raylet.incidents = Incidents()
+    bench = RayletBench(cpus=2, incidents=Incidents())
     bench.head(WORK)
     monkeypatch.setattr(bench.raylet.objects, "fetch", broken)
     lacking = spec("t1", WORK, dependencies=[bytes(20)])

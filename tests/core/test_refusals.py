@@ -110,8 +110,7 @@ def test_what_the_head_refuses_of_a_worker_reaches_the_worker_under_its_number()
 
 
 def test_a_workers_unreadable_message_is_refused_or_costs_the_worker() -> None:
-    bench = RayletBench()
-    bench.raylet.incidents = Incidents()
+    bench = RayletBench(incidents=Incidents())
     worker = worker_of(bench)
     bench.raylet.worker_refused(worker, [codec.Bad(7, "too long")], bench.now)
     bench.turn()

@@ -43,9 +43,6 @@ WINGS: dict[str, set[str]] = {
 CIRCLES = (
     {"zray.core.client.calls", "zray.core.client.client"}
     | {"zray.core.client.definitions", "zray.core.client.references"},
-    {"zray.core.head.gcs", "zray.core.head.actors", "zray.core.head.actor_directory"}
-    | {"zray.core.head.definitions", "zray.core.head.holders", "zray.core.head.lineage"}
-    | {"zray.core.head.recovery"},
     {"zray.nodes.worker.worker", "zray.nodes.worker.actor_modes", "zray.nodes.worker.control"}
     | {"zray.nodes.worker.actor_worker", "zray.nodes.worker.introspection"}
     | {"zray.nodes.worker.user_code"},

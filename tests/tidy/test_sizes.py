@@ -11,8 +11,9 @@ FUNCTION_LINES = 60
 LARGER_MODULES: dict[str, int] = {
     "zray.core.client.client": 444,
     "zray.core.client.calls": 415,
-    "zray.core.head.gcs": 516,
-    "zray.core.raylet.raylet": 456,
+    "zray.core.head.actors": 428,
+    "zray.core.head.tasks": 410,
+    "zray.core.raylet.raylet": 407,
     "zray.core.raylet.object_store": 410,
     "zray.nodes.driver.driver": 415,
     "zray.nodes.raylet.raylet": 480,

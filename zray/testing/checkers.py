@@ -186,7 +186,7 @@ class Checkers:
         assert cluster.head is not None
         gcs = cluster.head.gcs
         for submitter, task_ids in self._alone.items() if gcs.epoch == self._epoch else ():
-            if gcs.lives(submitter):
+            if gcs.processes.lives(submitter):
                 continue
             for task_id in task_ids:
                 record = gcs.tasks.get(task_id)
@@ -195,7 +195,7 @@ class Checkers:
                     raise Violation(f"{word} goes on, and whoever submitted it is gone")
         self._alone = {}
         if len(gcs.tasks) <= SMALL:
-            for submitter in gcs.workers:
+            for submitter in gcs.processes.workers:
                 tasks = [task_id for task_id, _ in gcs.tasks.of_submitter(submitter)]
                 alone = [task_id for task_id in tasks if self._holders(task_id) <= {submitter}]
                 if alone:
@@ -238,7 +238,7 @@ class Checkers:
             if known and oid in driver.client.references.counts:
                 raise Violation(f"invariant 11: {word} is freed, and {driver.name} refers to it")
         for worker in cluster.workers.values():
-            known = worker.worker_id in gcs.workers and worker.key[0] in gcs.members.jobs
+            known = worker.worker_id in gcs.processes.workers and worker.key[0] in gcs.members.jobs
             if known and oid in worker.client.references.counts:
                 raise Violation(f"invariant 11: {word} is freed, and {worker.name} refers to it")
 
@@ -302,7 +302,7 @@ class Checkers:
             elif record.unconfirmed or record.state == ACTOR_DEAD:
                 continue
             elif actor_id not in gcs.tasks and actor_id not in table._launches:
-                if not gcs._commits and not cluster.head.gcs.journal:
+                if not gcs.journal.waits():
                     raise Violation(f"invariant 7: {word} is neither alive nor on its way")
             elif actor_id not in gcs.tasks and not record.reason(cluster.clock.now):
                 raise Violation(f"invariant 7: {word} waits without a reason")
@@ -374,11 +374,11 @@ class Checkers:
             "relays": gcs.transfers._relays,
             "cached values": gcs.objects.cache,
             "own values": gcs.objects.own,
-            "journal": gcs.journal,
+            "journal": [1] * bool(gcs.journal),
             "functions that nobody needs": [
                 function
                 for function in gcs.definitions._functions.values()
-                if not any(map(gcs.lives, function.holders))
+                if not any(map(gcs.processes.lives, function.holders))
             ],
             "rows of jobs that ended": cluster.store._rows.get("jobs", {}).keys()
             - gcs.members.jobs.keys(),

@@ -102,8 +102,7 @@ class SimHead(SimProcess):
         if opened.cluster_id is None:
             store.set_cluster_id(CLUSTER_ID)
         now = self.clock.now
-        self.gcs = Gcs(opened.epoch, opened.rows, now)
-        self.gcs.incidents = Fatal()
+        self.gcs = Gcs(opened.epoch, opened.rows, now, Fatal())
         self.controller = TrafficController(self.gcs, CLUSTER_ID, VERSIONS, now, now)
         self._inbox: deque[tuple[bytes, bytes | None]] = deque()
         self._probe_at = now
@@ -158,7 +157,7 @@ class SimHead(SimProcess):
             self.wake()
 
     def _persist(self) -> bool:
-        journal, self.gcs.journal = self.gcs.journal, []
+        journal = self.gcs.journal.take()
         if self.usurped:
             return False
         for token, rows in journal:
@@ -328,9 +327,9 @@ class SimRaylet(SimPeer):
         ids = IdSource(cluster.random.randbytes(8))
         # Few workers on most nodes: the bound on them is met in every other seed.
         most = (None, 1, 2, 4)[(cluster.seed + len(cluster.raylets)) % 4]
-        self.raylet = Raylet(node_id, info, VERSIONS, ids, gpus, max_workers=most)
-        self.raylet.incarnation = incarnation
-        self.raylet.incidents = Fatal()
+        self.raylet = Raylet(
+            *(node_id, info, VERSIONS, ids, gpus, incarnation), max_workers=most, incidents=Fatal()
+        )
         self.workers: dict[bytes, SimWorker] = {}
         self._from_workers: deque[tuple[bytes, bytes]] = deque()
         self._exits: deque[tuple[bytes, int, str]] = deque()

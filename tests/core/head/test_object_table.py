@@ -207,7 +207,7 @@ def test_a_borrow_goes_with_its_worker_and_with_its_node() -> None:
         head.say("n1", m.Done(1, [end]))
         head.say("n1", ending)
         assert known(head, "a") == [False]
-        assert identity("w1") not in head.gcs.workers
+        assert identity("w1") not in head.gcs.processes.workers
 
 
 def test_an_end_that_does_not_count_borrows_nothing_and_leaves_no_copy() -> None:

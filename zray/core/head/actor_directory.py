@@ -6,26 +6,40 @@ last word on actors that are dead. Tells a state only once it is durable; change
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import msgspec
 
 from zray import limits
 from zray.core.deadlines import Deadlines
 from zray.core.head.actor_records import ActorRecord
-from zray.core.head.members import Member
-from zray.core.machine import NEVER
+from zray.core.head.actor_table import ActorTable
+from zray.core.head.members import Member, Members
+from zray.core.head.object_table import ObjectTable
+from zray.core.head.processes import Processes
+from zray.core.head.recovery import Recovery
+from zray.core.machine import NEVER, Outbox
 from zray.protocol import messages as m
-
-if TYPE_CHECKING:
-    from zray.core.head.gcs import Gcs
 
 
 class ActorDirectory:
     """``records``: those of the actors that are not dead, kept by `actors`."""
 
-    def __init__(self, gcs: Gcs, records: dict[bytes, ActorRecord]) -> None:
-        self._gcs = gcs
+    def __init__(
+        self,
+        *,
+        epoch: int,
+        outbox: Outbox[bytes],
+        members: Members,
+        processes: Processes,
+        objects: ObjectTable,
+        recovery: Recovery,
+        records: ActorTable,
+    ) -> None:
+        self._epoch = epoch
+        self._outbox = outbox
+        self._members = members
+        self._processes = processes
+        self._objects = objects
+        self._recovery = recovery
         self._records = records
         self.names: dict[str, dict[str, bytes]] = {}  # by namespace
         self.dead: dict[bytes, m.ActorState] = {}
@@ -59,21 +73,20 @@ class ActorDirectory:
         return self.names.get(namespace, {}).get(name)
 
     def on_find(self, sender: Member, message: m.FindActor, now: float) -> None:
-        gcs = self._gcs
-        gcs.note_worker(sender, message.holder)
+        self._processes.note_worker(sender, message.holder)
         actor_id = self._find(message.namespace, message.name)
         if actor_id is None:
-            gcs.outbox.send(sender.process_id, m.ActorFound(0, message.seq))
+            self._outbox.send(sender.process_id, m.ActorFound(0, message.seq))
             return
         record = self._records[actor_id]
-        gcs.objects.hold(message.holder, record.handle, process=True)
+        self._objects.hold(message.holder, record.handle, process=True)
         found = m.ActorFound(0, message.seq, actor_id, record.info)
-        record.when_stored(lambda: gcs.outbox.send(sender.process_id, found))
+        record.when_stored(lambda: self._outbox.send(sender.process_id, found))
 
     def on_list(self, sender: Member, message: m.ListActors, now: float) -> None:
         spaces = self.names if message.all_namespaces else (message.namespace,)
         wanted = [(space, name) for space in spaces for name in self.names.get(space, ())]
-        self._gcs.outbox.send(sender.process_id, m.ActorNames(0, message.seq, wanted))
+        self._outbox.send(sender.process_id, m.ActorNames(0, message.seq, wanted))
 
     # ---- watchers --------------------------------------------------------------------------
 
@@ -99,14 +112,15 @@ class ActorDirectory:
         self.watching.setdefault(watcher, {})[record.actor_id] = None
 
     def on_watch(self, sender: Member, message: m.ActorWatch, now: float) -> None:
-        gcs = self._gcs
-        gcs.note_worker(sender, message.watcher)
+        self._processes.note_worker(sender, message.watcher)
         for actor_id in message.actor_ids:
             record = self._records.get(actor_id)
             if record is not None:
                 self._watch(record, message.watcher)
                 if record.may_be_told():
-                    gcs.send_to(message.watcher, self._state_of(record, message.watcher))
+                    self._processes.send_to(
+                        message.watcher, self._state_of(record, message.watcher)
+                    )
             elif actor_id in self.dead:
                 self.tell_dead(actor_id, message.watcher)
             else:  # it may be about to be made: its handle has been faster than its creator
@@ -140,7 +154,7 @@ class ActorDirectory:
 
     def _tell_watchers(self, record: ActorRecord) -> None:
         for watcher in record.watchers:
-            self._gcs.send_to(watcher, self._state_of(record, watcher))
+            self._processes.send_to(watcher, self._state_of(record, watcher))
 
     def tell_dead(self, actor_id: bytes, target: bytes) -> None:
         """Tell that an actor is dead, or was never made."""
@@ -150,16 +164,15 @@ class ActorDirectory:
         else:
             text = f"actor {actor_id.hex()} is not known: it ended, or was never made"
             state = m.ActorState(0, target, actor_id, m.ACTOR_DEAD, 0, 0, text=text)
-        self._gcs.send_to(target, state)
+        self._processes.send_to(target, state)
 
     def _state_of(self, record: ActorRecord, target: bytes) -> m.ActorState:
-        gcs = self._gcs
-        node = gcs.members.nodes.get(record.node_id)
-        member = gcs.members.member(gcs.workers.get(target, target))
+        node = self._members.nodes.get(record.node_id)
+        member = self._members.member(self._processes.workers.get(target, target))
         sessions = record.link + (member.sessions if member is not None else 0)
         return m.ActorState(
             *(0, target, record.actor_id, record.state, record.incarnation),
-            *((gcs.epoch << 32) + sessions, record.node_id, record.worker_id),
+            *((self._epoch << 32) + sessions, record.node_id, record.worker_id),
             node.info.machine if node is not None else "",
             record.text[: limits.TEXT_MAX],  # a node of another language may have filled it
             record.error,
@@ -173,13 +186,13 @@ class ActorDirectory:
 
     def step(self, now: float) -> None:
         """Tell those who have waited long enough that there is no such actor."""
-        if self._gcs.recovering():
+        if self._recovery.active:
             return
         for actor_id in self.unmade.due(now):
             for watcher in self._take_watchers(actor_id):
                 self.tell_dead(actor_id, watcher)
 
     def deadline(self) -> float:
-        if self._gcs.recovering():
+        if self._recovery.active:
             return NEVER
         return self.unmade.soonest()

@@ -8,43 +8,78 @@ and who is told of what becomes of an actor, are `actor_directory`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from zray import limits
 from zray.core import failures, resources
 from zray.core.deadlines import Deadlines
+from zray.core.head.acknowledgements import Acknowledgements
 from zray.core.head.actor_directory import ActorDirectory
 from zray.core.head.actor_records import ActorRecord, ActorRow
 from zray.core.head.actor_table import ActorTable
-from zray.core.head.members import JobMember, Member, NodeMember
-from zray.core.head.object_table import PENDING
+from zray.core.head.definitions import Definitions
+from zray.core.head.holders import Holdings
+from zray.core.head.journal import Persist
+from zray.core.head.members import JobMember, Member, Members, NodeMember
+from zray.core.head.object_table import PENDING, ObjectTable
+from zray.core.head.processes import Processes
+from zray.core.head.recovery import Recovery
 from zray.core.head.task_records import ASSIGNED, GONE, READY, TaskRecord, TemplateRecord
-from zray.core.machine import NEVER
+from zray.core.head.task_scheduler import TaskScheduler
+from zray.core.head.task_table import TaskTable
+from zray.core.machine import NEVER, Outbox
 from zray.errors import ActorAlreadyExistsError, ProtocolError
 from zray.protocol import messages as m
 
-if TYPE_CHECKING:
-    from zray.core.head.gcs import Gcs
-
 DETACHED = b"detached"  # holds the handles of detached actors
-_TABLE = "actors"
+TABLE = "actors"
 
 
 class Actors:
-    def __init__(self, gcs: Gcs, rows: dict[str, dict[bytes, bytes]], now: float) -> None:
-        self._gcs = gcs
-        self.records = ActorTable()
-        self.directory = ActorDirectory(gcs, self.records)
+    """``begin`` starts a constructor, as ``TaskManager.begin``. ``rows``: of the store."""
+
+    def __init__(
+        self,
+        *,
+        outbox: Outbox[bytes],
+        persist: Persist,
+        members: Members,
+        processes: Processes,
+        tasks: TaskTable,
+        objects: ObjectTable,
+        records: ActorTable,
+        scheduler: TaskScheduler,
+        recovery: Recovery,
+        holdings: Holdings,
+        definitions: Definitions,
+        directory: ActorDirectory,
+        acknowledgements: Acknowledgements,
+        begin: Callable[[TaskRecord, m.TaskSpec, float], None],
+        rows: dict[bytes, bytes],
+        now: float,
+    ) -> None:
+        self._outbox = outbox
+        self._persist = persist
+        self._members = members
+        self._processes = processes
+        self._tasks = tasks
+        self._objects = objects
+        self.records = records
+        self._scheduler = scheduler
+        self._recovery = recovery
+        self._holdings = holdings
+        self._definitions = definitions
+        self.directory = directory
+        self._acknowledgements = acknowledgements
+        self._begin = begin
         self.jobs_over: list[bytes] = []  # of detached actors that are dead
         self._launches = Deadlines()  # actors with a launch_at
-        for actor_id, value in sorted(rows.get(_TABLE, {}).items()):
+        for actor_id, value in sorted(rows.items()):
             self._restore(actor_id, msgspec.msgpack.decode(value, type=ActorRow), now)
 
     def _restore(self, actor_id: bytes, row: ActorRow, now: float) -> None:
-        gcs = self._gcs
-        template = gcs.definitions.take(row.template)
+        template = self._definitions.take(row.template)
         record = ActorRecord(row.info, row.spec, template, row.job_id, row.owner)
         record.state, record.incarnation = row.state, row.incarnation
         record.restarts, record.node_id = row.restarts, row.node_id
@@ -52,38 +87,37 @@ class Actors:
         record.text = "the head was restarted"
         record.until_stored = None
         if row.job is not None:
-            gcs.members.jobs[row.job_id] = JobMember(row.job_id, row.job, now, driverless=True)
+            self._members.jobs[row.job_id] = JobMember(row.job_id, row.job, now, driverless=True)
         self._enter(record)
         self.records.doubt(record)
         if not record.settled():
             self._hold_arguments(record, now)
 
     def _enter(self, record: ActorRecord) -> None:
-        gcs = self._gcs
         self.records.add(record)
         self.directory.enter(record)
-        gcs.recovery.hold(record.handle)
-        if gcs.objects.make(record.handle).kind == PENDING:
-            gcs.holdings.settle(m.Outcome(record.handle, m.VALUE, 0), ())
+        self._recovery.hold(record.handle)
+        if self._objects.make(record.handle).kind == PENDING:
+            self._holdings.settle(m.Outcome(record.handle, m.VALUE, 0), ())
         if record.info.detached:
-            gcs.objects.hold(DETACHED, record.handle)
+            self._objects.hold(DETACHED, record.handle)
 
     # ---- creation --------------------------------------------------------------------------
 
     def on_create(self, sender: Member, message: m.CreateActor, now: float) -> None:
-        gcs, spec, info = self._gcs, message.task, message.info
-        gcs.note_worker(sender, message.owner)
-        template = gcs.definitions.templates.get(spec.template_id)
+        spec, info = message.task, message.info
+        self._processes.note_worker(sender, message.owner)
+        template = self._definitions.templates.get(spec.template_id)
         known = self.records.get(spec.task_id)
         taken = self.directory.named(info)
         if known is not None:
             self._created(sender, message, known)
         elif spec.task_id in self.directory.dead:
             self._answer(sender, message, spec.task_id, info)
-        elif template is None or message.job_id not in gcs.members.jobs:
+        elif template is None or message.job_id not in self._members.jobs:
             text = "the job has ended, or the class of this actor was never sent"
             self._answer(sender, message, spec.task_id, info, ProtocolError.code, text)
-        elif spec.task_id in gcs.tasks or gcs.members.member(spec.task_id) is not None:
+        elif spec.task_id in self._tasks or self._members.member(spec.task_id) is not None:
             text = "its id is that of a task or a process"
             self._answer(sender, message, spec.task_id, info, ProtocolError.code, text)
         elif taken is not None and message.get_if_exists:
@@ -100,11 +134,11 @@ class Actors:
     def _create(
         self, sender: Member, message: m.CreateActor, template: TemplateRecord, now: float
     ) -> None:
-        gcs, info, job_id = self._gcs, message.info, message.job_id
+        info, job_id = message.info, message.job_id
         if info.detached:  # it outlives its driver's job
             job_id = message.task.task_id
-            of_driver = gcs.members.jobs[message.job_id].info
-            gcs.members.jobs[job_id] = JobMember(job_id, of_driver, now, driverless=True)
+            of_driver = self._members.jobs[message.job_id].info
+            self._members.jobs[job_id] = JobMember(job_id, of_driver, now, driverless=True)
         record = ActorRecord(info, message.task, template, job_id, message.owner)
         self._enter(record)
         self.directory.made(record)
@@ -128,19 +162,19 @@ class Actors:
             self.directory.tell(record)
 
         record.unstored += 1
-        self._gcs.persist([self._row(record)], durable)
+        self._persist([self._row(record)], durable)
 
     def _hold_arguments(self, record: ActorRecord, now: float) -> None:
         """What the constructor gets stays for as long as it may have to run."""
         for oid in record.arguments():
-            self._gcs.holdings.hold(record.actor_id, oid, now)
+            self._holdings.hold(record.actor_id, oid, now)
 
     def _drop_arguments(self, record: ActorRecord) -> None:
         for oid in record.arguments():
-            self._gcs.objects.drop(record.actor_id, oid)
+            self._objects.drop(record.actor_id, oid)
 
     def _created(self, sender: Member, message: m.CreateActor, record: ActorRecord) -> None:
-        self._gcs.objects.hold(message.owner, record.handle, process=True)
+        self._objects.hold(message.owner, record.handle, process=True)
 
         def answer() -> None:
             self._answer(sender, message, record.actor_id, record.info)
@@ -157,36 +191,36 @@ class Actors:
         text: str = "",
     ) -> None:
         answer = m.ActorCreated(0, message.seq, actor_id, info, code, text)
-        self._gcs.outbox.send(sender.process_id, answer)
+        self._outbox.send(sender.process_id, answer)
 
     def _row(self, record: ActorRecord) -> tuple[str, bytes, bytes]:
-        job = self._gcs.members.jobs.get(record.job_id)
+        job = self._members.jobs.get(record.job_id)
         row = ActorRow(
             *(record.info, record.spec, record.template.message, record.job_id, record.owner),
             *(record.state, record.incarnation, record.restarts),
             *(record.node_id, record.worker_id),
             job.info if job is not None and record.info.detached else None,
         )
-        return (_TABLE, record.actor_id, msgspec.msgpack.encode(row))
+        return (TABLE, record.actor_id, msgspec.msgpack.encode(row))
 
     def _launch(self, record: ActorRecord, now: float) -> None:
         """Queue the task that runs the constructor; its next attempt is the next incarnation."""
-        gcs = self._gcs
         record.launch_at = NEVER
         self._launches.drop(record.actor_id)
-        if record.state == m.ACTOR_DEAD or record.actor_id in gcs.tasks:
+        if record.state == m.ACTOR_DEAD or record.actor_id in self._tasks:
             return
-        if record.job_id not in gcs.members.jobs:
+        if record.job_id not in self._members.jobs:
             self._die(record, "its job has ended")
             return
         task = TaskRecord(record.spec, record.template, record.job_id, b"")
         task.attempt = record.incarnation
-        gcs.tasks.add(record.actor_id, task)
-        gcs.begin(task, record.spec, now)
+        self._tasks.add(record.actor_id, task)
+        self._begin(task, record.spec, now)
 
-    def assignment(self, record: ActorRecord, task: TaskRecord) -> m.Assignment:
+    def assignment(self, task_id: bytes, task: TaskRecord) -> m.Assignment:
         """The creation of an actor; earlier incarnations count as failures."""
         assert task.spec is not None
+        record = self.records[task_id]
         ids = (task.attempt, task.job_id, task.spec)
         return m.Assignment(*ids, record.restarts, record.info)
 
@@ -210,14 +244,13 @@ class Actors:
     def _lives_at(
         self, record: ActorRecord, node: NodeMember, incarnation: int, worker_id: bytes
     ) -> None:
-        gcs = self._gcs
         record.state = m.ACTOR_ALIVE
         record.incarnation = incarnation
         self.records.confirm(record)
         record.node_id = node.process_id
         record.worker_id = worker_id
         record.text = ""
-        gcs.note_worker(node, worker_id)
+        self._processes.note_worker(node, worker_id)
         resources.take(node.view.free, record.held)
         node.actors[record.actor_id] = None
         if record.settled():
@@ -241,10 +274,10 @@ class Actors:
 
     def _forget_task(self, record: ActorRecord, task: TaskRecord) -> None:
         if task.state == READY:
-            self._gcs.scheduler.withdraw(task, GONE)
+            self._scheduler.withdraw(task, GONE)
         task.state = GONE
-        if record.actor_id in self._gcs.tasks:
-            self._gcs.tasks.remove(record.actor_id)
+        if record.actor_id in self._tasks:
+            self._tasks.remove(record.actor_id)
 
     # ---- death and restart -----------------------------------------------------------------
 
@@ -256,7 +289,7 @@ class Actors:
                 self._die(record, f"it ended by itself: {message.text}")
             else:
                 self._lost(record, record.kill_text or message.text, now)
-        self._gcs.acknowledge(node, message.seq, now, durable=False)
+        self._acknowledgements.acknowledge(node, message.seq, now, durable=False)
 
     def _at(self, actor_id: bytes, node: NodeMember, incarnation: int) -> ActorRecord | None:
         """The actor, if that incarnation lives on that node."""
@@ -299,7 +332,6 @@ class Actors:
 
     def _die(self, record: ActorRecord, text: str) -> None:
         """The end: durable, then told; the name is free from now on."""
-        gcs = self._gcs
         if record.state == m.ACTOR_DEAD:
             return
         record.state = m.ACTOR_DEAD
@@ -307,18 +339,18 @@ class Actors:
         self.directory.free_name(record)
         self._launches.drop(record.actor_id)
         self._drop_arguments(record)
-        gcs.objects.drop(DETACHED, record.handle)
+        self._objects.drop(DETACHED, record.handle)
 
         def durable(_now: float) -> None:
             for place, stop in record.farewells:
-                gcs.outbox.send(place, stop)
+                self._outbox.send(place, stop)
             self.directory.tell_end(record)
             self.records.remove(record)
-            gcs.definitions.unused(record.template)
+            self._definitions.unused(record.template)
             if record.info.detached:
                 self.jobs_over.append(record.job_id)
 
-        gcs.persist([(_TABLE, record.actor_id, None)], durable)
+        self._persist([(TABLE, record.actor_id, None)], durable)
 
     def _stop(self, record: ActorRecord, text: str, *, graceful: bool = False) -> None:
         """Take an actor off its node, or out of the queue.
@@ -326,19 +358,18 @@ class Actors:
         The node hears of it when the end is durable: a head that starts before that knows the
         actor, finds it where it is, and does not make it a second time.
         """
-        gcs = self._gcs
-        task = gcs.tasks.get(record.actor_id)
+        task = self._tasks.get(record.actor_id)
         incarnation, place = record.incarnation, record.node_id
         if task is not None:
             if task.node is not None:
                 incarnation, place = task.attempt, task.node.node_id
-                gcs.scheduler.release(record.actor_id, task)
+                self._scheduler.release(record.actor_id, task)
                 record.incarnation = task.attempt
             else:
                 place = b""
             self._forget_task(record, task)
         elif record.state == m.ACTOR_ALIVE:
-            node = gcs.members.nodes.get(record.node_id)
+            node = self._members.nodes.get(record.node_id)
             if node is not None and record.actor_id in node.actors:
                 self._left(record, node)
         else:
@@ -350,7 +381,7 @@ class Actors:
         """End the process of an incarnation; ACTOR_EXITED will tell that it has ended."""
         reason = record.kill_text
         stop = m.StopActor(0, record.actor_id, record.incarnation, False, reason)
-        self._gcs.outbox.send(record.node_id, stop)
+        self._outbox.send(record.node_id, stop)
 
     def end(self, record: ActorRecord, text: str, *, graceful: bool = False) -> None:
         """End an actor for good."""
@@ -367,7 +398,7 @@ class Actors:
                 record.kill_text = "it was killed with zray.kill(no_restart=False)"
                 self._stop_again(record)
         synced = m.Synced(0, message.seq)
-        self._gcs.persist([], lambda _now: self._gcs.outbox.send(sender.process_id, synced))
+        self._persist([], lambda _now: self._outbox.send(sender.process_id, synced))
 
     def handle_gone(self, actor_id: bytes) -> None:
         """Nobody has a handle any more."""
@@ -391,7 +422,6 @@ class Actors:
 
     def announced(self, node: NodeMember, held: list[m.HeldActor], now: float) -> None:
         """A raylet's account of the actors that live there."""
-        gcs = self._gcs
         living = {(actor.actor_id, actor.incarnation) for actor in held}
         for actor_id in [*node.actors]:
             record = self.records[actor_id]
@@ -412,9 +442,9 @@ class Actors:
                 found.part(node.process_id, actor.incarnation, reason)
             else:
                 stop = m.StopActor(0, actor.actor_id, actor.incarnation, False, reason)
-                gcs.outbox.send(node.process_id, stop)
+                self._outbox.send(node.process_id, stop)
         for record in self.records.doubtful(node.process_id):
-            if record.state == m.ACTOR_ALIVE and record.actor_id not in gcs.tasks:
+            if record.state == m.ACTOR_ALIVE and record.actor_id not in self._tasks:
                 self.records.confirm(record)
                 self._lost(record, "its worker ended while the head was away", now)
 
@@ -424,7 +454,7 @@ class Actors:
             return True
         alive = record.state == m.ACTOR_ALIVE  # else the incarnation in its row is over
         newer = actor.incarnation > record.incarnation - alive
-        task = self._gcs.tasks.get(record.actor_id)
+        task = self._tasks.get(record.actor_id)
         if task is not None and task.node is node.view and task.attempt == actor.incarnation:
             return True  # its DONE follows
         if not record.unconfirmed or not newer or record.state == m.ACTOR_DEAD:
@@ -455,7 +485,7 @@ class Actors:
             return None
         self.records.confirm(record)
         task = TaskRecord(record.spec, record.template, record.job_id, b"")
-        self._gcs.tasks.add(record.actor_id, task)
+        self._tasks.add(record.actor_id, task)
         return task
 
     def nodes_are_back(self, now: float) -> None:
@@ -470,7 +500,7 @@ class Actors:
     def owners_are_back(self, now: float) -> None:
         """Everybody of before the restart has told what it holds: who did not is gone."""
         for record in [*self.records.values()]:
-            if not record.info.detached and not self._gcs.lives(record.owner):
+            if not record.info.detached and not self._processes.lives(record.owner):
                 self.end(record, "the process that made it has ended")
         self.directory.wait_for_creators(now)
 
@@ -478,16 +508,15 @@ class Actors:
 
     def on_calls(self, sender: Member, message: m.Calls | m.CancelCall, now: float) -> None:
         """Pass calls on to the actor's node; lost ones are sent again when that is back."""
-        gcs = self._gcs
-        gcs.note_worker(sender, message.caller)
+        self._processes.note_worker(sender, message.caller)
         record = self.records.get(message.actor_id)
         if record is None:
             self.directory.tell_dead(message.actor_id, message.caller)
         elif record.lives(message.incarnation):
-            gcs.outbox.send(record.node_id, message)
+            self._outbox.send(record.node_id, message)
 
     def on_replies(self, sender: Member, message: m.Replies, now: float) -> None:
-        self._gcs.send_to(message.caller, message)
+        self._processes.send_to(message.caller, message)
 
     # ---- turn ------------------------------------------------------------------------------
 

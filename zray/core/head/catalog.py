@@ -8,10 +8,8 @@ from itertools import islice, takewhile
 
 import msgspec
 
+from zray.core.head.journal import Persist
 from zray.protocol.messages import Export, Kv, KvReply
-
-Row = tuple[str, bytes, bytes | None]
-Persist = Callable[[list[Row], Callable[[float], None]], None]
 
 
 class FunctionRow(msgspec.Struct, array_like=True, frozen=True):

@@ -7,36 +7,58 @@ After a head's restart everything stays until everybody has told what it needs.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import msgspec
 
-from zray.core.head.members import JobMember, Member, NodeMember
+from zray.core.head.catalog import Catalog
+from zray.core.head.members import JobMember, Member, Members, NodeMember
+from zray.core.head.object_table import ObjectTable
+from zray.core.head.processes import Processes
+from zray.core.head.recovery import Recovery
 from zray.core.head.task_records import WAITING, FunctionUse, TaskRecord, TemplateRecord
+from zray.core.machine import Outbox
 from zray.ids import split_tasks
 from zray.protocol.messages import Export, Exported, Forget, Template
 
-if TYPE_CHECKING:
-    from zray.core.head.gcs import Gcs
-
 
 class Definitions:
-    def __init__(self, gcs: Gcs) -> None:
-        self._gcs = gcs
+    """``hold``: a function refers to an object. ``wake``: a task's function is there."""
+
+    def __init__(
+        self,
+        *,
+        outbox: Outbox[bytes],
+        members: Members,
+        processes: Processes,
+        objects: ObjectTable,
+        catalog: Catalog,
+        recovery: Recovery,
+        hold: Callable[[bytes, bytes, float], object],
+        wake: Callable[[TaskRecord], None],
+    ) -> None:
+        self._outbox = outbox
+        self._members = members
+        self._processes = processes
+        self._objects = objects
+        self._catalog = catalog
+        self._recovery = recovery
+        self._hold_object = hold
+        self._wake = wake
         self.templates: dict[bytes, TemplateRecord] = {}
         self._functions: dict[bytes, FunctionUse] = {}
         self._held_by: dict[bytes, dict[bytes, None]] = {}  # process -> functions
         self._unconfirmed: dict[bytes, dict[bytes, None]] = {}  # the same, of earlier sessions
         self._unneeded: dict[bytes, None] = {}  # to be looked at in the end of this turn
-        for function_id in gcs.catalog.functions:
+        for function_id in catalog.functions:
             self._function(function_id)
 
     # ---- from processes --------------------------------------------------------------------
 
     def on_export(self, sender: Member, message: Export, now: float) -> None:
-        gcs, function_id = self._gcs, message.function_id
+        function_id = message.function_id
         for inner in message.contained:
-            gcs.holdings.hold(function_id, inner, now)
+            self._hold_object(function_id, inner, now)
         function = self._function(function_id)
         self._hold(self._holder(sender, message.holder), function)
 
@@ -45,18 +67,18 @@ class Definitions:
             waiting, function.waiting = function.waiting, []
             for task in waiting:
                 if task.state == WAITING:
-                    gcs.advance(task)
-            gcs.outbox.send(sender.process_id, Exported(0, [function_id]))
+                    self._wake(task)
+            self._outbox.send(sender.process_id, Exported(0, [function_id]))
             self._look_at(function)  # who sent it may be gone
 
-        gcs.catalog.export(message, durable)
+        self._catalog.export(message, durable)
 
     def on_template(self, sender: Member, message: Template, now: float) -> None:
         """A node tells of all that it has, when it returns, and by whose holder in earnest."""
-        gcs, holder = self._gcs, self._holder(sender, message.holder)
+        holder = self._holder(sender, message.holder)
         known = message.template_id in self.templates
-        if not (holder or known or gcs.recovering()):
-            gcs.outbox.send(sender.process_id, Forget(0, message.function_id))
+        if not (holder or known or self._recovery.active):
+            self._outbox.send(sender.process_id, Forget(0, message.function_id))
             return
         record = self.take(message)
         self._hold(holder, record.function)
@@ -71,7 +93,7 @@ class Definitions:
         if isinstance(sender, JobMember):
             return sender.process_id
         if holder:
-            self._gcs.note_worker(sender, holder)
+            self._processes.note_worker(sender, holder)
         return holder
 
     # ---- what is needed --------------------------------------------------------------------
@@ -94,7 +116,7 @@ class Definitions:
     def _function(self, function_id: bytes) -> FunctionUse:
         function = self._functions.get(function_id)
         if function is None:
-            ready = function_id in self._gcs.catalog.functions
+            ready = function_id in self._catalog.functions
             function = self._functions[function_id] = FunctionUse(function_id, ready)
         return function
 
@@ -164,7 +186,7 @@ class Definitions:
 
     def settle(self, _now: float) -> None:
         """Forget what nobody needs."""
-        if not self._unneeded or self._gcs.recovering():
+        if not self._unneeded or self._recovery.active:
             return
         gone = []
         candidates, self._unneeded = self._unneeded, {}
@@ -172,24 +194,23 @@ class Definitions:
             function = self._functions.get(function_id)
             if function is None or function.uses or function.holders:
                 continue
-            if self._gcs.catalog.is_being_stored(function_id):
+            if self._catalog.is_being_stored(function_id):
                 continue  # it is looked at again when that is done
             gone.append(function_id)
             self._drop(function)
         if gone:
-            for node in self._gcs.members.nodes.values():
+            for node in self._members.nodes.values():
                 node.known.difference_update(gone)
-                self._gcs.outbox.send(node.process_id, Forget(0, b"".join(gone)))
+                self._outbox.send(node.process_id, Forget(0, b"".join(gone)))
 
     def _drop(self, function: FunctionUse) -> None:
-        gcs = self._gcs
         del self._functions[function.function_id]
         for template_id in function.templates:
             del self.templates[template_id]
-            for node in gcs.members.nodes.values():
+            for node in self._members.nodes.values():
                 node.known.discard(template_id)
-        for inner in gcs.catalog.forget(function.function_id):
-            gcs.objects.drop(function.function_id, inner)
+        for inner in self._catalog.forget(function.function_id):
+            self._objects.drop(function.function_id, inner)
 
     def waits(self, task: TaskRecord) -> None:
         """The task can start once its function is durable."""

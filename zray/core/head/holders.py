@@ -5,14 +5,20 @@ An object that somebody names and nobody has announced is unknown: lost after a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable
 
 from zray import limits
 from zray.core import failures
 from zray.core.deadlines import Deadlines
-from zray.core.head.members import JobMember, Member, NodeMember
-from zray.core.head.object_table import PENDING, ObjectRecord
+from zray.core.head.members import JobMember, Member, Members, NodeMember
+from zray.core.head.object_table import PENDING, ObjectRecord, ObjectTable
+from zray.core.head.processes import Processes
+from zray.core.head.recovery import Recovery
+from zray.core.head.results import Results
+from zray.core.head.task_records import TaskRecord
+from zray.core.head.task_table import TaskTable
+from zray.core.head.transfers import Transfers
+from zray.core.machine import Outbox
 from zray.errors import ObjectLostError, OwnerDiedError, ZrayError
 from zray.ids import split_objects, task_of
 from zray.protocol.messages import (
@@ -27,14 +33,34 @@ from zray.protocol.messages import (
     Watch,
 )
 
-if TYPE_CHECKING:
-    from zray.core.head.gcs import Gcs
-
 
 class Holdings:
-    def __init__(self, gcs: Gcs) -> None:
-        self._gcs = gcs
-        self._objects = gcs.objects
+    """``wake``: a task has one dependency less to wait for."""
+
+    def __init__(
+        self,
+        *,
+        outbox: Outbox[bytes],
+        counters: dict[str, int],
+        members: Members,
+        processes: Processes,
+        tasks: TaskTable,
+        objects: ObjectTable,
+        results: Results,
+        transfers: Transfers,
+        recovery: Recovery,
+        wake: Callable[[TaskRecord], None],
+    ) -> None:
+        self._outbox = outbox
+        self._counters = counters
+        self._members = members
+        self._processes = processes
+        self._tasks = tasks
+        self._objects = objects
+        self._results = results
+        self._transfers = transfers
+        self._recovery = recovery
+        self._wake = wake
         self._objects.appears = self._appears
         self.unknown = Deadlines()  # awaited objects of unknown origin -> deadline
         self._promised: dict[bytes, bytes] = {}  # object -> who will put it
@@ -45,7 +71,7 @@ class Holdings:
         record = self._objects.get(oid)
         if record is not None and record.kind != PENDING:
             return record
-        task = self._gcs.tasks.get(task_of(oid))
+        task = self._tasks.get(task_of(oid))
         if task is None:
             if oid not in self._promised and oid not in self.unknown:
                 self.unknown.put(oid, now + limits.UNKNOWN_OBJECT_S)
@@ -55,8 +81,8 @@ class Holdings:
 
     def _appears(self, oid: bytes) -> None:
         """Of a pending task's result, the submitter is a holder from the start."""
-        task = self._gcs.tasks.get(task_of(oid))
-        if task is not None and self._gcs.lives(task.submitter):
+        task = self._tasks.get(task_of(oid))
+        if task is not None and self._processes.lives(task.submitter):
             self._objects.hold(task.submitter, oid, process=True)
 
     def hold(self, holder: bytes, oid: bytes, now: float) -> ObjectRecord:
@@ -68,11 +94,11 @@ class Holdings:
     # ---- from processes --------------------------------------------------------------------
 
     def on_put(self, sender: Member, message: Put, now: float) -> None:
-        self._gcs.note_worker(sender, message.holder)
+        self._processes.note_worker(sender, message.holder)
         outcome = message.outcome
-        self._gcs.recovery.hold(outcome.object_id)
+        self._recovery.hold(outcome.object_id)
         self._objects.hold(message.holder, outcome.object_id, process=True)
-        if message.place and message.place not in self._gcs.members.nodes:
+        if message.place and message.place not in self._members.nodes:
             self.named(outcome.object_id, now)  # that node says so itself, when it is back
             return
         self.found(outcome, message.place or sender.process_id)
@@ -80,11 +106,11 @@ class Holdings:
             self._objects.make(outcome.object_id).served = True
 
     def on_watch(self, sender: Member, message: Watch, now: float) -> None:
-        self._gcs.note_worker(sender, message.target)
+        self._processes.note_worker(sender, message.target)
         for oid in split_objects(message.object_ids):
             record = self.named(oid, now)
             if record.kind != PENDING:
-                self._gcs.results.tell(message.target, self._objects.outcome(oid, record))
+                self._results.tell(message.target, self._objects.outcome(oid, record))
                 continue
             if record.watchers is None:
                 record.watchers = []
@@ -98,18 +124,17 @@ class Holdings:
             self.unknown.put(message.object_id, now + limits.UNHEARD_OBJECT_S)
         if record is None or record.kind == PENDING:
             self.named(message.object_id, now)
-        self._gcs.transfers.pull(sender.process_id, message)
+        self._transfers.pull(sender.process_id, message)
 
     def on_hold(self, sender: Member, message: Hold, now: float) -> None:
-        self._gcs.note_worker(sender, message.holder)
+        self._processes.note_worker(sender, message.holder)
         ids = split_objects(message.object_ids)
         for oid in ids:
             self.named(oid, now)
         if message.full:
             self._objects.set_holds(message.holder, ids)
             # What it still wanted to know of earlier sessions it has asked for by now.
-            self._gcs.results.acked(message.holder, sender.session_seq)
-            self._gcs.definitions.confirmed(message.holder)
+            self._results.acked(message.holder, sender.session_seq)
         else:
             for oid in ids:
                 self._objects.hold(message.holder, oid, process=True)
@@ -118,7 +143,7 @@ class Holdings:
 
     def on_drop(self, sender: Member, message: Drop, now: float) -> None:
         for oid in split_objects(message.object_ids):
-            if oid not in self._objects.records and task_of(oid) not in self._gcs.tasks:
+            if oid not in self._objects.records and task_of(oid) not in self._tasks:
                 continue
             record = self.named(oid, now)  # a pending task's: that it is not held is noted
             self._objects.drop(message.holder, oid, process=True)
@@ -126,7 +151,7 @@ class Holdings:
                 self._objects.remove_location(oid, record, message.holder)
 
     def on_promise(self, sender: Member, message: Promise, now: float) -> None:
-        self._gcs.note_worker(sender, message.holder)
+        self._processes.note_worker(sender, message.holder)
         for oid in split_objects(message.object_ids):
             record = self._objects.make(oid)
             if record.kind == PENDING and self._promised.get(oid, message.holder) == message.holder:
@@ -151,7 +176,7 @@ class Holdings:
 
     def settle(self, outcome: Outcome, locations: tuple[bytes, ...]) -> ObjectRecord:
         """Commit an object's outcome and wake whoever waits for it."""
-        gcs, oid = self._gcs, outcome.object_id
+        oid = outcome.object_id
         record = self._objects.settle(outcome, locations)
         if self.unknown:
             self.unknown.drop(oid)
@@ -160,15 +185,15 @@ class Holdings:
             self._promises.get(holder, {}).pop(oid, None)
         waiters, record.waiters = record.waiters, None
         for task_id in waiters or ():
-            task = gcs.tasks.get(task_id)
+            task = self._tasks.get(task_id)
             if task is not None:
                 task.waiting -= 1
-                gcs.advance(task)
+                self._wake(task)
         watchers, record.watchers = record.watchers, None
         for target in watchers or ():
-            gcs.results.tell(target, outcome)
-        if gcs.transfers.unheard:
-            gcs.transfers.heard(oid)
+            self._results.tell(target, outcome)
+        if self._transfers.unheard:
+            self._transfers.heard(oid)
         return record
 
     def found(self, outcome: Outcome, place: bytes) -> None:
@@ -190,13 +215,13 @@ class Holdings:
             else:
                 unwanted.append(outcome.object_id)
         if unwanted:
-            self._gcs.outbox.send(node.process_id, Free(0, b"".join(unwanted)))
+            self._outbox.send(node.process_id, Free(0, b"".join(unwanted)))
 
     # ---- unknown objects ---------------------------------------------------------------------
 
     def _lose(self, oid: bytes, error: type[ZrayError], text: str) -> None:
         value = failures.encode(error, text)
-        self._gcs.counters["lost"] += 1
+        self._counters["lost"] += 1
         self.settle(Outcome(oid, ERROR, len(value), value), ())
 
     def postpone(self, now: float) -> None:
@@ -206,9 +231,9 @@ class Holdings:
     def forget_unknown(self, now: float) -> None:
         for oid in self.unknown.due(now):
             record = self._objects.get(oid)
-            if record is None or record.kind != PENDING or task_of(oid) in self._gcs.tasks:
+            if record is None or record.kind != PENDING or task_of(oid) in self._tasks:
                 continue
-            if record.waiters or record.watchers or oid in self._gcs.transfers.unheard:
+            if record.waiters or record.watchers or oid in self._transfers.unheard:
                 text = f"object {oid.hex()} is not known: it was freed, or its owner ended"
                 self._lose(oid, ObjectLostError, text)
             elif record.holders is not None:

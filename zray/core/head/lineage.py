@@ -9,16 +9,16 @@ actors, and tasks of before a head's restart have none.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from zray import limits
-from zray.core.head.object_table import PENDING
+from zray.core.head.definitions import Definitions
+from zray.core.head.members import Members
+from zray.core.head.object_table import PENDING, ObjectTable
 from zray.core.head.task_records import TaskRecord, TemplateRecord
+from zray.core.head.task_table import TaskTable
 from zray.ids import object_id, task_of
 from zray.protocol.messages import ERROR, LOCATED, Outcome, TaskSpec
-
-if TYPE_CHECKING:
-    from zray.core.head.gcs import Gcs
 
 _ENTRY_BYTES = 700  # of the head's memory, besides the arguments
 
@@ -46,8 +46,24 @@ class Origin:
 
 
 class Lineage:
-    def __init__(self, gcs: Gcs) -> None:
-        self._gcs = gcs
+    """``begin`` starts a task that runs again, as ``TaskManager.begin``."""
+
+    def __init__(
+        self,
+        *,
+        counters: dict[str, int],
+        members: Members,
+        tasks: TaskTable,
+        objects: ObjectTable,
+        definitions: Definitions,
+        begin: Callable[[TaskRecord, TaskSpec, float], None],
+    ) -> None:
+        self._counters = counters
+        self._members = members
+        self._tasks = tasks
+        self._objects = objects
+        self._definitions = definitions
+        self._begin = begin
         self.origins: OrderedDict[bytes, Origin] = OrderedDict()  # by task, the oldest first
         self._of_jobs: dict[bytes, dict[bytes, None]] = {}
         self._bytes = 0
@@ -66,10 +82,10 @@ class Lineage:
         origin = self.origins[spec.task_id] = Origin(record, spec, template)
         if old is not None:
             origin.dependents, origin.pinned = old.dependents, old.pinned
-            self._gcs.definitions.use(template)
-            self._gcs.definitions.unuse(old.template)
+            self._definitions.use(template)
+            self._definitions.unuse(old.template)
             return
-        self._gcs.definitions.use(template)
+        self._definitions.use(template)
         self._of_jobs.setdefault(origin.job_id, {})[spec.task_id] = None
         self._bytes += origin.size()
         for task_id in origin.needs():
@@ -84,11 +100,11 @@ class Lineage:
         """Small arguments that nothing could make again stay, such as those that were boxed."""
         task_id = origin.spec.task_id
         for oid in (*origin.spec.dependencies, *origin.spec.nested):
-            record = self._gcs.objects.get(oid)
+            record = self._objects.get(oid)
             small = record is not None and record.size <= limits.LINEAGE_PIN_BYTES_MAX
             if small and task_of(oid) not in self.origins:
                 origin.pinned.append(oid)
-                self._gcs.objects.hold(_holder(task_id), oid)
+                self._objects.hold(_holder(task_id), oid)
 
     def freed(self, task_id: bytes) -> None:
         """Nobody holds a result of the task any more."""
@@ -98,11 +114,11 @@ class Lineage:
     def _is_over(self, task_id: bytes) -> bool:
         """Whether no result of the task is held, nor needed to make others."""
         origin = self.origins.get(task_id)
-        if origin is None or origin.dependents or task_id in self._gcs.tasks:
+        if origin is None or origin.dependents or task_id in self._tasks:
             return False
         count = origin.template.message.num_returns
         returns = [object_id(task_id, index) for index in range(count)]
-        return not any(oid in self._gcs.objects.records for oid in returns)
+        return not any(oid in self._objects.records for oid in returns)
 
     def _forget(self, task_id: bytes) -> None:
         """With all that was kept for this one alone; a chain of them may be long."""
@@ -117,9 +133,9 @@ class Lineage:
             del of_job[task_id]
             if not of_job:
                 del self._of_jobs[origin.job_id]
-            self._gcs.definitions.unuse(origin.template)
+            self._definitions.unuse(origin.template)
             for oid in origin.pinned:
-                self._gcs.objects.drop(_holder(task_id), oid)
+                self._objects.drop(_holder(task_id), oid)
             for needed_id in origin.needs():
                 needed = self.origins.get(needed_id)
                 if needed is not None and needed.dependents:
@@ -137,7 +153,7 @@ class Lineage:
     def rebuild(self, oid: bytes, now: float) -> str:
         """Make a lost object again; empty: that is under way. Else why it cannot be."""
         task_id = task_of(oid)
-        if task_id in self._gcs.tasks:
+        if task_id in self._tasks:
             return ""
         plan: dict[bytes, Origin] = {}
         trouble = self._plan(oid, plan)
@@ -152,7 +168,7 @@ class Lineage:
         while path:
             wanted = path[-1]
             task_id = task_of(wanted)
-            if task_id in plan or task_id in self._gcs.tasks:
+            if task_id in plan or task_id in self._tasks:
                 path.pop()
                 continue
             origin = self.origins.get(task_id)
@@ -180,45 +196,44 @@ class Lineage:
         retries = origin.template.message.max_retries
         if 0 <= retries <= origin.failures:
             return f"{name}, which made it, has used up its {retries} retries"
-        if origin.job_id not in self._gcs.members.jobs:
+        if origin.job_id not in self._members.jobs:
             return f"the job of {name}, which made it, has ended"
         for needed in origin.spec.nested:
-            if needed not in self._gcs.objects.records:
+            if needed not in self._objects.records:
                 return f"{name}, which made it, refers to object {needed.hex()}, which was freed"
         return ""
 
     def _is_here(self, oid: bytes) -> bool:
-        objects = self._gcs.objects
-        record = objects.get(oid)
+        record = self._objects.get(oid)
         if record is None:
             return False
         known = record.kind == PENDING or bool(record.locations)
-        return known or objects.value(oid) is not None
+        return known or self._objects.value(oid) is not None
 
     def _run_again(self, origin: Origin, now: float) -> None:
-        gcs, spec = self._gcs, origin.spec
+        spec = origin.spec
         record = TaskRecord(spec, origin.template, origin.job_id, b"")
         record.attempt = origin.attempt
         record.failures = origin.failures = origin.failures + 1
         record.rebuilds = True
-        gcs.tasks.add(spec.task_id, record)
-        gcs.members.jobs[origin.job_id].unfinished += 1
-        gcs.counters["rebuilt"] += 1
-        gcs.begin(record, spec, now)
+        self._tasks.add(spec.task_id, record)
+        self._members.jobs[origin.job_id].unfinished += 1
+        self._counters["rebuilt"] += 1
+        self._begin(record, spec, now)
 
     def again(self, outcome: Outcome) -> bool:
         """A task has run again: whether its outcome stands for what was lost."""
-        record = self._gcs.objects.get(outcome.object_id)
+        record = self._objects.get(outcome.object_id)
         if record is None or (record.kind ^ outcome.kind) & ERROR:
             self._forget(task_of(outcome.object_id))
             return False
         inner = tuple(outcome.contained)
         if inner != record.contained:
             before, record.contained = record.contained, ()
-            self._gcs.objects.contain(outcome.object_id, record, outcome.contained)
+            self._objects.contain(outcome.object_id, record, outcome.contained)
             for oid in before:
                 if oid not in inner:
-                    self._gcs.objects.drop(outcome.object_id, oid)
+                    self._objects.drop(outcome.object_id, oid)
         record.size = outcome.size
         return True
 

@@ -79,7 +79,7 @@ class Roster:
             then(now)
         else:
             self._joining[hello.process_id] = hello.incarnation
-            gcs.persist([gcs.members.row(hello.process_id, row)], then)
+            gcs.journal.persist([gcs.members.row(hello.process_id, row)], then)
 
     def job_joins(self, hello: Hello, now: float, welcome: Callable[[float], None]) -> None:
         """A driver said HELLO."""
@@ -94,7 +94,7 @@ class Roster:
             gcs.members.jobs.setdefault(hello.process_id, job)
             welcome(_now)
 
-        gcs.persist([("jobs", hello.process_id, msgspec.msgpack.encode(info))], then)
+        gcs.journal.persist([("jobs", hello.process_id, msgspec.msgpack.encode(info))], then)
 
     def session_begins(self, member: Member, now: float) -> None:
         """The peer is welcome under a route of its own; nothing of an earlier session counts."""
@@ -153,12 +153,12 @@ class Roster:
                 self._again(task_id, record)
         if gcs.recovering():
             for task in message.failed:
-                gcs.recovery.failed_before(task)
+                gcs.task_manager.failed_before(task)
         not_yours = [task for task in message.tasks if not self._confirm(node, task)]
         if not_yours:
             gcs.outbox.send(node.process_id, Discard(0, not_yours))
         for holds in message.holds:
-            gcs.holdings.on_hold(node, Hold(0, holds.holder, holds.object_ids, True), now)
+            gcs.on_hold(node, Hold(0, holds.holder, holds.object_ids, True), now)
         living = {holds.holder for holds in message.holds}
         for worker_id in [worker for worker in node.workers if worker not in living]:
             self._worker_gone(node, worker_id, now)
@@ -172,9 +172,9 @@ class Roster:
     def _again(self, task_id: bytes, record: TaskRecord) -> None:
         """A task that no raylet holds any more, and that did not fail."""
         if record.cancelled:
-            self.gcs.cancel(task_id, self._queued(record), force=False)
+            self.gcs.task_manager.cancel(task_id, self._queued(record), force=False)
         else:
-            self.gcs.requeue(task_id, record)
+            self.gcs.task_manager.requeue(task_id, record)
 
     @staticmethod
     def _queued(record: TaskRecord) -> TaskRecord:
@@ -205,7 +205,7 @@ class Roster:
             if record.attempt >= held.attempt or not gcs.recovery.is_inherited(held.task_id):
                 mine = record.node is node.view and record.attempt == held.attempt
                 if mine and record.cancelled:  # that may not have arrived
-                    gcs.cancel(held.task_id, record, record.forced)
+                    gcs.task_manager.cancel(held.task_id, record, record.forced)
                 return mine
             gcs.scheduler.release(held.task_id, record)  # another node has told of an earlier one
         elif record.attempt and (not record.parked or record.attempt >= held.attempt):
@@ -231,7 +231,7 @@ class Roster:
         for task_id, group in by_task.items():
             task = gcs.tasks[task_id]
             if task.state != ASSIGNED:
-                gcs.commit(task_id, task, group, (node.process_id,))
+                gcs.task_manager.commit(task_id, task, group, (node.process_id,))
             elif task.node is not node.view:  # else its DONE follows
                 gcs.holdings.refuse_copies(group, node)
         claimed = list(unclaimed)
@@ -281,7 +281,7 @@ class Roster:
     def _worker_gone(self, node: NodeMember, worker_id: bytes, now: float) -> None:
         gcs = self.gcs
         node.workers.pop(worker_id, None)
-        gcs.workers.pop(worker_id, None)
+        gcs.processes.workers.pop(worker_id, None)
         gcs.actors.owner_gone(worker_id, "the worker that made it has ended")
         gcs.holdings.broken(worker_id)
         gcs.definitions.process_gone(worker_id)
@@ -296,7 +296,7 @@ class Roster:
             if record.state == GONE:
                 continue
             if not self._is_wanted(task_id, record):
-                gcs.cancel(task_id, record, force=False)
+                gcs.task_manager.cancel(task_id, record, force=False)
 
     def _is_wanted(self, task_id: bytes, record: TaskRecord) -> bool:
         count = record.template.message.num_returns if record.template is not None else 1
@@ -310,7 +310,7 @@ class Roster:
             node.view.usable = False
             row = NodeRow(node.incarnation, False, node.info.name)
             stored = self.gcs.members.row(node.process_id, row)
-            self.gcs.persist([stored], lambda _now: self._bury(node, why, _now))
+            self.gcs.journal.persist([stored], lambda _now: self._bury(node, why, _now))
 
     def _bury(self, node: NodeMember, why: str, now: float) -> None:
         """Move the tasks of a dead incarnation, void its copies and its workers' holds."""
@@ -331,10 +331,10 @@ class Roster:
                 gcs.actors.creation_lost(task_id, record, lost, now)
             elif record.cancelled:
                 record.state = GONE
-                gcs.cancel(task_id, record, force=False)
-            elif not gcs.retry(task_id, record):
+                gcs.task_manager.cancel(task_id, record, force=False)
+            elif not gcs.task_manager.retry(task_id, record):
                 text = f"{lost}; it held the task"
-                gcs.fail(task_id, record, NodeDiedError, text, node.info.name)
+                gcs.task_manager.fail(task_id, record, NodeDiedError, text, node.info.name)
         for worker_id in [*node.workers]:
             self._worker_gone(node, worker_id, now)
         gcs.objects.vanish(node.process_id)
@@ -359,7 +359,7 @@ class Roster:
                 self.gcs.note(f"node {old.name} is dead: {why}")
 
         row = NodeRow(old.incarnation, False, old.name)
-        self.gcs.persist([members.row(node_id, row)], then)
+        self.gcs.journal.persist([members.row(node_id, row)], then)
 
     def job_ended(self, job: JobMember, why: str, now: float) -> None:
         """A driver is gone: its tasks end, its objects go, its workers stop."""
@@ -376,7 +376,7 @@ class Roster:
             if task_id in gcs.tasks:
                 if record.node is not None:
                     gcs.scheduler.release(task_id, record)
-                gcs.cancel(task_id, self._withdrawn(record), force=False)
+                gcs.task_manager.cancel(task_id, self._withdrawn(record), force=False)
         gcs.objects.vanish(job.process_id)
         gcs.results.forget(job.process_id)
         gcs.objects.forget_place(job.process_id)
@@ -389,7 +389,7 @@ class Roster:
                 gcs.outbox.send(node.process_id, JobEnded(0, job.process_id))
             gcs.definitions.process_gone(job.process_id)  # FORGET comes after that
 
-        gcs.persist([("jobs", job.process_id, None)], durable)
+        gcs.journal.persist([("jobs", job.process_id, None)], durable)
 
     def _belongings(self, job: JobMember, why: str) -> str:
         """What ends with a job, in words."""
@@ -423,7 +423,7 @@ class Roster:
             if not node.ended:
                 info = node.info
                 row = NodeRow(node.incarnation, True, info.name, info.resources, info.liveness)
-                gcs.persist([gcs.members.row(node.process_id, row)], lambda _now: None)
+                gcs.journal.persist([gcs.members.row(node.process_id, row)], lambda _now: None)
         for group, reason in gcs.scheduler.warnings(now):
             gcs.note(reason)
             for job_id in group.queues:

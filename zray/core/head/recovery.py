@@ -6,23 +6,21 @@ that run what they submitted: each is kept until the others have told what they 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from zray.core.head.members import Member, NodeMember
-from zray.core.head.task_records import ASSIGNED, WAITING, TaskRecord, TemplateRecord
-from zray.errors import NodeDiedError, WorkerCrashedError
-from zray.protocol.messages import FINISHED, HeldTask, TaskDone, TaskSpec
-
-if TYPE_CHECKING:
-    from zray.core.head.gcs import Gcs
+from zray.core.head.members import Member, Members
+from zray.core.head.object_table import ObjectTable
+from zray.core.head.task_records import TaskRecord
+from zray.protocol.messages import HeldTask, TaskSpec
 
 HOLDER = b"recovery"  # holds what came back before those who hold it
 
 
 class Recovery:
-    def __init__(self, gcs: Gcs, *, restarted: bool) -> None:
-        self._gcs = gcs
-        self.active = restarted or bool(gcs.members.awaited or gcs.members.jobs)
+    """``restarted``: there was a head before that left something."""
+
+    def __init__(self, objects: ObjectTable, members: Members, *, restarted: bool) -> None:
+        self._objects = objects
+        self._members = members
+        self.active = restarted or bool(members.awaited or members.jobs)
         self._nodes_back = False
         self._parked: list[TaskRecord] = []
         self._inherited: dict[bytes, None] = {}  # tasks that a node told of
@@ -31,7 +29,7 @@ class Recovery:
     def hold(self, object_id: bytes) -> bool:
         """Keep an object until everybody has told what it holds; False: that is over."""
         if self.active:
-            self._gcs.objects.hold(HOLDER, object_id, process=True)
+            self._objects.hold(HOLDER, object_id, process=True)
         return self.active
 
     # ---- tasks -----------------------------------------------------------------------------
@@ -48,7 +46,7 @@ class Recovery:
 
     def inherit(self, task_id: bytes) -> None:
         """A node has an attempt of the task; another node may have a later one."""
-        if self._gcs.members.recovering():
+        if self._members.recovering():
             self._inherited[task_id] = None
 
     def is_inherited(self, task_id: bytes) -> bool:
@@ -60,86 +58,28 @@ class Recovery:
         if task_id in self._inherited:
             self._park(record)
 
-    def adopted(
-        self, record: TaskRecord, spec: TaskSpec, template: TemplateRecord, submitter: bytes
-    ) -> None:
-        """The spec came of a task that only its node had told of."""
-        tasks, unknown = self._gcs.tasks, record.template is None
-        tasks.adopt(spec.task_id, record, spec, template)
-        tasks.move(spec.task_id, record, submitter)
-        if unknown and record.node is not None:
-            self._gcs.scheduler.settle_adopted(record)
-
-    def outcome_found(self, done: TaskDone, sender: NodeMember) -> bool:
-        """The end of a task that nobody has told of yet; False: it is stale."""
-        if not self.active or done.status != FINISHED:
-            return False
-        for outcome in done.results:
-            self.hold(outcome.object_id)
-            self._gcs.holdings.found(outcome, sender.process_id)
-        return True
-
     def failed_before(self, held: HeldTask) -> None:
-        """A raylet remembers an attempt that failed, which the head of before knew of."""
-        record = self._gcs.tasks.get(held.task_id)
-        if held.makes_actor:
-            return  # restarts of actors are counted in their rows
-        if record is None:
-            known = self._past_failures.get(held.task_id, 0)
-            self._past_failures[held.task_id] = max(known, held.failures)
-        else:
-            record.failures = max(record.failures, held.failures)
-            if record.exhausted() and record.state != ASSIGNED:
-                self.give_up(record)
+        """An attempt has failed of a task that is yet to be resubmitted."""
+        known = self._past_failures.get(held.task_id, 0)
+        self._past_failures[held.task_id] = max(known, held.failures)
 
-    def give_up(self, record: TaskRecord) -> None:
-        """Its retries were used up under the head of before, which did not live to tell."""
-        assert record.spec is not None
-        failure, record.failure = record.failure, None
-        if failure is not None:
-            self._gcs.commit(record.spec.task_id, record, failure, ())
-            return
-        text = "its worker or node died when the head was about to be restarted"
-        self._gcs.fail(record.spec.task_id, record, WorkerCrashedError, text)
+    # ---- the end -----------------------------------------------------------------------------
 
-    # ---- the end ---------------------------------------------------------------------------
+    def take_parked(self) -> list[TaskRecord]:
+        """All nodes are back or dead: tasks that one of those might have had can go on."""
+        parked, self._parked = self._parked, []
+        if parked:
+            self._inherited.clear()
+        return parked
 
-    def step(self, now: float) -> None:
-        """Go on: all nodes are back or dead; then, everybody has told what it holds."""
-        gcs = self._gcs
-        if not gcs.members.recovering():
-            if self._parked:
-                parked, self._parked = self._parked, []
-                self._inherited.clear()
-                for record in parked:
-                    self._unpark(record)
-            if not self._nodes_back:
-                self._nodes_back = True
-                gcs.actors.nodes_are_back(now)
-        if not gcs.members.resynced():
-            return
+    def nodes_are_back(self) -> bool:
+        """The same, once: whether it is new."""
+        back, self._nodes_back = self._nodes_back, True
+        return not back
+
+    def end(self) -> None:
+        """Everybody has told what it holds."""
         self.active = False
         self._inherited.clear()
         self._past_failures.clear()
-        gcs.objects.vanish(HOLDER)
-        gcs.transfers.retry()
-        gcs.holdings.postpone(now)
-        gcs.actors.owners_are_back(now)
-        gcs.definitions.recovered()
-        for task_id, record in [*gcs.tasks.items()]:
-            if record.spec is None:  # whoever submitted it is gone
-                gcs.cancel(task_id, record, force=False)
-
-    def _unpark(self, record: TaskRecord) -> None:
-        gcs = self._gcs
-        if not record.parked or record.state != WAITING:
-            return
-        record.parked = False
-        if record.spec is None or record.template is None:
-            return  # it waits for them
-        record.failures += gcs.members.may_have_run(record.template.needs)
-        if record.exhausted():
-            text = "a node that may have run the task did not return after the head's restart"
-            gcs.fail(record.spec.task_id, record, NodeDiedError, text)
-        else:
-            gcs.advance(record)
+        self._objects.vanish(HOLDER)

@@ -107,10 +107,10 @@ class TrafficController:
             m.Template: gcs.definitions.on_template,
             m.Export: gcs.definitions.on_export,
             m.Forget: gcs.definitions.on_forget,
-            m.Submit: gcs.on_submit,
+            m.Submit: gcs.task_manager.on_submit,
             m.ResultAck: lambda s, msg, now: gcs.results.acked(msg.target, msg.upto),
-            m.Cancel: gcs.on_cancel,
-            m.Hold: gcs.holdings.on_hold,
+            m.Cancel: gcs.task_manager.on_cancel,
+            m.Hold: gcs.on_hold,
             m.Drop: gcs.holdings.on_drop,
             m.Watch: gcs.holdings.on_watch,
             m.Put: gcs.holdings.on_put,
@@ -126,7 +126,7 @@ class TrafficController:
             m.ActorExited: gcs.actors.on_exited,
             m.Sync: self._on_sync,
             m.AskGone: self._on_ask_gone,
-            m.Done: gcs.on_done,
+            m.Done: gcs.task_manager.on_done,
             m.Pull: gcs.holdings.on_pull,
             m.Chunk: lambda s, msg, now: transfers.chunk(s.process_id, msg),
             m.ChunkAck: lambda s, msg, now: transfers.acknowledge(s.process_id, msg),
@@ -411,7 +411,7 @@ class TrafficController:
         gone = b""
         if not self.gcs.recovering():  # until then nobody is known to have ended
             asked = split_tasks(message.process_ids)
-            gone = b"".join(process for process in asked if not self.gcs.lives(process))
+            gone = b"".join(process for process in asked if not self.gcs.processes.lives(process))
         self.gcs.outbox.send(member.process_id, m.Gone(0, message.seq, gone))
 
     def _on_shutdown(self, member: Member, message: m.Shutdown, now: float) -> None:

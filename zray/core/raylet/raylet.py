@@ -47,8 +47,10 @@ class Raylet:
         imports: Sequence[str] = (),
         import_directory: str = "",
         max_workers: int | None = None,
+        incidents: Incidents | None = None,
     ) -> None:
-        """``imports``, ``import_directory``: as in SETUP, for its workers."""
+        """``imports``, ``import_directory``: as in SETUP, for its workers. ``incidents``: where
+        faults are recorded."""
         self.node_id = node_id
         self.incarnation = incarnation
         self.info = info
@@ -65,7 +67,7 @@ class Raylet:
         self._gpu_count = gpu_count
         self._max_workers = max_workers
         self._imports = (list(imports), import_directory)
-        self.incidents = Incidents()
+        self.incidents = incidents or Incidents()
         self._fresh_start = FreshStart()
         self._heard = 0.0
         self._joiner = Joiner()  # of what the head sends

@@ -119,8 +119,8 @@ class Head:
             name=options.name,
         )
         now = self._loop.now()
-        self._gcs = Gcs(opened.epoch, opened.rows, now)
-        self._gcs.incidents = Incidents(self.log, with_traceback)
+        incidents = Incidents(self.log, with_traceback)
+        self._gcs = Gcs(opened.epoch, opened.rows, now, incidents)
         self._gcs.members.driver_lost_s = options.driver_lost_after_s
         versions = identity.versions(pickles=True)
         self._controller = TrafficController(
@@ -301,8 +301,7 @@ class Head:
 
     def _persist(self, now: float) -> bool:
         """Hand new rows to the store and take what has become durable; whether there was any."""
-        journal, self._gcs.journal = self._gcs.journal, []
-        for token, rows in journal:
+        for token, rows in self._gcs.journal.take():
             self._store.submit(token, rows)
         completed = self._store.completed()
         for token in completed:

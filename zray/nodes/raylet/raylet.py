@@ -130,9 +130,8 @@ class RayletNode:
         versions = identity.versions(pickles=True)
         node_id, incarnation = chosen or (ids.process_id(), 1)
         ours = (options.imports, options.import_directory, options.max_workers)
-        raylet = Raylet(node_id, info, versions, ids, gpu_count, incarnation, *ours)
-        raylet.incidents = Incidents(self.log, with_traceback)
-        return raylet
+        incidents = Incidents(self.log, with_traceback)
+        return Raylet(node_id, info, versions, ids, gpu_count, incarnation, *ours, incidents)
 
     def _make_store(self) -> StoreServer:
         """Memory for the objects of one incarnation."""

@@ -1,0 +1,27 @@
+"""Which processes there are that hold things and are told of them: drivers, and nodes' workers."""
+
+from __future__ import annotations
+
+from zray.core.head.members import Member, Members, NodeMember
+from zray.core.machine import Outbox
+from zray.protocol.messages import Message
+
+
+class Processes:
+    def __init__(self, members: Members, outbox: Outbox[bytes]) -> None:
+        self._members = members
+        self._outbox = outbox
+        self.workers: dict[bytes, bytes] = {}  # worker -> its node
+
+    def note_worker(self, sender: Member, process_id: bytes) -> None:
+        """A member speaks for a process, which is a worker of it if it is a node."""
+        if isinstance(sender, NodeMember) and process_id != sender.process_id:
+            self.workers[process_id] = sender.process_id
+            sender.workers[process_id] = None
+
+    def lives(self, process_id: bytes) -> bool:
+        return process_id in self.workers or process_id in self._members.jobs
+
+    def send_to(self, process_id: bytes, message: Message) -> None:
+        """Send to a driver, or to a worker by way of its node."""
+        self._outbox.send(self.workers.get(process_id, process_id), message)

@@ -1,0 +1,482 @@
+"""The life of a task: submitted, ready, sent to a node, retried or cancelled, and its one outcome.
+
+Who runs what is `task_scheduler`; what the records are, `task_records`. A task that makes an actor
+is one until its constructor has returned: what that means is for `actors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from zray import limits
+from zray.core import failures, resources
+from zray.core.head.acknowledgements import Acknowledgements
+from zray.core.head.actor_table import ActorTable
+from zray.core.head.definitions import Definitions
+from zray.core.head.holders import Holdings
+from zray.core.head.journal import Journal
+from zray.core.head.lineage import Lineage
+from zray.core.head.members import Member, Members, NodeMember
+from zray.core.head.object_table import PENDING, ObjectTable
+from zray.core.head.processes import Processes
+from zray.core.head.recovery import Recovery
+from zray.core.head.results import Results
+from zray.core.head.task_records import (
+    ASSIGNED,
+    GONE,
+    READY,
+    WAITING,
+    TaskRecord,
+    TemplateRecord,
+)
+from zray.core.head.task_scheduler import TaskScheduler
+from zray.core.head.task_table import TaskTable
+from zray.core.head.transfers import Transfers
+from zray.core.incidents import Incidents
+from zray.core.machine import Outbox
+from zray.core.offers import Offers
+from zray.errors import (
+    InternalFaultError,
+    NameNotOfferedError,
+    NodeDiedError,
+    ProtocolError,
+    TaskCancelledError,
+    WorkerCrashedError,
+    ZrayError,
+)
+from zray.ids import object_id
+from zray.protocol.messages import (
+    CANCELLED,
+    CRASHED,
+    FAILED,
+    FINISHED,
+    LOCATED,
+    Cancel,
+    CancelTask,
+    Done,
+    Free,
+    HeldTask,
+    JobEnded,
+    Outcome,
+    Rejected,
+    Submit,
+    TaskDone,
+    TaskSpec,
+    Template,
+)
+
+REBUILT_DEPTH = 1 << 20  # somebody waits for what is made again
+
+
+class Creations(Protocol):
+    """What becomes of tasks that make actors."""
+
+    def creation_ended(self, task: TaskRecord, done: TaskDone, sender: NodeMember) -> None: ...
+
+    def creation_failed(self, task_id: bytes, task: TaskRecord, text: str) -> None: ...
+
+
+class TaskManager:
+    """``creations`` is set before the first message. ``actors``: their ids are those of the tasks
+    that make them."""
+
+    creations: Creations
+
+    def __init__(
+        self,
+        *,
+        outbox: Outbox[bytes],
+        journal: Journal,
+        incidents: Incidents,
+        counters: dict[str, int],
+        members: Members,
+        processes: Processes,
+        tasks: TaskTable,
+        objects: ObjectTable,
+        actors: ActorTable,
+        offers: Offers,
+        scheduler: TaskScheduler,
+        results: Results,
+        transfers: Transfers,
+        recovery: Recovery,
+        holdings: Holdings,
+        definitions: Definitions,
+        lineage: Lineage,
+        acknowledgements: Acknowledgements,
+    ) -> None:
+        self._outbox = outbox
+        self._journal = journal
+        self._incidents = incidents
+        self._counters = counters
+        self._members = members
+        self._processes = processes
+        self._tasks = tasks
+        self._objects = objects
+        self._actors = actors
+        self._offers = offers
+        self._scheduler = scheduler
+        self._results = results
+        self._transfers = transfers
+        self._recovery = recovery
+        self._holdings = holdings
+        self._definitions = definitions
+        self._lineage = lineage
+        self._acknowledgements = acknowledgements
+
+    # ---- submit ----------------------------------------------------------------------------
+
+    def on_submit(self, sender: Member, message: Submit, now: float) -> None:
+        job = self._members.jobs.get(message.job_id)
+        if job is None:  # a worker's node may not have heard of it yet
+            ended = "the job of these tasks has ended"
+            refusal = Rejected(0, message.seq, ProtocolError.code, ended)
+            told = JobEnded(0, message.job_id)
+            is_node = isinstance(sender, NodeMember)
+            self._outbox.send(sender.process_id, told if is_node else refusal)
+            return
+        submitter, templates, tasks = message.submitter, self._definitions.templates, self._tasks
+        self._processes.note_worker(sender, submitter)
+        for spec in message.tasks:
+            try:
+                template = templates.get(spec.template_id)
+                if template is None:
+                    text = f"task {spec.task_id.hex()} names a template that was never sent"
+                    rejection = Rejected(0, message.seq, ProtocolError.code, text)
+                    self._outbox.send(sender.process_id, rejection)
+                    continue
+                record = tasks.get(spec.task_id)
+                if record is not None:
+                    if record.spec is None:
+                        self._adopted(record, spec, template, submitter)
+                        self.begin(record, spec, now)
+                    continue
+                if self._resend_outcome(spec, template, submitter):
+                    continue
+                record = TaskRecord(spec, template, message.job_id, submitter)
+                tasks.add(spec.task_id, record)
+                job.unfinished += 1
+                if self._recovery.active:
+                    self._recovery.submitted(record, spec, sender)
+                self.begin(record, spec, now)
+            except Exception as error:
+                self.fault(spec.task_id, "taking a submitted task", error, now)
+
+    def begin(self, record: TaskRecord, spec: TaskSpec, now: float) -> None:
+        """A task's spec is known: it waits for its dependencies, unless it runs already."""
+        if record.rebuilds:
+            record.depth = REBUILT_DEPTH
+        elif spec.parent:
+            parent = self._tasks.get(spec.parent)
+            record.depth = 1 if parent is None else parent.depth + 1
+        if spec.dependencies or spec.nested:
+            self._await_dependencies(record, spec, now)
+        if record.exhausted() and record.node is None:
+            self.give_up(record)
+        else:
+            self.advance(record)
+
+    def _await_dependencies(self, record: TaskRecord, spec: TaskSpec, now: float) -> None:
+        for dependency in spec.dependencies:
+            known = self._holdings.hold(spec.task_id, dependency, now)
+            if known.kind == PENDING:
+                record.waiting += 1
+                if known.waiters is None:
+                    known.waiters = []
+                known.waiters.append(spec.task_id)
+        for inner in spec.nested:
+            self._holdings.hold(spec.task_id, inner, now)
+
+    def advance(self, record: TaskRecord, *, front: bool = False) -> None:
+        """Make a waiting task ready if nothing is in its way any more."""
+        if record.state == WAITING and not (record.waiting or record.parked or record.spec is None):
+            assert record.template is not None
+            trouble = self._objection(record.template.message)
+            if trouble:
+                self.fail(record.spec.task_id, record, NameNotOfferedError, trouble)
+            elif not record.template.function.ready:
+                self._definitions.waits(record)
+            else:
+                record.near = self._near(record) if record.spec.dependencies else b""
+                # Calls wait for an actor: it does not stand in line behind tasks.
+                front = front or record.spec.task_id in self._actors
+                self._scheduler.push(record, front=front)
+
+    def _objection(self, template: Template) -> str:
+        """Why no node could run it, as one that it might be told by now."""
+        if not template.by_name or self._recovery.active or not self._scheduler.nodes:
+            return ""
+        return self._offers.objection(template.name)
+
+    def _near(self, record: TaskRecord) -> bytes:
+        """The node that has most of the task's large arguments, if it can run the task."""
+        assert record.spec is not None and record.template is not None
+        there: dict[bytes, int] = {}
+        for oid in record.spec.dependencies:
+            known = self._objects.get(oid)
+            if known is not None and known.size > limits.INLINE_BYTES_MAX:
+                for place in known.locations:
+                    there[place] = there.get(place, 0) + known.size
+        for node_id, size in sorted(there.items(), key=lambda item: -item[1]):
+            node = self._scheduler.nodes.get(node_id)
+            if size < limits.LOCALITY_BYTES_MIN:
+                break
+            if node is not None and resources.fits(node.total, record.template.needs):
+                return node_id
+        return b""
+
+    def _resend_outcome(self, spec: TaskSpec, template: TemplateRecord, submitter: bytes) -> bool:
+        """A resubmitted task that has its outcome: tell it again. False: not such a one."""
+        found = False
+        returns = template.message.num_returns
+        if returns <= 1 and object_id(spec.task_id) not in self._objects.records:
+            return found
+        for index in range(max(returns, 1)):
+            oid = object_id(spec.task_id, index)
+            record = self._objects.get(oid)
+            if record is None:
+                continue
+            if record.kind != PENDING:
+                found = True
+                self._results.tell_owner(submitter, self._objects.outcome(oid, record), record)
+            elif self._processes.lives(submitter):  # somebody has named it before its submitter did
+                self._objects.hold(submitter, oid, process=True)
+        return found
+
+    # ---- end of an attempt -----------------------------------------------------------------
+
+    def on_done(self, sender: NodeMember, message: Done, now: float) -> None:
+        view, tasks = sender.view, self._tasks
+        view.last_done = now
+        stored = self._journal.numbered
+        for done in message.tasks:
+            try:
+                record = tasks.get(done.task_id)
+                if record is None:
+                    if not self._outcome_found(done, sender):
+                        self._ignore(done, sender)
+                elif record.node is view and record.attempt == done.attempt:
+                    if done.borrowed and done.worker_id:
+                        self._borrowed(done, sender)
+                    self._attempt_ended(record, done, sender)
+                else:
+                    self._ignore(done, sender)
+            except Exception as error:
+                self.fault(done.task_id, "taking the end of a task", error, now)
+        if stored != self._journal.numbered:
+            sender.ends_durable = False
+        if message.seq:  # else others follow, and all of them are acknowledged at once
+            self._acknowledgements.acknowledge(
+                sender, message.seq, now, durable=sender.ends_durable
+            )
+            sender.ends_durable = True
+
+    def _borrowed(self, done: TaskDone, sender: NodeMember) -> None:
+        self._processes.note_worker(sender, done.worker_id)
+        for oid in done.borrowed:
+            self._objects.hold(done.worker_id, oid, process=True)
+
+    def _ignore(self, done: TaskDone, sender: NodeMember) -> None:
+        """The end of an attempt that does not count any more."""
+        self._counters["stale"] += 1
+        if done.status == FINISHED:
+            self._holdings.refuse_copies(done.results, sender)
+
+    def _attempt_ended(self, record: TaskRecord, done: TaskDone, sender: NodeMember) -> None:
+        self._scheduler.release(done.task_id, record)
+        template = record.template
+        sender.view.finished += 1
+        if done.task_id in self._actors:
+            self.creations.creation_ended(record, done, sender)
+            return
+        if template is not None and done.status == FINISHED:
+            template.measured(done.seconds)
+        if record.cancelled and done.status != FINISHED:
+            self._cancel_outcome(done.task_id, record)
+        elif done.status in (FAILED, CRASHED) and self.retry(done.task_id, record):
+            record.failure = done.results if record.spec is None else None
+        elif done.status == CANCELLED:
+            self._cancel_outcome(done.task_id, record)
+        else:
+            # A raylet keeps the values of finished tasks alone.
+            places = (sender.process_id,) if done.status == FINISHED else ()
+            if done.status == FINISHED:
+                self._lineage.finished(record, done.results)
+            self.commit(done.task_id, record, done.results, places)
+
+    def retry(self, task_id: bytes, record: TaskRecord) -> bool:
+        """Queue a failed task again, if its retries allow (which its spec will tell)."""
+        record.failures += 1
+        if record.exhausted():
+            return False
+        self._counters["retried"] += 1
+        self.requeue(task_id, record)
+        return True
+
+    def requeue(self, task_id: bytes, record: TaskRecord) -> None:
+        """No raylet holds the task any more: it is ready again, or waits for what it lacks."""
+        record.node = None
+        record.state = WAITING
+        self._recovery.returned(task_id, record)
+        self.advance(record, front=True)
+
+    def _cancel_outcome(self, task_id: bytes, record: TaskRecord) -> None:
+        self.fail(task_id, record, TaskCancelledError, "the task was cancelled")
+
+    def fail(
+        self, task_id: bytes, record: TaskRecord, error: type[ZrayError], text: str, node: str = ""
+    ) -> None:
+        """Commit an error of the cluster's own as a task's outcome."""
+        if task_id in self._actors:
+            self.creations.creation_failed(task_id, record, text)
+            return
+        name = record.template.message.name if record.template is not None else ""
+        returns = record.template.message.num_returns if record.template is not None else 1
+        value = failures.encode(error, f"{text} (task {name} {task_id.hex()})", name, node)
+        self.commit(task_id, record, failures.outcomes(task_id, returns, value), ())
+
+    def commit(
+        self,
+        task_id: bytes,
+        record: TaskRecord,
+        outcomes: Iterable[Outcome],
+        locations: tuple[bytes, ...],
+    ) -> None:
+        """The one outcome of a task, for each of its returns; later ones are stale."""
+        assert record.node is None
+        if record.state == READY:
+            self._scheduler.withdraw(record, GONE)
+        record.state = GONE
+        self._tasks.remove(task_id)
+        job = self._members.jobs.get(record.job_id)
+        if job is not None:
+            job.unfinished -= 1
+            job.finished += 1
+        self._counters["finished"] += 1
+        submitter = record.submitter
+        is_driver = submitter in self._members.jobs
+        owned = is_driver or submitter in self._processes.workers
+        template = record.template
+        has_returns = template is not None and template.message.num_returns > 0
+        for outcome in outcomes:
+            oid = outcome.object_id
+            known = self._objects.get(oid)
+            if known is not None and known.kind != PENDING:  # it came ahead of its task, or again
+                stands = not record.rebuilds or self._lineage.again(outcome)
+                for place in locations:
+                    if stands:
+                        self._holdings.found(outcome, place)
+                    else:
+                        self._outbox.send(place, Free(0, oid))
+                if owned:
+                    self._results.tell_owner(submitter, self._objects.outcome(oid, known), known)
+                continue
+            if self._recovery.active:
+                self._recovery.hold(oid)  # who holds it may have yet to return
+            if record.spec is not None and known is None and owned and has_returns:
+                self._objects.hold(submitter, oid, process=True)
+            places = locations
+            if is_driver and locations and not outcome.kind & LOCATED:
+                places = (*locations, submitter)  # the driver gets the value itself
+            settled = self._holdings.settle(outcome, places)
+            if owned:
+                self._results.tell_owner(submitter, outcome, settled)
+        if record.spec is not None:
+            for oid in record.spec.dependencies:
+                self._objects.drop(task_id, oid)
+            for oid in record.spec.nested:
+                self._objects.drop(task_id, oid)
+        if record.rebuilds:
+            self._transfers.retry()  # others wait for it
+
+    # ---- cancel ----------------------------------------------------------------------------
+
+    def on_cancel(self, sender: Member, message: Cancel, now: float) -> None:
+        children = self._tasks.descendants(message.task_id) if message.recursive else []
+        for task_id in (*children, message.task_id):
+            record = self._tasks.get(task_id)
+            if record is not None and task_id not in self._actors:
+                self.cancel(task_id, record, message.force)
+
+    def cancel(self, task_id: bytes, record: TaskRecord, force: bool) -> None:
+        record.cancelled = True
+        record.forced = record.forced or force
+        if record.state == ASSIGNED:
+            assert record.node is not None
+            request = CancelTask(0, task_id, record.attempt, record.forced)
+            self._outbox.send(record.node.node_id, request)
+        else:
+            self._cancel_outcome(task_id, record)
+
+    # ---- of before a head's restart ------------------------------------------------------------
+
+    def _adopted(
+        self, record: TaskRecord, spec: TaskSpec, template: TemplateRecord, submitter: bytes
+    ) -> None:
+        """The spec came of a task that only its node had told of."""
+        unknown = record.template is None
+        self._tasks.adopt(spec.task_id, record, spec, template)
+        self._tasks.move(spec.task_id, record, submitter)
+        if unknown and record.node is not None:
+            self._scheduler.settle_adopted(record)
+
+    def _outcome_found(self, done: TaskDone, sender: NodeMember) -> bool:
+        """The end of a task that nobody has told of yet; False: it is stale."""
+        if not self._recovery.active or done.status != FINISHED:
+            return False
+        for outcome in done.results:
+            self._recovery.hold(outcome.object_id)
+            self._holdings.found(outcome, sender.process_id)
+        return True
+
+    def failed_before(self, held: HeldTask) -> None:
+        """A raylet remembers an attempt that failed, which the head of before knew of."""
+        record = self._tasks.get(held.task_id)
+        if held.makes_actor:
+            return  # restarts of actors are counted in their rows
+        if record is None:
+            self._recovery.failed_before(held)
+        else:
+            record.failures = max(record.failures, held.failures)
+            if record.exhausted() and record.state != ASSIGNED:
+                self.give_up(record)
+
+    def give_up(self, record: TaskRecord) -> None:
+        """Its retries were used up under the head of before, which did not live to tell."""
+        assert record.spec is not None
+        failure, record.failure = record.failure, None
+        if failure is not None:
+            self.commit(record.spec.task_id, record, failure, ())
+            return
+        text = "its worker or node died when the head was about to be restarted"
+        self.fail(record.spec.task_id, record, WorkerCrashedError, text)
+
+    def unpark(self, record: TaskRecord) -> None:
+        """All nodes are back or dead, so nobody has it: it can start."""
+        if not record.parked or record.state != WAITING:
+            return
+        record.parked = False
+        if record.spec is None or record.template is None:
+            return  # it waits for them
+        record.failures += self._members.may_have_run(record.template.needs)
+        if record.exhausted():
+            text = "a node that may have run the task did not return after the head's restart"
+            self.fail(record.spec.task_id, record, NodeDiedError, text)
+        else:
+            self.advance(record)
+
+    # ---- faults ------------------------------------------------------------------------------
+
+    def fault(self, task_id: bytes, what: str, error: Exception, now: float) -> None:
+        """One task could not be dealt with: it ends with an error, and the others go on."""
+        said = self._incidents.record(what, f"task {task_id.hex()}", error, now)
+        record = self._tasks.get(task_id)
+        if record is not None:
+            if record.node is not None:
+                self._scheduler.release(task_id, record)
+            text = f"the head failed while {what}: {said}; its log has more"
+            try:
+                self.fail(task_id, record, InternalFaultError, text)
+            except Exception as again:
+                whom = f"task {task_id.hex()}"
+                self._incidents.record("failing a task", whom, again, now)
