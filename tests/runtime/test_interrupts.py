@@ -11,10 +11,7 @@ import pytest
 
 from zray.runtime.interrupts import Interrupts
 
-OTHERS = [
-    *(signal.SIGALRM, signal.SIGVTALRM, signal.SIGPROF, signal.SIGTERM),
-    *(signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2),
-]
+OTHERS = [signal.SIGALRM, signal.SIGTERM, signal.SIGHUP]
 
 
 def strike(number: int = signal.SIGINT) -> None:

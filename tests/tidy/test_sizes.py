@@ -15,7 +15,7 @@ LARGER_MODULES: dict[str, int] = {
     "zray.core.head.tasks": 410,
     "zray.core.raylet.raylet": 407,
     "zray.core.raylet.object_store": 410,
-    "zray.nodes.driver.driver": 415,
+    "zray.nodes.driver.driver": 417,
     "zray.nodes.raylet.raylet": 480,
     "zray.nodes.worker.worker": 424,
     "zray.nodes.raylet.store_server": 460,

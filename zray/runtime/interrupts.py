@@ -24,11 +24,7 @@ _get_handler: Callable[[int], Any] = _functions.getsignal
 _set_handler: Callable[[int, Any], Any] = _functions.signal
 _get_ident = threading.get_ident
 _INT = int(signal.SIGINT)
-_OTHERS = (
-    *(int(signal.SIGALRM), int(signal.SIGVTALRM), int(signal.SIGPROF), int(signal.SIGTERM)),
-    *(int(signal.SIGHUP), int(signal.SIGQUIT), int(signal.SIGUSR1), int(signal.SIGUSR2)),
-)
-_ALRM, _VTALRM, _PROF, _TERM, _HUP, _QUIT, _USR1, _USR2 = _OTHERS
+_ALRM, _TERM, _HUP = _OTHERS = (int(signal.SIGALRM), int(signal.SIGTERM), int(signal.SIGHUP))
 
 
 class PutOff:
@@ -46,7 +42,7 @@ class PutOff:
 
 class Interrupts:
     """``with interrupts:`` puts the program's handlers of signals off until the block ends: those
-    of the signals that a handler may raise for, by usage (not SIGCHLD, SIGWINCH and such).
+    of SIGINT, SIGALRM, SIGTERM and SIGHUP, which by usage may raise.
 
     Inside of a block, ``allow`` lets them run. Blocks may be nested. Threads other than the main
     one are never interrupted, so it does nothing there.
@@ -88,16 +84,11 @@ class Interrupts:
             self._allowed = False
             self._depth += 1
             return
-        alrm, vtalrm, prof, term, hup, quits, usr1, usr2 = self._others
+        alrm, term, hup = self._others
         if not (
             _get_handler(_ALRM) is alrm
-            and _get_handler(_VTALRM) is vtalrm
-            and _get_handler(_PROF) is prof
             and _get_handler(_TERM) is term
             and _get_handler(_HUP) is hup
-            and _get_handler(_QUIT) is quits
-            and _get_handler(_USR1) is usr1
-            and _get_handler(_USR2) is usr2
         ):
             self._wrap()
         handler = _get_handler(_INT)
@@ -177,6 +168,16 @@ class Interrupts:
         finally:
             if self._pending and (self._allowed or not self._depth):
                 self._deliver()
+
+
+def raised_by_handler(error: BaseException) -> bool:
+    """Whether a handler of a signal raised it, so that it is not of what was being done."""
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code is PutOff.__call__.__code__:
+            return True
+        traceback = traceback.tb_next
+    return False
 
 
 interrupts = Interrupts()  # this process's

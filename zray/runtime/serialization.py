@@ -29,6 +29,7 @@ from typing import Any, NamedTuple, TypeVar
 from zray import limits
 from zray.errors import MessageTooLargeError, SerializationError
 from zray.runtime.buffers import BUFFERS_TAG, Parts, Piece, assemble, split
+from zray.runtime.interrupts import raised_by_handler
 
 PICKLE_TAG = 0x80
 PORTABLE_TAG = 0x4D
@@ -536,7 +537,13 @@ def explain(value: Any, name: str) -> str | None:
 def _unpicklable(
     subjects: list[tuple[Any, str]], name: str, error: Exception
 ) -> SerializationError:
-    """The error for ``name``, found to be at fault in one of its (value, name) parts."""
+    """The error for ``name``, found to be at fault in one of its (value, name) parts.
+
+    Raises:
+        What a signal handler raised meanwhile: that is not its fault.
+    """
+    if raised_by_handler(error):
+        raise error
     if isinstance(error, RecursionError) or isinstance(error.__context__, RecursionError):
         limit = sys.getrecursionlimit()
         return SerializationError(
@@ -555,7 +562,13 @@ def _unpicklable(
 
 
 def _unreadable(what: str, data: bytes | memoryview, error: Exception) -> SerializationError:
-    """The error for data that does not unpickle here."""
+    """The error for data that does not unpickle here.
+
+    Raises:
+        What a signal handler raised meanwhile: that is not its fault.
+    """
+    if raised_by_handler(error):
+        raise error
     node = os.uname().nodename
     if isinstance(error, ModuleNotFoundError) and error.name:
         return SerializationError(

@@ -376,6 +376,9 @@ class Driver(Participant):
             self._unsent_since = 0.0
             self._flush()
 
+    def _prints_due(self) -> bool:
+        return self._printing or bool(self.client.prints)
+
     def _show_prints(self) -> None:
         if self.client.prints:
             self._unlocked(self._print)

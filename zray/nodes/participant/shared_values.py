@@ -180,12 +180,16 @@ class Sharing(Caller):
             ObjectStoreFullError: it is large, and the node has no memory for it.
         """
         parts = serialization.dumps_parts(value)
+        references = self.client.references
+        if parts.size <= limits.INLINE_BYTES_MAX and not parts.contained:
+            with self._lock:  # an interrupt may come: at worst a value stays that nobody has
+                return ObjectRef(references.put(parts.to_bytes(), []))
         with interrupts:
             outcome = self.share(parts)
             with self._lock:
                 if outcome is not None:
-                    return ObjectRef(self.client.references.put_near(outcome))
-                return ObjectRef(self.client.references.put(parts.to_bytes(), parts.contained))
+                    return ObjectRef(references.put_near(outcome))
+                return ObjectRef(references.put(parts.to_bytes(), parts.contained))
 
     def share(self, parts: Parts, oid: bytes = b"") -> m.Outcome | None:
         """Write a large value to the node's memory, as this process's own object.
