@@ -6,7 +6,6 @@ Reads /proc, /sys and NVIDIA's management library. It must never decide how much
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import os
@@ -20,21 +19,10 @@ from pathlib import Path
 from typing import Protocol
 
 from zray import limits
+from zray.runtime.linux.gpus import NVML, Gpu, visible_gpus
 
-NVML = "libnvidia-ml.so.1"
 _SIOCGIFADDR = 0x8915
 _IF_NAME_BYTES = 16
-_NVML_TEXT_BYTES = 96  # NVML_DEVICE_NAME_V2_BUFFER_SIZE; UUIDs need no more
-
-
-@dataclass(frozen=True, slots=True)
-class Gpu:
-    """One physical GPU. `index` is NVML's: PCI bus order, which CUDA's default order may not be."""
-
-    index: int
-    uuid: str
-    name: str
-    memory_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +63,7 @@ def detect(
     return Machine(
         cpus=_cpus(groups),
         memory_bytes=_memory_bytes(Path(proc), groups),
-        gpus=_gpus(nvml, os.environ.get("CUDA_VISIBLE_DEVICES")),
+        gpus=visible_gpus(nvml, os.environ.get("CUDA_VISIBLE_DEVICES")),
         hostname=socket.gethostname(),
         machine_id=machine_id(Path(proc)),
         addresses=_addresses(Path(proc)),
@@ -194,67 +182,6 @@ def _addresses(proc: Path) -> list[str]:
         if scope == "00":
             found.append(socket.inet_ntop(socket.AF_INET6, bytes.fromhex(digits)))
     return [address for address in dict.fromkeys(found) if not address.startswith("127.")]
-
-
-# ---- GPUs ----------------------------------------------------------------------------------
-
-
-class _NvmlMemory(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_ulonglong) for name in ("total", "free", "used"))
-
-
-def _gpus(library: str, visible: str | None) -> list[Gpu]:
-    """The GPUs that CUDA would show a process with this `CUDA_VISIBLE_DEVICES`."""
-    if visible is not None and not visible.strip():
-        return []
-    try:
-        nvml = ctypes.CDLL(library)
-        if nvml.nvmlInit_v2() != 0:
-            return []
-    except (OSError, AttributeError):
-        return []
-    try:
-        return _select(_nvml_devices(nvml), visible)
-    except AttributeError:  # a library too old to have the call
-        return []
-    finally:
-        nvml.nvmlShutdown()
-
-
-def _nvml_devices(nvml: ctypes.CDLL) -> list[Gpu]:
-    count = ctypes.c_uint()
-    if nvml.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
-        return []
-    gpus = []
-    for index in range(count.value):
-        device, memory = ctypes.c_void_p(), _NvmlMemory()
-        uuid, name = (ctypes.create_string_buffer(_NVML_TEXT_BYTES) for _ in range(2))
-        size = ctypes.c_uint(_NVML_TEXT_BYTES)
-        codes = (
-            nvml.nvmlDeviceGetHandleByIndex_v2(ctypes.c_uint(index), ctypes.byref(device)),
-            nvml.nvmlDeviceGetUUID(device, uuid, size),
-            nvml.nvmlDeviceGetName(device, name, size),
-            nvml.nvmlDeviceGetMemoryInfo(device, ctypes.byref(memory)),
-        )
-        if not any(codes):  # a GPU that is lost or forbidden answers with an error
-            gpus.append(Gpu(index, uuid.value.decode(), name.value.decode(), memory.total))
-    return gpus
-
-
-def _select(gpus: list[Gpu], visible: str | None) -> list[Gpu]:
-    """As CUDA reads it: indices or beginnings of UUIDs, up to the first that names nothing."""
-    if visible is None:
-        return gpus
-    chosen: list[Gpu] = []
-    for token in map(str.strip, visible.split(",")):
-        if token.isdigit():
-            named = [gpu for gpu in gpus if gpu.index == int(token)]
-        else:
-            named = [gpu for gpu in gpus if token and gpu.uuid.startswith(token)]
-        if len(named) != 1 or named[0] in chosen:
-            break
-        chosen += named
-    return chosen
 
 
 # ---- deaths --------------------------------------------------------------------------------
