@@ -14,10 +14,10 @@ import pytest
 from zray import limits
 from zray.core.client.actor_caller import ActorCaller
 from zray.core.client.calls import ClientCalls
-from zray.core.head.gcs import Gcs
 from zray.core.head.object_table import ObjectTable
 from zray.core.head.results import Results
 from zray.core.head.task_scheduler import TaskScheduler
+from zray.core.head.tasks import TaskManager
 from zray.core.raylet.completions import Ends
 from zray.core.worker.actor_inbox import ActorInbox
 from zray.protocol import messages as m
@@ -70,9 +70,9 @@ def test_bounds_are_restored() -> None:
 # ---- what the checkers are worth: machines that are broken on purpose ----------------------
 
 
-def no_dependencies_held(self: Gcs, record: Any, spec: Any, now: float) -> None:
+def no_dependencies_held(self: TaskManager, record: Any, spec: Any, now: float) -> None:
     for oid in (*spec.dependencies, *spec.nested):
-        self.holdings.named(oid, now)
+        self._holdings.named(oid, now)
 
 
 def one_too_many(self: TaskScheduler, record: Any, *, front: bool = False) -> None:
@@ -80,7 +80,7 @@ def one_too_many(self: TaskScheduler, record: Any, *, front: bool = False) -> No
     self.classes[record.template.needs].ready += 1
 
 
-def always_again(self: Gcs, task_id: bytes, record: Any) -> bool:
+def always_again(self: TaskManager, task_id: bytes, record: Any) -> bool:
     self.requeue(task_id, record)
     return True
 
@@ -126,9 +126,9 @@ FAIL = ClientCalls._fail
 @pytest.mark.parametrize(
     ("owner", "name", "broken"),
     [
-        (Gcs, "_await_dependencies", no_dependencies_held),
+        (TaskManager, "_await_dependencies", no_dependencies_held),
         (TaskScheduler, "push", one_too_many),
-        (Gcs, "retry", always_again),
+        (TaskManager, "retry", always_again),
         (ObjectTable, "sweep", never_frees),
         (Ends, "flush", loses_ends),
         (ActorInbox, "receive", runs_again),
