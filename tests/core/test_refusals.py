@@ -136,9 +136,9 @@ def test_an_end_that_is_refused_is_told_again_and_not_taken_for_acknowledged() -
     (end,) = again.tasks
     assert end.task_id == identity("t") and end.results[0].kind == m.ERROR
     assert NO[1] in failures.read(end.results[0].value).message
-    assert list(bench.raylet.ends.unacked) == [again.seq]
+    assert list(bench.raylet.completions.unacked) == [again.seq]
     bench.head(m.Ack(0, again.seq))
-    assert not bench.raylet.ends.unacked
+    assert not bench.raylet.completions.unacked
 
 
 def make_actor(bench: RayletBench) -> bytes:
@@ -173,4 +173,4 @@ def test_the_end_of_an_actor_that_is_refused_is_told_with_another_text() -> None
     bench.head(m.Rejected(0, first.seq, *NO))
     (again,) = bench.told(m.ActorExited)
     assert again.seq > first.seq and again.actor_id == ACTOR and NO[1] in again.text
-    assert [held.actor_id for held in bench.raylet.ends.held_actors()] == [ACTOR]
+    assert [held.actor_id for held in bench.raylet.completions.held_actors()] == [ACTOR]

@@ -147,7 +147,7 @@ def test_the_end_of_an_earlier_attempt_says_nothing_of_the_one_that_runs() -> No
 
         def both() -> bool:
             attempts = [task.assignment.attempt for task in raylet.raylet.tasks.held.values()]
-            return 2 in attempts and bool(raylet.raylet.ends.unacked)
+            return 2 in attempts and bool(raylet.raylet.completions.unacked)
 
         cluster.run_until(both, 5.0)
         assert raylet.link is not None
@@ -175,7 +175,7 @@ def test_an_end_is_kept_until_it_is_acknowledged_itself() -> None:
     with SimCluster(40, nodes=[{"CPU": 2}], latency_s=0.05) as cluster:
         cluster.run(story)
         raylet = cluster.raylets[0]
-        ends = raylet.raylet.ends
+        ends = raylet.raylet.completions
         cluster.run_until(lambda: bool(ends.unacked), 5.0)
         link = raylet.link
         assert link is not None
@@ -205,7 +205,7 @@ def test_an_attempt_of_before_a_restart_is_not_made_again_while_a_later_one_may_
             first, second = cluster.raylets
             if first.raylet.tasks.held:
                 first, second = second, first
-            told += bool(first.raylet.ends.unacked)
+            told += bool(first.raylet.completions.unacked)
             cluster.freeze(second, 1.0)
             cluster.restart_head(0.01)
             until_done(cluster, 30.0)

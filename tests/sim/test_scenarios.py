@@ -512,7 +512,7 @@ def test_a_crash_is_not_forgotten_with_the_head_that_knew_of_it() -> None:
         assert link is not None
         cluster.network.go_silent(link)
         cluster.run_until(lambda: counter(cluster, "finished") == 1, 5.0)
-        cluster.run_until(lambda: not cluster.raylets[0].raylet.ends.unacked, 5.0)
+        cluster.run_until(lambda: not cluster.raylets[0].raylet.completions.unacked, 5.0)
         cluster.restart_head(0.1)
         until_done(cluster)
         assert runs(cluster, "crashes") == [1]

@@ -18,7 +18,7 @@ from zray.core.head.object_table import ObjectTable
 from zray.core.head.results import Results
 from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.tasks import TaskManager
-from zray.core.raylet.completions import Ends
+from zray.core.raylet.completions import Completions
 from zray.core.worker.actor_inbox import ActorInbox
 from zray.protocol import messages as m
 from zray.testing import SimCluster, simulate
@@ -72,7 +72,7 @@ def test_bounds_are_restored() -> None:
 
 def no_dependencies_held(self: TaskManager, record: Any, spec: Any, now: float) -> None:
     for oid in (*spec.dependencies, *spec.nested):
-        self._holdings.named(oid, now)
+        self._holders.named(oid, now)
 
 
 def one_too_many(self: TaskScheduler, record: Any, *, front: bool = False) -> None:
@@ -89,7 +89,7 @@ def never_frees(self: ObjectTable, is_needed: Any) -> list[Any]:
     return []
 
 
-def loses_ends(self: Ends) -> None:
+def loses_ends(self: Completions) -> None:
     self._new.clear()
 
 
@@ -114,7 +114,7 @@ def no_promise(self: ClientCalls, oid: bytes) -> None:
     pass
 
 
-def forgets_its_death(self: Ends, actor: Any, *, intended: bool, text: str) -> None:
+def forgets_its_death(self: Completions, actor: Any, *, intended: bool, text: str) -> None:
     pass
 
 
@@ -130,12 +130,12 @@ FAIL = ClientCalls._fail
         (TaskScheduler, "push", one_too_many),
         (TaskManager, "retry", always_again),
         (ObjectTable, "sweep", never_frees),
-        (Ends, "flush", loses_ends),
+        (Completions, "flush", loses_ends),
         (ActorInbox, "receive", runs_again),
         (ClientCalls, "_fail", never_ran),
         (ActorCaller, "ends_incarnation", at_once),
         (ClientCalls, "promise", no_promise),
-        (Ends, "exited", forgets_its_death),
+        (Completions, "exited", forgets_its_death),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )

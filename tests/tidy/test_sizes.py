@@ -13,7 +13,7 @@ LARGER_MODULES: dict[str, int] = {
     "zray.core.client.calls": 415,
     "zray.core.head.actors": 428,
     "zray.core.head.tasks": 410,
-    "zray.core.raylet.raylet": 407,
+    "zray.core.raylet.raylet": 409,
     "zray.core.raylet.object_store": 410,
     "zray.nodes.driver.driver": 417,
     "zray.nodes.raylet.raylet": 480,

@@ -361,9 +361,9 @@ class Checkers:
             found.append(f"{kind}object {word}[{oid[-1]}] of {words}")
         tables: dict[str, Sized] = {
             "held_by": {k: v for k, v in gcs.objects.held_by.items() if v},
-            "unknown": gcs.holdings.unknown,
-            "promised objects": gcs.holdings._promised,
-            "promises": [oid for ids in gcs.holdings._promises.values() for oid in ids],
+            "unknown": gcs.holders.unknown,
+            "promised objects": gcs.holders._promised,
+            "promises": [oid for ids in gcs.holders._promises.values() for oid in ids],
             "actors": gcs.actors.records,
             "names": gcs.actors.directory.names,
             "launches": gcs.actors._launches,
@@ -405,17 +405,17 @@ class Checkers:
             if not raylet.alive:
                 continue
             machine = raylet.raylet
-            principals = machine.agency.principals.values()
+            principals = machine.worker_requests.principals.values()
             tables: dict[str, Sized] = {
                 "tasks": machine.tasks.held,
                 "objects": machine.objects.stored,
                 "fetches": machine.objects._fetches,
                 "outgoing transfers": machine.objects.server.sending,
-                "unacknowledged ends": machine.ends.unacked,
+                "unacknowledged ends": machine.completions.unacked,
                 "queued tasks": range(machine.scheduler.queued),
                 "specs in the redo log": [t for p in principals for t in p.unresolved],
                 "holds of workers": [oid for p in principals for oid in p.holds],
-                "requests": machine.agency._asked,
+                "requests": machine.worker_requests._asked,
                 "actors": machine.actors._slots,
                 "promises of workers": [oid for p in principals for oid in p.promised],
                 "actors of workers": [a for p in principals for a in (*p.owned, *p.actors)],

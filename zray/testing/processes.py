@@ -395,8 +395,8 @@ class SimRaylet(SimPeer):
     def ask_again(self) -> None:
         """Resend what is not acknowledged, unchanged."""
         machine = self.raylet
-        messages: list[m.Message] = [*machine.ends.unacked.values()]
-        for principal in machine.agency.principals.values():
+        messages: list[m.Message] = [*machine.completions.unacked.values()]
+        for principal in machine.worker_requests.principals.values():
             specs = list(principal.unresolved.values())
             messages.append(m.Submit(0, principal.job_id, principal.worker_id, specs))
             if principal.actors:

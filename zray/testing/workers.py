@@ -1,4 +1,4 @@
-"""A simulated worker process: the shipped WorkerSequence and Client, and a program as user code.
+"""A simulated worker process: the shipped TaskInbox and Client, and a program as user code.
 
 Two threads as in the real one: the main thread reads only when it is idle or blocked; the control
 thread answers RECALL and CANCEL_TASK at any time. Decides nothing about the cluster.
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from zray.core.client.client import Client, Waiter
 from zray.core.raylet.local_scheduler import PoolKey
-from zray.core.worker.task_inbox import Delivered, WorkerSequence
+from zray.core.worker.task_inbox import Delivered, TaskInbox
 from zray.ids import IdSource, object_id
 from zray.protocol import codec
 from zray.protocol import messages as m
@@ -49,7 +49,7 @@ class SimWorker(Caller):
         self.incarnation = raylet.raylet.incarnation
         self.pid = cluster.next_pid()
         self.name = f"{raylet.name}/w{self.pid}"
-        self.sequence = WorkerSequence(worker_id)
+        self.sequence = TaskInbox(worker_id)
         self.alive = True
         self.started = 0  # the counter that the raylet shares
         self.frozen_until = 0.0

@@ -438,7 +438,7 @@ def test_a_promised_object_is_awaited_for_as_long_as_its_owner_lives() -> None:
     head.say("d1", m.Put(0, identity("d1"), value(identity("c1"))))
     (result,) = head.taken("d2", m.Result)
     assert result.outcomes == [value(identity("c1"))]
-    assert not head.gcs.holdings.is_promised(RESULT)
+    assert not head.gcs.holders.is_promised(RESULT)
 
 
 def test_a_promise_is_broken_by_the_end_of_who_made_it() -> None:
@@ -446,7 +446,7 @@ def test_a_promise_is_broken_by_the_end_of_who_made_it() -> None:
     head.say("d1", m.Goodbye(0, "done"))
     (result,) = head.taken("d2", m.Result)
     assert b"ZR-3006" in result.outcomes[0].value
-    assert not head.gcs.holdings._promises
+    assert not head.gcs.holders._promises
 
 
 def test_a_promise_may_come_after_who_asks_for_the_object() -> None:

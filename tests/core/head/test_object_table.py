@@ -281,7 +281,7 @@ def test_an_object_that_is_only_held_is_waited_for() -> None:
 def test_a_drop_of_something_unknown_leaves_no_trace() -> None:
     head = head_with()
     head.say("d1", m.Drop(0, identity("d1"), object_of(identity("x"))))
-    assert not head.gcs.objects.records and not head.gcs.holdings.unknown
+    assert not head.gcs.objects.records and not head.gcs.holders.unknown
 
 
 def test_a_value_is_pulled_from_who_has_it_and_then_from_another() -> None:
@@ -347,7 +347,7 @@ def test_a_pull_may_come_before_its_object_is_announced() -> None:
     head.say("n1", m.Chunk(0, pull.transfer, 0, 0, 8, b"halfhalf"))
     (chunk,) = head.taken("d1", m.Chunk)
     assert chunk.transfer == 5 and not head.gcs.transfers.unheard
-    assert not head.gcs.holdings.unknown
+    assert not head.gcs.holders.unknown
 
 
 def test_a_pull_of_what_nobody_announces_fails_after_a_while() -> None:

@@ -341,7 +341,7 @@ def test_a_driver_that_is_back_is_not_looked_for() -> None:
     head.taken("n1")
     head.after(5.0)
     assert head.taken("n1", m.FindDriver) == []
-    assert job_id in head.gcs.members.jobs and head.controller.roster.look_at == NEVER
+    assert job_id in head.gcs.members.jobs and head.controller.reconciliation.look_at == NEVER
 
 
 # ---- liveness ------------------------------------------------------------------------------

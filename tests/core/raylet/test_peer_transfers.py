@@ -9,7 +9,7 @@ import pytest
 from tests.core.benches import identity, object_of
 from zray import limits
 from zray.core.raylet.objects import LocalObjects
-from zray.core.raylet.peer_transfers import Peers
+from zray.core.raylet.peer_transfers import PeerTransfers
 from zray.protocol import messages as m
 
 OID = object_of(identity("o"))
@@ -55,7 +55,7 @@ class Node:
         self.memory: Any = Memory()
         self.objects.attach(self.memory)
         self.objects.puller.direct = True
-        self.peers = Peers(self.objects)
+        self.peer_transfers = PeerTransfers(self.objects)
         self.arrived: list[tuple[m.Outcome | None, str]] = []
 
     def asked(self) -> m.Pull:
@@ -71,10 +71,10 @@ def fetching() -> Node:
     node = Node()
     node.objects.fetch(OID, lambda outcome, text: node.arrived.append((outcome, text)))
     transfer = node.asked().transfer
-    node.peers.on_pull_from(m.PullFrom(0, transfer, OID, OTHER), 0.0)
+    node.peer_transfers.on_pull_from(m.PullFrom(0, transfer, OID, OTHER), 0.0)
     node.memory.failing = 1
     with pytest.raises(OSError, match="No space"):
-        node.peers.receive(OTHER, chunk(transfer))
+        node.peer_transfers.receive(OTHER, chunk(transfer))
     return node
 
 
@@ -104,6 +104,6 @@ def test_who_asks_for_what_cannot_be_read_has_an_answer() -> None:
     node.objects.stored[OID] = m.Outcome(OID, m.VALUE | m.LOCATED, LARGE, b"")
     node.memory.failing = 1
     with pytest.raises(OSError, match="No space"):
-        node.peers.receive("route", m.Pull(0, 7, OID))
-    (answer,) = node.peers.outbox.take()["route"]
+        node.peer_transfers.receive("route", m.Pull(0, 7, OID))
+    (answer,) = node.peer_transfers.outbox.take()["route"]
     assert isinstance(answer, m.PullFailed) and answer.transfer == 7

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from tests.core.benches import identity, object_of, spec, template, value
 from zray import limits
-from zray.core.worker.task_inbox import CpuLoan, WorkerSequence
+from zray.core.worker.task_inbox import CpuLoan, TaskInbox
 from zray.ids import split_tasks
 from zray.protocol import messages as m
 
 WORK = template()
 
 
-def sequence(*names: str) -> WorkerSequence:
-    made = WorkerSequence(identity("w1"))
+def sequence(*names: str) -> TaskInbox:
+    made = TaskInbox(identity("w1"))
     tasks = [m.Assignment(1, identity("job"), spec(name, WORK)) for name in names]
     assert made.receive(WORK) and made.receive(m.Tasks(0, tasks))
     return made
 
 
-def finish(made: WorkerSequence, now: float, **fields: list[bytes]) -> None:
+def finish(made: TaskInbox, now: float, **fields: list[bytes]) -> None:
     assert made.current is not None
     result = value(made.current.spec.task_id, contained=fields.get("contained", []))
     made.finished(m.FINISHED, [result], 0.001, fields.get("borrowed", []), now)
@@ -26,7 +26,7 @@ def finish(made: WorkerSequence, now: float, **fields: list[bytes]) -> None:
 
 def test_tasks_run_in_the_order_of_delivery_with_their_values() -> None:
     argument = value(identity("a"))
-    made = WorkerSequence(identity("w1"))
+    made = TaskInbox(identity("w1"))
     task = spec("t0", WORK, dependencies=[object_of(identity("a"))])
     made.receive(m.Tasks(0, [m.Assignment(2, identity("job"), task)], [argument]))
     delivered = made.next()

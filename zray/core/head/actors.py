@@ -19,7 +19,7 @@ from zray.core.head.actor_directory import ActorDirectory
 from zray.core.head.actor_records import ActorRecord, ActorRow
 from zray.core.head.actor_table import ActorTable
 from zray.core.head.definitions import Definitions
-from zray.core.head.holders import Holdings
+from zray.core.head.holders import Holders
 from zray.core.head.journal import Persist
 from zray.core.head.members import JobMember, Member, Members, NodeMember
 from zray.core.head.object_table import PENDING, ObjectTable
@@ -51,7 +51,7 @@ class Actors:
         records: ActorTable,
         scheduler: TaskScheduler,
         recovery: Recovery,
-        holdings: Holdings,
+        holders: Holders,
         definitions: Definitions,
         directory: ActorDirectory,
         acknowledgements: Acknowledgements,
@@ -68,7 +68,7 @@ class Actors:
         self.records = records
         self._scheduler = scheduler
         self._recovery = recovery
-        self._holdings = holdings
+        self._holders = holders
         self._definitions = definitions
         self.directory = directory
         self._acknowledgements = acknowledgements
@@ -98,7 +98,7 @@ class Actors:
         self.directory.enter(record)
         self._recovery.hold(record.handle)
         if self._objects.make(record.handle).kind == PENDING:
-            self._holdings.settle(m.Outcome(record.handle, m.VALUE, 0), ())
+            self._holders.settle(m.Outcome(record.handle, m.VALUE, 0), ())
         if record.info.detached:
             self._objects.hold(DETACHED, record.handle)
 
@@ -167,7 +167,7 @@ class Actors:
     def _hold_arguments(self, record: ActorRecord, now: float) -> None:
         """What the constructor gets stays for as long as it may have to run."""
         for oid in record.arguments():
-            self._holdings.hold(record.actor_id, oid, now)
+            self._holders.hold(record.actor_id, oid, now)
 
     def _drop_arguments(self, record: ActorRecord) -> None:
         for oid in record.arguments():

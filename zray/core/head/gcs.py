@@ -19,7 +19,7 @@ from zray.core.head.actors import Actors
 from zray.core.head.catalog import Catalog
 from zray.core.head.definitions import Definitions
 from zray.core.head.dispatch import Dispatch
-from zray.core.head.holders import Holdings
+from zray.core.head.holders import Holders
 from zray.core.head.journal import Journal
 from zray.core.head.lineage import Lineage
 from zray.core.head.members import Member, Members
@@ -107,11 +107,11 @@ class Gcs:
             objects=self.objects,
             catalog=self.catalog,
             recovery=self.recovery,
-            hold=lambda holder, oid, now: self.holdings.hold(holder, oid, now),
+            hold=lambda holder, oid, now: self.holders.hold(holder, oid, now),
             wake=lambda task: self.task_manager.advance(task),
         )
         self.tasks = TaskTable(self.definitions.unused)
-        self.holdings = Holdings(
+        self.holders = Holders(
             outbox=self.outbox,
             counters=self.counters,
             members=self.members,
@@ -149,7 +149,7 @@ class Gcs:
             results=self.results,
             transfers=self.transfers,
             recovery=self.recovery,
-            holdings=self.holdings,
+            holders=self.holders,
             definitions=self.definitions,
             lineage=self.lineage,
             acknowledgements=self.acknowledgements,
@@ -185,7 +185,7 @@ class Gcs:
             records=actors,
             scheduler=self.scheduler,
             recovery=self.recovery,
-            holdings=self.holdings,
+            holders=self.holders,
             definitions=self.definitions,
             directory=directory,
             acknowledgements=self.acknowledgements,
@@ -214,7 +214,7 @@ class Gcs:
 
     def on_hold(self, sender: Member, message: Hold, now: float) -> None:
         """Who tells all that it holds has told all functions that it needs."""
-        self.holdings.on_hold(sender, message, now)
+        self.holders.on_hold(sender, message, now)
         if message.full:
             self.definitions.confirmed(message.holder)
 
@@ -256,8 +256,8 @@ class Gcs:
         """Go on: all nodes of before are back or dead; then, everybody has told what it holds."""
         recovery = self.recovery
         if not recovery.active:
-            if self.holdings.unknown:
-                self.holdings.forget_unknown(now)
+            if self.holders.unknown:
+                self.holders.forget_unknown(now)
             return
         if not self.members.recovering():
             for record in recovery.take_parked():
@@ -268,7 +268,7 @@ class Gcs:
             return
         recovery.end()
         self.transfers.retry()
-        self.holdings.postpone(now)
+        self.holders.postpone(now)
         self.actors.owners_are_back(now)
         self.definitions.recovered()
         for task_id, record in [*self.tasks.items()]:
@@ -284,7 +284,7 @@ class Gcs:
         while swept:
             for oid, known in swept:
                 task_id = task_of(oid)
-                self.holdings.forget_freed(oid)
+                self.holders.forget_freed(oid)
                 if task_id in origins:
                     self.lineage.freed(task_id)  # which may let go of others
                 if task_id in actors:
@@ -304,6 +304,6 @@ class Gcs:
 
     def deadline(self) -> float:
         """When ``settle`` has something to do although nothing arrives."""
-        soonest = NEVER if self.recovery.active else self.holdings.unknown.soonest()
+        soonest = NEVER if self.recovery.active else self.holders.unknown.soonest()
         soonest = min(soonest, self.acknowledgements.deadline())
         return min(soonest, self.scheduler.steal_deadline(), self.actors.deadline())

@@ -34,7 +34,7 @@ from zray.protocol.messages import (
 )
 
 
-class Holdings:
+class Holders:
     """``wake``: a task has one dependency less to wait for."""
 
     def __init__(

@@ -38,7 +38,7 @@ from zray.protocol.messages import (
 )
 
 
-class Roster:
+class Reconciliation:
     def __init__(self, gcs: Gcs) -> None:
         self.gcs = gcs
         self._joining: dict[bytes, int] = {}  # node -> incarnation being made durable
@@ -233,14 +233,14 @@ class Roster:
             if task.state != ASSIGNED:
                 gcs.task_manager.commit(task_id, task, group, (node.process_id,))
             elif task.node is not node.view:  # else its DONE follows
-                gcs.holdings.refuse_copies(group, node)
+                gcs.holders.refuse_copies(group, node)
         claimed = list(unclaimed)
         while claimed:  # what is found may refer to others
             claimed = [oid for oid in unclaimed if gcs.recovering() or oid in gcs.objects.records]
             for oid in claimed:
                 gcs.recovery.hold(oid)
-                gcs.holdings.found(unclaimed.pop(oid), node.process_id)
-        gcs.holdings.refuse_copies(unclaimed.values(), node)
+                gcs.holders.found(unclaimed.pop(oid), node.process_id)
+        gcs.holders.refuse_copies(unclaimed.values(), node)
 
     def on_credit(self, node: NodeMember, message: Credit, now: float) -> None:
         released: Vector = dict(message.released)
@@ -283,7 +283,7 @@ class Roster:
         node.workers.pop(worker_id, None)
         gcs.processes.workers.pop(worker_id, None)
         gcs.actors.owner_gone(worker_id, "the worker that made it has ended")
-        gcs.holdings.broken(worker_id)
+        gcs.holders.broken(worker_id)
         gcs.definitions.process_gone(worker_id)
         gcs.objects.vanish(worker_id)
         gcs.results.forget(worker_id)
@@ -366,7 +366,7 @@ class Roster:
         gcs = self.gcs
         job.ended = True
         gcs.actors.job_ended(job.process_id)
-        gcs.holdings.broken(job.process_id)
+        gcs.holders.broken(job.process_id)
         gcs.lineage.job_ended(job.process_id)
         del gcs.members.jobs[job.process_id]
         gcs.outbox.discard(job.process_id)

@@ -14,7 +14,7 @@ from zray.core import failures, resources
 from zray.core.head.acknowledgements import Acknowledgements
 from zray.core.head.actor_table import ActorTable
 from zray.core.head.definitions import Definitions
-from zray.core.head.holders import Holdings
+from zray.core.head.holders import Holders
 from zray.core.head.journal import Journal
 from zray.core.head.lineage import Lineage
 from zray.core.head.members import Member, Members, NodeMember
@@ -100,7 +100,7 @@ class TaskManager:
         results: Results,
         transfers: Transfers,
         recovery: Recovery,
-        holdings: Holdings,
+        holders: Holders,
         definitions: Definitions,
         lineage: Lineage,
         acknowledgements: Acknowledgements,
@@ -119,7 +119,7 @@ class TaskManager:
         self._results = results
         self._transfers = transfers
         self._recovery = recovery
-        self._holdings = holdings
+        self._holders = holders
         self._definitions = definitions
         self._lineage = lineage
         self._acknowledgements = acknowledgements
@@ -178,14 +178,14 @@ class TaskManager:
 
     def _await_dependencies(self, record: TaskRecord, spec: TaskSpec, now: float) -> None:
         for dependency in spec.dependencies:
-            known = self._holdings.hold(spec.task_id, dependency, now)
+            known = self._holders.hold(spec.task_id, dependency, now)
             if known.kind == PENDING:
                 record.waiting += 1
                 if known.waiters is None:
                     known.waiters = []
                 known.waiters.append(spec.task_id)
         for inner in spec.nested:
-            self._holdings.hold(spec.task_id, inner, now)
+            self._holders.hold(spec.task_id, inner, now)
 
     def advance(self, record: TaskRecord, *, front: bool = False) -> None:
         """Make a waiting task ready if nothing is in its way any more."""
@@ -280,7 +280,7 @@ class TaskManager:
         """The end of an attempt that does not count any more."""
         self._counters["stale"] += 1
         if done.status == FINISHED:
-            self._holdings.refuse_copies(done.results, sender)
+            self._holders.refuse_copies(done.results, sender)
 
     def _attempt_ended(self, record: TaskRecord, done: TaskDone, sender: NodeMember) -> None:
         self._scheduler.release(done.task_id, record)
@@ -365,7 +365,7 @@ class TaskManager:
                 stands = not record.rebuilds or self._lineage.again(outcome)
                 for place in locations:
                     if stands:
-                        self._holdings.found(outcome, place)
+                        self._holders.found(outcome, place)
                     else:
                         self._outbox.send(place, Free(0, oid))
                 if owned:
@@ -378,7 +378,7 @@ class TaskManager:
             places = locations
             if is_driver and locations and not outcome.kind & LOCATED:
                 places = (*locations, submitter)  # the driver gets the value itself
-            settled = self._holdings.settle(outcome, places)
+            settled = self._holders.settle(outcome, places)
             if owned:
                 self._results.tell_owner(submitter, outcome, settled)
         if record.spec is not None:
@@ -426,7 +426,7 @@ class TaskManager:
             return False
         for outcome in done.results:
             self._recovery.hold(outcome.object_id)
-            self._holdings.found(outcome, sender.process_id)
+            self._holders.found(outcome, sender.process_id)
         return True
 
     def failed_before(self, held: HeldTask) -> None:

@@ -16,7 +16,7 @@ from zray import limits
 from zray.core.head import state_queries as overview
 from zray.core.head.gcs import Gcs
 from zray.core.head.members import JobMember, Member, NodeMember
-from zray.core.head.reconciliation import Roster
+from zray.core.head.reconciliation import Reconciliation
 from zray.core.machine import Outbox
 from zray.errors import (
     InternalFaultError,
@@ -87,7 +87,7 @@ class TrafficController:
     ) -> None:
         """``head_id``: random, of this start; empty: peers are told by their epoch alone."""
         self.gcs = gcs
-        self.roster = Roster(gcs)
+        self.reconciliation = Reconciliation(gcs)
         self.cluster_id = cluster_id
         self.versions = versions
         self.head_id = head_id
@@ -102,7 +102,7 @@ class TrafficController:
         self._handlers = self._table()
 
     def _table(self) -> dict[type[m.Message], Callable[[Any, Any, float], None]]:
-        gcs, roster, transfers = self.gcs, self.roster, self.gcs.transfers
+        gcs, reconciliation, transfers = self.gcs, self.reconciliation, self.gcs.transfers
         return {
             m.Template: gcs.definitions.on_template,
             m.Export: gcs.definitions.on_export,
@@ -111,10 +111,10 @@ class TrafficController:
             m.ResultAck: lambda s, msg, now: gcs.results.acked(msg.target, msg.upto),
             m.Cancel: gcs.task_manager.on_cancel,
             m.Hold: gcs.on_hold,
-            m.Drop: gcs.holdings.on_drop,
-            m.Watch: gcs.holdings.on_watch,
-            m.Put: gcs.holdings.on_put,
-            m.Promise: gcs.holdings.on_promise,
+            m.Drop: gcs.holders.on_drop,
+            m.Watch: gcs.holders.on_watch,
+            m.Put: gcs.holders.on_put,
+            m.Promise: gcs.holders.on_promise,
             m.CreateActor: gcs.actors.on_create,
             m.ActorWatch: gcs.actors.directory.on_watch,
             m.KillActor: gcs.actors.on_kill,
@@ -127,16 +127,16 @@ class TrafficController:
             m.Sync: self._on_sync,
             m.AskGone: self._on_ask_gone,
             m.Done: gcs.task_manager.on_done,
-            m.Pull: gcs.holdings.on_pull,
+            m.Pull: gcs.holders.on_pull,
             m.Chunk: lambda s, msg, now: transfers.chunk(s.process_id, msg),
             m.ChunkAck: lambda s, msg, now: transfers.acknowledge(s.process_id, msg),
             m.PullFailed: lambda s, msg, now: transfers.failed(s.process_id, msg),
-            m.Credit: roster.on_credit,
-            m.Returned: roster.on_returned,
-            m.WorkerDied: roster.on_worker_died,
-            m.Announce: roster.on_announce,
-            m.Have: roster.on_have,
-            m.DriverEnded: roster.on_driver_ended,
+            m.Credit: reconciliation.on_credit,
+            m.Returned: reconciliation.on_returned,
+            m.WorkerDied: reconciliation.on_worker_died,
+            m.Announce: reconciliation.on_announce,
+            m.Have: reconciliation.on_have,
+            m.DriverEnded: reconciliation.on_driver_ended,
             m.Log: self._on_log,
             m.Query: self._on_query,
             m.Kv: self._on_kv,
@@ -247,7 +247,7 @@ class TrafficController:
         if self.routes.get(process_id) == route:
             del self.routes[process_id]
             self._observers.pop(process_id, None)
-            self.roster.session_lost(session.member, now)
+            self.reconciliation.session_lost(session.member, now)
 
     def store_stalls(self, trouble: str) -> None:
         """Nothing becomes durable (``trouble`` says why), or it does again: who waits is told.
@@ -294,7 +294,7 @@ class TrafficController:
                 member = self._observers[hello.process_id]
             if member is None:
                 return
-            self.roster.session_begins(member, now)
+            self.reconciliation.session_begins(member, now)
             self.sessions[route] = Session(route, user, hello.role, member)
             self.routes[hello.process_id] = route
             answer = m.Welcome(
@@ -305,9 +305,9 @@ class TrafficController:
             self.outbox.send(route, answer)
 
         if hello.role == m.ROLE_NODE:
-            self.roster.node_joins(hello, now, welcome)
+            self.reconciliation.node_joins(hello, now, welcome)
         elif hello.role == m.ROLE_DRIVER:
-            self.roster.job_joins(hello, now, welcome)
+            self.reconciliation.job_joins(hello, now, welcome)
         else:
             observer = Member(hello.process_id, hello.incarnation, now)
             self._observers[hello.process_id] = observer
@@ -377,9 +377,9 @@ class TrafficController:
                 self.outbox.send(route, m.Goodbye(0, message.reason))
         self._observers.pop(member.process_id, None)
         if isinstance(member, NodeMember):
-            self.roster.node_died(member, f"it left: {message.reason}", now)
+            self.reconciliation.node_died(member, f"it left: {message.reason}", now)
         elif isinstance(member, JobMember):
-            self.roster.job_ended(member, message.reason, now)
+            self.reconciliation.job_ended(member, message.reason, now)
 
     # ---- small verbs -----------------------------------------------------------------------
 
@@ -428,10 +428,10 @@ class TrafficController:
         attempt = self.gcs.attempt
         if now >= self._next_check:
             self._next_check = now + CHECK_S
-            attempt("looking who is alive", "", lambda: self.roster.check(now))
+            attempt("looking who is alive", "", lambda: self.reconciliation.check(now))
             attempt("ending dead sessions", "", self._drop_dead_sessions)
-        if now >= self.roster.look_at:
-            attempt("looking for drivers", "", lambda: self.roster.look_for_drivers(now))
+        if now >= self.reconciliation.look_at:
+            attempt("looking for drivers", "", lambda: self.reconciliation.look_for_drivers(now))
         self.gcs.settle(now)
         while self.gcs.actors.jobs_over:
             job_id = self.gcs.actors.jobs_over.pop()
@@ -445,7 +445,7 @@ class TrafficController:
     def _end_job(self, job_id: bytes, now: float) -> None:
         job = self.gcs.members.jobs.get(job_id)
         if job is not None:
-            self.roster.job_ended(job, "the actor is dead", now)
+            self.reconciliation.job_ended(job, "the actor is dead", now)
 
     def _drop_dead_sessions(self) -> None:
         """Members that were declared dead while connected must say HELLO again."""
@@ -456,4 +456,4 @@ class TrafficController:
                 del self.sessions[route], self.routes[process_id]
 
     def deadline(self) -> float:
-        return min(self._next_check, self.roster.look_at, self.gcs.deadline())
+        return min(self._next_check, self.reconciliation.look_at, self.gcs.deadline())

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from zray.core.machine import Outbox
-from zray.core.raylet.completions import Ends
+from zray.core.raylet.completions import Completions
 from zray.core.raylet.local_scheduler import LocalScheduler, WorkerSlot
 from zray.protocol.messages import (
     Calls,
@@ -29,13 +29,13 @@ class HostedActors:
         self,
         outbox: Outbox[bytes],
         scheduler: LocalScheduler,
-        ends: Ends,
+        completions: Completions,
         send: Callable[[Message], None],
         kill: Callable[[WorkerSlot, str], None],
     ) -> None:
         self._outbox = outbox
         self._scheduler = scheduler
-        self._ends = ends
+        self._completions = completions
         self._send = send
         self._kill = kill
         self._slots: dict[bytes, WorkerSlot] = {}  # by actor
@@ -102,4 +102,4 @@ class HostedActors:
             del self._slots[actor.actor_id]
             intended = bool(slot.exit_reason)
             why = slot.exit_reason or text
-            self._ends.exited(actor, intended=intended, text=why)
+            self._completions.exited(actor, intended=intended, text=why)

@@ -25,7 +25,7 @@ from zray.protocol.messages import (
 )
 
 
-class Ends:
+class Completions:
     """``numbers`` are those of all that the head may refuse."""
 
     def __init__(self, send: Callable[[Message], None], numbers: Iterator[int]) -> None:

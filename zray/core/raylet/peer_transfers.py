@@ -20,7 +20,7 @@ from zray.protocol.messages import (
 )
 
 
-class Peers:
+class PeerTransfers:
     """``outbox``: by peer; the shell connects to an address on the first message to it."""
 
     def __init__(self, objects: LocalObjects) -> None:

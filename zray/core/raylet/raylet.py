@@ -1,8 +1,8 @@
 """The Raylet machine: pulls tasks from the head, runs them in workers, keeps their results.
 
-Owns the link to the head (full-state reconcile at each new session) and the lives of workers; tasks
-are `local_tasks`, who runs what is `local_scheduler`, values are `local_objects`, workers as
-clients `agency`.
+Owns the link to the head (full-state reconcile at each new session), and says which message goes
+to which machine. Tasks are `tasks`, who runs what is `local_scheduler`, the lives of workers
+`workers`, what they ask the head for `worker_requests`, values `objects`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from zray.core.incidents import FreshStart, Incidents
 from zray.core.machine import NEVER, Outbox
 from zray.core.prints import Prints
 from zray.core.raylet.actors import HostedActors
-from zray.core.raylet.completions import Ends, held_task
+from zray.core.raylet.completions import Completions, held_task
 from zray.core.raylet.effects import Effect, FindProcess
 from zray.core.raylet.local_scheduler import LocalScheduler, LocalTask, PoolKey, WorkerSlot
 from zray.core.raylet.objects import LocalObjects
-from zray.core.raylet.peer_transfers import Peers
+from zray.core.raylet.peer_transfers import PeerTransfers
 from zray.core.raylet.tasks import LocalTasks
-from zray.core.raylet.worker_requests import REQUESTS, Agency
+from zray.core.raylet.worker_requests import REQUESTS, WorkerRequests
 from zray.core.raylet.workers import Workers
 from zray.errors import ProtocolError
 from zray.ids import IdSource
@@ -80,31 +80,31 @@ class Raylet:
         self.linked = False
         self.objects = LocalObjects(self.send)
         numbers = count(1)  # of what the head may refuse
-        self.agency = Agency(self.outbox, self.objects, self.send, numbers)
+        self.worker_requests = WorkerRequests(self.outbox, self.objects, self.send, numbers)
         total = dict(self.info.resources)
         self.scheduler = LocalScheduler(total, self._gpu_count, self._max_workers)
-        self.ends = Ends(self.send, numbers)
+        self.completions = Completions(self.send, numbers)
         self.workers = Workers(
             node=self.info.name,
             ids=self._ids,
             outbox=self.outbox,
             scheduler=self.scheduler,
-            agency=self.agency,
+            worker_requests=self.worker_requests,
             effect=lambda effect: self.effects.append(effect),
             setup=self._setup,
             tell_head=self.send,
         )
         kill = self.workers.kill
-        self.actors = HostedActors(self.outbox, self.scheduler, self.ends, self.send, kill)
-        self.peers = Peers(self.objects)
+        self.actors = HostedActors(self.outbox, self.scheduler, self.completions, self.send, kill)
+        self.peer_transfers = PeerTransfers(self.objects)
         self.tasks = LocalTasks(
             node=self.info.name,
             outbox=self.outbox,
             incidents=self.incidents,
             objects=self.objects,
             scheduler=self.scheduler,
-            ends=self.ends,
-            agency=self.agency,
+            completions=self.completions,
+            worker_requests=self.worker_requests,
             actors=self.actors,
             tell_head=self.send,
             kill=kill,
@@ -139,7 +139,7 @@ class Raylet:
                     self.tasks.end_too_large(done, text)
             elif isinstance(message, m.Submit):
                 for spec in message.tasks:
-                    self.agency.too_large(message.submitter, spec, text)
+                    self.worker_requests.too_large(message.submitter, spec, text)
 
     # ---- the link to the head --------------------------------------------------------------
 
@@ -198,7 +198,7 @@ class Raylet:
         self.epoch = epoch
         self.cluster_id = message.cluster_id
         self.head_id = message.head_id
-        self.ends.flush()
+        self.completions.flush()
         self.linked = True
         self.refused = None
         self.tasks.new_session()
@@ -206,9 +206,9 @@ class Raylet:
         self._ping_at = now  # at once: actors here serve by its answer
         for template in self.tasks.templates.values():
             self.send(template.message)
-        self.agency.resume()
+        self.worker_requests.resume()
         self._announce()
-        self.agency.resume_requests()
+        self.worker_requests.resume_requests()
         self.objects.new_session()
 
     def _announce(self) -> None:
@@ -217,15 +217,16 @@ class Raylet:
         Until it has taken those, this node holds what they refer to: their workers may have
         dropped it since.
         """
-        held = [held_task(task.assignment) for task in self.tasks.held.values()] + self.ends.held()
-        holds = self.agency.holds()
-        in_transit = self.ends.renew(self.agency.still_borrowed)
+        held = [held_task(task.assignment) for task in self.tasks.held.values()]
+        held += self.completions.held()
+        holds = self.worker_requests.holds()
+        in_transit = self.completions.renew(self.worker_requests.still_borrowed)
         if in_transit:
             holds.append(m.Holds(self.node_id, b"".join(in_transit)))
-        objects, failed = self.objects.announced(), self.ends.failed()
-        actors = self.actors.announced() + self.ends.held_actors()
+        objects, failed = self.objects.announced(), self.completions.failed()
+        actors = self.actors.announced() + self.completions.held_actors()
         self.send(m.Announce(0, held, objects, holds, list(self.jobs), failed, actors))
-        self.ends.tell_again()
+        self.completions.tell_again()
         if in_transit:
             self.send(m.Hold(0, self.node_id, b"", True))
 
@@ -241,7 +242,8 @@ class Raylet:
         self._reset()
 
     def _head_table(self) -> dict[type[m.Message], Callable[[Any, float], None]]:
-        objects, agency, actors, tasks = self.objects, self.agency, self.actors, self.tasks
+        objects, actors, tasks = self.objects, self.actors, self.tasks
+        requests = self.worker_requests
         return {
             m.Template: lambda msg, now: tasks.on_template(msg),
             m.Export: lambda msg, now: tasks.on_export(msg),
@@ -249,20 +251,20 @@ class Raylet:
             m.Job: self._on_job,
             m.JobEnded: self._on_job_ended,
             m.Tasks: tasks.on_tasks,
-            m.Ack: lambda msg, now: self.ends.acked(msg.upto),
+            m.Ack: lambda msg, now: self.completions.acked(msg.upto),
             m.Reclaim: lambda msg, now: tasks.on_reclaim(msg),
             m.CancelTask: tasks.on_cancel,
             m.Discard: lambda msg, now: tasks.on_discard(msg),
             m.Free: lambda msg, now: objects.free(msg.object_ids),
             m.Pull: lambda msg, now: objects.on_pull(msg),
-            m.PullFrom: self.peers.on_pull_from,
+            m.PullFrom: self.peer_transfers.on_pull_from,
             m.Chunk: lambda msg, now: objects.on_chunk(msg),
             m.ChunkAck: lambda msg, now: objects.server.on_ack(msg),
             m.PullFailed: lambda msg, now: objects.on_failed(msg),
-            m.Result: lambda msg, now: agency.on_result(msg),
-            m.Exported: lambda msg, now: agency.on_exported(msg),
-            **dict.fromkeys(m.ANSWERS, lambda msg, now: agency.on_answer(msg)),
-            m.ActorState: lambda msg, now: agency.on_actor_state(msg),
+            m.Result: lambda msg, now: requests.on_result(msg),
+            m.Exported: lambda msg, now: requests.on_exported(msg),
+            **dict.fromkeys(m.ANSWERS, lambda msg, now: requests.on_answer(msg)),
+            m.ActorState: lambda msg, now: requests.on_actor_state(msg),
             m.Calls: lambda msg, now: actors.on_calls(msg),
             m.CancelCall: lambda msg, now: actors.on_calls(msg),
             m.Replies: lambda msg, now: actors.on_replies(msg),
@@ -275,10 +277,10 @@ class Raylet:
 
     def _on_rejected(self, message: m.Rejected, now: float) -> None:
         """The head refused what this node, or a worker of it, has said."""
-        unwanted = self.ends.refused(message)
+        unwanted = self.completions.refused(message)
         for held in unwanted or ():
             self.actors.discard(held)
-        if unwanted is None and not self.agency.refused(message):
+        if unwanted is None and not self.worker_requests.refused(message):
             refusal = ProtocolError(f"{message.text} (message {message.about})")
             self.incidents.record("telling the head something", "", refusal, now)
 
@@ -301,7 +303,7 @@ class Raylet:
 
     def _on_job_ended(self, message: m.JobEnded, now: float) -> None:
         self.jobs.pop(message.job_id, None)
-        self.ends.job_ended(message.job_id)
+        self.completions.job_ended(message.job_id)
         self.tasks.job_ended(message.job_id)
         for slot in [s for s in self.scheduler.workers.values() if s.key[0] == message.job_id]:
             self.workers.kill(slot, "its job has ended")
@@ -309,7 +311,7 @@ class Raylet:
     # ---- workers ---------------------------------------------------------------------------
 
     def _worker_table(self) -> dict[type[m.Message], Callable[[Any, Any, float], None]]:
-        agency = self.agency
+        requests = self.worker_requests
 
         def client(method: Callable[[bytes, Any], None]) -> Callable[[Any, Any, float], None]:
             return lambda slot, message, now: method(slot.worker_id, message)
@@ -320,19 +322,19 @@ class Raylet:
             m.Blocked: lambda slot, msg, now: self.scheduler.block(slot),
             m.Unblocked: lambda slot, msg, now: self.scheduler.unblock(slot),
             m.Template: self._on_worker_template,
-            m.Export: client(agency.on_export),
-            m.Forget: client(agency.on_forget),
-            m.Submit: client(agency.on_submit),
-            m.Hold: client(agency.on_hold),
+            m.Export: client(requests.on_export),
+            m.Forget: client(requests.on_forget),
+            m.Submit: client(requests.on_submit),
+            m.Hold: client(requests.on_hold),
             m.Drop: self._on_worker_drop,
-            m.Watch: client(agency.on_watch),
-            m.Put: client(agency.on_put),
-            m.Pull: client(agency.on_pull),
-            m.Cancel: client(agency.on_cancel),
-            m.Promise: client(agency.on_promise),
-            m.CreateActor: client(agency.on_create_actor),
-            m.ActorWatch: client(agency.on_actor_watch),
-            **dict.fromkeys(REQUESTS, client(agency.on_request)),
+            m.Watch: client(requests.on_watch),
+            m.Put: client(requests.on_put),
+            m.Pull: client(requests.on_pull),
+            m.Cancel: client(requests.on_cancel),
+            m.Promise: client(requests.on_promise),
+            m.CreateActor: client(requests.on_create_actor),
+            m.ActorWatch: client(requests.on_actor_watch),
+            **dict.fromkeys(REQUESTS, client(requests.on_request)),
             m.Calls: lambda slot, msg, now: self.actors.on_worker_calls(msg),
             m.CancelCall: lambda slot, msg, now: self.actors.on_worker_calls(msg),
             m.Replies: lambda slot, msg, now: self.actors.on_replies(msg),
@@ -377,16 +379,16 @@ class Raylet:
             self.workers.kill(slot, f"its node failed while {what} ({said})")
 
     def _on_worker_drop(self, slot: WorkerSlot, message: m.Drop, now: float) -> None:
-        self.ends.flush()  # an end that hands the reference on comes first
-        self.agency.on_drop(slot.worker_id, message)
+        self.completions.flush()  # an end that hands the reference on comes first
+        self.worker_requests.on_drop(slot.worker_id, message)
 
     def _on_worker_template(self, slot: WorkerSlot, message: m.Template, now: float) -> None:
         self.tasks.on_template(message)
-        self.agency.on_template(slot.worker_id, message)
+        self.worker_requests.on_template(slot.worker_id, message)
 
     def _may_become(self, slot: WorkerSlot, task: LocalTask) -> bool:
         """Whether the process can end with the actor that the task makes, if it makes one."""
-        return task.assignment.actor is None or self.agency.idle(slot.worker_id)
+        return task.assignment.actor is None or self.worker_requests.idle(slot.worker_id)
 
     def _setup(self, key: PoolKey) -> m.Setup:
         job = self.jobs[key[0]]
@@ -404,8 +406,8 @@ class Raylet:
         cause = cut_text(cause, limits.CAUSE_BYTES_MAX)
         begun = max(0, started - slot.finished)
         left = self.scheduler.remove_worker(slot)
-        self.agency.dismiss(worker_id)
-        self.ends.flush()  # what it handed on comes first
+        self.worker_requests.dismiss(worker_id)
+        self.completions.flush()  # what it handed on comes first
         why = self.workers.exited(slot, started, cause, now)
         died = f"its worker (pid {slot.pid}, node {self.info.name}) died: {cause}"
         self.actors.exited(slot, f"{died}{why and ': '}{why}")
@@ -462,7 +464,7 @@ class Raylet:
         self.workers.retire_rested(now)
 
     def _tell_ends(self, _now: float) -> None:
-        self.ends.flush()
+        self.completions.flush()
 
     def _report(self, now: float) -> None:
         self._report_credit()

@@ -1,7 +1,7 @@
 """The part of the Raylet that has its tasks, from when the head gives them until they end here.
 
 Owns the tasks held on this node and what they are made of: templates and functions. Where and when
-they run is `local_scheduler`; ends that the head has not acknowledged are `ends`.
+they run is `local_scheduler`; ends that the head has not acknowledged are `completions`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from zray.core import failures, resources
 from zray.core.incidents import Incidents
 from zray.core.machine import Outbox
 from zray.core.raylet.actors import HostedActors
-from zray.core.raylet.completions import Ends
+from zray.core.raylet.completions import Completions
 from zray.core.raylet.lending import Lending
 from zray.core.raylet.local_scheduler import LocalScheduler, LocalTask, LocalTemplate, WorkerSlot
 from zray.core.raylet.objects import LocalObjects
-from zray.core.raylet.worker_requests import Agency
+from zray.core.raylet.worker_requests import WorkerRequests
 from zray.errors import (
     InternalFaultError,
     MessageTooLargeError,
@@ -51,8 +51,8 @@ class LocalTasks:
         incidents: Incidents,
         objects: LocalObjects,
         scheduler: LocalScheduler,
-        ends: Ends,
-        agency: Agency,
+        completions: Completions,
+        worker_requests: WorkerRequests,
         actors: HostedActors,
         tell_head: Callable[[m.Message], None],
         kill: Callable[[WorkerSlot, str], None],
@@ -63,8 +63,8 @@ class LocalTasks:
         self._incidents = incidents
         self._objects = objects
         self._scheduler = scheduler
-        self._ends = ends
-        self._agency = agency
+        self._completions = completions
+        self._worker_requests = worker_requests
         self._actors = actors
         self._tell_head = tell_head
         self._kill = kill
@@ -236,7 +236,7 @@ class LocalTasks:
         if status == m.FINISHED and assignment.actor is None:
             results = self._objects.put_all(results)
         done = m.TaskDone(task.task_id, assignment.attempt, status, results)
-        self._ends.add(assignment, done)
+        self._completions.add(assignment, done)
 
     def end_too_large(self, done: m.TaskDone, text: str) -> None:
         """An end is too large to be told: the task has this error instead of its results."""
@@ -245,14 +245,14 @@ class LocalTasks:
         for outcome in results:
             self._objects.put(outcome)
         status = m.FINISHED if done.status == m.FAILED else done.status
-        self._ends.replace(replace(done, status=status, results=results, borrowed=[]))
+        self._completions.replace(replace(done, status=status, results=results, borrowed=[]))
 
     def on_worker_done(self, slot: WorkerSlot, message: m.Done, now: float) -> None:
         for done in message.tasks:
             slot.finished += 1
             creation = slot.inflight.get(done.task_id)
             if done.borrowed:
-                self._agency.borrowed(slot.worker_id, [*done.borrowed])
+                self._worker_requests.borrowed(slot.worker_id, [*done.borrowed])
             if creation is not None and creation.assignment.actor is not None:
                 self._on_actor_made(slot, creation, creation.assignment.actor, done, now)
                 continue
@@ -264,12 +264,12 @@ class LocalTasks:
             del self.held[done.task_id]
             task.template.measured(done.seconds)
             if done.status != m.FINISHED:
-                self._ends.add(task.assignment, done)
+                self._completions.add(task.assignment, done)
                 continue
             results = self._objects.put_all(done.results, slot.worker_id)
             if any(new is not old for new, old in zip(results, done.results, strict=True)):
                 done = replace(done, results=results)
-            self._ends.add(task.assignment, done)
+            self._completions.add(task.assignment, done)
 
     def _on_actor_made(
         self, slot: WorkerSlot, task: LocalTask, actor: m.ActorInfo, done: m.TaskDone, now: float
@@ -284,7 +284,7 @@ class LocalTasks:
             self._actors.made(slot, task.task_id, done.attempt)
         if self.held.get(task.task_id) is task:
             del self.held[task.task_id]
-            self._ends.add(task.assignment, replace(done, worker_id=slot.worker_id))
+            self._completions.add(task.assignment, replace(done, worker_id=slot.worker_id))
 
     def on_worker_returned(self, slot: WorkerSlot, message: m.Returned, now: float) -> None:
         """Tasks that did not start, in the order in which they were delivered."""

@@ -83,7 +83,7 @@ class Principal:
         self.functions: dict[bytes, dict[bytes, Template]] = {}  # what it may name, by id
 
 
-class Agency:
+class WorkerRequests:
     def __init__(
         self,
         outbox: Outbox[bytes],

@@ -12,7 +12,7 @@ from zray import limits
 from zray.core.machine import NEVER, Outbox
 from zray.core.raylet.effects import Effect, KillWorker, StartWorker
 from zray.core.raylet.local_scheduler import LocalScheduler, PoolKey, WorkerSlot
-from zray.core.raylet.worker_requests import Agency
+from zray.core.raylet.worker_requests import WorkerRequests
 from zray.ids import IdSource
 from zray.protocol import messages as m
 
@@ -35,7 +35,7 @@ class Workers:
         ids: IdSource,
         outbox: Outbox[bytes],
         scheduler: LocalScheduler,
-        agency: Agency,
+        worker_requests: WorkerRequests,
         effect: Callable[[Effect], None],
         setup: Callable[[PoolKey], m.Setup],
         tell_head: Callable[[m.Message], None],
@@ -44,7 +44,7 @@ class Workers:
         self._ids = ids
         self._outbox = outbox
         self._scheduler = scheduler
-        self._agency = agency
+        self._worker_requests = worker_requests
         self._effect = effect
         self._setup = setup
         self._tell_head = tell_head
@@ -66,7 +66,7 @@ class Workers:
         self.retire(self._scheduler.surplus(starting=1))
         slot = WorkerSlot(self._ids.process_id(), key)
         self._scheduler.add_worker(slot)
-        self._agency.employ(slot.worker_id, key[0])
+        self._worker_requests.employ(slot.worker_id, key[0])
         self._effect(StartWorker(slot.worker_id, key))
         self._outbox.send(slot.worker_id, self._setup(key))
         return slot
@@ -95,7 +95,7 @@ class Workers:
     def retire(self, slots: list[WorkerSlot]) -> None:
         """Let these end, but for whom something still has to be done."""
         for slot in slots:
-            if self._agency.idle(slot.worker_id):
+            if self._worker_requests.idle(slot.worker_id):
                 self.let_go(slot)
 
     def let_go(self, slot: WorkerSlot) -> None:

@@ -1,4 +1,4 @@
-"""The WorkerSequence machine: which task a worker runs next, and what it gives back.
+"""The TaskInbox machine: which task a worker runs next, and what it gives back.
 
 Delivered is not started: until ``next`` hands a task out, ``recall`` and ``cancel`` can take it
 back. The shell calls these from two threads, under one lock of its own.
@@ -19,7 +19,7 @@ class Delivered(NamedTuple):
     values: list[m.Outcome]  # of the dependencies, in their order
 
 
-class WorkerSequence:
+class TaskInbox:
     def __init__(self, worker_id: bytes) -> None:
         self.worker_id = worker_id
         self.setup: m.Setup | None = None

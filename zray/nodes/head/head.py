@@ -129,7 +129,7 @@ class Head:
         self._watch()
         self.info.write(self.directory / "connection.json")
         self._own_node = OwnNode(
-            *(self._raylet, self._loop, self._gcs, self._controller.roster, self.info)
+            *(self._raylet, self._loop, self._gcs, self._controller.reconciliation, self.info)
         )
         self._own_node.begin()
         return self.info

@@ -18,7 +18,7 @@ from zray.errors import (
     ZrayError,
 )
 from zray.ids import object_id, task_of
-from zray.nodes.participant.leader_follower import Leadership
+from zray.nodes.participant.leader_follower import LeaderFollower
 from zray.protocol import codec
 from zray.protocol import messages as m
 from zray.runtime import serialization
@@ -33,7 +33,7 @@ EAGER_TASKS = 8  # up to so many in flight, each submit is sent at once
 COALESCE_TASKS = 256  # beyond, so many go together, or what there is after COALESCE_S
 
 
-class Caller(Leadership):
+class ActorCalls(LeaderFollower):
     machine = ""  # as NodeInfo has it
 
     def __init__(self, client: Any) -> None:

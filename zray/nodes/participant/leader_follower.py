@@ -20,7 +20,7 @@ FOLLOW_S = 1.0  # a follower looks by itself after this
 _NO_DEADLINE = float("inf")
 
 
-class Leadership:
+class LeaderFollower:
     """``client`` and the transport are used under ``_lock`` only, and what the user calls takes it
     inside of a block of ``interrupts``."""
 

@@ -13,7 +13,7 @@ from zray.core.client.client import Client, Waiter
 from zray.errors import ClusterShutdownError, GetTimeoutError, ObjectLostError, ZrayError
 from zray.ids import task_of
 from zray.nodes.participant.actor_calls import COALESCE_TASKS, EAGER_TASKS
-from zray.nodes.participant.shared_values import Sharing, load
+from zray.nodes.participant.shared_values import SharedValues, load
 from zray.protocol import messages as m
 from zray.runtime import references, serialization
 from zray.runtime.interrupts import interrupts
@@ -29,7 +29,7 @@ COALESCE_S = 0.001  # after this, what there is goes together
 WHY_S = 0.5  # how long a timed-out get waits for its explanation
 
 
-class Participant(Sharing):
+class Participant(SharedValues):
     def __init__(self, client: Client) -> None:
         super().__init__(client)
         self._awaited: dict[asyncio.AbstractEventLoop, list[Awaited]] = {}

@@ -1,7 +1,7 @@
 """A raylet's own port: other raylets get values here, and the head sees whether the process lives.
 
-The shell of the Peers machine. Encrypted like the head's port; every member of the cluster has the
-key that is a raylet's here, and may connect. Chunks travel as frames of their own, uncopied.
+The shell of the PeerTransfers machine. Encrypted like the head's port; every member of the cluster
+has the key that is a raylet's here, and may connect. Chunks travel as frames of their own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 import zmq
 
 from zray import limits
-from zray.core.raylet.peer_transfers import Peers
+from zray.core.raylet.peer_transfers import PeerTransfers
 from zray.errors import ProtocolError, StartError
 from zray.protocol import codec
 from zray.protocol import messages as m
@@ -41,7 +41,7 @@ class Link:
 
 
 class PeerPort:
-    """``peers`` is the machine of the raylet's present incarnation."""
+    """``peer_transfers`` is the machine of the raylet's present incarnation."""
 
     def __init__(
         self, loop: Loop, context: sockets.Context, info: ConnectionInfo, host: str
@@ -57,7 +57,7 @@ class PeerPort:
         self.address = connection.format_address(host, port)
         self._links: dict[str, Link] = {}  # by address
         self._unsent: dict[str, deque[list[Frame]]] = {}  # answers, by who asked
-        self.peers: Peers | None = None
+        self.peer_transfers: PeerTransfers | None = None
         loop.watch_zmq(self._zap.socket, self._answer_zap, rare=True)
         loop.watch_zmq(self._doorkeeper.monitor.socket, self._read_monitor, rare=True)
         loop.watch_zmq(self._router, self._read_router, rare=True)
@@ -94,7 +94,7 @@ class PeerPort:
             self._receive(address, link.socket.recv_multipart(zmq.DONTWAIT, copy=False))
 
     def _receive(self, peer: str, frames: Sequence[zmq.Frame]) -> None:
-        if self.peers is None or len(frames) < 2 or frames[0].bytes != m.KIND:
+        if self.peer_transfers is None or len(frames) < 2 or frames[0].bytes != m.KIND:
             return
         try:
             messages = codec.decode(frames[1].buffer).messages
@@ -104,15 +104,16 @@ class PeerPort:
         for message in messages:
             if isinstance(message, m.Chunk) and not message.data and blobs:
                 message = msgspec.structs.replace(message, data=blobs.popleft())
-            self.peers.receive(peer, message)
+            self.peer_transfers.receive(peer, message)
 
     # ---- out -------------------------------------------------------------------------------
 
     def tend(self, now: float) -> None:
         """Once a turn: send what is to be sent, connect, and look after connections."""
-        if self.peers is None or not (self.peers.outbox or self._unsent or self._links):
+        machine = self.peer_transfers
+        if machine is None or not (machine.outbox or self._unsent or self._links):
             return
-        for peer, messages in self.peers.outbox.take().items():
+        for peer, messages in machine.outbox.take().items():
             frames = [frame for message in messages for frame in _frames(message)]
             if ":" not in peer:
                 self._unsent.setdefault(peer, deque()).extend(frames)
@@ -145,10 +146,10 @@ class PeerPort:
             if event.event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
                 link.reached = True
             ended = ended or event.event in (zmq.EVENT_CLOSED, zmq.EVENT_DISCONNECTED)
-        assert self.peers is not None
+        assert self.peer_transfers is not None
         if ended:
             self._close(address, link)
-            self.peers.lost(address, now, reached=link.reached)
+            self.peer_transfers.lost(address, now, reached=link.reached)
 
     def _flush_route(self, peer: str, now: float) -> None:
         queue = self._unsent[peer]
@@ -161,8 +162,8 @@ class PeerPort:
                 return
             except zmq.ZMQError:  # it is gone
                 queue.clear()
-                assert self.peers is not None
-                self.peers.lost(peer, now, reached=True)
+                assert self.peer_transfers is not None
+                self.peer_transfers.lost(peer, now, reached=True)
                 break
             queue.popleft()
         del self._unsent[peer]

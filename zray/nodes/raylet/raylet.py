@@ -30,7 +30,7 @@ from zray.nodes.node_record import NodeRecord
 from zray.nodes.options import NodeOptions, units
 from zray.nodes.raylet.peer_port import PeerPort
 from zray.nodes.raylet.store_server import StoreServer
-from zray.nodes.raylet.worker_channel import Channel, Printer
+from zray.nodes.raylet.worker_channel import Printer, WorkerChannel
 from zray.protocol import codec
 from zray.protocol.messages import FENCED, Goodbye, Message, NodeInfo
 from zray.runtime import connection, identity, sockets
@@ -88,7 +88,7 @@ class RayletNode:
         self._loop = Loop(lambda callback, error: self._failed(f"{callback} of the node", error))
         self._zygote = Zygote(extra_env=_worker_environment())
         self._zygote.start()  # first: it gets its imports done while this process goes on
-        self._channels: dict[bytes, Channel] = {}
+        self._channels: dict[bytes, WorkerChannel] = {}
         self._found = machine.detect()
         self._oom = machine.OomWatch()
         self._gpus = self._found.gpus
@@ -146,7 +146,7 @@ class RayletNode:
         )
         raylet.objects.attach(store)
         raylet.objects.puller.direct = True
-        self._port.peers = raylet.peers
+        self._port.peer_transfers = raylet.peer_transfers
         return store
 
     # ---- life ------------------------------------------------------------------------------
@@ -308,7 +308,7 @@ class RayletNode:
         worker_id = effect.worker_id
         try:
             machine.check_descriptors()
-            channel = Channel(self._zygote.fork(worker_id, self._environment(effect)))
+            channel = WorkerChannel(self._zygote.fork(worker_id, self._environment(effect)))
             self._channels[worker_id] = channel
             channel.channels.page.lease_until = self._lease_until
             self._open_log(worker_id, channel)
@@ -332,7 +332,7 @@ class RayletNode:
                 env[f"{name}_NUM_THREADS"] = str(threads)
         return env
 
-    def _open_log(self, worker_id: bytes, channel: Channel) -> None:
+    def _open_log(self, worker_id: bytes, channel: WorkerChannel) -> None:
         directory = self._options.log_directory
         if directory is None:
             return
@@ -342,7 +342,7 @@ class RayletNode:
         except OSError as error:  # what it prints reaches its driver all the same
             self._failed("opening the log of a worker", error)
 
-    def _watch_printers(self, worker_id: bytes, channel: Channel) -> None:
+    def _watch_printers(self, worker_id: bytes, channel: WorkerChannel) -> None:
         def reader(printer: Printer) -> None:
             def read() -> None:
                 self._read_printer(worker_id, channel, printer)
@@ -352,7 +352,7 @@ class RayletNode:
         for printer in channel.printers:
             reader(printer)
 
-    def _read_printer(self, worker_id: bytes, channel: Channel, printer: Printer) -> None:
+    def _read_printer(self, worker_id: bytes, channel: WorkerChannel, printer: Printer) -> None:
         raw, lines, ended = printer.read()
         try:
             channel.write_log(raw)
@@ -366,13 +366,13 @@ class RayletNode:
             self._loop.unwatch(printer.fd)
             channel.printers.remove(printer)
 
-    def _read_worker(self, worker_id: bytes, channel: Channel) -> None:
+    def _read_worker(self, worker_id: bytes, channel: WorkerChannel) -> None:
         ended = self._take_messages(worker_id, channel)
         if ended:
             self._loop.unwatch(channel.channels.task)
             self._zygote.kill(worker_id)  # it closed its socket, so it cannot be used any more
 
-    def _take_messages(self, worker_id: bytes, channel: Channel) -> bool:
+    def _take_messages(self, worker_id: bytes, channel: WorkerChannel) -> bool:
         """Hand on what a worker has said; whether it will say nothing more."""
         if channel.broken:
             return True
@@ -408,7 +408,7 @@ class RayletNode:
         except OSError:  # it has just ended, or a part of what it was told is lost
             self._zygote.kill(worker_id)
 
-    def _wait_writable(self, worker_id: bytes, channel: Channel) -> None:
+    def _wait_writable(self, worker_id: bytes, channel: WorkerChannel) -> None:
         def read() -> None:
             self._read_worker(worker_id, channel)
 

@@ -49,7 +49,7 @@ class Printer:
         return raw, [line[:cut].decode("utf-8", "replace") for line in lines], ended
 
 
-class Channel:
+class WorkerChannel:
     """The raylet's side of one worker process."""
 
     def __init__(self, channels: WorkerChannels) -> None:

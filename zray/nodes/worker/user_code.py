@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from zray.core import failures
 from zray.core.client.client import Waiter
-from zray.core.worker.task_inbox import Delivered, WorkerSequence
+from zray.core.worker.task_inbox import Delivered, TaskInbox
 from zray.errors import NameNotOfferedError
 from zray.ids import object_id
 from zray.nodes.imports import Imports
@@ -24,7 +24,7 @@ Function = Callable[..., Any]
 
 
 class UserCode:
-    def __init__(self, worker: Worker, sequence: WorkerSequence) -> None:
+    def __init__(self, worker: Worker, sequence: TaskInbox) -> None:
         self._worker = worker
         self._sequence = sequence
         self._functions: dict[bytes, tuple[Function, Any]] = {}

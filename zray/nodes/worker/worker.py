@@ -23,7 +23,7 @@ from zray import limits
 from zray.core import failures
 from zray.core.client.client import Client, Waiter
 from zray.core.worker.actor_inbox import Entry
-from zray.core.worker.task_inbox import CpuLoan, Delivered, WorkerSequence
+from zray.core.worker.task_inbox import CpuLoan, Delivered, TaskInbox
 from zray.errors import TaskCancelledError
 from zray.ids import IdSource, object_id
 from zray.nodes.worker.actor_worker import ActorServer
@@ -52,7 +52,7 @@ class Worker(Introspection):
         ids = IdSource(os.urandom(8))
         super().__init__(Client(worker_id, bytes(16), ids, remote=False))
         self.worker_id = worker_id
-        self.sequence = WorkerSequence(worker_id)
+        self.sequence = TaskInbox(worker_id)
         self._page = open_page(page_fd)
         self._started = 0
         self._task = socket.socket(fileno=task_fd)
