@@ -43,9 +43,6 @@ WINGS: dict[str, set[str]] = {
 CIRCLES = (
     {"zray.core.client.calls", "zray.core.client.client"}
     | {"zray.core.client.definitions", "zray.core.client.references"},
-    {"zray.nodes.worker.worker", "zray.nodes.worker.actor_modes", "zray.nodes.worker.control"}
-    | {"zray.nodes.worker.actor_worker", "zray.nodes.worker.introspection"}
-    | {"zray.nodes.worker.user_code"},
     {f"zray.testing.{name}" for name in ("actors", "actor_programs", "actor_workloads")}
     | {f"zray.testing.{name}" for name in ("call_ledger", "callers", "checkers", "cluster")}
     | {f"zray.testing.{name}" for name in ("direct", "drivers", "ledger", "loss_workloads")}

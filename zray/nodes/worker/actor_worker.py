@@ -13,7 +13,7 @@ import functools
 import select
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zray import limits
 from zray.core import failures
@@ -22,6 +22,7 @@ from zray.core.worker.actor_inbox import ActorInbox, Entry, staying
 from zray.errors import ProtocolError, TaskCancelledError
 from zray.ids import object_id, split_tasks
 from zray.nodes.participant.shared_values import bytes_of, load
+from zray.nodes.worker.host import Host
 from zray.nodes.worker.returns import encoded, several
 from zray.protocol import codec
 from zray.protocol import messages as m
@@ -33,9 +34,6 @@ from zray.runtime.linux.direct import DirectLink
 from zray.runtime.references import ObjectRef
 from zray.runtime.stream import read_available
 
-if TYPE_CHECKING:
-    from zray.nodes.worker.worker import Worker
-
 Route = DirectLink | None  # None: by the raylet
 # The outcomes of a call, and references that have to live until its caller has them.
 Ended = tuple[list[m.Outcome], list[ObjectRef[Any]]]
@@ -43,12 +41,20 @@ current_call: contextvars.ContextVar[Entry | None] = contextvars.ContextVar("cal
 
 
 class ActorServer:
-    """``worker``'s lock guards everything here, but for the user's code."""
+    """``worker``'s lock guards everything here, but for the user's code. ``error``: the record of
+    what that has raised, in a call of that name."""
 
-    def __init__(self, worker: Worker, instance: Any, assignment: m.Assignment) -> None:
+    def __init__(
+        self,
+        worker: Host,
+        instance: Any,
+        assignment: m.Assignment,
+        error: Callable[[BaseException, str], bytes],
+    ) -> None:
         assert assignment.actor is not None
         self.worker = worker
         self._lock = worker.lock
+        self._record = error
         self.instance = instance
         self.info = assignment.actor
         self.actor_id = assignment.spec.task_id
@@ -370,7 +376,7 @@ class ActorServer:
     def error(self, entry: Entry, error: BaseException) -> Ended:
         """The same for what a call raised."""
         call = entry.call
-        data = self.worker.code.error(error, self._name(call.method))
+        data = self._record(error, self._name(call.method))
         return failures.outcomes(call.task_id, call.num_returns, data), []
 
     def stopped(self, entry: Entry) -> Ended:

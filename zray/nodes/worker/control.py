@@ -12,19 +12,29 @@ import signal
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from zray.nodes.participant.participant import COALESCE_S
 from zray.protocol import codec
+from zray.protocol import messages as m
+from zray.runtime.quiet_lock import QuietLock
 from zray.runtime.stream import FrameReader, read_available
-
-if TYPE_CHECKING:
-    from zray.nodes.worker.worker import Worker
 
 
 class ControlThread:
-    def __init__(self, worker: Worker, control_fd: int) -> None:
-        self._worker = worker
+    """``flush`` sends what there is to be sent, ``handle`` takes what the raylet asks for; both
+    with the lock held."""
+
+    def __init__(
+        self,
+        lock: QuietLock,
+        flush: Callable[[], object],
+        handle: Callable[[m.Message], object],
+        control_fd: int,
+    ) -> None:
+        self._lock = lock
+        self._flush = flush
+        self._handle = handle
         self._socket = socket.socket(fileno=control_fd)
         self._reader = FrameReader()
         self._nudge_read, self._nudge_write = os.pipe()
@@ -45,8 +55,8 @@ class ControlThread:
                 if fd == self._nudge_read:
                     os.read(self._nudge_read, 4096)
                     time.sleep(COALESCE_S)  # what follows in this time goes along
-                    with self._worker.lock:
-                        self._worker.flush()
+                    with self._lock:
+                        self._flush()
                 else:
                     self._read()
 
@@ -54,7 +64,7 @@ class ControlThread:
         frames, ended = read_available(self._socket, self._reader)
         for frame in frames:
             for message in codec.decode(frame).messages:
-                with self._worker.lock:
-                    self._worker.on_control(message)
+                with self._lock:
+                    self._handle(message)
         if ended:
             os.killpg(0, signal.SIGKILL)  # the raylet is gone, and so is everything of it

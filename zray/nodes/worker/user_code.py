@@ -18,13 +18,13 @@ from zray.protocol import messages as m
 from zray.runtime import serialization, task_errors
 
 if TYPE_CHECKING:
-    from zray.nodes.worker.worker import Worker
+    from zray.nodes.worker.host import Host
 
 Function = Callable[..., Any]
 
 
 class UserCode:
-    def __init__(self, worker: Worker, sequence: TaskInbox) -> None:
+    def __init__(self, worker: Host, sequence: TaskInbox) -> None:
         self._worker = worker
         self._sequence = sequence
         self._functions: dict[bytes, tuple[Function, Any]] = {}

@@ -56,7 +56,7 @@ class Worker(Introspection):
         self._page = open_page(page_fd)
         self._started = 0
         self._task = socket.socket(fileno=task_fd)
-        self._control = ControlThread(self, control_fd)
+        self._control = ControlThread(self._lock, self._flush, self.on_control, control_fd)
         self._reader = FrameReader()
         self._writer = FrameWriter(self._task)
         self.poller = select.epoll()
@@ -506,7 +506,7 @@ class Worker(Introspection):
                 made = delivered.assignment
                 if template.by_name:
                     made = self.code.imports.as_offered(made, template.name)
-                self.actor = ActorServer(self, value, made)
+                self.actor = ActorServer(self, value, made, self.code.error)
                 outcomes = [m.Outcome(object_id(spec.task_id), m.VALUE, 0)]
             else:
                 outcomes = self.code.outcomes(spec.task_id, template, value)

@@ -1,0 +1,80 @@
+"""What the parts of a worker may use of it; `worker` has them all."""
+
+from __future__ import annotations
+
+import select
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Protocol
+
+from zray.core.client.client import Client, Waiter
+from zray.core.worker.actor_inbox import Entry
+from zray.core.worker.task_inbox import TaskInbox
+from zray.protocol import messages as m
+from zray.runtime.buffers import Parts
+from zray.runtime.quiet_lock import QuietLock
+from zray.runtime.references import ObjectRef
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+class Host(Protocol):
+    """With the lock held, but for ``borrow``, ``kept``, ``unkeep``, ``end_if_forked``,
+    ``complete_due`` and ``read_in_loop``."""
+
+    worker_id: bytes
+    client: Client
+    sequence: TaskInbox
+    poller: select.epoll
+
+    @property
+    def lock(self) -> QuietLock: ...
+
+    def lease_holds(self) -> bool: ...
+
+    # ---- sending and waiting ---------------------------------------------------------------
+
+    def send(self, messages: list[m.Message]) -> None: ...
+
+    def flush(self) -> None: ...
+
+    def flush_if_due(self) -> None: ...
+
+    def attend_writes(self) -> None: ...
+
+    def wait_for(self, waiter: Waiter) -> None: ...
+
+    def lead_or_follow(self, timeout_s: float) -> None: ...
+
+    def wake(self) -> None: ...
+
+    def read(self) -> None: ...
+
+    def read_in_loop(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        look: Callable[[], object],
+        cancel: Callable[[Entry], object],
+    ) -> None: ...
+
+    def complete_due(self) -> None: ...
+
+    def end_if_forked(self) -> None: ...
+
+    # ---- values and references -------------------------------------------------------------
+
+    def borrow(self, object_id: bytes) -> ObjectRef[Any]: ...
+
+    def kept(self, parts: Parts, oid: bytes) -> m.Outcome: ...
+
+    def unkeep(self, outcomes: list[m.Outcome]) -> None: ...
+
+    def here_again(self, ids: list[bytes]) -> list[m.Outcome | None]: ...
+
+    def offered(self, oid: bytes) -> m.Outcome | None: ...
+
+    def forget_offered(self) -> None: ...
+
+    def collect_dropped(self) -> None: ...
+
+    def keep_drops(self) -> None: ...
