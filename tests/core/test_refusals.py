@@ -9,7 +9,8 @@ import pytest
 from tests.core.benches import FUNCTION, RayletBench, done, identity, object_of, spec, template
 from zray import limits
 from zray.core import failures
-from zray.core.client.client import Client, Waiter
+from zray.core.client.client import Client
+from zray.core.client.waiters import Waiter
 from zray.core.incidents import Incidents
 from zray.ids import IdSource
 from zray.protocol import codec
@@ -75,7 +76,7 @@ def test_a_request_that_is_refused_is_answered() -> None:
     answer = driver.ask(lambda seq: m.FindActor(seq, driver.process_id, "", "x" * 300), waiter)
     driver.message(m.Rejected(0, said(driver, m.FindActor)[0].seq, *NO))
     assert waiter.remaining == 0 and isinstance(answer[0], m.Rejected)
-    assert not driver._is_offered_handles()
+    assert not driver.requests.may_bring_handle()
 
 
 def test_calls_of_an_actor_whose_creation_is_refused_fail() -> None:

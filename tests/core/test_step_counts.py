@@ -11,7 +11,8 @@ import pytest
 from msgspec.structs import replace
 
 from tests.core.benches import FUNCTION, HeadBench, RayletBench, identity, object_of, template
-from zray.core.client.client import Client, Waiter
+from zray.core.client.client import Client
+from zray.core.client.waiters import Waiter
 from zray.ids import IdSource
 from zray.protocol import messages as m
 from zray.protocol.codec import Payload

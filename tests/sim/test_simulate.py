@@ -14,6 +14,7 @@ import pytest
 from zray import limits
 from zray.core.client.actor_caller import ActorCaller
 from zray.core.client.calls import ClientCalls
+from zray.core.client.references import ClientReferences
 from zray.core.head.object_table import ObjectTable
 from zray.core.head.results import Results
 from zray.core.head.task_scheduler import TaskScheduler
@@ -110,7 +111,7 @@ def at_once(self: ActorCaller, state: m.ActorState) -> bool:
     return False
 
 
-def no_promise(self: ClientCalls, oid: bytes) -> None:
+def no_promise(self: ClientReferences, oid: bytes) -> None:
     pass
 
 
@@ -134,7 +135,7 @@ FAIL = ClientCalls._fail
         (ActorInbox, "receive", runs_again),
         (ClientCalls, "_fail", never_ran),
         (ActorCaller, "ends_incarnation", at_once),
-        (ClientCalls, "promise", no_promise),
+        (ClientReferences, "_promise", no_promise),
         (Completions, "exited", forgets_its_death),
     ],
     ids=lambda value: getattr(value, "__name__", value),

@@ -41,8 +41,6 @@ WINGS: dict[str, set[str]] = {
 
 # Modules that need each other, if only for types: none may be added, and no circle.
 CIRCLES = (
-    {"zray.core.client.calls", "zray.core.client.client"}
-    | {"zray.core.client.definitions", "zray.core.client.references"},
     {f"zray.testing.{name}" for name in ("actors", "actor_programs", "actor_workloads")}
     | {f"zray.testing.{name}" for name in ("call_ledger", "callers", "checkers", "cluster")}
     | {f"zray.testing.{name}" for name in ("direct", "drivers", "ledger", "loss_workloads")}

@@ -10,7 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from zray import limits
-from zray.core.client.client import Waiter
+from zray.core.client.waiters import Waiter
 from zray.core.worker.actor_inbox import ActorInbox, Entry, staying
 from zray.ids import object_id, split_tasks
 from zray.protocol import messages as m

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from zray import limits
 from zray.core.client.actor_caller import ActorCaller
-from zray.core.client.client import Waiter
+from zray.core.client.waiters import Waiter
 from zray.ids import object_id, task_of
 from zray.protocol import messages as m
 from zray.testing.direct import Wire

@@ -444,8 +444,8 @@ class Checkers:
                 "backlog": client.backlog,
                 "actors": client.calls.actors,
                 "calls": client.calls._by_task,
-                "results without an answer": client.calls.returns,
-                "promises": client.calls._promised,
+                "results without an answer": client.call_results.awaited,
+                "promises": client.call_results.promised,
                 "actors to be made": client.calls._creations,
                 "direct sockets": driver.wires,
             }

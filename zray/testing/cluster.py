@@ -428,7 +428,7 @@ class SimCluster:
                 if self.head is not None:
                     reason = overview.why(self.head.gcs, object_id(task_id), self.clock.now)
                 found.append(f"{self.ledger.word(task_id)}: {reason or 'has its outcome'}")
-            for oid in [*driver.client._waiters, *driver.client._outcome_waiters][:5]:
+            for oid in [*driver.client.waiters.values, *driver.client.waiters.ends][:5]:
                 found.append(f"awaits {self.ledger.word(oid[:16])}[{oid[-1]}]")
         return found
 
@@ -469,7 +469,7 @@ class SimCluster:
             driver.idle()
             and not driver.client.unresolved
             and driver.linked()
-            and not driver.client.calls.returns
+            and not driver.client.call_results.awaited
             for driver in self.drivers
             if driver.alive and not driver.client.stopped
         )

@@ -6,7 +6,8 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 from zray import limits
-from zray.core.client.client import Client, Waiter
+from zray.core.client.client import Client
+from zray.core.client.waiters import Waiter
 from zray.core.machine import NEVER
 from zray.ids import IdSource
 from zray.protocol import codec
@@ -85,7 +86,7 @@ class SimDriver(SimPeer, Caller):
             if now >= self._ping_at:
                 self._ping_at = now + limits.PING_S
                 self.client.outbox.append(m.Ping(0, now))
-            outbox, self.client.outbox = self.client.outbox, []
+            outbox = self.client.take_outbox()
             self.transmit(self.client.epoch, outbox)
         self.client.prints.clear()
         if self.leaving and self.linked():
@@ -189,13 +190,13 @@ class SimDriver(SimPeer, Caller):
         again = [spec for spec in client.unresolved.values() if spec.task_id not in waiting]
         messages: list[m.Message] = [*client.definitions.templates.values()]
         messages.append(m.Submit(0, client.job_id, client.process_id, again))
-        if client._watched:
-            messages.append(m.Watch(0, client.process_id, b"".join(client._watched)))
+        if client.waiters.watched:
+            messages.append(m.Watch(0, client.process_id, b"".join(client.waiters.watched)))
         for actor in client.calls.actors.values():
             if actor.sent and actor.ended is None:
                 for message in actor.again(client.calls._made):
                     client.calls._send(actor, message)  # never by two ways at once
-        messages, client.outbox = client.outbox + messages, []
+        messages = client.take_outbox() + messages
         self.transmit(client.epoch, [*messages, *client._cancels.values()])
 
     def deadline(self) -> float:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 import msgspec
 
 from zray import limits
-from zray.core.client.client import Client, Waiter
+from zray.core.client.client import Client
+from zray.core.client.waiters import Waiter
 from zray.ids import task_of
 from zray.protocol import messages as m
 from zray.protocol.errors import ErrorRecord, decode_error, encode_error

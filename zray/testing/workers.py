@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from zray.core.client.client import Client, Waiter
+from zray.core.client.client import Client
+from zray.core.client.waiters import Waiter
 from zray.core.raylet.local_scheduler import PoolKey
 from zray.core.worker.task_inbox import Delivered, TaskInbox
 from zray.ids import IdSource, object_id
@@ -323,7 +324,7 @@ class SimWorker(Caller):
         """What the client has to say."""
         self.client.flush()
         self.tend_calls()
-        outbox, self.client.outbox = self.client.outbox, []
+        outbox = self.client.take_outbox()
         self.out(outbox)
 
     def _send_done(self, *, wait: bool) -> None:

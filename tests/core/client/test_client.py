@@ -8,7 +8,8 @@ import pytest
 
 from tests.core.benches import CLUSTER, FUNCTION, identity, object_of, template, value
 from zray import limits
-from zray.core.client.client import Client, Waiter
+from zray.core.client.client import Client
+from zray.core.client.waiters import Waiter
 from zray.ids import IdSource, split_objects
 from zray.protocol import messages as m
 from zray.protocol.codec import Payload
@@ -34,7 +35,7 @@ def hear(made: Client, *messages: m.Message, epoch: int = 1) -> None:
 
 def said(made: Client, kind: type[m.Message] | None = None) -> list[Any]:
     made.flush()
-    outbox, made.outbox = made.outbox, []
+    outbox = made.take_outbox()
     return [message for message in outbox if kind is None or isinstance(message, kind)]
 
 

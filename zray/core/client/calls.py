@@ -8,28 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from zray import limits
 from zray.core import failures
 from zray.core.client.actor_caller import DIRECT, RELAYED, UNDECIDED, ActorCaller, PendingCall
+from zray.core.client.call_errors import named, obituary, record
+from zray.core.client.call_results import CallResults
+from zray.core.client.definitions import ClientDefinitions
+from zray.core.client.references import ClientReferences
+from zray.core.client.requests import Requests
+from zray.core.client.waiters import Waiter
 from zray.core.machine import Outbox
-from zray.errors import ActorDiedError, ActorUnavailableError, TaskCancelledError, ZrayError
+from zray.errors import TaskCancelledError
 from zray.ids import object_id
 from zray.protocol import messages as m
-from zray.protocol.errors import TASK_RAISED, system_error
-
-if TYPE_CHECKING:
-    from zray.core.client.client import Client, Waiter
 
 HANDLE_INDEX = 0  # of the object whose holders are those who have a handle
-
-
-def offers_handle(request: m.Message) -> bool:
-    """Whether the answer may name any actor, of which the asking process is then a holder."""
-    return isinstance(request, m.FindActor) or (
-        isinstance(request, m.CreateActor) and request.get_if_exists
-    )
 
 
 class Creation(NamedTuple):
@@ -40,15 +35,42 @@ class Creation(NamedTuple):
 
 
 class ClientCalls:
-    """``waiter(done)`` makes what ``Client.ask`` counts down."""
+    """Args:
+    job_id: of the process, as it is by then.
+    outcomes: those known here.
+    results: those of calls without an answer.
+    actors: that are called from here, or of which there is a handle.
+    new_task: makes the id of a call.
+    unsubmitted: whether a task has not been submitted yet.
+    """
 
-    def __init__(self, client: Client, waiter: Callable[[Callable[[], None]], Waiter]) -> None:
-        self._client = client
-        self._waiter = waiter
-        self.actors: dict[bytes, ActorCaller] = {}
-        self.returns: dict[bytes, PendingCall] = {}  # by object id: results without an answer
+    def __init__(
+        self,
+        *,
+        process_id: bytes,
+        job_id: Callable[[], bytes],
+        outbox: list[m.Message],
+        outcomes: dict[bytes, m.Outcome],
+        results: CallResults,
+        actors: dict[bytes, ActorCaller],
+        references: ClientReferences,
+        definitions: ClientDefinitions,
+        requests: Requests,
+        new_task: Callable[[], bytes],
+        unsubmitted: Callable[[bytes], bool],
+    ) -> None:
+        self._process_id = process_id
+        self._job_id = job_id
+        self._outbox = outbox
+        self._outcomes = outcomes
+        self._results = results
+        self.actors = actors
+        self._references = references
+        self._definitions = definitions
+        self._requests = requests
+        self._new_task = new_task
+        self._unsubmitted = unsubmitted
         self._by_task: dict[bytes, PendingCall] = {}
-        self._promised: dict[bytes, None] = {}
         self._busy: dict[bytes, None] = {}  # actors that may have calls to send
         self._delayed: dict[bytes, None] = {}  # actors whose next call needs a task of the backlog
         self._creations: dict[bytes, Creation] = {}  # actors whose arguments were not submitted
@@ -66,23 +88,22 @@ class ClientCalls:
     ) -> list[m.Message]:
         """Ask for a new actor, whose handle is counted here. The answer is in the list when
         ``waiter`` has arrived; the handle of another actor that it names is counted, too."""
-        client = self._client
-        client.definitions.use(task.template_id)
+        self._definitions.use(task.template_id)
         needed = [*task.dependencies, *task.nested]
-        client.references.publish(needed)
+        self._references.publish(needed)
         for oid in needed:
-            client.references.add(oid)  # until the head holds them for the actor
-        client.references.adopt(object_id(task.task_id, HANDLE_INDEX))
+            self._references.add(oid)  # until the head holds them for the actor
+        self._references.adopt(object_id(task.task_id, HANDLE_INDEX))
         actor = self._actor(task.task_id)
         actor.info = info
-        refusal = client.definitions.refusal(task.template_id)
+        refusal = self._definitions.refusal(task.template_id)
         if refusal is not None:
             self._refuse(actor, f"the head refused its class: {refusal[1]}")
 
         def done() -> None:
             for oid in needed:
-                client.references.remove(oid)
-            client.definitions.unuse(task.template_id)
+                self._references.remove(oid)
+            self._definitions.unuse(task.template_id)
             created = answer[0] if answer else None
             if isinstance(created, m.ActorCreated | m.Rejected) and created.code:
                 self._refuse(actor, created.text)
@@ -92,11 +113,11 @@ class ClientCalls:
         answer: list[m.Message] = []
 
         def ask() -> None:
-            client.ask(
+            self._requests.ask(
                 lambda seq: m.CreateActor(
-                    *(seq, client.job_id, client.process_id, task, info, get_if_exists)
+                    *(seq, self._job_id(), self._process_id, task, info, get_if_exists)
                 ),
-                self._waiter(done),
+                Waiter(done),
                 answer,
             )
 
@@ -108,8 +129,8 @@ class ClientCalls:
 
     def _may_leave(self, object_ids: Iterable[bytes]) -> bool:
         """Whether the cluster is told of these before it is told who needs them."""
-        client, creations = self._client, self._creations
-        return not any(oid[:16] in creations or client.in_backlog(oid[:16]) for oid in object_ids)
+        creations = self._creations
+        return not any(oid[:16] in creations or self._unsubmitted(oid[:16]) for oid in object_ids)
 
     def _call_may_leave(self, call: PendingCall) -> bool:
         needed = bool(call.dependencies or call.nested)
@@ -129,26 +150,25 @@ class ClientCalls:
 
     def on_answer(self, request: m.Message, answer: m.Message) -> None:
         """The head makes this process a holder of handles that it names in answers."""
-        client = self._client
         if isinstance(answer, m.ActorFound) and answer.actor_id:
-            client.references.adopt(object_id(answer.actor_id, HANDLE_INDEX))
+            self._references.adopt(object_id(answer.actor_id, HANDLE_INDEX))
         elif isinstance(answer, m.ActorCreated) and isinstance(request, m.CreateActor):
             asked = request.task.task_id
-            client.references.drop_again(object_id(asked, HANDLE_INDEX))
+            self._references.drop_again(object_id(asked, HANDLE_INDEX))
             if not answer.code and answer.actor_id != asked:
-                client.references.adopt(object_id(answer.actor_id, HANDLE_INDEX))
+                self._references.adopt(object_id(answer.actor_id, HANDLE_INDEX))
 
     def on_refusal(self, request: m.Message) -> None:
         """The head does not take a request as it is."""
         if isinstance(request, m.CreateActor):
-            self._client.references.drop_again(object_id(request.task.task_id, HANDLE_INDEX))
+            self._references.drop_again(object_id(request.task.task_id, HANDLE_INDEX))
 
     def class_refused(self, function_id: bytes, text: str) -> None:
         """The head does not take a class of this process's: what was made of it will not be."""
         for actor in [*self.actors.values()]:
             if actor.info is not None and actor.info.function_id == function_id:
                 self._refuse(actor, text)
-                self._client.ask(partial(_kill, actor.actor_id), self._waiter(lambda: None))
+                self._requests.ask(partial(_kill, actor.actor_id), Waiter(lambda: None))
 
     def _refuse(self, actor: ActorCaller, text: str) -> None:
         actor.state = m.ACTOR_DEAD
@@ -158,7 +178,7 @@ class ClientCalls:
     def _actor(self, actor_id: bytes) -> ActorCaller:
         actor = self.actors.get(actor_id)
         if actor is None:
-            actor = self.actors[actor_id] = ActorCaller(actor_id, self._client.process_id)
+            actor = self.actors[actor_id] = ActorCaller(actor_id, self._process_id)
         return actor
 
     def unanswered(self, actor_id: bytes) -> int:
@@ -182,22 +202,21 @@ class ClientCalls:
         ``given``: arguments, dependencies, nested references, the task that calls, and the box: an
         own object, counted for the call, that holds the arguments; empty if there is none.
         """
-        client = self._client
         actor = self._actor(actor_id)
         actor.info = info
         if not actor.kept_alive:
             actor.kept_alive = True
-            client.references.add(object_id(actor_id, HANDLE_INDEX))  # it lives until it answers
-        task_id = client.new_task()
+            self._references.add(object_id(actor_id, HANDLE_INDEX))  # it lives until it answers
+        task_id = self._new_task()
         call = PendingCall(actor, task_id, method, num_returns, retries, *given)
         for oid in (*call.dependencies, *call.nested):
-            client.references.add(oid)
+            self._references.add(oid)
         actor.add(call)
         self._by_task[task_id] = call
         returns = [object_id(task_id, index) for index in range(num_returns)]
         for oid in returns:
-            self.returns[oid] = call
-            client.references.count(oid)
+            self._results.awaited[oid] = call
+            self._references.count(oid)
         if actor.state == m.ACTOR_DEAD and actor.ended is None:
             self._fail(actor.refused(), actor, maybe_executed=False)
         elif not actor.state and actor_id not in self._creations:
@@ -207,7 +226,7 @@ class ClientCalls:
 
     def _watch(self, actor: ActorCaller) -> None:
         actor.state = m.ACTOR_PENDING
-        self._client.outbox.append(m.ActorWatch(0, self._client.process_id, [actor.actor_id]))
+        self._outbox.append(m.ActorWatch(0, self._process_id, [actor.actor_id]))
 
     def flush(self) -> None:
         """Send what can be sent to actors."""
@@ -233,11 +252,10 @@ class ClientCalls:
         if actor.path == DIRECT:
             self.direct.send(actor.worker_id, message)
         else:
-            self._client.outbox.append(message)
+            self._outbox.append(message)
 
     def _made(self, call: PendingCall) -> m.Call:
         """The call as it travels; whatever it refers to is known to the cluster, or goes along."""
-        client = self._client
         arguments, dependencies = call.arguments, call.dependencies
         fits = len(arguments) <= limits.INLINE_BYTES_MAX or call.actor.path == DIRECT
         if fits and not (dependencies or call.nested or call.box):
@@ -248,20 +266,25 @@ class ClientCalls:
         nested = list(call.nested)
         if not fits:
             if not call.box:
-                call.box = client.references.put(arguments, nested)
+                call.box = self._references.put(arguments, nested)
             arguments = b""
         boxed = bool(call.box) and not arguments
         dependencies = [call.box, *dependencies] if boxed else dependencies
         values, room = [], limits.INLINE_TOTAL_BYTES_MAX
         for oid in dependencies:
-            outcome = client.here(oid)
-            if outcome is not None and len(outcome.value) <= min(limits.INLINE_BYTES_MAX, room):
+            outcome = self._outcomes.get(oid)
+            here = outcome is not None and not outcome.kind & m.LOCATED
+            if (
+                outcome is not None
+                and here
+                and len(outcome.value) <= min(limits.INLINE_BYTES_MAX, room)
+            ):
                 room -= len(outcome.value)
                 values.append(outcome)
                 nested += outcome.contained
             else:
-                client.references.publish([oid])
-        client.references.publish(nested)
+                self._references.publish([oid])
+        self._references.publish(nested)
         return m.Call(
             *(call.seq, call.task_id, call.method, call.num_returns, arguments, dependencies),
             *(nested, values, call.parent, boxed),
@@ -269,18 +292,7 @@ class ClientCalls:
 
     def has_promised(self) -> bool:
         """Whether somebody else has heard of a result that is not there yet."""
-        return bool(self._promised)
-
-    def is_private(self, oid: bytes) -> bool:
-        """Whether nobody else has heard of the result, for which this process waits."""
-        return oid in self.returns and oid not in self._promised
-
-    def promise(self, oid: bytes) -> None:
-        """A reference to a result that is not there yet leaves this process."""
-        if oid in self.returns and oid not in self._promised:
-            self._promised[oid] = None
-            self._client.references.adopt(oid, count=False)
-            self._client.outbox.append(m.Promise(0, self._client.process_id, oid))
+        return bool(self._results.promised)
 
     def cancel(self, task_id: bytes) -> bool:
         """Cancel a call; False: there is none with that id."""
@@ -289,12 +301,10 @@ class ClientCalls:
             return False
         call.cancelled = True
         if call.actor.withdraw(call):
-            value = self._record(
-                TaskCancelledError, "the call was cancelled before it was sent", call
-            )
+            value = record(TaskCancelledError, "the call was cancelled before it was sent", call)
             self._resolve_error(call, value)
         else:
-            self._client.outbox.append(self._cancellation(call))
+            self._outbox.append(self._cancellation(call))
         return True
 
     def _cancellation(self, call: PendingCall) -> m.CancelCall:
@@ -346,7 +356,7 @@ class ClientCalls:
             self._forget_dead(actor)
         elif again:
             for message in actor.again(self._made):
-                self._client.outbox.append(message)
+                self._outbox.append(message)
             self._cancel_again(actor)
         elif state.state == m.ACTOR_ALIVE and actor.path == UNDECIDED:
             if actor.incarnation == before and actor.sent:
@@ -357,7 +367,7 @@ class ClientCalls:
     def _cancel_again(self, actor: ActorCaller) -> None:
         for call in actor.sent.values():
             if call.cancelled:
-                self._client.outbox.append(self._cancellation(call))
+                self._outbox.append(self._cancellation(call))
 
     def connected(self, actor: ActorCaller, *, direct: bool) -> None:
         """Which way calls take from now on."""
@@ -374,18 +384,17 @@ class ClientCalls:
         """The socket to the actor's worker was closed: the head will know what that means."""
         if actor.path == DIRECT and actor.ended is None:
             actor.path = UNDECIDED
-            self._client.outbox.append(m.ActorWatch(0, self._client.process_id, [actor.actor_id]))
+            self._outbox.append(m.ActorWatch(0, self._process_id, [actor.actor_id]))
 
     def resume(self) -> None:
         """A new session: what the head must know of calls and promises."""
-        client = self._client
-        if self._promised:
-            promised = b"".join(self._promised)
-            client.outbox.append(m.Promise(0, client.process_id, promised))
+        if self._results.promised:
+            promised = b"".join(self._results.promised)
+            self._outbox.append(m.Promise(0, self._process_id, promised))
         living = (m.ACTOR_PENDING, m.ACTOR_ALIVE, m.ACTOR_RESTARTING)
         watched = [actor.actor_id for actor in self.actors.values() if actor.state in living]
         if watched:
-            client.outbox.append(m.ActorWatch(0, client.process_id, watched))
+            self._outbox.append(m.ActorWatch(0, self._process_id, watched))
 
     def unacknowledged(self) -> bool:
         """Whether actors keep answers that this process has."""
@@ -409,25 +418,24 @@ class ClientCalls:
         """A living actor goes on counting this process's calls, so that it must, too."""
         handle = object_id(actor.actor_id, HANDLE_INDEX)
         over = actor.state in (0, m.ACTOR_DEAD) and not (actor.ended or actor.unanswered())
-        if over and handle not in self._client.references:
+        if over and handle not in self._references:
             self.actors.pop(actor.actor_id, None)
 
     # ---- results ---------------------------------------------------------------------------
 
     def _resolve(self, call: PendingCall, outcomes: list[m.Outcome], seq: int) -> None:
-        client, actor = self._client, call.actor
+        actor = call.actor
         elsewhere = False
         for outcome in outcomes:
             oid = outcome.object_id
-            if self.returns.pop(oid, None) is None:
+            if self._results.awaited.pop(oid, None) is None:
                 continue
-            promised = oid in self._promised
-            self._promised.pop(oid, None)
+            promised = self._results.take(oid)
             if outcome.kind & m.LOCATED:
-                client.references.take_located(outcome, promised=promised)
+                self._references.take_located(outcome, promised=promised)
                 elsewhere = True
             else:
-                client.references.take_result(outcome, promised=promised)
+                self._references.take_result(outcome, promised=promised)
                 elsewhere = elsewhere or bool(outcome.contained)
         if elsewhere:
             self._settle_later(actor, seq)
@@ -444,72 +452,40 @@ class ClientCalls:
                 actor.acknowledge = True
                 self._answered[actor.actor_id] = None
 
-        self._client.references.flush_holds()
-        self._client.ask(lambda number: m.Sync(number), self._waiter(settled))
+        self._references.flush_holds()
+        self._requests.ask(lambda number: m.Sync(number), Waiter(settled))
 
     def _end(self, call: PendingCall) -> None:
-        client, actor = self._client, call.actor
+        actor = call.actor
         self._by_task.pop(call.task_id, None)
         for oid in (*call.dependencies, *call.nested):
-            client.references.remove(oid)
+            self._references.remove(oid)
         if call.box:
-            client.references.remove(call.box)
+            self._references.remove(call.box)
         if actor.kept_alive and not actor.unanswered():
             actor.kept_alive = False
-            client.references.remove(object_id(actor.actor_id, HANDLE_INDEX))
+            self._references.remove(object_id(actor.actor_id, HANDLE_INDEX))
 
     def _fail(self, calls: list[PendingCall], actor: ActorCaller, *, maybe_executed: bool) -> None:
         for call in calls:
             if call.cancelled:
-                value = self._record(TaskCancelledError, "the call was cancelled", call)
+                value = record(TaskCancelledError, "the call was cancelled", call)
             else:
-                value = self._obituary(call, actor, maybe_executed or call.may_have_run)
+                value = obituary(call, actor, maybe_executed or call.may_have_run)
             self._resolve_error(call, value)
 
     def _resolve_error(self, call: PendingCall, value: bytes) -> None:
         self._resolve(call, failures.outcomes(call.task_id, call.num_returns, value), -1)
 
-    def _record(self, error: type[ZrayError], text: str, call: PendingCall) -> bytes:
-        return system_error(error.code, text, function_name=self._name(call))
-
-    def _name(self, call: PendingCall) -> str:
-        info = call.actor.info
-        return f"{info.class_name}.{call.method}" if info is not None else call.method
-
-    def _obituary(self, call: PendingCall, actor: ActorCaller, maybe_executed: bool) -> bytes:
-        name = self._name(call)
-        cause = None
-        if actor.error:
-            cause = failures.read(actor.error)
-            if cause.code != TASK_RAISED:
-                cause = None
-        ran = "the call may have run" if maybe_executed else "the call did not run"
-        if actor.state == m.ACTOR_DEAD:
-            error: type[ZrayError] = ActorDiedError
-            text = f"{actor.text}; {ran} ({name}, actor {actor.actor_id.hex()})"
-        else:
-            error = ActorUnavailableError
-            text = (
-                f"{actor.text}; {ran} ({name}, actor {actor.actor_id.hex()}). The actor is being "
-                "restarted: call it again, or give it max_task_retries where a call may run twice"
-            )
-        return system_error(
-            *(error.code, text),
-            function_name=name,
-            maybe_executed=maybe_executed,
-            actor_id=actor.actor_id,
-            cause=cause,
-        )
-
     # ---- reasons ---------------------------------------------------------------------------
 
     def reason(self, oid: bytes) -> tuple[str, bytes]:
         """What a call waits for, as far as this process knows, and the actor to ask about."""
-        call = self.returns.get(oid)
+        call = self._results.awaited.get(oid)
         if call is None:
             return "", b""
         actor = call.actor
-        name = self._name(call)
+        name = named(call)
         if call.seq >= 0:
             before = sum(1 for other in actor.sent.values() if other.seq < call.seq)
             what = f"is with the actor, {before} calls of this process before it"

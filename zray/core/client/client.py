@@ -7,44 +7,24 @@ window, outcomes of the references alive in this process, and who waits for them
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 
 from zray import limits
 from zray.core import failures
-from zray.core.client.calls import ClientCalls, offers_handle
+from zray.core.client.actor_caller import ActorCaller
+from zray.core.client.call_results import CallResults
+from zray.core.client.calls import ClientCalls
 from zray.core.client.definitions import ClientDefinitions
 from zray.core.client.near_values import NearValues
 from zray.core.client.references import ClientReferences
+from zray.core.client.requests import Requests
 from zray.core.client.values import ClientValues
+from zray.core.client.waiters import Waiters
 from zray.errors import MessageTooLargeError, ProtocolError, TaskCancelledError, ZrayError
 from zray.ids import IdSource, object_id, task_of
 from zray.protocol import messages as m
 from zray.protocol.codec import Payload, Unsent
 from zray.protocol.errors import system_error
 from zray.protocol.splitting import Joiner
-
-
-class Waiter:
-    """Counts down to zero as what it waits for arrives; ``done`` is called then, if given.
-
-    ``values``: gets each value that it waits for, which then stays, whatever else is let go of.
-    """
-
-    __slots__ = ("done", "remaining", "values")
-
-    def __init__(
-        self,
-        done: Callable[[], None] | None = None,
-        values: dict[bytes, m.Outcome] | None = None,
-    ) -> None:
-        self.remaining = 0
-        self.done = done
-        self.values = values
-
-    def arrived(self) -> None:
-        self.remaining -= 1
-        if not self.remaining and self.done is not None:
-            self.done()
 
 
 class Client:
@@ -61,7 +41,7 @@ class Client:
         self.stopped = ""  # why the cluster ended
         self.parted = False  # the head has heard this driver's GOODBYE
         self.health = ""
-        self.outbox: list[m.Message] = []
+        self.outbox: list[m.Message] = []  # the same list for ever: the machines put into it
         self.printed = 0  # characters, since this process last said something because of them
         self.prints: list[m.Log | m.Notice] = []
         self.outcomes: dict[bytes, m.Outcome] = {}
@@ -72,24 +52,68 @@ class Client:
         self._in_flight_bytes = 0
         self._ids = ids
         self._remote = remote
-        self.definitions = ClientDefinitions(self, remote=remote)
-        self._waiters: dict[bytes, list[Waiter]] = {}  # for values
-        self.awaited = self._waiters.keys()
-        self._outcome_waiters: dict[bytes, list[Waiter]] = {}
-        self._watched: dict[bytes, None] = {}
-        self.values = ClientValues(lambda message: self.outbox.append(message), self._pulled)
-        self.near = NearValues(self.outcomes, self._waiters.__contains__)
-        self.calls = ClientCalls(self, Waiter)
-        self.references = ClientReferences(self, remote=remote)
-
-        self._answers: dict[int, tuple[Waiter, list[m.Message], m.Message]] = {}
-        self._offers: dict[int, None] = {}  # those of which the answer may bring a handle
-        self._callbacks = 0  # how many of the waiters are called rather than wait
+        self.new_task = ids.task_id
         self._cancels: dict[bytes, m.Cancel] = {}  # of tasks whose outcome is not known here
-        self._numbers = 0
         self._ack_upto = 0
         self._early: list[bytes] = []  # tasks of whose outcomes the last part is to come
         self._joiner = Joiner()
+        self._make_machines()
+
+    def _make_machines(self) -> None:
+        """Whatever a machine needs of a later one is a callback."""
+        self.call_results = CallResults()
+        actors: dict[bytes, ActorCaller] = {}
+        self.requests = Requests(self.outbox)
+        self.waiters = Waiters(
+            self.outcomes, self._is_expected, self._watch, lambda oid: self.values.pull(oid)
+        )
+        self.values = ClientValues(self.outbox.append, self._pulled)
+        self.near = NearValues(self.outcomes, self.waiters.values.__contains__)
+        self.references = ClientReferences(
+            process_id=self.process_id,
+            outbox=self.outbox,
+            outcomes=self.outcomes,
+            unresolved=self.unresolved,
+            results=self.call_results,
+            actors=actors,
+            waiters=self.waiters,
+            values=self.values,
+            near=self.near,
+            new_task=self.new_task,
+            handle_dropped=lambda actor_id: self.calls.handle_dropped(actor_id),
+            remote=self._remote,
+        )
+        self.definitions = ClientDefinitions(
+            outbox=self.outbox,
+            publish=self.references.publish,
+            number=self.requests.number,
+            remote=self._remote,
+        )
+        self.calls = ClientCalls(
+            process_id=self.process_id,
+            job_id=lambda: self.job_id,
+            outbox=self.outbox,
+            outcomes=self.outcomes,
+            results=self.call_results,
+            actors=actors,
+            references=self.references,
+            definitions=self.definitions,
+            requests=self.requests,
+            new_task=self.new_task,
+            unsubmitted=self._waiting.__contains__,
+        )
+        self.ask = self.requests.ask
+        self.want_value = self.waiters.want_value
+        self.want_outcome = self.waiters.want_outcome
+        self.want_located = self.waiters.want_located
+        self.forget_waiter = self.waiters.forget
+        self.has_callbacks = self.waiters.has_callbacks
+
+    def take_outbox(self) -> list[m.Message]:
+        """What is to be sent, in order; the caller owns it."""
+        taken = [*self.outbox]
+        self.outbox.clear()
+        return taken
 
     # ---- functions and tasks ---------------------------------------------------------------
 
@@ -99,14 +123,11 @@ class Client:
     def template(self, message: m.Template) -> None:
         self.definitions.template(message)
 
-    def new_task(self) -> bytes:
-        return self._ids.task_id()
-
     def submit(self, spec: m.TaskSpec, num_returns: int) -> list[bytes]:
         """Queue a task; returns the ids of its returns, for each of which the caller makes a
         reference (already counted here)."""
         references = self.references
-        if references.own or self.calls.returns:
+        if references.own or self.call_results.awaited:
             references.publish(spec.dependencies)
             references.publish(spec.nested)
         for oid in (*spec.dependencies, *spec.nested):
@@ -131,7 +152,7 @@ class Client:
         while self.backlog and self._window_open():
             self._submit_some()
         self.calls.flush()  # they may refer to what was submitted
-        if self.references.new_drops and not self._is_offered_handles():
+        if self.references.new_drops and not self.requests.may_bring_handle():  # else undone
             self.references.drop_some(self._waiting)
         if self._ack_upto:
             self.outbox.append(m.ResultAck(0, self.process_id, self._ack_upto))
@@ -139,15 +160,8 @@ class Client:
 
     def unsent(self) -> bool:
         """Whether ``flush`` has more to do soon."""
-        drops = bool(self.references.new_drops) and not self._is_offered_handles()
+        drops = bool(self.references.new_drops) and not self.requests.may_bring_handle()
         return bool(self.backlog) or drops or self.calls.unsent()
-
-    def _is_offered_handles(self) -> bool:
-        """Whether an answer is due that makes this process a holder of a handle it cannot tell.
-
-        A drop of that handle, sent meanwhile, would undo it.
-        """
-        return bool(self._offers)
 
     def unsaid(self) -> bool:
         """Whether ``flush`` has anything to tell."""
@@ -252,81 +266,11 @@ class Client:
         here = outcome is not None and not outcome.kind & m.LOCATED
         return here or oid in self.near.reached
 
-    def want_value(self, oid: bytes, waiter: Waiter) -> None:
-        """Count ``waiter`` up if the value is not here, and make it come."""
-        outcome = self.outcomes.get(oid)
-        if outcome is not None and not outcome.kind & m.LOCATED:
-            return
-        waiter.remaining += 1
-        self._waiters.setdefault(oid, []).append(waiter)
-        self._callbacks += waiter.done is not None
-        if outcome is not None:
-            self.values.pull(oid)
-        else:
-            self._await_outcome(oid)
+    def _is_expected(self, oid: bytes) -> bool:
+        return task_of(oid) in self.unresolved or oid in self.call_results.awaited
 
-    def want_located(self, oid: bytes, waiter: Waiter) -> None:
-        """The same as ``want_value`` for an object that is known to be with the node."""
-        if oid not in self.outcomes:
-            self.outcomes[oid] = m.Outcome(oid, m.VALUE | m.LOCATED, 0)
-        self.want_value(oid, waiter)
-
-    def want_outcome(self, oid: bytes, waiter: Waiter) -> None:
-        """Count ``waiter`` up if it is not known here how the object's task ended."""
-        if oid not in self.outcomes:
-            waiter.remaining += 1
-            self._outcome_waiters.setdefault(oid, []).append(waiter)
-            self._callbacks += waiter.done is not None
-            self._await_outcome(oid)
-
-    def let_down(self, oid: bytes) -> None:
-        """The last reference was collected, so nothing comes: who waits is a finalizer."""
-        for table in (self._waiters, self._outcome_waiters):
-            for waiter in table.pop(oid, ()):
-                self._callbacks -= waiter.done is not None
-                waiter.arrived()
-
-    def forget_waiter(self, oids: list[bytes], waiter: Waiter) -> None:
-        for table in (self._waiters, self._outcome_waiters):
-            for oid in oids:
-                waiting = table.get(oid)
-                if waiting is not None and waiter in waiting:
-                    waiting.remove(waiter)
-                    self._callbacks -= waiter.done is not None
-                    if not waiting:
-                        del table[oid]
-
-    def has_callbacks(self) -> bool:
-        """Whether somebody is to be called when a value arrives, rather than waits for it."""
-        return self._callbacks > 0
-
-    def _await_outcome(self, oid: bytes) -> None:
-        here = task_of(oid) in self.unresolved or oid in self.calls.returns
-        if not here and oid not in self._watched:
-            self._watched[oid] = None
-            self.outbox.append(m.Watch(0, self.process_id, oid))
-
-    def number(self) -> int:
-        """A new one, for what may be answered or refused."""
-        self._numbers += 1
-        return self._numbers
-
-    def ask(
-        self,
-        make: Callable[[int], m.Message],
-        waiter: Waiter,
-        answer: list[m.Message] | None = None,
-    ) -> list[m.Message]:
-        """Send a request; its answer is appended to the returned list as ``waiter`` arrives."""
-        number = self.number()
-        answer = [] if answer is None else answer
-        waiter.remaining += 1
-        request = make(number)
-        self._answers[number] = (waiter, answer, request)
-        if offers_handle(request):
-            self._offers[number] = None
-        self.outbox.append(request)
-        return answer
+    def _watch(self, oid: bytes) -> None:
+        self.outbox.append(m.Watch(0, self.process_id, oid))
 
     # ---- in --------------------------------------------------------------------------------
 
@@ -369,12 +313,11 @@ class Client:
             if whole is None:
                 return
             message = whole
-            asked = self._answers.pop(message.about, None)  # type: ignore[attr-defined]
-            self._offers.pop(message.about, None)  # type: ignore[attr-defined]
+            asked = self.requests.take(message.about)  # type: ignore[attr-defined]
             if asked is not None:
-                self.calls.on_answer(asked[2], message)
-                asked[1].append(message)
-                asked[0].arrived()
+                self.calls.on_answer(asked.request, message)
+                asked.answer.append(message)
+                asked.waiter.arrived()
         elif isinstance(message, m.Free):
             self.values.freed(message.object_ids)
         elif isinstance(message, m.Log | m.Notice):
@@ -392,13 +335,11 @@ class Client:
 
     def _on_rejected(self, message: m.Rejected) -> None:
         """What was asked or said will not be done: whoever waits for it has an error."""
-        asked = self._answers.pop(message.about, None)
-        self._offers.pop(message.about, None)
+        asked = self.requests.take(message.about)
         if asked is not None:
-            waiter, answer, request = asked
-            self.calls.on_refusal(request)
-            answer.append(message)
-            waiter.arrived()
+            self.calls.on_refusal(asked.request)
+            asked.answer.append(message)
+            asked.waiter.arrived()
             return
         function_id = self.definitions.refuse(message.about, message.code, message.text)
         if not function_id:
@@ -431,16 +372,8 @@ class Client:
     def stop(self, reason: str) -> None:
         """The cluster has ended: whoever waits need wait no longer."""
         self.stopped = reason or "the cluster was shut down"
-        for table in (self._waiters, self._outcome_waiters):
-            for waiting in [*table.values()]:
-                for waiter in waiting:
-                    self._callbacks -= waiter.done is not None
-                    waiter.arrived()
-            table.clear()
-        for waiter, _, _ in self._answers.values():
-            waiter.arrived()
-        self._answers.clear()
-        self._offers.clear()
+        self.waiters.release_all()
+        self.requests.release_all()
 
     def _on_result(self, message: m.Result) -> None:
         unresolved, references = self.unresolved, self.references.counts
@@ -454,6 +387,9 @@ class Client:
                 if early is not None:
                     self.definitions.unuse(early.template_id)
             self._early.clear()
+        watched, for_values, for_ends = (
+            *(self.waiters.watched, self.waiters.values, self.waiters.ends),
+        )
         for outcome in message.outcomes:
             oid = outcome.object_id
             spec = unresolved.pop(oid[:16], None)
@@ -462,11 +398,11 @@ class Client:
                 self._in_flight_bytes -= len(spec.arguments)
                 self._cancels.pop(spec.task_id, None)
                 self.definitions.unuse(spec.template_id)
-            self._watched.pop(oid, None)
+            watched.pop(oid, None)
             if oid in references and oid not in self.outcomes:
                 self.outcomes[oid] = outcome
-                if oid in self._waiters or oid in self._outcome_waiters:
-                    self.wake(oid, outcome)
+                if oid in for_values or oid in for_ends:
+                    self.waiters.wake(oid, outcome)
         if self._remote and message.seq:
             self._ack_upto = message.seq
 
@@ -479,27 +415,12 @@ class Client:
             self._cancels.pop(task_id, None)
         return spec
 
-    def wake(self, oid: bytes, outcome: m.Outcome) -> None:
-        """The object has come: those who wait for it have one thing less to wait for."""
-        for waiter in self._outcome_waiters.pop(oid, ()):
-            self._callbacks -= waiter.done is not None
-            waiter.arrived()
-        if outcome.kind & m.LOCATED:
-            if oid in self._waiters:
-                self.values.pull(oid)
-            return
-        for waiter in self._waiters.pop(oid, ()):
-            self._callbacks -= waiter.done is not None
-            if waiter.values is not None:
-                waiter.values[oid] = outcome
-            waiter.arrived()
-
     def _pulled(self, outcome: m.Outcome) -> None:
         oid = outcome.object_id
         if oid in self.references.counts:
             self.outcomes[oid] = outcome
             self.near.arrived(oid, outcome)
-        self.wake(oid, outcome)
+        self.waiters.wake(oid, outcome)
 
     # ---- sessions --------------------------------------------------------------------------
 
@@ -531,12 +452,12 @@ class Client:
             self.references.serve_held()
         self.values.announce(self.process_id)
         self._resubmit()
-        if self._watched:
-            self.outbox.append(m.Watch(0, self.process_id, b"".join(self._watched)))
+        if self.waiters.watched:
+            self.outbox.append(m.Watch(0, self.process_id, b"".join(self.waiters.watched)))
         self.values.resume()
         self.references.resume(self._waiting)
         self.outbox += self._cancels.values()
-        self.outbox += [request for _, _, request in self._answers.values()]
+        self.outbox += self.requests.unanswered()
         self.calls.resume()  # actors are asked for by then
 
     def _resubmit(self) -> None:

@@ -6,21 +6,30 @@ of these is gone and everything made of it has its outcome, it is let go, here a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
 from zray.protocol import messages as m
 
-if TYPE_CHECKING:
-    from zray.core.client.client import Client
-
 
 class ClientDefinitions:
-    """``remote``: as for the client. A worker's node tells a new session of what it has sent."""
+    """``remote``: as for the client. A worker's node tells a new session of what it has sent.
 
-    def __init__(self, client: Client, *, remote: bool) -> None:
-        self._client = client
+    ``publish``: references to these leave the process. ``number``: of what the head may refuse.
+    """
+
+    def __init__(
+        self,
+        *,
+        outbox: list[m.Message],
+        publish: Callable[[list[bytes]], None],
+        number: Callable[[], int],
+        remote: bool,
+    ) -> None:
+        self._outbox = outbox
+        self._publish = publish
+        self._next_number = number
         self._remote = remote
         self.templates: dict[bytes, m.Template] = {}
         self._exports: dict[bytes, m.Export | None] = {}  # None: others keep it by now
@@ -35,10 +44,10 @@ class ClientDefinitions:
         function_id = message.function_id
         self._unnamed.pop(function_id, None)
         if function_id not in self._exports:
-            self._client.references.publish(message.contained)
+            self._publish(message.contained)
             message = replace(message, seq=self._number(function_id))
             self._exports[function_id] = message if self._remote else None
-            self._client.outbox.append(message)
+            self._outbox.append(message)
 
     def template(self, message: m.Template) -> None:
         template_id = message.template_id
@@ -47,10 +56,10 @@ class ClientDefinitions:
             self.templates[template_id] = message
             self._uses[template_id] = 0
             self._of_functions.setdefault(message.function_id, {})[template_id] = None
-            self._client.outbox.append(message)
+            self._outbox.append(message)
 
     def _number(self, function_id: bytes) -> int:
-        number = self._client.number()
+        number = self._next_number()
         self._told[number] = function_id
         return number
 
@@ -73,9 +82,8 @@ class ClientDefinitions:
 
     def resume(self) -> None:
         """All of it for a new session."""
-        outbox = self._client.outbox
-        outbox += self.templates.values()
-        outbox += [export for export in self._exports.values() if export is not None]
+        self._outbox += self.templates.values()
+        self._outbox += [export for export in self._exports.values() if export is not None]
 
     # ---- what is needed --------------------------------------------------------------------
 
@@ -116,4 +124,4 @@ class ClientDefinitions:
         for template_id in templates:
             self._told.pop(self.templates[template_id].seq, None)
             del self.templates[template_id], self._uses[template_id]
-        self._client.outbox.append(m.Forget(0, function_id))
+        self._outbox.append(m.Forget(0, function_id))

@@ -7,23 +7,57 @@ themselves are among the client's outcomes.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Collection
 
 from zray import limits
-from zray.core.client.values import without_value
+from zray.core.client.actor_caller import ActorCaller
+from zray.core.client.call_results import CallResults
+from zray.core.client.near_values import NearValues
+from zray.core.client.values import ClientValues, without_value
+from zray.core.client.waiters import Waiters
 from zray.ids import object_id, task_of
 from zray.protocol import messages as m
 
-if TYPE_CHECKING:
-    from zray.core.client.client import Client
-
 
 class ClientReferences:
-    """``remote``: as for the client."""
+    """``remote``: as for the client.
 
-    def __init__(self, client: Client, *, remote: bool) -> None:
-        self._client = client
+    Args:
+        outcomes: those known here, of these references.
+        unresolved: the tasks of this process that have no outcome.
+        results: of calls that this process has made.
+        actors: that it has called, or has a handle of.
+        new_task: makes an id for a value.
+        handle_dropped: there is no handle of the actor any more.
+    """
+
+    def __init__(
+        self,
+        *,
+        process_id: bytes,
+        outbox: list[m.Message],
+        outcomes: dict[bytes, m.Outcome],
+        unresolved: dict[bytes, m.TaskSpec],
+        results: CallResults,
+        actors: dict[bytes, ActorCaller],
+        waiters: Waiters,
+        values: ClientValues,
+        near: NearValues,
+        new_task: Callable[[], bytes],
+        handle_dropped: Callable[[bytes], None],
+        remote: bool,
+    ) -> None:
+        self._process_id = process_id
+        self._outbox = outbox
+        self._outcomes = outcomes
+        self._unresolved = unresolved
+        self._results = results
+        self._actors = actors
+        self._waiters = waiters
+        self._values = values
+        self._near_values = near
+        self._new_task = new_task
+        self._handle_dropped = handle_dropped
         self._remote = remote
         self.counts: dict[bytes, int] = {}
         self.held: dict[bytes, None] = {}  # the head knows that this process holds it
@@ -41,7 +75,7 @@ class ClientReferences:
         """A reference object was made in this process."""
         count = self.counts.get(oid, 0)
         self.counts[oid] = count + 1
-        if count or oid in self.held or oid in self.own or self._client.calls.is_private(oid):
+        if count or oid in self.held or oid in self.own or self._results.is_private(oid):
             return
         if self._undrop(oid):
             self.held[oid] = None
@@ -55,20 +89,20 @@ class ClientReferences:
         if count > 0:
             self.counts[oid] = count
             return
-        client = self._client
         self.counts.pop(oid, None)
-        if client.calls.actors:
-            client.calls.handle_dropped(oid[:16])
-        if client.awaited:
-            client.let_down(oid)
-        client.values.lost.pop(oid, None)
-        outcome = client.outcomes.pop(oid, None)
-        if outcome is not None and (type(outcome.value) is not bytes or oid in client.near.reached):
-            client.near.dropped(oid)
+        if self._actors:
+            self._handle_dropped(oid[:16])
+        if self._waiters.values:
+            self._waiters.let_down(oid)
+        self._values.lost.pop(oid, None)
+        outcome = self._outcomes.pop(oid, None)
+        near = self._near_values
+        if outcome is not None and (type(outcome.value) is not bytes or oid in near.reached):
+            near.dropped(oid)
         if oid in self.own:
             del self.own[oid]
-            if self._near.pop(oid, 0) is None and client.values.near is not None:
-                client.values.near.unput(oid)
+            if self._near.pop(oid, 0) is None and self._values.near is not None:
+                self._values.near.unput(oid)
             for inner in outcome.contained if outcome is not None else ():
                 self.remove(inner)
         elif oid in self.held:
@@ -124,7 +158,7 @@ class ClientReferences:
 
     def put(self, value: bytes, contained: list[bytes]) -> bytes:
         """Keep a value here until its reference leaves this process; its id (counted here)."""
-        oid = object_id(self._client.new_task())
+        oid = object_id(self._new_task())
         self._keep_own(m.Outcome(oid, m.VALUE, len(value), value, contained))
         return oid
 
@@ -136,7 +170,7 @@ class ClientReferences:
 
     def _keep_own(self, outcome: m.Outcome) -> None:
         oid = outcome.object_id
-        self._client.outcomes[oid] = outcome
+        self._outcomes[oid] = outcome
         self.counts[oid] = 1
         self.own[oid] = None
         for inner in outcome.contained:
@@ -144,30 +178,35 @@ class ClientReferences:
 
     def publish(self, object_ids: list[bytes]) -> None:
         """References to these objects leave this process: the cluster must know them."""
-        client = self._client
         for oid in object_ids:
             if oid in self.own:
                 del self.own[oid]
                 self.held[oid] = None
-                outcome = client.outcomes[oid]
+                outcome = self._outcomes[oid]
                 self._put_out(outcome)
                 for inner in outcome.contained:
                     self.remove(inner)  # from now on the object itself holds it
-            elif oid in client.calls.returns:
-                client.calls.promise(oid)
+            elif oid in self._results.awaited:
+                self._promise(oid)
+
+    def _promise(self, oid: bytes) -> None:
+        """A reference to a result that is not there yet leaves this process."""
+        if oid not in self._results.promised:
+            self._results.promised[oid] = None
+            self.adopt(oid, count=False)
+            self._outbox.append(m.Promise(0, self._process_id, oid))
 
     def _put_out(self, outcome: m.Outcome) -> None:
         self.publish(outcome.contained)
-        client, oid = self._client, outcome.object_id
-        near = client.values.near
+        oid, near = outcome.object_id, self._values.near
         if oid in self._near and near is not None:
             del self._near[oid]
             place = near.published(oid) if self._remote else b""  # a worker's knows
-            client.outbox.append(m.Put(0, client.process_id, without_value(outcome), place))
+            self._outbox.append(m.Put(0, self._process_id, without_value(outcome), place))
             return
         if self._remote:
-            client.values.served[oid] = outcome
-        client.outbox.append(m.Put(0, client.process_id, self._as_published(outcome)))
+            self._values.served[oid] = outcome
+        self._outbox.append(m.Put(0, self._process_id, self._as_published(outcome)))
 
     def _as_published(self, outcome: m.Outcome) -> m.Outcome:
         if self._remote and len(outcome.value) > limits.INLINE_BYTES_MAX:
@@ -179,7 +218,7 @@ class ClientReferences:
         oid = outcome.object_id
         wanted = oid in self.counts
         if wanted:
-            self._client.outcomes[oid] = outcome
+            self._outcomes[oid] = outcome
         if promised:
             self._put_out(outcome)  # which holds it
             if wanted:
@@ -190,20 +229,20 @@ class ClientReferences:
             self.own[oid] = None
             for inner in outcome.contained:
                 self.add(inner)
-        self._client.wake(oid, outcome)
+        self._waiters.wake(oid, outcome)
 
     def take_located(self, outcome: m.Outcome, *, promised: bool) -> None:
         """The result of a call is with the node that made it, which has kept the promise."""
         oid = outcome.object_id
         wanted = oid in self.counts
         if wanted:
-            self._client.outcomes[oid] = outcome
+            self._outcomes[oid] = outcome
             self.held[oid] = None
         if wanted or promised:
             self.new_holds[oid] = None
         if promised and not wanted:
             self.new_drops[oid] = None
-        self._client.wake(oid, outcome)
+        self._waiters.wake(oid, outcome)
 
     def take_back(self, outcome: m.Outcome, *, submitted: bool = False) -> None:
         """The return of a task that will not be submitted: the cluster never hears of it.
@@ -216,25 +255,24 @@ class ClientReferences:
         if oid in self.counts:
             del self.held[oid]
             self.own[oid] = None
-            self._client.outcomes[oid] = outcome
-            self._client.wake(oid, outcome)
+            self._outcomes[oid] = outcome
+            self._waiters.wake(oid, outcome)
 
     def rescue(self, own: list[m.Outcome], told: list[bytes]) -> None:
         """The node is gone that had these values of this process's own.
 
         ``told``: those of which the cluster knows. They are served from here now.
         """
-        client = self._client
         for outcome in own:
             oid = outcome.object_id
-            if self._near.pop(oid, 0) is None or oid in client.outcomes:
-                client.outcomes[oid] = outcome
-                client.wake(oid, outcome)
+            if self._near.pop(oid, 0) is None or oid in self._outcomes:
+                self._outcomes[oid] = outcome
+                self._waiters.wake(oid, outcome)
         values = {outcome.object_id: outcome for outcome in own}
         for oid in told if self._remote else ():
             outcome = values[oid]
-            client.values.served[oid] = outcome
-            client.outbox.append(m.Put(0, client.process_id, self._as_published(outcome)))
+            self._values.served[oid] = outcome
+            self._outbox.append(m.Put(0, self._process_id, self._as_published(outcome)))
             if oid not in self.held:
                 self.new_drops[oid] = None  # that made this process a holder
 
@@ -244,11 +282,10 @@ class ClientReferences:
         """Tell what this process holds since the last time."""
         if self.new_holds:
             joined, self.new_holds = b"".join(self.new_holds), {}
-            self._client.outbox.append(m.Hold(0, self._client.process_id, joined))
+            self._outbox.append(m.Hold(0, self._process_id, joined))
 
     def drop_some(self, later: Collection[bytes]) -> None:
         """Tell drops, but for those of tasks submitted ``later``: their SUBMIT comes first."""
-        client = self._client
         some: list[bytes] = []
         early: list[bytes] = []
         for oid in self.new_drops:
@@ -263,7 +300,7 @@ class ClientReferences:
         for oid in early:
             self._later_drops.setdefault(task_of(oid), {})[oid] = None
         if some:
-            client.outbox.append(m.Drop(0, client.process_id, b"".join(some)))
+            self._outbox.append(m.Drop(0, self._process_id, b"".join(some)))
 
     def submitted(self, specs: list[m.TaskSpec]) -> None:
         """These tasks are: what was dropped of their returns can be told."""
@@ -285,19 +322,18 @@ class ClientReferences:
 
     def serve_held(self) -> None:
         """Another head knows no value of before; those that are here it can have from here."""
-        client = self._client
         for oid in self.held:
-            if task_of(oid) in client.unresolved:
+            if task_of(oid) in self._unresolved:
                 continue  # one of several returns; submitted again, the task brings all of them
-            outcome = client.here(oid)
-            mine = outcome is not None and type(outcome.value) is bytes
-            if outcome is not None and mine and oid not in client.values.lost:
-                client.values.served[oid] = outcome
+            outcome = self._outcomes.get(oid)
+            if outcome is None or outcome.kind & m.LOCATED or oid in self._values.lost:
+                continue
+            if type(outcome.value) is bytes:
+                self._values.served[oid] = outcome
 
     def resume(self, later: Collection[bytes]) -> None:
         """All that is held, for a new session, but for returns of tasks submitted ``later``."""
-        client = self._client
         self.new_holds.clear()
         self.new_drops = {oid: None for oid in self.new_drops if task_of(oid) in later}
         held = [oid for oid in self.held if task_of(oid) not in later]
-        client.outbox.append(m.Hold(0, client.process_id, b"".join(held), True))
+        self._outbox.append(m.Hold(0, self._process_id, b"".join(held), True))

@@ -196,7 +196,7 @@ class Driver(Participant):
             return
         if client.outbox:
             self._publish()
-            outbox, client.outbox = client.outbox, []
+            outbox = client.take_outbox()
             client.too_large(link.send(client.epoch, outbox))
         else:
             link.flush()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from zray import errors, limits
 from zray.core.client.actor_caller import ActorCaller
-from zray.core.client.client import Waiter
+from zray.core.client.waiters import Waiter
 from zray.errors import (
     ActorAlreadyExistsError,
     ClusterShutdownError,

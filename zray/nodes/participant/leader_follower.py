@@ -12,7 +12,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from zray.core.client.client import Client, Waiter
+from zray.core.client.client import Client
+from zray.core.client.waiters import Waiter
 from zray.runtime.interrupts import interrupts
 from zray.runtime.quiet_lock import QuietLock
 

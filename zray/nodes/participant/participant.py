@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zray import limits
-from zray.core.client.client import Client, Waiter
+from zray.core.client.client import Client
+from zray.core.client.waiters import Waiter
 from zray.errors import ClusterShutdownError, GetTimeoutError, ObjectLostError, ZrayError
 from zray.ids import task_of
 from zray.nodes.participant.actor_calls import COALESCE_TASKS, EAGER_TASKS

@@ -17,7 +17,7 @@ from typing import Any
 
 from zray import limits
 from zray.core import failures
-from zray.core.client.client import Waiter
+from zray.core.client.waiters import Waiter
 from zray.core.worker.actor_inbox import ActorInbox, Entry, staying
 from zray.errors import ProtocolError, TaskCancelledError
 from zray.ids import object_id, split_tasks

@@ -6,7 +6,8 @@ import select
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-from zray.core.client.client import Client, Waiter
+from zray.core.client.client import Client
+from zray.core.client.waiters import Waiter
 from zray.core.worker.actor_inbox import Entry
 from zray.core.worker.task_inbox import TaskInbox
 from zray.protocol import messages as m

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from zray.core import failures
-from zray.core.client.client import Waiter
+from zray.core.client.waiters import Waiter
 from zray.core.worker.task_inbox import Delivered, TaskInbox
 from zray.errors import NameNotOfferedError
 from zray.ids import object_id

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 from zray import limits
 from zray.core import failures
-from zray.core.client.client import Client, Waiter
+from zray.core.client.client import Client
+from zray.core.client.waiters import Waiter
 from zray.core.worker.actor_inbox import Entry
 from zray.core.worker.task_inbox import CpuLoan, Delivered, TaskInbox
 from zray.errors import TaskCancelledError
@@ -85,7 +86,7 @@ class Worker(Introspection):
     # ---- transport -------------------------------------------------------------------------
 
     def _transmit(self) -> None:
-        outbox, self.client.outbox = self.client.outbox, []
+        outbox = self.client.take_outbox()
         if outbox:
             self.send(outbox)
 

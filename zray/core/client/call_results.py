@@ -1,0 +1,19 @@
+"""Results of actors' calls that this process waits for: its own, until somebody hears of them."""
+
+from __future__ import annotations
+
+from zray.core.client.actor_caller import PendingCall
+
+
+class CallResults:
+    def __init__(self) -> None:
+        self.awaited: dict[bytes, PendingCall] = {}  # by object id
+        self.promised: dict[bytes, None] = {}  # of these, what others have heard of
+
+    def is_private(self, oid: bytes) -> bool:
+        """Whether nobody else has heard of the result, for which this process waits."""
+        return oid in self.awaited and oid not in self.promised
+
+    def take(self, oid: bytes) -> bool:
+        """The result is here; whether it was promised."""
+        return self.promised.pop(oid, 0) is None

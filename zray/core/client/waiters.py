@@ -1,0 +1,135 @@
+"""Who waits for which objects: threads that sleep until all they count is there, and callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from zray.protocol import messages as m
+
+
+class Waiter:
+    """Counts down to zero as what it waits for arrives; ``done`` is called then, if given.
+
+    ``values``: gets each value that it waits for, which then stays, whatever else is let go of.
+    """
+
+    __slots__ = ("done", "remaining", "values")
+
+    def __init__(
+        self,
+        done: Callable[[], None] | None = None,
+        values: dict[bytes, m.Outcome] | None = None,
+    ) -> None:
+        self.remaining = 0
+        self.done = done
+        self.values = values
+
+    def arrived(self) -> None:
+        self.remaining -= 1
+        if not self.remaining and self.done is not None:
+            self.done()
+
+
+class Waiters:
+    """``outcomes``: of the process's references, as far as they are known.
+
+    ``expected``: whether an object's outcome comes without being asked for; ``watch`` asks for it,
+    and ``pull`` for a value that is elsewhere.
+    """
+
+    def __init__(
+        self,
+        outcomes: dict[bytes, m.Outcome],
+        expected: Callable[[bytes], bool],
+        watch: Callable[[bytes], None],
+        pull: Callable[[bytes], None],
+    ) -> None:
+        self._outcomes = outcomes
+        self._expected = expected
+        self._watch = watch
+        self._pull = pull
+        self.values: dict[bytes, list[Waiter]] = {}  # by object whose value they wait for
+        self.ends: dict[bytes, list[Waiter]] = {}  # those that need only know how its task ended
+        self.watched: dict[bytes, None] = {}
+        self._callbacks = 0  # how many of the waiters are called rather than wait
+
+    def __bool__(self) -> bool:
+        return bool(self.values or self.ends)
+
+    def want_value(self, oid: bytes, waiter: Waiter) -> None:
+        """Count ``waiter`` up if the value is not here, and make it come."""
+        outcome = self._outcomes.get(oid)
+        if outcome is not None and not outcome.kind & m.LOCATED:
+            return
+        waiter.remaining += 1
+        self.values.setdefault(oid, []).append(waiter)
+        self._callbacks += waiter.done is not None
+        if outcome is not None:
+            self._pull(oid)
+        else:
+            self._await_outcome(oid)
+
+    def want_located(self, oid: bytes, waiter: Waiter) -> None:
+        """The same as ``want_value`` for an object that is known to be with the node."""
+        if oid not in self._outcomes:
+            self._outcomes[oid] = m.Outcome(oid, m.VALUE | m.LOCATED, 0)
+        self.want_value(oid, waiter)
+
+    def want_outcome(self, oid: bytes, waiter: Waiter) -> None:
+        """Count ``waiter`` up if it is not known here how the object's task ended."""
+        if oid not in self._outcomes:
+            waiter.remaining += 1
+            self.ends.setdefault(oid, []).append(waiter)
+            self._callbacks += waiter.done is not None
+            self._await_outcome(oid)
+
+    def _await_outcome(self, oid: bytes) -> None:
+        if oid not in self.watched and not self._expected(oid):
+            self.watched[oid] = None
+            self._watch(oid)
+
+    def wake(self, oid: bytes, outcome: m.Outcome) -> None:
+        """The object has come: those who wait for it have one thing less to wait for."""
+        for waiter in self.ends.pop(oid, ()):
+            self._callbacks -= waiter.done is not None
+            waiter.arrived()
+        if outcome.kind & m.LOCATED:
+            if oid in self.values:
+                self._pull(oid)
+            return
+        for waiter in self.values.pop(oid, ()):
+            self._callbacks -= waiter.done is not None
+            if waiter.values is not None:
+                waiter.values[oid] = outcome
+            waiter.arrived()
+
+    def let_down(self, oid: bytes) -> None:
+        """The last reference was collected, so nothing comes: who waits is a finalizer."""
+        for table in (self.values, self.ends):
+            for waiter in table.pop(oid, ()):
+                self._callbacks -= waiter.done is not None
+                waiter.arrived()
+
+    def forget(self, oids: list[bytes], waiter: Waiter) -> None:
+        """It does not wait for these any more."""
+        for table in (self.values, self.ends):
+            for oid in oids:
+                waiting = table.get(oid)
+                if waiting is not None and waiter in waiting:
+                    waiting.remove(waiter)
+                    self._callbacks -= waiter.done is not None
+                    if not waiting:
+                        del table[oid]
+
+    def release_all(self) -> None:
+        """Nothing will come any more."""
+        for table in (self.values, self.ends):
+            for waiting in [*table.values()]:
+                for waiter in waiting:
+                    self._callbacks -= waiter.done is not None
+                    waiter.arrived()
+            table.clear()
+
+    def has_callbacks(self) -> bool:
+        """Whether somebody is to be called when a value arrives, rather than waits for it."""
+        return self._callbacks > 0
