@@ -22,9 +22,11 @@ class ChunkSender:
         self._acked = 0
 
     def done(self) -> bool:
+        """Whether all of it has been sent and acknowledged."""
         return self._sent >= len(self._value)
 
     def acknowledged(self, offset: int) -> None:
+        """The receiver has this many bytes: the window moves on."""
         self._acked = max(self._acked, offset)
 
     def ready(self) -> list[Chunk]:
@@ -59,6 +61,7 @@ class ChunkServer:
         self._continue(message.transfer, sender)
 
     def on_ack(self, message: ChunkAck) -> None:
+        """A receiver has some more: it is sent what its window allows."""
         sender = self.sending.get(message.transfer)
         if sender is not None:
             sender.acknowledged(message.offset)
@@ -151,6 +154,7 @@ class ChunkPuller:
         self._transfer = 0
 
     def pull(self, oid: bytes) -> None:
+        """Ask for a value, unless that is under way."""
         if oid not in self._pulling:
             self._pulling[oid] = None
             self._ask(oid, self.direct)

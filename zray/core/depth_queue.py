@@ -15,6 +15,8 @@ T = TypeVar("T")
 
 
 class DepthQueue(Generic[T]):
+    """Items with a depth; the deepest come first, and of one depth the oldest."""
+
     __slots__ = ("_levels", "deepest")
 
     def __init__(self) -> None:
@@ -33,6 +35,7 @@ class DepthQueue(Generic[T]):
             yield from level
 
     def push(self, item: T, depth: int) -> None:
+        """Add an item of that depth; ``front``: before the others of it."""
         level = self._levels.get(depth)
         if level is None:
             self._levels[depth] = deque((item,))

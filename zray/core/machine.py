@@ -27,6 +27,7 @@ class Outbox(Generic[Peer]):
         return peer in self._queues
 
     def send(self, peer: Peer, message: Message) -> None:
+        """Queue a message for a peer, behind those before it."""
         queue = self._queues.get(peer)
         if queue is None:
             self._queues[peer] = [message]

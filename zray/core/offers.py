@@ -12,6 +12,8 @@ _SHOWN = 20
 
 
 class Offers:
+    """Which names the nodes offer, and have offered."""
+
     def __init__(self) -> None:
         self._known: set[str] = set()
 

@@ -12,6 +12,8 @@ _LINE_BYTES = 64  # what a line costs besides its text
 
 
 class Prints:
+    """Lines of workers on their way, bounded for those who do not read them."""
+
     def __init__(self) -> None:
         self._unread: dict[bytes, int] = {}  # process -> bytes since it last said something
         self._dropped: dict[bytes, int] = {}  # process -> lines, of which it does not know yet

@@ -49,15 +49,18 @@ def slots(free: Mapping[str, int], wanted: Needs) -> int:
 
 
 def fits(free: Mapping[str, int], wanted: Needs) -> bool:
+    """Whether a node with these amounts in all, or free, has what is needed."""
     return all(free.get(name, 0) >= amount for name, amount in wanted)
 
 
 def take(free: Vector, wanted: Needs, times: int = 1) -> None:
+    """Count what is needed as taken."""
     for name, amount in wanted:
         free[name] = free.get(name, 0) - amount * times
 
 
 def give(free: Vector, wanted: Needs, times: int = 1) -> None:
+    """Count what was needed as free again."""
     for name, amount in wanted:
         free[name] = free.get(name, 0) + amount * times
 

@@ -37,6 +37,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         self._room = limits.SOURCE_CHARS_MAX
 
     def reducer_override(self, obj: Any) -> Any:
+        """As in ``pickle.Pickler``: code keeps its file and the text of its lines."""
         if type(obj) is types.CodeType:
             return self._code(obj)
         return super().reducer_override(obj)

@@ -40,6 +40,7 @@ class Disk:
         return self._read
 
     def do(self, job: Job) -> None:
+        """Have something done in the thread for files, after what was asked before."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="zray-disk", daemon=True)
             self._thread.start()

@@ -65,4 +65,5 @@ class Doorkeeper:
                 connection.detach()
 
     def close(self) -> None:
+        """Give back its descriptors."""
         self.monitor.close()

@@ -38,4 +38,5 @@ def installed(package: str) -> str:
 
 
 def id_source() -> IdSource:
+    """Ids that no other process makes."""
     return IdSource(os.urandom(8))

@@ -55,6 +55,7 @@ class Loop:
         self.signals = 0  # how many SIGINT and SIGTERM have come
 
     def now(self) -> float:
+        """Seconds since boot, sleep of the machine included: the machines' ``now``."""
         return boot_time()
 
     def watch(
@@ -102,6 +103,7 @@ class Loop:
             self._looks[socket] = None
 
     def unwatch_zmq(self, socket: Socket) -> None:
+        """Do not look at the socket any more; it may be closed then."""
         self._zmq.pop(socket, None)
         self._busy.pop(socket, None)
         self._looks.pop(socket, None)
@@ -204,6 +206,7 @@ class Loop:
         signal.signal(signal.SIGTERM, count)
 
     def close(self) -> None:
+        """Give back its descriptors."""
         self._selector.close()
         os.close(self._wake_read)
         os.close(self._wake_write)

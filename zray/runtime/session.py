@@ -19,6 +19,7 @@ def current() -> Any:
 
 
 def set_participant(new: Any) -> None:
+    """This process takes part through ``new`` from now on; None: it has left."""
     global _participant
     _participant = new
 

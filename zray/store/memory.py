@@ -37,6 +37,7 @@ class MemoryStore:
         self._failure: StoreError | None = None
 
     def open(self, skip: int = 0) -> Opened:
+        """As ``Store.open``."""
         if self._used:
             raise StoreError("a MemoryStore is opened once; continue from crash()")
         self._open = self._used = True
@@ -44,12 +45,14 @@ class MemoryStore:
         return Opened(self._epoch, _copied(self._rows), self._cluster_id)
 
     def set_cluster_id(self, cluster_id: bytes) -> None:
+        """As ``Store.set_cluster_id``."""
         self._check_open()
         if self._cluster_id not in (None, cluster_id):
             raise StoreError("the store belongs to another cluster already")
         self._cluster_id = cluster_id
 
     def submit(self, token: int, batch: Batch) -> None:
+        """As ``Store.submit``."""
         self._check_open()
         if self._failure is not None:
             return
@@ -58,21 +61,26 @@ class MemoryStore:
             self.commit(1)
 
     def completed(self) -> list[int]:
+        """As ``Store.completed``."""
         if self._failure is not None:
             return []
         tokens, self._completed = self._completed, []
         return tokens
 
     def fileno(self) -> int | None:
+        """As ``Store.fileno``."""
         return None
 
     def failure(self) -> StoreError | None:
+        """As ``Store.failure``: it has none."""
         return self._failure
 
     def stall(self) -> StoreError | None:
+        """As ``Store.stall``: it has none."""
         return None
 
     def close(self) -> None:
+        """As ``Store.close``."""
         if self._open:
             self.commit(len(self._waiting))
         self._open = False

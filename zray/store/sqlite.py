@@ -49,6 +49,7 @@ class SqliteStore:
         self._drain_until = float("inf")
 
     def open(self, skip: int = 0) -> Opened:
+        """As ``Store.open``."""
         if self._writer is not None or self._closed:
             raise StoreError("a SqliteStore is opened once; make a new one")
         self._lock.acquire()
@@ -66,16 +67,19 @@ class SqliteStore:
         return opened
 
     def set_cluster_id(self, cluster_id: bytes) -> None:
+        """As ``Store.set_cluster_id``."""
         self._check_open()
         with self._file_guard:
             self._file.set_cluster_id(cluster_id)
 
     def submit(self, token: int, batch: Batch) -> None:
+        """As ``Store.submit``."""
         self._check_open()
         if self._failure is None:
             self._queue.put((token, batch))
 
     def completed(self) -> list[int]:
+        """As ``Store.completed``."""
         # The descriptor first: what completes in between is read now and wakes once for nothing.
         if self._read_end >= 0:
             with contextlib.suppress(OSError):  # it stays readable
@@ -87,15 +91,19 @@ class SqliteStore:
         return tokens
 
     def fileno(self) -> int | None:
+        """As ``Store.fileno``."""
         return self._read_end if self._read_end >= 0 else None
 
     def failure(self) -> StoreError | None:
+        """As ``Store.failure``."""
         return self._failure
 
     def stall(self) -> StoreError | None:
+        """As ``Store.stall``."""
         return self._stall
 
     def close(self) -> None:
+        """As ``Store.close``."""
         if self._closed:
             return
         self._closed = True

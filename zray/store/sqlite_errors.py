@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 def damaged(path: Path, detail: str) -> StoreError:
+    """The file is not what was written."""
     return StoreError(
         f"the control store {path} is damaged: {detail}. The head does not start, because it "
         "would forget its nodes, actors and jobs. Restore the file from a backup (and remove "
@@ -21,6 +22,7 @@ def damaged(path: Path, detail: str) -> StoreError:
 
 
 def newer_schema(path: Path, found: int, known: int) -> StoreError:
+    """A later zray has written the file."""
     return StoreError(
         f"the control store {path} was written by a newer zray (schema {found}; this one knows "
         f"{known}). Nothing was changed, and the head does not start. Use that newer zray, or "
@@ -29,6 +31,7 @@ def newer_schema(path: Path, found: int, known: int) -> StoreError:
 
 
 def overtaken(path: Path) -> StoreError:
+    """Another head has opened the store since."""
     return StoreError(
         f"another head has opened the control store {path} after this one (is its lock file "
         "gone?). This head acknowledges nothing more. Stop it, and keep the newer one."
@@ -36,6 +39,7 @@ def overtaken(path: Path) -> StoreError:
 
 
 def displaced(path: Path, reason: str) -> StoreError:
+    """The file was moved, removed or replaced under the running head."""
     return StoreError(
         f"the control store {path} was moved, removed or replaced under the running head "
         f"({reason}). The head acknowledges nothing more, because no restart would find it. Put "
@@ -91,6 +95,7 @@ def stalled(path: Path, error: sqlite3.Error) -> StoreError | None:
 
 
 def cannot_write(path: Path, error: sqlite3.Error) -> StoreError:
+    """The system does not take what is to be written."""
     return StoreError(
         f"the control store {path} cannot be written: {_described(error)}. The head acknowledges "
         "nothing more; all that it acknowledged is stored. Check the disk (`dmesg`), its quota "

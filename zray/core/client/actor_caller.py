@@ -67,6 +67,8 @@ class PendingCall:
 
 
 class ActorCaller:
+    """One process's calls of one actor, in order."""
+
     def __init__(self, actor_id: bytes, caller: bytes) -> None:
         self.actor_id = actor_id
         self.caller = caller
@@ -89,9 +91,11 @@ class ActorCaller:
         self._bytes = 0
 
     def unanswered(self) -> int:
+        """How many calls wait here or at the actor."""
         return len(self.waiting) + len(self.sent)
 
     def add(self, call: PendingCall) -> None:
+        """Queue a call."""
         self.waiting.append(call)
 
     # ---- out -------------------------------------------------------------------------------

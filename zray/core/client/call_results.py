@@ -6,6 +6,8 @@ from zray.core.client.actor_caller import PendingCall
 
 
 class CallResults:
+    """Of the calls of one process."""
+
     def __init__(self) -> None:
         self.awaited: dict[bytes, PendingCall] = {}  # by object id
         self.promised: dict[bytes, None] = {}  # of these, what others have heard of

@@ -315,6 +315,7 @@ class ClientCalls:
     # ---- in --------------------------------------------------------------------------------
 
     def on_replies(self, message: m.Replies) -> None:
+        """Answers of an actor, perhaps sent before: each counts once."""
         actor = self.actors.get(message.actor_id)
         if actor is None:
             return
@@ -327,6 +328,7 @@ class ClientCalls:
             self._busy[actor.actor_id] = None
 
     def on_state(self, state: m.ActorState) -> None:
+        """What has become of an actor."""
         actor = self.actors.get(state.actor_id)
         if actor is None:
             return

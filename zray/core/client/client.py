@@ -118,9 +118,11 @@ class Client:
     # ---- functions and tasks ---------------------------------------------------------------
 
     def export(self, message: m.Export) -> None:
+        """Make a function known, once."""
         self.definitions.export(message)
 
     def template(self, message: m.Template) -> None:
+        """Make a template known, once."""
         self.definitions.template(message)
 
     def submit(self, spec: m.TaskSpec, num_returns: int) -> list[bytes]:

@@ -41,6 +41,7 @@ class ClientDefinitions:
         self.refused: dict[bytes, tuple[str, str]] = {}  # function -> code and text
 
     def export(self, message: m.Export) -> None:
+        """Send a function, unless it was."""
         function_id = message.function_id
         self._unnamed.pop(function_id, None)
         if function_id not in self._exports:
@@ -50,6 +51,7 @@ class ClientDefinitions:
             self._outbox.append(message)
 
     def template(self, message: m.Template) -> None:
+        """Send a template, unless it was."""
         template_id = message.template_id
         if template_id not in self.templates:
             message = replace(message, seq=self._number(message.function_id))

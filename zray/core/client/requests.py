@@ -27,6 +27,8 @@ class Asked:
 
 
 class Requests:
+    """``outbox``: to the head, or to the node."""
+
     def __init__(self, outbox: list[m.Message]) -> None:
         self._outbox = outbox
         self._asked: dict[int, Asked] = {}

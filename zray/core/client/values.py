@@ -52,6 +52,7 @@ class ClientValues:
     # ---- to here ---------------------------------------------------------------------------
 
     def pull(self, oid: bytes) -> None:
+        """Have a value come, from the node's store or in chunks."""
         if self.near is None or not self.near.take(oid):
             self._puller.pull(oid)
 
@@ -67,11 +68,13 @@ class ClientValues:
             self._puller.pull(oid)
 
     def on_chunk(self, chunk: Chunk) -> None:
+        """Some of a value has come."""
         outcome = self._puller.on_chunk(chunk)
         if outcome is not None:
             self._arrived(outcome)
 
     def on_failed(self, message: PullFailed) -> None:
+        """A value will not come: it is lost, or has to be asked for anew."""
         if message.code != ObjectLostError.code:  # the asking side of our own sending is gone
             self.server.stop(message.transfer)
             return
@@ -94,6 +97,7 @@ class ClientValues:
         self.server.serve(message, outcome, "the driver does not have the object any more")
 
     def freed(self, object_ids: bytes) -> None:
+        """Nobody needs these any more (ObjectIDs, concatenated)."""
         for oid in split_objects(object_ids):
             self.served.pop(oid, None)
 

@@ -25,6 +25,7 @@ class Waiter:
         self.values = values
 
     def arrived(self) -> None:
+        """One thing less to wait for."""
         self.remaining -= 1
         if not self.remaining and self.done is not None:
             self.done()

@@ -10,6 +10,8 @@ from zray.protocol.messages import Ack
 
 
 class Acknowledgements:
+    """What is due to be acknowledged, by node."""
+
     def __init__(self, outbox: Outbox[bytes], persist: Persist) -> None:
         self._outbox = outbox
         self._persist = persist
@@ -41,4 +43,5 @@ class Acknowledgements:
                 self._outbox.send(node_id, Ack(0, self._due.pop(node_id)))
 
     def deadline(self) -> float:
+        """When one is due that nothing else goes along with."""
         return self._at if self._due else NEVER

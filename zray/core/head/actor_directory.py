@@ -73,6 +73,7 @@ class ActorDirectory:
         return self.names.get(namespace, {}).get(name)
 
     def on_find(self, sender: Member, message: m.FindActor, now: float) -> None:
+        """Look an actor up by name; who asks then holds a handle."""
         self._processes.note_worker(sender, message.holder)
         actor_id = self._find(message.namespace, message.name)
         if actor_id is None:
@@ -84,6 +85,7 @@ class ActorDirectory:
         record.when_stored(lambda: self._outbox.send(sender.process_id, found))
 
     def on_list(self, sender: Member, message: m.ListActors, now: float) -> None:
+        """The names of living actors, of one namespace or of all."""
         spaces = self.names if message.all_namespaces else (message.namespace,)
         wanted = [(space, name) for space in spaces for name in self.names.get(space, ())]
         self._outbox.send(sender.process_id, m.ActorNames(0, message.seq, wanted))
@@ -112,6 +114,7 @@ class ActorDirectory:
         self.watching.setdefault(watcher, {})[record.actor_id] = None
 
     def on_watch(self, sender: Member, message: m.ActorWatch, now: float) -> None:
+        """A process wants to hear what becomes of these actors."""
         self._processes.note_worker(sender, message.watcher)
         for actor_id in message.actor_ids:
             record = self._records.get(actor_id)
@@ -193,6 +196,7 @@ class ActorDirectory:
                 self.tell_dead(actor_id, watcher)
 
     def deadline(self) -> float:
+        """When ``step`` has something to do."""
         if self._recovery.active:
             return NEVER
         return self.unmade.soonest()

@@ -31,6 +31,8 @@ class ActorRow(msgspec.Struct, array_like=True, frozen=True):
 
 
 class ActorRecord:
+    """An actor that is not dead, durably."""
+
     def __init__(
         self,
         info: m.ActorInfo,
@@ -63,10 +65,12 @@ class ActorRecord:
 
     @property
     def actor_id(self) -> bytes:
+        """Its id: that of the task which makes it."""
         return self.spec.task_id
 
     @property
     def handle(self) -> bytes:
+        """The object whose holders are those who have a handle."""
         return object_id(self.spec.task_id)
 
     def arguments(self) -> list[bytes]:
@@ -83,6 +87,7 @@ class ActorRecord:
         return alive and self.incarnation == incarnation
 
     def named(self) -> str:
+        """What it is, for people."""
         return f"actor {self.info.class_name} ({self.spec.task_id.hex()})"
 
     def when_stored(self, answer: Callable[[], None]) -> None:

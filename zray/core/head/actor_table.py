@@ -45,9 +45,11 @@ class ActorTable(dict[bytes, ActorRecord]):
     # ---- looks -----------------------------------------------------------------------------
 
     def of_job(self, job_id: bytes) -> list[ActorRecord]:
+        """The actors of a job."""
         return [self[actor_id] for actor_id in self._of_jobs.get(job_id, ())]
 
     def of_owner(self, process_id: bytes) -> list[ActorRecord]:
+        """The actors that a process has made."""
         return [self[actor_id] for actor_id in self._of_owners.get(process_id, ())]
 
     def doubtful(self, node_id: bytes) -> list[ActorRecord]:
@@ -55,4 +57,5 @@ class ActorTable(dict[bytes, ActorRecord]):
         return [self[actor_id] for actor_id in self._unconfirmed.get(node_id, ())]
 
     def all_doubtful(self) -> list[ActorRecord]:
+        """Those of before the head's restart of which nobody has told yet."""
         return [record for node_id in self._unconfirmed for record in self.doubtful(node_id)]

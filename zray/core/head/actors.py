@@ -105,6 +105,7 @@ class Actors:
     # ---- creation --------------------------------------------------------------------------
 
     def on_create(self, sender: Member, message: m.CreateActor, now: float) -> None:
+        """Make an actor, or answer with the one that has the name, or that there is one."""
         spec, info = message.task, message.info
         self._processes.note_worker(sender, message.owner)
         template = self._definitions.templates.get(spec.template_id)
@@ -282,6 +283,7 @@ class Actors:
     # ---- death and restart -----------------------------------------------------------------
 
     def on_exited(self, node: NodeMember, message: m.ActorExited, now: float) -> None:
+        """An incarnation has ended on its node, against its will or by its own."""
         record = self._at(message.actor_id, node, message.incarnation)
         if record is not None:
             self._left(record, node)
@@ -299,6 +301,7 @@ class Actors:
         return record if record.node_id == node.process_id else None
 
     def node_died(self, node: NodeMember, text: str, now: float) -> None:
+        """All that lived there has died."""
         for actor_id in [*node.actors]:
             record = self.records[actor_id]
             self._left(record, node)
@@ -390,6 +393,7 @@ class Actors:
             self._die(record, text)
 
     def on_kill(self, sender: Member, message: m.KillActor, now: float) -> None:
+        """End an actor for good, or its process, after which it starts again."""
         record = self.records.get(message.actor_id)
         if record is not None and record.state != m.ACTOR_DEAD:
             if message.no_restart:
@@ -414,6 +418,7 @@ class Actors:
         self.directory.watcher_gone(process_id)
 
     def job_ended(self, job_id: bytes) -> None:
+        """What was made in the job ends, unless it is detached."""
         for record in self.records.of_job(job_id):
             self.end(record, "its job has ended")
         self.owner_gone(job_id, "its driver has ended")
@@ -516,11 +521,13 @@ class Actors:
             self._outbox.send(record.node_id, message)
 
     def on_replies(self, sender: Member, message: m.Replies, now: float) -> None:
+        """Pass answers on to their caller."""
         self._processes.send_to(message.caller, message)
 
     # ---- turn ------------------------------------------------------------------------------
 
     def step(self, now: float) -> None:
+        """Start incarnations that are due."""
         if self._launches:
             for actor_id in self._launches.due(now):
                 self._launch(self.records[actor_id], now)
@@ -528,4 +535,5 @@ class Actors:
             self.directory.step(now)
 
     def deadline(self) -> float:
+        """When ``step`` has something to do."""
         return min(self._launches.soonest(), self.directory.deadline())

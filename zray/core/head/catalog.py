@@ -13,12 +13,16 @@ from zray.protocol.messages import Export, Kv, KvReply
 
 
 class FunctionRow(msgspec.Struct, array_like=True, frozen=True):
+    """A function as it is stored; ``contained``: ids of the references in its closure."""
+
     name: str
     blob: bytes
     contained: list[bytes]
 
 
 class Catalog:
+    """What is durable of functions and key-value pairs. ``rows``: of the store."""
+
     def __init__(self, rows: dict[str, dict[bytes, bytes]], persist: Persist) -> None:
         self._persist = persist
         self._exporting: dict[bytes, list[Callable[[], None]]] = {}

@@ -56,6 +56,7 @@ class Definitions:
     # ---- from processes --------------------------------------------------------------------
 
     def on_export(self, sender: Member, message: Export, now: float) -> None:
+        """A process sends a function: tasks of it start once it is durable."""
         function_id = message.function_id
         for inner in message.contained:
             self._hold_object(function_id, inner, now)

@@ -40,6 +40,7 @@ class Dispatch:
         self._fault = fault
 
     def assign(self, now: float) -> None:
+        """Send what the scheduler has placed by now."""
         for view, records in self._scheduler.schedule(now):
             try:
                 self._dispatch(view, records)
@@ -49,6 +50,7 @@ class Dispatch:
                     self._fault(record.spec.task_id, "sending a task to its node", error, now)
 
     def reclaim(self, now: float) -> None:
+        """Ask nodes for tasks that others could start sooner."""
         for view, group, count in self._scheduler.reclaims(now):
             wanted = list(resources.countable(group.needs))  # a node counts nothing else
             self._outbox.send(view.node_id, Reclaim(0, wanted, count))

@@ -224,6 +224,7 @@ class Gcs:
         del self.notices[: -limits.NOTES_MAX]
 
     def recovering(self) -> bool:
+        """Whether something of before the head's restart may still turn up."""
         return self.recovery.active
 
     def too_large(self, target: Member, message: Message, text: str) -> None:

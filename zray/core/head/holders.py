@@ -94,6 +94,7 @@ class Holders:
     # ---- from processes --------------------------------------------------------------------
 
     def on_put(self, sender: Member, message: Put, now: float) -> None:
+        """A process, or a node for it, has a value and holds it."""
         self._processes.note_worker(sender, message.holder)
         outcome = message.outcome
         self._recovery.hold(outcome.object_id)
@@ -106,6 +107,7 @@ class Holders:
             self._objects.make(outcome.object_id).served = True
 
     def on_watch(self, sender: Member, message: Watch, now: float) -> None:
+        """A process waits for outcomes that do not come to it by themselves."""
         self._processes.note_worker(sender, message.target)
         for oid in split_objects(message.object_ids):
             record = self.named(oid, now)
@@ -127,6 +129,7 @@ class Holders:
         self._transfers.pull(sender.process_id, message)
 
     def on_hold(self, sender: Member, message: Hold, now: float) -> None:
+        """A process holds these; ``full``: and nothing else."""
         self._processes.note_worker(sender, message.holder)
         ids = split_objects(message.object_ids)
         for oid in ids:
@@ -142,6 +145,7 @@ class Holders:
             sender.resynced = True
 
     def on_drop(self, sender: Member, message: Drop, now: float) -> None:
+        """A process does not hold these any more."""
         for oid in split_objects(message.object_ids):
             if oid not in self._objects.records and task_of(oid) not in self._tasks:
                 continue
@@ -151,6 +155,7 @@ class Holders:
                 self._objects.remove_location(oid, record, message.holder)
 
     def on_promise(self, sender: Member, message: Promise, now: float) -> None:
+        """A process will put these: they are results of calls that it waits for."""
         self._processes.note_worker(sender, message.holder)
         for oid in split_objects(message.object_ids):
             record = self._objects.make(oid)
@@ -229,6 +234,7 @@ class Holders:
         self.unknown.postpone(now + limits.UNKNOWN_OBJECT_S)
 
     def forget_unknown(self, now: float) -> None:
+        """Objects of which nobody has told for too long are lost, or forgotten."""
         for oid in self.unknown.due(now):
             record = self._objects.get(oid)
             if record is None or record.kind != PENDING or task_of(oid) in self._tasks:

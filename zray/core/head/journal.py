@@ -9,6 +9,8 @@ Persist = Callable[[list[Row], Callable[[float], None]], None]
 
 
 class Journal:
+    """Entries are numbered from 1, in the order in which they are to be stored."""
+
     def __init__(self) -> None:
         self.numbered = 0  # of the last entry
         self._unstored: list[tuple[int, list[Row]]] = []

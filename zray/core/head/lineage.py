@@ -42,6 +42,7 @@ class Origin:
         return dict.fromkeys(map(task_of, (*self.spec.dependencies, *self.spec.nested)))
 
     def size(self) -> int:
+        """About as many bytes of the head's memory."""
         return _ENTRY_BYTES + len(self.spec.arguments)
 
 
@@ -144,6 +145,7 @@ class Lineage:
                         left.append(needed_id)
 
     def job_ended(self, job_id: bytes) -> None:
+        """Nothing of it will be made again."""
         for task_id in [*self._of_jobs.get(job_id, ())]:
             if task_id in self.origins:
                 self._forget(task_id)

@@ -46,6 +46,7 @@ class Member:
         return f"process {self.process_id.hex()}"
 
     def begin_session(self, now: float) -> None:
+        """It has said HELLO on a new connection."""
         self.connected = True
         self.sessions += 1
         self.heard = now
@@ -71,6 +72,8 @@ class AbsentNode:
 
 
 class NodeMember(Member):
+    """A node, from its HELLO until it is dead."""
+
     def __init__(self, hello: Hello, info: NodeInfo, now: float) -> None:
         super().__init__(hello.process_id, hello.incarnation, now)
         self.info = info
@@ -88,9 +91,11 @@ class NodeMember(Member):
         self.view = NodeView(hello.process_id, hello.incarnation, total)
 
     def in_words(self) -> str:
+        """What it is, for people."""
         return f"node {self.info.name}"
 
     def begin_session(self, now: float) -> None:
+        """As ``Member``; it gets no work before it has announced all."""
         super().begin_session(now)
         self.resynced = False
         self.ends_durable = True
@@ -103,6 +108,7 @@ class NodeMember(Member):
         return self.resynced
 
     def state(self) -> str:
+        """JOINING, ALIVE or SUSPECT."""
         if not self.announced:
             return JOINING
         return ALIVE if self.view.usable else SUSPECT
@@ -132,6 +138,7 @@ class JobMember(Member):
         self.finished = 0
 
     def in_words(self) -> str:
+        """What it is, for people."""
         return f"driver pid {self.info.pid} on {self.info.host}"
 
 
@@ -146,6 +153,8 @@ class NodeRow(msgspec.Struct, array_like=True, frozen=True):
 
 
 class Members:
+    """Who takes part: nodes and jobs, and nodes of before the head's restart."""
+
     def __init__(self, rows: dict[str, dict[bytes, bytes]], now: float) -> None:
         self.driver_lost_s = limits.DRIVER_LOST_S
         self.nodes: dict[bytes, NodeMember] = {}
@@ -167,9 +176,11 @@ class Members:
         self.resync_pending = bool(self.jobs)
 
     def member(self, process_id: bytes) -> Member | None:
+        """The node or driver with that process id."""
         return self.nodes.get(process_id) or self.jobs.get(process_id)
 
     def all(self) -> Iterator[Member]:
+        """All nodes, then all drivers."""
         yield from self.nodes.values()
         yield from self.jobs.values()
 
@@ -195,6 +206,7 @@ class Members:
         return incarnation < row.incarnation or not row.alive
 
     def row(self, node_id: bytes, row: NodeRow) -> tuple[str, bytes, bytes]:
+        """The row to be stored for a node; what is kept here is changed at once."""
         self.node_rows[node_id] = row
         return ("nodes", node_id, msgspec.msgpack.encode(row))
 

@@ -17,6 +17,8 @@ PENDING = -1
 
 
 class ObjectRecord:
+    """What the head knows of one object."""
+
     __slots__ = (
         *("contained", "holders", "kind", "locations", "served", "size", "told", "waiters"),
         "watchers",
@@ -35,6 +37,8 @@ class ObjectRecord:
 
 
 class ObjectTable:
+    """By object id; records go when nobody holds or needs them."""
+
     def __init__(self) -> None:
         self.records: dict[bytes, ObjectRecord] = {}
         self.held_by: dict[bytes, dict[bytes, None]] = {}  # process -> what it holds
@@ -48,9 +52,11 @@ class ObjectTable:
         self._lists: list[list[bytes]] = []  # all of them: by now two may be equal
 
     def get(self, object_id: bytes) -> ObjectRecord | None:
+        """The record, if there is one."""
         return self.records.get(object_id)
 
     def make(self, object_id: bytes) -> ObjectRecord:
+        """The record, made if need be."""
         record = self.records.get(object_id)
         if record is None:
             record = self.records[object_id] = ObjectRecord()
@@ -59,6 +65,7 @@ class ObjectTable:
     # ---- holders ---------------------------------------------------------------------------
 
     def hold(self, holder: bytes, object_id: bytes, *, process: bool = False) -> None:
+        """A holder has it; ``process``: one that tells all that it holds in a new session."""
         record = self.make(object_id)
         held = record.holders
         if held is None:
@@ -72,6 +79,7 @@ class ObjectTable:
             self.held_by.setdefault(holder, {})[object_id] = None
 
     def drop(self, holder: bytes, object_id: bytes, *, process: bool = False) -> None:
+        """A holder does not have it any more; what it did not hold is ignored."""
         if process:
             mine = self.held_by.get(holder)
             if mine is not None:
@@ -177,6 +185,7 @@ class ObjectTable:
         return Outcome(object_id, record.kind, record.size, value, contained)
 
     def add_location(self, record: ObjectRecord, place: bytes) -> None:
+        """There is a copy at that process."""
         if place not in record.locations:
             record.locations = self._shared((*record.locations, place))
 
@@ -190,6 +199,7 @@ class ObjectTable:
         return shared
 
     def remove_location(self, object_id: bytes, record: ObjectRecord, place: bytes) -> None:
+        """There is none any more."""
         if place in record.locations:
             places = tuple(other for other in record.locations if other != place)
             record.locations = self._shared(places)

@@ -8,6 +8,8 @@ from zray.protocol.messages import Message
 
 
 class Processes:
+    """``members``: which nodes and drivers there are."""
+
     def __init__(self, members: Members, outbox: Outbox[bytes]) -> None:
         self._members = members
         self._outbox = outbox
@@ -20,6 +22,7 @@ class Processes:
             sender.workers[process_id] = None
 
     def lives(self, process_id: bytes) -> bool:
+        """Whether there is such a driver or worker, as far as anybody has told."""
         return process_id in self.workers or process_id in self._members.jobs
 
     def send_to(self, process_id: bytes, message: Message) -> None:

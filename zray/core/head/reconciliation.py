@@ -39,6 +39,8 @@ from zray.protocol.messages import (
 
 
 class Reconciliation:
+    """What members say of themselves, and what their coming and going means."""
+
     def __init__(self, gcs: Gcs) -> None:
         self.gcs = gcs
         self._joining: dict[bytes, int] = {}  # node -> incarnation being made durable
@@ -134,6 +136,7 @@ class Reconciliation:
                 self.gcs.outbox.send(there[job.info.machine].process_id, question)
 
     def on_driver_ended(self, node: NodeMember, message: DriverEnded, now: float) -> None:
+        """A node has seen that the driver's process is gone."""
         job = self.gcs.members.jobs.get(message.job_id)
         if job is not None and not job.connected and job.info.machine == node.info.machine:
             self.job_ended(job, "its process has ended", now)
@@ -243,12 +246,14 @@ class Reconciliation:
         gcs.holders.refuse_copies(unclaimed.values(), node)
 
     def on_credit(self, node: NodeMember, message: Credit, now: float) -> None:
+        """How many tasks a node takes, and what its blocked ones do not use."""
         released: Vector = dict(message.released)
         node.view.report(message.granted, released)
         node.view.floor, node.view.free_floor = message.floor, message.free_floor
         node.view.usable = node.announced and node.connected
 
     def on_returned(self, node: NodeMember, message: Returned, now: float) -> None:
+        """A node gives tasks back that did not start there."""
         gcs = self.gcs
         ids = split_tasks(message.task_ids)
         gcs.scheduler.returned(node.view, len(ids), now)
@@ -261,6 +266,7 @@ class Reconciliation:
                 self._again(task_id, record)
 
     def on_have(self, node: NodeMember, message: Have, now: float) -> None:
+        """A node has copies of these by now."""
         gcs = self.gcs
         unheld = []
         for oid in split_objects(message.object_ids):
@@ -274,6 +280,7 @@ class Reconciliation:
             gcs.outbox.send(node.process_id, Free(0, b"".join(unheld)))
 
     def on_worker_died(self, node: NodeMember, message: WorkerDied, now: float) -> None:
+        """A worker has ended: what it held is dropped, what it made ends."""
         self._worker_gone(node, message.worker_id, now)
 
     # ---- ends ------------------------------------------------------------------------------

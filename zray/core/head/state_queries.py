@@ -54,6 +54,7 @@ def recovering(gcs: Gcs) -> str:
 
 
 def status(gcs: Gcs, about: int, cluster_id: bytes, started_s: float, now: float) -> Status:
+    """The answer to a STATUS query."""
     return Status(
         0,
         about,
@@ -134,6 +135,7 @@ def why(gcs: Gcs, object_id: bytes, now: float) -> str:
 
 
 def task_reason(gcs: Gcs, task: TaskRecord) -> str:
+    """Why a task has no outcome yet."""
     name = task.template.message.name if task.template is not None else "a task"
     if task.state == ASSIGNED and task.node is not None:
         node = gcs.members.nodes.get(task.node.node_id)

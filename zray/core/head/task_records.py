@@ -50,6 +50,7 @@ class TemplateRecord:
         self.seconds: float | None = None  # measured run time, smoothed; None: never ran
 
     def measured(self, seconds: float) -> None:
+        """Its function ran for so many seconds."""
         old = self.seconds
         self.seconds = seconds if old is None else old + (seconds - old) * 0.2
 
@@ -129,6 +130,7 @@ class NodeView:
         return self.floor if takes_cpu else self.free_floor
 
     def credit(self) -> int:
+        """How many more tasks the node takes."""
         return self.granted - self.sent
 
     def report(self, granted: int, released: Vector) -> None:
@@ -140,6 +142,7 @@ class NodeView:
         self.released = released
 
     def new_session(self) -> None:
+        """The node counts credit from 0, and can get tasks."""
         self.granted = self.sent = 0
         self.reclaiming = False
         self.usable = True

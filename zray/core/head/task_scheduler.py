@@ -41,6 +41,7 @@ class SchedulingClass:
         self.warned = False
 
     def first(self) -> TaskRecord:
+        """The task that would be taken next."""
         return next(iter(self.queues.values())).first()
 
     def pop(self, count: int, floor: int = -1) -> list[TaskRecord]:
@@ -83,6 +84,8 @@ class SchedulingClass:
 
 
 class TaskScheduler:
+    """Which nodes there are, what they have free, and which tasks are ready."""
+
     def __init__(self) -> None:
         self.classes: dict[Needs, SchedulingClass] = {}
         self.local: dict[tuple[Needs, bytes], SchedulingClass] = {}  # those near a node
@@ -178,6 +181,7 @@ class TaskScheduler:
     # ---- nodes -----------------------------------------------------------------------------
 
     def add_node(self, node: NodeView) -> None:
+        """Its tasks can go there once it has announced all."""
         self.nodes[node.node_id] = node
         for group in self.classes.values():
             group.infeasible_since = None
@@ -336,6 +340,8 @@ class TaskScheduler:
         return when
 
     def returned(self, node: NodeView, count: int, now: float) -> None:
+        """A node has answered a RECLAIM with so many tasks; if with none, it is left alone for a
+        while."""
         node.reclaiming = False
         if not count:
             node.reclaim_after = now + limits.STEAL_PAUSE_S
@@ -361,6 +367,7 @@ class TaskScheduler:
     # ---- reasons ---------------------------------------------------------------------------
 
     def infeasible(self, group: SchedulingClass) -> bool:
+        """Whether there are nodes, and none ever has what these tasks need."""
         return bool(self.nodes) and not any(
             resources.fits(node.total, group.needs) for node in self.nodes.values()
         )

@@ -72,9 +72,11 @@ REBUILT_DEPTH = 1 << 20  # somebody waits for what is made again
 class Creations(Protocol):
     """What becomes of tasks that make actors."""
 
-    def creation_ended(self, task: TaskRecord, done: TaskDone, sender: NodeMember) -> None: ...
+    def creation_ended(self, task: TaskRecord, done: TaskDone, sender: NodeMember) -> None:
+        """The attempt that ran the constructor is over."""
 
-    def creation_failed(self, task_id: bytes, task: TaskRecord, text: str) -> None: ...
+    def creation_failed(self, task_id: bytes, task: TaskRecord, text: str) -> None:
+        """It will not run, or may have run where nobody can tell."""
 
 
 class TaskManager:
@@ -127,6 +129,7 @@ class TaskManager:
     # ---- submit ----------------------------------------------------------------------------
 
     def on_submit(self, sender: Member, message: Submit, now: float) -> None:
+        """Tasks, perhaps sent before: each is taken once."""
         job = self._members.jobs.get(message.job_id)
         if job is None:  # a worker's node may not have heard of it yet
             ended = "the job of these tasks has ended"
@@ -246,6 +249,7 @@ class TaskManager:
     # ---- end of an attempt -----------------------------------------------------------------
 
     def on_done(self, sender: NodeMember, message: Done, now: float) -> None:
+        """Ends of attempts, perhaps told before: each counts once, and only the holder's."""
         view, tasks = sender.view, self._tasks
         view.last_done = now
         stored = self._journal.numbered
@@ -392,6 +396,7 @@ class TaskManager:
     # ---- cancel ----------------------------------------------------------------------------
 
     def on_cancel(self, sender: Member, message: Cancel, now: float) -> None:
+        """Cancel a task, and those below it if asked to."""
         children = self._tasks.descendants(message.task_id) if message.recursive else []
         for task_id in (*children, message.task_id):
             record = self._tasks.get(task_id)
@@ -399,6 +404,7 @@ class TaskManager:
                 self.cancel(task_id, record, message.force)
 
     def cancel(self, task_id: bytes, record: TaskRecord, force: bool) -> None:
+        """Cancel one task: by its node if one has it, else here and now."""
         record.cancelled = True
         record.forced = record.forced or force
         if record.state == ASSIGNED:

@@ -52,6 +52,8 @@ VERBS = {m.ROLE_DRIVER: CLIENT_VERBS, m.ROLE_NODE: NODE_VERBS, m.ROLE_OBSERVER: 
 
 
 class Session:
+    """One connection, from its HELLO on."""
+
     __slots__ = ("joiner", "member", "own", "role", "route", "user")
 
     def __init__(self, route: bytes, user: str, role: int, member: Member) -> None:
@@ -76,6 +78,8 @@ SPEAKS_FOR: dict[type[m.Message], str] = {
 
 
 class TrafficController:
+    """``versions``: the head's own, of which those of others may differ."""
+
     def __init__(
         self,
         gcs: Gcs,
@@ -456,4 +460,5 @@ class TrafficController:
                 del self.sessions[route], self.routes[process_id]
 
     def deadline(self) -> float:
+        """When ``settle`` has something to do although nothing arrives."""
         return min(self._next_check, self.reconciliation.look_at, self.gcs.deadline())

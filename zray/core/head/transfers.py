@@ -21,6 +21,8 @@ from zray.protocol.messages import Chunk, ChunkAck, Pull, PullFailed, PullFrom
 
 
 class Relay:
+    """One transfer of an object to somebody who has asked for it."""
+
     __slots__ = ("direct", "number", "object_id", "requester", "source", "transfer")
 
     def __init__(
@@ -64,6 +66,7 @@ class Transfers:
         self.unheard: dict[bytes, None] = {}  # objects that are asked for and not announced yet
 
     def pull(self, requester: bytes, message: Pull) -> None:
+        """A process asks for a value: from a node, through the head, or not at all."""
         self._forget_direct(requester, message.object_id)  # it asks again: that did not go
         direct = message.direct and requester in self._members.nodes
         relay = Relay(self._next, requester, message.transfer, message.object_id, direct)
@@ -76,6 +79,7 @@ class Transfers:
         self._start(relay, ())
 
     def chunk(self, source: bytes, message: Chunk) -> None:
+        """Pass a chunk on to who has asked for it."""
         relay = self._relays.get(message.transfer)
         if relay is None or relay.source != source or relay.direct:
             return
@@ -86,6 +90,7 @@ class Transfers:
             self._end(relay)
 
     def acknowledge(self, requester: bytes, message: ChunkAck) -> None:
+        """Pass on that a chunk was taken."""
         relay = self._by_transfer.get((requester, message.transfer))
         if relay is not None and relay.source is not None and not relay.direct:
             self._outbox.send(relay.source, ChunkAck(0, relay.number, message.offset))

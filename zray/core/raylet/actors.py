@@ -46,6 +46,7 @@ class HostedActors:
         self._slots[actor_id] = slot
 
     def announced(self) -> list[HeldActor]:
+        """The actors that live here, for the head's new session."""
         return [slot.actor for slot in self._slots.values() if slot.actor is not None]
 
     def _slot(self, actor_id: bytes, incarnation: int) -> WorkerSlot | None:
@@ -85,6 +86,7 @@ class HostedActors:
             self._kill(slot, "the head has given this actor up")
 
     def on_stop(self, message: StopActor) -> None:
+        """The head wants an incarnation to end: gracefully, or at once."""
         slot = self._slot(message.actor_id, message.incarnation)
         if slot is None:
             return

@@ -38,6 +38,7 @@ class Completions:
         self._failed: dict[bytes, HeldTask] = {}  # remembered for a head that forgets
 
     def add(self, assignment: Assignment, done: TaskDone) -> None:
+        """An attempt has ended: the head is to hear of it."""
         self._ended[done.task_id, done.attempt] = assignment
         self._new.append(done)
         if done.status == CRASHED:
@@ -63,6 +64,7 @@ class Completions:
         self._tell(ActorExited(seq, actor.actor_id, actor.incarnation, intended, text))
 
     def acked(self, upto: int) -> None:
+        """The head knows the ends up to this number."""
         while self.unacked and (seq := next(iter(self.unacked))) <= upto:
             end = self.unacked.pop(seq)
             self._exited.pop(seq, None)
@@ -99,6 +101,7 @@ class Completions:
         return [held_task(one) for one in ended if one is not None and one.actor is not None]
 
     def job_ended(self, job_id: bytes) -> None:
+        """Nobody wants the ends of its tasks any more."""
         self._failed = {key: held for key, held in self._failed.items() if held.job_id != job_id}
 
     # ---- a new session ---------------------------------------------------------------------
@@ -135,6 +138,7 @@ class Completions:
         return in_transit
 
     def tell_again(self) -> None:
+        """Send what is not acknowledged, in a new session."""
         for end in self.unacked.values():
             self._send(end)
 

@@ -14,6 +14,8 @@ from zray.core.resources import Needs, Vector
 
 
 class Lending:
+    """What tasks that wait long for arguments do not use meanwhile."""
+
     def __init__(self) -> None:
         self.lent: Vector = {}
         self._waiting: dict[bytes, tuple[float, Needs]] = {}  # since when; the longest first
@@ -31,6 +33,7 @@ class Lending:
             resources.take(self.lent, needs)
 
     def step(self, now: float) -> None:
+        """Lend what has waited long enough by now."""
         while self._waiting and now >= self.deadline():
             task_id, (_, needs) = next(iter(self._waiting.items()))
             del self._waiting[task_id]
@@ -38,6 +41,7 @@ class Lending:
             resources.give(self.lent, needs)
 
     def deadline(self) -> float:
+        """When the next of them has waited long enough."""
         if not self._waiting:
             return NEVER
         since, _ = next(iter(self._waiting.values()))

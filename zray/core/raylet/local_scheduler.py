@@ -29,6 +29,8 @@ PoolKey = tuple[bytes, tuple[int, ...], int]  # job, GPU indices, threads for nu
 
 
 class LocalTemplate:
+    """A template, and how long its function has been taking here."""
+
     __slots__ = ("function", "message", "needs", "seconds")
 
     def __init__(self, message: Template) -> None:
@@ -38,10 +40,12 @@ class LocalTemplate:
         self.seconds: float | None = None
 
     def measured(self, seconds: float) -> None:
+        """Its function ran for so many seconds."""
         old = self.seconds
         self.seconds = seconds if old is None else old + (seconds - old) * 0.2
 
     def short(self) -> bool:
+        """Whether it is known to take less than ``limits.SHORT_TASK_S``."""
         return self.seconds is not None and self.seconds < limits.SHORT_TASK_S
 
 
@@ -60,13 +64,16 @@ class LocalTask:
 
     @property
     def task_id(self) -> bytes:
+        """Its id, of 16 bytes."""
         return self.assignment.spec.task_id
 
     @property
     def depth(self) -> int:
+        """How many tasks above it run."""
         return self.assignment.depth
 
     def bytes(self) -> int:
+        """Of its arguments in the message."""
         return len(self.assignment.spec.arguments)
 
 
@@ -99,6 +106,7 @@ class WorkerSlot:
         self.condemned.setdefault(task_id, when)
 
     def kill_at(self) -> float:
+        """When the grace of its first cancel ends."""
         return min(self.condemned.values()) if self.condemned else NEVER
 
     def depth(self) -> int:
@@ -131,10 +139,13 @@ class WorkerSlot:
         return f"the worker (pid {self.pid}, node {node}) that ran {name} died: {cause}"
 
     def cpu_part(self) -> Needs:
+        """What its tasks need of CPUs, which a blocked one lends to others."""
         return tuple((name, amount) for name, amount in self.needs if name == CPU)
 
 
 class LocalScheduler:
+    """The node's resources, its workers, and the tasks that wait for either."""
+
     def __init__(self, total: Vector, gpu_count: int, max_workers: int | None = None) -> None:
         """``max_workers``: processes that may have tasks at a time, as NodeOptions has it."""
         self.total = dict(total)
@@ -156,6 +167,7 @@ class LocalScheduler:
     # ---- queue -----------------------------------------------------------------------------
 
     def push(self, task: LocalTask, *, front: bool = False) -> None:
+        """A task can start; ``front``: before the others of its depth."""
         task.worker = None
         queue = self.queues.get(task.template.needs)
         if queue is None:
@@ -201,6 +213,7 @@ class LocalScheduler:
     # others as well: when nothing has moved for a while, one more starts, whatever it is.
 
     def at_bound(self) -> bool:
+        """Whether as many workers have tasks as the node allows."""
         return len(self.active) >= self.max_workers
 
     def floors(self) -> tuple[int, int]:
@@ -246,6 +259,7 @@ class LocalScheduler:
         self._lifted = now >= self.lift_deadline() or (self._lifted and self.at_bound())
 
     def lift_deadline(self) -> float:
+        """When the bound on workers may have to be lifted for one more."""
         waiting = self.blocked and not self._lifted and self.at_bound()
         return self._moved + limits.STALL_S if waiting else NEVER
 
@@ -364,6 +378,7 @@ class LocalScheduler:
     # ---- workers ---------------------------------------------------------------------------
 
     def add_worker(self, slot: WorkerSlot) -> None:
+        """A worker is about to start; it is not idle yet."""
         self.workers[slot.worker_id] = slot
 
     def lacks_spare(self, key: PoolKey, wanted: int) -> bool:
@@ -439,6 +454,7 @@ class LocalScheduler:
             self.idle.setdefault(slot.key, {})[slot.worker_id] = slot
 
     def block(self, slot: WorkerSlot) -> None:
+        """The worker's task waits for others: its CPU is theirs meanwhile."""
         if slot.busy and not slot.blocked and not slot.actor:  # actors keep what they hold
             slot.blocked = True
             self.blocked[slot.worker_id] = slot
@@ -446,6 +462,7 @@ class LocalScheduler:
             resources.give(self.released, slot.cpu_part())
 
     def unblock(self, slot: WorkerSlot) -> None:
+        """It goes on, with its CPU, whoever else has one."""
         if slot.blocked:
             slot.blocked = False
             del self.blocked[slot.worker_id]
@@ -484,6 +501,7 @@ class LocalScheduler:
         ]
 
     def overrun_deadline(self) -> float:
+        """When a task has kept others of its worker from starting for too long."""
         crowded = [s for s in self.workers.values() if len(s.inflight) > 1 and not s.recalled]
         return min([s.progress for s in crowded]) + limits.RECALL_S if crowded else NEVER
 
@@ -494,4 +512,5 @@ def default_max_workers(cpu: int) -> int:
 
 
 def all_short(slot: WorkerSlot) -> bool:
+    """Whether all that the worker has is known to take no time."""
     return all(task.template.short() for task in slot.inflight.values())

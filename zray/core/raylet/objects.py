@@ -125,6 +125,7 @@ class LocalObjects:
         return Outcome(outcome.object_id, kind, outcome.size, b"", outcome.contained)
 
     def free(self, object_ids: bytes) -> None:
+        """Nobody needs these any more (ObjectIDs, concatenated)."""
         for oid in split_objects(object_ids):
             outcome = self.stored.pop(oid, None)
             if outcome is None:
@@ -134,6 +135,7 @@ class LocalObjects:
                 self.store.free(oid)
 
     def announced(self) -> list[Outcome]:
+        """What is here, for the head's new session."""
         return [self._elsewhere(outcome) for outcome in self.stored.values()]
 
     def whole(self, oid: bytes) -> Outcome | None:
@@ -219,5 +221,6 @@ class LocalObjects:
     # ---- serving ---------------------------------------------------------------------------
 
     def on_pull(self, message: Pull) -> None:
+        """The head wants a value for somebody: it is sent in chunks."""
         outcome = self.whole(message.object_id)
         self.server.serve(message, outcome, "this node does not have the object")

@@ -36,6 +36,8 @@ HEAD = b""  # the head's place in the outbox; workers are there by id
 
 
 class Raylet:
+    """``incarnation``: 1 at first, one more after each time that it was declared dead."""
+
     def __init__(
         self,
         node_id: bytes,
@@ -152,6 +154,7 @@ class Raylet:
         )
 
     def disconnected(self, now: float) -> None:
+        """The link to the head is cut; a new session tells all anew."""
         self.linked = False
         self.outbox.discard(HEAD)
         self._prints.heard(HEAD)
@@ -346,6 +349,7 @@ class Raylet:
         slot.exit_reason = cut_text(message.reason, limits.CAUSE_BYTES_MAX)
 
     def worker_message(self, worker_id: bytes, message: m.Message, now: float) -> None:
+        """One message from a worker; a fault in handling it ends the worker."""
         slot = self.scheduler.workers.get(worker_id)
         handler = self._from_worker.get(type(message))
         if slot is not None and handler is not None and not slot.broken:
@@ -489,6 +493,7 @@ class Raylet:
             self.tasks.give_back(self.scheduler.held_back())
 
     def deadline(self) -> float:
+        """When ``settle`` has something to do although nothing arrives."""
         due = self._ping_at if self.linked else NEVER
         due = min(due, self.workers.deadline(), self.tasks.lending.deadline())
         return min(due, self.scheduler.overrun_deadline(), self.scheduler.lift_deadline())

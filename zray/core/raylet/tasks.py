@@ -77,11 +77,13 @@ class LocalTasks:
         self.lending = Lending()
 
     def new_session(self) -> None:
+        """The head counts the tasks that it sends in each session from 0."""
         self.received = 0
 
     # ---- tasks from the head ---------------------------------------------------------------
 
     def on_template(self, message: m.Template) -> None:
+        """A template, which precedes its first task."""
         if message.template_id not in self.templates:
             template = LocalTemplate(message)
             template.function = self.functions.get(message.function_id)
@@ -90,6 +92,7 @@ class LocalTasks:
             named[message.template_id] = template
 
     def on_export(self, message: m.Export) -> None:
+        """A function, for the templates that name it."""
         self.functions[message.function_id] = message
         for template in self._by_function.get(message.function_id, {}).values():
             template.function = message
@@ -108,6 +111,7 @@ class LocalTasks:
                     self._outbox.send(slot.worker_id, m.Forget(0, function_id))
 
     def on_tasks(self, message: m.Tasks, now: float) -> None:
+        """The head has given this node tasks, with values of small arguments."""
         values = {outcome.object_id: outcome for outcome in message.values}
         for assignment in message.tasks:
             self.received += 1
@@ -168,6 +172,7 @@ class LocalTasks:
         self._scheduler.push(task, front=task.assignment.actor is not None)
 
     def on_reclaim(self, message: m.Reclaim) -> None:
+        """The head wants some back that have not started."""
         tasks = self._scheduler.reclaim(tuple(message.resources), message.count)
         self._return(tasks)
 
@@ -182,6 +187,7 @@ class LocalTasks:
         self._tell_head(m.Returned(0, b"".join(task.task_id for task in tasks)))
 
     def on_discard(self, message: m.Discard) -> None:
+        """These attempts count no more: somebody else has the task, or nobody wants it."""
         for held in message.tasks:
             task = self.held.get(held.task_id)
             if task is not None and task.assignment.attempt == held.attempt:
@@ -197,10 +203,12 @@ class LocalTasks:
             self._kill(task.worker, "a task of it was withdrawn")
 
     def job_ended(self, job_id: bytes) -> None:
+        """Nobody wants its tasks any more."""
         for task in [task for task in self.held.values() if task.assignment.job_id == job_id]:
             self._abandon(task)
 
     def on_stop_actor(self, message: m.StopActor) -> None:
+        """An incarnation is to end, though its constructor may still run."""
         task = self.held.get(message.actor_id)
         if task is not None and task.assignment.attempt == message.incarnation:
             self._abandon(task)  # its constructor has not returned
@@ -208,6 +216,7 @@ class LocalTasks:
             self._actors.on_stop(message)
 
     def on_cancel(self, message: m.CancelTask, now: float) -> None:
+        """Cancel an attempt: in the queue, by an interrupt, or with its worker."""
         task = self.held.get(message.task_id)
         if task is None or task.assignment.attempt != message.attempt:
             return
@@ -248,6 +257,7 @@ class LocalTasks:
         self._completions.replace(replace(done, status=status, results=results, borrowed=[]))
 
     def on_worker_done(self, slot: WorkerSlot, message: m.Done, now: float) -> None:
+        """A worker has ended attempts, in the order in which it had them."""
         for done in message.tasks:
             slot.finished += 1
             creation = slot.inflight.get(done.task_id)

@@ -84,6 +84,8 @@ class Principal:
 
 
 class WorkerRequests:
+    """What workers have asked of the head, kept until it is answered."""
+
     def __init__(
         self,
         outbox: Outbox[bytes],
@@ -104,9 +106,11 @@ class WorkerRequests:
         self._told: dict[int, tuple[bytes, int]] = {}  # our seq -> worker, and its seq
 
     def employ(self, worker_id: bytes, job_id: bytes) -> None:
+        """There is such a worker, of that job."""
         self.principals[worker_id] = Principal(worker_id, job_id)
 
     def dismiss(self, worker_id: bytes) -> None:
+        """The worker has ended: what it has asked for nobody wants."""
         principal = self.principals.pop(worker_id, None)
         if principal is not None:
             for number in principal.asked:
@@ -123,6 +127,7 @@ class WorkerRequests:
         )
 
     def borrowed(self, worker_id: bytes, object_ids: list[bytes]) -> None:
+        """It keeps references of a task's arguments: it is a holder of these from now on."""
         principal = self.principals.get(worker_id)
         if principal is not None:
             principal.holds.update(dict.fromkeys(object_ids))
@@ -182,6 +187,7 @@ class WorkerRequests:
     # ---- from workers ----------------------------------------------------------------------
 
     def on_template(self, worker_id: bytes, message: Template) -> None:
+        """Pass it on, once for all workers of the node."""
         principal = self.principals[worker_id]
         templates = principal.functions.setdefault(message.function_id, {})
         principal.leaving.pop(message.function_id, None)
@@ -194,6 +200,7 @@ class WorkerRequests:
         self._send(templates[template_id])
 
     def on_export(self, worker_id: bytes, message: Export) -> None:
+        """Pass a function on, and keep it until the head has stored it."""
         principal = self.principals[worker_id]
         principal.functions.setdefault(message.function_id, {})
         principal.leaving.pop(message.function_id, None)
@@ -244,6 +251,7 @@ class WorkerRequests:
                     self._exports[function_id] = again
 
     def on_submit(self, worker_id: bytes, message: Submit) -> None:
+        """Pass tasks on, and keep them until their outcomes are known."""
         principal = self.principals[worker_id]
         for spec in message.tasks:
             principal.unresolved[spec.task_id] = spec
@@ -265,6 +273,7 @@ class WorkerRequests:
             self._send(Put(0, worker_id, self._objects.put(outcome, worker_id)))
 
     def on_hold(self, worker_id: bytes, message: Hold) -> None:
+        """Pass on what it holds."""
         principal = self.principals[worker_id]
         for oid in split_objects(message.object_ids):
             principal.holds[oid] = None
@@ -272,6 +281,7 @@ class WorkerRequests:
         self._send(Hold(0, worker_id, message.object_ids))
 
     def on_drop(self, worker_id: bytes, message: Drop) -> None:
+        """Pass on what it does not hold any more."""
         holds = self.principals[worker_id].holds
         for oid in split_objects(message.object_ids):
             holds.pop(oid, None)
@@ -291,6 +301,7 @@ class WorkerRequests:
             self._send(Watch(0, worker_id, b"".join(elsewhere)))
 
     def on_put(self, worker_id: bytes, message: Put) -> None:
+        """Keep a value of the worker's here, and tell the head that it is."""
         outcome = message.outcome
         principal = self.principals[worker_id]
         principal.holds[outcome.object_id] = None
@@ -298,6 +309,8 @@ class WorkerRequests:
         self._send(Put(0, worker_id, self._objects.put(outcome, worker_id)))
 
     def on_pull(self, worker_id: bytes, message: Pull) -> None:
+        """Send it a value, fetched from elsewhere if need be."""
+
         def arrived(outcome: Outcome | None, text: str) -> None:
             answer: Message
             if outcome is None:
@@ -313,6 +326,7 @@ class WorkerRequests:
             self._objects.fetch(message.object_id, arrived)
 
     def on_cancel(self, worker_id: bytes, message: Cancel) -> None:
+        """Pass it on, and keep it until the task's outcome is known."""
         self.principals[worker_id].cancels[message.task_id] = message
         self._send(message)
 
@@ -324,6 +338,7 @@ class WorkerRequests:
         self._send(msgspec.structs.replace(message, seq=number))
 
     def on_promise(self, worker_id: bytes, message: Promise) -> None:
+        """Pass it on, and keep it until the object is put."""
         principal = self.principals[worker_id]
         ids = dict.fromkeys(split_objects(message.object_ids))
         principal.promised.update(ids)
@@ -331,6 +346,7 @@ class WorkerRequests:
         self._send(message)
 
     def on_create_actor(self, worker_id: bytes, message: CreateActor) -> None:
+        """Pass it on as a request; the worker watches what it has asked for."""
         principal = self.principals[worker_id]
         actor_id = message.task.task_id
         principal.holds[object_id(actor_id)] = None
@@ -340,6 +356,7 @@ class WorkerRequests:
         self.on_request(worker_id, message)
 
     def on_actor_watch(self, worker_id: bytes, message: ActorWatch) -> None:
+        """Pass it on, and remember who watches what."""
         self.principals[worker_id].actors.update(dict.fromkeys(message.actor_ids))
         self._send(message)
 
@@ -360,10 +377,12 @@ class WorkerRequests:
         return True
 
     def on_exported(self, message: Exported) -> None:
+        """The head has stored these functions: their workers hear of it."""
         for function_id in message.function_ids:
             self._exports.pop(function_id, None)
 
     def on_result(self, message: Result) -> None:
+        """Outcomes for a worker: it hears of them, and their tasks are let go of."""
         principal = self.principals.get(message.target)
         if principal is not None:
             for outcome in message.outcomes:
@@ -393,6 +412,7 @@ class WorkerRequests:
         return principal.unresolved.pop(task_id, None) is not None
 
     def on_actor_state(self, message: ActorState) -> None:
+        """Pass it on to the worker that watches the actor."""
         principal = self.principals.get(message.target)
         if principal is None:
             return
@@ -402,6 +422,7 @@ class WorkerRequests:
         self._outbox.send(message.target, message)
 
     def on_answer(self, message: Answer) -> None:
+        """Give an answer to the worker that has asked, under the number that it chose."""
         asked = self._asked.pop(message.about, None)
         if asked is None:
             return

@@ -63,6 +63,7 @@ class Workers:
     # ---- beginnings ------------------------------------------------------------------------
 
     def start(self, key: PoolKey) -> WorkerSlot:
+        """Have a worker forked for a pool; what it is told first is in the outbox."""
         self.retire(self._scheduler.surplus(starting=1))
         slot = WorkerSlot(self._ids.process_id(), key)
         self._scheduler.add_worker(slot)
@@ -72,11 +73,13 @@ class Workers:
         return slot
 
     def started(self, worker_id: bytes, pid: int) -> None:
+        """It has been forked, and is that process."""
         slot = self._scheduler.workers.get(worker_id)
         if slot is not None:
             slot.pid = pid
 
     def may_start(self, now: float) -> bool:
+        """Whether workers may be forked now: not while those before ended too soon."""
         if now >= self._fork_at:
             self._fork_at = 0.0
         return not self._fork_at
@@ -114,6 +117,7 @@ class Workers:
             self._retire_at = now + limits.IDLE_WORKER_S
 
     def kill(self, slot: WorkerSlot, why: str) -> None:
+        """Have a worker killed; the first reason stands."""
         if slot.worker_id not in self._killed:
             self._killed[slot.worker_id] = why
             self._effect(KillWorker(slot.worker_id))

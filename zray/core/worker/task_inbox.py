@@ -15,11 +15,15 @@ from zray.protocol import messages as m
 
 
 class Delivered(NamedTuple):
+    """A task with the values of its arguments, as the worker got it."""
+
     assignment: m.Assignment
     values: list[m.Outcome]  # of the dependencies, in their order
 
 
 class TaskInbox:
+    """What a worker was given, in order, and what it has to tell of it."""
+
     def __init__(self, worker_id: bytes) -> None:
         self.worker_id = worker_id
         self.setup: m.Setup | None = None

@@ -27,9 +27,11 @@ class DirectLink:
         self.writer = FrameWriter(sock)
 
     def fileno(self) -> int:
+        """Of its socket."""
         return self.socket.fileno()
 
     def close(self) -> None:
+        """Close its socket."""
         self.socket.close()
 
 

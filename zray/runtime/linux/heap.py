@@ -20,6 +20,7 @@ class Heap:
         self._library: Any = None
 
     def tend(self, now: float) -> None:
+        """Give back what has been freed, if that is much and was not looked at lately."""
         if now < self._look_at:
             return
         first, self._look_at = not self._look_at, now + limits.HEAP_LOOK_S

@@ -22,6 +22,7 @@ class ProcessHandle:
         self._fd = os.pidfd_open(pid)
 
     def fileno(self) -> int:
+        """Readable once the process has ended (pidfd_open(2))."""
         return self._fd
 
     def signal(self, number: int) -> None:
@@ -34,4 +35,5 @@ class ProcessHandle:
         return machine.has_ended(self.pid)
 
     def close(self) -> None:
+        """Give back its descriptor."""
         os.close(self._fd)

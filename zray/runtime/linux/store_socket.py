@@ -33,6 +33,7 @@ class StoreLink:
         self._early: int | None = None  # the descriptor that came with a part
 
     def fileno(self) -> int:
+        """Of its socket."""
         return self.socket.fileno()
 
     @property
