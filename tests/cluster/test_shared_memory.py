@@ -187,11 +187,16 @@ def test_many_small_results_take_no_more_memory_than_the_store_has(small: None) 
     until(shares_memory, 10, "this process shares memory")
     raylet = raylet_of_this_process()
     zray.get(make.remote(0))
-    before = raylet.memory_info().rss - raylet.memory_info().shared
+
+    def own() -> int:
+        memory = raylet.memory_info()
+        return int(memory.rss - memory.shared)
+
+    before = own()
     refs = [make.remote(number) for number in range(8000)]  # 480 MB
     zray.wait(refs, num_returns=8000, timeout=50, fetch_local=False)
-    taken = raylet.memory_info().rss - raylet.memory_info().shared - before
-    assert taken < 120 * MB
+    assert own() - before < 240 * MB  # some are on their way to a disk that may be slow
+    until(lambda: own() - before < 100 * MB, 30, "the node's memory is given back")
     for number in range(0, 8000, 97):
         assert zray.get(refs[number], timeout=20) == number.to_bytes(4, "big") * 15_000
 
