@@ -34,6 +34,14 @@ class Outbox(Generic[Peer]):
         else:
             queue.append(message)
 
+    def send_all(self, peer: Peer, messages: list[Message]) -> None:
+        """The same for several; the list is the outbox's from now on."""
+        queue = self._queues.get(peer)
+        if queue is None:
+            self._queues[peer] = messages
+        else:
+            queue += messages
+
     def discard(self, peer: Peer) -> None:
         """Forget what was meant for a peer that is gone."""
         self._queues.pop(peer, None)

@@ -203,7 +203,8 @@ class TaskScheduler:
         for node in self.nodes.values():
             if node.ahead:
                 self._started_there(node)
-        self._tire(now)
+        if self.local:
+            self._tire(now)
         if not (self.local or any(group.ready for group in self.classes.values())):
             return []
         usable = [node for node in self.nodes.values() if node.usable and node.credit() > 0]
@@ -213,7 +214,8 @@ class TaskScheduler:
         shift = self._turn % len(usable)
         usable = usable[shift:] + usable[:shift]
         plan: list[tuple[NodeView, list[TaskRecord]]] = []
-        self._start_near(plan, now)
+        if self.local:
+            self._start_near(plan, now)
         for group in self.classes.values():
             if group.ready:
                 self._start_now(group, usable, plan)
@@ -272,8 +274,12 @@ class TaskScheduler:
                 self._start(group, node, group.pop(min(room, group.ready), floor), plan)
             elif not node.ahead.get(group.needs):
                 rooms.append((room, node))
-        for node, share in _spread(rooms, group.ready) if rooms else ():
-            self._start(group, node, group.pop(share), plan)
+        if len(rooms) == 1:
+            ((room, node),) = rooms
+            self._start(group, node, group.pop(min(room, group.ready)), plan)
+        elif rooms:
+            for node, share in _spread(rooms, group.ready):
+                self._start(group, node, group.pop(share), plan)
 
     def _start(
         self,

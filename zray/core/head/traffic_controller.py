@@ -443,8 +443,7 @@ class TrafficController:
         for process_id, messages in self.gcs.outbox.take().items():
             route = self.routes.get(process_id)
             if route is not None:
-                for message in messages:
-                    self.outbox.send(route, message)
+                self.outbox.send_all(route, messages)
 
     def _end_job(self, job_id: bytes, now: float) -> None:
         job = self.gcs.members.jobs.get(job_id)

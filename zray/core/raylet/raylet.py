@@ -172,27 +172,32 @@ class Raylet:
         self._prints.heard(HEAD)
         self._sounding = False
         for message in payload.messages:
-            if isinstance(message, m.Welcome):
-                self._on_welcome(message, payload.epoch, now)
-            elif isinstance(message, m.Refused):
-                self._on_refused(message)
-            elif isinstance(message, m.Rejected) and not self.linked:  # its HELLO
-                self._on_refused(m.Refused(0, message.code, message.text))
-            elif isinstance(message, m.Rejoin) or payload.epoch < self.epoch:
-                self.refused = m.Refused(0, "", "the head asked for a new session")
-            else:
-                handler = self._from_head.get(type(message))
-                if handler is not None and self.linked:
-                    try:
-                        whole = self._joiner.take(message) if type(message) in JOINED else message
-                        if whole is not None:
-                            handler(whole, now)
-                    except Exception as error:
-                        kind = type(message).__name__
-                        self.incidents.record(f"handling a {kind} message", "the head", error, now)
-                        if self._fresh_start.allowed(kind, now):  # who has what is told anew
-                            self.refused = m.Refused(0, "", f"a {kind} message was lost here")
-                            return
+            kind = type(message)
+            handler = self._from_head.get(kind)
+            if handler is None or not self.linked or payload.epoch < self.epoch:
+                self._of_session(message, payload.epoch, now)
+                continue
+            try:
+                whole = self._joiner.take(message) if kind in JOINED else message
+                if whole is not None:
+                    handler(whole, now)
+            except Exception as error:
+                name = kind.__name__
+                self.incidents.record(f"handling a {name} message", "the head", error, now)
+                if self._fresh_start.allowed(name, now):  # who has what is told anew
+                    self.refused = m.Refused(0, "", f"a {name} message was lost here")
+                    return
+
+    def _of_session(self, message: m.Message, epoch: int, now: float) -> None:
+        """What begins or ends a session, or is of none."""
+        if isinstance(message, m.Welcome):
+            self._on_welcome(message, epoch, now)
+        elif isinstance(message, m.Refused):
+            self._on_refused(message)
+        elif isinstance(message, m.Rejected) and not self.linked:  # its HELLO
+            self._on_refused(m.Refused(0, message.code, message.text))
+        elif isinstance(message, m.Rejoin) or epoch < self.epoch:
+            self.refused = m.Refused(0, "", "the head asked for a new session")
 
     def _on_welcome(self, message: m.Welcome, epoch: int, now: float) -> None:
         if epoch < self.epoch:
