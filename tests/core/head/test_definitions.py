@@ -275,3 +275,20 @@ def test_a_client_lets_go_what_is_unnamed_and_has_no_task_left() -> None:
     client.export(export)
     client.template(WORK)
     assert [msgspec.structs.replace(each, seq=0) for each in client.outbox[-2:]] == [export, WORK]
+
+
+def test_functions_are_forgotten_after_the_nodes_have_heard_that_their_job_has_ended() -> None:
+    """And that only once it is stored: else a worker may meet a task without its template."""
+    head = HeadBench()
+    head.node("n1")
+    head.driver("d", WORK)
+    head.submit("d", spec("t0", WORK))
+    head.taken("n1")
+    head.durable = False
+    head.say("d", m.Goodbye(0, "done"))
+    told = [type(message) for message in head.taken("n1")]
+    assert m.JobEnded not in told and m.Forget not in told
+    head.durable = True
+    head.turn()
+    told = [type(message) for message in head.taken("n1")]
+    assert told.index(m.JobEnded) < told.index(m.Forget)
