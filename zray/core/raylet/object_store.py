@@ -70,8 +70,8 @@ class DeleteFile(NamedTuple):
 Effect = FreeRegion | DropSegment | TrimArena | SpillObject | DeleteFile
 
 
-class Shelved:
-    """One object. Others read it; only the shelf changes it.
+class StoredObject:
+    """One object. Others read it; only the ObjectStore changes it.
 
     Attributes:
         place: where it lies in memory; None while it is only on disk.
@@ -141,10 +141,10 @@ class _Owner:
     def __init__(self) -> None:
         self.alive = True
         self.segments: dict[int, _Segment] = {}
-        self.unsealed: dict[bytes, Shelved] = {}
+        self.unsealed: dict[bytes, StoredObject] = {}
 
 
-class Shelf:
+class ObjectStore:
     """``mark_bytes``: objects may take this much; what goes past it is spilled.
 
     A process's id names one incarnation of it. ``name_process`` words it for a user. The ``sender``
@@ -164,7 +164,7 @@ class Shelf:
         self.spilled_bytes = 0  # of all files
         self._name_process = name_process
         self._owners: dict[bytes, _Owner] = {}
-        self._objects: dict[bytes, Shelved] = {}
+        self._objects: dict[bytes, StoredObject] = {}
         self._viewed_by: dict[bytes, dict[bytes, None]] = {}
         # Objects that could leave memory, least recently used first: those to be written to disk
         # first, and those that are there already.
@@ -183,11 +183,11 @@ class Shelf:
         effects, self._effects = self._effects, []
         return effects
 
-    def get(self, object_id: bytes) -> Shelved | None:
+    def get(self, object_id: bytes) -> StoredObject | None:
         """The sealed object; None if it is not here."""
         return self._objects.get(object_id)
 
-    def sealed(self) -> list[Shelved]:
+    def sealed(self) -> list[StoredObject]:
         """All objects that can be read here, spilled ones included."""
         return [*self._objects.values()]
 
@@ -253,7 +253,7 @@ class Shelf:
                 is writing this object already.
         """
         place = self._occupy(owner, region, object_id)
-        self._owners[owner].unsealed[object_id] = Shelved(object_id, place, kind, contained)
+        self._owners[owner].unsealed[object_id] = StoredObject(object_id, place, kind, contained)
 
     def seal(self, object_id: bytes, owner: bytes) -> bool:
         """The object is complete. False if it was here already: the second one's region is free.
@@ -288,7 +288,7 @@ class Shelf:
             found.held = False
             self._settle(found)
 
-    def _take_unsealed(self, object_id: bytes, owner: bytes) -> Shelved:
+    def _take_unsealed(self, object_id: bytes, owner: bytes) -> StoredObject:
         entry = self._owners.get(owner)
         made = entry.unsealed.pop(object_id, None) if entry is not None else None
         if made is None:
@@ -307,7 +307,7 @@ class Shelf:
         self.used_bytes += region.size
         return Place(owner, *region)
 
-    def _vacate(self, found: Shelved) -> None:
+    def _vacate(self, found: StoredObject) -> None:
         """The object leaves its region."""
         place = found.place
         if place is None:
@@ -322,7 +322,7 @@ class Shelf:
         elif not segment.regions:
             self._drop_segment(place.owner, segment)
 
-    def _settle(self, found: Shelved) -> None:
+    def _settle(self, found: StoredObject) -> None:
         """Put the object where it belongs after a change: in use, idle, or gone."""
         object_id = found.object_id
         self._idle.pop(object_id, None)
@@ -377,7 +377,7 @@ class Shelf:
         if not viewed:
             del self._viewed_by[process]
 
-    def _end_views(self, found: Shelved, process: bytes) -> None:
+    def _end_views(self, found: StoredObject, process: bytes) -> None:
         del found.views[process]
         self._settle(found)
 
@@ -513,7 +513,7 @@ class Shelf:
         self._spill_again = now + limits.SPILL_RETRY_S
         self._settle(found)
 
-    def _end_spill(self, object_id: bytes) -> Shelved:
+    def _end_spill(self, object_id: bytes) -> StoredObject:
         found = self._objects[object_id]
         found.spilling = False
         self._leaving_bytes -= found.size
@@ -535,7 +535,7 @@ class Shelf:
         self._incoming_bytes += found.size
         return found.path
 
-    def _arrive(self, found: Shelved) -> None:
+    def _arrive(self, found: StoredObject) -> None:
         found.place, found.incoming = found.incoming, None
         self._incoming_bytes -= found.size
 
@@ -577,7 +577,7 @@ class Shelf:
         """Who holds how much, the most first. An object counts for each process that views it."""
         totals: dict[str, tuple[int, int]] = {}
 
-        def count(what: str, found: Shelved) -> None:
+        def count(what: str, found: StoredObject) -> None:
             size, objects = totals.get(what, (0, 0))
             totals[what] = (size + found.size, objects + 1)
 

@@ -87,7 +87,7 @@ class LocalObjects:
     def _store(self, outcome: Outcome) -> None:
         """Many small values are like a large one: past a bound they are with the large ones."""
         oid, size, store = outcome.object_id, len(outcome.value), self.store
-        if store is not None and size >= limits.SHELVED_BYTES_MIN:
+        if store is not None and size >= limits.STORE_SMALL_BYTES_MIN:
             is_full = self.small_bytes + size > store.small_bytes_max()
             outcome = (store.keep(outcome) if is_full else None) or outcome
         before = self.stored.get(oid)

@@ -1,7 +1,7 @@
 """A process's side of its node's object store: its own segments, what it maps of others, and views.
 
 Used under the participant's lock, but for the copying. Decides nothing about memory: its Arena and
-the node's Shelf do.
+the node's ObjectStore do.
 """
 
 from __future__ import annotations

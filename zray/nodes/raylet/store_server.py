@@ -1,7 +1,7 @@
 """The raylet's object store: sockets to the processes that share memory, segments, spilled files.
 
-The shell of the Shelf machine, which decides. Processes write into their own segments; this one
-writes what it fetches from other nodes, and what it reads back from disk.
+The shell of the ObjectStore machine, which decides. Processes write into their own segments; this
+one writes what it fetches from other nodes, and what it reads back from disk.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from zray.core.arena import Region
 from zray.core.raylet.object_store import (
     DropSegment,
     FreeRegion,
-    Shelf,
+    ObjectStore,
     SpillObject,
     TrimArena,
 )
@@ -85,7 +85,7 @@ class StoreServer:
         self._objects = objects
         self._mark = mark_bytes
         self._is_worker = is_worker
-        self._shelf = Shelf(mark_bytes, name_process, node_id)
+        self._object_store = ObjectStore(mark_bytes, name_process, node_id)
         self._memory = NodeMemory(node_id, mark_bytes)
         self._sessions: dict[bytes, Session] = {}
         self._private: dict[bytes, bytes] = {}  # objects of which only that process knows
@@ -115,7 +115,7 @@ class StoreServer:
         """Once a turn. Serves this machine's drivers too, unless another node does."""
         if self._unread:
             while self._unread:
-                self._shelf.unview(self._unread.popleft(), self._node_id)
+                self._object_store.unview(self._unread.popleft(), self._node_id)
             self._settle()
         if self.waits():
             self._serve_rooms()
@@ -184,8 +184,8 @@ class StoreServer:
             del self._sessions[session.process_id]
             for oid in [o for o, owner in self._private.items() if owner == session.process_id]:
                 del self._private[oid]
-                self._shelf.free(oid)
-            self._shelf.process_died(session.process_id)
+                self._object_store.free(oid)
+            self._object_store.process_died(session.process_id)
 
     def drain(self, process_id: bytes) -> None:
         """Read what a process has said: word of its objects may have come by another way."""
@@ -230,13 +230,13 @@ class StoreServer:
             self._take(session, message.object_id)
         elif isinstance(message, m.Unview):
             for oid in split_objects(message.object_ids):
-                self._shelf.unview(oid, session.process_id)
+                self._object_store.unview(oid, session.process_id)
         elif isinstance(message, m.Room):
             self._room(session, Request(message, self._loop.now()))
         elif isinstance(message, m.Relieved):
             session.relieving = False
         elif isinstance(message, m.Unused):
-            self._shelf.unpromise(session.process_id, message.size)
+            self._object_store.unpromise(session.process_id, message.size)
         elif isinstance(message, m.Published):
             for oid in split_objects(message.object_ids):
                 self._publish(session, oid)
@@ -245,7 +245,7 @@ class StoreServer:
                 self.discard(oid, session.process_id)
         elif isinstance(message, m.Released):
             for number in message.segments:
-                self._shelf.release_segment(session.process_id, number)
+                self._object_store.release_segment(session.process_id, number)
 
     def _sealed(self, session: Session, message: m.Sealed, fd: int | None) -> None:
         process_id, oid = session.process_id, message.object_id
@@ -253,20 +253,20 @@ class StoreServer:
             try:
                 segments.protect(fd)
                 size = os.fstat(fd).st_size
-                self._shelf.add_segment(process_id, message.segment, size)
+                self._object_store.add_segment(process_id, message.segment, size)
             except BaseException:
                 os.close(fd)
                 raise
             self._memory.add(process_id, message.segment, fd)
         region = Region(message.segment, message.offset, message.size)
-        self._shelf.unpromise(process_id, message.size)
-        self._shelf.create(oid, process_id, region, message.kind, message.contained)
-        if self._shelf.seal(oid, process_id):
+        self._object_store.unpromise(process_id, message.size)
+        self._object_store.create(oid, process_id, region, message.kind, message.contained)
+        if self._object_store.seal(oid, process_id):
             self._private[oid] = process_id
 
     def _publish(self, session: Session, oid: bytes) -> None:
         """The cluster is about to hear of the object from its owner."""
-        found = self._shelf.get(oid)
+        found = self._object_store.get(oid)
         if found is not None and self._private.get(oid) == session.process_id:
             kind = found.kind | m.LOCATED
             self._objects().put(m.Outcome(oid, kind, found.size, b"", found.contained))
@@ -278,13 +278,13 @@ class StoreServer:
         silent = {s.process_id for s in self._sessions.values() if s.relieving}
         asked = silent if waited < limits.STORE_RELIEF_S else ()
         try:
-            granted = self._shelf.room(size, process_id, now, asked)
+            granted = self._object_store.room(size, process_id, now, asked)
             is_full = not granted and waited >= limits.STORE_PASSING_S
         except ObjectStoreFullError:
             is_full = size > self._mark or not self._ask_to_relieve()
             granted = False
         if is_full:
-            self._send(session, m.Granted(0, number, 0, self._shelf.full(size, silent)))
+            self._send(session, m.Granted(0, number, 0, self._object_store.full(size, silent)))
             return
         if not granted:
             session.requests.append(request)
@@ -292,7 +292,7 @@ class StoreServer:
         self._settle()  # what it may use again comes first
         allowance = min(limits.STORE_GRANT_BYTES, self._mark // 32)
         if size >= allowance:
-            self._shelf.promise(process_id, size)
+            self._object_store.promise(process_id, size)
         self._send(session, m.Granted(0, number, max(size, allowance)))
 
     def _ask_to_relieve(self) -> bool:
@@ -307,7 +307,7 @@ class StoreServer:
     # ---- what processes take ---------------------------------------------------------------
 
     def _take(self, session: Session, oid: bytes) -> None:
-        if oid not in self._objects().stored and self._shelf.get(oid) is None:
+        if oid not in self._objects().stored and self._object_store.get(oid) is None:
             self._unknown.append((session, oid))
         else:
             self._answer(session, oid)
@@ -337,7 +337,7 @@ class StoreServer:
 
     def _answer(self, session: Session, oid: bytes) -> None:
         stored = self._objects().stored.get(oid)
-        if stored is None and self._shelf.get(oid) is not None:
+        if stored is None and self._object_store.get(oid) is not None:
             self._place(session, oid)  # its own, or word of it is still on its way here
         elif stored is None:
             self._objects().fetch(oid, lambda outcome, text: self._fetched(session, oid, text))
@@ -359,22 +359,22 @@ class StoreServer:
 
     def _place(self, session: Session, oid: bytes) -> None:
         """Tell where the object is; one that is on disk is read back first."""
-        place = self._shelf.view(oid, session.process_id)
+        place = self._object_store.view(oid, session.process_id)
         if place is None:
             waiting = self._takers.get(oid)
             if waiting is not None:
                 waiting.append(session)
-            elif self._shelf.get(oid) is not None:
+            elif self._object_store.get(oid) is not None:
                 self._takers[oid] = [session]
                 self._restore(oid)
             else:
                 text = "its memory went with the process that made it, or its file with the disk"
                 self._send(session, m.Missing(0, oid, ObjectLostError.code, text))
             return
-        found = self._shelf.get(oid)
+        found = self._object_store.get(oid)
         assert found is not None
         fd = None
-        if self._shelf.grant(session.process_id, place.owner, place.segment):
+        if self._object_store.grant(session.process_id, place.owner, place.segment):
             fd = self._memory.descriptor(place.owner, place.segment)
         session.given += 1
         message = m.Placed(0, oid, found.kind, *place, found.contained)
@@ -384,29 +384,29 @@ class StoreServer:
 
     def _region(self, size: int) -> Region:
         """Room for an object from elsewhere; the mark is kept by spilling others."""
-        self._shelf.relieve(self._loop.now())
-        return self._memory.allocate(size, partial(self._shelf.add_segment, self._node_id))
+        self._object_store.relieve(self._loop.now())
+        return self._memory.allocate(size, partial(self._object_store.add_segment, self._node_id))
 
     def claimed(self, oid: bytes, process_id: bytes) -> bool:
         """An object that a process sealed is the cluster's now; False: it is not here."""
-        if self._shelf.get(oid) is None:
+        if self._object_store.get(oid) is None:
             self.drain(process_id)
         self._private.pop(oid, None)
-        return self._shelf.get(oid) is not None
+        return self._object_store.get(oid) is not None
 
     def offer(self, oid: bytes, process_id: bytes) -> None:
         """Tell a process at once where an object is that it will ask for, if it is in memory."""
-        session, found = self._sessions.get(process_id), self._shelf.get(oid)
+        session, found = self._sessions.get(process_id), self._object_store.get(oid)
         if session is not None and found is not None and found.place is not None:
             self._place(session, oid)
 
     def discard(self, oid: bytes, process_id: bytes) -> None:
         """An object that a process sealed is not needed, if nobody else knows of it."""
-        if self._shelf.get(oid) is None:
+        if self._object_store.get(oid) is None:
             self.drain(process_id)
         if self._private.get(oid) == process_id:
             del self._private[oid]
-            self._shelf.free(oid)
+            self._object_store.free(oid)
             self._settle()
 
     def drain_all(self) -> None:
@@ -429,15 +429,15 @@ class StoreServer:
         return self.complete(oid)
 
     def free(self, oid: bytes) -> None:
-        self._shelf.free(oid)
+        self._object_store.free(oid)
         self._settle()
 
     def read(self, oid: bytes) -> memoryview | None:
         """The object's bytes, which stay while anything uses them; None: it is not here."""
-        found = self._shelf.get(oid)
+        found = self._object_store.get(oid)
         if found is None:
             return None
-        place = self._shelf.view(oid, self._node_id)
+        place = self._object_store.view(oid, self._node_id)
         if place is None:
             assert found.path is not None
             return memoryview(Path(found.path).read_bytes())
@@ -448,7 +448,7 @@ class StoreServer:
         """An object comes from another node."""
         if oid not in self._incoming:
             region = self._region(size)
-            self._shelf.create(oid, self._node_id, region, kind, contained)
+            self._object_store.create(oid, self._node_id, region, kind, contained)
             self._incoming[oid] = (region, kind, contained)
 
     def write(self, oid: bytes, offset: int, data: bytes) -> None:
@@ -457,21 +457,21 @@ class StoreServer:
     def complete(self, oid: bytes) -> m.Outcome:
         """All of it has come; returns the outcome to be kept in its place."""
         region, kind, contained = self._incoming.pop(oid)
-        self._shelf.seal(oid, self._node_id)
+        self._object_store.seal(oid, self._node_id)
         self._settle()
         return m.Outcome(oid, kind | m.LOCATED, region.size, b"", contained)
 
     def abandon(self, oid: bytes) -> None:
         """It will not come."""
         if self._incoming.pop(oid, None) is not None:
-            self._shelf.abandon(oid, self._node_id)
+            self._object_store.abandon(oid, self._node_id)
             self._settle()
 
     # ---- effects ---------------------------------------------------------------------------
 
     def _settle(self) -> None:
         freed: dict[bytes, list[tuple[int, int, int]]] = {}
-        while effects := self._shelf.take_effects():
+        while effects := self._object_store.take_effects():
             for effect in effects:
                 if isinstance(effect, FreeRegion):
                     if effect.owner == self._node_id:
@@ -487,7 +487,7 @@ class StoreServer:
                 else:
                     self._files.delete(effect.path)
             for number in self._memory.arena.take_released():
-                self._shelf.release_segment(self._node_id, number)
+                self._object_store.release_segment(self._node_id, number)
         for owner, regions in freed.items():
             session = self._sessions.get(owner)
             for start in range(0, len(regions), 4096) if session is not None else ():
@@ -534,23 +534,23 @@ class StoreServer:
         data = mapping.view(place.offset, place.size, _nothing)
 
         def failed(reason: str) -> None:
-            self._shelf.spill_failed(oid, reason, self._loop.now())
+            self._object_store.spill_failed(oid, reason, self._loop.now())
 
-        self._files.spill(oid.hex(), data, partial(self._shelf.spilled, oid), failed)
+        self._files.spill(oid.hex(), data, partial(self._object_store.spilled, oid), failed)
 
     def _restore(self, oid: bytes) -> None:
-        found = self._shelf.get(oid)
+        found = self._object_store.get(oid)
         assert found is not None
         region = self._region(found.size)
-        path = self._shelf.restore(oid, self._node_id, region)
+        path = self._object_store.restore(oid, self._node_id, region)
         mapping = self._memory.mapping(self._node_id, region.segment)
         self._files.restore(path, mapping, region, partial(self._restored, oid))
 
     def _restored(self, oid: bytes, success: bool) -> None:
         if success:
-            self._shelf.restored(oid)
+            self._object_store.restored(oid)
         else:
-            self._shelf.restore_failed(oid)
+            self._object_store.restore_failed(oid)
         for session in self._takers.pop(oid, ()):
             if self._sessions.get(session.process_id) is session:
                 self._place(session, oid)

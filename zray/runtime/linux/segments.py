@@ -1,7 +1,7 @@
 """Shared memory segments: making, sending, mapping and copying them, and views of their content.
 
 Owns descriptors and mappings. It must never decide which space is free: that is for the arena of
-the process that writes, and the raylet's shelf.
+the process that writes, and the raylet's object store.
 
 A segment is a memfd: it has no name, and its memory is gone with the last process that has it open
 or mapped, however that process ends. Its writer maps it for writing first; once it is protected,
