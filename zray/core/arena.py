@@ -107,6 +107,9 @@ class Arena:
         Returns:
             The region; or the segment to make first: then ``add`` it and ask again. Nothing is
             remembered of a segment that could not be made.
+
+        Raises:
+            ValueError: ``size`` is negative.
         """
         if size < 0:
             raise ValueError(f"a region cannot have {size} bytes")
@@ -126,7 +129,11 @@ class Arena:
         return Region(segment.number, offset, size)
 
     def add(self, number: int, size: int) -> None:
-        """The segment that ``allocate`` asked for is there, with ``size`` bytes, all cold."""
+        """The segment that ``allocate`` asked for is there, with ``size`` bytes, all cold.
+
+        Raises:
+            ValueError: it was not asked for, or is there already.
+        """
         if number in self._segments or not 0 < number <= self._numbers:
             raise ValueError(f"segment {number} was not asked for, or is there already")
         self._segments[number] = _Segment(number, size, size > self._pooled_bytes)

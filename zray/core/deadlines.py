@@ -8,7 +8,10 @@ from zray.core.machine import NEVER
 
 
 class Deadlines(dict[bytes, float]):
-    """key -> when it is due. Changed by ``put``, ``drop``, ``due`` and ``postpone`` alone."""
+    """key -> when it is due, in seconds as ``now`` is.
+
+    Changed by ``put``, ``drop``, ``due`` and ``postpone`` alone.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,7 +35,7 @@ class Deadlines(dict[bytes, float]):
         self._tidy()
 
     def soonest(self) -> float:
-        """When the first one is due."""
+        """When the first one is due; ``NEVER`` where there is none."""
         heap = self._heap
         while heap and self.get(heap[0][1]) != heap[0][0]:
             heappop(heap)

@@ -106,6 +106,8 @@ class ListActors(Message, tag=45):
 
 
 class ActorNames(Message, tag=46):
+    """The answer to LIST_ACTORS."""
+
     about: Seq
     names: Annotated[list[tuple[Name, Name]], MANY]  # namespace, name
     more: bool = False
@@ -123,6 +125,8 @@ class Sync(Message, tag=64):
 
 
 class Synced(Message, tag=65):
+    """The answer to SYNC and KILL_ACTOR: what was sent until then has been applied."""
+
     about: Seq
 
 

@@ -35,6 +35,11 @@ class Bad(NamedTuple):
 
 
 class Payload(NamedTuple):
+    """What one payload says: its messages in order, and what of it was refused.
+
+    ``epoch``: the sender's, as its session has it; 0 between a raylet and its workers.
+    """
+
     epoch: int
     messages: list[Message]
     refused: list[Bad]

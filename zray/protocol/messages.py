@@ -70,6 +70,8 @@ class Ping(Message, tag=5):
 
 
 class Pong(Message, tag=6):
+    """Answers PING, with its ``sent_s``. ``health``: OK, or what goes wrong in the cluster."""
+
     sent_s: float
     health: Name
 
@@ -109,6 +111,11 @@ class Template(Message, tag=16):
 
 
 class Export(Message, tag=17):
+    """A function or class, pickled in ``blob``; EXPORTED says when it is durable.
+
+    ``contained``: as in Outcome; whoever needs the function holds these.
+    """
+
     function_id: Id
     name: Name
     blob: bytes
@@ -146,11 +153,18 @@ class Result(Message, tag=20):
 
 
 class ResultAck(Message, tag=21):
+    """``target`` has every RESULT up to that ``seq``; none of them is sent again."""
+
     target: Id
     upto: Seq
 
 
 class Cancel(Message, tag=22):
+    """Stop a task, wherever it is.
+
+    ``force``: end the worker that runs it. ``recursive``: also the tasks that it has submitted.
+    """
+
     task_id: Id
     force: bool
     recursive: bool
@@ -166,6 +180,8 @@ class Hold(Message, tag=23):
 
 
 class Drop(Message, tag=24):
+    """``holder`` does not hold these objects any more, if it did."""
+
     holder: Id
     object_ids: ObjIds
 
@@ -229,6 +245,11 @@ class ChunkAck(Message, tag=29):
 
 
 class PullFailed(Message, tag=30):
+    """``transfer`` has ended: the value is lost, which ``code`` and ``text`` say.
+
+    To the sending side, with ``code`` empty: nobody wants the chunks any more.
+    """
+
     transfer: Count
     code: Name
     text: Text
@@ -261,6 +282,13 @@ class Query(Message, tag=33):
 
 
 class Status(Message, tag=34):
+    """The answer to a QUERY for STATUS.
+
+    ``started_s``: of the head, in seconds since 1970. ``health`` as in PONG. ``classes``: of tasks
+    that wait. ``objects``: how many there are. ``notices``: the last warnings; ``counters``: what
+    has happened how often since the head's start.
+    """
+
     about: Seq
     cluster_id: Id
     started_s: float
@@ -292,6 +320,8 @@ class Kv(Message, tag=36):
 
 
 class KvReply(Message, tag=37):
+    """The answer to KV: ``value`` of a get, ``keys`` of keys; ``found``: the key was there."""
+
     about: Seq
     found: bool
     value: bytes = b""

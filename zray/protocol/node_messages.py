@@ -57,6 +57,8 @@ class Done(Message, tag=50):
 
 
 class Ack(Message, tag=51):
+    """The head has every DONE up to that ``seq``; none of them is sent again."""
+
     upto: Seq
 
 
@@ -74,6 +76,8 @@ class Returned(Message, tag=53):
 
 
 class CancelTask(Message, tag=54):
+    """Stop this attempt if it is here; ``force``: end the worker that runs it."""
+
     task_id: Id
     attempt: Count
     force: bool
@@ -86,15 +90,21 @@ class Free(Message, tag=55):
 
 
 class Job(Message, tag=56):
+    """A job whose tasks may come next; sent once per session before the first of them."""
+
     job_id: Id
     info: JobInfo
 
 
 class JobEnded(Message, tag=57):
+    """Stop all of the job and end its workers."""
+
     job_id: Id
 
 
 class WorkerDied(Message, tag=58):
+    """Raylet to head: the worker has ended, and holds nothing any more."""
+
     worker_id: Id
 
 

@@ -227,11 +227,20 @@ class Call(Struct, array_like=True, frozen=True, gc=False):
 
 
 class Holds(Struct, array_like=True, frozen=True):
+    """All that one process holds; ``holder`` is its ProcessID."""
+
     holder: Id
     object_ids: bytes  # ObjectIDs, concatenated
 
 
 class NodeStatus(Struct, array_like=True, frozen=True):
+    """One node, in an answer to a QUERY.
+
+    ``state``: in a word, as the head counts it. ``available``: what tasks may still have of it, as
+    the head reckons. ``running``, ``queued``: tasks there, with resources and sent ahead;
+    ``finished``: since it joined. ``silent_s``: seconds since it was last heard of.
+    """
+
     node_id: Id
     incarnation: Count
     state: Name

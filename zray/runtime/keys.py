@@ -42,6 +42,9 @@ class ClusterKey:
 
     Whoever holds them can be the head and any client, so they stay on the head's machine: a
     client gets its own pair through the connection file.
+
+    Raises:
+        ValueError: ``root`` has another length.
     """
 
     __slots__ = ("_seed",)

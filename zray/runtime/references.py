@@ -55,7 +55,11 @@ class ObjectRef(Generic[T_co]):
         return task_of(self.id)
 
     def future(self) -> concurrent.futures.Future[T_co]:
-        """A ``concurrent.futures.Future`` of the value; cancelling it does not cancel the task."""
+        """A ``concurrent.futures.Future`` of the value; cancelling it does not cancel the task.
+
+        Raises:
+            NotInitializedError: this process is not connected to a cluster.
+        """
         import concurrent.futures
 
         future: concurrent.futures.Future[T_co] = concurrent.futures.Future()
@@ -63,7 +67,12 @@ class ObjectRef(Generic[T_co]):
         return future
 
     def as_future(self) -> asyncio.Future[T_co]:
-        """An asyncio future of the value, in the running loop."""
+        """An asyncio future of the value, in the running loop.
+
+        Raises:
+            NotInitializedError: this process is not connected to a cluster.
+            RuntimeError: no loop is running.
+        """
         import asyncio
 
         future: asyncio.Future[T_co] = asyncio.get_running_loop().create_future()

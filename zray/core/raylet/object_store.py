@@ -219,7 +219,11 @@ class ObjectStore:
         self._drop_segment(owner, segment)
 
     def grant(self, process: bytes, owner: bytes, number: int) -> bool:
-        """Note that a process can map a segment; False if it was given the descriptor before."""
+        """Note that a process can map a segment; False if it was given the descriptor before.
+
+        Raises:
+            ProtocolError: there is no such segment.
+        """
         readers = self._segment(owner, number).readers
         if process == owner or process in readers:
             return False

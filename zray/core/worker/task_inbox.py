@@ -92,7 +92,7 @@ class TaskInbox:
         borrowed: list[bytes],
         now: float,
     ) -> None:
-        """The current task has ended."""
+        """The current task has ended; ``seconds``: how long it ran."""
         assert self.current is not None
         current, self.current = self.current, None
         if not self._done:

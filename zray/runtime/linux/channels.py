@@ -32,18 +32,22 @@ class SharedPage:
 
     @property
     def count(self) -> int:
+        """How many tasks the worker has started."""
         return self._count[0]
 
     @count.setter
     def count(self, value: int) -> None:
+        """The worker says so, before it starts one."""
         self._count[0] = value
 
     @property
     def lease_until(self) -> float:
+        """Until when the worker may serve as an actor, in seconds of `clock.boot_time`."""
         return self._lease[0]
 
     @lease_until.setter
     def lease_until(self, value: float) -> None:
+        """The raylet says so; 0: it may not, for now."""
         self._lease[0] = value
 
     def close(self) -> None:

@@ -50,9 +50,12 @@ class Ending(Protocol):
     """How a process ended: exactly one of the two is set (`Exited`, `ZygoteDied`)."""
 
     @property
-    def exit_code(self) -> int | None: ...
+    def exit_code(self) -> int | None:
+        """What it returned, 0 to 255; None: a signal ended it."""
+
     @property
-    def signal(self) -> int | None: ...
+    def signal(self) -> int | None:
+        """The number of the signal that ended it; None: it returned."""
 
 
 def detect(

@@ -144,7 +144,11 @@ class Zygote:
         self._post(msgspec.msgpack.encode(setup), [])
 
     def fileno(self) -> int:
-        """The descriptor to poll for reading while the zygote runs."""
+        """The descriptor to poll for reading while the zygote runs.
+
+        Raises:
+            RuntimeError: it does not run.
+        """
         if self._sock is None:
             raise RuntimeError("the zygote does not run; call start() first")
         return self._sock.fileno()
