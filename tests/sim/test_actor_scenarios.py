@@ -11,10 +11,10 @@ import pytest
 
 from zray import limits
 from zray.protocol import messages as m
-from zray.testing.actor_workloads import ENDED, gently
 from zray.testing.cluster import SimCluster
-from zray.testing.programs import Get, Nested, Program, Ref, Sleep, TaskFailed
-from zray.testing.workers import SimWorker
+from zray.testing.processes.steps import Get, Nested, Program, Ref, Sleep, TaskFailed
+from zray.testing.processes.worker import SimWorker
+from zray.testing.programs.actor_workloads import ENDED, gently
 
 Story = Callable[[Any, Random], Program]
 

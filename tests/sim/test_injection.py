@@ -13,11 +13,9 @@ import pytest
 
 from zray.core.incidents import Incidents
 from zray.protocol import messages as m
-from zray.testing import processes, simulate
-from zray.testing.call_ledger import ACTOR_DIED, ACTOR_UNAVAILABLE
+from zray.testing import simulate
 from zray.testing.cluster import SimCluster
-from zray.testing.ledger import DEATHS, LOSSES
-from zray.testing.programs import RAISED
+from zray.testing.world.errors import ACTOR_DIED, ACTOR_UNAVAILABLE, DEATHS, LOSSES, RAISED
 
 SEEDS = range(8)
 
@@ -70,7 +68,8 @@ def cases() -> list[Any]:
 def test_a_handler_fails_once(
     where: str, kind: type[m.Message], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(processes, "Fatal", Tolerant)
+    monkeypatch.setattr("zray.testing.processes.head.Fatal", Tolerant)
+    monkeypatch.setattr("zray.testing.processes.raylet.Fatal", Tolerant)
     for seed in SEEDS:
         drawn = simulate.plan(seed)._replace(faults=[])
         left = [Random(seed).choice([1, 1, 2, 3, 5, 9])]

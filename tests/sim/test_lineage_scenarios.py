@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from zray.testing.cluster import SimCluster
-from zray.testing.programs import Get, Program, Sleep, TaskFailed
+from zray.testing.processes.steps import Get, Program, Sleep, TaskFailed
 
 BOUNDS = {"INLINE_BYTES_MAX": 1000, "LINEAGE_PIN_BYTES_MAX": 100}
 LARGE = 5000

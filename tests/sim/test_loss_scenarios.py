@@ -10,7 +10,7 @@ import pytest
 from tests.sim.test_scenarios import counter, runs, started, until_done, workers
 from zray.protocol import messages as m
 from zray.testing.cluster import SimCluster
-from zray.testing.programs import Get, Nested, Program, Sleep, TaskFailed
+from zray.testing.processes.steps import Get, Nested, Program, Sleep, TaskFailed
 
 
 def held_objects(cluster: SimCluster) -> int:

@@ -10,8 +10,8 @@ import pytest
 
 from zray.protocol import messages as m
 from zray.testing.cluster import SimCluster
-from zray.testing.programs import Ask, Get, Nested, Program, Sleep, TaskFailed
-from zray.testing.workers import SimWorker
+from zray.testing.processes.steps import Ask, Get, Nested, Program, Sleep, TaskFailed
+from zray.testing.processes.worker import SimWorker
 
 Story = Callable[[Any, Random], Program]
 
@@ -422,15 +422,16 @@ def test_what_is_cancelled_before_it_was_submitted_ends_at_once() -> None:
 def test_a_task_outlives_its_submitter_if_others_have_its_reference() -> None:
     """A worker dies after its task handed on the reference of a child that still runs."""
 
-    def story(driver: Any, random: Random) -> Program:
-        values = yield Get(driver.submit("child_ref", [1.0, 11]))
-        for worker in workers(driver.cluster):
-            if worker.delivered is None:
-                driver.cluster.kill_worker(worker)
-        inner = yield Get(values[0].refs)
-        assert inner[0].number == 11
-
     with SimCluster(15, nodes=[{"CPU": 2}]) as cluster:
+
+        def story(driver: Any, random: Random) -> Program:
+            values = yield Get(driver.submit("child_ref", [1.0, 11]))
+            for worker in workers(cluster):
+                if worker.delivered is None:
+                    cluster.kill_worker(worker)
+            inner = yield Get(values[0].refs)
+            assert inner[0].number == 11
+
         cluster.run(story)
         until_done(cluster)
         assert cluster.drivers[0].threads[0].error is None

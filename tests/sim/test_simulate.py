@@ -23,8 +23,8 @@ from zray.core.raylet.completions import Completions
 from zray.core.worker.actor_inbox import ActorInbox
 from zray.protocol import messages as m
 from zray.testing import SimCluster, simulate
-from zray.testing.call_ledger import Violation
-from zray.testing.programs import Get, Program
+from zray.testing.processes.steps import Get, Program
+from zray.testing.world.errors import Violation
 
 
 @pytest.mark.parametrize("seed", [3, 17, 48])

@@ -6,32 +6,34 @@ Owns the simulated processes and what can be done to them. Holds no decision of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from random import Random
 from types import TracebackType
 from typing import Any
 
-import msgspec
-
 from zray import limits
-from zray.core.head import state_queries as overview
+from zray.core.head import state_queries
 from zray.ids import object_id
 from zray.protocol import messages as m
 from zray.store.memory import MemoryStore
-from zray.testing.actor_workloads import end_named_actors
-from zray.testing.call_ledger import Violation
-from zray.testing.callers import Caller
-from zray.testing.checkers import Checkers
-from zray.testing.clock import Clock
-from zray.testing.direct import Wire
-from zray.testing.drivers import SimDriver, Thread
-from zray.testing.ledger import CANCELLED, DEATHS, LOSSES, Ledger
-from zray.testing.network import Link, Network
-from zray.testing.processes import SimHead, SimPeer, SimProcess, SimRaylet
-from zray.testing.programs import RAISED
-from zray.testing.workers import SimWorker
-from zray.testing.workloads import Workload
+from zray.testing.judgement.checkers import Checkers
+from zray.testing.judgement.history import History
+from zray.testing.judgement.ledger import Ledger
+from zray.testing.judgement.leftovers import Leftovers
+from zray.testing.processes.driver import SimDriver, Thread, Workload
+from zray.testing.processes.head import SimHead
+from zray.testing.processes.population import Population
+from zray.testing.processes.process import Scene, SimPeer, SimProcess
+from zray.testing.processes.raylet import SimRaylet
+from zray.testing.processes.steps import Library
+from zray.testing.processes.worker import SimWorker
+from zray.testing.programs.actor_workloads import end_named_actors
+from zray.testing.programs.actors import CONSTRUCTORS, METHODS
+from zray.testing.programs.workloads import FUNCTIONS
+from zray.testing.world.errors import CANCELLED, DEATHS, LOSSES, RAISED, Violation
+from zray.testing.world.network import Link
+from zray.testing.world.world import World
 
 UNIT = limits.RESOURCE_UNIT
+LIBRARY = Library(FUNCTIONS, CONSTRUCTORS, METHODS)
 EVENTS_MAX = 1_500_000
 QUIET_S = 400.0  # simulated seconds after the last fault for everything to be done
 EMPTY_S = 90.0  # and for everything to be freed
@@ -42,7 +44,7 @@ RUTHLESS = {
 }
 
 
-class SimCluster:
+class SimCluster(Population):
     """A simulated cluster; the same seed and the same calls give the same trace.
 
     Use it as a context manager: ``bounds`` replaces values of ``zray.limits`` until it is left.
@@ -72,36 +74,24 @@ class SimCluster:
         direct: float = 1.0,
         verbose: bool = False,
     ) -> None:
-        self.seed = seed
-        self.random = Random(seed)
-        self.clock = Clock(EVENTS_MAX)
+        super().__init__()
+        self.world = World(
+            *(seed,), events_max=EVENTS_MAX, latency_s=latency_s, commit_s=commit_s, direct=direct
+        )
+        self.random = self.world.random
+        self.clock = self.world.clock
         self.clock.verbose = verbose
-        self.network = Network(self.clock, Random(self.random.random()), latency_s)
-        self.ledger = Ledger(self)
-        self.checkers = Checkers(self)
-        self.drain_max = limits.DRAIN_MESSAGES_MAX
-        self.head: SimHead | None = None
-        self.raylets: list[SimRaylet] = []
-        self.drivers: list[SimDriver] = []
-        self.workers: dict[bytes, SimWorker] = {}
-        self.fenced_rows: dict[bytes, tuple[int, bool]] = {}  # node -> incarnation, alive
-        self.fenced_at: dict[tuple[bytes, int], float] = {}  # when a head has last decided so
-        self._rows_seen: dict[bytes, tuple[int, bool]] = {}  # as this head knows them
-        self._names: dict[bytes, str] = {}
+        self.network = self.world.network
+        self.history = History(self.clock)
+        self.ledger = Ledger(self.clock, self, self.history)
+        self.checkers = Checkers(self.world, self, self.ledger)
+        self._leftovers = Leftovers(self.world, self, self.ledger)
+        self._scene = Scene(self.world, self.ledger, LIBRARY, self._turned)
         self._nodes = [{k: int(v * UNIT) for k, v in node.items()} for node in nodes]
         self._drivers = drivers
-        self._commit_s = commit_s
         self._machines = machines
-        self._direct = direct
         self._bounds = dict(bounds or {})
         self._saved: dict[str, Any] = {}
-        self._starts: list[float] = []
-        self._usurped: list[SimHead] = []
-        self._lost_machines: set[bytes] = set()
-        self._excuses: set[str] = set()
-        self._pids = 100
-        self.nodes_died = 0
-        self.rebuilt: set[bytes] = set()  # tasks that ran again because their results were lost
 
     def __enter__(self) -> SimCluster:
         self._saved = {name: getattr(limits, name) for name in self._bounds}
@@ -131,93 +121,17 @@ class SimCluster:
         for _ in range(self._drivers):
             self.add_driver()
 
-    # ---- what processes ask ----------------------------------------------------------------
+    # ---- what processes tell ---------------------------------------------------------------
 
-    def draw(self, low: float, high: float) -> float:
-        """A number between two, from the seed."""
-        return self.random.uniform(low, high)
-
-    def next_pid(self) -> int:
-        """A process id that nobody has had."""
-        self._pids += 1
-        return self._pids
-
-    def commit_delay(self) -> float:
-        """How long the store takes for one batch, now and then very long."""
-        factor = 50.0 if self.random.random() < 0.02 else 1.0
-        return self._commit_s * self.draw(0.1, 2.0) * factor
-
-    def name_of(self, route: bytes) -> str:
-        """Who is behind a route."""
-        link = self.network.links.get(route)
-        return link.peer.name if link is not None else f"route {route[5:].hex()}"
-
-    def process_name(self, process_id: bytes) -> str:
-        """A short name of a worker."""
-        return self._names.get(process_id, process_id.hex()[:8])
-
-    def add_worker(self, worker: SimWorker) -> None:
-        """A worker was forked."""
-        self.workers[worker.worker_id] = self.ledger.workers[worker.worker_id] = worker
-        self._names[worker.worker_id] = worker.name
-
-    def remove_worker(self, worker: SimWorker) -> None:
-        """A worker ended."""
-        self.workers.pop(worker.worker_id, None)
-
-    def port_refuses(self, node_id: bytes) -> bool | None:
-        """What knocking at a node's own port says; None: nothing comes back."""
-        if node_id in self._lost_machines:
-            return None
-        for raylet in self.raylets:
-            if raylet.raylet.node_id == node_id and raylet.alive:
-                return None if self.clock.now < raylet.frozen_until - 1e9 else False
-        return True
-
-    def turned(self, process: SimProcess) -> None:
+    def _turned(self, process: SimProcess) -> None:
         """A process had a turn: look at what it left behind."""
         if process is self.head:
-            assert isinstance(process, SimHead)
-            if process.gcs.counters["rebuilt"]:
-                again = [key for key, task in process.gcs.tasks.items() if task.rebuilds]
-                self.rebuilt.update(again)
-            for node_id, row in process.gcs.members.node_rows.items():
-                self._note_row(node_id, row.incarnation, row.alive)
+            self.history.head_turned(self.head)
         self.checkers.step(process)
-
-    def _note_row(self, node_id: bytes, incarnation: int, alive: bool) -> None:
-        if (incarnation, not alive) >= self._row_key(node_id):
-            self.fenced_rows[node_id] = incarnation, alive
-        before, lived = seen = self._rows_seen.get(node_id, (incarnation, True))
-        if lived and seen != (incarnation, alive):  # else this was decided before
-            self.fenced_at[node_id, before] = self.clock.now
-        self._rows_seen[node_id] = incarnation, alive
-
-    def _row_key(self, node_id: bytes) -> tuple[int, bool]:
-        incarnation, alive = self.fenced_rows.get(node_id, (0, True))
-        return incarnation, not alive
-
-    def fenced(self, node_id: bytes, incarnation: int) -> bool:
-        """Whether a head has declared that incarnation dead."""
-        known, alive = self.fenced_rows.get(node_id, (0, True))
-        return incarnation < known or (incarnation == known and not alive)
-
-    def restarts_since(self, when: float) -> int:
-        """How many heads started after that time."""
-        return sum(1 for start in self._starts[1:] if start >= when)
-
-    def number_in(self, value: bytes) -> int:
-        """The number in a simulated value."""
-        number: int = msgspec.msgpack.decode(value)[0]
-        return number
-
-    def excuses(self) -> set[str]:
-        """Error codes that what happened so far explains."""
-        return self._excuses
 
     def excuse(self, *codes: str) -> None:
         """What is done now explains these errors."""
-        self._excuses.update(codes)
+        self.history.excuse(*codes)
 
     # ---- starting and ending processes -----------------------------------------------------
 
@@ -228,28 +142,26 @@ class SimCluster:
         name = f"n{len(self.raylets) + 1}"
         node_id = node_id or self.random.randbytes(16)
         machine = self._machine(name, len(self.raylets))
-        raylet = SimRaylet(self, name, node_id, incarnation, dict(resources), machine)
-        self._names[node_id] = name
+        # Few workers on most nodes: the bound on them is met in every other seed.
+        most = (None, 1, 2, 4)[(self.world.seed + len(self.raylets)) % 4]
+        raylet = SimRaylet(
+            *(self._scene, self.everywhere, name, node_id, incarnation),
+            *(dict(resources), machine, most),
+        )
+        self.world.names[node_id] = name
         self.raylets.append(raylet)
         return raylet
 
     def add_driver(self) -> SimDriver:
         """Start a driver that runs nothing yet."""
         name = f"d{len(self.drivers) + 1}"
-        driver = SimDriver(self, name, self._machine(name, len(self.drivers)))
-        self._names[driver.process_id] = name
+        driver = SimDriver(self._scene, name, self._machine(name, len(self.drivers)))
+        self.world.names[driver.process_id] = name
         self.drivers.append(driver)
         return driver
 
     def _machine(self, name: str, place: int) -> str:
         return f"machine-{place % self._machines if self._machines else name}"
-
-    def connect_directly(self, caller: Caller, worker_id: bytes) -> Wire | None:
-        """A socket to an actor's worker on the caller's machine; None: there is no such way."""
-        worker = self.workers.get(worker_id)
-        if worker is None or worker.actor is None or self.random.random() >= self._direct:
-            return None
-        return worker.accept(caller)
 
     def run(self, workload: Workload, driver: int = 0) -> Thread:
         """Have a driver run a workload, as one more thread."""
@@ -257,11 +169,14 @@ class SimCluster:
             self.excuse(*DEATHS, *LOSSES, CANCELLED, RAISED)
         return self.drivers[driver].run(workload, self.random.getrandbits(32))
 
+    def run_if_alive(self, workload: Workload, driver: int) -> None:
+        """The same, if that driver's process still lives."""
+        if self.drivers[driver].alive and not self.drivers[driver].leaving:
+            self.run(workload, driver)
+
     def _start_head(self) -> None:
-        self.head = SimHead(self, self.store)
-        rows = self.head.gcs.members.node_rows
-        self._rows_seen = {key: (row.incarnation, row.alive) for key, row in rows.items()}
-        self._starts.append(self.clock.now)
+        self.head = SimHead(self._scene, self.store)
+        self.history.head_started(self.head)
         self.ledger.calls.head_started()
 
     def restart_head(self, after_s: float = 0.1) -> None:
@@ -288,7 +203,7 @@ class SimCluster:
         old.usurped = True
         self.store = self.store.crash()
         self._start_head()
-        self._usurped.append(old)
+        self.history.head_replaced(old)
         self.network.former = old
         for link in [link for link in self.network.links.values() if link.head is old]:
             if self.random.random() < 0.5:
@@ -300,14 +215,10 @@ class SimCluster:
 
         self.clock.after(for_s, end)
 
-    def divided(self) -> bool:
-        """Whether a head that another has replaced goes on, and what it hears dies with it."""
-        return any(head.alive for head in self._usurped)
-
     def replace(self, raylet: SimRaylet, after_s: float, *, same_id: bool) -> None:
         """Kill a raylet; another starts in its place, as the same node or as a new one."""
         self.excuse(*DEATHS, *LOSSES, CANCELLED, RAISED)
-        self.nodes_died += 1
+        self.history.nodes_died += 1
         self.clock.tell(f"{raylet.name} is killed")
         raylet.die()
         self._again(raylet, after_s, same_id)
@@ -321,9 +232,9 @@ class SimCluster:
     def lose_machine(self, raylet: SimRaylet, back_after_s: float = 60.0) -> None:
         """A node's machine vanishes from the network; another starts later."""
         self.excuse(*DEATHS, *LOSSES, CANCELLED, RAISED)
-        self.nodes_died += 1
+        self.history.nodes_died += 1
         self.clock.tell(f"the machine of {raylet.name} is lost")
-        self._lost_machines.add(raylet.raylet.node_id)
+        self.world.lost.add(raylet.raylet.node_id)
         if raylet.link is not None and not raylet.link.broken:
             self.network.go_silent(raylet.link)
             raylet.link.peer_open = False
@@ -339,18 +250,14 @@ class SimCluster:
     def _add_node(self, resources: dict[str, int], node_id: bytes, incarnation: int) -> None:
         self.add_node(resources, node_id, incarnation)
 
-    def has_ended(self, job_id: bytes) -> bool:
-        """Whether the process of that driver is gone, as its machine knows."""
-        return not any(driver.alive and driver.process_id == job_id for driver in self.drivers)
-
     def freeze(self, process: SimProcess, seconds: float) -> None:
         """SIGSTOP, and SIGCONT later. Its transport answers no heartbeat meanwhile."""
         self.clock.tell(f"{process.name} is stopped for {seconds:.2f} s")
         process.frozen_until = self.clock.now + seconds
         if seconds >= limits.DEAD_S and isinstance(process, SimPeer):
-            self.nodes_died += 1
+            self.history.nodes_died += 1
             self.excuse(*DEATHS, *LOSSES, CANCELLED, RAISED)
-        timeout = limits.TRANSPORT_HEARTBEAT_TIMEOUT_S + self.draw(0.0, 1.0)
+        timeout = limits.TRANSPORT_HEARTBEAT_TIMEOUT_S + self.world.draw(0.0, 1.0)
         if seconds > timeout:
             self.clock.after(timeout, self._heartbeats_missed, process)
 
@@ -426,7 +333,7 @@ class SimCluster:
             for task_id in [*driver.client.unresolved][:5]:
                 reason = "no head"
                 if self.head is not None:
-                    reason = overview.why(self.head.gcs, object_id(task_id), self.clock.now)
+                    reason = state_queries.why(self.head.gcs, object_id(task_id), self.clock.now)
                 found.append(f"{self.ledger.word(task_id)}: {reason or 'has its outcome'}")
             for oid in [*driver.client.waiters.values, *driver.client.waiters.ends][:5]:
                 found.append(f"awaits {self.ledger.word(oid[:16])}[{oid[-1]}]")
@@ -455,7 +362,7 @@ class SimCluster:
             worker.let_go()
         self.clock.tell("every reference is dropped")
         end = self.clock.now + EMPTY_S
-        while (left := self.checkers.left()) and self.clock.now < end:
+        while (left := self._leftovers.found()) and self.clock.now < end:
             self.run_for(0.25)
             for worker in [*self.workers.values()]:
                 worker.let_go()

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING
 
 from zray import limits
+from zray.testing.cluster import SimCluster
+from zray.testing.processes.process import SimPeer
+from zray.testing.processes.raylet import SimRaylet
+from zray.testing.processes.worker import SimWorker
 
-if TYPE_CHECKING:
-    from zray.testing.cluster import SimCluster
-    from zray.testing.processes import SimPeer, SimRaylet
-    from zray.testing.workers import SimWorker
-
-Fault = Callable[["SimCluster", Random], None]
+Fault = Callable[[SimCluster, Random], None]
 
 
 def _peer(cluster: SimCluster, random: Random) -> SimPeer | None:

@@ -12,10 +12,11 @@ import traceback
 from random import Random
 from typing import Any, NamedTuple
 
-from zray.testing.actor_workloads import ACTOR_WORKLOADS
 from zray.testing.cluster import SimCluster
 from zray.testing.faults import DEADLY, FINAL, GENTLE, Fault
-from zray.testing.workloads import WORKLOADS, Workload
+from zray.testing.processes.driver import Workload
+from zray.testing.programs.actor_workloads import ACTOR_WORKLOADS
+from zray.testing.programs.workloads import WORKLOADS
 
 # Frames of 4 KiB, so that messages are cut in every run; what is never cut stays below that.
 SMALL: dict[str, Any] = {
@@ -156,7 +157,7 @@ def play(cluster: SimCluster, drawn: Plan) -> None:
     random = Random(cluster.random.random())
     start = cluster.clock.now
     for when, driver, workload in drawn.workloads:
-        cluster.clock.at(start + when, cluster.drivers[driver].start, workload)
+        cluster.clock.at(start + when, cluster.run_if_alive, workload, driver)
     for when, fault in drawn.faults:
         cluster.clock.at(start + when, fault, cluster, random)
     ends = [entry[0] for entry in drawn.workloads] + [entry[0] for entry in drawn.faults]

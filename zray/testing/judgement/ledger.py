@@ -6,26 +6,20 @@ are raised where they happen.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import msgspec
 
 from zray.core.machine import NEVER
 from zray.ids import task_of
 from zray.protocol import messages as m
 from zray.protocol.errors import decode_error
-from zray.testing.call_ledger import ACTOR_DIED, ACTOR_UNAVAILABLE, CallLedger, Violation
-
-if TYPE_CHECKING:
-    from zray.testing.cluster import SimCluster
-    from zray.testing.drivers import SimDriver, Thread
-    from zray.testing.programs import Participant
-    from zray.testing.workers import SimWorker
-
-# Errors that tell of a loss and are no outcome of the object: another reader may have the value.
-LOSSES = {"ZR-3005", "ZR-3006"}
-CANCELLED = "ZR-3002"
-CRASHED = "ZR-3003"
-ACTOR_DEATHS = {ACTOR_DIED, ACTOR_UNAVAILABLE}
-DEATHS = {"ZR-3003", "ZR-3004", *ACTOR_DEATHS}
+from zray.testing.judgement.call_ledger import CallLedger
+from zray.testing.judgement.history import History
+from zray.testing.processes.participant import Participant
+from zray.testing.processes.population import Population
+from zray.testing.processes.steps import TaskFailed
+from zray.testing.processes.worker import SimWorker
+from zray.testing.world.clock import Clock
+from zray.testing.world.errors import CRASHED, LOSSES, Violation
 
 
 class Run:
@@ -58,14 +52,15 @@ class Deed:
 class Ledger:
     """Filled in by the processes as they act."""
 
-    def __init__(self, cluster: SimCluster) -> None:
-        self._cluster = cluster
+    def __init__(self, clock: Clock, population: Population, history: History) -> None:
+        self._clock = clock
+        self._history = history
         self.tasks: dict[bytes, Deed] = {}
         self.expected: dict[bytes, int] = {}  # object -> its number
         self.seen: dict[bytes, tuple[bytes, Participant]] = {}  # object -> value, who saw it
-        self.workers: dict[bytes, SimWorker] = {}  # all there ever were
+        self._workers = population.everywhere.ever
         self.running: dict[bytes, Run] = {}  # worker -> its run
-        self.calls = CallLedger(cluster, self)
+        self.calls = CallLedger(clock, population, history)
 
     def word(self, task_id: bytes) -> str:
         """A short name of a task."""
@@ -81,9 +76,9 @@ class Ledger:
         deed = Deed(template.name, len(self.tasks) + 1, spec, template)
         deed.job_id = who.client.job_id
         deed.by_driver = who.client.process_id == who.client.job_id
-        deed.submitted = self._cluster.clock.now
+        deed.submitted = self._clock.now
         self.tasks[spec.task_id] = deed
-        self._cluster.clock.tell(f"{who.name} submits {self.word(spec.task_id)}")
+        self._clock.tell(f"{who.name} submits {self.word(spec.task_id)}")
 
     def made(self, who: Participant, oid: bytes, number: int) -> None:
         """A program put a value."""
@@ -97,25 +92,30 @@ class Ledger:
         """How often a task was started."""
         return len(self.tasks[task_id].runs)
 
-    def started(self, worker: SimWorker, assignment: m.Assignment) -> None:
+    def started(self, worker: Participant, assignment: m.Assignment) -> None:
         """User code of a task begins."""
+        self._started(self._workers[worker.client.process_id], assignment)
+
+    def _started(self, worker: SimWorker, assignment: m.Assignment) -> None:
         deed = self.tasks[assignment.spec.task_id]
         word = self.word(assignment.spec.task_id)
-        counts = self.counts(worker)  # a node that was declared dead may not know it yet
+        counts = self._history.counts(worker)  # a node that was declared dead may not know it yet
         for other in deed.runs:
-            if counts and other.ended is None and self.counts(other.worker):
+            if counts and other.ended is None and self._history.counts(other.worker):
                 raise Violation(
                     f"invariant 2: {word} starts on {worker.name} while it runs on "
                     f"{other.worker.name}"
                 )
-        again = assignment.spec.task_id in self._cluster.rebuilt
+        again = assignment.spec.task_id in self._history.rebuilt
         if counts and not again and any(map(self._has_outcome, deed.runs)):
             raise Violation(f"invariant 1: {word} starts on {worker.name} and has its outcome")
-        earlier = [run for run in deed.runs if self._same_life(run) and self.counts(run.worker)]
+        earlier = [
+            run for run in deed.runs if self._same_life(run) and self._history.counts(run.worker)
+        ]
         if counts and any(run.attempt == assignment.attempt for run in earlier):
             raise Violation(f"invariant 2: attempt {assignment.attempt} of {word} starts twice")
-        run = Run(worker, assignment.attempt, self._cluster.clock.now)
-        run.unheard = self._cluster.divided()
+        run = Run(worker, assignment.attempt, self._clock.now)
+        run.unheard = self._history.divided()
         deed.runs.append(run)
         self.running[worker.worker_id] = run
         self._check_retries(deed, word)
@@ -123,7 +123,12 @@ class Ledger:
     def _has_outcome(self, run: Run) -> bool:
         """Whether a run has ended well, and where it ended nothing was lost."""
         known = run.worker.alive or run.worker.orderly
-        return run.status == m.FINISHED and known and self.counts(run.worker) and not run.unheard
+        return (
+            run.status == m.FINISHED
+            and known
+            and self._history.counts(run.worker)
+            and not run.unheard
+        )
 
     def _check_retries(self, deed: Deed, word: str) -> None:
         """A task runs at most once more than its retries.
@@ -137,56 +142,48 @@ class Ledger:
     def _forgotten(self, deed: Deed) -> int:
         """How many runs of a task nobody can know of any more, who would count them."""
         raised = [run for run in deed.runs if run.status == m.FAILED and not self._same_life(run)]
-        gone = [run for run in deed.runs if run.unheard or not self.counts(run.worker)]
+        gone = [run for run in deed.runs if run.unheard or not self._history.counts(run.worker)]
         lost = [run for run in gone if not self._same_life(run)]
         lost = [run for run in lost if run not in raised]
         # A restarted head knows of nodes that it misses: the last attempt may have been theirs.
         void = any(run.began > (self._fenced_at(run.worker) or NEVER) for run in deed.runs)
-        restarts = self._cluster.restarts_since
+        restarts = self._history.restarts_since
         missed = any(not restarts(self._fenced_at(run.worker)) for run in lost) and not void
         return len(raised) + len(lost) - missed
 
     def _fenced_at(self, worker: SimWorker) -> float:
         """When the head has declared a worker's node dead; else the beginning of time."""
         key = worker.raylet.raylet.node_id, worker.incarnation
-        return self._cluster.fenced_at.get(key, 0.0)
-
-    def counts(self, worker: SimWorker) -> bool:
-        """Whether the cluster still believes in this worker's node."""
-        raylet = worker.raylet
-        return raylet.alive and not self._cluster.fenced(raylet.raylet.node_id, worker.incarnation)
+        return self._history.fenced_at.get(key, 0.0)
 
     def _same_life(self, run: Run) -> bool:
-        return not (run.unheard or self._cluster.restarts_since(run.began))
+        return not (run.unheard or self._history.restarts_since(run.began))
 
-    def ended(self, worker: SimWorker, status: int) -> None:
+    def ended(self, worker: Participant, status: int) -> None:
         """User code of a task has ended."""
-        run = self.running.pop(worker.worker_id, None)
+        run = self.running.pop(worker.client.process_id, None)
         if run is None:
             return  # it was a constructor
-        run.ended = self._cluster.clock.now
+        run.ended = self._clock.now
         run.status = status
-        run.unheard |= self._cluster.divided()
+        run.unheard |= self._history.divided()
 
-    def died(self, worker: SimWorker) -> None:
+    def died(self, worker: Participant) -> None:
         """A worker process ended, perhaps in the middle of a task."""
-        run = self.running.pop(worker.worker_id, None)
+        run = self.running.pop(worker.client.process_id, None)
         if run is not None:
-            run.ended = self._cluster.clock.now
-            run.unheard |= self._cluster.divided()
+            run.ended = self._clock.now
+            run.unheard |= self._history.divided()
 
-    def driver_ended(self, driver: SimDriver) -> None:
+    def driver_ended(self, driver: Participant) -> None:
         """A driver's process ended."""
-        self._cluster.clock.tell(f"{driver.name} is gone")
+        self._clock.tell(f"{driver.name} is gone")
 
-    def program_ended(self, driver: SimDriver, thread: Thread) -> None:
+    def program_ended(self, driver: Participant, program: str, error: TaskFailed | None) -> None:
         """A driver's program ended; an error must be one that the faults explain."""
-        if thread.error is None:
-            return
-        code = thread.error.code
-        if code not in self._cluster.excuses():
+        if error is not None and error.code not in self._history.excuses:
             raise Violation(
-                f"{thread.name} of {driver.name} ended with {thread.error}, which no fault explains"
+                f"{program} of {driver.name} ended with {error}, which no fault explains"
             )
 
     def observed(self, who: Participant, oid: bytes, outcome: m.Outcome) -> None:
@@ -211,14 +208,14 @@ class Ledger:
                 f"{witness.name}: {outcome.value[:80]!r} against {first[:80]!r}"
             )
         if not outcome.kind & m.ERROR and oid in self.expected:
-            number = self._cluster.number_in(outcome.value)
+            number = _number_in(outcome.value)
             if number != self.expected[oid]:
                 raise Violation(f"{self._object(oid)} is {number}, and not {self.expected[oid]}")
 
     def _check_tries(self, task_id: bytes, code: str) -> None:
         """A task that fails has been tried as often as its retries say, while no node is lost."""
-        deed, cluster = self.tasks.get(task_id), self._cluster
-        if deed is None or not deed.runs or cluster.nodes_died or cluster.fenced_at:
+        deed, history = self.tasks.get(task_id), self._history
+        if deed is None or not deed.runs or history.nodes_died or history.fenced_at:
             return
         last = deed.runs[-1].status
         crashed = code == CRASHED and last is None and deed.runs[-1].ended is not None
@@ -231,13 +228,18 @@ class Ledger:
 
     def _same_again(self, oid: bytes, first: bytes, outcome: m.Outcome) -> bool:
         """Whether the object was lost and made again, by whomever: then its number is the same."""
-        if task_of(oid) not in self._cluster.rebuilt or outcome.kind & m.ERROR:
+        if task_of(oid) not in self._history.rebuilt or outcome.kind & m.ERROR:
             return False
-        return self._cluster.number_in(first) == self._cluster.number_in(outcome.value)
+        return _number_in(first) == _number_in(outcome.value)
 
     def _is_void(self, who: Participant) -> bool:
-        worker = self.workers.get(who.client.process_id)
-        return worker is not None and not self.counts(worker)
+        worker = self._workers.get(who.client.process_id)
+        return worker is not None and not self._history.counts(worker)
 
     def _object(self, oid: bytes) -> str:
         return f"{self.word(task_of(oid))}[{int.from_bytes(oid[16:], 'big')}]"
+
+
+def _number_in(value: bytes) -> int:
+    number: int = msgspec.msgpack.decode(value)[0]
+    return number

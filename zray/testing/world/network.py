@@ -15,8 +15,8 @@ from typing import Protocol
 from zray import limits
 from zray.protocol import codec, splitting
 from zray.protocol.messages import Hello, Message, Ping, Pong, Refused, Welcome
-from zray.testing.call_ledger import Violation
-from zray.testing.clock import Clock
+from zray.testing.world.clock import Clock
+from zray.testing.world.errors import Violation
 
 REMEMBERED = 20  # payloads of each peer and direction that can arrive once more
 Trap = Callable[["Link", bool, list[Message]], bool]
@@ -91,6 +91,11 @@ class Network:
         link = Link(peer, head, b"route" + self._routes.to_bytes(3, "big"))
         self.links[link.route] = link
         return link
+
+    def name_of(self, route: bytes) -> str:
+        """Who is behind a route."""
+        link = self.links.get(route)
+        return link.peer.name if link is not None else f"route {route[5:].hex()}"
 
     def close(self, link: Link) -> None:
         """The peer closes its socket: what is on the way is lost, and the head soon notices."""

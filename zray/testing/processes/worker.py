@@ -7,69 +7,79 @@ thread answers RECALL and CANCEL_TASK at any time. Decides nothing about the clu
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from zray.core.client.client import Client
 from zray.core.client.waiters import Waiter
 from zray.core.raylet.local_scheduler import PoolKey
-from zray.core.worker.task_inbox import Delivered, TaskInbox
-from zray.ids import IdSource, object_id
+from zray.core.worker.task_inbox import Delivered
+from zray.ids import object_id
 from zray.protocol import codec
 from zray.protocol import messages as m
-from zray.testing import programs
-from zray.testing.actor_programs import CONSTRUCTORS
-from zray.testing.actors import SimActor
-from zray.testing.callers import Caller
-from zray.testing.direct import Wire
-from zray.testing.ledger import LOSSES
-from zray.testing.programs import Die, Fail, Get, Interrupted, Program, Returned, Sleep, TaskFailed
-from zray.testing.workloads import FUNCTIONS, TaskContext
-
-if TYPE_CHECKING:
-    from zray.testing.cluster import SimCluster
-    from zray.testing.processes import SimRaylet
+from zray.testing.processes.actor import SimActor
+from zray.testing.processes.contexts import TaskContext
+from zray.testing.processes.host import Host, Parent
+from zray.testing.processes.participant import Witness, arguments_of, error_bytes
+from zray.testing.processes.steps import (
+    Ask,
+    Die,
+    Fail,
+    Get,
+    Interrupted,
+    Library,
+    Program,
+    Ref,
+    Returned,
+    Sleep,
+    TaskFailed,
+    Until,
+)
+from zray.testing.world.direct import End, Wire
+from zray.testing.world.errors import CANCELLED, RAISED
+from zray.testing.world.world import World
 
 IDLE, COMPUTING, BLOCKED, DRAINING = range(4)
 CONTROL = (m.Recall, m.CancelTask, m.CancelCall)
 
 
-class SimWorker(Caller):
+class Workers:
+    """Of all nodes. ``living``, ``ever``: by worker id, in the order of their forks."""
+
+    def __init__(self) -> None:
+        self.living: dict[bytes, SimWorker] = {}
+        self.ever: dict[bytes, SimWorker] = {}
+
+
+class SimWorker(Host):
     """``state``: what the main thread does."""
 
     def __init__(
-        self, cluster: SimCluster, raylet: SimRaylet, worker_id: bytes, key: PoolKey
+        self,
+        world: World,
+        witness: Witness,
+        library: Library,
+        workers: Workers,
+        raylet: Parent,
+        worker_id: bytes,
+        key: PoolKey,
     ) -> None:
-        ids = IdSource(cluster.random.randbytes(8))
-        super().__init__(Client(worker_id, key[0], ids, remote=False))
-        self.cluster = cluster
-        self.clock = cluster.clock
-        self.raylet = raylet
-        self.machine = raylet.raylet.info.machine
-        self.worker_id = worker_id
-        self.key = key
-        self.incarnation = raylet.raylet.incarnation
-        self.pid = cluster.next_pid()
-        self.name = f"{raylet.name}/w{self.pid}"
-        self.sequence = TaskInbox(worker_id)
-        self.alive = True
-        self.started = 0  # the counter that the raylet shares
-        self.frozen_until = 0.0
+        super().__init__(world, witness, library, raylet, worker_id, key)
+        self._workers = workers
         self.state = IDLE
         self._born = False
-        self.orderly = False  # it ends by its own wish
         self._unread: deque[bytes] = deque()
-        self._task_at = self._control_at = self._out_at = 0.0  # when the last batch arrives
+        self._task_at = self._control_at = 0.0  # when the last batch arrives
         self._program: Program | None = None
         self._waiter: Waiter | None = None
-        self._wanted: list[programs.Ref] = []
+        self._wanted: list[Ref] = []
         self._answer: list[m.Message] | None = None
         self._round = 0  # of the running computation, to tell a stale timer
         self._ending: tuple[int, list[m.Outcome], float] | None = None
-        self._result_refs: list[programs.Ref] = []
+        self._result_refs: list[Ref] = []
         self._began = 0.0
         self.delivered: Delivered | None = None
         self.actor: SimActor | None = None  # what it has become
-        cluster.add_worker(self)
+        workers.living[worker_id] = workers.ever[worker_id] = self
+        world.names[worker_id] = self.name
 
     # ---- channels --------------------------------------------------------------------------
 
@@ -77,7 +87,7 @@ class SimWorker(Caller):
         """A batch of the raylet: some messages go to the control thread."""
         urgent = [msg for msg in messages if isinstance(msg, CONTROL)]
         rest = [msg for msg in messages if not isinstance(msg, CONTROL)]
-        delay = self.cluster.draw(1e-5, 1e-4)
+        delay = self.world.draw(1e-5, 1e-4)
         if rest:
             self._task_at = max(self._task_at, self.clock.now + delay)
             for data in codec.encode_local(rest):
@@ -85,13 +95,6 @@ class SimWorker(Caller):
         if urgent:
             self._control_at = max(self._control_at, self.clock.now + delay)
             self.clock.at(self._control_at, self._control_arrived, urgent)
-
-    def out(self, messages: list[m.Message]) -> None:
-        """To the raylet."""
-        if self.alive and messages:
-            self._out_at = max(self._out_at, self.clock.now + self.cluster.draw(1e-5, 1e-4))
-            for data in codec.encode_local(messages):
-                self.clock.at(self._out_at, self.raylet.from_worker, self.worker_id, data)
 
     def _task_arrived(self, data: bytes) -> None:
         self._unread.append(data)
@@ -124,7 +127,7 @@ class SimWorker(Caller):
         if current is None or self._program is None:
             return
         meant = current.spec.task_id == message.task_id and current.attempt == message.attempt
-        if meant and self.cluster.random.random() < 0.8:  # else the task swallows it
+        if meant and self.world.random.random() < 0.8:  # else the task swallows it
             self._interrupt()
 
     # ---- the main thread -------------------------------------------------------------------
@@ -194,16 +197,16 @@ class SimWorker(Caller):
         template = self.sequence.templates[spec.template_id]
         assert self.sequence.functions[template.function_id].blob.decode() == template.name
         if delivered.assignment.actor is None:
-            self.cluster.ledger.started(self, delivered.assignment)
-        self.clock.tell(f"{self.name} starts {self.cluster.ledger.word(spec.task_id)}")
+            self.witness.started(self, delivered.assignment)
+        self.clock.tell(f"{self.name} starts {self.witness.word(spec.task_id)}")
         self._began = self.clock.now
         self.client.references.begin_task(spec.nested)
-        functions = FUNCTIONS
+        functions = self.library.functions
         if delivered.assignment.actor is not None:
-            self.cluster.ledger.calls.constructing(self, delivered.assignment)
-            functions = CONSTRUCTORS
+            self.witness.calls.constructing(self, delivered.assignment)
+            functions = self.library.constructors
         try:
-            arguments, _ = programs.arguments_of(self, spec, delivered.values)
+            arguments, _ = arguments_of(self, spec, delivered.values)
         except TaskFailed as error:
             self._end(m.FINISHED, self._error(error.code, str(error)))
             return
@@ -234,7 +237,7 @@ class SimWorker(Caller):
                 self._end(m.FINISHED, self._results(stop.value))
                 return
             except Interrupted:
-                self._end(m.CANCELLED, self._error("ZR-3002", "the task was cancelled"))
+                self._end(m.CANCELLED, self._error(CANCELLED, "the task was cancelled"))
                 return
             except TaskFailed as failed:
                 self._end(m.FINISHED, self._error(failed.code, str(failed)))
@@ -247,12 +250,12 @@ class SimWorker(Caller):
                     value = self.values(step.refs)
                 except TaskFailed as failed:
                     error = failed
-            elif isinstance(step, programs.Ask):
+            elif isinstance(step, Ask):
                 waiter = Waiter()
                 self._answer = self.client.ask(step.make, waiter)
                 self._wait(waiter, [])
                 return
-            elif isinstance(step, programs.Until):
+            elif isinstance(step, Until):
                 self._answer = step.answer
                 self._wait(step.waiter, [])
                 return
@@ -261,7 +264,7 @@ class SimWorker(Caller):
                 return
             elif isinstance(step, Fail):
                 status = m.FAILED if step.covered else m.FINISHED
-                self._end(status, self._error(programs.RAISED, "the task raised"))
+                self._end(status, self._error(RAISED, "the task raised"))
                 return
             elif isinstance(step, Die):
                 self.die("signal 11")
@@ -296,7 +299,7 @@ class SimWorker(Caller):
 
     # ---- blocking --------------------------------------------------------------------------
 
-    def _block(self, refs: list[programs.Ref]) -> bool:
+    def _block(self, refs: list[Ref]) -> bool:
         """Wait for values; True: they came while it was about to wait."""
         waiter = self.want(refs)
         if waiter.remaining <= 0:
@@ -304,7 +307,7 @@ class SimWorker(Caller):
         self._wait(waiter, refs)
         return False
 
-    def _wait(self, waiter: Waiter, refs: list[programs.Ref]) -> None:
+    def _wait(self, waiter: Waiter, refs: list[Ref]) -> None:
         self.transmit()
         self.state = BLOCKED
         self._waiter = waiter
@@ -338,7 +341,7 @@ class SimWorker(Caller):
         assert self.delivered is not None
         spec = self.delivered.assignment.spec
         count = max(self.sequence.templates[spec.template_id].num_returns, 1)
-        data = programs.error_bytes(code, text)
+        data = error_bytes(code, text)
         return [
             m.Outcome(object_id(spec.task_id, index), m.ERROR, len(data), data)
             for index in range(count)
@@ -349,6 +352,7 @@ class SimWorker(Caller):
         spec, attempt = self.delivered.assignment.spec, self.delivered.assignment.attempt
         if self.delivered.assignment.actor is not None:
             self.actor = SimActor(self, self.delivered.assignment, result)
+            self.world.direct.listeners[self.worker_id] = self.accept
             return [m.Outcome(object_id(spec.task_id), m.VALUE, 0)]
         results = (result if isinstance(result, list) else [result]) or [Returned(0)]
         maker = f"{self.name} {attempt}".encode()
@@ -363,7 +367,7 @@ class SimWorker(Caller):
 
     def _end(self, status: int, outcomes: list[m.Outcome]) -> None:
         self._program = None
-        self.cluster.ledger.ended(self, status)
+        self.witness.ended(self, status)
         self.sweep(self._result_refs)
         self._ending = status, outcomes, self.clock.now - self._began
         for outcome in outcomes:
@@ -408,12 +412,7 @@ class SimWorker(Caller):
         """Whether the one thread of a plain actor computes: it reads nothing meanwhile."""
         self.state = COMPUTING if computes else IDLE
 
-    def something_came(self) -> None:
-        """A direct socket has something to read, or its end."""
-        if self.alive:
-            self.clock.after(self.cluster.draw(1e-5, 1e-4), self.go_on)
-
-    def accept(self, caller: Caller) -> Wire:
+    def accept(self, caller: End) -> Wire:
         """A caller on this machine connects to the actor."""
         assert self.actor is not None
         wire = Wire(caller, self)
@@ -422,30 +421,16 @@ class SimWorker(Caller):
 
     # ---- the end of the process ------------------------------------------------------------
 
-    def exit(self) -> None:
-        """Nothing is left to do."""
-        self.orderly = True
-        self.die("exit code 0")
-
-    def die(self, cause: str) -> None:
-        """The process ends; what it had sent still arrives, then the raylet is told."""
-        if self.alive:
-            self.vanish()
-            when = max(self._out_at, self.clock.now) + self.cluster.draw(0.0001, 0.002)
-            args = (self.worker_id, self.started, cause)
-            self.clock.at(when, self.raylet.exited, *args)
-
     def vanish(self) -> None:
         """It ends together with its raylet."""
         self.alive = False
         self._program = None
         self.end_wires()
         if self.actor is not None:
-            if self.client.owes():
-                self.cluster.excuse(*LOSSES)
-            if not self.orderly or self.actor.inbox.owes(None):
-                self.cluster.ledger.calls.orphaned(self.client.references.held)
+            orderly = self.orderly and not self.actor.inbox.owes(None)
+            self.witness.calls.ended(self, owed=self.client.owes(), orderly=orderly)
             for wire in self.actor.wires:
                 wire.hang_up()
-        self.cluster.ledger.died(self)
-        self.cluster.remove_worker(self)
+        self.witness.died(self)
+        self.world.direct.listeners.pop(self.worker_id, None)
+        self._workers.living.pop(self.worker_id, None)

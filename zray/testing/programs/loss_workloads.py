@@ -7,14 +7,20 @@ own time, several returns that a worker waits for. Owns no checker and no fault.
 from __future__ import annotations
 
 from random import Random
-from typing import TYPE_CHECKING
 
 from zray import limits
-from zray.testing.programs import Die, Get, Nested, Program, Ref, Returned, Sleep, TaskFailed
-
-if TYPE_CHECKING:
-    from zray.testing.drivers import SimDriver
-    from zray.testing.workloads import TaskContext
+from zray.testing.processes.contexts import TaskContext
+from zray.testing.processes.driver import SimDriver
+from zray.testing.processes.steps import (
+    Die,
+    Get,
+    Nested,
+    Program,
+    Ref,
+    Returned,
+    Sleep,
+    TaskFailed,
+)
 
 CRASHES = ("ZR-3003", "ZR-3004")
 
@@ -42,7 +48,7 @@ def keep_briefly(context: TaskContext, seconds: float, kept_s: float, refs: list
             ref.drop()
         process.something_came()
 
-    process.cluster.clock.after(kept_s, drop)
+    process.clock.after(kept_s, drop)
     return Returned(len(refs))
 
 

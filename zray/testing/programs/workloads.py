@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zray import limits
 from zray.protocol import messages as m
-from zray.testing import actor_workloads, loss_workloads
-from zray.testing.callers import Caller
-from zray.testing.programs import (
-    RAISED,
+from zray.testing.processes.contexts import TaskContext
+from zray.testing.processes.driver import SimDriver, Workload
+from zray.testing.processes.steps import (
     Ask,
     Die,
     Fail,
@@ -30,27 +29,8 @@ from zray.testing.programs import (
     Value,
     Wait,
 )
-
-if TYPE_CHECKING:
-    from zray.testing.drivers import SimDriver
-
-
-class TaskContext:
-    """What a task's function may do: submit, put and keep, as the process that runs it."""
-
-    def __init__(self, process: Caller, task_id: bytes, template: m.Template) -> None:
-        self.process = process
-        self.task_id = task_id
-        self.template = template
-
-    def submit(self, function: str, arguments: Any = (), **options: Any) -> list[Ref]:
-        """Submit a child."""
-        return self.process.submit(function, arguments, parent=self.task_id, **options)
-
-    def runs(self) -> int:
-        """How often this task has been started, this time included."""
-        return self.process.cluster.ledger.runs(self.task_id)
-
+from zray.testing.programs import actor_workloads, loss_workloads
+from zray.testing.world.errors import RAISED
 
 # ---- functions -----------------------------------------------------------------------------
 
@@ -183,8 +163,6 @@ FUNCTIONS: dict[str, Callable[..., Program]] = {
 
 
 # ---- drivers' programs ---------------------------------------------------------------------
-
-Workload = Callable[["SimDriver", Random], Program]
 
 
 def _seconds(random: Random) -> float:

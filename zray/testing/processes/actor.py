@@ -7,20 +7,20 @@ Does what the real shell does, and decides nothing.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zray import limits
 from zray.core.client.waiters import Waiter
 from zray.core.worker.actor_inbox import ActorInbox, Entry, staying
 from zray.ids import object_id, split_tasks
 from zray.protocol import messages as m
-from zray.testing import programs
-from zray.testing.actor_programs import METHODS, CallContext
-from zray.testing.direct import Wire
-from zray.testing.programs import Program, Ref, Returned, TaskFailed
-
-if TYPE_CHECKING:
-    from zray.testing.workers import SimWorker
+from zray.testing.processes import steps
+from zray.testing.processes.contexts import CallContext
+from zray.testing.processes.host import Host
+from zray.testing.processes.participant import arguments_of, error_bytes
+from zray.testing.processes.steps import Program, Ref, Returned, TaskFailed
+from zray.testing.world.direct import Wire
+from zray.testing.world.errors import CANCELLED, RAISED
 
 Route = Wire | None  # None: by the raylet
 
@@ -51,10 +51,9 @@ class CallRun:
 class SimActor:
     """``state``: what the constructor made."""
 
-    def __init__(self, worker: SimWorker, assignment: m.Assignment, state: dict[str, Any]) -> None:
+    def __init__(self, worker: Host, assignment: m.Assignment, state: dict[str, Any]) -> None:
         assert assignment.actor is not None
         self.worker = worker
-        self.cluster = worker.cluster
         self.clock = worker.clock
         self.info = assignment.actor
         self.actor_id = assignment.spec.task_id
@@ -123,7 +122,7 @@ class SimActor:
         """Drop a call; one that runs goes on."""
 
         def outcomes(call: m.Call) -> list[m.Outcome]:
-            return self._errors(call, "ZR-3002", "the call was cancelled before it started")
+            return self._errors(call, CANCELLED, "the call was cancelled before it started")
 
         self.inbox.cancel(message.caller, message.task_id, outcomes)
         self.send_replies()
@@ -181,7 +180,7 @@ class SimActor:
         if self.inbox.paused and not self._looks:
             self._looks = True
             self.clock.after(limits.LEASE_LOOK_S, self._look_again)
-        if self.cluster.random.random() < 0.5:  # which of the two is first is not promised
+        if self.worker.world.random.random() < 0.5:  # which of the two is first is not promised
             self.worker.transmit()
         self.send_replies()
         self.worker.transmit()
@@ -213,17 +212,18 @@ class SimActor:
 
     def _start(self, entry: Entry) -> None:
         call = entry.call
-        self.cluster.ledger.calls.started(self.worker, self.incarnation, call)
+        self.worker.witness.calls.started(self.worker, self.incarnation, call)
         run = CallRun(entry)
         self.runs.append(run)
         self.worker.references = run.references
         values = [entry.values[oid] for oid in call.dependencies]
         try:
-            arguments, _ = programs.arguments_of(self.worker, call, values)
+            arguments, _ = arguments_of(self.worker, call, values)
         except TaskFailed as error:
             self._end(run, self._errors(call, error.code, str(error)))
             return
-        run.program = METHODS[call.method](CallContext(self, call), *arguments)
+        context = CallContext(self.worker, self.actor_id, self.state, call)
+        run.program = self.worker.library.methods[call.method](context, *arguments)
         self._advance(run, None)
 
     def _resume(self, run: CallRun) -> None:
@@ -253,28 +253,28 @@ class SimActor:
                 self._end(run, self._errors(call, failed.code, str(failed)))
                 return
             error = None
-            if isinstance(step, programs.Get):
+            if isinstance(step, steps.Get):
                 run.waiter, run.wanted = worker.want(step.refs), step.refs
                 break
-            if isinstance(step, programs.Ask):
+            if isinstance(step, steps.Ask):
                 run.waiter = Waiter()
                 run.answer = worker.client.ask(step.make, run.waiter)
                 break
-            if isinstance(step, programs.Until):
+            if isinstance(step, steps.Until):
                 run.waiter, run.answer = step.waiter, step.answer
                 break
-            if isinstance(step, programs.Sleep):
+            if isinstance(step, steps.Sleep):
                 self._compute(run, step.seconds)
                 break
-            if isinstance(step, programs.Fail):
-                self._end(run, self._errors(call, programs.RAISED, "the method raised"))
+            if isinstance(step, steps.Fail):
+                self._end(run, self._errors(call, RAISED, "the method raised"))
                 return
-            if isinstance(step, programs.Leave):
+            if isinstance(step, steps.Leave):
                 self._leaving = "exit_actor() was called"
                 self._leave_by = self.clock.now + limits.ACTOR_LINGER_S
                 self.clock.at(self._leave_by, self.worker.go_on)
                 break
-            assert isinstance(step, programs.Die)
+            assert isinstance(step, steps.Die)
             worker.die("signal 11")
         run.references = worker.references
 
@@ -297,7 +297,7 @@ class SimActor:
     # ---- the end of a call -----------------------------------------------------------------
 
     def _errors(self, call: m.Call, code: str, text: str) -> list[m.Outcome]:
-        data = programs.error_bytes(code, text)
+        data = error_bytes(code, text)
         return [
             m.Outcome(object_id(call.task_id, index), m.ERROR, len(data), data)
             for index in range(call.num_returns)

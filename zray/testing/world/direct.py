@@ -7,20 +7,27 @@ Decides nothing about calls.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from random import Random
+from typing import Protocol
 
 from zray.protocol import codec
 from zray.protocol import messages as m
 
-if TYPE_CHECKING:
-    from zray.testing.callers import Caller
-    from zray.testing.workers import SimWorker
+
+class End(Protocol):
+    """A process at one end of a socket."""
+
+    name: str
+
+    def something_came(self) -> None:
+        """There is something to read, or the other end has closed."""
 
 
 class Wire:
     """One connection. ``caller_open``, ``worker_open``: whether that end may still send."""
 
-    def __init__(self, caller: Caller, worker: SimWorker) -> None:
+    def __init__(self, caller: End, worker: End) -> None:
         self.caller = caller
         self.worker = worker
         self.caller_open = True
@@ -78,3 +85,19 @@ def _drain(unread: deque[bytes]) -> list[m.Message]:
     while unread:
         messages += codec.decode(unread.popleft()).messages
     return messages
+
+
+class DirectSockets:
+    """Who listens for callers on his machine. ``likely``: how likely a connection is made."""
+
+    def __init__(self, random: Random, likely: float) -> None:
+        self._random = random
+        self._likely = likely
+        self.listeners: dict[bytes, Callable[[End], Wire]] = {}  # by worker
+
+    def connect(self, caller: End, worker_id: bytes) -> Wire | None:
+        """A socket to an actor's worker on the caller's machine; None: there is no such way."""
+        accept = self.listeners.get(worker_id)
+        if accept is None or self._random.random() >= self._likely:
+            return None
+        return accept(caller)

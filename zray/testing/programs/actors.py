@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from zray.ids import object_id
-from zray.protocol import messages as m
-from zray.testing.programs import (
+from zray.testing.processes.contexts import CallContext, TaskContext
+from zray.testing.processes.steps import (
     Die,
     Fail,
     Get,
@@ -18,28 +17,6 @@ from zray.testing.programs import (
     Sleep,
     Value,
 )
-
-if TYPE_CHECKING:
-    from zray.testing.actors import SimActor
-    from zray.testing.workloads import TaskContext
-
-
-class CallContext:
-    """What a method may do: everything as the process that runs it."""
-
-    def __init__(self, actor: SimActor, call: m.Call) -> None:
-        self.actor = actor
-        self.process = actor.worker
-        self.state: dict[str, Any] = actor.state
-        self.call = call
-
-    def submit(self, function: str, arguments: Any = (), **options: Any) -> list[Ref]:
-        """Submit a child."""
-        return self.process.submit(function, arguments, parent=self.call.task_id, **options)
-
-    def myself(self) -> Ref:
-        """A handle of this actor."""
-        return self.process.borrow(object_id(self.actor.actor_id))
 
 
 def keep_ref(process: Any, kept: list[Ref], ref: Ref) -> None:
@@ -76,8 +53,7 @@ def hopeless(context: TaskContext, seconds: float) -> Program:
 def delicate(context: TaskContext, seconds: float, times: int) -> Program:
     """Its constructor kills the process, the first so many times."""
     yield Sleep(seconds)
-    lives = context.process.cluster.ledger.calls.actors[context.task_id].lives
-    if len(lives) <= times:
+    if context.incarnations() <= times:
         yield Die()
     return {"count": 0, "kept": []}
 

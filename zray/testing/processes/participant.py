@@ -1,14 +1,14 @@
-"""User code in the simulation: coroutines that compute, submit, get, put and drop.
+"""A process with a Client machine: what workers and drivers of the simulation have in common.
 
-Owns how simulated values look on the wire and what a program may do; the process that runs it
-(worker or driver) supplies the shipped Client machine. Decides nothing about the cluster.
+Owns how simulated values and arguments look on the wire, and says what it does to a witness.
+Decides nothing about the cluster.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 import msgspec
 
@@ -18,123 +18,99 @@ from zray.core.client.waiters import Waiter
 from zray.ids import task_of
 from zray.protocol import messages as m
 from zray.protocol.errors import ErrorRecord, decode_error, encode_error
-
-if TYPE_CHECKING:
-    from zray.testing.cluster import SimCluster
-
-RAISED = "ZR-3001"
+from zray.testing.processes.steps import Nested, Ref, Returned, TaskFailed, Value
+from zray.testing.world.world import World
 
 
-class TaskFailed(Exception):
-    """What ``get`` raises for an error outcome."""
+class CallWitness(Protocol):
+    """Who is told of actors and their calls, as they happen."""
 
-    def __init__(self, code: str, text: str) -> None:
-        super().__init__(f"{code} {text}")
-        self.code = code
+    def info(self, actor_id: bytes) -> m.ActorInfo:
+        """What everybody with a handle knows of an actor."""
 
+    def created(self, who: Participant, spec: m.TaskSpec, info: m.ActorInfo) -> None:
+        """A program asks for an actor."""
 
-class Interrupted(BaseException):
-    """A cancel, raised in the code of the task that it names."""
+    def asked(self, actor_id: bytes, answer: list[m.Message]) -> None:
+        """Where the answer to that will be."""
 
+    def called(
+        self, who: Participant, actor_id: bytes, task_id: bytes, method: str, retries: int
+    ) -> None:
+        """A program calls a method."""
 
-class Ref:
-    """A reference, dropped by ``drop`` or at the end of the program that made it."""
+    def killed(self, actor_id: bytes, *, no_restart: bool) -> None:
+        """A program kills an actor."""
 
-    __slots__ = ("live", "oid", "owner")
+    def cancelled(self, task_id: bytes) -> None:
+        """A program cancels a call."""
 
-    def __init__(self, owner: Participant, oid: bytes) -> None:
-        self.owner = owner
-        self.oid = oid
-        self.live = True
-        owner.references.append(self)
+    def constructing(self, worker: Participant, assignment: m.Assignment) -> None:
+        """A constructor starts."""
 
-    def drop(self) -> None:
-        """What ``del ref`` does."""
-        if self.live:
-            self.live = False
-            self.owner.client.references.remove(self.oid)
+    def incarnations(self, actor_id: bytes) -> int:
+        """How often its constructor was started."""
 
+    def started(self, worker: Participant, incarnation: int, call: m.Call) -> None:
+        """A call's method starts."""
 
-class Value(NamedTuple):
-    """What a task returns: a number, who made it, and references."""
-
-    number: int
-    maker: bytes
-    refs: list[Ref]
+    def ended(self, worker: Participant, *, owed: bool, orderly: bool) -> None:
+        """An actor's process ends; ``owed``: it had something to say to its raylet."""
 
 
-class Nested(NamedTuple):
-    """References that stay references in the task that gets them."""
+class Witness(Protocol):
+    """Who is told what processes do, as they do it."""
 
-    refs: list[Ref]
+    expected: dict[bytes, int]  # object -> its number
 
+    @property
+    def calls(self) -> CallWitness:
+        """The same for actors and their calls."""
 
-class Sleep(NamedTuple):
-    """Compute, or let time pass."""
+    def word(self, task_id: bytes) -> str:
+        """A short name of a task."""
 
-    seconds: float
+    def submitted(self, who: Participant, spec: m.TaskSpec, template: m.Template) -> None:
+        """A program submitted a task."""
 
+    def made(self, who: Participant, oid: bytes, number: int) -> None:
+        """A program put a value."""
 
-class Get(NamedTuple):
-    """Wait for values; the first error among them is raised."""
+    def cancelled(self, task_id: bytes) -> None:
+        """A program cancels a task, and with it what that submitted."""
 
-    refs: list[Ref]
+    def runs(self, task_id: bytes) -> int:
+        """How often a task was started."""
 
+    def started(self, worker: Participant, assignment: m.Assignment) -> None:
+        """User code of a task begins."""
 
-class Wait(NamedTuple):
-    """Wait until at most so many seconds have passed for outcomes; resumes with the number."""
+    def ended(self, worker: Participant, status: int) -> None:
+        """User code of a task has ended."""
 
-    refs: list[Ref]
-    seconds: float
+    def died(self, worker: Participant) -> None:
+        """A worker process ended, perhaps in the middle of a task."""
 
+    def driver_ended(self, driver: Participant) -> None:
+        """A driver's process ended."""
 
-class Ask(NamedTuple):
-    """A request to the head, made with its number; resumes with the answer."""
+    def program_ended(self, driver: Participant, program: str, error: TaskFailed | None) -> None:
+        """A driver's program ended; ``error``: what ended it early."""
 
-    make: Callable[[int], m.Message]
-
-
-class Until(NamedTuple):
-    """Wait for an answer that was asked for; resumes with it."""
-
-    waiter: Waiter
-    answer: list[m.Message]
-
-
-class Die(NamedTuple):
-    """The worker process ends here: SIGKILL, a segfault."""
-
-
-class Fail(NamedTuple):
-    """The task raises; ``covered``: retry_exceptions covers it."""
-
-    covered: bool
-
-
-class Leave(NamedTuple):
-    """The actor ends here because it wants to."""
-
-
-Step: TypeAlias = Sleep | Get | Wait | Ask | Until | Die | Fail | Leave
-Program: TypeAlias = Generator[Step, Any, Any]
-
-
-class Returned(NamedTuple):
-    """What one return value of a task is made of."""
-
-    number: int
-    refs: Sequence[Ref] = ()
-    size: int = 0
+    def observed(self, who: Participant, oid: bytes, outcome: m.Outcome) -> None:
+        """A process looked at an object's value."""
 
 
 class Participant:
     """A process with a Client machine: what workers and drivers have in common."""
 
-    cluster: SimCluster
     name: str
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, world: World, witness: Witness) -> None:
         self.client = client
+        self.world = world
+        self.clock = world.clock
+        self.witness = witness
         self.references: list[Ref] = []
         self.kept: list[Ref] = []  # what the process keeps beyond its programs
 
@@ -171,25 +147,25 @@ class Participant:
             self.client.definitions.unname(template.function_id)
         if box is not None:
             self.client.references.remove(box)
-        self.cluster.ledger.submitted(self, spec, template)
+        self.witness.submitted(self, spec, template)
         return [Ref(self, oid) for oid in returns]
 
     def put(self, number: int, refs: Iterable[Ref] = (), size: int = 0) -> Ref:
         """Put a value."""
         data, contained = self.encode(Returned(number, list(refs), size), self.name.encode())
         oid = self.client.references.put(data, contained)
-        self.cluster.ledger.made(self, oid, number)
+        self.witness.made(self, oid, number)
         return Ref(self, oid)
 
     def cancel(self, ref: Ref, *, force: bool, recursive: bool = True) -> None:
         """Cancel the task behind a reference."""
-        self.cluster.ledger.cancelled(task_of(ref.oid))
+        self.witness.cancelled(task_of(ref.oid))
         self.client.cancel(task_of(ref.oid), force, recursive)
 
     def expect(self, refs: Iterable[Ref], *numbers: int) -> None:
         """State the values that these references must have."""
         for ref, number in zip(refs, numbers, strict=True):
-            self.cluster.ledger.expected[ref.oid] = number
+            self.witness.expected[ref.oid] = number
 
     # ---- values ----------------------------------------------------------------------------
 
@@ -201,7 +177,7 @@ class Participant:
 
     def decode(self, oid: bytes, outcome: m.Outcome) -> Value:
         """The value, with a new reference for each reference in it; raises what it says."""
-        self.cluster.ledger.observed(self, oid, outcome)
+        self.witness.observed(self, oid, outcome)
         if outcome.kind & m.ERROR:
             record = decode_error(outcome.value)
             raise TaskFailed(record.code, record.message)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 from zray import limits
 from zray.core.client.client import Client
@@ -12,13 +13,9 @@ from zray.core.machine import NEVER
 from zray.ids import IdSource
 from zray.protocol import codec
 from zray.protocol import messages as m
-from zray.testing.callers import Caller
-from zray.testing.processes import VERSIONS, SimPeer
-from zray.testing.programs import Ask, Get, Program, Ref, Sleep, TaskFailed, Until, Wait
-from zray.testing.workloads import Workload
-
-if TYPE_CHECKING:
-    from zray.testing.cluster import SimCluster
+from zray.testing.processes.caller import Caller
+from zray.testing.processes.process import VERSIONS, Scene, SimPeer
+from zray.testing.processes.steps import Ask, Get, Program, Ref, Sleep, TaskFailed, Until, Wait
 
 
 class Thread:
@@ -39,24 +36,22 @@ class Thread:
 class SimDriver(SimPeer, Caller):
     """One driver process."""
 
-    def __init__(self, cluster: SimCluster, name: str, machine: str) -> None:
-        SimPeer.__init__(self, cluster, name)
-        ids = IdSource(cluster.random.randbytes(8))
+    def __init__(self, scene: Scene, name: str, machine: str) -> None:
+        SimPeer.__init__(self, scene, name)
+        world = scene.world
+        ids = IdSource(world.random.randbytes(8))
         process_id = ids.process_id()
-        Caller.__init__(self, Client(process_id, process_id, ids, remote=True))
+        client = Client(process_id, process_id, ids, remote=True)
+        Caller.__init__(self, client, world, scene.witness)
         self.process_id = process_id
         self.threads: list[Thread] = []
         self.leaving = False
         self._ping_at = 0.0
-        pid = cluster.next_pid()
+        pid = world.next_pid()
         self.info = m.JobInfo("program.py", "/", [], machine, "host-" + name, pid)
         self.machine = machine
+        world.drivers.add(process_id)
         self.wake()
-
-    def start(self, workload: Workload) -> None:
-        """The same, if this process still lives."""
-        if self.alive and not self.leaving:
-            self.cluster.run(workload, self.cluster.drivers.index(self))
 
     def run(self, workload: Workload, seed: int) -> Thread:
         """Start a program as one more thread."""
@@ -181,7 +176,7 @@ class SimDriver(SimPeer, Caller):
         thread.error = error
         self.sweep()
         self.clock.tell(f"{self.name} ends {thread.name}{f': {error}' if error else ''}")
-        self.cluster.ledger.program_ended(self, thread)
+        self.witness.program_ended(self, thread.name, error)
 
     def ask_again(self) -> None:
         """Resend what has no outcome yet, unchanged."""
@@ -209,7 +204,8 @@ class SimDriver(SimPeer, Caller):
         """SIGKILL."""
         self.end_link()
         self.end_wires()
-        self.cluster.ledger.driver_ended(self)
+        self.world.drivers.discard(self.process_id)
+        self.witness.driver_ended(self)
 
     def something_came(self) -> None:
         """A direct socket has something to read, or its end."""
@@ -246,3 +242,6 @@ class SimDriver(SimPeer, Caller):
         """Tell the machine that the session is over."""
         self.client.disconnected()
         self.client.refused = None
+
+
+Workload: TypeAlias = Callable[[SimDriver, Random], Program]  # what a driver runs

@@ -9,18 +9,18 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zray import limits
 from zray.core.client.actor_caller import ActorCaller
+from zray.core.client.client import Client
 from zray.core.client.waiters import Waiter
 from zray.ids import object_id, task_of
 from zray.protocol import messages as m
-from zray.testing.direct import Wire
-from zray.testing.programs import Participant, Ref, Until, make_template, packed
-
-if TYPE_CHECKING:
-    from zray.core.client.client import Client
+from zray.testing.processes.participant import Participant, Witness, make_template, packed
+from zray.testing.processes.steps import Ref, Until
+from zray.testing.world.direct import Wire
+from zray.testing.world.world import World
 
 NAMESPACE = "simulated"
 
@@ -30,8 +30,8 @@ class Caller(Participant):
 
     machine = ""
 
-    def __init__(self, client: Client) -> None:
-        super().__init__(client)
+    def __init__(self, client: Client, world: World, witness: Witness) -> None:
+        super().__init__(client, world, witness)
         self.wires: dict[bytes, Wire] = {}  # by the actor's worker
 
     def something_came(self) -> None:
@@ -79,8 +79,9 @@ class Caller(Participant):
             *(nested, parent, box is not None),
         )
         waiter = Waiter()
-        deed = self.cluster.ledger.calls.created(self, spec, info)
-        answer = deed.answer = self.client.calls.create(spec, info, get_if_exists, waiter)
+        self.witness.calls.created(self, spec, info)
+        answer = self.client.calls.create(spec, info, get_if_exists, waiter)
+        self.witness.calls.asked(spec.task_id, answer)
         if box is not None:
             self.client.references.remove(box)
         return Ref(self, object_id(spec.task_id)), Until(waiter, answer)
@@ -101,7 +102,7 @@ class Caller(Participant):
     ) -> list[Ref]:
         """Call a method; the references of its returns. ``retries``: else what the actor says."""
         actor_id = task_of(handle.oid)
-        info = self.cluster.ledger.calls.info(actor_id)
+        info = self.witness.calls.info(actor_id)
         retries = info.max_task_retries if retries is None else retries
         data, dependencies, nested = packed(arguments)
         box = b""
@@ -113,12 +114,12 @@ class Caller(Participant):
         )
         if returns:
             task_id = task_of(returns[0])
-            self.cluster.ledger.calls.called(self, actor_id, task_id, method, retries)
+            self.witness.calls.called(self, actor_id, task_id, method, retries)
         return [Ref(self, oid) for oid in returns]
 
     def kill(self, handle: Ref, *, no_restart: bool = True) -> Until:
         """What ``zray.kill`` does; wait for what is returned."""
-        self.cluster.ledger.calls.killed(task_of(handle.oid), no_restart=no_restart)
+        self.witness.calls.killed(task_of(handle.oid), no_restart=no_restart)
         return self._ask(partial(_kill, task_of(handle.oid), no_restart))
 
     def find(self, name: str) -> Until:
@@ -131,7 +132,7 @@ class Caller(Participant):
 
     def cancel_call(self, ref: Ref) -> None:
         """Cancel the call behind a reference."""
-        self.cluster.ledger.calls.cancelled(task_of(ref.oid))
+        self.witness.calls.cancelled(task_of(ref.oid))
         self.client.cancel(task_of(ref.oid), False, False)
 
     # ---- direct sockets --------------------------------------------------------------------
@@ -173,7 +174,7 @@ class Caller(Participant):
     def _connect(self, actor: ActorCaller) -> None:
         wire = self.wires.get(actor.worker_id)
         if wire is None and actor.machine == self.machine:
-            wire = self.cluster.connect_directly(self, actor.worker_id)
+            wire = self.world.direct.connect(self, actor.worker_id)
             if wire is not None:
                 self.wires[actor.worker_id] = wire
         self.client.calls.connected(actor, direct=wire is not None)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zray import limits
 from zray.protocol import messages as m
-from zray.testing.call_ledger import ACTOR_DIED, ACTOR_UNAVAILABLE
-from zray.testing.programs import (
-    RAISED,
+from zray.testing.processes.contexts import TaskContext
+from zray.testing.processes.driver import SimDriver
+from zray.testing.processes.steps import (
     Ask,
     Get,
     Nested,
@@ -25,10 +25,7 @@ from zray.testing.programs import (
     Step,
     TaskFailed,
 )
-
-if TYPE_CHECKING:
-    from zray.testing.drivers import SimDriver
-    from zray.testing.workloads import TaskContext
+from zray.testing.world.errors import ACTOR_DIED, ACTOR_UNAVAILABLE, RAISED
 
 ENDED = (ACTOR_DIED, ACTOR_UNAVAILABLE)
 GONE = (*ENDED, "ZR-3003", "ZR-3004", "ZR-3005", "ZR-3006")
@@ -145,7 +142,7 @@ def arguments(driver: SimDriver, random: Random) -> Program:
         else:
             new = driver.call(second, "look", [seconds, Nested([part])])
         plus = 0 if kind >= 0.8 else 1
-        driver.expect(new, driver.cluster.ledger.expected[part.oid] + plus)
+        driver.expect(new, driver.witness.expected[part.oid] + plus)
         refs += new
     unwanted = [ref for ref in refs if random.random() < 0.3]
     for ref in unwanted:

@@ -6,24 +6,16 @@ Raises where invariant 4 is broken, or where an actor lives twice. Machines know
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from zray.ids import task_of
 from zray.protocol import messages as m
 from zray.protocol.errors import ErrorRecord
-
-if TYPE_CHECKING:
-    from zray.testing.callers import Caller
-    from zray.testing.cluster import SimCluster
-    from zray.testing.ledger import Ledger
-    from zray.testing.workers import SimWorker
-
-ACTOR_DIED = "ZR-3402"
-ACTOR_UNAVAILABLE = "ZR-3403"
-
-
-class Violation(AssertionError):
-    """An invariant does not hold."""
+from zray.testing.judgement.history import History
+from zray.testing.processes.participant import Participant
+from zray.testing.processes.population import Population
+from zray.testing.processes.worker import SimWorker
+from zray.testing.world.clock import Clock
+from zray.testing.world.errors import LOSSES, Violation
 
 
 class Life:
@@ -53,7 +45,9 @@ class ActorDeed:
 class CallDeed:
     """Everything known of one call. ``number``: its place among all calls ever made."""
 
-    def __init__(self, actor_id: bytes, caller: Caller, method: str, retries: int, n: int) -> None:
+    def __init__(
+        self, actor_id: bytes, caller: Participant, method: str, retries: int, n: int
+    ) -> None:
         self.actor_id = actor_id
         self.caller = caller
         self.method = method
@@ -67,9 +61,10 @@ class CallDeed:
 class CallLedger:
     """Filled in by the processes as they act."""
 
-    def __init__(self, cluster: SimCluster, ledger: Ledger) -> None:
-        self._cluster = cluster
-        self._ledger = ledger
+    def __init__(self, clock: Clock, population: Population, history: History) -> None:
+        self._clock = clock
+        self._population = population
+        self._history = history
         self.actors: dict[bytes, ActorDeed] = {}
         self.calls: dict[bytes, CallDeed] = {}
         self.orphans: set[bytes] = set()  # what actors held that were killed
@@ -88,26 +83,29 @@ class CallLedger:
 
     # ---- what programs do ------------------------------------------------------------------
 
-    def created(self, who: Caller, spec: m.TaskSpec, info: m.ActorInfo) -> ActorDeed:
+    def created(self, who: Participant, spec: m.TaskSpec, info: m.ActorInfo) -> None:
         """A program asks for an actor."""
-        now = self._cluster.clock.now
-        deed = self.actors[spec.task_id] = ActorDeed(info, len(self.actors) + 1, now)
-        self._cluster.clock.tell(f"{who.name} creates {self.word(spec.task_id)}")
-        return deed
+        now = self._clock.now
+        self.actors[spec.task_id] = ActorDeed(info, len(self.actors) + 1, now)
+        self._clock.tell(f"{who.name} creates {self.word(spec.task_id)}")
+
+    def asked(self, actor_id: bytes, answer: list[m.Message]) -> None:
+        """Where the answer to that will be."""
+        self.actors[actor_id].answer = answer
 
     def called(
-        self, who: Caller, actor_id: bytes, task_id: bytes, method: str, retries: int
+        self, who: Participant, actor_id: bytes, task_id: bytes, method: str, retries: int
     ) -> None:
         """A program calls a method."""
         self.calls[task_id] = CallDeed(actor_id, who, method, retries, len(self.calls) + 1)
-        self._cluster.clock.tell(f"{who.name} calls {self.word(task_id)}")
+        self._clock.tell(f"{who.name} calls {self.word(task_id)}")
 
     def killed(self, actor_id: bytes, *, no_restart: bool) -> None:
         """A program kills an actor."""
         deed = self.actors[actor_id]
         deed.killed = deed.killed or no_restart
         deed.kills += not no_restart
-        self._cluster.clock.tell(f"{self.word(actor_id)} is killed, for good: {no_restart}")
+        self._clock.tell(f"{self.word(actor_id)} is killed, for good: {no_restart}")
 
     def cancelled(self, task_id: bytes) -> None:
         """A program cancels a call."""
@@ -120,15 +118,23 @@ class CallLedger:
 
     # ---- what actors do --------------------------------------------------------------------
 
-    def constructing(self, worker: SimWorker, assignment: m.Assignment) -> None:
+    def incarnations(self, actor_id: bytes) -> int:
+        """How often its constructor was started."""
+        return len(self.actors[actor_id].lives)
+
+    def constructing(self, worker: Participant, assignment: m.Assignment) -> None:
         """A constructor starts: nobody else may be this actor any more."""
         actor_id = assignment.spec.task_id
         deed = self.actors[actor_id]
-        life = Life(worker, assignment.attempt, self._cluster.clock.now)
+        life = Life(
+            self._population.everywhere.ever[worker.client.process_id],
+            assignment.attempt,
+            self._clock.now,
+        )
         deed.lives.append(life)
-        counts = self._ledger.counts(worker)
+        counts = self._history.counts(life.worker)
         for other in deed.lives[:-1]:
-            if counts and other.worker.alive and self._ledger.counts(other.worker):
+            if counts and other.worker.alive and self._history.counts(other.worker):
                 raise Violation(
                     f"invariant 4: {self.word(actor_id)} starts as incarnation {life.incarnation} "
                     f"on {worker.name} while incarnation {other.incarnation} lives on "
@@ -140,19 +146,19 @@ class CallLedger:
                     f"after {other.incarnation}"
                 )
         excused = deed.kills + deed.asked_again
-        if self._cluster.nodes_died:
-            excused += self._cluster.restarts_since(deed.created)
+        if self._history.nodes_died:
+            excused += self._history.restarts_since(deed.created)
         allowed = deed.info.max_restarts
         if 0 <= allowed < len(deed.lives) - 1 - excused:
             raise Violation(
                 f"{self.word(actor_id)} starts {len(deed.lives)} times, may {1 + allowed}"
             )
 
-    def started(self, worker: SimWorker, incarnation: int, call: m.Call) -> None:
+    def started(self, worker: Participant, incarnation: int, call: m.Call) -> None:
         """A call's method starts."""
         deed = self.calls[call.task_id]
         word = self.word(call.task_id)
-        self._cluster.clock.tell(f"{worker.name} starts {word}, incarnation {incarnation}")
+        self._clock.tell(f"{worker.name} starts {word}, incarnation {incarnation}")
         life = next(
             known
             for known in self.actors[deed.actor_id].lives
@@ -177,15 +183,22 @@ class CallLedger:
         ]
         # A node that was declared dead may not know it, but what may be restarted elsewhere waits.
         restartable = bool(self.actors[deed.actor_id].info.max_restarts)
-        if newer and (restartable or self._ledger.counts(worker)):
+        if newer and (restartable or self._history.counts(life.worker)):
             raise Violation(
                 f"invariant 4: {word} starts in incarnation {incarnation}, and "
                 f"{newer[-1].incarnation} lives"
             )
 
-    def orphaned(self, object_ids: Iterable[bytes]) -> None:
+    def ended(self, worker: Participant, *, owed: bool, orderly: bool) -> None:
+        """An actor's process ends; ``owed``: it had something to say to its raylet."""
+        if owed:
+            self._history.excuse(*LOSSES)
+        if not orderly:
+            self._orphaned(worker.client.references.held)
+
+    def _orphaned(self, object_ids: Iterable[bytes]) -> None:
         """An actor was killed that held these, perhaps for a caller that has yet to say so."""
-        head, found = self._cluster.head, [*object_ids]
+        head, found = self._population.head, [*object_ids]
         for oid in found:  # grows with what is inside
             record = head.gcs.objects.get(oid) if head is not None else None
             if oid not in self.orphans and record is not None:

@@ -1,0 +1,134 @@
+"""What is still there at the end of a simulation, although nobody needs anything any more."""
+
+from __future__ import annotations
+
+from collections.abc import Sized
+
+from zray import limits
+from zray.core.head.object_table import PENDING
+from zray.testing.judgement.ledger import Ledger
+from zray.testing.processes.population import Population
+from zray.testing.world.world import World
+
+
+class Leftovers:
+    """Looks for them in the tables of every machine."""
+
+    def __init__(self, world: World, population: Population, ledger: Ledger) -> None:
+        self._world = world
+        self._population = population
+        self._ledger = ledger
+
+    def found(self) -> list[str]:
+        """What is still there although nobody needs anything any more; empty: nothing."""
+        population = self._population
+        if population.head is None:
+            return ["no head"]
+        gcs = population.head.gcs
+        found = []
+        name = self._world.name
+        if gcs.recovering():
+            found.append("the head still recovers")
+        for task_id, task in gcs.tasks.items():
+            found.append(f"task {self._ledger.word(task_id)} in state {task.state}")
+        for oid, record in gcs.objects.records.items():
+            kind = "pending " if record.kind == PENDING else ""
+            held = record.holders
+            holders = [held] if isinstance(held, bytes) else [*(held or ())]
+            words = [name(holder) for holder in holders]
+            word = self._ledger.word(oid[:16])
+            found.append(f"{kind}object {word}[{oid[-1]}] of {words}")
+        tables: dict[str, Sized] = {
+            "held_by": {k: v for k, v in gcs.objects.held_by.items() if v},
+            "unknown": gcs.holders.unknown,
+            "promised objects": gcs.holders._promised,
+            "promises": [oid for ids in gcs.holders._promises.values() for oid in ids],
+            "actors": gcs.actors.records,
+            "names": gcs.actors.directory.names,
+            "launches": gcs.actors._launches,
+            "actors not made": gcs.actors.directory.unmade,
+            "watches": [a for ids in gcs.actors.directory.watching.values() for a in ids],
+            "actors at nodes": [a for node in gcs.members.nodes.values() for a in node.actors],
+            "unacknowledged results": gcs.results.unacked,
+            "relays": gcs.transfers._relays,
+            "cached values": gcs.objects.cache,
+            "own values": gcs.objects.own,
+            "journal": [1] * bool(gcs.journal),
+            "functions that nobody needs": [
+                function
+                for function in gcs.definitions._functions.values()
+                if not any(map(gcs.processes.lives, function.holders))
+            ],
+            "rows of jobs that ended": population.head.store._rows.get("jobs", {}).keys()
+            - gcs.members.jobs.keys(),
+            "rows of actors": population.head.store._rows.get("actors", {}),
+            "tasks by parent": gcs.tasks._children,
+            "tasks by job": [
+                g for groups in gcs.tasks._by_job.values() for g in groups.values() if g
+            ],
+            "actors by owner": gcs.actors.records._of_owners,
+        }
+        found += [f"{len(table)} {word}" for word, table in tables.items() if table]
+        if gcs.objects.cache_bytes:
+            found.append(f"{gcs.objects.cache_bytes} bytes counted in the cache")
+        for view in gcs.scheduler.nodes.values():
+            free = {key: n for key, n in view.free.items() if view.total.get(key, 0) != n}
+            if free:
+                found.append(f"the head thinks {name(view.node_id)} has only {free} free")
+        found += self._left_at_raylets() + self._left_at_drivers()
+        return found
+
+    def _left_at_raylets(self) -> list[str]:
+        found = []
+        for raylet in self._population.raylets:
+            if not raylet.alive:
+                continue
+            machine = raylet.raylet
+            principals = machine.worker_requests.principals.values()
+            tables: dict[str, Sized] = {
+                "tasks": machine.tasks.held,
+                "objects": machine.objects.stored,
+                "fetches": machine.objects._fetches,
+                "outgoing transfers": machine.objects.server.sending,
+                "unacknowledged ends": machine.completions.unacked,
+                "queued tasks": range(machine.scheduler.queued),
+                "specs in the redo log": [t for p in principals for t in p.unresolved],
+                "holds of workers": [oid for p in principals for oid in p.holds],
+                "requests": machine.worker_requests._asked,
+                "actors": machine.actors._slots,
+                "promises of workers": [oid for p in principals for oid in p.promised],
+                "actors of workers": [a for p in principals for a in (*p.owned, *p.actors)],
+            }
+            found += [
+                f"{raylet.name} has {len(table)} {word}" for word, table in tables.items() if table
+            ]
+            if machine.scheduler.free != machine.scheduler.total:
+                found.append(f"{raylet.name} has only {machine.scheduler.free} free")
+            if any(amount != limits.RESOURCE_UNIT for amount in machine.scheduler.gpu_free):
+                found.append(f"{raylet.name} has GPUs in use: {machine.scheduler.gpu_free}")
+        return found
+
+    def _left_at_drivers(self) -> list[str]:
+        found = []
+        for driver in self._population.drivers:
+            if not driver.alive or driver.client.stopped:
+                continue
+            client = driver.client
+            tables: dict[str, Sized] = {
+                "held objects": client.references.held,
+                "outcomes": client.outcomes,
+                "references": client.references.counts,
+                "outgoing transfers": client.values.server.sending,
+                "unresolved tasks": client.unresolved,
+                "backlog": client.backlog,
+                "actors": client.calls.actors,
+                "calls": client.calls._by_task,
+                "results without an answer": client.call_results.awaited,
+                "promises": client.call_results.promised,
+                "actors to be made": client.calls._creations,
+                "direct sockets": driver.wires,
+            }
+            found += [f"{driver.name} has {len(t)} {word}" for word, t in tables.items() if t]
+            if client.in_flight or client._in_flight_bytes:
+                found.append(f"{driver.name} counts {client.in_flight} tasks in flight")
+        return found

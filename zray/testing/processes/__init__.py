@@ -1,0 +1,1 @@
+"""The simulated processes: the shipped machines in shells that decide nothing."""

@@ -1,0 +1,117 @@
+"""The simulated shell of a head around the shipped machines. Decides nothing."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from zray.core.head.gcs import Gcs
+from zray.core.head.traffic_controller import TrafficController
+from zray.protocol import codec
+from zray.store.memory import MemoryStore
+from zray.testing.processes.process import VERSIONS, Fatal, Scene, SimProcess
+from zray.testing.world.network import in_words
+
+CLUSTER_ID = b"simulated-cluste"
+USER = "user"
+PROBE_S = 0.25
+
+
+class SimHead(SimProcess):
+    """One head process, from its start to its death."""
+
+    def __init__(self, scene: Scene, store: MemoryStore) -> None:
+        super().__init__(scene, "head")
+        self.store = store
+        self.usurped = False  # another head has the store: nothing gets durable here any more
+        opened = store.open()
+        if opened.cluster_id is None:
+            store.set_cluster_id(CLUSTER_ID)
+        now = self.clock.now
+        self.gcs = Gcs(opened.epoch, opened.rows, now, Fatal())
+        self.controller = TrafficController(self.gcs, CLUSTER_ID, VERSIONS, now, now)
+        self._inbox: deque[tuple[bytes, bytes | None]] = deque()
+        self._probe_at = now
+        self.world.network.head = self
+        self.clock.tell(f"head starts, epoch {opened.epoch}")
+        self.wake()
+
+    # ---- network ---------------------------------------------------------------------------
+
+    def arrived(self, route: bytes, payload: bytes) -> None:
+        """A payload came in."""
+        self._inbox.append((route, payload))
+        self.wake()
+
+    def lost(self, route: bytes) -> None:
+        """The monitor says that a connection is cut; it is no part of that connection's order."""
+        if self.world.random.random() < 0.3:
+            self._inbox.appendleft((route, None))
+        else:
+            self._inbox.append((route, None))
+        self.wake()
+
+    # ---- turn ------------------------------------------------------------------------------
+
+    def turn(self) -> None:
+        """Drain, settle, persist, send."""
+        now = self.clock.now
+        for _ in range(min(len(self._inbox), self.world.drain_max)):
+            route, data = self._inbox.popleft()
+            if data is None:
+                self.controller.link_lost(route, now)
+                continue
+            payload = codec.decode(data)
+            name = self.world.network.name_of(route)
+            if words := in_words(payload):
+                self.clock.tell(f"head <- {name}: {words}", data)
+            self.controller.receive(route, USER, payload, now)
+        self._probe(now)
+        self._persist()
+        self.controller.settle(now)
+        while self.gcs.journal and self._persist():
+            self.controller.settle(now)
+        for route, messages in self.controller.outbox.take().items():
+            unsent: list[codec.Unsent] = []
+            for data in codec.encode(self.gcs.epoch, messages, unsent):
+                if not self.world.network.down(route, data):
+                    self.controller.link_lost(route, now)
+            if unsent:
+                self.controller.too_large(route, unsent, now)
+                self.wake()
+        if self._inbox:
+            self.wake()
+
+    def _persist(self) -> bool:
+        journal = self.gcs.journal.take()
+        if self.usurped:
+            return False
+        for token, rows in journal:
+            self.store.submit(token, rows)
+            self.clock.after(self.world.commit_delay(), self._commit)
+        completed = self.store.completed()
+        for token in completed:
+            self.gcs.committed(token, self.clock.now)
+        return bool(completed)
+
+    def _commit(self) -> None:
+        if self.alive and not self.usurped and self.store.commit(1):
+            self.wake()
+
+    def _probe(self, now: float) -> None:
+        if now < self._probe_at:
+            return
+        self._probe_at = now + PROBE_S
+        for node in self.gcs.members.suspects():
+            refused = self.world.refuses(node.process_id)
+            if refused is not None:
+                self.gcs.members.probed(node.process_id, refused, now)
+
+    def deadline(self) -> float:
+        """The machine's own, and the next look at suspects' ports."""
+        due = self.controller.deadline()
+        return min(due, self._probe_at) if self.gcs.members.suspects() else due
+
+    def die(self) -> None:
+        """SIGKILL: what was not durable is lost."""
+        self.alive = False
+        self.world.network.refuse(self)

@@ -1,0 +1,112 @@
+"""A simulated process that a raylet has started: its channel to the raylet, and its end.
+
+A worker runs tasks in it, and an actor is what it may become. Decides nothing about the cluster.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from zray.core.client.client import Client
+from zray.core.raylet.local_scheduler import PoolKey
+from zray.core.raylet.raylet import Raylet
+from zray.core.worker.task_inbox import TaskInbox
+from zray.ids import IdSource
+from zray.protocol import codec
+from zray.protocol import messages as m
+from zray.testing.processes.caller import Caller
+from zray.testing.processes.participant import Witness
+from zray.testing.processes.steps import Library
+from zray.testing.world.world import World
+
+
+class Parent(Protocol):
+    """A worker's raylet. ``slowness``: how many times as long everything takes on its node."""
+
+    name: str
+    alive: bool
+    slowness: float
+    raylet: Raylet
+
+    def from_worker(self, worker_id: bytes, data: bytes) -> None:
+        """A batch of a worker came in."""
+
+    def exited(self, worker_id: bytes, started: int, cause: str) -> None:
+        """The zygote reaped a worker."""
+
+
+class Host(Caller):
+    """A process that a raylet has started, and that may become an actor."""
+
+    def __init__(
+        self,
+        world: World,
+        witness: Witness,
+        library: Library,
+        raylet: Parent,
+        worker_id: bytes,
+        key: PoolKey,
+    ) -> None:
+        ids = IdSource(world.random.randbytes(8))
+        super().__init__(Client(worker_id, key[0], ids, remote=False), world, witness)
+        self.library = library
+        self.raylet = raylet
+        self.machine = raylet.raylet.info.machine
+        self.worker_id = worker_id
+        self.key = key
+        self.incarnation = raylet.raylet.incarnation
+        self.pid = world.next_pid()
+        self.name = f"{raylet.name}/w{self.pid}"
+        self.sequence = TaskInbox(worker_id)
+        self.alive = True
+        self.started = 0  # the counter that the raylet shares
+        self.frozen_until = 0.0
+        self.orderly = False  # it ends by its own wish
+        self._out_at = 0.0  # when the last batch arrives
+
+    # ---- its channel -----------------------------------------------------------------------
+
+    def out(self, messages: list[m.Message]) -> None:
+        """To the raylet."""
+        if self.alive and messages:
+            self._out_at = max(self._out_at, self.clock.now + self.world.draw(1e-5, 1e-4))
+            for data in codec.encode_local(messages):
+                self.clock.at(self._out_at, self.raylet.from_worker, self.worker_id, data)
+
+    def something_came(self) -> None:
+        """A direct socket has something to read, or its end."""
+        if self.alive:
+            self.clock.after(self.world.draw(1e-5, 1e-4), self.go_on)
+
+    # ---- its end ---------------------------------------------------------------------------
+
+    def exit(self) -> None:
+        """Nothing is left to do."""
+        self.orderly = True
+        self.die("exit code 0")
+
+    def die(self, cause: str) -> None:
+        """The process ends; what it had sent still arrives, then the raylet is told."""
+        if self.alive:
+            self.vanish()
+            when = max(self._out_at, self.clock.now) + self.world.draw(0.0001, 0.002)
+            args = (self.worker_id, self.started, cause)
+            self.clock.at(when, self.raylet.exited, *args)
+
+    # ---- of the worker that it is ----------------------------------------------------------
+
+    def vanish(self) -> None:
+        """It ends together with its raylet."""
+        raise NotImplementedError
+
+    def transmit(self) -> None:
+        """What the client has to say."""
+        raise NotImplementedError
+
+    def go_on(self) -> None:
+        """Something arrived, or a computation ended."""
+        raise NotImplementedError
+
+    def occupied(self, computes: bool) -> None:
+        """Whether the one thread of a plain actor computes: it reads nothing meanwhile."""
+        raise NotImplementedError

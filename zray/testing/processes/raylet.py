@@ -1,0 +1,158 @@
+"""The simulated shell of a raylet around the shipped machine. Decides nothing."""
+
+from __future__ import annotations
+
+from collections import deque
+
+from zray import limits
+from zray.core.raylet.effects import FindProcess, StartWorker
+from zray.core.raylet.raylet import HEAD, Raylet
+from zray.ids import IdSource
+from zray.protocol import codec
+from zray.protocol import messages as m
+from zray.testing.processes.process import VERSIONS, Fatal, Scene, SimPeer
+from zray.testing.processes.worker import SimWorker, Workers
+from zray.testing.world.network import in_words
+
+
+class SimRaylet(SimPeer):
+    """One raylet process with its workers. ``most``: workers at a time; None: without a bound."""
+
+    def __init__(
+        self,
+        scene: Scene,
+        workers: Workers,
+        name: str,
+        node_id: bytes,
+        incarnation: int,
+        resources: dict[str, int],
+        machine: str,
+        most: int | None,
+    ) -> None:
+        super().__init__(scene, name)
+        world = scene.world
+        info = m.NodeInfo(
+            *(name, "host-" + name, world.next_pid(), sorted(resources.items())),
+            *([], machine, f"host-{name}:1"),
+        )
+        gpus = -(-resources.get("GPU", 0) // limits.RESOURCE_UNIT)
+        ids = IdSource(world.random.randbytes(8))
+        self.raylet = Raylet(
+            *(node_id, info, VERSIONS, ids, gpus, incarnation), max_workers=most, incidents=Fatal()
+        )
+        self.workers: dict[bytes, SimWorker] = {}
+        self._everywhere = workers
+        self._from_workers: deque[tuple[bytes, bytes]] = deque()
+        self._exits: deque[tuple[bytes, int, str]] = deque()
+        world.ports.add(node_id)
+        self.wake()
+
+    # ---- workers ---------------------------------------------------------------------------
+
+    def from_worker(self, worker_id: bytes, data: bytes) -> None:
+        """A batch of a worker came in."""
+        self._from_workers.append((worker_id, data))
+        self.wake()
+
+    def exited(self, worker_id: bytes, started: int, cause: str) -> None:
+        """The zygote reaped a worker."""
+        self._exits.append((worker_id, started, cause))
+        self.wake()
+
+    def _start(self, effect: StartWorker) -> None:
+        scene = self._scene
+        worker = SimWorker(
+            *(scene.world, scene.witness, scene.library, self._everywhere),
+            *(self, effect.worker_id, effect.key),
+        )
+        self.workers[effect.worker_id] = worker
+        self.clock.after(self.world.draw(0.001, 0.004), self._forked, worker)
+
+    def _forked(self, worker: SimWorker) -> None:
+        if self.alive and worker.alive:
+            self.raylet.workers.started(worker.worker_id, worker.pid)
+            worker.begin()
+
+    # ---- turn ------------------------------------------------------------------------------
+
+    def turn(self) -> None:
+        """Drain, tend the link, settle, carry out, send."""
+        now = self.clock.now
+        self.read()
+        while self._from_workers:
+            worker_id, data = self._from_workers.popleft()
+            payload = codec.decode(data)
+            name = self.world.name(worker_id)
+            self.clock.tell(f"{self.name} <- {name}: {in_words(payload)}", data)
+            for message in payload.messages:
+                self.raylet.worker_message(worker_id, message, now)
+        while self._exits:
+            worker_id, started, cause = self._exits.popleft()
+            self.clock.tell(f"{self.name} reaps {self.world.name(worker_id)}: {cause}")
+            self.workers.pop(worker_id, None)
+            self.raylet.worker_exited(worker_id, started, cause, now)
+        self.tend()
+        self.raylet.settle(now)
+        effects, self.raylet.effects = self.raylet.effects, []
+        for effect in effects:
+            if isinstance(effect, StartWorker):
+                self._start(effect)
+            elif isinstance(effect, FindProcess):
+                if effect.job_id not in self.world.drivers:
+                    self.raylet.driver_ended(effect.job_id)
+            elif effect.worker_id in self.workers:
+                self.workers[effect.worker_id].die("killed by its raylet")
+        for peer, messages in self.raylet.outbox.take().items():
+            if peer == HEAD:
+                self.transmit(self.raylet.epoch, messages)
+            elif peer in self.workers:
+                self.workers[peer].send(messages)
+
+    def ask_again(self) -> None:
+        """Resend what is not acknowledged, unchanged."""
+        machine = self.raylet
+        messages: list[m.Message] = [*machine.completions.unacked.values()]
+        for principal in machine.worker_requests.principals.values():
+            specs = list(principal.unresolved.values())
+            messages.append(m.Submit(0, principal.job_id, principal.worker_id, specs))
+            if principal.actors:
+                messages.append(m.ActorWatch(0, principal.worker_id, [*principal.actors]))
+        self.transmit(machine.epoch, messages)
+
+    def deadline(self) -> float:
+        """The machine's own and the link's."""
+        return min(self.raylet.deadline(), self.link_deadline())
+
+    def die(self) -> None:
+        """SIGKILL: its workers end with it."""
+        self.end_link()
+        self.world.ports.discard(self.raylet.node_id)
+        for worker in [*self.workers.values()]:
+            worker.vanish()
+
+    # ---- SimPeer ---------------------------------------------------------------------------
+
+    def take(self, payload: codec.Payload) -> None:
+        """Hand a payload to the machine."""
+        self.raylet.receive(payload, self.clock.now)
+
+    def linked(self) -> bool:
+        """Whether the machine has a session."""
+        return self.raylet.linked
+
+    def refusal(self) -> bool:
+        """Whether the machine wants another session."""
+        return self.raylet.refused is not None
+
+    def too_large(self, found: list[codec.Unsent]) -> None:
+        """Tell the machine what is too large to be sent."""
+        self.raylet.too_large(found)
+
+    def say_hello(self) -> None:
+        """Send HELLO."""
+        self.transmit(self.raylet.epoch, [self.raylet.hello()])
+
+    def forget_session(self) -> None:
+        """Tell the machine that the session is over."""
+        self.raylet.disconnected(self.clock.now)
+        self.raylet.refused = None

@@ -1,0 +1,1 @@
+"""What simulated users do: functions, actors, and the programs of drivers."""
