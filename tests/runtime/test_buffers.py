@@ -16,7 +16,7 @@ import pytest
 
 from zray import limits
 from zray.errors import SerializationError
-from zray.runtime import buffers, serialization
+from zray.runtime import buffers, pickling, serialization
 
 ROOT = Path(__file__).parents[2]
 LARGE = 200_000
@@ -29,7 +29,7 @@ class Ref:
         self.id = object_id
 
     def __reduce__(self) -> Any:
-        serialization.note_reference(self.id)
+        pickling.note_reference(self.id)
         return serialization.restore_reference, (self.id,)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from zray.runtime import serialization
+from zray.runtime import pickling, serialization
 
 MODULE_LOCK = threading.Lock()
 REASON = "which cannot be pickled (TypeError: cannot pickle '_thread.lock' object"
@@ -144,12 +144,12 @@ def test_looking_reports_no_stray_references() -> None:
 
     class Ref:
         def __reduce__(self) -> Any:
-            serialization.note_reference(b"a")
+            pickling.note_reference(b"a")
             return str, ()
 
-    serialization.set_stray_reference_hook(seen.append)
+    pickling.set_stray_reference_hook(seen.append)
     try:
         assert serialization.explain([Ref(), MODULE_LOCK], "x") is not None
     finally:
-        serialization.set_stray_reference_hook(None)
+        pickling.set_stray_reference_hook(None)
     assert seen == []

@@ -15,7 +15,7 @@ import pytest
 
 from zray import limits
 from zray.errors import SerializationError
-from zray.runtime import serialization
+from zray.runtime import pickling, serialization
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +27,7 @@ class Ref:
         self.id = object_id
 
     def __reduce__(self) -> Any:
-        serialization.note_reference(self.id)
+        pickling.note_reference(self.id)
         return serialization.restore_reference, (self.id,)
 
     def __eq__(self, other: object) -> bool:
@@ -41,10 +41,10 @@ class Ref:
 def strays() -> Iterator[list[bytes]]:
     seen: list[bytes] = []
     serialization.set_reference_factory(Ref)
-    serialization.set_stray_reference_hook(seen.append)
+    pickling.set_stray_reference_hook(seen.append)
     yield seen
     serialization.set_reference_factory(None)
-    serialization.set_stray_reference_hook(None)
+    pickling.set_stray_reference_hook(None)
 
 
 def run_script(code: str, *arguments: str, stdin: bytes = b"") -> bytes:

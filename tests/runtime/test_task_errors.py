@@ -25,7 +25,7 @@ import zray.errors
 from zray import limits
 from zray.errors import SerializationError, TaskError, WorkerCrashedError, ZrayError
 from zray.protocol.errors import MESSAGE_BYTES_MAX, ErrorRecord, decode_error, encode_error
-from zray.runtime import serialization, task_errors
+from zray.runtime import pickling, serialization, task_errors
 
 ROOT = Path(__file__).parents[2]
 
@@ -53,10 +53,10 @@ def arrive(exc: BaseException) -> Any:
 @pytest.fixture
 def strays() -> Iterator[list[bytes]]:
     seen: list[bytes] = []
-    serialization.set_stray_reference_hook(seen.append)
+    pickling.set_stray_reference_hook(seen.append)
     serialization.set_reference_factory(lambda object_id: ("ref", object_id))
     yield seen
-    serialization.set_stray_reference_hook(None)
+    pickling.set_stray_reference_hook(None)
     serialization.set_reference_factory(None)
 
 
@@ -550,7 +550,7 @@ def test_a_group_with_bad_members_keeps_the_good_ones() -> None:
 
 class Ref:
     def __reduce__(self) -> Any:
-        serialization.note_reference(b"id")
+        pickling.note_reference(b"id")
         return serialization.restore_reference, (b"id",)
 
 

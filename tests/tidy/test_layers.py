@@ -81,6 +81,7 @@ MAY_PICKLE = (
     "zray.api",
     "zray.nodes.worker.worker",
     "zray.runtime.code",
+    "zray.runtime.pickling",
     "zray.runtime.serialization",
 )
 NEVER_UNPICKLE = ("zray.core", "zray.dashboard", "zray.nodes.head", "zray.nodes.raylet")

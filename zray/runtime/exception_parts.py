@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 from zray import limits
 from zray.errors import TaskError
 from zray.protocol.errors import MESSAGE_BYTES_MAX, cut_text
-from zray.runtime import serialization
+from zray.runtime import pickling, serialization
 
 _E = TypeVar("_E", bound=BaseException)
 _BYTES_MAX = limits.INLINE_BYTES_MAX
@@ -35,10 +35,10 @@ def dump(exc: BaseException) -> tuple[bytes, str]:
     References inside are reported as stray: nobody follows those of errors.
     """
     try:
-        data, references = serialization.encode(exc)
+        data, references = pickling.encode(exc)
         if len(data) <= _BYTES_MAX and _is_copy(serialization.loads(data), exc):
             for object_id in references:
-                serialization.note_stray_reference(object_id)
+                pickling.note_stray_reference(object_id)
             return data, ""
     except BaseException:
         pass  # its own code failed, or called sys.exit: without its code, then
@@ -107,18 +107,18 @@ class _Dismantling:
             }
             for part in state
         ]
-        data, _ = serialization.encode((type(exc), arguments, members, *pieces))
+        data, _ = pickling.encode((type(exc), arguments, members, *pieces))
         what = ", ".join(self._left_out)
         return data, f"left out of the exception object: {what}" if what else ""
 
     def _piece(self, value: Any, name: str) -> bytes | None:
         try:
-            data, references = serialization.encode(value)
+            data, references = pickling.encode(value)
             if len(data) <= self._room:
                 serialization.loads(data)
                 self._room -= len(data)
                 for object_id in references:
-                    serialization.note_stray_reference(object_id)
+                    pickling.note_stray_reference(object_id)
                 return data
         except BaseException:
             pass

@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from zray.ids import task_of
-from zray.runtime import serialization
+from zray.runtime import pickling, serialization
 
 if TYPE_CHECKING:  # imported where they are used: they take long, and most programs need neither
     import asyncio
@@ -93,7 +93,7 @@ class ObjectRef(Generic[T_co]):
         return f"ObjectRef({self.id.hex()}, {state})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        serialization.note_reference(self.id)
+        pickling.note_reference(self.id)
         return serialization.restore_reference, (self.id,)
 
 
@@ -127,7 +127,7 @@ def connect(participant: Any) -> None:
     _participant = participant
     _dropped.clear()
     serialization.set_reference_factory(participant.borrow if participant is not None else None)
-    serialization.set_stray_reference_hook(participant.pin if participant is not None else None)
+    pickling.set_stray_reference_hook(participant.pin if participant is not None else None)
 
 
 def pending() -> bool:

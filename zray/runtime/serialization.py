@@ -1,8 +1,9 @@
-"""Python values to bytes and back, and the references found inside them.
+"""Python values to bytes and back, and the references restored inside them.
 
-Owns the formats of values, arguments and functions. Only drivers and workers may import it: the
-head and the raylet never unpickle. Must import neither zmq nor numpy (workers are forked from a
-process that has one thread), and cloudpickle only when a value needs it (start-up time).
+Owns the formats of values, arguments and functions; zray.runtime.pickling makes the pickles. Only
+drivers and workers may import it: the head and the raylet never unpickle. Must import neither zmq
+nor numpy (workers are forked from a process that has one thread), and cloudpickle only when a value
+needs it (start-up time).
 
 The first byte of a value names its format:
 
@@ -21,34 +22,33 @@ import hashlib
 import os
 import pickle
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from zray import limits
 from zray.errors import MessageTooLargeError, SerializationError
-from zray.runtime.buffers import BUFFERS_TAG, Parts, Piece, assemble, split
+from zray.runtime.buffers import BUFFERS_TAG, Parts, split
 from zray.runtime.interrupts import raised_by_handler
+from zray.runtime.pickling import (
+    PAYLOAD_BYTES,
+    PROTOCOL,
+    check_count,
+    collected,
+    encode,
+    large_out_of_band,
+    out_of_band,
+)
 
 PICKLE_TAG = 0x80
 PORTABLE_TAG = 0x4D
 FUNCTION_ID_BYTES = 16
 
-_PROTOCOL = 5
-# How a pickle of protocol 5 names the module of a class or function of the user's script. Such
-# things travel by value, since another process's __main__ is not the user's script.
-_NAMES_MAIN = b"\x8c\x08__main__"
 # Types whose values hold no reference and nothing of the user's script: pickled with no more ado.
 _ATOMS = frozenset((type(None), bool, int, float, complex, str, bytes, bytearray))
 _LONG_ATOMS = frozenset((str, bytes, bytearray))
-_NO_ARGUMENTS = pickle.dumps(((), {}), _PROTOCOL)
+_NO_ARGUMENTS = pickle.dumps(((), {}), PROTOCOL)
 
-# A bytes-like object of this size or more is no part of a pickle's frames: the pickler writes a
-# header that ends with the object's length, then the object itself.
-_PAYLOAD_BYTES = 64 << 10
-
-_T = TypeVar("_T")
 _AS_THEY_ARE = (MemoryError, MessageTooLargeError)  # these say themselves what is wrong
 _dumps = pickle.dumps
 _loads = pickle.loads
@@ -83,48 +83,15 @@ class FunctionBlob(NamedTuple):
     contained: list[bytes]
 
 
-# ---- references inside values --------------------------------------------------------------
+# ---- references that are restored ----------------------------------------------------------
 
-
-class _Collecting(threading.local):
-    """The ids found so far by this thread's running dumps; None outside of one."""
-
-    found: list[bytes] | None = None
-
-
-_collecting = _Collecting()
 _reference_factory: Callable[[bytes], Any] | None = None
-_stray_reference_hook: Callable[[bytes], None] | None = None
 
 
 def set_reference_factory(factory: Callable[[bytes], Any] | None) -> None:
     """``factory(object_id)`` makes this process's reference; None where there is no cluster."""
     global _reference_factory
     _reference_factory = factory
-
-
-def set_stray_reference_hook(hook: Callable[[bytes], None] | None) -> None:
-    """``hook(object_id)`` learns of references that are pickled outside of zray.
-
-    Nobody can know who will unpickle these, so their objects have to stay until the job ends.
-    """
-    global _stray_reference_hook
-    _stray_reference_hook = hook
-
-
-def note_reference(object_id: bytes) -> None:
-    """A reference is being pickled; called by its ``__reduce__``."""
-    found = _collecting.found
-    if found is not None:
-        found.append(object_id)
-    else:
-        note_stray_reference(object_id)
-
-
-def note_stray_reference(object_id: bytes) -> None:
-    """The object must stay until the job ends, because zray cannot follow its reference."""
-    if _stray_reference_hook is not None:
-        _stray_reference_hook(object_id)
 
 
 def restore_reference(object_id: bytes) -> Any:
@@ -141,132 +108,6 @@ def restore_reference(object_id: bytes) -> Any:
     return _reference_factory(object_id)
 
 
-def encode(value: Any, by_value: bool = False) -> tuple[bytes, list[bytes]]:
-    """``dumps`` without its explanation: the pickler's own error, whatever it is.
-
-    ``by_value`` asks for the pickler that can send code, without trying the faster one first.
-    """
-    return _encode(_in_band, value, by_value)
-
-
-class _NamesMain(Exception):
-    """The pickle names something of the user's script, which has to travel by value."""
-
-
-def _encode(
-    pickled: Callable[[Any, bool], _T], value: Any, by_value: bool
-) -> tuple[_T, list[bytes]]:
-    """What ``pickled(value, by_value)`` makes, and the references that it met."""
-    outer = _collecting.found
-    found: list[bytes] = []
-    _collecting.found = found
-    try:
-        if not by_value:
-            try:
-                made = pickled(value, False)
-            except MemoryError:
-                raise
-            except Exception:
-                by_value = True
-        if by_value:
-            found.clear()
-            made = pickled(value, True)
-    finally:
-        _collecting.found = outer
-    if len(found) > 1:
-        found = list(dict.fromkeys(found))
-        check_count(len(found), "a value")
-    return made, found
-
-
-def check_count(references: int, what: str) -> None:
-    """Whether so many references can be named in one message.
-
-    Raises:
-        MessageTooLargeError: they cannot.
-    """
-    if references > limits.REFERENCES_MAX:
-        raise MessageTooLargeError(
-            f"{what} has {references} references, and at most {limits.REFERENCES_MAX} can go "
-            "along with one task, call or value; put parts of them with zray.put, and pass the "
-            "references of these"
-        )
-
-
-def _in_band(value: Any, by_value: bool) -> bytes:
-    if by_value:
-        from zray.runtime import code
-
-        return code.dumps(value, _PROTOCOL)
-    data = _dumps(value, _PROTOCOL)
-    if _NAMES_MAIN in data:
-        raise _NamesMain
-    return data
-
-
-def _large_out_of_band(value: Any, by_value: bool) -> list[Piece]:
-    """One pickle, or the pieces of a value whose large buffers were not copied."""
-    buffers: list[memoryview] = []
-
-    def is_small(buffer: pickle.PickleBuffer) -> bool:
-        raw = buffer.raw()
-        if len(raw) < _PAYLOAD_BYTES:
-            return True
-        buffers.append(raw)
-        return False
-
-    if by_value:
-        from zray.runtime import code
-
-        data = code.dumps(value, _PROTOCOL, is_small)
-    else:
-        data = _dumps(value, _PROTOCOL, buffer_callback=is_small)
-        if _NAMES_MAIN in data:
-            raise _NamesMain
-    return assemble([data], buffers) if buffers else [data]
-
-
-class _Sink:
-    """The file that a pickler writes to."""
-
-    __slots__ = ("write",)
-
-    def __init__(self, write: Callable[[Any], Any]) -> None:
-        self.write = write
-
-
-def _out_of_band(value: Any, by_value: bool) -> list[Piece]:
-    """The pieces of a value; they share the memory of its large parts."""
-    pieces: list[Piece] = []
-    buffers: list[pickle.PickleBuffer] = []
-    if by_value:
-        from zray.runtime import code
-
-        pickler: type[pickle.Pickler] = code.Pickler
-    else:
-        pickler = pickle.Pickler
-    pickler(_Sink(pieces.append), _PROTOCOL, buffer_callback=buffers.append).dump(value)
-    if not by_value and _pieces_name_main(pieces):
-        raise _NamesMain
-    if not buffers:
-        return pieces
-    return assemble(pieces, [buffer.raw() for buffer in buffers])
-
-
-def _pieces_name_main(pieces: list[Piece]) -> bool:
-    before: Piece = b""
-    for piece in pieces:
-        size = len(piece)
-        is_payload = size >= _PAYLOAD_BYTES and size in (
-            int.from_bytes(before[-4:], "little"),
-            int.from_bytes(before[-8:], "little"),
-        )
-        if not is_payload and _NAMES_MAIN in piece:
-            return True
-        before = piece
-    return False
-
-
 # ---- values --------------------------------------------------------------------------------
 
 
@@ -277,7 +118,7 @@ def dumps(value: Any, name: str = "the value") -> tuple[bytes, list[bytes]]:
         SerializationError: it cannot be pickled; the message names the part of ``name`` at fault.
     """
     if type(value) in _ATOMS:
-        return _dumps(value, _PROTOCOL), []
+        return _dumps(value, PROTOCOL), []
     try:
         return encode(value)
     except _AS_THEY_ARE:
@@ -295,10 +136,10 @@ def dumps_parts(value: Any, name: str = "the value") -> Parts:
         SerializationError: it cannot be pickled; the message names the part of ``name`` at fault.
     """
     kind = type(value)
-    if kind in _ATOMS and (kind not in _LONG_ATOMS or len(value) < _PAYLOAD_BYTES):
-        return Parts([_dumps(value, _PROTOCOL)], [])
+    if kind in _ATOMS and (kind not in _LONG_ATOMS or len(value) < PAYLOAD_BYTES):
+        return Parts([_dumps(value, PROTOCOL)], [])
     try:
-        return Parts(*_encode(_out_of_band, value, False))
+        return Parts(*collected(out_of_band, value, False))
     except _AS_THEY_ARE:
         raise
     except Exception as error:
@@ -380,9 +221,9 @@ def dumps_arguments(
                 check_count(len(dependencies), function_name)
                 break
     if atoms:
-        return Arguments(_dumps(value, _PROTOCOL), dependencies, [])
+        return Arguments(_dumps(value, PROTOCOL), dependencies, [])
     try:
-        pieces, nested = _encode(_large_out_of_band, value, False)
+        pieces, nested = collected(large_out_of_band, value, False)
     except _AS_THEY_ARE:
         raise
     except Exception as error:

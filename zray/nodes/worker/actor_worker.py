@@ -27,7 +27,7 @@ from zray.nodes.worker.returns import encoded, several
 from zray.protocol import codec
 from zray.protocol import messages as m
 from zray.protocol.errors import cut_text
-from zray.runtime import serialization
+from zray.runtime import pickling, serialization
 from zray.runtime.actor_exit import ActorExit
 from zray.runtime.linux import direct
 from zray.runtime.linux.direct import DirectLink
@@ -363,7 +363,7 @@ class ActorServer:
             outcomes.append(outcome)
         if call.num_returns > 1:
             references = sum(len(outcome.contained) for outcome in outcomes)
-            serialization.check_count(references, f"the results of {self._name(call.method)}")
+            pickling.check_count(references, f"the results of {self._name(call.method)}")
         return outcomes, pins
 
     def _put(self, outcome: m.Outcome) -> ObjectRef[Any]:

@@ -15,7 +15,7 @@ from zray.nodes.imports import Imports
 from zray.nodes.participant.shared_values import bytes_of, load
 from zray.nodes.worker.returns import encoded, several
 from zray.protocol import messages as m
-from zray.runtime import serialization, task_errors
+from zray.runtime import pickling, serialization, task_errors
 
 if TYPE_CHECKING:
     from zray.nodes.worker.host import Host
@@ -108,7 +108,7 @@ class UserCode:
                 outcomes.append(self._outcome(object_id(task_id, index), one, what, template))
             if count > 1:
                 references = sum(len(outcome.contained) for outcome in outcomes)
-                serialization.check_count(references, f"the results of {template.name}")
+                pickling.check_count(references, f"the results of {template.name}")
         except BaseException:
             self._worker.unkeep(outcomes)
             raise
