@@ -15,7 +15,6 @@ LARGER_MODULES: dict[str, int] = {
     "zray.core.raylet.object_store": 408,
     "zray.nodes.driver.driver": 417,
     "zray.nodes.raylet.raylet": 475,
-    "zray.nodes.worker.worker": 425,
     "zray.nodes.raylet.store_server": 459,
 }
 LARGER_FUNCTIONS: dict[str, int] = {}

@@ -140,14 +140,14 @@ class RuntimeContext:
         return current_call() if current_call is not None else None
 
     def _setup(self) -> Any:
-        sequence = getattr(self._participant, "sequence", None)
-        return sequence.setup if sequence is not None else None
+        task_inbox = getattr(self._participant, "task_inbox", None)
+        return task_inbox.setup if task_inbox is not None else None
 
     def _template(self) -> Any:
         assignment = getattr(self._participant, "assignment", None)
         if assignment is None:
             return None
-        return self._participant.sequence.templates[assignment.spec.template_id]
+        return self._participant.task_inbox.templates[assignment.spec.template_id]
 
 
 def get_runtime_context() -> RuntimeContext:

@@ -1,17 +1,17 @@
-"""The worker's sequence: delivered is not started, and what is finished leaves in time."""
+"""The worker's inbox: delivered is not started, and what is finished leaves in time."""
 
 from __future__ import annotations
 
 from tests.core.benches import identity, object_of, spec, template, value
 from zray import limits
-from zray.core.worker.task_inbox import CpuLoan, TaskInbox
+from zray.core.worker.task_inbox import TaskInbox
 from zray.ids import split_tasks
 from zray.protocol import messages as m
 
 WORK = template()
 
 
-def sequence(*names: str) -> TaskInbox:
+def inbox(*names: str) -> TaskInbox:
     made = TaskInbox(identity("w1"))
     tasks = [m.Assignment(1, identity("job"), spec(name, WORK)) for name in names]
     assert made.receive(WORK) and made.receive(m.Tasks(0, tasks))
@@ -37,7 +37,7 @@ def test_tasks_run_in_the_order_of_delivery_with_their_values() -> None:
 
 
 def test_a_recall_returns_what_has_not_started() -> None:
-    made = sequence("t0", "t1", "t2")
+    made = inbox("t0", "t1", "t2")
     made.next()
     assert split_tasks(made.recall().task_ids) == [identity("t1"), identity("t2")]
     assert made.recall().task_ids == b""
@@ -46,7 +46,7 @@ def test_a_recall_returns_what_has_not_started() -> None:
 
 
 def test_a_cancel_takes_back_only_what_waits() -> None:
-    made = sequence("t0", "t1", "t2")
+    made = inbox("t0", "t1", "t2")
     made.next()
     assert made.cancel(m.CancelTask(0, identity("t0"), 1, False)) is None
     assert made.cancel(m.CancelTask(0, identity("t1"), 9, False)) is None
@@ -56,7 +56,7 @@ def test_a_cancel_takes_back_only_what_waits() -> None:
 
 
 def test_results_wait_for_company_but_not_for_long() -> None:
-    made = sequence("t0", "t1", "t2")
+    made = inbox("t0", "t1", "t2")
     made.next()
     finish(made, 1.0)
     assert made.take_done(1.0, next_is_short=True) is None
@@ -69,7 +69,7 @@ def test_results_wait_for_company_but_not_for_long() -> None:
 
 
 def test_results_leave_before_a_long_task_and_when_nothing_is_left() -> None:
-    made = sequence("t0", "t1")
+    made = inbox("t0", "t1")
     made.next()
     finish(made, 1.0)
     assert made.take_done(1.0, next_is_short=False) is not None
@@ -80,7 +80,7 @@ def test_results_leave_before_a_long_task_and_when_nothing_is_left() -> None:
 
 def test_results_that_hand_references_on_leave_at_once() -> None:
     for fields in ({"contained": [object_of(identity("x"))]}, {"borrowed": [identity("y")]}):
-        made = sequence("t0", "t1")
+        made = inbox("t0", "t1")
         made.next()
         finish(made, 1.0, **fields)
         done = made.take_done(1.0, next_is_short=True)
@@ -89,32 +89,6 @@ def test_results_that_hand_references_on_leave_at_once() -> None:
 
 
 def test_what_is_not_about_running_tasks_is_for_the_client() -> None:
-    made = sequence()
+    made = inbox()
     assert not made.receive(m.Result(1, identity("w1"), []))
     assert made.receive(m.Exit(0)) and made.exiting
-
-
-# ---- lending the CPU -------------------------------------------------------------------------
-
-TASK, NEXT = b"a" * 16, b"b" * 16
-
-
-def test_a_process_that_waits_and_uses_no_cpu_lends_it_until_it_computes_or_waits_no_more() -> None:
-    loan, step = CpuLoan(), 1.1 * limits.IDLE_S
-    assert loan.step(TASK, True, 100.0, 5.0) is None  # nothing to compare it with
-    assert loan.step(TASK, True, 100.0 + step / 2, 5.0) is None
-    assert loan.step(TASK, True, 100.0 + step, 5.0 + step / 2) is None  # it computes
-    assert loan.step(TASK, True, 100.0 + 2 * step, 5.0 + step / 2) is True
-    assert loan.step(TASK, True, 100.0 + 3 * step, 5.0 + step / 2) is None
-    assert loan.step(TASK, True, 100.0 + 4 * step, 5.0 + 3 * step) is False
-    assert loan.step(TASK, True, 100.0 + 5 * step, 5.0 + 3 * step) is True
-    assert loan.step(TASK, False, 100.0 + 5 * step, 5.0 + 3 * step) is False
-
-
-def test_what_one_task_has_lent_says_nothing_of_the_next() -> None:
-    loan, step = CpuLoan(), 1.1 * limits.IDLE_S
-    loan.step(TASK, True, 100.0, 0.0)
-    assert loan.step(TASK, True, 100.0 + step, 0.0) is True
-    assert loan.step(NEXT, False, 100.0 + 2 * step, 0.0) is None
-    assert loan.step(NEXT, True, 200.0, 0.0) is None  # measured too long ago
-    assert loan.step(NEXT, True, 200.0 + step, 0.0) is True

@@ -261,7 +261,7 @@ class ActorServer:
 
     def over(self) -> bool:
         """Whether it is to end, and nothing is left to do. With the lock held."""
-        if self.worker.sequence.exiting:
+        if self.worker.task_inbox.exiting:
             self.inbox.closing = True
         return self._exit_reason is not None or (self.inbox.closing and self.inbox.idle())
 

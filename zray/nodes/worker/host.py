@@ -25,7 +25,7 @@ class Host(Protocol):
 
     worker_id: bytes
     client: Client
-    sequence: TaskInbox
+    task_inbox: TaskInbox
     poller: select.epoll
 
     @property

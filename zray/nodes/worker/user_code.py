@@ -24,30 +24,30 @@ Function = Callable[..., Any]
 
 
 class UserCode:
-    def __init__(self, worker: Host, sequence: TaskInbox) -> None:
+    def __init__(self, worker: Host, task_inbox: TaskInbox) -> None:
         self._worker = worker
-        self._sequence = sequence
+        self._task_inbox = task_inbox
         self._functions: dict[bytes, tuple[Function, Any]] = {}
         self.imports = Imports()
         self._shared: dict[bytes, m.Outcome | None] = {}  # large, for the next task
 
     def error(self, error: BaseException, name: str) -> bytes:
         """The record of what user code raised."""
-        node = self._sequence.setup.node_name if self._sequence.setup is not None else ""
+        node = self._task_inbox.setup.node_name if self._task_inbox.setup is not None else ""
         if isinstance(error, NameNotOfferedError):
             return failures.encode(NameNotOfferedError, str(error.args[0]), name, node)
         return task_errors.dump_exception(error, name, node, os.getpid())
 
     def function(self, template: m.Template, is_class: bool) -> tuple[Function, Any]:
         if template.by_name:
-            assert self._sequence.setup is not None
-            offer = self.imports.find(template.name, self._sequence.setup, is_class=is_class)
+            assert self._task_inbox.setup is not None
+            offer = self.imports.find(template.name, self._task_inbox.setup, is_class=is_class)
             return offer.target, offer.retry
-        while self._sequence.forgotten:
-            self._functions.pop(self._sequence.forgotten.pop(), None)
+        while self._task_inbox.forgotten:
+            self._functions.pop(self._task_inbox.forgotten.pop(), None)
         found = self._functions.get(template.function_id)
         if found is None:
-            blob = self._sequence.functions[template.function_id].blob
+            blob = self._task_inbox.functions[template.function_id].blob
             found = self._functions[template.function_id] = serialization.loads_function(blob)
         return found
 
@@ -71,7 +71,7 @@ class UserCode:
         wanted = [oid for oid, outcome in found.items() if outcome is None]
         if wanted:
             found.update(self._take(wanted))
-        follow = {value.object_id for value in self._sequence.next_values()}
+        follow = {value.object_id for value in self._task_inbox.next_values()}
         self._shared = {oid: value for oid, value in found.items() if oid in follow}
         return [found.get(value.object_id) or value for value in values]
 

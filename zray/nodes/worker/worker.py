@@ -11,7 +11,6 @@ import contextlib
 import gc
 import os
 import select
-import signal
 import socket
 import sys
 import threading
@@ -20,17 +19,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from zray import limits
-from zray.core import failures
 from zray.core.client.client import Client
 from zray.core.client.waiters import Waiter
 from zray.core.worker.actor_inbox import Entry
-from zray.core.worker.task_inbox import CpuLoan, Delivered, TaskInbox
-from zray.errors import TaskCancelledError
-from zray.ids import IdSource, object_id
+from zray.core.worker.task_inbox import Delivered, TaskInbox
+from zray.ids import IdSource
 from zray.nodes.worker.actor_worker import ActorServer
+from zray.nodes.worker.attempts import Attempts
 from zray.nodes.worker.control import ControlThread
 from zray.nodes.worker.introspection import Introspection
-from zray.nodes.worker.user_code import UserCode, covers
+from zray.nodes.worker.task_waits import TaskWaits
+from zray.nodes.worker.user_code import UserCode
 from zray.protocol import codec
 from zray.protocol import messages as m
 from zray.runtime import references, session
@@ -53,7 +52,7 @@ class Worker(Introspection):
         ids = IdSource(os.urandom(8))
         super().__init__(Client(worker_id, bytes(16), ids, remote=False))
         self.worker_id = worker_id
-        self.sequence = TaskInbox(worker_id)
+        self.task_inbox = TaskInbox(worker_id)
         self._page = open_page(page_fd)
         self._started = 0
         self._task = socket.socket(fileno=task_fd)
@@ -67,21 +66,18 @@ class Worker(Introspection):
         os.set_blocking(self._wake_write, False)
         self.poller.register(self._wake_read, select.POLLIN)
         self._ready: list[int] | None = None  # what the last poll found, if nobody read since
-        self.code = UserCode(self, self.sequence)
+        self.code = UserCode(self, self.task_inbox)
+        self._attempts = Attempts(self.code, self.client.references, self._become)
         self._main = threading.main_thread().ident or 0
         self._forked = False  # this process is a child of the worker
-        self._running: bytes | None = None  # the task whose user code runs now
-        self._interrupt: bytes | None = None  # the task that a cancel is for
         self._shown: m.Template | None = None  # whose name the process carries
-        self._interrupted = False  # it was raised in that task
         self._keeps_drops = False  # results not yet sent contain references
         self._pump: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # of an async actor
         self._look: Callable[[], object] = bool  # what that does when something came
         self._stop_in_loop: Callable[[Entry], object] = bool
         self._acknowledge_at = 0.0
-        self._waiting = 0  # threads of user code that wait, but for the main thread
-        self._loan = CpuLoan()
+        self._waits = TaskWaits(self.task_inbox, self.send, self.client.has_callbacks)
 
     # ---- transport -------------------------------------------------------------------------
 
@@ -109,14 +105,14 @@ class Worker(Introspection):
             os.write(self._wake_write, b".")
 
     def _lead_s(self) -> float:
-        if self._waiting and not self.sequence.blocked and self.actor is None:
+        if self._waits.threads and not self.task_inbox.blocked and self.actor is None:
             return limits.IDLE_S
         return ACKNOWLEDGE_S if self.client.calls.unacknowledged() else 1.0
 
     def _respond(self) -> None:
         super()._respond()
-        if self._waiting or self._loan.task_id is not None or self.client.has_callbacks():
-            self._lend()
+        if self.actor is None and self._waits.may_lend():
+            self._waits.lend()
         now = time.monotonic()
         if now >= self._acknowledge_at and self.client.calls.unacknowledged():
             self._acknowledge_at = now + ACKNOWLEDGE_S
@@ -145,7 +141,7 @@ class Worker(Introspection):
                 self.poller.unregister(self._store.link)
 
     def _store_name(self) -> bytes:
-        return self.sequence.setup.node_id if self.sequence.setup is not None else b""
+        return self.task_inbox.setup.node_id if self.task_inbox.setup is not None else b""
 
     def _link_closed(self, link: DirectLink) -> None:
         with contextlib.suppress(OSError):
@@ -169,7 +165,7 @@ class Worker(Introspection):
         frames, ended = read_available(self._task, self._reader)
         for frame in frames:
             for message in codec.decode(frame).messages:
-                if self.sequence.receive(message):
+                if self.task_inbox.receive(message):
                     continue
                 if self.actor is not None and isinstance(message, m.Calls):
                     self.actor.receive(message, None)
@@ -177,59 +173,29 @@ class Worker(Introspection):
                     self.client.message(message)
         if ended:
             os._exit(0)  # the raylet is gone
-        if self.sequence.blocked or self._lends():
+        if self.task_inbox.blocked or self._waits.lends():
             self._give_back()
 
     def _give_back(self) -> None:
-        returned = self.sequence.recall()
+        returned = self.task_inbox.recall()
         if returned.task_ids:
             self.send([returned])
 
     def _before_blocking(self) -> None:
-        """A task waits: nothing may be stuck behind it, and its CPU is free meanwhile."""
         if self.actor is not None:
             self.actor.send_replies()
-        elif threading.get_ident() == self._main and self.sequence.current is not None:
-            self.sequence.blocked = True
-            self._say_blocked()
         elif threading.get_ident() != self._main:
-            self._waiting += 1
+            self._waits.threads += 1
+        elif self.task_inbox.current is not None:
+            self._waits.begin()
 
     def _after_blocking(self) -> None:
         if threading.get_ident() != self._main:
             if self.actor is None:
-                self._waiting -= 1
-                self._lend()
-        elif self.sequence.blocked:
-            self.sequence.blocked = False
-            self._loan.task_id = None
-            self.send([m.Unblocked(0)])
-
-    def _say_blocked(self) -> None:
-        done = self.sequence.take_done(time.monotonic(), next_is_short=False)
-        returned = self.sequence.recall()
-        self.send([*([done] if done is not None else []), returned, m.Blocked(0)])
-
-    def _lend(self) -> None:
-        """Let others have the CPU of a task that waits by other means than its main thread.
-
-        A thread of it waits, or a future or coroutine; whether the task computes meanwhile, the
-        CPU time of the process says. With the lock held.
-        """
-        current = self.sequence.current
-        if current is None or self.actor is not None or self.sequence.blocked:
-            return
-        waits = bool(self._waiting) or self.client.has_callbacks()
-        now, used = time.monotonic(), time.process_time()
-        lends = self._loan.step(current.spec.task_id, waits, now, used)
-        if lends:
-            self._say_blocked()
-        elif lends is not None:
-            self.send([m.Unblocked(0)])
-
-    def _lends(self) -> bool:
-        current = self.sequence.current
-        return current is not None and current.spec.task_id == self._loan.task_id
+                self._waits.threads -= 1
+                self._waits.lend()
+        elif self.task_inbox.blocked:
+            self._waits.end()
 
     def _attend(self) -> None:
         """User code does not block but expects something: a thread reads for it from now on."""
@@ -277,32 +243,24 @@ class Worker(Introspection):
         """The raylet asks for something while user code runs. With the lock held."""
         self._read()  # what was delivered before counts as delivered
         if isinstance(message, m.Recall):
-            done = self.sequence.take_done(time.monotonic(), next_is_short=False)
-            self.send([*([done] if done is not None else []), self.sequence.recall()])
+            done = self.task_inbox.take_done(time.monotonic(), next_is_short=False)
+            self.send([*([done] if done is not None else []), self.task_inbox.recall()])
         elif isinstance(message, m.CancelTask):
-            returned = self.sequence.cancel(message)
+            returned = self.task_inbox.cancel(message)
             if returned is not None:
                 self.send([returned])
             elif self._is_current(message):
-                self._interrupt = message.task_id
-                signal.pthread_kill(self._main, signal.SIGINT)
+                self._attempts.cancel(message.task_id)
         elif isinstance(message, m.CancelCall) and self.actor is not None:
             running = self.actor.cancel(message)
             if running is not None and self._loop is not None:
                 self._loop.call_soon_threadsafe(self._stop_in_loop, running)
 
     def _is_current(self, message: m.CancelTask) -> bool:
-        current = self.sequence.current
+        current = self.task_inbox.current
         if current is None or current.spec.task_id != message.task_id:
             return False
         return current.attempt == message.attempt
-
-    def _on_interrupt(self, _number: int, _frame: object) -> None:
-        """In the main thread: only the task that was meant is interrupted."""
-        if self._interrupt is not None and self._interrupt == self._running:
-            self._interrupt = None
-            self._interrupted = True
-            raise KeyboardInterrupt
 
     def abandon(self) -> None:
         """In a forked child: this connection is the parent's."""
@@ -382,7 +340,7 @@ class Worker(Introspection):
     # ---- running ---------------------------------------------------------------------------
 
     def run(self) -> int:
-        interrupts.install(signal.SIGINT, self._on_interrupt)
+        self._attempts.handle_signals()
         self._control.start()
         while True:
             with self._lock:
@@ -392,6 +350,9 @@ class Worker(Introspection):
             self._execute(delivered)
             if self.actor is not None:
                 return self._serve(self.actor)
+
+    def _become(self, instance: Any, made: m.Assignment) -> None:
+        self.actor = ActorServer(self, instance, made, self.code.error)
 
     @staticmethod
     def _serve(actor: ActorServer) -> int:
@@ -409,26 +370,26 @@ class Worker(Introspection):
         while True:
             if self._leading:
                 self._follow(None, 0.05)  # the pump of a former task reads
-            delivered = self.sequence.next()
+            delivered = self.task_inbox.next()
             if delivered is not None:
-                self._interrupt = None
+                self._attempts.expect()
                 self._started += 1
                 self._page.count = self._started
                 self.assignment = delivered.assignment
                 return delivered
             self._send_done()
-            if self.sequence.exiting:
+            if self.task_inbox.exiting:
                 return None
             self.code.rest()
             if not self._leading:
                 self._lead_once(60.0)
-                if self.sequence.setup is not None and self.client.job_id == bytes(16):
-                    self._set_up(self.sequence.setup)
+                if self.task_inbox.setup is not None and self.client.job_id == bytes(16):
+                    self._set_up(self.task_inbox.setup)
 
     def _send_done(self) -> None:
         """Results, and before them whatever they refer to."""
         self._flush()
-        done = self.sequence.take_done(time.monotonic(), next_is_short=True)
+        done = self.task_inbox.take_done(time.monotonic(), next_is_short=True)
         if done is not None:
             self.send([done])
             self._keeps_drops = False
@@ -454,12 +415,12 @@ class Worker(Introspection):
     def _execute(self, delivered: Delivered) -> None:
         assignment = delivered.assignment
         spec = assignment.spec
-        template = self.sequence.templates[spec.template_id]
+        template = self.task_inbox.templates[spec.template_id]
         if template is not self._shown:
             self._shown = template
             made = assignment.actor
             set_process_name(f"zray:{made.class_name if made else template.name}"[:15])
-        status, outcomes, seconds = self._attempt(delivered, template)
+        status, outcomes, seconds = self._attempts.run(delivered, template)
         self.end_if_forked()
         with interrupts, self._lock:
             self._collect_dropped()
@@ -468,7 +429,7 @@ class Worker(Introspection):
                 self._flush()
             while self.client.backlog and not self.client.stopped:  # the window is full
                 self._drain_backlog()
-            self.sequence.finished(status, outcomes, seconds, borrowed, time.monotonic())
+            self.task_inbox.finished(status, outcomes, seconds, borrowed, time.monotonic())
             self._send_done()
         self.assignment = None
 
@@ -481,49 +442,6 @@ class Worker(Introspection):
         self._lead_once(1.0)
         self._flush()
         self._after_blocking()
-
-    def _attempt(
-        self, delivered: Delivered, template: m.Template
-    ) -> tuple[int, list[m.Outcome], float]:
-        """Run user code once: status, outcomes and run time in seconds."""
-        spec = delivered.assignment.spec
-        began = time.perf_counter()
-        retry: Any = False
-        try:
-            try:
-                function, retry = self.code.function(
-                    template, delivered.assignment.actor is not None
-                )
-                if delivered.assignment.actor is not None:
-                    self.client.references.own_handle = object_id(spec.task_id)
-                args, kwargs = self.code.arguments(delivered)
-                self._running = spec.task_id
-                self._on_interrupt(signal.SIGINT, None)  # for what came before user code
-                value = function(*args, **kwargs)
-                del args, kwargs
-            finally:
-                self._running = None
-            if delivered.assignment.actor is not None:
-                made = delivered.assignment
-                if template.by_name:
-                    made = self.code.imports.as_offered(made, template.name)
-                self.actor = ActorServer(self, value, made, self.code.error)
-                outcomes = [m.Outcome(object_id(spec.task_id), m.VALUE, 0)]
-            else:
-                outcomes = self.code.outcomes(spec.task_id, template, value)
-            return m.FINISHED, outcomes, time.perf_counter() - began
-        except BaseException as error:
-            seconds = time.perf_counter() - began
-            if isinstance(error, KeyboardInterrupt) and self._interrupted:
-                data = failures.encode(TaskCancelledError, "the task was cancelled", template.name)
-                status = m.CANCELLED
-            else:
-                data = self.code.error(error, template.name)
-                status = m.FAILED if covers(retry, error) else m.FINISHED
-            return status, failures.outcomes(spec.task_id, template.num_returns, data), seconds
-        finally:
-            self._interrupt = None
-            self._interrupted = False
 
 
 def main(worker_id: bytes, task_fd: int, control_fd: int, page_fd: int) -> int:

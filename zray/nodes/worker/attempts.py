@@ -1,0 +1,104 @@
+"""Attempts of tasks: runs user code once, and knows which cancel is for it.
+
+A cancel comes while user code runs, from another thread, and interrupts the main thread. Only what
+runs in the attempt that was meant is interrupted.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from zray.core import failures
+from zray.core.client.references import ClientReferences
+from zray.core.worker.task_inbox import Delivered
+from zray.errors import TaskCancelledError
+from zray.ids import object_id
+from zray.nodes.worker.user_code import UserCode, covers
+from zray.protocol import messages as m
+from zray.runtime.interrupts import interrupts
+
+
+class Attempts:
+    """Of one worker, one after the other, in the main thread.
+
+    ``become``: this process is the actor from now on that a constructor made.
+    """
+
+    def __init__(
+        self,
+        code: UserCode,
+        references: ClientReferences,
+        become: Callable[[Any, m.Assignment], None],
+    ) -> None:
+        self._code = code
+        self._references = references
+        self._become = become
+        self._main = threading.main_thread().ident or 0
+        self._running: bytes | None = None  # the task whose user code runs now
+        self._cancelled: bytes | None = None  # the task that a cancel is for
+        self._interrupted = False  # it was raised in that task
+
+    def handle_signals(self) -> None:
+        """From now on a cancel, which is a SIGINT, comes here."""
+        interrupts.install(signal.SIGINT, self._on_interrupt)
+
+    def cancel(self, task_id: bytes) -> None:
+        """Interrupt the task, which was handed out and has not ended; from any thread."""
+        self._cancelled = task_id
+        signal.pthread_kill(self._main, signal.SIGINT)
+
+    def expect(self) -> None:
+        """A task was handed out: whatever was to be cancelled before is not this one."""
+        self._cancelled = None
+
+    def _on_interrupt(self, _number: int, _frame: object) -> None:
+        """In the main thread: only the task that was meant is interrupted."""
+        if self._cancelled is not None and self._cancelled == self._running:
+            self._cancelled = None
+            self._interrupted = True
+            raise KeyboardInterrupt
+
+    def run(self, delivered: Delivered, template: m.Template) -> tuple[int, list[m.Outcome], float]:
+        """Run user code once: status, outcomes and run time in seconds."""
+        spec = delivered.assignment.spec
+        began = time.perf_counter()
+        retry: Any = False
+        try:
+            try:
+                function, retry = self._code.function(
+                    template, delivered.assignment.actor is not None
+                )
+                if delivered.assignment.actor is not None:
+                    self._references.own_handle = object_id(spec.task_id)
+                args, kwargs = self._code.arguments(delivered)
+                self._running = spec.task_id
+                self._on_interrupt(signal.SIGINT, None)  # for what came before user code
+                value = function(*args, **kwargs)
+                del args, kwargs
+            finally:
+                self._running = None
+            if delivered.assignment.actor is not None:
+                made = delivered.assignment
+                if template.by_name:
+                    made = self._code.imports.as_offered(made, template.name)
+                self._become(value, made)
+                outcomes = [m.Outcome(object_id(spec.task_id), m.VALUE, 0)]
+            else:
+                outcomes = self._code.outcomes(spec.task_id, template, value)
+            return m.FINISHED, outcomes, time.perf_counter() - began
+        except BaseException as error:
+            seconds = time.perf_counter() - began
+            if isinstance(error, KeyboardInterrupt) and self._interrupted:
+                data = failures.encode(TaskCancelledError, "the task was cancelled", template.name)
+                status = m.CANCELLED
+            else:
+                data = self._code.error(error, template.name)
+                status = m.FAILED if covers(retry, error) else m.FINISHED
+            return status, failures.outcomes(spec.task_id, template.num_returns, data), seconds
+        finally:
+            self._cancelled = None
+            self._interrupted = False
