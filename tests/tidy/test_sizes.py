@@ -13,7 +13,6 @@ LARGER_MODULES: dict[str, int] = {
     "zray.core.head.tasks": 410,
     "zray.core.raylet.raylet": 412,
     "zray.core.raylet.object_store": 408,
-    "zray.nodes.driver.driver": 417,
     "zray.nodes.raylet.raylet": 475,
     "zray.nodes.raylet.store_server": 459,
 }

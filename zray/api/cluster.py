@@ -249,7 +249,8 @@ def _connect(
     address: str, node: NodeOptions, wants_logs: bool, namespace: str, lost_after_s: float
 ) -> Any:
     from zray.nodes.contact import reach, running
-    from zray.nodes.driver.driver import Driver, LocalCluster
+    from zray.nodes.driver.driver import Driver
+    from zray.nodes.driver.local_cluster import LocalCluster
 
     local = None
     if address == "local":
