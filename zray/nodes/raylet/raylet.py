@@ -144,7 +144,7 @@ class RayletNode:
             *(self._loop, raylet.node_id, lambda: raylet.objects, mark, directory),
             *(self._channels.__contains__, raylet.named, self._failed),
         )
-        raylet.objects.attach(store)
+        raylet.objects.attach(store.objects)
         raylet.objects.puller.direct = True
         self._port.peer_transfers = raylet.peer_transfers
         return store
@@ -187,7 +187,7 @@ class RayletNode:
     def _settle(self) -> None:
         raylet, now = self._raylet, self._loop.now()
         self._attempt("tending the link to the head", self._tend_link, now)
-        if raylet.objects.store is not self._store:  # this is another incarnation
+        if raylet.objects.store is not self._store.objects:  # this is another incarnation
             self._attempt("closing a store", self._store.close)
             self._store = self._make_store()
         raylet.settle(now)
