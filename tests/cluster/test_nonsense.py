@@ -10,7 +10,7 @@ import msgspec
 
 import zray
 from tests.hostile import Nonsense, talk
-from zray.core.head.traffic_controller import CLIENT_VERBS, NODE_VERBS
+from zray.core.head.roles import CLIENT_VERBS, NODE_VERBS
 from zray.protocol import messages as m
 
 SESSIONS = 40

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from zray.core.head.gcs import Gcs
-from zray.core.head.traffic_controller import TrafficController
+from zray.core.head.identity import HeadIdentity
 from zray.core.incidents import Incidents
 from zray.core.raylet.raylet import HEAD, Raylet
 from zray.ids import IdSource
@@ -73,22 +73,24 @@ class HeadBench:
         *,
         durable: bool = True,
         incidents: Incidents | None = None,
+        head_id: bytes = b"",
     ) -> None:
         self.now = 100.0
         self.durable = durable
         self.rows: list[tuple[int, Any]] = []
-        self.gcs = Gcs(epoch, rows or {}, self.now, incidents or Fatal())
-        self.controller = TrafficController(self.gcs, CLUSTER, VERSIONS, 0.0, self.now)
+        head = HeadIdentity(CLUSTER, epoch, VERSIONS, 0.0, head_id)
+        self.gcs = Gcs(head, rows or {}, self.now, incidents or Fatal())
+        self.sessions = self.gcs.sessions
         self.sent: dict[str, list[m.Message]] = {}
 
     def turn(self) -> None:
         self.rows += self.gcs.journal.take()
         if self.durable:
             self.commit()
-        self.controller.settle(self.now)
+        self.gcs.settle(self.now)
         if self.gcs.journal:
             self.turn()
-        for route, messages in self.controller.outbox.take().items():
+        for route, messages in self.gcs.routed.take().items():
             self.sent.setdefault(route.decode(), []).extend(messages)
 
     def commit(self) -> None:
@@ -105,7 +107,7 @@ class HeadBench:
         if epoch < 0:  # a new process has heard of no head yet
             epoch = 0 if isinstance(messages[0], m.Hello) else self.gcs.epoch
         payload = Payload(epoch, list(messages), [])
-        self.controller.receive(route.encode(), user, payload, self.now)
+        self.gcs.controller.receive(route.encode(), user, payload, self.now)
 
     def taken(self, route: str, kind: type[m.Message] | None = None) -> list[Any]:
         """What was sent on a route since the last call, of a kind."""
@@ -117,7 +119,7 @@ class HeadBench:
         end = self.now + seconds
         while self.now < end:
             self.now = min(self.now + 1.0, end)
-            for session in self.controller.sessions.values():
+            for session in self.sessions.by_route.values():
                 session.member.heard = self.now
             self.turn()
 

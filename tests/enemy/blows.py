@@ -21,7 +21,7 @@ import zmq
 from tests.enemy.besieged import Besieged
 from tests.hostile import Nonsense, abstract_sockets, fill, knock, talk
 from tests.real_cluster import Peer
-from zray.core.head.traffic_controller import CLIENT_VERBS, NODE_VERBS
+from zray.core.head.roles import CLIENT_VERBS, NODE_VERBS
 from zray.protocol import messages as m
 from zray.runtime import sockets
 from zray.runtime.connection import parse_address

@@ -49,7 +49,7 @@ def fail_once(table: dict[type[m.Message], Any], kind: type[m.Message], left: li
 def tables(cluster: SimCluster, where: str) -> list[dict[type[m.Message], Any]]:
     if where == "head":
         assert cluster.head is not None
-        return [cluster.head.controller._handlers]
+        return [cluster.head.gcs.handlers]
     name = {"raylet": "_from_head", "worker": "_from_worker"}[where]
     return [getattr(raylet.raylet, name) for raylet in cluster.raylets]
 

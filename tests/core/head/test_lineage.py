@@ -102,7 +102,7 @@ def test_retries_are_used_up_by_making_it_again() -> None:
 def test_a_large_put_that_it_needs_cannot_be_made_again() -> None:
     head = head_with()
     put = object_of(identity("put"))
-    where = head.controller.sessions[b"n1"].member.process_id
+    where = head.sessions.by_route[b"n1"].member.process_id
     outcome = m.Outcome(put, m.VALUE | m.LOCATED, LARGE)
     head.say("d1", m.Put(0, identity("d1"), outcome, where))
     head.submit("d1", spec("t1", WORK, dependencies=[put]))

@@ -298,7 +298,7 @@ def test_a_value_is_pulled_from_who_has_it_and_then_from_another() -> None:
     head.say("d1", m.Pull(0, 5, big))
     (pull,) = head.taken(holder, m.Pull)
     head.say(holder, m.Chunk(0, pull.transfer, 0, 0, 8, b"half"))
-    head.controller.link_lost(holder.encode(), head.now)
+    head.sessions.link_lost(holder.encode(), head.now)
     head.turn()
     (pull,) = head.taken(other, m.Pull)
     head.say(other, m.Chunk(0, pull.transfer, 0, 0, 8, b"halfhalf"))
@@ -318,7 +318,7 @@ def test_a_value_without_a_copy_is_lost() -> None:
     head.submit("d1", spec("big", once))
     located = m.Outcome(big, m.LOCATED, 1 << 20)
     head.say("n1", m.Done(1, [done(identity("big"), results=[located])]))
-    head.controller.link_lost(b"n1", head.now)
+    head.sessions.link_lost(b"n1", head.now)
     head.say("d1", m.Pull(0, 5, big))
     assert not head.taken("d1", m.PullFailed)  # its node may come back
     head.after(21.0)

@@ -18,7 +18,6 @@ from tests.core.benches import (
     value,
 )
 from zray import limits
-from zray.core.head import state_queries as overview
 from zray.protocol import messages as m
 
 WORK = template()
@@ -248,7 +247,7 @@ def test_a_task_that_fits_nowhere_says_what_is_missing_and_warns_once() -> None:
     head.node("n1", 4)
     head.driver("d1", HUGE)
     head.submit("d1", spec("t1", HUGE))
-    reason = overview.task_reason(head.gcs, head.gcs.tasks[identity("t1")])
+    reason = head.gcs.queries.task_reason(head.gcs.tasks[identity("t1")])
     assert reason.startswith("INFEASIBLE: needs CPU 9; no node ever has CPU 9 (the nearest has")
     head.after(4.0)
     assert not head.taken("d1", m.Notice)
@@ -265,7 +264,7 @@ def test_without_nodes_the_reason_says_so() -> None:
     head = HeadBench()
     head.driver("d1", WORK)
     head.submit("d1", spec("t1", WORK))
-    assert "NO_NODES" in overview.task_reason(head.gcs, head.gcs.tasks[identity("t1")])
+    assert "NO_NODES" in head.gcs.queries.task_reason(head.gcs.tasks[identity("t1")])
 
 
 def test_a_task_that_was_withdrawn_is_not_sent() -> None:
@@ -285,7 +284,7 @@ def test_a_task_goes_when_its_argument_is_there() -> None:
     first, second = spec("t1", WORK), spec("t2", WORK, dependencies=[identity("t1") + bytes(4)])
     head.submit("d1", second, first)
     assert head.assigned("n1") == ["t1"]
-    reason = overview.task_reason(head.gcs, head.gcs.tasks[identity("t2")])
+    reason = head.gcs.queries.task_reason(head.gcs.tasks[identity("t2")])
     assert reason.startswith("WAIT_DEPS: work waits for 1 of its arguments")
     head.say("n1", m.Done(1, [done(identity("t1"), results=[value(identity("t1"))])]))
     (sent,) = head.taken("n1", m.Tasks)
@@ -337,7 +336,7 @@ def test_it_waits_a_while_for_that_node_and_then_goes_to_another() -> None:
     large = with_large_object(head)
     head.submit("d1", *two(large))
     assert head.assigned("n1") == ["first"] and not head.assigned("n2")
-    assert "WAIT_LOCALITY" in overview.why(head.gcs, object_of(identity("second")), head.now)
+    assert "WAIT_LOCALITY" in head.gcs.queries.why(object_of(identity("second")), head.now)
     assert head.gcs.deadline() <= head.now + limits.LOCALITY_WAIT_S
     head.after(limits.LOCALITY_WAIT_S + 0.01)
     head.turn()
@@ -395,7 +394,7 @@ def test_a_name_that_was_offered_is_waited_for() -> None:
     head.say("n1", m.Goodbye(0, "stopped"))
     head.submit("d1", *tasks("t", 1, NAMED))
     assert head.assigned("n2") == [] and not head.taken("d1", m.Result)
-    reason = overview.why(head.gcs, object_of(identity("t0")), head.now)
+    reason = head.gcs.queries.why(object_of(identity("t0")), head.now)
     assert reason is not None and 'no node ever has an offer of "town.count"' in reason
     head.node("n3", offers=["town.count"])
     head.turn()

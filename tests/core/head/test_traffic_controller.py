@@ -18,7 +18,7 @@ from tests.core.benches import (
     value,
 )
 from zray import limits
-from zray.core.head import traffic_controller as traffic
+from zray.core.head import roles
 from zray.core.machine import NEVER
 from zray.protocol import messages as m
 from zray.protocol.codec import Bad, Payload
@@ -83,15 +83,19 @@ def test_each_role_may_say_its_own_verbs_and_no_other(role: int, kind: type[m.Me
     head.say("r1", hellos[role])
     head.taken("r1")
     message = example(kind)
-    if kind in traffic.SPEAKS_FOR:  # itself
-        message = msgspec.structs.replace(message, **{traffic.SPEAKS_FOR[kind]: identity("p1")})
+    if kind in roles.SPEAKS_FOR:  # itself
+        message = msgspec.structs.replace(message, **{roles.SPEAKS_FOR[kind]: identity("p1")})
     head.say("r1", message)
     rejected = head.taken("r1", m.Rejected)
-    allowed = kind in traffic.VERBS[role]
+    allowed = kind in roles.VERBS[role]
     # A driver submits for its own job; that of the example has ended, of which it is told.
-    forbidden = [answer for answer in rejected if answer.code == traffic.FORBIDDEN]
+    forbidden = [answer for answer in rejected if answer.code == roles.FORBIDDEN]
     assert bool(forbidden) is not allowed
-    assert head.controller.stopping == ("stop" if allowed and kind is m.Shutdown else "")
+    assert head.sessions.stopping == ("stop" if allowed and kind is m.Shutdown else "")
+
+
+def test_whatever_some_role_may_say_has_a_handler_and_nothing_else_does() -> None:
+    assert set(HeadBench().gcs.handlers) == {m.Hello}.union(*roles.VERBS.values())
 
 
 @pytest.mark.parametrize("kind", [kind for kind in m.ALL if kind is not m.Hello])
@@ -99,7 +103,7 @@ def test_nothing_is_heard_of_before_hello(kind: type[m.Message]) -> None:
     head = HeadBench()
     head.say("r1", example(kind), example(kind))
     assert len(head.taken("r1", m.Rejoin)) == 1
-    assert not head.gcs.objects.records and not head.controller.stopping
+    assert not head.gcs.objects.records and not head.sessions.stopping
 
 
 @pytest.mark.parametrize("epoch", [0, 4, 6])
@@ -148,7 +152,7 @@ def test_a_second_hello_does_not_go_around_the_store() -> None:
 def test_a_peer_that_is_gone_before_it_is_welcome_is_not_connected() -> None:
     head = HeadBench(durable=False)
     head.say("d1", head.hello_driver("d1"))
-    head.controller.link_lost(b"d1", head.now)
+    head.sessions.link_lost(b"d1", head.now)
     head.commit()
     head.turn()
     assert not head.taken("d1")
@@ -166,7 +170,7 @@ def test_a_process_that_connects_again_leaves_its_old_route_behind() -> None:
     head.say("d1", m.Put(0, identity("d1"), value(identity("p1"))))
     assert head.taken("d1", m.Rejoin)
     assert not head.gcs.objects.records
-    head.controller.link_lost(b"d1", head.now)
+    head.sessions.link_lost(b"d1", head.now)
     assert head.gcs.members.jobs[identity("d1")].connected
 
 
@@ -231,7 +235,7 @@ def test_an_incarnation_that_was_declared_dead_does_not_come_back() -> None:
 def test_a_driver_whose_job_was_ended_is_told_so() -> None:
     head = HeadBench()
     head.driver("d1", WORK)
-    head.controller.link_lost(b"d1", head.now)
+    head.sessions.link_lost(b"d1", head.now)
     head.after(21.0)
     answer = refusal(head.hello_driver("d1"), epoch=1, head=head)
     assert answer and answer.code == m.FENCED
@@ -251,7 +255,7 @@ def test_a_driver_says_how_long_it_may_be_away() -> None:
     head.gcs.members.driver_lost_s = 50.0
     head.submit("d2", spec("t1", WORK), spec("t2", WORK))
     for name in (b"d1", b"d2"):
-        head.controller.link_lost(name, head.now)
+        head.sessions.link_lost(name, head.now)
     head.after(49.0)
     assert len(head.gcs.members.jobs) == 2
     head.after(2.0)
@@ -271,7 +275,7 @@ def test_a_node_is_asked_for_drivers_of_its_machine_that_are_away() -> None:
     head.say("n1", ended)  # of one that is connected it counts for nothing
     assert job_id in head.gcs.members.jobs
     head.taken("n1")
-    head.controller.link_lost(b"d1", head.now)
+    head.sessions.link_lost(b"d1", head.now)
     head.turn()
     assert head.taken("n1", m.FindDriver) == [m.FindDriver(0, job_id, 1)]
     head.turn()
@@ -290,7 +294,7 @@ def test_of_the_nodes_of_a_machine_the_one_that_was_heard_of_last_is_asked() -> 
         head.now += 1.0
     head.driver("d1", WORK)
     head.say("n2", m.Ping(0, 1.0))
-    head.controller.link_lost(b"d1", head.now)
+    head.sessions.link_lost(b"d1", head.now)
     for name in ("n1", "n2", "n3"):
         head.taken(name)
     head.turn()
@@ -300,8 +304,7 @@ def test_of_the_nodes_of_a_machine_the_one_that_was_heard_of_last_is_asked() -> 
 
 def test_who_knows_another_head_of_the_same_epoch_is_refused() -> None:
     """As after a backup that is older by one start: its head is of the epoch that they know."""
-    head = HeadBench(epoch=5)
-    head.controller.head_id = identity("head-a")
+    head = HeadBench(epoch=5, head_id=identity("head-a"))
     hello = head.hello_driver("d1")
     of_another = msgspec.structs.replace(hello, head_id=identity("head-b"))
     answer = refusal(of_another, epoch=5, head=head)
@@ -309,8 +312,7 @@ def test_who_knows_another_head_of_the_same_epoch_is_refused() -> None:
     assert "epoch 5; a node or driver knows another head of it" in answer.text
     of_before = msgspec.structs.replace(hello, head_id=identity("head-b"))
     assert getattr(refusal(of_before, epoch=4, head=HeadBench(epoch=5)), "code", "") != "ZR-4006"
-    head = HeadBench(epoch=5)
-    head.controller.head_id = identity("head-a")
+    head = HeadBench(epoch=5, head_id=identity("head-a"))
     head.say("n1", head.hello_node("n1"))
     (welcome,) = head.taken("n1", m.Welcome)
     assert welcome.head_id == identity("head-a")
@@ -324,7 +326,7 @@ def test_a_node_of_another_machine_cannot_tell_that_a_driver_has_ended() -> None
     head.say("n1", msgspec.structs.replace(hello, node=elsewhere))
     head.say("n1", m.Announce(0, [], [], []))
     job_id = head.driver("d1", WORK)
-    head.controller.link_lost(b"d1", head.now)
+    head.sessions.link_lost(b"d1", head.now)
     head.after(1.0)
     assert head.taken("n1", m.FindDriver) == []
     head.say("n1", m.DriverEnded(0, job_id))
@@ -335,13 +337,13 @@ def test_a_driver_that_is_back_is_not_looked_for() -> None:
     head = HeadBench()
     head.node("n1")
     job_id = head.driver("d1", WORK)
-    head.controller.link_lost(b"d1", head.now)
+    head.sessions.link_lost(b"d1", head.now)
     head.turn()
     head.say("d1b", head.hello_driver("d1"), epoch=1)
     head.taken("n1")
     head.after(5.0)
     assert head.taken("n1", m.FindDriver) == []
-    assert job_id in head.gcs.members.jobs and head.controller.reconciliation.look_at == NEVER
+    assert job_id in head.gcs.members.jobs and head.gcs.membership.look_at == NEVER
 
 
 # ---- liveness ------------------------------------------------------------------------------
@@ -373,7 +375,7 @@ def test_silence_makes_a_node_suspect_and_then_dead() -> None:
 def test_a_refusing_port_is_proof_of_death_after_two_seconds() -> None:
     head = HeadBench()
     head.node("n1")
-    head.controller.link_lost(b"n1", head.now)
+    head.sessions.link_lost(b"n1", head.now)
     for _ in range(4):
         head.gcs.members.probed(identity("n1"), True, head.now)
         head.now += 1.0
@@ -384,7 +386,7 @@ def test_a_refusing_port_is_proof_of_death_after_two_seconds() -> None:
 def test_a_port_that_answers_is_a_node_that_lives() -> None:
     head = HeadBench()
     head.node("n1")
-    head.controller.link_lost(b"n1", head.now)
+    head.sessions.link_lost(b"n1", head.now)
     for refused in (True, False, True, False, True, False):
         head.gcs.members.probed(identity("n1"), refused, head.now)
         head.now += 1.0
@@ -414,7 +416,7 @@ def test_what_could_not_be_read_is_answered_with_its_seq() -> None:
     head = HeadBench()
     head.driver("d1", WORK)
     payload = Payload(1, [m.Ping(0, 5.0)], [Bad(7, "field 3 is no integer")])
-    head.controller.receive(b"d1", "user", payload, head.now)
+    head.gcs.controller.receive(b"d1", "user", payload, head.now)
     head.turn()
     answers = head.taken("d1")
     assert [answer.about for answer in answers if isinstance(answer, m.Rejected)] == [7]
@@ -437,7 +439,7 @@ def test_a_driver_speaks_for_itself_alone() -> None:
     ):
         head.say("liar", message)
         (refused,) = head.taken("liar", m.Rejected)
-        assert (refused.about, refused.code) == (7, traffic.FORBIDDEN)
+        assert (refused.about, refused.code) == (7, roles.FORBIDDEN)
     assert list(head.gcs.objects.records) == [oid]
     head.say("owner", m.Drop(0, owner, oid))
     assert not head.gcs.objects.records

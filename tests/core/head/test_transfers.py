@@ -17,9 +17,9 @@ def head_with(nodes: int) -> HeadBench:
     head.driver("d1")
     for number in range(1, nodes + 1):
         head.node(f"n{number}")
-        member = head.controller.sessions[f"n{number}".encode()].member
+        member = head.sessions.by_route[f"n{number}".encode()].member
         member.liveness = f"host{number}:1"  # type: ignore[attr-defined]
-    where = head.controller.sessions[b"n1"].member.process_id
+    where = head.sessions.by_route[b"n1"].member.process_id
     outcome = m.Outcome(BIG, m.VALUE | m.LOCATED, 50 << 20)
     head.say("d1", m.Put(0, identity("d1"), outcome, where))
     return head
@@ -69,7 +69,7 @@ def test_one_that_waits_is_served_when_the_other_gives_up() -> None:
     for number in (2, 3, 4):
         pull(head, f"n{number}")
     assert asked(head, "n4") == []
-    head.controller.link_lost(b"n2", head.now)
+    head.sessions.link_lost(b"n2", head.now)
     head.turn()
     assert asked(head, "n4") == ["host1:1"]
 

@@ -11,32 +11,39 @@ from zray.core.head.members import Members, NodeMember
 from zray.core.head.object_table import ObjectTable
 from zray.core.head.task_records import NodeView, TaskRecord, TemplateRecord
 from zray.core.head.task_scheduler import TaskScheduler
+from zray.core.head.task_table import TaskTable
 from zray.core.machine import Outbox
+from zray.errors import MessageTooLargeError, ZrayError
 from zray.protocol.messages import Assignment, Export, Job, Outcome, Reclaim, Tasks
 
 
 class Dispatch:
-    """``assignment``: of a task that makes an actor. ``fault``: one task could not be sent."""
+    """``assignment``: of a task that makes an actor. ``fail``: a task cannot be sent, being what it
+    is. ``fault``: the head could not."""
 
     def __init__(
         self,
         *,
         outbox: Outbox[bytes],
         members: Members,
+        tasks: TaskTable,
         objects: ObjectTable,
         actors: ActorTable,
         catalog: Catalog,
         scheduler: TaskScheduler,
         assignment: Callable[[bytes, TaskRecord], Assignment],
+        fail: Callable[[bytes, TaskRecord, type[ZrayError], str], None],
         fault: Callable[[bytes, str, Exception, float], None],
     ) -> None:
         self._outbox = outbox
         self._members = members
+        self._tasks = tasks
         self._objects = objects
         self._actors = actors
         self._catalog = catalog
         self._scheduler = scheduler
         self._assignment = assignment
+        self._fail = fail
         self._fault = fault
 
     def assign(self, now: float) -> None:
@@ -48,6 +55,16 @@ class Dispatch:
                 for record in records:
                     assert record.spec is not None
                     self._fault(record.spec.task_id, "sending a task to its node", error, now)
+
+    def too_large(self, message: Tasks, text: str) -> None:
+        """The message could not be sent to its node: its tasks fail."""
+        for assignment in message.tasks:
+            task_id = assignment.spec.task_id
+            record = self._tasks.get(task_id)
+            if record is not None and record.node is not None:
+                record.node.sent -= 1
+                self._scheduler.release(task_id, record)
+                self._fail(task_id, record, MessageTooLargeError, text)
 
     def reclaim(self, now: float) -> None:
         """Ask nodes for tasks that others could start sooner."""

@@ -1,95 +1,173 @@
 """The GCS actor: owns the cluster's state and changes it only by messages from its mailbox.
 
-This module is the composition: which machines there are, what each is made with, and what a turn
-consists of. Which message goes to which of them is the table in `traffic_controller`.
+This module is the table of messages, which says what goes to which machine, and the composition:
+which machines there are, what each is made with, and what a turn consists of.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
-from zray import limits
-from zray.core import failures
 from zray.core.head import actors as actors_module
 from zray.core.head.acknowledgements import Acknowledgements
 from zray.core.head.actor_directory import ActorDirectory
 from zray.core.head.actor_table import ActorTable
 from zray.core.head.actors import Actors
+from zray.core.head.admission import Admission
 from zray.core.head.catalog import Catalog
+from zray.core.head.control_store import ControlStore
 from zray.core.head.definitions import Definitions
+from zray.core.head.departures import Departures
 from zray.core.head.dispatch import Dispatch
+from zray.core.head.garbage_collector import GarbageCollector
 from zray.core.head.holders import Holders
+from zray.core.head.identity import HeadIdentity
 from zray.core.head.journal import Journal
 from zray.core.head.lineage import Lineage
-from zray.core.head.members import Member, Members
-from zray.core.head.object_table import PENDING, ObjectRecord, ObjectTable
+from zray.core.head.members import Members
+from zray.core.head.membership import Membership
+from zray.core.head.notices import Notices
+from zray.core.head.object_table import ObjectTable
+from zray.core.head.print_relay import PrintRelay
 from zray.core.head.processes import Processes
+from zray.core.head.reconciliation import Reconciliation
 from zray.core.head.recovery import Recovery
 from zray.core.head.results import Results
+from zray.core.head.resumption import Resumption
+from zray.core.head.sessions import Sessions
+from zray.core.head.state_queries import StateQueries
 from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.task_table import TaskTable
 from zray.core.head.tasks import TaskManager
+from zray.core.head.traffic_controller import Handler, TrafficController
 from zray.core.head.transfers import Transfers
 from zray.core.incidents import Incidents
-from zray.core.machine import NEVER, Outbox
+from zray.core.machine import Outbox
 from zray.core.offers import Offers
 from zray.core.prints import Prints
-from zray.errors import MessageTooLargeError
-from zray.ids import task_of
-from zray.protocol.messages import ERROR, Free, Hold, Message, Outcome, Result, Tasks
+from zray.protocol import messages as m
+from zray.protocol.codec import Unsent
 
 T = TypeVar("T")
+CHECK_S = 1.0
 
 
 class Gcs:
-    """``rows``: of the store, by table. ``incidents``: where faults are recorded."""
+    """``rows``: of the store, by table. ``incidents``: where faults are recorded.
+
+    The shell hands payloads to ``controller``, connections that are cut to ``sessions``, rows that
+    are durable to ``committed``; it calls ``settle`` once per turn, and sends what is ``routed``.
+    """
 
     def __init__(
         self,
-        epoch: int,
+        identity: HeadIdentity,
         rows: dict[str, dict[bytes, bytes]],
         now: float,
         incidents: Incidents | None = None,
     ) -> None:
-        self.epoch = epoch
+        self.epoch = identity.epoch
         self.incidents = incidents or Incidents()
-        self.later_epoch = 0  # the latest that a peer knows, where that is later than this one
-        self.store_trouble = ""  # why nothing becomes durable just now
-        self.notices: list[str] = []
         counted = ("finished", "retried", "stale", "lost", "rebuilt", "reclaimed")
         self.counters = dict.fromkeys(counted, 0)
         self._now = now  # of the last turn
+        self._next_check = now + CHECK_S
 
-        self._make_tables(rows, now)
+        self._make_tables(identity, rows, now)
         self._make_machines_of_objects()
-        actors = ActorTable()
-        self._make_machines_of_tasks(actors)
-        self._make_actors(actors, rows.get(actors_module.TABLE, {}), now)
+        self._make_machines_of_tasks()
+        self._make_actors(rows.get(actors_module.TABLE, {}), now)
+        self._make_machines_of_members()
+        self._make_door(identity)
         self._steps: tuple[tuple[str, Callable[[float], None]], ...] = (
-            ("recovering", self._recover),
+            ("recovering", self.resumption.step),
+            ("forgetting unknown objects", self.holders.forget_unknown),
             ("tending actors", self.actors.step),
             ("scheduling", self.dispatch.assign),
             ("reclaiming tasks", self.dispatch.reclaim),
             ("telling outcomes", self.results.flush),
-            ("freeing objects", self._free),
+            ("freeing objects", self.garbage.collect),
             ("forgetting functions", self.definitions.settle),
             ("acknowledging", self.acknowledgements.send),
         )
 
+    # ---- messages --------------------------------------------------------------------------
+
+    def _table(self) -> dict[type[m.Message], Handler]:
+        """Which message goes to which machine. Who may say it is in `roles`."""
+        actors, directory, transfers = self.actors, self.actors.directory, self.transfers
+        return {
+            # sessions
+            m.Hello: self.sessions.on_hello,
+            m.Goodbye: self.sessions.on_goodbye,
+            m.Shutdown: self.sessions.on_shutdown,
+            # nodes and drivers
+            m.Announce: self.reconciliation.on_announce,
+            m.Credit: self.reconciliation.on_credit,
+            m.Returned: self.reconciliation.on_returned,
+            m.Have: self.reconciliation.on_have,
+            m.WorkerDied: self.departures.on_worker_died,
+            m.DriverEnded: self.membership.on_driver_ended,
+            m.AskGone: self.processes.on_ask_gone,
+            # functions and tasks
+            m.Export: self.definitions.on_export,
+            m.Template: self.definitions.on_template,
+            m.Forget: self.definitions.on_forget,
+            m.Submit: self.task_manager.on_submit,
+            m.Cancel: self.task_manager.on_cancel,
+            m.Done: self.task_manager.on_done,
+            m.ResultAck: lambda s, msg, now: self.results.acked(msg.target, msg.upto),
+            # objects
+            m.Hold: self.holders.on_hold,
+            m.Drop: self.holders.on_drop,
+            m.Watch: self.holders.on_watch,
+            m.Put: self.holders.on_put,
+            m.Promise: self.holders.on_promise,
+            m.Pull: self.holders.on_pull,
+            m.Chunk: lambda s, msg, now: transfers.chunk(s.process_id, msg),
+            m.ChunkAck: lambda s, msg, now: transfers.acknowledge(s.process_id, msg),
+            m.PullFailed: lambda s, msg, now: transfers.failed(s.process_id, msg),
+            # actors
+            m.CreateActor: actors.on_create,
+            m.KillActor: actors.on_kill,
+            m.ActorExited: actors.on_exited,
+            m.Calls: actors.on_calls,
+            m.CancelCall: actors.on_calls,
+            m.Replies: actors.on_replies,
+            m.ActorWatch: directory.on_watch,
+            m.FindActor: directory.on_find,
+            m.ListActors: directory.on_list,
+            # everything else
+            m.Ping: self.queries.on_ping,
+            m.Query: self.queries.on_query,
+            m.Kv: lambda s, msg, now: self.catalog.operate(
+                msg, partial(self.outbox.send, s.process_id)
+            ),
+            m.Log: PrintRelay(self.outbox, self.members, self.prints).on_log,
+            m.Sync: lambda s, msg, now: self.outbox.send(s.process_id, m.Synced(0, msg.seq)),
+        }
+
     # ---- composition -------------------------------------------------------------------------
 
-    def _make_tables(self, rows: dict[str, dict[bytes, bytes]], now: float) -> None:
+    def _make_tables(
+        self, identity: HeadIdentity, rows: dict[str, dict[bytes, bytes]], now: float
+    ) -> None:
         """What is known, and what leaves: they use each other, and no machine."""
         self.outbox: Outbox[bytes] = Outbox()  # by process id
+        self.routed: Outbox[bytes] = Outbox()  # by route
         self.journal = Journal()
+        self.store = ControlStore(identity.epoch)
+        self.notices = Notices()
         self.prints = Prints()
         self.offers = Offers()
         self.members = Members(rows, now)
-        self.processes = Processes(self.members, self.outbox)
+        self.processes = Processes(self.members, self.outbox, self.recovering)
         self.catalog = Catalog(rows, self.journal.persist)
         self.scheduler = TaskScheduler()
         self.objects = ObjectTable()
+        self.actor_table = ActorTable()
         restarted = bool(rows.get(actors_module.TABLE))
         self.recovery = Recovery(self.objects, self.members, restarted=restarted)
 
@@ -121,6 +199,7 @@ class Gcs:
             results=self.results,
             transfers=self.transfers,
             recovery=self.recovery,
+            told_all=self.definitions.confirmed,
             wake=lambda task: self.task_manager.advance(task),
         )
         self.lineage = Lineage(
@@ -132,7 +211,7 @@ class Gcs:
             begin=lambda task, spec, now: self.task_manager.begin(task, spec, now),
         )
 
-    def _make_machines_of_tasks(self, actors: ActorTable) -> None:
+    def _make_machines_of_tasks(self) -> None:
         self.acknowledgements = Acknowledgements(self.outbox, self.journal.persist)
         self.task_manager = TaskManager(
             outbox=self.outbox,
@@ -143,7 +222,7 @@ class Gcs:
             processes=self.processes,
             tasks=self.tasks,
             objects=self.objects,
-            actors=actors,
+            actors=self.actor_table,
             offers=self.offers,
             scheduler=self.scheduler,
             results=self.results,
@@ -158,14 +237,16 @@ class Gcs:
             outbox=self.outbox,
             members=self.members,
             objects=self.objects,
-            actors=actors,
+            actors=self.actor_table,
             catalog=self.catalog,
             scheduler=self.scheduler,
+            tasks=self.tasks,
             assignment=lambda task_id, task: self.actors.assignment(task_id, task),
+            fail=self.task_manager.fail,
             fault=self.task_manager.fault,
         )
 
-    def _make_actors(self, actors: ActorTable, rows: dict[bytes, bytes], now: float) -> None:
+    def _make_actors(self, rows: dict[bytes, bytes], now: float) -> None:
         directory = ActorDirectory(
             epoch=self.epoch,
             outbox=self.outbox,
@@ -173,7 +254,7 @@ class Gcs:
             processes=self.processes,
             objects=self.objects,
             recovery=self.recovery,
-            records=actors,
+            records=self.actor_table,
         )
         self.actors = Actors(
             outbox=self.outbox,
@@ -182,7 +263,7 @@ class Gcs:
             processes=self.processes,
             tasks=self.tasks,
             objects=self.objects,
-            records=actors,
+            records=self.actor_table,
             scheduler=self.scheduler,
             recovery=self.recovery,
             holders=self.holders,
@@ -194,6 +275,114 @@ class Gcs:
             now=now,
         )
         self.task_manager.creations = self.actors
+
+        self.resumption = Resumption(
+            recovery=self.recovery,
+            members=self.members,
+            tasks=self.tasks,
+            transfers=self.transfers,
+            holders=self.holders,
+            definitions=self.definitions,
+            task_manager=self.task_manager,
+            actors=self.actors,
+        )
+        self.garbage = GarbageCollector(
+            outbox=self.outbox,
+            members=self.members,
+            tasks=self.tasks,
+            objects=self.objects,
+            results=self.results,
+            transfers=self.transfers,
+            holders=self.holders,
+            lineage=self.lineage,
+            actors=self.actors,
+        )
+
+    def _make_machines_of_members(self) -> None:
+        self.departures = Departures(
+            outbox=self.outbox,
+            persist=self.journal.persist,
+            notices=self.notices,
+            prints=self.prints,
+            members=self.members,
+            processes=self.processes,
+            tasks=self.tasks,
+            objects=self.objects,
+            scheduler=self.scheduler,
+            results=self.results,
+            transfers=self.transfers,
+            holders=self.holders,
+            definitions=self.definitions,
+            lineage=self.lineage,
+            task_manager=self.task_manager,
+            actors=self.actors,
+        )
+        self.membership = Membership(
+            outbox=self.outbox,
+            persist=self.journal.persist,
+            notices=self.notices,
+            prints=self.prints,
+            members=self.members,
+            offers=self.offers,
+            scheduler=self.scheduler,
+            transfers=self.transfers,
+            definitions=self.definitions,
+            departures=self.departures,
+        )
+        self.reconciliation = Reconciliation(
+            outbox=self.outbox,
+            counters=self.counters,
+            members=self.members,
+            tasks=self.tasks,
+            objects=self.objects,
+            scheduler=self.scheduler,
+            recovery=self.recovery,
+            transfers=self.transfers,
+            holders=self.holders,
+            definitions=self.definitions,
+            task_manager=self.task_manager,
+            actors=self.actors,
+            worker_ended=self.departures.worker_ended,
+        )
+
+    def _make_door(self, identity: HeadIdentity) -> None:
+        """What is between the peers and all others."""
+        self.queries = StateQueries(
+            identity=identity,
+            store=self.store,
+            notices=self.notices,
+            incidents=self.incidents,
+            counters=self.counters,
+            outbox=self.outbox,
+            members=self.members,
+            tasks=self.tasks,
+            objects=self.objects,
+            actors=self.actor_table,
+            scheduler=self.scheduler,
+            recovery=self.recovery,
+            transfers=self.transfers,
+        )
+        self.sessions = Sessions(
+            identity=identity,
+            store=self.store,
+            notices=self.notices,
+            outbox=self.outbox,
+            routed=self.routed,
+            members=self.members,
+            admission=Admission(identity, self.members, self.store),
+            membership=self.membership,
+            departures=self.departures,
+        )
+        self.handlers = self._table()
+        self.controller = TrafficController(
+            epoch=self.epoch,
+            handlers=self.handlers,
+            routed=self.routed,
+            members=self.members,
+            sessions=self.sessions,
+            prints=self.prints,
+            incidents=self.incidents,
+        )
 
     # ---- durability and faults ---------------------------------------------------------------
 
@@ -212,99 +401,48 @@ class Gcs:
 
     # ---- what concerns several machines --------------------------------------------------------
 
-    def on_hold(self, sender: Member, message: Hold, now: float) -> None:
-        """Who tells all that it holds has told all functions that it needs."""
-        self.holders.on_hold(sender, message, now)
-        if message.full:
-            self.definitions.confirmed(message.holder)
-
-    def note(self, text: str) -> None:
-        """Remember something that whoever runs the cluster should know."""
-        self.notices.append(text)
-        del self.notices[: -limits.NOTES_MAX]
-
     def recovering(self) -> bool:
         """Whether something of before the head's restart may still turn up."""
         return self.recovery.active
 
-    def too_large(self, target: Member, message: Message, text: str) -> None:
-        """A message, of one thing, is too large for its receiver: that thing fails alone."""
-        for assignment in message.tasks if isinstance(message, Tasks) else ():
-            task_id = assignment.spec.task_id
-            record = self.tasks.get(task_id)
-            if record is not None and record.node is not None:
-                record.node.sent -= 1
-                self.scheduler.release(task_id, record)
-                self.task_manager.fail(task_id, record, MessageTooLargeError, text)
-        if isinstance(message, Result):
-            value = failures.encode(MessageTooLargeError, text)
-            for oid in [outcome.object_id for outcome in message.outcomes]:
-                self.results.tell(message.target, Outcome(oid, ERROR, len(value), value))
-        self.note(text)
+    def too_large(self, route: bytes, found: list[Unsent]) -> None:
+        """Messages for this peer are too large to be sent: what they are of fails."""
+        for message, text in found if route in self.sessions.by_route else ():
+            if isinstance(message, m.Tasks):
+                self.dispatch.too_large(message, text)
+            elif isinstance(message, m.Result):
+                self.results.too_large(message, text)
+            self.notices.add(text)
 
     # ---- turn ------------------------------------------------------------------------------
 
     def settle(self, now: float) -> None:
-        """End of a turn: assign, reclaim, tell outcomes, free."""
+        """End of a turn: decide everything, then hand messages over from process to route."""
         self._now = now
+        if now >= self._next_check:
+            self._next_check = now + CHECK_S
+            self.attempt("looking who is alive", "", partial(self.membership.check, now))
+            self.attempt("ending dead sessions", "", self.sessions.drop_dead)
+        if now >= self.membership.look_at:
+            look = partial(self.membership.look_for_drivers, now)
+            self.attempt("looking for drivers", "", look)
         for what, step in self._steps:
             try:
                 step(now)
             except Exception as error:
                 self.incidents.record(what, "", error, now)
+        while self.actors.jobs_over:
+            job_id = self.actors.jobs_over.pop()
+            self.attempt("ending a job", f"job {job_id.hex()}", partial(self._end_job, job_id))
+        self.sessions.hand_over()
 
-    def _recover(self, now: float) -> None:
-        """Go on: all nodes of before are back or dead; then, everybody has told what it holds."""
-        recovery = self.recovery
-        if not recovery.active:
-            if self.holders.unknown:
-                self.holders.forget_unknown(now)
-            return
-        if not self.members.recovering():
-            for record in recovery.take_parked():
-                self.task_manager.unpark(record)
-            if recovery.nodes_are_back():
-                self.actors.nodes_are_back(now)
-        if not self.members.resynced():
-            return
-        recovery.end()
-        self.transfers.retry()
-        self.holders.postpone(now)
-        self.actors.owners_are_back(now)
-        self.definitions.recovered()
-        for task_id, record in [*self.tasks.items()]:
-            if record.spec is None:  # whoever submitted it is gone
-                self.task_manager.cancel(task_id, record, force=False)
-
-    def _free(self, _now: float) -> None:
-        swept = self.objects.sweep(self._is_needed)
-        if not swept:
-            return
-        freed: dict[bytes, list[bytes]] = {}
-        nodes, actors, origins = self.members.nodes, self.actors.records, self.lineage.origins
-        while swept:
-            for oid, known in swept:
-                task_id = task_of(oid)
-                self.holders.forget_freed(oid)
-                if task_id in origins:
-                    self.lineage.freed(task_id)  # which may let go of others
-                if task_id in actors:
-                    self.actors.handle_gone(task_id)
-                self.transfers.serve(oid)
-                for place in known.locations:
-                    if known.served or place in nodes:
-                        freed.setdefault(place, []).append(oid)
-            swept = self.objects.sweep(self._is_needed)
-        for place, ids in freed.items():
-            self.outbox.send(place, Free(0, b"".join(ids)))
-
-    def _is_needed(self, oid: bytes, record: ObjectRecord) -> bool:
-        if record.kind == PENDING:
-            return task_of(oid) in self.tasks
-        return self.results.is_owed(oid, record)
+    def _end_job(self, job_id: bytes) -> None:
+        job = self.members.jobs.get(job_id)
+        if job is not None:
+            self.departures.job_ended(job)
 
     def deadline(self) -> float:
         """When ``settle`` has something to do although nothing arrives."""
-        soonest = NEVER if self.recovery.active else self.holders.unknown.soonest()
-        soonest = min(soonest, self.acknowledgements.deadline())
-        return min(soonest, self.scheduler.steal_deadline(), self.actors.deadline())
+        soonest = min(self._next_check, self.membership.look_at, self.holders.deadline())
+        soonest = min(soonest, self.acknowledgements.deadline(), self.actors.deadline())
+        return min(soonest, self.scheduler.steal_deadline())

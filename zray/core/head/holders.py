@@ -18,7 +18,7 @@ from zray.core.head.results import Results
 from zray.core.head.task_records import TaskRecord
 from zray.core.head.task_table import TaskTable
 from zray.core.head.transfers import Transfers
-from zray.core.machine import Outbox
+from zray.core.machine import NEVER, Outbox
 from zray.errors import ObjectLostError, OwnerDiedError, ZrayError
 from zray.ids import split_objects, task_of
 from zray.protocol.messages import (
@@ -35,7 +35,8 @@ from zray.protocol.messages import (
 
 
 class Holders:
-    """``wake``: a task has one dependency less to wait for."""
+    """``told_all``: a process has said all that it holds. ``wake``: a task has one dependency
+    less to wait for."""
 
     def __init__(
         self,
@@ -49,6 +50,7 @@ class Holders:
         results: Results,
         transfers: Transfers,
         recovery: Recovery,
+        told_all: Callable[[bytes], None],
         wake: Callable[[TaskRecord], None],
     ) -> None:
         self._outbox = outbox
@@ -60,6 +62,7 @@ class Holders:
         self._results = results
         self._transfers = transfers
         self._recovery = recovery
+        self._told_all = told_all
         self._wake = wake
         self._objects.appears = self._appears
         self.unknown = Deadlines()  # awaited objects of unknown origin -> deadline
@@ -141,8 +144,10 @@ class Holders:
         else:
             for oid in ids:
                 self._objects.hold(message.holder, oid, process=True)
-        if message.full and isinstance(sender, JobMember):
-            sender.resynced = True
+        if message.full:
+            if isinstance(sender, JobMember):
+                sender.resynced = True
+            self._told_all(message.holder)
 
     def on_drop(self, sender: Member, message: Drop, now: float) -> None:
         """A process does not hold these any more."""
@@ -235,6 +240,8 @@ class Holders:
 
     def forget_unknown(self, now: float) -> None:
         """Objects of which nobody has told for too long are lost, or forgotten."""
+        if not self.unknown or self._recovery.active:
+            return
         for oid in self.unknown.due(now):
             record = self._objects.get(oid)
             if record is None or record.kind != PENDING or task_of(oid) in self._tasks:
@@ -244,6 +251,10 @@ class Holders:
                 self._lose(oid, ObjectLostError, text)
             elif record.holders is not None:
                 self.unknown.put(oid, now + limits.UNKNOWN_OBJECT_S)
+
+    def deadline(self) -> float:
+        """When ``forget_unknown`` has something to do."""
+        return NEVER if self._recovery.active else self.unknown.soonest()
 
     def forget_freed(self, oid: bytes) -> None:
         """Nobody holds the object any more."""

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from zray.core.head.members import Member, Members, NodeMember
 from zray.core.machine import Outbox
-from zray.protocol.messages import Message
+from zray.ids import split_tasks
+from zray.protocol.messages import AskGone, Gone, Message
 
 
 class Processes:
-    """``members``: which nodes and drivers there are."""
+    """``recovering``: whether some of before a head's restart may not have told of themselves."""
 
-    def __init__(self, members: Members, outbox: Outbox[bytes]) -> None:
+    def __init__(
+        self, members: Members, outbox: Outbox[bytes], recovering: Callable[[], bool]
+    ) -> None:
         self._members = members
         self._outbox = outbox
+        self._recovering = recovering
         self.workers: dict[bytes, bytes] = {}  # worker -> its node
 
     def note_worker(self, sender: Member, process_id: bytes) -> None:
@@ -28,3 +34,11 @@ class Processes:
     def send_to(self, process_id: bytes, message: Message) -> None:
         """Send to a driver, or to a worker by way of its node."""
         self._outbox.send(self.workers.get(process_id, process_id), message)
+
+    def on_ask_gone(self, sender: Member, message: AskGone, now: float) -> None:
+        """Tell which of these processes have ended."""
+        gone = b""
+        if not self._recovering():  # until then nobody is known to have ended
+            asked = split_tasks(message.process_ids)
+            gone = b"".join(process for process in asked if not self.lives(process))
+        self._outbox.send(sender.process_id, Gone(0, message.seq, gone))

@@ -12,10 +12,12 @@ from __future__ import annotations
 from collections import deque
 
 from zray import limits
+from zray.core import failures
 from zray.core.head.members import Members
 from zray.core.head.object_table import ObjectRecord, ObjectTable
 from zray.core.machine import Outbox
-from zray.protocol.messages import LOCATED, Outcome, Result
+from zray.errors import MessageTooLargeError
+from zray.protocol.messages import ERROR, LOCATED, Outcome, Result
 
 
 class Results:
@@ -85,6 +87,12 @@ class Results:
         self._unread_bytes[target] = unread + size
         self.unread_bytes += size
         return outcomes
+
+    def too_large(self, message: Result, text: str) -> None:
+        """The message could not be sent: whoever waits for its outcomes is told that instead."""
+        value = failures.encode(MessageTooLargeError, text)
+        for oid in [outcome.object_id for outcome in message.outcomes]:
+            self.tell(message.target, Outcome(oid, ERROR, len(value), value))
 
     def _without_value(self, outcome: Outcome) -> Outcome:
         """As of a value that is elsewhere, if this one is: with a node, or in the head."""

@@ -1,167 +1,223 @@
-"""Answers about the cluster's state: what is there, and why something waits. Changes nothing."""
+"""Answers about the cluster's state: what is there, and why something waits."""
 
 from __future__ import annotations
 
 from zray import limits
 from zray.core import resources
 from zray.core.head.actor_records import ActorRecord
-from zray.core.head.gcs import Gcs
-from zray.core.head.members import NodeMember
-from zray.core.head.object_table import PENDING
+from zray.core.head.actor_table import ActorTable
+from zray.core.head.control_store import ControlStore
+from zray.core.head.identity import HeadIdentity
+from zray.core.head.members import Member, Members, NodeMember
+from zray.core.head.notices import Notices
+from zray.core.head.object_table import PENDING, ObjectTable
+from zray.core.head.recovery import Recovery
 from zray.core.head.task_records import ASSIGNED, READY, TaskRecord
+from zray.core.head.task_scheduler import TaskScheduler
+from zray.core.head.task_table import TaskTable
+from zray.core.head.transfers import Transfers
+from zray.core.incidents import Incidents
+from zray.core.machine import Outbox
 from zray.ids import task_of
 from zray.protocol.messages import (
     ACTOR_ALIVE,
+    STATUS,
     ActorStatus,
     ClassStatus,
     JobStatus,
+    Message,
     NodeStatus,
+    Ping,
+    Pong,
+    Query,
+    Reasons,
     Status,
 )
 
 ACTORS_TOLD_MAX = 1000  # in one status
+REASONS_TOLD_MAX = 100  # in one answer
 
 
-def health(gcs: Gcs, now: float) -> str:
-    """One line: OK, or what the head waits for, or what goes wrong in it and its nodes."""
-    if gcs.recovering():
-        return recovering(gcs)
-    troubles = [("the control store", gcs.store_trouble)]
-    if gcs.later_epoch:
-        troubles.append(("the control store", older_store(gcs)))
-    troubles.append(("the head", gcs.incidents.trouble(now)))
-    troubles += [(node.in_words(), node.trouble) for node in gcs.members.nodes.values()]
-    told = "; ".join(f"{who}: {what}" for who, what in troubles if what)
-    return f"DEGRADED: {told}"[: limits.HEALTH_TEXT_MAX] if told else "OK"
+class StateQueries:
+    """Reads the tables, and why tasks wait from the scheduler."""
 
+    def __init__(
+        self,
+        *,
+        identity: HeadIdentity,
+        store: ControlStore,
+        notices: Notices,
+        incidents: Incidents,
+        counters: dict[str, int],
+        outbox: Outbox[bytes],
+        members: Members,
+        tasks: TaskTable,
+        objects: ObjectTable,
+        actors: ActorTable,
+        scheduler: TaskScheduler,
+        recovery: Recovery,
+        transfers: Transfers,
+    ) -> None:
+        self._identity = identity
+        self._store = store
+        self._notices = notices
+        self._incidents = incidents
+        self._counters = counters
+        self._outbox = outbox
+        self._members = members
+        self._tasks = tasks
+        self._objects = objects
+        self._actors = actors
+        self._scheduler = scheduler
+        self._recovery = recovery
+        self._transfers = transfers
 
-def older_store(gcs: Gcs) -> str:
-    """Why peers are refused that know a later epoch, and what to do."""
-    known = "another head of it"
-    if gcs.later_epoch > gcs.epoch:
-        known = f"epoch {gcs.later_epoch}"
-    return (
-        f"it is older than its cluster (epoch {gcs.epoch}; a node or driver knows {known}), "
-        "as one that was restored from a backup. Put the newest data "
-        "directory back, or go on with this one: zray-head --adopt"
-    )
+    # ---- questions -------------------------------------------------------------------------
 
+    def on_ping(self, member: Member, message: Ping, now: float) -> None:
+        """A peer lives, says what troubles it, and hears how the cluster is."""
+        member.trouble = message.trouble
+        pong = Pong(0, message.sent_s, self.health(now)[: limits.NAME_MAX])
+        self._outbox.send(member.process_id, pong)
 
-def recovering(gcs: Gcs) -> str:
-    """What a head that was started again waits for."""
-    missing = len(gcs.members.awaited)
-    return f"RECOVERING epoch {gcs.epoch}: {missing} nodes and their tasks not back yet"
+    def on_query(self, member: Member, message: Query, now: float) -> None:
+        """Somebody looks at the cluster, or asks why objects have no value yet."""
+        answer: Message
+        if message.what == STATUS:
+            answer = self.status(message.seq, now)
+        else:
+            asked = message.object_ids[:REASONS_TOLD_MAX]
+            reasons = [self.why(oid, now)[: limits.TEXT_MAX] for oid in asked]
+            answer = Reasons(0, message.seq, reasons)
+        self._outbox.send(member.process_id, answer)
 
+    # ---- health ----------------------------------------------------------------------------
 
-def status(gcs: Gcs, about: int, cluster_id: bytes, started_s: float, now: float) -> Status:
-    """The answer to a STATUS query."""
-    return Status(
-        0,
-        about,
-        cluster_id,
-        started_s,
-        health(gcs, now),
-        [_node(node, now) for node in gcs.members.nodes.values()],
-        [
-            JobStatus(
-                *(job.process_id, job.info, job.unfinished, job.finished),
-                *(job.connected, job.driverless),
+    def health(self, now: float) -> str:
+        """One line: OK, or what the head waits for, or what goes wrong in it and its nodes."""
+        if self._recovery.active:
+            return self.recovering()
+        troubles = [("the control store", self._store.trouble)]
+        if self._store.later_epoch:
+            troubles.append(("the control store", self._store.outdated()))
+        troubles.append(("the head", self._incidents.trouble(now)))
+        troubles += [(node.in_words(), node.trouble) for node in self._members.nodes.values()]
+        told = "; ".join(f"{who}: {what}" for who, what in troubles if what)
+        return f"DEGRADED: {told}"[: limits.HEALTH_TEXT_MAX] if told else "OK"
+
+    def recovering(self) -> str:
+        """What a head that was started again waits for."""
+        missing = len(self._members.awaited)
+        epoch = self._identity.epoch
+        return f"RECOVERING epoch {epoch}: {missing} nodes and their tasks not back yet"
+
+    def status(self, about: int, now: float) -> Status:
+        """The answer to a STATUS query."""
+        return Status(
+            0,
+            about,
+            self._identity.cluster_id,
+            self._identity.started_s,
+            self.health(now),
+            [self._node(node, now) for node in self._members.nodes.values()],
+            [
+                JobStatus(
+                    *(job.process_id, job.info, job.unfinished, job.finished),
+                    *(job.connected, job.driverless),
+                )
+                for job in self._members.jobs.values()
+            ],
+            self._classes(),
+            len(self._objects.records),
+            self._notices.latest(),
+            sorted([*self._counters.items(), ("relayed_bytes", self._transfers.relayed_bytes)]),
+            [self._actor(record, now) for record in [*self._actors.values()][:ACTORS_TOLD_MAX]],
+        )
+
+    def _actor(self, record: ActorRecord, now: float) -> ActorStatus:
+        node = self._members.nodes.get(record.node_id)
+        alive = record.state == ACTOR_ALIVE and not record.unconfirmed
+        return ActorStatus(
+            *(record.actor_id, record.job_id, record.info, record.state),
+            node.info.name if node is not None and alive else "",
+            record.restarts,
+            "" if alive else self.why(record.handle, now),
+        )
+
+    @staticmethod
+    def _node(node: NodeMember, now: float) -> NodeStatus:
+        view = node.view
+        ahead = sum(view.ahead.values())
+        free = sorted((name, max(amount, 0)) for name, amount in view.free.items())
+        return NodeStatus(
+            node.process_id,
+            node.incarnation,
+            node.state(),
+            node.info,
+            list(resources.countable(free)),
+            len(view.assigned) - ahead,
+            ahead,
+            view.finished,
+            max(0.0, now - node.heard),
+        )
+
+    def _classes(self) -> list[ClassStatus]:
+        found = []
+        for group in self._scheduler.groups():
+            if not group.ready:
+                continue
+            reason = self._scheduler.reason(group)
+            for job_id, queue in group.queues.items():
+                waiting = sum(1 for record in queue if record.state == READY)
+                template = queue.first().template if queue else None
+                name = template.message.name if template is not None else ""
+                found.append(ClassStatus(list(group.needs), job_id, waiting, reason, name))
+        return found
+
+    def why(self, object_id: bytes, now: float) -> str:
+        """What an object's value waits for, or the actor of a handle; empty: for nothing."""
+        actor = self._actors.get(task_of(object_id))
+        if actor is not None:
+            creation = self._tasks.get(actor.actor_id)
+            return self.task_reason(creation) if creation else actor.reason(now)
+        record = self._objects.get(object_id)
+        if record is not None and record.kind != PENDING:
+            return ""
+        task = self._tasks.get(task_of(object_id))
+        if task is None:
+            return (
+                f"UNKNOWN: the head has not been told of object {object_id.hex()}, or it was freed"
             )
-            for job in gcs.members.jobs.values()
-        ],
-        _classes(gcs),
-        len(gcs.objects.records),
-        gcs.notices[-20:],
-        sorted([*gcs.counters.items(), ("relayed_bytes", gcs.transfers.relayed_bytes)]),
-        [_actor(gcs, record, now) for record in [*gcs.actors.records.values()][:ACTORS_TOLD_MAX]],
-    )
+        return self.task_reason(task)
 
+    def task_reason(self, task: TaskRecord) -> str:
+        """Why a task has no outcome yet."""
+        name = task.template.message.name if task.template is not None else "a task"
+        if task.state == ASSIGNED and task.node is not None:
+            node = self._members.nodes.get(task.node.node_id)
+            where = node.info.name if node is not None else task.node.node_id.hex()
+            state = node.state() if node is not None else "gone"
+            trouble = f"; in trouble: {node.trouble}" if node is not None and node.trouble else ""
+            return f"LEASED: {name} is with node {where} ({state}), attempt {task.attempt}{trouble}"
+        if task.parked or task.spec is None:
+            return f"HEAD_RECOVERING: {name}; {self.recovering()}"
+        if task.waiting:
+            first = self._first(task)
+            return f"WAIT_DEPS: {name} waits for {task.waiting} of its arguments{first}"
+        if task.template is not None and not task.template.function.ready:
+            trouble = f"; the control store: {self._store.trouble}" if self._store.trouble else ""
+            return f"WAIT_FUNCTION: the function of {name} is being stored{trouble}"
+        if task.template is not None:
+            group = self._scheduler.group_of(task)
+            return f"{self._scheduler.reason(group)} (task {name}, {group.ready} waiting like it)"
+        return f"UNKNOWN: {name}"
 
-def _actor(gcs: Gcs, record: ActorRecord, now: float) -> ActorStatus:
-    node = gcs.members.nodes.get(record.node_id)
-    alive = record.state == ACTOR_ALIVE and not record.unconfirmed
-    return ActorStatus(
-        *(record.actor_id, record.job_id, record.info, record.state),
-        node.info.name if node is not None and alive else "",
-        record.restarts,
-        "" if alive else why(gcs, record.handle, now),
-    )
-
-
-def _node(node: NodeMember, now: float) -> NodeStatus:
-    view = node.view
-    ahead = sum(view.ahead.values())
-    free = sorted((name, max(amount, 0)) for name, amount in view.free.items())
-    return NodeStatus(
-        node.process_id,
-        node.incarnation,
-        node.state(),
-        node.info,
-        list(resources.countable(free)),
-        len(view.assigned) - ahead,
-        ahead,
-        view.finished,
-        max(0.0, now - node.heard),
-    )
-
-
-def _classes(gcs: Gcs) -> list[ClassStatus]:
-    found = []
-    for group in gcs.scheduler.groups():
-        if not group.ready:
-            continue
-        reason = gcs.scheduler.reason(group)
-        for job_id, queue in group.queues.items():
-            waiting = sum(1 for record in queue if record.state == READY)
-            template = queue.first().template if queue else None
-            name = template.message.name if template is not None else ""
-            found.append(ClassStatus(list(group.needs), job_id, waiting, reason, name))
-    return found
-
-
-def why(gcs: Gcs, object_id: bytes, now: float) -> str:
-    """What an object's value waits for, or the actor of a handle; empty: for nothing."""
-    actor = gcs.actors.records.get(task_of(object_id))
-    if actor is not None:
-        creation = gcs.tasks.get(actor.actor_id)
-        return task_reason(gcs, creation) if creation else actor.reason(now)
-    record = gcs.objects.get(object_id)
-    if record is not None and record.kind != PENDING:
+    def _first(self, task: TaskRecord) -> str:
+        assert task.spec is not None
+        for oid in task.spec.dependencies:
+            inner = self._tasks.get(task_of(oid))
+            if inner is not None and inner is not task:
+                name = inner.template.message.name if inner.template is not None else "a task"
+                depth = "waits itself" if inner.state != ASSIGNED else "runs"
+                return f"; the first is the result of {name}, which {depth}"
         return ""
-    task = gcs.tasks.get(task_of(object_id))
-    if task is None:
-        return f"UNKNOWN: the head has not been told of object {object_id.hex()}, or it was freed"
-    return task_reason(gcs, task)
-
-
-def task_reason(gcs: Gcs, task: TaskRecord) -> str:
-    """Why a task has no outcome yet."""
-    name = task.template.message.name if task.template is not None else "a task"
-    if task.state == ASSIGNED and task.node is not None:
-        node = gcs.members.nodes.get(task.node.node_id)
-        where = node.info.name if node is not None else task.node.node_id.hex()
-        state = node.state() if node is not None else "gone"
-        trouble = f"; in trouble: {node.trouble}" if node is not None and node.trouble else ""
-        return f"LEASED: {name} is with node {where} ({state}), attempt {task.attempt}{trouble}"
-    if task.parked or task.spec is None:
-        return f"HEAD_RECOVERING: {name}; {recovering(gcs)}"
-    if task.waiting:
-        return f"WAIT_DEPS: {name} waits for {task.waiting} of its arguments" + _first(gcs, task)
-    if task.template is not None and not task.template.function.ready:
-        trouble = f"; the control store: {gcs.store_trouble}" if gcs.store_trouble else ""
-        return f"WAIT_FUNCTION: the function of {name} is being stored{trouble}"
-    if task.template is not None:
-        group = gcs.scheduler.group_of(task)
-        return f"{gcs.scheduler.reason(group)} (task {name}, {group.ready} waiting like it)"
-    return f"UNKNOWN: {name}"
-
-
-def _first(gcs: Gcs, task: TaskRecord) -> str:
-    assert task.spec is not None
-    for oid in task.spec.dependencies:
-        inner = gcs.tasks.get(task_of(oid))
-        if inner is not None and inner is not task:
-            name = inner.template.message.name if inner.template is not None else "a task"
-            depth = "waits itself" if inner.state != ASSIGNED else "runs"
-            return f"; the first is the result of {name}, which {depth}"
-    return ""

@@ -21,7 +21,7 @@ import zmq
 
 from zray import limits
 from zray.core.head.gcs import Gcs
-from zray.core.head.traffic_controller import TrafficController
+from zray.core.head.identity import HeadIdentity
 from zray.core.incidents import Incidents
 from zray.errors import (
     DataDirectoryLockedError,
@@ -120,17 +120,14 @@ class Head:
         )
         now = self._loop.now()
         incidents = Incidents(self.log, with_traceback)
-        self._gcs = Gcs(opened.epoch, opened.rows, now, incidents)
+        versions, started = identity.versions(pickles=True), self.info.started
+        head = HeadIdentity(key.cluster_id, opened.epoch, versions, started, os.urandom(16))
+        self._gcs = Gcs(head, opened.rows, now, incidents)
         self._gcs.members.driver_lost_s = options.driver_lost_after_s
-        versions = identity.versions(pickles=True)
-        self._controller = TrafficController(
-            self._gcs, key.cluster_id, versions, self.info.started, now, os.urandom(16)
-        )
+        self._sessions, self._controller = self._gcs.sessions, self._gcs.controller
         self._watch()
         self.info.write(self.directory / "connection.json")
-        self._own_node = OwnNode(
-            *(self._raylet, self._loop, self._gcs, self._controller.reconciliation, self.info)
-        )
+        self._own_node = OwnNode(*(self._raylet, self._loop, self._gcs, self.info))
         self._own_node.begin()
         return self.info
 
@@ -189,7 +186,7 @@ class Head:
     def _nodes_leave(self) -> bool:
         """Whether there are nodes that were told to stop and have not left yet."""
         nodes = self._gcs.members.nodes.values()
-        return bool(self._controller.stopping) and any(node.connected for node in nodes)
+        return bool(self._sessions.stopping) and any(node.connected for node in nodes)
 
     # ---- in --------------------------------------------------------------------------------
 
@@ -250,7 +247,7 @@ class Head:
         self._fds.pop(route, None)
         self._cut.pop(route, None)
         self._unsent.pop(route, None)
-        self._controller.link_lost(route, self._loop.now())
+        self._sessions.link_lost(route, self._loop.now())
 
     def _lifeline_ended(self) -> None:
         self._loop.unwatch(self._lifeline_fd)
@@ -264,7 +261,7 @@ class Head:
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)  # a long queue is live data, not garbage
         while not self._ended():
-            deadline = self._controller.deadline()
+            deadline = self._gcs.deadline()
             wait = 0.01 if self._unsent else deadline - self._loop.now()
             if self._probes or self._gcs.members.suspects():
                 wait = min(wait, 0.25)
@@ -278,8 +275,8 @@ class Head:
         self._take_leave()
 
     def _ended(self) -> bool:
-        if self._controller.stopping:
-            self._stop_reason = self._controller.stopping
+        if self._sessions.stopping:
+            self._stop_reason = self._sessions.stopping
         if self._loop.signals:
             self._stop_reason = "it got a signal to stop"
         failure = self._store.failure()
@@ -291,12 +288,12 @@ class Head:
         gcs, now = self._gcs, self._loop.now()
         self._persist(now)
         stall = self._store.stall()
-        self._controller.store_stalls(stall.args[0] if stall is not None else "")
-        self._controller.settle(now)
+        self._sessions.store_stalls(stall.args[0] if stall is not None else "")
+        gcs.settle(now)
         while gcs.journal:
             if not self._persist(now):
                 break
-            self._controller.settle(now)
+            gcs.settle(now)
         self._send()
 
     def _persist(self, now: float) -> bool:
@@ -309,7 +306,7 @@ class Head:
         return bool(completed)
 
     def _send(self) -> None:
-        for route, messages in self._controller.outbox.take().items():
+        for route, messages in self._gcs.routed.take().items():
             unsent: list[codec.Unsent] = []
             try:
                 payloads = codec.encode(self._gcs.epoch, messages, unsent)
@@ -318,7 +315,7 @@ class Head:
                 continue
             self._unsent.setdefault(route, deque()).extend(payloads)
             if unsent:
-                self._controller.too_large(route, unsent, self._loop.now())
+                self._gcs.too_large(route, unsent)
         for route in [*self._unsent]:
             queue = self._unsent[route]
             try:
@@ -337,7 +334,7 @@ class Head:
 
     def _cut_off(self, route: bytes, error: Exception) -> None:
         """Something could not be sent to a peer: its session ends, and it asks for all anew."""
-        session = self._controller.sessions.get(route)
+        session = self._sessions.by_route.get(route)
         whom = session.member.in_words() if session is not None else ""
         self._gcs.incidents.record("sending to a peer", whom, error, self._loop.now())
         self._lost(route)
@@ -358,7 +355,7 @@ class Head:
         self._look_at = now + 1.0
         for job in self._gcs.members.jobs.values():
             if job.connected and now - job.heard > limits.TRANSPORT_SILENT_S:
-                route = self._controller.routes[job.process_id]
+                route = self._sessions.routes[job.process_id]
                 if sockets.is_out_of_reach(self._fds[route]):
                     self._lost(route)
 

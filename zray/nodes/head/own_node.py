@@ -6,7 +6,6 @@ import hashlib
 
 from zray import limits
 from zray.core.head.gcs import Gcs
-from zray.core.head.reconciliation import Reconciliation
 from zray.errors import NodeDiedError
 from zray.nodes.head.own_raylet import OwnRaylet
 from zray.runtime import connection
@@ -23,13 +22,11 @@ class OwnNode:
         raylet: OwnRaylet,
         loop: Loop,
         gcs: Gcs,
-        reconciliation: Reconciliation,
         info: ConnectionInfo,
     ) -> None:
         self._raylet = raylet
         self._loop = loop
         self._gcs = gcs
-        self._reconciliation = reconciliation
         self._connection_file = connection.connection_path(info.name)
         cluster_id = bytes.fromhex(info.cluster_id)
         self._node_id = hashlib.sha256(b"head's node" + cluster_id).digest()[:16]
@@ -59,7 +56,7 @@ class OwnNode:
         now = self._loop.now()
         self._again_at = now + pause_s
         self._failed(NodeDiedError(f"{how}; it is started again"))
-        self._reconciliation.process_ended(self._node_id, how, now)
+        self._gcs.departures.process_ended(self._node_id, how)
 
     def tend(self) -> None:
         """Start it again when it has ended, and then waited for its turn."""
@@ -90,7 +87,7 @@ class OwnNode:
         self._raylet.end(0.0)
         node = self._gcs.members.nodes.get(self._node_id)
         if node is not None:  # it did not say goodbye
-            self._reconciliation.node_died(node, "its head ended", self._loop.now())
+            self._gcs.departures.node_died(node, "its head ended")
 
     def _unwatch(self) -> None:
         if self._watched is not None:

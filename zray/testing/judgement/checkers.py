@@ -8,7 +8,6 @@ from __future__ import annotations
 import msgspec
 
 from zray import limits
-from zray.core.head import state_queries as overview
 from zray.core.head.actor_records import ActorRow
 from zray.core.head.members import NodeRow
 from zray.core.head.object_table import PENDING
@@ -118,7 +117,7 @@ class Checkers:
     def reasons(self, head: SimHead) -> None:
         """Invariant 7: whatever waits has a reason."""
         for task_id, record in [*head.gcs.tasks.items()][:20]:
-            reason = overview.task_reason(head.gcs, record)
+            reason = head.gcs.queries.task_reason(record)
             if not reason or reason.startswith("UNKNOWN"):
                 raise Violation(f"invariant 7: {self._ledger.word(task_id)} waits: {reason!r}")
 
@@ -225,7 +224,7 @@ class Checkers:
         rows = head.store._rows
         nodes, jobs, functions = (rows.get(name, {}) for name in ("nodes", "jobs", "functions"))
         gcs = head.gcs
-        for session in head.controller.sessions.values():
+        for session in gcs.sessions.by_route.values():
             process_id = session.member.process_id
             if process_id in gcs.members.nodes and session.member is gcs.members.nodes[process_id]:
                 row = nodes.get(process_id)

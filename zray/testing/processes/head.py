@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from zray.core.head.gcs import Gcs
-from zray.core.head.traffic_controller import TrafficController
+from zray.core.head.identity import HeadIdentity
 from zray.protocol import codec
 from zray.store.memory import MemoryStore
 from zray.testing.processes.process import VERSIONS, Fatal, Scene, SimProcess
@@ -27,8 +27,8 @@ class SimHead(SimProcess):
         if opened.cluster_id is None:
             store.set_cluster_id(CLUSTER_ID)
         now = self.clock.now
-        self.gcs = Gcs(opened.epoch, opened.rows, now, Fatal())
-        self.controller = TrafficController(self.gcs, CLUSTER_ID, VERSIONS, now, now)
+        identity = HeadIdentity(CLUSTER_ID, opened.epoch, VERSIONS, now)
+        self.gcs = Gcs(identity, opened.rows, now, Fatal())
         self._inbox: deque[tuple[bytes, bytes | None]] = deque()
         self._probe_at = now
         self.world.network.head = self
@@ -58,25 +58,25 @@ class SimHead(SimProcess):
         for _ in range(min(len(self._inbox), self.world.drain_max)):
             route, data = self._inbox.popleft()
             if data is None:
-                self.controller.link_lost(route, now)
+                self.gcs.sessions.link_lost(route, now)
                 continue
             payload = codec.decode(data)
             name = self.world.network.name_of(route)
             if words := in_words(payload):
                 self.clock.tell(f"head <- {name}: {words}", data)
-            self.controller.receive(route, USER, payload, now)
+            self.gcs.controller.receive(route, USER, payload, now)
         self._probe(now)
         self._persist()
-        self.controller.settle(now)
+        self.gcs.settle(now)
         while self.gcs.journal and self._persist():
-            self.controller.settle(now)
-        for route, messages in self.controller.outbox.take().items():
+            self.gcs.settle(now)
+        for route, messages in self.gcs.routed.take().items():
             unsent: list[codec.Unsent] = []
             for data in codec.encode(self.gcs.epoch, messages, unsent):
                 if not self.world.network.down(route, data):
-                    self.controller.link_lost(route, now)
+                    self.gcs.sessions.link_lost(route, now)
             if unsent:
-                self.controller.too_large(route, unsent, now)
+                self.gcs.too_large(route, unsent)
                 self.wake()
         if self._inbox:
             self.wake()
@@ -108,7 +108,7 @@ class SimHead(SimProcess):
 
     def deadline(self) -> float:
         """The machine's own, and the next look at suspects' ports."""
-        due = self.controller.deadline()
+        due = self.gcs.deadline()
         return min(due, self._probe_at) if self.gcs.members.suspects() else due
 
     def die(self) -> None:

@@ -1,0 +1,20 @@
+"""Who a head is to its peers: which cluster it serves, and which of its starts this one is."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from zray.protocol.messages import Versions
+
+
+class HeadIdentity(NamedTuple):
+    """``versions``: its own, of which those of others may differ. ``started_s``: wall clock.
+
+    ``head_id``: random, of this start; empty: starts are told apart by their epochs alone.
+    """
+
+    cluster_id: bytes
+    epoch: int
+    versions: Versions
+    started_s: float
+    head_id: bytes = b""

@@ -1,0 +1,32 @@
+"""What each role may say, and for whom: what a driver, a node or an observer may send a head."""
+
+from __future__ import annotations
+
+from zray.protocol import messages as m
+
+FORBIDDEN = "ZR-1410"
+
+CLIENT_VERBS = frozenset(
+    {
+        *(m.Template, m.Export, m.Submit, m.ResultAck, m.Cancel, m.Hold, m.Drop, m.Watch, m.Put),
+        *(m.Pull, m.Chunk, m.ChunkAck, m.PullFailed, m.Query, m.Kv, m.Ping, m.Goodbye),
+        *(m.CreateActor, m.ActorWatch, m.KillActor, m.FindActor, m.ListActors),
+        *(m.Calls, m.CancelCall, m.Promise, m.Sync, m.AskGone, m.Forget),
+    }
+)
+NODE_VERBS = CLIENT_VERBS | {
+    *(m.Credit, m.Done, m.Returned, m.WorkerDied, m.Announce, m.Have, m.Log),
+    *(m.Replies, m.ActorExited, m.DriverEnded),
+}
+OBSERVER_VERBS = frozenset({m.Query, m.Ping, m.Goodbye, m.Shutdown})
+VERBS = {m.ROLE_DRIVER: CLIENT_VERBS, m.ROLE_NODE: NODE_VERBS, m.ROLE_OBSERVER: OBSERVER_VERBS}
+
+# Which field says for what process a message is; empty: for its sender.
+SPEAKS_FOR: dict[type[m.Message], str] = {
+    **dict.fromkeys((m.Hold, m.Drop, m.Put, m.Promise, m.FindActor), "holder"),
+    **dict.fromkeys((m.Template, m.Export, m.Forget), "holder"),
+    **dict.fromkeys((m.ResultAck, m.Watch), "target"),
+    **dict.fromkeys((m.Calls, m.CancelCall), "caller"),
+    m.Submit: "submitter",
+    m.CreateActor: "owner",
+}
