@@ -87,7 +87,7 @@ class HeadBench:
         self.rows += self.gcs.journal.take()
         if self.durable:
             self.commit()
-        self.gcs.settle(self.now)
+        self.gcs.turn.settle(self.now)
         if self.gcs.journal:
             self.turn()
         for route, messages in self.gcs.routed.take().items():
@@ -96,7 +96,7 @@ class HeadBench:
     def commit(self) -> None:
         rows, self.rows = self.rows, []
         for token, _ in rows:
-            self.gcs.committed(token, self.now)
+            self.gcs.turn.committed(token, self.now)
 
     def say(self, route: str, *messages: m.Message, epoch: int = -1, user: str = "user") -> None:
         """A peer sends messages; the head has a turn."""

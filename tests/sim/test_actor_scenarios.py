@@ -222,12 +222,12 @@ def test_who_leaves_is_not_restarted_even_if_nobody_heard_it() -> None:
 
 
 MOMENTS: dict[str, Callable[[SimCluster], bool]] = {
-    "before the row is durable": lambda c: bool(c.head and c.head.gcs.actors.records),
+    "before the row is durable": lambda c: bool(c.head and c.head.gcs.actor_table),
     "after the row is durable": row,
     "in the constructor": lambda c: lives(c) == [1],
     "after the constructor": lambda c: bool(hosts(c)),
     "when it is known to live": lambda c: bool(
-        c.head and any(a.lives(1) for a in c.head.gcs.actors.records.values())
+        c.head and any(a.lives(1) for a in c.head.gcs.actor_table.values())
     ),
 }
 

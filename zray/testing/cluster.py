@@ -348,7 +348,7 @@ class SimCluster(Population):
         """
         self.clock.tell("no more faults from here on")
         self.run_until(self._all_done, QUIET_S, "every submitted task has its outcome")
-        if self.head is not None and self.head.gcs.actors.directory.names:
+        if self.head is not None and self.head.gcs.actor_directory.names:
             self.add_driver()
             self.run(end_named_actors, len(self.drivers) - 1)
             self.run_until(self._all_done, QUIET_S, "the actors with names are ended")

@@ -122,7 +122,7 @@ def test_a_constructor_that_raised_is_the_end_and_its_error_is_told() -> None:
     bench.made(results=[m.Outcome(HANDLE, m.ERROR, len(error), error)])
     (state,) = bench.taken("d1", m.ActorState)
     assert (state.state, state.error) == (m.ACTOR_DEAD, error)
-    assert not bench.gcs.actors.records
+    assert not bench.gcs.actor_table
 
 
 def test_an_error_that_is_no_record_does_the_head_no_harm() -> None:
@@ -146,7 +146,7 @@ def test_an_actor_that_nobody_makes_is_dead_after_a_while() -> None:
     bench.say("d1", m.ActorWatch(0, identity("d1"), [ACTOR]))
     bench.after(limits.UNKNOWN_OBJECT_S + 1)
     assert bench.told() == [(m.ACTOR_DEAD, 0)]
-    assert not bench.gcs.actors.directory.unmade
+    assert not bench.gcs.actor_directory.unmade
 
 
 def test_a_creation_is_not_cancelled_with_the_task_that_asked_for_it() -> None:
@@ -205,9 +205,9 @@ def test_who_finds_an_actor_holds_its_handle() -> None:
     (found,) = bench.taken("d2", m.ActorFound)
     assert (found.about, found.actor_id, found.info) == (3, ACTOR, info(name="it"))
     bench.say("d1", m.Drop(0, identity("d1"), HANDLE))
-    assert bench.gcs.actors.records
+    assert bench.gcs.actor_table
     bench.say("d2", m.Drop(0, identity("d2"), HANDLE))
-    assert not bench.gcs.actors.records
+    assert not bench.gcs.actor_table
     bench.say("d2", m.FindActor(4, identity("d2"), "", "it"))
     assert bench.taken("d2", m.ActorFound) == [m.ActorFound(0, 4)]
 
@@ -296,7 +296,7 @@ def test_an_actor_ends_with_its_owner_and_a_detached_one_does_not() -> None:
         bench = Bench()
         bench.alive(detached=detached, name="it")
         bench.say("d1", m.Goodbye(0, "done"))
-        assert bool(bench.gcs.actors.records) is detached
+        assert bool(bench.gcs.actor_table) is detached
         assert len(bench.taken("n1", m.StopActor)) == (not detached)
         assert (ACTOR in bench.gcs.members.jobs) is detached
 
@@ -361,7 +361,7 @@ def test_the_end_of_a_constructor_that_is_told_again_discards_nobody() -> None:
     held = m.HeldTask(ACTOR, 1, identity("d1"), CLASS.template_id, makes_actor=True)
     announce(bench, m.HeldActor(ACTOR, 1, identity("w1")), tasks=[held])
     assert bench.taken("n1", m.Discard) == []
-    assert bench.gcs.actors.records[ACTOR].lives(1)
+    assert bench.gcs.actor_table[ACTOR].lives(1)
 
 
 def restarted(bench: Bench) -> HeadBench:
@@ -399,7 +399,7 @@ def test_after_a_restart_the_node_says_which_incarnation_lives(
     head.say("n1", head.hello_node("n1", cpus=2))
     actors = [m.HeldActor(ACTOR, incarnation, identity("w1"))]
     head.say("n1", m.Announce(0, [], [], [], actors=actors), m.Credit(0, 100))
-    assert head.gcs.actors.records[ACTOR].lives(incarnation) is counts
+    assert head.gcs.actor_table[ACTOR].lives(incarnation) is counts
     assert len(head.taken("n1", m.StopActor)) == (not counts)
 
 
@@ -413,7 +413,7 @@ def test_after_a_restart_an_incarnation_that_is_over_does_not_return() -> None:
     actors = [m.HeldActor(ACTOR, 1, identity("w1"))]
     head.say("n1", m.Announce(0, [held], [], [], actors=actors), m.Credit(0, 100))
     assert len(head.taken("n1", m.Discard)) == 1
-    assert not head.gcs.actors.records[ACTOR].lives(1)
+    assert not head.gcs.actor_table[ACTOR].lives(1)
 
 
 # ---- promises ----------------------------------------------------------------------------------

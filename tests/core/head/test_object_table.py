@@ -381,4 +381,4 @@ def test_an_actor_cannot_take_the_id_of_a_process() -> None:
     (answer,) = head.taken("d1", m.ActorCreated)
     assert (answer.about, answer.code) == (7, "ZR-2001")
     head.say("d1", m.Goodbye(0, "done"))
-    assert not head.gcs.members.jobs and not head.gcs.actors.records
+    assert not head.gcs.members.jobs and not head.gcs.actor_table

@@ -337,7 +337,7 @@ def test_it_waits_a_while_for_that_node_and_then_goes_to_another() -> None:
     head.submit("d1", *two(large))
     assert head.assigned("n1") == ["first"] and not head.assigned("n2")
     assert "WAIT_LOCALITY" in head.gcs.queries.why(object_of(identity("second")), head.now)
-    assert head.gcs.deadline() <= head.now + limits.LOCALITY_WAIT_S
+    assert head.gcs.turn.deadline() <= head.now + limits.LOCALITY_WAIT_S
     head.after(limits.LOCALITY_WAIT_S + 0.01)
     head.turn()
     assert head.assigned("n2") == ["second"]

@@ -21,7 +21,7 @@ from zray.protocol import messages as m
 
 
 class ActorDirectory:
-    """``records``: those of the actors that are not dead, kept by `actors`."""
+    """``records``: those of the actors that are not dead, kept by `incarnations`."""
 
     def __init__(
         self,
@@ -189,7 +189,7 @@ class ActorDirectory:
 
     def step(self, now: float) -> None:
         """Tell those who have waited long enough that there is no such actor."""
-        if self._recovery.active:
+        if not self.unmade or self._recovery.active:
             return
         for actor_id in self.unmade.due(now):
             for watcher in self._take_watchers(actor_id):

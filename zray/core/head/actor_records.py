@@ -1,4 +1,4 @@
-"""What the head knows of one actor, and what the store keeps of it; `actors` changes them."""
+"""What the head knows of one actor, and what the store keeps of it; `incarnations` changes them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from zray.core.machine import NEVER
 from zray.core.resources import Needs
 from zray.ids import object_id
 from zray.protocol import messages as m
+
+TABLE = "actors"  # of the store
+DETACHED = b"detached"  # holds the handles of detached actors
 
 
 class ActorRow(msgspec.Struct, array_like=True, frozen=True):

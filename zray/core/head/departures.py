@@ -6,9 +6,11 @@ can come back after that.
 
 from __future__ import annotations
 
+from zray.core.head.actor_table import ActorTable
 from zray.core.head.actors import Actors
 from zray.core.head.definitions import Definitions
 from zray.core.head.holders import Holders
+from zray.core.head.incarnations import Incarnations
 from zray.core.head.journal import Persist
 from zray.core.head.lineage import Lineage
 from zray.core.head.members import JobMember, Members, NodeMember, NodeRow
@@ -50,6 +52,8 @@ class Departures:
         lineage: Lineage,
         task_manager: TaskManager,
         actors: Actors,
+        incarnations: Incarnations,
+        actor_table: ActorTable,
     ) -> None:
         self._outbox = outbox
         self._persist = persist
@@ -67,6 +71,8 @@ class Departures:
         self._lineage = lineage
         self._task_manager = task_manager
         self._actors = actors
+        self._incarnations = incarnations
+        self._actor_table = actor_table
 
     # ---- workers ---------------------------------------------------------------------------
 
@@ -107,9 +113,9 @@ class Departures:
             node.view.usable = False
             row = NodeRow(node.incarnation, False, node.info.name)
             stored = self._members.row(node.process_id, row)
-            self._persist([stored], lambda now: self._bury(node, why, now))
+            self._persist([stored], lambda _now: self._bury(node, why))
 
-    def _bury(self, node: NodeMember, why: str, now: float) -> None:
+    def _bury(self, node: NodeMember, why: str) -> None:
         """Move the tasks of a dead incarnation, void its copies and its workers' holds."""
         if self._members.nodes.get(node.process_id) is node:
             del self._members.nodes[node.process_id]
@@ -120,9 +126,9 @@ class Departures:
         self._members.gone(node.process_id, row)
         held = self._scheduler.remove_node(node.view)
         lost = f"node {node.info.name} ({node.info.host}) died: {why}"
-        self._actors.node_died(node, lost, now)
+        self._actors.node_died(node, lost)
         for task_id, record in held.items():
-            self._task_lost(task_id, record, node, lost, now)
+            self._task_lost(task_id, record, node, lost)
         for worker_id in [*node.workers]:
             self.worker_ended(node, worker_id)
         self._objects.vanish(node.process_id)
@@ -130,12 +136,10 @@ class Departures:
         self._transfers.retry()
         self._notices.add(f"node {node.info.name} ({node.info.host}) is dead: {why}")
 
-    def _task_lost(
-        self, task_id: bytes, record: TaskRecord, node: NodeMember, lost: str, now: float
-    ) -> None:
+    def _task_lost(self, task_id: bytes, record: TaskRecord, node: NodeMember, lost: str) -> None:
         record.node = None
-        if task_id in self._actors.records:
-            self._actors.creation_lost(task_id, record, lost, now)
+        if task_id in self._actor_table:
+            self._incarnations.creation_lost(task_id, record, lost)
         elif record.cancelled:
             record.state = GONE
             self._task_manager.cancel(task_id, record, force=False)
@@ -171,7 +175,7 @@ class Departures:
 
     def _belongings(self, job: JobMember, why: str) -> str:
         """What ends with a job, in words."""
-        actors = len(self._actors.records.of_job(job.process_id))
+        actors = len(self._actor_table.of_job(job.process_id))
         objects = len(self._objects.held_by.get(job.process_id, ()))
         counted = [(job.unfinished, "unfinished task"), (actors, "actor"), (objects, "object")]
         words = [f"{count:,} {what}{'s' if count > 1 else ''}" for count, what in counted if count]
@@ -205,6 +209,12 @@ class Departures:
             self._definitions.process_gone(job_id)  # FORGET comes after that
 
         self._persist([("jobs", job_id, None)], durable)
+
+    def detached_ended(self, job_id: bytes) -> None:
+        """A detached actor is dead, durably; its job ends with it."""
+        job = self._members.jobs.get(job_id)
+        if job is not None:
+            self.job_ended(job)
 
     def _withdraw(self, task_id: bytes, record: TaskRecord) -> None:
         """No node has the task any more, and no queue."""

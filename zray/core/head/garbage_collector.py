@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from zray.core.head.actor_table import ActorTable
 from zray.core.head.actors import Actors
 from zray.core.head.holders import Holders
 from zray.core.head.lineage import Lineage
@@ -30,6 +31,7 @@ class GarbageCollector:
         holders: Holders,
         lineage: Lineage,
         actors: Actors,
+        actor_table: ActorTable,
     ) -> None:
         self._outbox = outbox
         self._members = members
@@ -40,6 +42,7 @@ class GarbageCollector:
         self._holders = holders
         self._lineage = lineage
         self._actors = actors
+        self._actor_table = actor_table
 
     def collect(self, _now: float) -> None:
         """Free what can be, and tell whoever has its values."""
@@ -47,7 +50,7 @@ class GarbageCollector:
         if not swept:
             return
         freed: dict[bytes, list[bytes]] = {}
-        nodes, actors, origins = self._members.nodes, self._actors.records, self._lineage.origins
+        nodes, actors, origins = self._members.nodes, self._actor_table, self._lineage.origins
         while swept:
             for oid, known in swept:
                 task_id = task_of(oid)

@@ -6,13 +6,12 @@ which machines there are, what each is made with, and what a turn consists of.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
 
-from zray.core.head import actors as actors_module
 from zray.core.head.acknowledgements import Acknowledgements
 from zray.core.head.actor_directory import ActorDirectory
+from zray.core.head.actor_reconciliation import ActorReconciliation
+from zray.core.head.actor_records import TABLE as ACTORS
 from zray.core.head.actor_table import ActorTable
 from zray.core.head.actors import Actors
 from zray.core.head.admission import Admission
@@ -24,6 +23,7 @@ from zray.core.head.dispatch import Dispatch
 from zray.core.head.garbage_collector import GarbageCollector
 from zray.core.head.holders import Holders
 from zray.core.head.identity import HeadIdentity
+from zray.core.head.incarnations import Incarnations
 from zray.core.head.journal import Journal
 from zray.core.head.lineage import Lineage
 from zray.core.head.members import Members
@@ -43,6 +43,7 @@ from zray.core.head.task_table import TaskTable
 from zray.core.head.tasks import TaskManager
 from zray.core.head.traffic_controller import Handler, TrafficController
 from zray.core.head.transfers import Transfers
+from zray.core.head.turn import Turn
 from zray.core.incidents import Incidents
 from zray.core.machine import Outbox
 from zray.core.offers import Offers
@@ -50,15 +51,12 @@ from zray.core.prints import Prints
 from zray.protocol import messages as m
 from zray.protocol.codec import Unsent
 
-T = TypeVar("T")
-CHECK_S = 1.0
-
 
 class Gcs:
     """``rows``: of the store, by table. ``incidents``: where faults are recorded.
 
-    The shell hands payloads to ``controller``, connections that are cut to ``sessions``, rows that
-    are durable to ``committed``; it calls ``settle`` once per turn, and sends what is ``routed``.
+    The shell hands payloads to ``controller`` and connections that are cut to ``sessions``. Then it
+    has a ``turn``, stores what is in the ``journal``, and sends what is ``routed``.
     """
 
     def __init__(
@@ -72,32 +70,20 @@ class Gcs:
         self.incidents = incidents or Incidents()
         counted = ("finished", "retried", "stale", "lost", "rebuilt", "reclaimed")
         self.counters = dict.fromkeys(counted, 0)
-        self._now = now  # of the last turn
-        self._next_check = now + CHECK_S
 
         self._make_tables(identity, rows, now)
         self._make_machines_of_objects()
         self._make_machines_of_tasks()
-        self._make_actors(rows.get(actors_module.TABLE, {}), now)
+        self._make_actors(rows.get(ACTORS, {}), now)
         self._make_machines_of_members()
         self._make_door(identity)
-        self._steps: tuple[tuple[str, Callable[[float], None]], ...] = (
-            ("recovering", self.resumption.step),
-            ("forgetting unknown objects", self.holders.forget_unknown),
-            ("tending actors", self.actors.step),
-            ("scheduling", self.dispatch.assign),
-            ("reclaiming tasks", self.dispatch.reclaim),
-            ("telling outcomes", self.results.flush),
-            ("freeing objects", self.garbage.collect),
-            ("forgetting functions", self.definitions.settle),
-            ("acknowledging", self.acknowledgements.send),
-        )
+        self.turn = self._turn(now)
 
     # ---- messages --------------------------------------------------------------------------
 
     def _table(self) -> dict[type[m.Message], Handler]:
         """Which message goes to which machine. Who may say it is in `roles`."""
-        actors, directory, transfers = self.actors, self.actors.directory, self.transfers
+        actors, directory, transfers = self.actors, self.actor_directory, self.transfers
         return {
             # sessions
             m.Hello: self.sessions.on_hello,
@@ -149,6 +135,37 @@ class Gcs:
             m.Sync: lambda s, msg, now: self.outbox.send(s.process_id, m.Synced(0, msg.seq)),
         }
 
+    def _turn(self, now: float) -> Turn:
+        """What is done once in each turn, after all messages of it, in this order."""
+        return Turn(
+            journal=self.journal,
+            incidents=self.incidents,
+            sessions=self.sessions,
+            membership=self.membership,
+            departures=self.departures,
+            incarnations=self.incarnations,
+            steps=(
+                ("recovering", self.resumption.step),
+                ("forgetting unknown objects", self.holders.forget_unknown),
+                ("starting actors", self.incarnations.step),
+                ("telling of actors that nobody made", self.actor_directory.step),
+                ("scheduling", self.dispatch.assign),
+                ("reclaiming tasks", self.dispatch.reclaim),
+                ("telling outcomes", self.results.flush),
+                ("freeing objects", self.garbage.collect),
+                ("forgetting functions", self.definitions.settle),
+                ("acknowledging", self.acknowledgements.send),
+            ),
+            deadlines=(
+                self.holders.deadline,
+                self.acknowledgements.deadline,
+                self.scheduler.steal_deadline,
+                self.incarnations.deadline,
+                self.actor_directory.deadline,
+            ),
+            now=now,
+        )
+
     # ---- composition -------------------------------------------------------------------------
 
     def _make_tables(
@@ -168,15 +185,24 @@ class Gcs:
         self.scheduler = TaskScheduler()
         self.objects = ObjectTable()
         self.actor_table = ActorTable()
-        restarted = bool(rows.get(actors_module.TABLE))
+        restarted = bool(rows.get(ACTORS))
         self.recovery = Recovery(self.objects, self.members, restarted=restarted)
+        self.actor_directory = ActorDirectory(
+            epoch=self.epoch,
+            outbox=self.outbox,
+            members=self.members,
+            processes=self.processes,
+            objects=self.objects,
+            recovery=self.recovery,
+            records=self.actor_table,
+        )
 
     def _make_machines_of_objects(self) -> None:
         """Whatever a machine needs of a later one is a callback."""
         self.results = Results(self.outbox, self.objects, self.members, self.processes.workers)
         self.transfers = Transfers(
             *(self.outbox, self.objects, self.members, self.recovering),
-            lambda oid: self.lineage.rebuild(oid, self._now),
+            lambda oid: self.lineage.rebuild(oid, self.turn.now),
         )
         self.definitions = Definitions(
             outbox=self.outbox,
@@ -213,6 +239,19 @@ class Gcs:
 
     def _make_machines_of_tasks(self) -> None:
         self.acknowledgements = Acknowledgements(self.outbox, self.journal.persist)
+        self.incarnations = Incarnations(
+            outbox=self.outbox,
+            persist=self.journal.persist,
+            members=self.members,
+            processes=self.processes,
+            tasks=self.tasks,
+            objects=self.objects,
+            records=self.actor_table,
+            scheduler=self.scheduler,
+            definitions=self.definitions,
+            directory=self.actor_directory,
+            begin=lambda task, spec, now: self.task_manager.begin(task, spec, now),
+        )
         self.task_manager = TaskManager(
             outbox=self.outbox,
             journal=self.journal,
@@ -232,6 +271,7 @@ class Gcs:
             definitions=self.definitions,
             lineage=self.lineage,
             acknowledgements=self.acknowledgements,
+            incarnations=self.incarnations,
         )
         self.dispatch = Dispatch(
             outbox=self.outbox,
@@ -241,21 +281,12 @@ class Gcs:
             catalog=self.catalog,
             scheduler=self.scheduler,
             tasks=self.tasks,
-            assignment=lambda task_id, task: self.actors.assignment(task_id, task),
+            assignment=self.incarnations.assignment,
             fail=self.task_manager.fail,
             fault=self.task_manager.fault,
         )
 
     def _make_actors(self, rows: dict[bytes, bytes], now: float) -> None:
-        directory = ActorDirectory(
-            epoch=self.epoch,
-            outbox=self.outbox,
-            members=self.members,
-            processes=self.processes,
-            objects=self.objects,
-            recovery=self.recovery,
-            records=self.actor_table,
-        )
         self.actors = Actors(
             outbox=self.outbox,
             persist=self.journal.persist,
@@ -264,18 +295,23 @@ class Gcs:
             tasks=self.tasks,
             objects=self.objects,
             records=self.actor_table,
-            scheduler=self.scheduler,
             recovery=self.recovery,
             holders=self.holders,
             definitions=self.definitions,
-            directory=directory,
+            directory=self.actor_directory,
             acknowledgements=self.acknowledgements,
-            begin=self.task_manager.begin,
+            incarnations=self.incarnations,
             rows=rows,
             now=now,
         )
-        self.task_manager.creations = self.actors
-
+        self.actor_reconciliation = ActorReconciliation(
+            outbox=self.outbox,
+            processes=self.processes,
+            tasks=self.tasks,
+            records=self.actor_table,
+            directory=self.actor_directory,
+            incarnations=self.incarnations,
+        )
         self.resumption = Resumption(
             recovery=self.recovery,
             members=self.members,
@@ -284,7 +320,7 @@ class Gcs:
             holders=self.holders,
             definitions=self.definitions,
             task_manager=self.task_manager,
-            actors=self.actors,
+            actors=self.actor_reconciliation,
         )
         self.garbage = GarbageCollector(
             outbox=self.outbox,
@@ -296,6 +332,7 @@ class Gcs:
             holders=self.holders,
             lineage=self.lineage,
             actors=self.actors,
+            actor_table=self.actor_table,
         )
 
     def _make_machines_of_members(self) -> None:
@@ -316,6 +353,8 @@ class Gcs:
             lineage=self.lineage,
             task_manager=self.task_manager,
             actors=self.actors,
+            incarnations=self.incarnations,
+            actor_table=self.actor_table,
         )
         self.membership = Membership(
             outbox=self.outbox,
@@ -341,7 +380,7 @@ class Gcs:
             holders=self.holders,
             definitions=self.definitions,
             task_manager=self.task_manager,
-            actors=self.actors,
+            actors=self.actor_reconciliation,
             worker_ended=self.departures.worker_ended,
         )
 
@@ -384,21 +423,6 @@ class Gcs:
             incidents=self.incidents,
         )
 
-    # ---- durability and faults ---------------------------------------------------------------
-
-    def committed(self, number: int, now: float) -> None:
-        """An entry of the journal is durable."""
-        then = self.journal.stored(number)
-        self.attempt("going on after a commit", "", lambda: then(now))
-
-    def attempt(self, what: str, whom: str, action: Callable[[], T]) -> T | None:
-        """Do a part of the work of many; if it fails, that is recorded, and the rest goes on."""
-        try:
-            return action()
-        except Exception as error:
-            self.incidents.record(what, whom, error, self._now)
-            return None
-
     # ---- what concerns several machines --------------------------------------------------------
 
     def recovering(self) -> bool:
@@ -413,36 +437,3 @@ class Gcs:
             elif isinstance(message, m.Result):
                 self.results.too_large(message, text)
             self.notices.add(text)
-
-    # ---- turn ------------------------------------------------------------------------------
-
-    def settle(self, now: float) -> None:
-        """End of a turn: decide everything, then hand messages over from process to route."""
-        self._now = now
-        if now >= self._next_check:
-            self._next_check = now + CHECK_S
-            self.attempt("looking who is alive", "", partial(self.membership.check, now))
-            self.attempt("ending dead sessions", "", self.sessions.drop_dead)
-        if now >= self.membership.look_at:
-            look = partial(self.membership.look_for_drivers, now)
-            self.attempt("looking for drivers", "", look)
-        for what, step in self._steps:
-            try:
-                step(now)
-            except Exception as error:
-                self.incidents.record(what, "", error, now)
-        while self.actors.jobs_over:
-            job_id = self.actors.jobs_over.pop()
-            self.attempt("ending a job", f"job {job_id.hex()}", partial(self._end_job, job_id))
-        self.sessions.hand_over()
-
-    def _end_job(self, job_id: bytes) -> None:
-        job = self.members.jobs.get(job_id)
-        if job is not None:
-            self.departures.job_ended(job)
-
-    def deadline(self) -> float:
-        """When ``settle`` has something to do although nothing arrives."""
-        soonest = min(self._next_check, self.membership.look_at, self.holders.deadline())
-        soonest = min(soonest, self.acknowledgements.deadline(), self.actors.deadline())
-        return min(soonest, self.scheduler.steal_deadline())

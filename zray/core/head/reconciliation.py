@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from zray.core.head.actors import Actors
+from zray.core.head.actor_reconciliation import ActorReconciliation
 from zray.core.head.definitions import Definitions
 from zray.core.head.holders import Holders
 from zray.core.head.members import Members, NodeMember
@@ -52,7 +52,7 @@ class Reconciliation:
         holders: Holders,
         definitions: Definitions,
         task_manager: TaskManager,
-        actors: Actors,
+        actors: ActorReconciliation,
         worker_ended: Callable[[NodeMember, bytes], None],
     ) -> None:
         self._outbox = outbox
@@ -94,7 +94,7 @@ class Reconciliation:
         for worker_id in [worker for worker in node.workers if worker not in living]:
             self._worker_ended(node, worker_id)
         self._announced_objects(node, message.objects)
-        self._actors.announced(node, message.actors, now)
+        self._actors.announced(node, message.actors)
         for job_id in message.jobs:
             if job_id not in self._members.jobs:
                 self._outbox.send(node.process_id, JobEnded(0, job_id))

@@ -6,7 +6,7 @@ is known when the drivers have told, too; then nothing of before is awaited any 
 
 from __future__ import annotations
 
-from zray.core.head.actors import Actors
+from zray.core.head.actor_reconciliation import ActorReconciliation
 from zray.core.head.definitions import Definitions
 from zray.core.head.holders import Holders
 from zray.core.head.members import Members
@@ -29,7 +29,7 @@ class Resumption:
         holders: Holders,
         definitions: Definitions,
         task_manager: TaskManager,
-        actors: Actors,
+        actors: ActorReconciliation,
     ) -> None:
         self._recovery = recovery
         self._members = members

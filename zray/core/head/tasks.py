@@ -1,13 +1,12 @@
 """The life of a task: submitted, ready, sent to a node, retried or cancelled, and its one outcome.
 
 Who runs what is `task_scheduler`; what the records are, `task_records`. A task that makes an actor
-is one until its constructor has returned: what that means is for `actors`.
+is one until its constructor has returned: what that means is for `incarnations`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Protocol
 
 from zray import limits
 from zray.core import failures, resources
@@ -15,6 +14,7 @@ from zray.core.head.acknowledgements import Acknowledgements
 from zray.core.head.actor_table import ActorTable
 from zray.core.head.definitions import Definitions
 from zray.core.head.holders import Holders
+from zray.core.head.incarnations import Incarnations
 from zray.core.head.journal import Journal
 from zray.core.head.lineage import Lineage
 from zray.core.head.members import Member, Members, NodeMember
@@ -69,21 +69,8 @@ from zray.protocol.messages import (
 REBUILT_DEPTH = 1 << 20  # somebody waits for what is made again
 
 
-class Creations(Protocol):
-    """What becomes of tasks that make actors."""
-
-    def creation_ended(self, task: TaskRecord, done: TaskDone, sender: NodeMember) -> None:
-        """The attempt that ran the constructor is over."""
-
-    def creation_failed(self, task_id: bytes, task: TaskRecord, text: str) -> None:
-        """It will not run, or may have run where nobody can tell."""
-
-
 class TaskManager:
-    """``creations`` is set before the first message. ``actors``: their ids are those of the tasks
-    that make them."""
-
-    creations: Creations
+    """``actors``: their ids are those of the tasks that make them."""
 
     def __init__(
         self,
@@ -106,6 +93,7 @@ class TaskManager:
         definitions: Definitions,
         lineage: Lineage,
         acknowledgements: Acknowledgements,
+        incarnations: Incarnations,
     ) -> None:
         self._outbox = outbox
         self._journal = journal
@@ -125,6 +113,7 @@ class TaskManager:
         self._definitions = definitions
         self._lineage = lineage
         self._acknowledgements = acknowledgements
+        self._incarnations = incarnations
 
     # ---- submit ----------------------------------------------------------------------------
 
@@ -291,7 +280,7 @@ class TaskManager:
         template = record.template
         sender.view.finished += 1
         if done.task_id in self._actors:
-            self.creations.creation_ended(record, done, sender)
+            self._incarnations.creation_ended(record, done, sender)
             return
         if template is not None and done.status == FINISHED:
             template.measured(done.seconds)
@@ -332,7 +321,7 @@ class TaskManager:
     ) -> None:
         """Commit an error of the cluster's own as a task's outcome."""
         if task_id in self._actors:
-            self.creations.creation_failed(task_id, record, text)
+            self._incarnations.creation_failed(task_id, record, text)
             return
         name = record.template.message.name if record.template is not None else ""
         returns = record.template.message.num_returns if record.template is not None else 1

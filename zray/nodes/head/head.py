@@ -261,15 +261,15 @@ class Head:
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)  # a long queue is live data, not garbage
         while not self._ended():
-            deadline = self._gcs.deadline()
+            deadline = self._gcs.turn.deadline()
             wait = 0.01 if self._unsent else deadline - self._loop.now()
             if self._probes or self._gcs.members.suspects():
                 wait = min(wait, 0.25)
             self._loop.turn(0.0 if self._cut else min(wait, 1.0))
-            self._gcs.attempt("ending lost connections", "", self._drop_cut)
+            self._gcs.turn.attempt("ending lost connections", "", self._drop_cut)
             self._settle()
-            self._gcs.attempt("looking at suspects' ports", "", self._probe_suspects)
-            self._gcs.attempt("looking at drivers", "", self._look_at_drivers)
+            self._gcs.turn.attempt("looking at suspects' ports", "", self._probe_suspects)
+            self._gcs.turn.attempt("looking at drivers", "", self._look_at_drivers)
             self._own_node.tend()
             self._heap.tend(self._loop.now())
         self._take_leave()
@@ -289,11 +289,11 @@ class Head:
         self._persist(now)
         stall = self._store.stall()
         self._sessions.store_stalls(stall.args[0] if stall is not None else "")
-        gcs.settle(now)
+        gcs.turn.settle(now)
         while gcs.journal:
             if not self._persist(now):
                 break
-            gcs.settle(now)
+            gcs.turn.settle(now)
         self._send()
 
     def _persist(self, now: float) -> bool:
@@ -302,7 +302,7 @@ class Head:
             self._store.submit(token, rows)
         completed = self._store.completed()
         for token in completed:
-            self._gcs.committed(token, now)
+            self._gcs.turn.committed(token, now)
         return bool(completed)
 
     def _send(self) -> None:

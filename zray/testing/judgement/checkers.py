@@ -255,14 +255,14 @@ class Checkers:
     def actors(self, head: SimHead) -> None:
         """The head's table of actors agrees with itself; who is not alive is on its way."""
         gcs = head.gcs
-        table = gcs.actors
+        records = gcs.actor_table
         for node in gcs.members.nodes.values():
             for actor_id in node.actors:
-                record = table.records.get(actor_id)
+                record = records.get(actor_id)
                 if record is None or record.node_id != node.process_id:
                     word = self._ledger.word(actor_id)
                     raise Violation(f"{node.info.name} lists {word}, which is not there")
-        for actor_id, record in table.records.items():
+        for actor_id, record in records.items():
             word = self._ledger.word(actor_id)
             if record.lives(record.incarnation):
                 place = gcs.members.nodes.get(record.node_id)
@@ -272,15 +272,15 @@ class Checkers:
                     raise Violation(f"{word} lives and is made again")
             elif record.unconfirmed or record.state == ACTOR_DEAD:
                 continue
-            elif actor_id not in gcs.tasks and actor_id not in table._launches:
+            elif actor_id not in gcs.tasks and actor_id not in gcs.incarnations._launches:
                 if not gcs.journal.waits():
                     raise Violation(f"invariant 7: {word} is neither alive nor on its way")
             elif actor_id not in gcs.tasks and not record.reason(self._world.clock.now):
                 raise Violation(f"invariant 7: {word} waits without a reason")
-        spaces = table.directory.names
+        spaces = gcs.actor_directory.names
         names = {(space, name): spaces[space][name] for space in spaces for name in spaces[space]}
         for key, actor_id in names.items():
-            named = table.records.get(actor_id)
+            named = records.get(actor_id)
             if named is None or (named.info.namespace, named.info.name) != key:
                 raise Violation(f"the name {key} stands for no actor")
 

@@ -43,11 +43,11 @@ class Leftovers:
             "unknown": gcs.holders.unknown,
             "promised objects": gcs.holders._promised,
             "promises": [oid for ids in gcs.holders._promises.values() for oid in ids],
-            "actors": gcs.actors.records,
-            "names": gcs.actors.directory.names,
-            "launches": gcs.actors._launches,
-            "actors not made": gcs.actors.directory.unmade,
-            "watches": [a for ids in gcs.actors.directory.watching.values() for a in ids],
+            "actors": gcs.actor_table,
+            "names": gcs.actor_directory.names,
+            "launches": gcs.incarnations._launches,
+            "actors not made": gcs.actor_directory.unmade,
+            "watches": [a for ids in gcs.actor_directory.watching.values() for a in ids],
             "actors at nodes": [a for node in gcs.members.nodes.values() for a in node.actors],
             "unacknowledged results": gcs.results.unacked,
             "relays": gcs.transfers._relays,
@@ -66,7 +66,7 @@ class Leftovers:
             "tasks by job": [
                 g for groups in gcs.tasks._by_job.values() for g in groups.values() if g
             ],
-            "actors by owner": gcs.actors.records._of_owners,
+            "actors by owner": gcs.actor_table._of_owners,
         }
         found += [f"{len(table)} {word}" for word, table in tables.items() if table]
         if gcs.objects.cache_bytes:

@@ -67,9 +67,9 @@ class SimHead(SimProcess):
             self.gcs.controller.receive(route, USER, payload, now)
         self._probe(now)
         self._persist()
-        self.gcs.settle(now)
+        self.gcs.turn.settle(now)
         while self.gcs.journal and self._persist():
-            self.gcs.settle(now)
+            self.gcs.turn.settle(now)
         for route, messages in self.gcs.routed.take().items():
             unsent: list[codec.Unsent] = []
             for data in codec.encode(self.gcs.epoch, messages, unsent):
@@ -90,7 +90,7 @@ class SimHead(SimProcess):
             self.clock.after(self.world.commit_delay(), self._commit)
         completed = self.store.completed()
         for token in completed:
-            self.gcs.committed(token, self.clock.now)
+            self.gcs.turn.committed(token, self.clock.now)
         return bool(completed)
 
     def _commit(self) -> None:
@@ -108,7 +108,7 @@ class SimHead(SimProcess):
 
     def deadline(self) -> float:
         """The machine's own, and the next look at suspects' ports."""
-        due = self.gcs.deadline()
+        due = self.gcs.turn.deadline()
         return min(due, self._probe_at) if self.gcs.members.suspects() else due
 
     def die(self) -> None:

@@ -1,0 +1,89 @@
+"""What a turn of the head consists of, and when the next one is due although nothing arrives.
+
+A shell hands in all that has come, and then has a turn: what is to be done is done once for all of
+it. Each step is on its own: one that fails is recorded, and the rest goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TypeVar
+
+from zray.core.head.departures import Departures
+from zray.core.head.incarnations import Incarnations
+from zray.core.head.journal import Journal
+from zray.core.head.membership import Membership
+from zray.core.head.sessions import Sessions
+from zray.core.incidents import Incidents
+
+T = TypeVar("T")
+CHECK_S = 1.0
+
+
+class Turn:
+    """``steps``: in their order, each with what it does. ``deadlines``: when one has something to
+    do."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        incidents: Incidents,
+        sessions: Sessions,
+        membership: Membership,
+        departures: Departures,
+        incarnations: Incarnations,
+        steps: tuple[tuple[str, Callable[[float], None]], ...],
+        deadlines: tuple[Callable[[], float], ...],
+        now: float,
+    ) -> None:
+        self._journal = journal
+        self._incidents = incidents
+        self._sessions = sessions
+        self._membership = membership
+        self._departures = departures
+        self._incarnations = incarnations
+        self._steps = steps
+        self._deadlines = deadlines
+        self.now = now  # of the last turn
+        self._next_check = now + CHECK_S
+
+    def committed(self, number: int, now: float) -> None:
+        """An entry of the journal is durable."""
+        then = self._journal.stored(number)
+        self.attempt("going on after a commit", "", lambda: then(now))
+
+    def attempt(self, what: str, whom: str, action: Callable[[], T]) -> T | None:
+        """Do a part of the work of many; if it fails, that is recorded, and the rest goes on."""
+        try:
+            return action()
+        except Exception as error:
+            self._incidents.record(what, whom, error, self.now)
+            return None
+
+    def settle(self, now: float) -> None:
+        """Decide everything, then hand messages over from process to route."""
+        self.now = now
+        if now >= self._next_check:
+            self._next_check = now + CHECK_S
+            self.attempt("looking who is alive", "", partial(self._membership.check, now))
+            self.attempt("ending dead sessions", "", self._sessions.drop_dead)
+        if now >= self._membership.look_at:
+            look = partial(self._membership.look_for_drivers, now)
+            self.attempt("looking for drivers", "", look)
+        for what, step in self._steps:
+            try:
+                step(now)
+            except Exception as error:
+                self._incidents.record(what, "", error, now)
+        while self._incarnations.jobs_over:
+            job_id = self._incarnations.jobs_over.pop()
+            end = partial(self._departures.detached_ended, job_id)
+            self.attempt("ending a job", f"job {job_id.hex()}", end)
+        self._sessions.hand_over()
+
+    def deadline(self) -> float:
+        """When ``settle`` has something to do although nothing arrives."""
+        soonest = min([deadline() for deadline in self._deadlines])
+        return min(soonest, self._next_check, self._membership.look_at)
