@@ -5,6 +5,7 @@ It owns what it starts. Must never import a command: each runs in a process of i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -37,6 +38,12 @@ def until(probe: Callable[[], T | None], what: str, timeout_s: float = START_S) 
         assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}"
         time.sleep(0.02)
     return found
+
+
+def suspend(process: psutil.Process) -> None:
+    """Until it stands still: a signal that ends it could come before a stop that is yet to come."""
+    process.suspend()
+    until(lambda: process.status() == psutil.STATUS_STOPPED, f"{process.pid} stands still")
 
 
 def runs(process: psutil.Process) -> bool:
@@ -92,6 +99,16 @@ class Daemon:
         """Send a signal, wait, and return the exit status."""
         self.process.send_signal(number)
         return self.process.wait(timeout_s)
+
+    def insist(self, number: int) -> int:
+        """As ``end``, for somebody who does not wait for a clean stop: it takes 2 s at most."""
+        deadline = time.monotonic() + 2
+        while self.process.poll() is None:
+            assert time.monotonic() < deadline
+            self.process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(0.3)  # what comes at once is the same stop
+        return self.process.returncode
 
 
 class Commands:

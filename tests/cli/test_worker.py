@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.cli.conftest import until
+from tests.cli.conftest import suspend, until
 from zray.nodes import contact
 
 PRINTS = """
@@ -367,11 +367,9 @@ def test_the_second_signal_is_now(commands: Any, head: Any) -> None:
     worker = commands.worker("--address", head.address())
     below = worker.below()
     for process in below:
-        process.suspend()  # a clean stop waits for the zygote
+        suspend(process)  # a clean stop waits for the zygote
 
-    worker.process.send_signal(signal.SIGINT)
-    time.sleep(0.25)  # what comes at once is the same stop
-    worker.end(signal.SIGINT, timeout_s=3)
+    worker.insist(signal.SIGINT)
     for process in below:
         if process.is_running():
             process.resume()

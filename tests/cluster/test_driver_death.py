@@ -84,8 +84,8 @@ def test_a_driver_that_says_goodbye_leaves_nothing_in_a_shared_cluster(
     pids = [int(line) for line in records.lines()]
     cluster.until(lambda: not any(map(psutil.pid_exists, pids)), 5, "its tasks have ended")
     cluster.until(cluster.at_rest, 5, "its queue is empty and all resources are free")
-    status = cluster.status()
-    assert not status.jobs and status.objects == 0
+    cluster.until(lambda: not cluster.status().jobs, 5, "its job has ended")
+    cluster.until(lambda: not cluster.status().objects, 5, "its objects are freed")
     assert time.monotonic() - ended < 5
 
 
