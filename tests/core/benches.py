@@ -9,7 +9,8 @@ from typing import Any
 from zray.core.head.gcs import Gcs
 from zray.core.head.identity import HeadIdentity
 from zray.core.incidents import Incidents
-from zray.core.raylet.raylet import HEAD, Raylet
+from zray.core.raylet.head_session import HEAD
+from zray.core.raylet.raylet import Raylet
 from zray.ids import IdSource
 from zray.protocol import messages as m
 from zray.protocol.codec import Payload
@@ -202,7 +203,7 @@ class RayletBench:
 
     def head(self, *messages: m.Message, epoch: int = 1) -> None:
         """The head sends messages; the raylet has a turn."""
-        self.raylet.receive(Payload(epoch, list(messages), []), self.now)
+        self.raylet.session.receive(Payload(epoch, list(messages), []), self.now)
         self.turn()
 
     def turn(self) -> None:

@@ -114,7 +114,7 @@ def test_a_worker_whose_message_cannot_be_handled_ends_and_the_others_work_on(
     bench.head(WORK)
     bench.give(spec("t1", WORK), spec("t2", WORK))
     first, second = bench.workers()
-    monkeypatch.setitem(bench.raylet._from_worker, m.Hold, broken)
+    monkeypatch.setitem(bench.raylet.worker_handlers, m.Hold, broken)
     bench.raylet.worker_message(first, m.Hold(0, first, bytes(20)), bench.now)
     bench.turn()
     assert bench.raylet.workers.killed(first) and not bench.raylet.workers.killed(second)

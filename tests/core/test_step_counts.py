@@ -164,7 +164,7 @@ def raylet_steps(count: int) -> dict[str, int]:
     (worker,) = bench.workers()
     for index in range(count):
         oid = object_of(number("o", index))
-        bench.raylet.receive(Payload(1, [*function(index)], []), bench.now)
+        bench.raylet.session.receive(Payload(1, [*function(index)], []), bench.now)
         bench.raylet.objects.put(m.Outcome(oid, m.VALUE, 5, b"value"))
         for message in (
             m.Submit(0, DRIVER, worker, [task("s", index)]),

@@ -50,8 +50,10 @@ def tables(cluster: SimCluster, where: str) -> list[dict[type[m.Message], Any]]:
     if where == "head":
         assert cluster.head is not None
         return [cluster.head.gcs.handlers]
-    name = {"raylet": "_from_head", "worker": "_from_worker"}[where]
-    return [getattr(raylet.raylet, name) for raylet in cluster.raylets]
+    machines = [raylet.raylet for raylet in cluster.raylets]
+    if where == "raylet":
+        return [raylet.session.handlers for raylet in machines]
+    return [raylet.worker_handlers for raylet in machines]
 
 
 def cases() -> list[Any]:

@@ -10,7 +10,7 @@ WORK = template()
 
 def announced(bench: RayletBench, epoch: int) -> m.Announce:
     """What the raylet tells another head."""
-    bench.raylet.disconnected(bench.now)
+    bench.raylet.session.disconnected()
     bench.to_head.clear()
     bench.welcome(epoch)
     (message,) = bench.told(m.Announce)

@@ -324,7 +324,7 @@ def test_a_new_session_tells_the_full_state() -> None:
     (worker,) = raylet.workers()
     kept = object_of(identity("kept"))
     raylet.worker(worker, m.Hold(0, worker, kept), ends("t0"))
-    raylet.raylet.disconnected(raylet.now)
+    raylet.raylet.session.disconnected()
     raylet.to_head.clear()
     raylet.welcome()
     (announce,) = [msg for msg in raylet.to_head if isinstance(msg, m.Announce)]
@@ -338,7 +338,7 @@ def test_a_new_session_tells_the_full_state() -> None:
     assert kinds.index(m.Template) < kinds.index(m.Announce) < kinds.index(m.Done)
     raylet.to_head.clear()
     raylet.head(m.Ack(0, 1))
-    raylet.raylet.disconnected(raylet.now)
+    raylet.raylet.session.disconnected()
     raylet.welcome()
     assert not raylet.told(m.Done)
 
@@ -348,7 +348,7 @@ def test_what_an_untold_end_refers_to_is_held_until_it_is_told() -> None:
     raylet.give(spec("t0", WORK))
     (worker,) = raylet.workers()
     child = object_of(identity("child"))
-    raylet.raylet.disconnected(raylet.now)
+    raylet.raylet.session.disconnected()
     result = value(identity("t0"), contained=[child])
     raylet.worker(worker, m.Done(0, [m.TaskDone(identity("t0"), 1, m.FINISHED, [result])]))
     raylet.worker(worker, m.Drop(0, worker, child))
@@ -362,22 +362,22 @@ def test_what_an_untold_end_refers_to_is_held_until_it_is_told() -> None:
 
 def test_an_old_head_is_refused() -> None:
     raylet = bench(WORK)
-    raylet.raylet.disconnected(raylet.now)
+    raylet.raylet.session.disconnected()
     raylet.welcome(epoch=5)
     raylet.give(spec("ignored", WORK))  # the bench's head is of epoch 1
-    assert raylet.raylet.refused is not None
+    assert raylet.raylet.session.refused is not None
     assert not raylet.raylet.tasks.held
-    raylet.raylet.disconnected(raylet.now)
-    raylet.raylet.refused = None
+    raylet.raylet.session.disconnected()
+    raylet.raylet.session.refused = None
     raylet.welcome(epoch=4)
-    assert raylet.raylet.refused is not None and not raylet.raylet.linked
+    assert raylet.raylet.session.refused is not None and not raylet.raylet.session.linked
 
 
 def test_a_fenced_raylet_starts_over_as_another_incarnation() -> None:
     raylet = bench(WORK)
     raylet.give(spec("t0", WORK), spec("t1", WORK))
     workers = raylet.workers()
-    raylet.raylet.disconnected(raylet.now)
+    raylet.raylet.session.disconnected()
     raylet.head(m.Refused(0, m.FENCED, "declared dead"))
     kills = [effect.worker_id for effect in raylet.effects if isinstance(effect, KillWorker)]
     assert kills == workers
@@ -393,7 +393,7 @@ def test_a_fenced_raylet_starts_over_as_another_incarnation() -> None:
 def test_credit_is_absolute_and_shrinks_with_the_queue() -> None:
     raylet = RayletBench(1)
     raylet.head(WORK)
-    raylet.raylet.disconnected(raylet.now)
+    raylet.raylet.session.disconnected()
     raylet.to_head.clear()
     raylet.welcome()
     (credit,) = raylet.told(m.Credit)

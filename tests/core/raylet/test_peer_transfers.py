@@ -74,7 +74,7 @@ def fetching() -> Node:
     node.peer_transfers.on_pull_from(m.PullFrom(0, transfer, OID, OTHER), 0.0)
     node.memory.failing = 1
     with pytest.raises(OSError, match="No space"):
-        node.peer_transfers.receive(OTHER, chunk(transfer))
+        node.peer_transfers.on_chunk(OTHER, chunk(transfer))
     return node
 
 
@@ -104,6 +104,6 @@ def test_who_asks_for_what_cannot_be_read_has_an_answer() -> None:
     node.objects.stored[OID] = m.Outcome(OID, m.VALUE | m.LOCATED, LARGE, b"")
     node.memory.failing = 1
     with pytest.raises(OSError, match="No space"):
-        node.peer_transfers.receive("route", m.Pull(0, 7, OID))
+        node.peer_transfers.on_pull("route", m.Pull(0, 7, OID))
     (answer,) = node.peer_transfers.outbox.take()["route"]
     assert isinstance(answer, m.PullFailed) and answer.transfer == 7

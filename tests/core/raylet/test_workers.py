@@ -9,7 +9,8 @@ import pytest
 from zray import limits
 from zray.core.machine import NEVER, Outbox
 from zray.core.raylet.effects import KillWorker, StartWorker
-from zray.core.raylet.local_scheduler import LocalScheduler, PoolKey, WorkerSlot
+from zray.core.raylet.local_records import PoolKey, WorkerSlot
+from zray.core.raylet.local_scheduler import LocalScheduler
 from zray.core.raylet.workers import Workers
 from zray.ids import IdSource
 from zray.protocol import messages as m

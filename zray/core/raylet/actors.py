@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from zray.core.machine import Outbox
 from zray.core.raylet.completions import Completions
-from zray.core.raylet.local_scheduler import LocalScheduler, WorkerSlot
+from zray.core.raylet.local_records import WorkerSlot
+from zray.core.raylet.local_scheduler import LocalScheduler
 from zray.protocol.messages import (
     Calls,
     CancelCall,
@@ -23,20 +24,20 @@ from zray.protocol.messages import (
 
 
 class HostedActors:
-    """``send``: to the head, if there is a session. ``kill``: end a worker, and say why."""
+    """``tell_head``: as ``HeadSession.tell``. ``kill``: end a worker, and say why."""
 
     def __init__(
         self,
         outbox: Outbox[bytes],
         scheduler: LocalScheduler,
         completions: Completions,
-        send: Callable[[Message], None],
+        tell_head: Callable[[Message], None],
         kill: Callable[[WorkerSlot, str], None],
     ) -> None:
         self._outbox = outbox
         self._scheduler = scheduler
         self._completions = completions
-        self._send = send
+        self._tell_head = tell_head
         self._kill = kill
         self._slots: dict[bytes, WorkerSlot] = {}  # by actor
 
@@ -68,14 +69,14 @@ class HostedActors:
         if self._slot(message.actor_id, message.incarnation) is not None:
             self.on_calls(message)
         else:
-            self._send(message)
+            self._tell_head(message)
 
     def on_replies(self, message: Replies) -> None:
         """Answers of an actor here, or for a worker here: by the shortest way."""
         if message.caller in self._scheduler.workers:
             self._outbox.send(message.caller, message)
         else:
-            self._send(message)
+            self._tell_head(message)
 
     # ---- ends ------------------------------------------------------------------------------
 

@@ -26,10 +26,10 @@ from zray.protocol.messages import (
 
 
 class Completions:
-    """``numbers`` are those of all that the head may refuse."""
+    """``tell_head``: as ``HeadSession.tell``. ``numbers``: of all that the head may refuse."""
 
-    def __init__(self, send: Callable[[Message], None], numbers: Iterator[int]) -> None:
-        self._send = send  # to the head, if there is a session
+    def __init__(self, tell_head: Callable[[Message], None], numbers: Iterator[int]) -> None:
+        self._tell_head = tell_head
         self._new: list[TaskDone] = []
         self._numbers = numbers
         self.unacked: dict[int, Done | ActorExited] = {}
@@ -54,7 +54,7 @@ class Completions:
 
     def _tell(self, end: Done | ActorExited) -> None:
         self.unacked[end.seq] = end
-        self._send(end)
+        self._tell_head(end)
 
     def exited(self, actor: HeldActor, *, intended: bool, text: str) -> None:
         """An actor's process is gone."""
@@ -78,7 +78,7 @@ class Completions:
                 if (told.task_id, told.attempt) == (done.task_id, done.attempt):
                     assert isinstance(end, Done)
                     end.tasks[place] = done
-                    self._send(end)
+                    self._tell_head(end)
                     return
 
     def refused(self, message: Rejected) -> list[HeldTask] | None:
@@ -105,6 +105,13 @@ class Completions:
         self._failed = {key: held for key, held in self._failed.items() if held.job_id != job_id}
 
     # ---- a new session ---------------------------------------------------------------------
+
+    def new_session(self) -> None:
+        """What has ended until now is told with all else that may not be known."""
+        if self._new:
+            seq = next(self._numbers)
+            self.unacked[seq] = Done(seq, self._new)
+            self._new = []
 
     def held(self) -> list[HeldTask]:
         """The tasks whose ends the head may not know of; of each its last attempt, which counts."""
@@ -140,7 +147,7 @@ class Completions:
     def tell_again(self) -> None:
         """Send what is not acknowledged, in a new session."""
         for end in self.unacked.values():
-            self._send(end)
+            self._tell_head(end)
 
 
 def _in_error(done: TaskDone, value: bytes) -> TaskDone:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from zray.core.raylet.local_scheduler import PoolKey
+from zray.core.raylet.local_records import PoolKey
 
 
 class StartWorker(NamedTuple):

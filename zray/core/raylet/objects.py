@@ -54,17 +54,20 @@ class Store(Memory, Protocol):
 
 
 class LocalObjects:
-    """``store`` is None where no memory is shared: values are then kept as they come."""
+    """``store`` is None where no memory is shared: values are then kept as they come.
 
-    def __init__(self, send: Callable[[Message], None]) -> None:
-        self._send = send  # to the head, if there is a session
+    ``tell_head``: as ``HeadSession.tell``.
+    """
+
+    def __init__(self, tell_head: Callable[[Message], None]) -> None:
+        self._tell_head = tell_head
         self.stored: dict[bytes, Outcome] = {}
         self.small_bytes = 0  # of the values in there
         self.store: Store | None = None
         self._fetches: dict[bytes, list[Arrived]] = {}
         self._again: dict[bytes, None] = {}  # asked for once more: they could not be kept
-        self.server = ChunkServer(send)
-        self.puller = ChunkPuller(send)
+        self.server = ChunkServer(tell_head)
+        self.puller = ChunkPuller(tell_head)
 
     def attach(self, store: Store) -> None:
         """Large values are in shared memory from now on."""
@@ -187,7 +190,7 @@ class LocalObjects:
         if outcome is not None:
             self._again.pop(outcome.object_id, None)
             self._store(outcome)
-            self._send(Have(0, outcome.object_id))
+            self._tell_head(Have(0, outcome.object_id))
             kept = self.stored[outcome.object_id]
             for arrived in self._fetches.pop(outcome.object_id, ()):
                 arrived(kept, "")

@@ -43,35 +43,45 @@ class PeerTransfers:
         if puller.ask_source(transfer, send):
             self._asked.setdefault(address, {})[transfer] = None
 
-    def receive(self, peer: str, message: Message) -> None:
-        """A message of another raylet. One that waits for an answer has one, whatever happens."""
+    def on_pull(self, peer: str, message: Pull) -> None:
+        """It wants a value, which is sent in chunks."""
+        server = self._servers.get(peer)
+        if server is None:
+            server = ChunkServer(lambda answer: self.outbox.send(peer, answer))
+            self._servers[peer] = server
         try:
-            self._take(peer, message)
-        except Exception:
-            if isinstance(message, Pull | ChunkAck) and peer in self._servers:
-                self._servers[peer].stop(message.transfer)
-                text = "this node could not read the object"
-                failed = PullFailed(0, message.transfer, ObjectLostError.code, text)
-                self.outbox.send(peer, failed)
-            raise
-
-    def _take(self, peer: str, message: Message) -> None:
-        if isinstance(message, Chunk):
-            self._objects.on_chunk(message)
-            if not self._objects.puller.active(message.transfer):
-                self._asked.get(peer, {}).pop(message.transfer, None)
-        elif isinstance(message, ChunkAck):
-            server = self._servers.get(peer)
-            if server is not None:
-                server.on_ack(message)
-        elif isinstance(message, Pull):
-            server = self._servers.get(peer)
-            if server is None:
-                server = ChunkServer(lambda answer: self.outbox.send(peer, answer))
-                self._servers[peer] = server
             outcome = self._objects.whole(message.object_id)
             server.serve(message, outcome, "this node does not have the object")
-        elif isinstance(message, PullFailed) and message.transfer in self._asked.get(peer, {}):
+        except Exception:
+            self._unreadable(peer, server, message.transfer)
+            raise
+
+    def on_ack(self, peer: str, message: ChunkAck) -> None:
+        """It has taken so much of a value, and can take more."""
+        server = self._servers.get(peer)
+        if server is None:
+            return
+        try:
+            server.on_ack(message)
+        except Exception:
+            self._unreadable(peer, server, message.transfer)
+            raise
+
+    def _unreadable(self, peer: str, server: ChunkServer, transfer: int) -> None:
+        """Who waits for an answer has one, whatever happens."""
+        server.stop(transfer)
+        text = "this node could not read the object"
+        self.outbox.send(peer, PullFailed(0, transfer, ObjectLostError.code, text))
+
+    def on_chunk(self, peer: str, message: Chunk) -> None:
+        """A part of a value that was asked for there."""
+        self._objects.on_chunk(message)
+        if not self._objects.puller.active(message.transfer):
+            self._asked.get(peer, {}).pop(message.transfer, None)
+
+    def on_failed(self, peer: str, message: PullFailed) -> None:
+        """It does not have what was asked for there: the head may know who else has."""
+        if message.transfer in self._asked.get(peer, {}):
             del self._asked[peer][message.transfer]
             self._objects.puller.ask_head(message.transfer)
 

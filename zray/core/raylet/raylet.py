@@ -1,8 +1,7 @@
 """The Raylet machine: pulls tasks from the head, runs them in workers, keeps their results.
 
-Owns the link to the head (full-state reconcile at each new session), and says which message goes
-to which machine. Tasks are `tasks`, who runs what is `local_scheduler`, the lives of workers
-`workers`, what they ask the head for `worker_requests`, values `objects`.
+The composition: what is made with what, which message goes to which machine (`_head_table`,
+`_worker_table`, `_peer_table`), what a new session is told, and what a turn consists of.
 """
 
 from __future__ import annotations
@@ -12,14 +11,17 @@ from itertools import count
 from typing import Any
 
 from zray import limits
-from zray.core import resources
-from zray.core.incidents import FreshStart, Incidents
-from zray.core.machine import NEVER, Outbox
-from zray.core.prints import Prints
+from zray.core.incidents import Incidents
+from zray.core.machine import Outbox
 from zray.core.raylet.actors import HostedActors
 from zray.core.raylet.completions import Completions, held_task
+from zray.core.raylet.credit import Credit
+from zray.core.raylet.dispatch import Dispatch
 from zray.core.raylet.effects import Effect, FindProcess
-from zray.core.raylet.local_scheduler import LocalScheduler, LocalTask, PoolKey, WorkerSlot
+from zray.core.raylet.head_session import HeadHandlers, HeadSession
+from zray.core.raylet.lending import Lending
+from zray.core.raylet.local_records import PoolKey, WorkerSlot
+from zray.core.raylet.local_scheduler import LocalScheduler
 from zray.core.raylet.objects import LocalObjects
 from zray.core.raylet.peer_transfers import PeerTransfers
 from zray.core.raylet.tasks import LocalTasks
@@ -28,11 +30,12 @@ from zray.core.raylet.workers import Workers
 from zray.errors import ProtocolError
 from zray.ids import IdSource
 from zray.protocol import messages as m
-from zray.protocol.codec import Bad, Payload, Unsent
+from zray.protocol.codec import Bad, Unsent
 from zray.protocol.errors import cut_text
-from zray.protocol.splitting import JOINED, Joiner
+from zray.protocol.splitting import JOINED
 
-HEAD = b""  # the head's place in the outbox; workers are there by id
+WorkerHandlers = dict[type[m.Message], Callable[[Any, Any, float], None]]
+PeerHandlers = dict[type[m.Message], Callable[[str, Any], None]]
 
 
 class Raylet:
@@ -57,12 +60,7 @@ class Raylet:
         self.incarnation = incarnation
         self.info = info
         self.versions = versions
-        self.cluster_id = b""
-        self.head_id = b""  # of the head that it was welcome to last
-        self.epoch = 0
-        self.refused: m.Refused | None = None
         self.stopping = ""
-        self.health = ""
         self.outbox: Outbox[bytes] = Outbox()
         self.effects: list[Effect] = []
         self._ids = ids
@@ -70,22 +68,18 @@ class Raylet:
         self._max_workers = max_workers
         self._imports = (list(imports), import_directory)
         self.incidents = incidents or Incidents()
-        self._fresh_start = FreshStart()
-        self._heard = 0.0
-        self._joiner = Joiner()  # of what the head sends
-        self._prints = Prints()
-        self._sounding = False  # the head was asked for a word, that more may be printed
+        self.session = HeadSession(self.outbox, self.incidents, self._welcomed, self._start_over)
         self._reset()
 
     def _reset(self) -> None:
         """The state of a new incarnation: no task, no object, no worker."""
-        self.linked = False
-        self.objects = LocalObjects(self.send)
+        tell_head = self.session.tell
+        self.objects = LocalObjects(tell_head)
         numbers = count(1)  # of what the head may refuse
-        self.worker_requests = WorkerRequests(self.outbox, self.objects, self.send, numbers)
+        self.worker_requests = WorkerRequests(self.outbox, self.objects, tell_head, numbers)
         total = dict(self.info.resources)
         self.scheduler = LocalScheduler(total, self._gpu_count, self._max_workers)
-        self.completions = Completions(self.send, numbers)
+        self.completions = Completions(tell_head, numbers)
         self.workers = Workers(
             node=self.info.name,
             ids=self._ids,
@@ -94,11 +88,12 @@ class Raylet:
             worker_requests=self.worker_requests,
             effect=lambda effect: self.effects.append(effect),
             setup=self._setup,
-            tell_head=self.send,
+            tell_head=tell_head,
         )
         kill = self.workers.kill
-        self.actors = HostedActors(self.outbox, self.scheduler, self.completions, self.send, kill)
+        self.actors = HostedActors(self.outbox, self.scheduler, self.completions, tell_head, kill)
         self.peer_transfers = PeerTransfers(self.objects)
+        self._lending = Lending()
         self.tasks = LocalTasks(
             node=self.info.name,
             outbox=self.outbox,
@@ -106,150 +101,34 @@ class Raylet:
             objects=self.objects,
             scheduler=self.scheduler,
             completions=self.completions,
+            lending=self._lending,
             worker_requests=self.worker_requests,
             actors=self.actors,
-            tell_head=self.send,
+            tell_head=tell_head,
             kill=kill,
             let_go=self.workers.let_go,
         )
+        self._credit = Credit(self.session, self.scheduler, self.tasks, self._lending)
+        dispatch = Dispatch(
+            *(self.outbox, self.scheduler, self.workers, self.worker_requests, self.worker_failed)
+        )
         self.jobs: dict[bytes, m.JobInfo] = {}
-        self._credit: tuple[int, m.Amounts, tuple[int, int]] = (-1, [], (-1, -1))
-        self._ping_at = 0.0
-        # Until then, what the head might start elsewhere as soon as it takes this node for dead
-        # may serve here. Later than any PING, which it then counts from, by DEAD_S.
-        self.lease_until = 0.0
-        self._from_head = self._head_table()
-        self._from_worker = self._worker_table()
+        self.worker_handlers = self._worker_table()
+        self.peer_handlers = self._peer_table()
+        self.session.start_over(self._head_table())
         self._steps: tuple[tuple[str, Callable[[float], None]], ...] = (
             ("looking after workers", self.workers.tend),
-            ("starting tasks", self._place),
-            ("telling ends", self._tell_ends),
-            ("lending resources", self.tasks.lending.step),
-            ("reporting", self._report),
+            ("starting tasks", dispatch.start),
+            ("telling ends", lambda now: self.completions.flush()),
+            ("lending resources", self._lending.step),
+            ("reporting", lambda now: self._credit.report()),
+            ("pinging the head", self.session.ping),
         )
 
-    def send(self, message: m.Message) -> None:
-        """To the head, if there is a session: a new one is told the full state anyway."""
-        if self.linked:
-            self.outbox.send(HEAD, message)
+    # ---- which message goes to which machine -----------------------------------------------
 
-    def too_large(self, found: list[Unsent]) -> None:
-        """Messages, each of one thing, are too large for the head: that thing fails alone."""
-        for message, text in found:
-            if isinstance(message, m.Done):
-                for done in message.tasks:
-                    self.tasks.end_too_large(done, text)
-            elif isinstance(message, m.Submit):
-                for spec in message.tasks:
-                    self.worker_requests.too_large(message.submitter, spec, text)
-
-    # ---- the link to the head --------------------------------------------------------------
-
-    def hello(self) -> m.Hello:
-        """The first message of a new session."""
-        return m.Hello(
-            *(0, m.PROTOCOL_VERSION, m.ROLE_NODE, self.node_id, self.incarnation),
-            *(self.cluster_id, self.versions, ["tasks"], self.info, None),
-            head_id=self.head_id,
-        )
-
-    def disconnected(self, now: float) -> None:
-        """The link to the head is cut; a new session tells all anew."""
-        self.linked = False
-        self.outbox.discard(HEAD)
-        self._prints.heard(HEAD)
-        self._joiner.clear()
-
-    def silent_since(self) -> float:
-        """When the head was last heard of in this session."""
-        return self._heard
-
-    def receive(self, payload: Payload, now: float) -> None:
-        """One payload from the head."""
-        self._heard = now
-        if self.linked and self.refused is not None:
-            return  # this session is about to end
-        self._prints.heard(HEAD)
-        self._sounding = False
-        for message in payload.messages:
-            kind = type(message)
-            handler = self._from_head.get(kind)
-            if handler is None or not self.linked or payload.epoch < self.epoch:
-                self._of_session(message, payload.epoch, now)
-                continue
-            try:
-                whole = self._joiner.take(message) if kind in JOINED else message
-                if whole is not None:
-                    handler(whole, now)
-            except Exception as error:
-                name = kind.__name__
-                self.incidents.record(f"handling a {name} message", "the head", error, now)
-                if self._fresh_start.allowed(name, now):  # who has what is told anew
-                    self.refused = m.Refused(0, "", f"a {name} message was lost here")
-                    return
-
-    def _of_session(self, message: m.Message, epoch: int, now: float) -> None:
-        """What begins or ends a session, or is of none."""
-        if isinstance(message, m.Welcome):
-            self._on_welcome(message, epoch, now)
-        elif isinstance(message, m.Refused):
-            self._on_refused(message)
-        elif isinstance(message, m.Rejected) and not self.linked:  # its HELLO
-            self._on_refused(m.Refused(0, message.code, message.text))
-        elif isinstance(message, m.Rejoin) or epoch < self.epoch:
-            self.refused = m.Refused(0, "", "the head asked for a new session")
-
-    def _on_welcome(self, message: m.Welcome, epoch: int, now: float) -> None:
-        if epoch < self.epoch:
-            self.refused = m.Refused(0, "", "an old head answered")
-            return
-        self.epoch = epoch
-        self.cluster_id = message.cluster_id
-        self.head_id = message.head_id
-        self.completions.flush()
-        self.linked = True
-        self.refused = None
-        self.tasks.new_session()
-        self._credit = (-1, [], (-1, -1))
-        self._ping_at = now  # at once: actors here serve by its answer
-        for template in self.tasks.templates.values():
-            self.send(template.message)
-        self.worker_requests.resume()
-        self._announce()
-        self.worker_requests.resume_requests()
-        self.objects.new_session()
-
-    def _announce(self) -> None:
-        """The full state, and the ends of tasks that the head may not know of.
-
-        Until it has taken those, this node holds what they refer to: their workers may have
-        dropped it since.
-        """
-        held = [held_task(task.assignment) for task in self.tasks.held.values()]
-        held += self.completions.held()
-        holds = self.worker_requests.holds()
-        in_transit = self.completions.renew(self.worker_requests.still_borrowed)
-        if in_transit:
-            holds.append(m.Holds(self.node_id, b"".join(in_transit)))
-        objects, failed = self.objects.announced(), self.completions.failed()
-        actors = self.actors.announced() + self.completions.held_actors()
-        self.send(m.Announce(0, held, objects, holds, list(self.jobs), failed, actors))
-        self.completions.tell_again()
-        if in_transit:
-            self.send(m.Hold(0, self.node_id, b"", True))
-
-    def _on_refused(self, message: m.Refused) -> None:
-        self.refused = message
-        if message.code == m.FENCED:
-            self._start_over()
-
-    def _start_over(self) -> None:
-        """This incarnation was declared dead: nothing of it may live on."""
-        self.workers.kill_all()
-        self.incarnation += 1
-        self._reset()
-
-    def _head_table(self) -> dict[type[m.Message], Callable[[Any, float], None]]:
+    def _head_table(self) -> HeadHandlers:
+        """What the head says within a session; what begins or ends one is the session's."""
         objects, actors, tasks = self.objects, self.actors, self.tasks
         requests = self.worker_requests
         return {
@@ -278,47 +157,13 @@ class Raylet:
             m.Replies: lambda msg, now: actors.on_replies(msg),
             m.StopActor: lambda msg, now: tasks.on_stop_actor(msg),
             m.Rejected: self._on_rejected,
-            m.Pong: self._on_pong,
+            m.Pong: self.session.on_pong,
             m.Shutdown: self._on_shutdown,
             m.FindDriver: self._on_find_driver,
         }
 
-    def _on_rejected(self, message: m.Rejected, now: float) -> None:
-        """The head refused what this node, or a worker of it, has said."""
-        unwanted = self.completions.refused(message)
-        for held in unwanted or ():
-            self.actors.discard(held)
-        if unwanted is None and not self.worker_requests.refused(message):
-            refusal = ProtocolError(f"{message.text} (message {message.about})")
-            self.incidents.record("telling the head something", "", refusal, now)
-
-    def _on_pong(self, message: m.Pong, now: float) -> None:
-        self.health = message.health
-        self.lease_until = message.sent_s + limits.ACTOR_LEASE_S
-
-    def _on_shutdown(self, message: m.Shutdown, now: float) -> None:
-        self.stopping = message.reason
-
-    def _on_find_driver(self, message: m.FindDriver, now: float) -> None:
-        self.effects.append(FindProcess(message.job_id, message.pid))
-
-    def driver_ended(self, job_id: bytes) -> None:
-        """The process of that driver has ended, on this machine."""
-        self.send(m.DriverEnded(0, job_id))
-
-    def _on_job(self, message: m.Job, now: float) -> None:
-        self.jobs[message.job_id] = message.info
-
-    def _on_job_ended(self, message: m.JobEnded, now: float) -> None:
-        self.jobs.pop(message.job_id, None)
-        self.completions.job_ended(message.job_id)
-        self.tasks.job_ended(message.job_id)
-        for slot in [s for s in self.scheduler.workers.values() if s.key[0] == message.job_id]:
-            self.workers.kill(slot, "its job has ended")
-
-    # ---- workers ---------------------------------------------------------------------------
-
-    def _worker_table(self) -> dict[type[m.Message], Callable[[Any, Any, float], None]]:
+    def _worker_table(self) -> WorkerHandlers:
+        """What workers say; as clients of the head they have their raylet speak for them."""
         requests = self.worker_requests
 
         def client(method: Callable[[bytes, Any], None]) -> Callable[[Any, Any, float], None]:
@@ -346,17 +191,116 @@ class Raylet:
             m.Calls: lambda slot, msg, now: self.actors.on_worker_calls(msg),
             m.CancelCall: lambda slot, msg, now: self.actors.on_worker_calls(msg),
             m.Replies: lambda slot, msg, now: self.actors.on_replies(msg),
-            m.Exiting: self._on_exiting,
+            m.Exiting: lambda slot, msg, now: self.workers.on_exiting(slot, msg),
         }
 
-    def _on_exiting(self, slot: WorkerSlot, message: m.Exiting, now: float) -> None:
-        slot.exiting = True
-        slot.exit_reason = cut_text(message.reason, limits.CAUSE_BYTES_MAX)
+    def _peer_table(self) -> PeerHandlers:
+        """What other raylets say."""
+        peers = self.peer_transfers
+        return {
+            m.Pull: peers.on_pull,
+            m.Chunk: peers.on_chunk,
+            m.ChunkAck: peers.on_ack,
+            m.PullFailed: peers.on_failed,
+        }
+
+    # ---- the head --------------------------------------------------------------------------
+
+    def hello(self) -> m.Hello:
+        """The first message of a new session."""
+        return m.Hello(
+            *(0, m.PROTOCOL_VERSION, m.ROLE_NODE, self.node_id, self.incarnation),
+            *(self.session.cluster_id, self.versions, ["tasks"], self.info, None),
+            head_id=self.session.head_id,
+        )
+
+    def _welcomed(self) -> None:
+        """A new session is told everything."""
+        self.completions.new_session()
+        self.tasks.new_session()
+        self._credit.new_session()
+        for template in self.tasks.templates.values():
+            self.session.tell(template.message)
+        self.worker_requests.resume()
+        self._announce()
+        self.worker_requests.resume_requests()
+        self.objects.new_session()
+
+    def _announce(self) -> None:
+        """The full state, and the ends of tasks that the head may not know of.
+
+        Until it has taken those, this node holds what they refer to: their workers may have
+        dropped it since.
+        """
+        held = [held_task(task.assignment) for task in self.tasks.held.values()]
+        held += self.completions.held()
+        holds = self.worker_requests.holds()
+        in_transit = self.completions.renew(self.worker_requests.still_borrowed)
+        if in_transit:
+            holds.append(m.Holds(self.node_id, b"".join(in_transit)))
+        objects, failed = self.objects.announced(), self.completions.failed()
+        actors = self.actors.announced() + self.completions.held_actors()
+        self.session.tell(m.Announce(0, held, objects, holds, list(self.jobs), failed, actors))
+        self.completions.tell_again()
+        if in_transit:
+            self.session.tell(m.Hold(0, self.node_id, b"", True))
+
+    def _start_over(self) -> None:
+        """This incarnation was declared dead: nothing of it may live on."""
+        self.workers.kill_all()
+        self.incarnation += 1
+        self._reset()
+
+    def too_large(self, found: list[Unsent]) -> None:
+        """Messages, each of one thing, are too large for the head: that thing fails alone."""
+        for message, text in found:
+            if isinstance(message, m.Done):
+                for done in message.tasks:
+                    self.tasks.end_too_large(done, text)
+            elif isinstance(message, m.Submit):
+                for spec in message.tasks:
+                    self.worker_requests.too_large(message.submitter, spec, text)
+
+    def _on_rejected(self, message: m.Rejected, now: float) -> None:
+        """The head refused what this node, or a worker of it, has said."""
+        unwanted = self.completions.refused(message)
+        for held in unwanted or ():
+            self.actors.discard(held)
+        if unwanted is None and not self.worker_requests.refused(message):
+            refusal = ProtocolError(f"{message.text} (message {message.about})")
+            self.incidents.record("telling the head something", "", refusal, now)
+
+    def _on_shutdown(self, message: m.Shutdown, now: float) -> None:
+        self.stopping = message.reason
+
+    def _on_find_driver(self, message: m.FindDriver, now: float) -> None:
+        self.effects.append(FindProcess(message.job_id, message.pid))
+
+    def driver_ended(self, job_id: bytes) -> None:
+        """The process of that driver has ended, on this machine."""
+        self.session.tell(m.DriverEnded(0, job_id))
+
+    def _on_job(self, message: m.Job, now: float) -> None:
+        self.jobs[message.job_id] = message.info
+
+    def _on_job_ended(self, message: m.JobEnded, now: float) -> None:
+        self.jobs.pop(message.job_id, None)
+        self.completions.job_ended(message.job_id)
+        self.tasks.job_ended(message.job_id)
+        self.workers.end_job(message.job_id)
+
+    # ---- workers and other raylets ---------------------------------------------------------
+
+    def peer_message(self, peer: str, message: m.Message) -> None:
+        """One message of another raylet."""
+        handler = self.peer_handlers.get(type(message))
+        if handler is not None:
+            handler(peer, message)
 
     def worker_message(self, worker_id: bytes, message: m.Message, now: float) -> None:
         """One message from a worker; a fault in handling it ends the worker."""
         slot = self.scheduler.workers.get(worker_id)
-        handler = self._from_worker.get(type(message))
+        handler = self.worker_handlers.get(type(message))
         if slot is not None and handler is not None and not slot.broken:
             try:
                 whole = slot.joiner.take(message) if type(message) in JOINED else message
@@ -395,10 +339,6 @@ class Raylet:
         self.tasks.on_template(message)
         self.worker_requests.on_template(slot.worker_id, message)
 
-    def _may_become(self, slot: WorkerSlot, task: LocalTask) -> bool:
-        """Whether the process can end with the actor that the task makes, if it makes one."""
-        return task.assignment.actor is None or self.worker_requests.idle(slot.worker_id)
-
     def _setup(self, key: PoolKey) -> m.Setup:
         job = self.jobs[key[0]]
         machine = self.info.machine
@@ -420,7 +360,7 @@ class Raylet:
         why = self.workers.exited(slot, started, cause, now)
         died = f"its worker (pid {slot.pid}, node {self.info.name}) died: {cause}"
         self.actors.exited(slot, f"{died}{why and ': '}{why}")
-        self.send(m.WorkerDied(0, worker_id))
+        self.session.tell(m.WorkerDied(0, worker_id))
         self.tasks.worker_died(slot, left, begun, f"{cause}{why and ': '}{why}")
 
     def named(self, process_id: bytes) -> str:
@@ -431,15 +371,12 @@ class Raylet:
     def log(self, worker_id: bytes, is_error: bool, lines: list[str]) -> None:
         """Lines that a worker printed."""
         slot = self.scheduler.workers.get(worker_id)
-        if slot is not None and self.linked and (lines := self._prints.take(HEAD, lines)):
+        if slot is not None:
             first = next(iter(slot.inflight.values()), None)
             task_name = first.template.message.name if first is not None else "worker"
             name = slot.class_name or task_name
-            message = m.Log(0, slot.key[0], name, slot.pid, self.info.name, is_error, lines)
-            self.send(message)
-            if self._prints.unread_bytes >= limits.LOG_ACK_BYTES and not self._sounding:
-                self._sounding = True
-                self._ping_at = 0.0
+            place = (name, slot.pid, self.info.name)
+            self.session.log(m.Log(0, slot.key[0], *place, is_error, lines))
 
     # ---- turn ------------------------------------------------------------------------------
 
@@ -451,54 +388,7 @@ class Raylet:
             except Exception as error:
                 self.incidents.record(what, "", error, now)
 
-    def _place(self, now: float) -> None:
-        """Start what can start."""
-        lessened: dict[PoolKey, None] = {}  # pools that have lost a worker to an actor
-        may_fork = self.workers.may_start(now)
-        self.scheduler.lift(now)
-        for key, chosen, tasks in self.scheduler.place(now, may_fork=may_fork):
-            if chosen is not None and not self._may_become(chosen, tasks[0]):
-                chosen = None
-            slot = chosen or self.workers.start(key)
-            self.scheduler.give(slot, tasks, now)
-            try:
-                for message in slot.delivery(tasks):
-                    self.outbox.send(slot.worker_id, message)
-            except Exception as error:
-                self.worker_failed(slot.worker_id, "handing over a task", error, now)
-            if tasks[0].assignment.actor is not None:
-                lessened[key] = None
-        for key in lessened:
-            self.workers.replenish(key, now)
-        self.workers.retire_rested(now)
-
-    def _tell_ends(self, _now: float) -> None:
-        self.completions.flush()
-
-    def _report(self, now: float) -> None:
-        self._report_credit()
-        if self.linked and now >= self._ping_at:
-            self._ping_at = now + limits.PING_S
-            self.send(m.Ping(0, now, self.incidents.trouble(now)))
-
-    def _report_credit(self) -> None:
-        """Absolute figures, sent when they have moved enough to matter."""
-        if not self.linked:
-            return
-        granted = self.tasks.received + self.scheduler.room()
-        released, lent = self.scheduler.released, self.tasks.lending.lent
-        amounts = resources.total(released, lent) if released or lent else []
-        floors = self.scheduler.floors()
-        told, *others = self._credit
-        moved = abs(granted - told) * 4 >= limits.RAYLET_UNSTARTED_TASKS
-        if moved or others != [amounts, floors]:
-            self._credit = (granted, amounts, floors)
-            self.send(m.Credit(0, granted, amounts, *floors))
-        if max(floors) >= 0:
-            self.tasks.give_back(self.scheduler.held_back())
-
     def deadline(self) -> float:
         """When ``settle`` has something to do although nothing arrives."""
-        due = self._ping_at if self.linked else NEVER
-        due = min(due, self.workers.deadline(), self.tasks.lending.deadline())
+        due = min(self.session.deadline(), self.workers.deadline(), self._lending.deadline())
         return min(due, self.scheduler.overrun_deadline(), self.scheduler.lift_deadline())

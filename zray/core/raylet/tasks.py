@@ -17,7 +17,8 @@ from zray.core.machine import Outbox
 from zray.core.raylet.actors import HostedActors
 from zray.core.raylet.completions import Completions
 from zray.core.raylet.lending import Lending
-from zray.core.raylet.local_scheduler import LocalScheduler, LocalTask, LocalTemplate, WorkerSlot
+from zray.core.raylet.local_records import LocalTask, LocalTemplate, WorkerSlot
+from zray.core.raylet.local_scheduler import LocalScheduler
 from zray.core.raylet.objects import LocalObjects
 from zray.core.raylet.worker_requests import WorkerRequests
 from zray.errors import (
@@ -38,7 +39,7 @@ class LocalTasks:
     Args:
         node: its name, for texts.
         outbox: messages to workers.
-        tell_head: as ``Raylet.send``.
+        tell_head: as ``HeadSession.tell``.
         kill: ends a worker, for a reason.
         let_go: lets a worker end by itself.
     """
@@ -52,6 +53,7 @@ class LocalTasks:
         objects: LocalObjects,
         scheduler: LocalScheduler,
         completions: Completions,
+        lending: Lending,
         worker_requests: WorkerRequests,
         actors: HostedActors,
         tell_head: Callable[[m.Message], None],
@@ -64,6 +66,7 @@ class LocalTasks:
         self._objects = objects
         self._scheduler = scheduler
         self._completions = completions
+        self._lending = lending
         self._worker_requests = worker_requests
         self._actors = actors
         self._tell_head = tell_head
@@ -74,7 +77,6 @@ class LocalTasks:
         self.functions: dict[bytes, m.Export] = {}
         self._by_function: dict[bytes, dict[bytes, LocalTemplate]] = {}
         self.received = 0  # tasks in this session
-        self.lending = Lending()
 
     def new_session(self) -> None:
         """The head counts the tasks that it sends in each session from 0."""
@@ -141,7 +143,7 @@ class LocalTasks:
                 task.waiting += 1
                 self._objects.fetch(oid, self._arrival(task, oid))
         if task.waiting:
-            self.lending.waits(task.task_id, task.template.needs, now)
+            self._lending.waits(task.task_id, task.template.needs, now)
         else:
             self._ready(task)
 
@@ -155,7 +157,7 @@ class LocalTasks:
                 return
             task.values[oid] = outcome
             if not task.waiting:
-                self.lending.waits_no_more(task.task_id)
+                self._lending.waits_no_more(task.task_id)
                 self._ready(task)
 
         return arrived
@@ -198,7 +200,7 @@ class LocalTasks:
     def _abandon(self, task: LocalTask) -> None:
         """The task is nobody's any more: no result is wanted."""
         self.held.pop(task.task_id, None)
-        self.lending.waits_no_more(task.task_id)
+        self._lending.waits_no_more(task.task_id)
         if not self._scheduler.remove(task) and task.worker is not None:
             self._kill(task.worker, "a task of it was withdrawn")
 
@@ -240,7 +242,7 @@ class LocalTasks:
 
     def _end(self, task: LocalTask, status: int, results: list[m.Outcome]) -> None:
         self.held.pop(task.task_id, None)
-        self.lending.waits_no_more(task.task_id)
+        self._lending.waits_no_more(task.task_id)
         assignment = task.assignment
         if status == m.FINISHED and assignment.actor is None:
             results = self._objects.put_all(results)

@@ -90,13 +90,13 @@ class WorkerRequests:
         self,
         outbox: Outbox[bytes],
         objects: LocalObjects,
-        send: Callable[[Message], None],
+        tell_head: Callable[[Message], None],
         numbers: Iterator[int],
     ) -> None:
-        """``numbers`` are those of all that the head may refuse."""
+        """``tell_head``: as ``HeadSession.tell``. ``numbers``: of all that the head may refuse."""
         self._outbox = outbox
         self._objects = objects
-        self._send = send
+        self._tell_head = tell_head
         self.principals: dict[bytes, Principal] = {}
         self.templates: dict[bytes, Template] = {}
         self._users: dict[bytes, int] = {}  # template -> how many workers may name it
@@ -150,33 +150,33 @@ class WorkerRequests:
     def resume(self) -> None:
         """Tell a new session everything that is unresolved."""
         for export in self._exports.values():
-            self._send(export)
+            self._tell_head(export)
         for principal in self.principals.values():
             principal.early.clear()
             for templates in principal.functions.values():
                 for template in templates.values():
-                    self._send(template)
+                    self._tell_head(template)
             if principal.unresolved:
                 specs = list(principal.unresolved.values())
-                self._send(Submit(0, principal.job_id, principal.worker_id, specs))
+                self._tell_head(Submit(0, principal.job_id, principal.worker_id, specs))
                 dropped = [oid for oid in self._returns(specs) if oid not in principal.holds]
                 if dropped:
-                    self._send(Drop(0, principal.worker_id, b"".join(dropped)))
+                    self._tell_head(Drop(0, principal.worker_id, b"".join(dropped)))
             if principal.watched:
                 watched = b"".join(principal.watched)
-                self._send(Watch(0, principal.worker_id, watched))
+                self._tell_head(Watch(0, principal.worker_id, watched))
             for cancel in principal.cancels.values():
-                self._send(cancel)
+                self._tell_head(cancel)
 
     def resume_requests(self) -> None:
         """What a new session is asked once it knows what everybody here holds."""
         for number, (_, request) in self._asked.items():
-            self._send(msgspec.structs.replace(request, seq=number))
+            self._tell_head(msgspec.structs.replace(request, seq=number))
         for principal in self.principals.values():
             if principal.promised:
-                self._send(Promise(0, principal.worker_id, b"".join(principal.promised)))
+                self._tell_head(Promise(0, principal.worker_id, b"".join(principal.promised)))
             if principal.actors:
-                self._send(ActorWatch(0, principal.worker_id, list(principal.actors)))
+                self._tell_head(ActorWatch(0, principal.worker_id, list(principal.actors)))
 
     def _returns(self, specs: list[TaskSpec]) -> Iterator[bytes]:
         for spec in specs:
@@ -197,7 +197,7 @@ class WorkerRequests:
             templates[template_id] = msgspec.structs.replace(message, seq=number, holder=worker_id)
             self.templates[template_id] = message
             self._users[template_id] = self._users.get(template_id, 0) + 1
-        self._send(templates[template_id])
+        self._tell_head(templates[template_id])
 
     def on_export(self, worker_id: bytes, message: Export) -> None:
         """Pass a function on, and keep it until the head has stored it."""
@@ -207,7 +207,7 @@ class WorkerRequests:
         number = self._number(worker_id, message.seq)
         export = msgspec.structs.replace(message, seq=number, holder=worker_id)
         self._exports[message.function_id] = export
-        self._send(export)
+        self._tell_head(export)
 
     def _number(self, worker_id: bytes, seq: int) -> int:
         """A number for what the worker says under one of its own."""
@@ -233,7 +233,7 @@ class WorkerRequests:
                 self._forget(principal, function_id)
                 gone.append(function_id)
         if gone:
-            self._send(Forget(0, b"".join(gone), principal.worker_id))
+            self._tell_head(Forget(0, b"".join(gone), principal.worker_id))
 
     def _forget(self, principal: Principal, function_id: bytes) -> None:
         for template_id, template in principal.functions.pop(function_id, {}).items():
@@ -256,7 +256,7 @@ class WorkerRequests:
         for spec in message.tasks:
             principal.unresolved[spec.task_id] = spec
         principal.holds.update(dict.fromkeys(self._returns(message.tasks)))
-        self._send(Submit(0, principal.job_id, worker_id, message.tasks))
+        self._tell_head(Submit(0, principal.job_id, worker_id, message.tasks))
 
     def too_large(self, worker_id: bytes, spec: TaskSpec, text: str) -> None:
         """A worker's task is too large for the head: it has this error."""
@@ -270,7 +270,7 @@ class WorkerRequests:
         outcomes = failures.outcomes(spec.task_id, returns, value)
         self._outbox.send(worker_id, Result(0, worker_id, outcomes))
         for outcome in outcomes:  # others may have heard of it
-            self._send(Put(0, worker_id, self._objects.put(outcome, worker_id)))
+            self._tell_head(Put(0, worker_id, self._objects.put(outcome, worker_id)))
 
     def on_hold(self, worker_id: bytes, message: Hold) -> None:
         """Pass on what it holds."""
@@ -278,14 +278,14 @@ class WorkerRequests:
         for oid in split_objects(message.object_ids):
             principal.holds[oid] = None
             principal.promised.pop(oid, None)  # its value is where it was made
-        self._send(Hold(0, worker_id, message.object_ids))
+        self._tell_head(Hold(0, worker_id, message.object_ids))
 
     def on_drop(self, worker_id: bytes, message: Drop) -> None:
         """Pass on what it does not hold any more."""
         holds = self.principals[worker_id].holds
         for oid in split_objects(message.object_ids):
             holds.pop(oid, None)
-        self._send(Drop(0, worker_id, message.object_ids))
+        self._tell_head(Drop(0, worker_id, message.object_ids))
 
     def on_watch(self, worker_id: bytes, message: Watch) -> None:
         """Outcomes that are here are answered here."""
@@ -298,7 +298,7 @@ class WorkerRequests:
                 self.principals[worker_id].watched[oid] = None
                 elsewhere.append(oid)
         if elsewhere:
-            self._send(Watch(0, worker_id, b"".join(elsewhere)))
+            self._tell_head(Watch(0, worker_id, b"".join(elsewhere)))
 
     def on_put(self, worker_id: bytes, message: Put) -> None:
         """Keep a value of the worker's here, and tell the head that it is."""
@@ -306,7 +306,7 @@ class WorkerRequests:
         principal = self.principals[worker_id]
         principal.holds[outcome.object_id] = None
         principal.promised.pop(outcome.object_id, None)
-        self._send(Put(0, worker_id, self._objects.put(outcome, worker_id)))
+        self._tell_head(Put(0, worker_id, self._objects.put(outcome, worker_id)))
 
     def on_pull(self, worker_id: bytes, message: Pull) -> None:
         """Send it a value, fetched from elsewhere if need be."""
@@ -328,14 +328,14 @@ class WorkerRequests:
     def on_cancel(self, worker_id: bytes, message: Cancel) -> None:
         """Pass it on, and keep it until the task's outcome is known."""
         self.principals[worker_id].cancels[message.task_id] = message
-        self._send(message)
+        self._tell_head(message)
 
     def on_request(self, worker_id: bytes, message: Request) -> None:
         """Passed on; the answer comes back to the worker under the worker's own number."""
         number = next(self._numbers)
         self._asked[number] = (worker_id, message)
         self.principals[worker_id].asked[number] = None
-        self._send(msgspec.structs.replace(message, seq=number))
+        self._tell_head(msgspec.structs.replace(message, seq=number))
 
     def on_promise(self, worker_id: bytes, message: Promise) -> None:
         """Pass it on, and keep it until the object is put."""
@@ -343,7 +343,7 @@ class WorkerRequests:
         ids = dict.fromkeys(split_objects(message.object_ids))
         principal.promised.update(ids)
         principal.holds.update(ids)
-        self._send(message)
+        self._tell_head(message)
 
     def on_create_actor(self, worker_id: bytes, message: CreateActor) -> None:
         """Pass it on as a request; the worker watches what it has asked for."""
@@ -358,7 +358,7 @@ class WorkerRequests:
     def on_actor_watch(self, worker_id: bytes, message: ActorWatch) -> None:
         """Pass it on, and remember who watches what."""
         self.principals[worker_id].actors.update(dict.fromkeys(message.actor_ids))
-        self._send(message)
+        self._tell_head(message)
 
     # ---- from the head ---------------------------------------------------------------------
 
@@ -402,7 +402,7 @@ class WorkerRequests:
                 self._let_go(principal)
             self._outbox.send(message.target, message)
         if message.seq:
-            self._send(ResultAck(0, message.target, message.seq))
+            self._tell_head(ResultAck(0, message.target, message.seq))
 
     @staticmethod
     def _resolved(principal: Principal, task_id: bytes) -> bool:

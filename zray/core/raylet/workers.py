@@ -11,10 +11,12 @@ from collections.abc import Callable
 from zray import limits
 from zray.core.machine import NEVER, Outbox
 from zray.core.raylet.effects import Effect, KillWorker, StartWorker
-from zray.core.raylet.local_scheduler import LocalScheduler, PoolKey, WorkerSlot
+from zray.core.raylet.local_records import PoolKey, WorkerSlot
+from zray.core.raylet.local_scheduler import LocalScheduler
 from zray.core.raylet.worker_requests import WorkerRequests
 from zray.ids import IdSource
 from zray.protocol import messages as m
+from zray.protocol.errors import cut_text
 
 
 class Workers:
@@ -25,7 +27,7 @@ class Workers:
         outbox: messages to workers.
         effect: takes what the shell is to do.
         setup: what a new worker of a pool is told first.
-        tell_head: as ``Raylet.send``.
+        tell_head: as ``HeadSession.tell``.
     """
 
     def __init__(
@@ -94,6 +96,16 @@ class Workers:
                 self._scheduler.rest(self.start(key), now)
 
     # ---- ends ------------------------------------------------------------------------------
+
+    def on_exiting(self, slot: WorkerSlot, message: m.Exiting) -> None:
+        """A worker is about to end by its own wish."""
+        slot.exiting = True
+        slot.exit_reason = cut_text(message.reason, limits.CAUSE_BYTES_MAX)
+
+    def end_job(self, job_id: bytes) -> None:
+        """Nobody wants what the workers of a job still do."""
+        for slot in [s for s in self._scheduler.workers.values() if s.key[0] == job_id]:
+            self.kill(slot, "its job has ended")
 
     def retire(self, slots: list[WorkerSlot]) -> None:
         """Let these end, but for whom something still has to be done."""

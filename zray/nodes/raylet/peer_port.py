@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import zmq
@@ -41,12 +41,21 @@ class Link:
 
 
 class PeerPort:
-    """``peer_transfers`` is the machine of the raylet's present incarnation."""
+    """``receive`` takes a message of a peer.
+
+    ``peer_transfers`` is the machine of the raylet's present incarnation.
+    """
 
     def __init__(
-        self, loop: Loop, context: sockets.Context, info: ConnectionInfo, host: str
+        self,
+        loop: Loop,
+        context: sockets.Context,
+        info: ConnectionInfo,
+        host: str,
+        receive: Callable[[str, m.Message], None],
     ) -> None:
         self._loop = loop
+        self._on_message = receive
         self._context = context
         self._info = info
         self._zap = ZapServer(context, [info.client_public])
@@ -104,7 +113,7 @@ class PeerPort:
         for message in messages:
             if isinstance(message, m.Chunk) and not message.data and blobs:
                 message = msgspec.structs.replace(message, data=blobs.popleft())
-            self.peer_transfers.receive(peer, message)
+            self._on_message(peer, message)
 
     # ---- out -------------------------------------------------------------------------------
 

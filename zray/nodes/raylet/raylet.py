@@ -1,4 +1,4 @@
-"""The raylet daemon: composition root of the Raylet machine, its link, zygote and workers.
+"""The raylet daemon: composition root of the Raylet machine, its link, its workers and its store.
 
 Wiring only: what happens is decided by ``zray.core.raylet.raylet``.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import signal
 import socket
 from collections.abc import Callable
 from typing import NamedTuple
@@ -16,13 +15,12 @@ from typing import NamedTuple
 from zray import limits
 from zray.core.incidents import Incidents
 from zray.core.raylet.effects import KillWorker, StartWorker
-from zray.core.raylet.raylet import HEAD, Raylet
+from zray.core.raylet.head_session import HEAD
+from zray.core.raylet.raylet import Raylet
 from zray.errors import (
     HeadConnectionError,
     HeadSilentError,
     KeyFileError,
-    ProtocolError,
-    StartError,
     ZrayError,
 )
 from zray.nodes import contact, imports
@@ -30,8 +28,7 @@ from zray.nodes.node_record import NodeRecord
 from zray.nodes.options import NodeOptions, units
 from zray.nodes.raylet.peer_port import PeerPort
 from zray.nodes.raylet.store_server import StoreServer
-from zray.nodes.raylet.worker_channel import Printer, WorkerChannel
-from zray.protocol import codec
+from zray.nodes.raylet.worker_processes import WorkerProcesses
 from zray.protocol.messages import FENCED, Goodbye, Message, NodeInfo
 from zray.runtime import connection, identity, sockets
 from zray.runtime.connection import ConnectionInfo
@@ -40,15 +37,10 @@ from zray.runtime.link import HeadLink
 from zray.runtime.linux import machine
 from zray.runtime.linux.heap import Heap
 from zray.runtime.linux.processes import (
-    Exited,
-    Forked,
-    ForkFailed,
     Zygote,
-    ZygoteDied,
 )
 from zray.runtime.log import Log, with_traceback
 from zray.runtime.loop import Loop, raise_descriptor_limit
-from zray.runtime.stream import read_available
 
 CHECK_S = 0.05  # while processes wait for memory, or other raylets for an answer
 
@@ -86,31 +78,34 @@ class RayletNode:
         self._on_ready = on_ready
         self.log = Log("zray-worker")
         self._loop = Loop(lambda callback, error: self._failed(f"{callback} of the node", error))
-        self._zygote = Zygote(extra_env=_worker_environment())
-        self._zygote.start()  # first: it gets its imports done while this process goes on
-        self._channels: dict[bytes, WorkerChannel] = {}
+        zygote = Zygote(extra_env=_worker_environment())
+        zygote.start()  # first: it gets its imports done while this process goes on
         self._found = machine.detect()
-        self._oom = machine.OomWatch()
-        self._gpus = self._found.gpus
         self._context = sockets.context()
         self._host = _own_address(addresses[0]) or (self._found.addresses or ["127.0.0.1"])[0]
-        self._port = PeerPort(self._loop, self._context, info, self._host)
+        self._port = PeerPort(
+            *(self._loop, self._context, info, self._host),
+            lambda peer, message: self._raylet.peer_message(peer, message),
+        )
         self._raylet = self._make_machine(chosen)
-        self._store = self._make_store()
+        self._workers = WorkerProcesses(
+            *(self._loop, zygote, self._raylet, self._found.gpus, options.log_directory),
+            *(lambda worker_id: self._store.process_gone(worker_id), self.log, self._failed),
+        )
+        self._store: StoreServer = self._make_store()
         self._link = HeadLink(
-            self._context, info, addresses, lambda: (self._raylet.epoch, self._raylet.hello())
+            self._context,
+            info,
+            addresses,
+            lambda: (self._raylet.session.epoch, self._raylet.hello()),
         )
         self._heap = Heap()
         self._linked_once = False
-        self._lease_until = 0.0  # as the workers know it
         self._refusal = ""  # of the head, as it was said last
         self.stop_reason = ""
         self._link_cut = False
         self._lost_since = self._loop.now()
         self._failure: ZrayError | None = None  # why it cannot go on
-        self._zygote_fd = -1
-        self._has_forked = False
-        self._zygote_at = 0.0  # not sooner: it has just been started, or could not be
 
     def _make_machine(self, chosen: tuple[bytes, int] | None) -> Raylet:
         found, options = self._found, self._options
@@ -142,7 +137,7 @@ class RayletNode:
         directory = OwnDirectory(options.spill_directory, "spill")
         store = StoreServer(
             *(self._loop, raylet.node_id, lambda: raylet.objects, mark, directory),
-            *(self._channels.__contains__, raylet.named, self._failed),
+            *(self._workers.channels.__contains__, raylet.named, self._failed),
         )
         raylet.objects.attach(store.objects)
         raylet.objects.puller.direct = True
@@ -161,17 +156,17 @@ class RayletNode:
         loop, raylet = self._loop, self._raylet
         raise_descriptor_limit()
         loop.handle_signals()
-        self._watch_zygote()
+        self._workers.watch_zygote()
         if self._lifeline is not None:
             loop.watch(self._lifeline.fd, self._lifeline_ended)
         self._open_link()
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)
-        while not (raylet.stopping or loop.signals or self._failure):
+        while not (raylet.stopping or loop.signals or self._failure or self._workers.failure):
             loop.turn(max(0.0, self._deadline() - loop.now()))
             self._settle()
-        if self._failure is not None:
-            raise self._failure
+        if failure := self._failure or self._workers.failure:
+            raise failure
         self.stop_reason = raylet.stopping or "it got a signal to stop"
 
     def _deadline(self) -> float:
@@ -192,29 +187,25 @@ class RayletNode:
             self._store = self._make_store()
         raylet.settle(now)
         self._heap.tend(now)
-        if raylet.lease_until != self._lease_until:
-            self._lease_until = raylet.lease_until
-            for channel in self._channels.values():
-                channel.channels.page.lease_until = self._lease_until
-        self._attempt("tending the store", self._store.tend, raylet.cluster_id, now)
+        self._attempt("tending the store", self._store.tend, raylet.session.cluster_id, now)
         self._attempt("tending connections of other nodes", self._port.tend, now)
-        if self._zygote.pid is None:
-            self._start_zygote(now)
+        self._workers.tend(now)
         outgoing = raylet.outbox.take()
         if HEAD in outgoing:
             self._send_head(outgoing.pop(HEAD), now)
-        for worker_id in [peer for peer in outgoing if peer in self._channels]:
-            self._send_worker(worker_id, outgoing.pop(worker_id))
+        workers = self._workers
+        for worker_id in [peer for peer in outgoing if peer in workers.channels]:
+            workers.send(worker_id, outgoing.pop(worker_id))
         effects, raylet.effects = raylet.effects, []
         for effect in effects:  # now: making a process takes longer than all before
             if isinstance(effect, StartWorker):
-                self._start_worker(effect)
+                workers.start(effect)
             elif isinstance(effect, KillWorker):
-                self._zygote.kill(effect.worker_id)
+                workers.kill(effect.worker_id)
             elif machine.has_ended(effect.pid):
                 raylet.driver_ended(effect.job_id)
         for worker_id, messages in outgoing.items():
-            self._send_worker(worker_id, messages)
+            workers.send(worker_id, messages)
 
     def _attempt(self, what: str, action: Callable[..., object], *arguments: object) -> None:
         """Do a part of the work; if it fails, that is recorded, and the rest goes on."""
@@ -226,7 +217,7 @@ class RayletNode:
     def _send_head(self, messages: list[Message], now: float) -> None:
         """What cannot be sent ends the session: the next one begins with the full state."""
         try:
-            unsent = self._link.send(self._raylet.epoch, messages)
+            unsent = self._link.send(self._raylet.session.epoch, messages)
             if unsent:
                 self._raylet.too_large(unsent)
         except Exception as error:
@@ -248,16 +239,16 @@ class RayletNode:
         if self._link.socket is not None and self._link.monitor is not None:
             self._loop.unwatch_zmq(self._link.socket)
             self._loop.unwatch_zmq(self._link.monitor.socket)
-        if self._raylet.linked:
+        if self._raylet.session.linked:
             self._lost_since = now
-        self._raylet.disconnected(now)
+        self._raylet.session.disconnected()
         self._link.close(now)
 
     def _read_head(self) -> None:
         for payload in self._link.receive():
-            self._raylet.receive(payload, self._loop.now())
+            self._raylet.session.receive(payload, self._loop.now())
         self._link_cut = self._link_cut or self._link.garbled
-        if self._raylet.linked:
+        if self._raylet.session.linked:
             self._link.welcomed()
             if not self._linked_once:
                 self._linked_once = True
@@ -276,16 +267,16 @@ class RayletNode:
             elif now >= link.retry_at:
                 self._open_link()
             return
-        silent = raylet.linked and now - raylet.silent_since() > limits.DEAD_S
-        unanswered = not raylet.linked and now - link.opened > limits.CONNECT_TIMEOUT_S
-        refusal = raylet.refused
+        silent = raylet.session.linked and now - raylet.session.silent_since() > limits.DEAD_S
+        unanswered = not raylet.session.linked and now - link.opened > limits.CONNECT_TIMEOUT_S
+        refusal = raylet.session.refused
         if refusal is not None and refusal.code and not self._linked_once:
             text = f"the head at {link.address} refused this node: {refusal.text}"
             self._failure = HeadConnectionError(text, code=refusal.code)
         elif refusal is not None and refusal.code not in ("", FENCED):
             self._say_refused(refusal.text)
         if self._link_cut or silent or unanswered or refusal is not None:
-            raylet.refused = None
+            raylet.session.refused = None
             if link.error is not None and not self._linked_once:
                 self._failure = link.error
             elif unanswered and not (self._linked_once or self._lifeline):
@@ -301,189 +292,6 @@ class RayletNode:
             self._refusal = text
             self.log(f"the head at {self._link.address} refuses this node, which tries on: {text}")
 
-    # ---- workers ---------------------------------------------------------------------------
-
-    def _start_worker(self, effect: StartWorker) -> None:
-        """A worker that cannot be started is one that ended before it began anything."""
-        worker_id = effect.worker_id
-        try:
-            machine.check_descriptors()
-            channel = WorkerChannel(self._zygote.fork(worker_id, self._environment(effect)))
-            self._channels[worker_id] = channel
-            channel.channels.page.lease_until = self._lease_until
-            self._open_log(worker_id, channel)
-            self._watch_printers(worker_id, channel)
-            self._loop.watch(channel.channels.task, lambda: self._read_worker(worker_id, channel))
-        except Exception as error:
-            self._failed("starting a worker", error)
-            cause = f"it could not be started: {error}"
-            self._zygote.kill(worker_id)
-            if worker_id in self._channels:
-                self._worker_gone(worker_id, cause)
-            else:
-                self._raylet.worker_exited(worker_id, 0, cause, self._loop.now())
-
-    def _environment(self, effect: StartWorker) -> dict[str, str]:
-        _, gpus, threads = effect.key
-        names = ",".join(self._gpus[i].uuid if i < len(self._gpus) else str(i) for i in gpus)
-        env = {"CUDA_VISIBLE_DEVICES": names} if gpus or self._gpus else {}
-        for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM"):
-            if f"{name}_NUM_THREADS" not in os.environ:
-                env[f"{name}_NUM_THREADS"] = str(threads)
-        return env
-
-    def _open_log(self, worker_id: bytes, channel: WorkerChannel) -> None:
-        directory = self._options.log_directory
-        if directory is None:
-            return
-        try:
-            directory.mkdir(parents=True, exist_ok=True)
-            channel.open_log(directory / f"worker-{worker_id.hex()}.log")
-        except OSError as error:  # what it prints reaches its driver all the same
-            self._failed("opening the log of a worker", error)
-
-    def _watch_printers(self, worker_id: bytes, channel: WorkerChannel) -> None:
-        def reader(printer: Printer) -> None:
-            def read() -> None:
-                self._read_printer(worker_id, channel, printer)
-
-            self._loop.watch(printer.fd, read, first=True)  # before the result that follows
-
-        for printer in channel.printers:
-            reader(printer)
-
-    def _read_printer(self, worker_id: bytes, channel: WorkerChannel, printer: Printer) -> None:
-        raw, lines, ended = printer.read()
-        try:
-            channel.write_log(raw)
-        except OSError as error:
-            self._failed("writing the log of a worker", error, self._raylet.named(worker_id))
-        if lines:
-            if printer.is_error:
-                channel.last_words.extend(lines)
-            self._raylet.log(worker_id, printer.is_error, lines)
-        if ended:
-            self._loop.unwatch(printer.fd)
-            channel.printers.remove(printer)
-
-    def _read_worker(self, worker_id: bytes, channel: WorkerChannel) -> None:
-        ended = self._take_messages(worker_id, channel)
-        if ended:
-            self._loop.unwatch(channel.channels.task)
-            self._zygote.kill(worker_id)  # it closed its socket, so it cannot be used any more
-
-    def _take_messages(self, worker_id: bytes, channel: WorkerChannel) -> bool:
-        """Hand on what a worker has said; whether it will say nothing more."""
-        if channel.broken:
-            return True
-        now = self._loop.now()
-        try:
-            frames, ended = read_available(channel.channels.task, channel.reader)
-            for frame in frames:
-                payload = codec.decode(frame)
-                for message in payload.messages:
-                    self._raylet.worker_message(worker_id, message, now)
-                if payload.refused:
-                    self._raylet.worker_refused(worker_id, payload.refused, now)
-        except (ProtocolError, OSError) as error:
-            channel.broken = True
-            self._raylet.worker_failed(worker_id, "reading what a worker said", error, now)
-            return True
-        return ended
-
-    def _send_worker(self, worker_id: bytes, messages: list[Message]) -> None:
-        channel = self._channels.get(worker_id)
-        if channel is None:
-            return
-        urgent = [m for m in messages if type(m).__name__ in ("Recall", "CancelTask", "CancelCall")]
-        try:
-            if len(urgent) < len(messages):
-                rest = [m for m in messages if m not in urgent] if urgent else messages
-                for payload in codec.encode_local(rest):
-                    channel.task.send_nowait(payload)
-                if channel.task.pending:
-                    self._wait_writable(worker_id, channel)
-            for payload in codec.encode_local(urgent) if urgent else ():
-                channel.control.send_nowait(payload)
-        except OSError:  # it has just ended, or a part of what it was told is lost
-            self._zygote.kill(worker_id)
-
-    def _wait_writable(self, worker_id: bytes, channel: WorkerChannel) -> None:
-        def read() -> None:
-            self._read_worker(worker_id, channel)
-
-        def write() -> None:
-            try:
-                if not channel.task.flush():
-                    return
-            except OSError:
-                self._zygote.kill(worker_id)
-            self._loop.watch(channel.channels.task, read)
-
-        self._loop.watch(channel.channels.task, read, write)
-
-    def _read_zygote(self) -> None:
-        for event in self._zygote.events():
-            if isinstance(event, Forked):
-                self._has_forked = True
-                self._raylet.workers.started(event.worker_id, event.pid)
-            elif isinstance(event, Exited):
-                killed = event.signal == signal.SIGKILL
-                oom = (
-                    killed
-                    and not self._raylet.workers.killed(event.worker_id)
-                    and self._oom.struck()
-                )
-                self._worker_gone(event.worker_id, machine.status_text(event, oom))
-            elif isinstance(event, ForkFailed):
-                self._worker_gone(event.worker_id, f"it could not be started: {event.reason}")
-            elif isinstance(event, ZygoteDied):
-                self._zygote_died(event)
-
-    def _zygote_died(self, event: ZygoteDied) -> None:
-        self._loop.unwatch(self._zygote_fd)  # it is closed: the next one may have its number
-        self.log(f"the zygote ended ({machine.status_text(event)}); starting another")
-        if event.text and not self._has_forked:
-            self._failure = StartError(f"workers cannot be started:\n{event.text}")
-        elif event.text:  # what has worked may work again
-            self._failed("forking workers", RuntimeError(event.text))
-        for worker_id in event.worker_ids:
-            self._worker_gone(worker_id, "it ended with its zygote")
-        self._start_zygote(self._loop.now())
-
-    def _watch_zygote(self) -> None:
-        self._zygote_fd = self._zygote.fileno()
-        self._loop.watch(self._zygote_fd, self._read_zygote)
-
-    def _start_zygote(self, now: float) -> None:
-        if now < self._zygote_at:
-            return
-        self._zygote_at = now + limits.ZYGOTE_STARTS_S
-        try:
-            self._zygote.start()
-            self._watch_zygote()
-        except OSError as error:
-            self._zygote_at = now + limits.FORK_RETRY_MAX_S
-            self._failed("starting the zygote", error)
-
-    def _worker_gone(self, worker_id: bytes, cause: str) -> None:
-        channel = self._channels.pop(worker_id, None)
-        if channel is None:
-            return
-        now = self._loop.now()
-        self._take_messages(worker_id, channel)  # what it finished saying before it died counts
-        for printer in [*channel.printers]:
-            self._read_printer(worker_id, channel, printer)
-        for printer in channel.printers:
-            self._loop.unwatch(printer.fd)
-        self._loop.unwatch(channel.channels.task)
-        if channel.last_words:
-            cause += "; its last words:\n" + "\n".join(channel.last_words)
-        self._store.process_gone(worker_id)
-        started = channel.channels.page.count
-        channel.close()
-        self._raylet.worker_exited(worker_id, started, cause, now)
-
     # ---- small things ----------------------------------------------------------------------
 
     def _lifeline_ended(self) -> None:
@@ -496,17 +304,12 @@ class RayletNode:
         """Say goodbye, end every worker, leave nothing."""
         now = self._loop.now()
         if self._link.socket is not None:
-            if self._raylet.linked:
+            if self._raylet.session.linked:
                 reason = self._raylet.stopping or "it was told to stop"
-                self._link.send(self._raylet.epoch, [Goodbye(0, reason)])
+                self._link.send(self._raylet.session.epoch, [Goodbye(0, reason)])
             self._loop.unwatch_zmq(self._link.socket)
             self._link.socket.close(500)
-        self._zygote.close()
-        for channel in self._channels.values():
-            channel.close()
-        if self._options.log_directory is not None:
-            with contextlib.suppress(OSError):  # it does not exist, or there are logs in it
-                self._options.log_directory.rmdir()
+        self._workers.close()
         self._link.close(now)
         self._port.close()
         self._context.term()

@@ -105,9 +105,11 @@ class Checkers:
         """Invariant 6: nobody follows a head of the past."""
         epoch = head.gcs.epoch
         for raylet in self._population.raylets:
-            if raylet.alive and raylet.raylet.epoch > epoch:
-                raise Violation(f"invariant 6: {raylet.name} follows epoch {raylet.raylet.epoch}")
-        followed = {raylet.name: raylet.raylet.epoch for raylet in self._population.raylets}
+            if raylet.alive and raylet.raylet.session.epoch > epoch:
+                raise Violation(
+                    f"invariant 6: {raylet.name} follows epoch {raylet.raylet.session.epoch}"
+                )
+        followed = {raylet.name: raylet.raylet.session.epoch for raylet in self._population.raylets}
         followed |= {driver.name: driver.client.epoch for driver in self._population.drivers}
         for name, known in followed.items():
             if known < self._followed.get(name, 0):

@@ -80,7 +80,7 @@ class SimActor:
 
     def _may_serve(self) -> bool:
         """The raylet's machine stands for memory that both share."""
-        return self.clock.now < self.worker.raylet.raylet.lease_until
+        return self.clock.now < self.worker.raylet.raylet.session.lease_until
 
     # ---- in --------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from zray.core.client.client import Client
-from zray.core.raylet.local_scheduler import PoolKey
+from zray.core.raylet.local_records import PoolKey
 from zray.core.raylet.raylet import Raylet
 from zray.core.worker.task_inbox import TaskInbox
 from zray.ids import IdSource

@@ -6,7 +6,8 @@ from collections import deque
 
 from zray import limits
 from zray.core.raylet.effects import FindProcess, StartWorker
-from zray.core.raylet.raylet import HEAD, Raylet
+from zray.core.raylet.head_session import HEAD
+from zray.core.raylet.raylet import Raylet
 from zray.ids import IdSource
 from zray.protocol import codec
 from zray.protocol import messages as m
@@ -104,7 +105,7 @@ class SimRaylet(SimPeer):
                 self.workers[effect.worker_id].die("killed by its raylet")
         for peer, messages in self.raylet.outbox.take().items():
             if peer == HEAD:
-                self.transmit(self.raylet.epoch, messages)
+                self.transmit(self.raylet.session.epoch, messages)
             elif peer in self.workers:
                 self.workers[peer].send(messages)
 
@@ -117,7 +118,7 @@ class SimRaylet(SimPeer):
             messages.append(m.Submit(0, principal.job_id, principal.worker_id, specs))
             if principal.actors:
                 messages.append(m.ActorWatch(0, principal.worker_id, [*principal.actors]))
-        self.transmit(machine.epoch, messages)
+        self.transmit(machine.session.epoch, messages)
 
     def deadline(self) -> float:
         """The machine's own and the link's."""
@@ -134,15 +135,15 @@ class SimRaylet(SimPeer):
 
     def take(self, payload: codec.Payload) -> None:
         """Hand a payload to the machine."""
-        self.raylet.receive(payload, self.clock.now)
+        self.raylet.session.receive(payload, self.clock.now)
 
     def linked(self) -> bool:
         """Whether the machine has a session."""
-        return self.raylet.linked
+        return self.raylet.session.linked
 
     def refusal(self) -> bool:
         """Whether the machine wants another session."""
-        return self.raylet.refused is not None
+        return self.raylet.session.refused is not None
 
     def too_large(self, found: list[codec.Unsent]) -> None:
         """Tell the machine what is too large to be sent."""
@@ -150,9 +151,9 @@ class SimRaylet(SimPeer):
 
     def say_hello(self) -> None:
         """Send HELLO."""
-        self.transmit(self.raylet.epoch, [self.raylet.hello()])
+        self.transmit(self.raylet.session.epoch, [self.raylet.hello()])
 
     def forget_session(self) -> None:
         """Tell the machine that the session is over."""
-        self.raylet.disconnected(self.clock.now)
-        self.raylet.refused = None
+        self.raylet.session.disconnected()
+        self.raylet.session.refused = None

@@ -10,7 +10,7 @@ from collections import deque
 from typing import Any
 
 from zray.core.client.waiters import Waiter
-from zray.core.raylet.local_scheduler import PoolKey
+from zray.core.raylet.local_records import PoolKey
 from zray.core.worker.task_inbox import Delivered
 from zray.ids import object_id
 from zray.protocol import codec

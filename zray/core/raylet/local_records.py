@@ -1,0 +1,141 @@
+"""What a raylet knows of each task that it holds, of its template, and of each worker process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from zray import limits
+from zray.core import resources
+from zray.core.machine import NEVER
+from zray.core.resources import CPU, Needs
+from zray.protocol.messages import (
+    Assignment,
+    Export,
+    HeldActor,
+    Message,
+    Outcome,
+    Tasks,
+    Template,
+)
+from zray.protocol.splitting import Joiner
+
+PoolKey = tuple[bytes, tuple[int, ...], int]  # job, GPU indices, threads for numeric libraries
+
+
+class LocalTemplate:
+    """A template, and how long its function has been taking here."""
+
+    __slots__ = ("function", "message", "needs", "seconds")
+
+    def __init__(self, message: Template) -> None:
+        self.message = message
+        self.function: Export | None = None  # comes before the first task
+        self.needs = resources.needs(message.resources)
+        self.seconds: float | None = None
+
+    def measured(self, seconds: float) -> None:
+        """Its function ran for so many seconds."""
+        old = self.seconds
+        self.seconds = seconds if old is None else old + (seconds - old) * 0.2
+
+    def short(self) -> bool:
+        """Whether it is known to take less than ``limits.SHORT_TASK_S``."""
+        return self.seconds is not None and self.seconds < limits.SHORT_TASK_S
+
+
+class LocalTask:
+    """A task that this node holds. ``values``: dependencies at hand; ``waiting``: to be fetched."""
+
+    __slots__ = ("assignment", "cancelled", "template", "values", "waiting", "worker")
+
+    def __init__(self, assignment: Assignment, template: LocalTemplate) -> None:
+        self.assignment = assignment
+        self.template = template
+        self.values: dict[bytes, Outcome] = {}
+        self.waiting = 0
+        self.worker: WorkerSlot | None = None
+        self.cancelled = False
+
+    @property
+    def task_id(self) -> bytes:
+        """Its id, of 16 bytes."""
+        return self.assignment.spec.task_id
+
+    @property
+    def depth(self) -> int:
+        """How many tasks above it run."""
+        return self.assignment.depth
+
+    def bytes(self) -> int:
+        """Of its arguments in the message."""
+        return len(self.assignment.spec.arguments)
+
+
+class WorkerSlot:
+    """One worker process and what it has been given."""
+
+    def __init__(self, worker_id: bytes, key: PoolKey) -> None:
+        self.worker_id = worker_id
+        self.key = key
+        self.pid = 0
+        self.inflight: dict[bytes, LocalTask] = {}  # in the order of delivery
+        self.finished = 0
+        self.needs: Needs = ()
+        self.gpus: dict[int, int] = {}
+        self.busy = False
+        self.blocked = False
+        self.recalled = False
+        self.exiting = False
+        self.progress = 0.0  # when it last got or finished a task
+        self.condemned: dict[bytes, float] = {}  # cancelled tasks and when their grace ends
+        self.known: set[bytes] = set()
+        self.actor: HeldActor | None = None  # whose process it is
+        self.class_name = ""  # of the actor that it is or is about to be
+        self.joiner = Joiner()  # of what it sends
+        self.broken = False  # what it said last could not be dealt with: it is not heard any more
+        self.exit_reason = ""  # why that ends by its own wish
+
+    def condemn(self, task_id: bytes, when: float) -> None:
+        """The process is to end at that time if the task has not ended by then."""
+        self.condemned.setdefault(task_id, when)
+
+    def kill_at(self) -> float:
+        """When the grace of its first cancel ends."""
+        return min(self.condemned.values()) if self.condemned else NEVER
+
+    def depth(self) -> int:
+        """Of the task that it runs."""
+        first = next(iter(self.inflight.values()), None)
+        return 0 if first is None else first.depth
+
+    def makes_actor(self) -> bool:
+        """Whether it is, or is about to be, the process of an actor."""
+        return bool(self.actor) or any(task.assignment.actor for task in self.inflight.values())
+
+    def delivery(self, tasks: list[LocalTask]) -> Iterator[Message]:
+        """The messages that hand these tasks to the process, with what it does not know yet."""
+        values: dict[bytes, Outcome] = {}
+        for task in tasks:
+            template = task.template.message
+            if template.template_id not in self.known:
+                self.known.add(template.template_id)
+                if not template.by_name and template.function_id not in self.known:
+                    self.known.add(template.function_id)
+                    assert task.template.function is not None
+                    yield task.template.function
+                yield template
+            values.update(task.values)
+        yield Tasks(0, [task.assignment for task in tasks], list(values.values()))
+
+    def obituary(self, task: LocalTask, node: str, cause: str) -> str:
+        """What to tell whoever waits for a task that died with its worker."""
+        name = task.template.message.name
+        return f"the worker (pid {self.pid}, node {node}) that ran {name} died: {cause}"
+
+    def all_short(self) -> bool:
+        """Whether all that it has is known to take no time."""
+        return all(task.template.short() for task in self.inflight.values())
+
+    def cpu_part(self) -> Needs:
+        """What its tasks need of CPUs, which a blocked one lends to others."""
+        return tuple((name, amount) for name, amount in self.needs if name == CPU)

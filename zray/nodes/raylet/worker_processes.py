@@ -1,0 +1,286 @@
+"""The processes of a node's workers: forked by the zygote, listened to, told, killed, and missed.
+
+Owns the zygote and each worker's channel; what is said over that the Raylet machine decides.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from zray import limits
+from zray.core.raylet.effects import StartWorker
+from zray.core.raylet.raylet import Raylet
+from zray.errors import ProtocolError, StartError
+from zray.nodes.raylet.worker_channel import Printer, WorkerChannel
+from zray.protocol import codec
+from zray.protocol.messages import Message
+from zray.runtime.linux import machine
+from zray.runtime.linux.gpus import Gpu
+from zray.runtime.linux.processes import (
+    Exited,
+    Forked,
+    ForkFailed,
+    Zygote,
+    ZygoteDied,
+)
+from zray.runtime.loop import Loop
+from zray.runtime.stream import read_available
+
+
+class WorkerProcesses:
+    """The shell of the Raylet machine towards its workers.
+
+    Args:
+        zygote: one that has been started.
+        log_directory: where what they print is kept, too.
+        gone: hears of each one that has ended, before the machine does.
+        say: a line for whoever runs the node.
+        failed: hears what went wrong for one worker only, and which.
+
+    Attributes:
+        channels: of those that have not ended.
+        failure: why no worker can ever be started here.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        zygote: Zygote,
+        raylet: Raylet,
+        gpus: Sequence[Gpu],
+        log_directory: Path | None,
+        gone: Callable[[bytes], None],
+        say: Callable[[str], None],
+        failed: Callable[[str, Exception, str], None],
+    ) -> None:
+        self._loop = loop
+        self._zygote = zygote
+        self._raylet = raylet
+        self._gpus = gpus
+        self._log_directory = log_directory
+        self._gone = gone
+        self._say = say
+        self._on_failure = failed
+        self.channels: dict[bytes, WorkerChannel] = {}
+        self.failure: StartError | None = None
+        self._oom = machine.OomWatch()
+        self._lease_until = 0.0  # as the workers know it
+        self._zygote_fd = -1
+        self._has_forked = False
+        self._zygote_at = 0.0  # not sooner: it has just been started, or could not be
+
+    def tend(self, now: float) -> None:
+        """Once a turn: tell workers how long they may serve, and see that they can be forked."""
+        lease_until = self._raylet.session.lease_until
+        if lease_until != self._lease_until:
+            self._lease_until = lease_until
+            for channel in self.channels.values():
+                channel.channels.page.lease_until = lease_until
+        if self._zygote.pid is None:
+            self._start_zygote(now)
+
+    # ---- beginnings ------------------------------------------------------------------------
+
+    def start(self, effect: StartWorker) -> None:
+        """A worker that cannot be started is one that ended before it began anything."""
+        worker_id = effect.worker_id
+        try:
+            machine.check_descriptors()
+            channel = WorkerChannel(self._zygote.fork(worker_id, self._environment(effect)))
+            self.channels[worker_id] = channel
+            channel.channels.page.lease_until = self._lease_until
+            self._open_log(worker_id, channel)
+            self._watch_printers(worker_id, channel)
+            self._loop.watch(channel.channels.task, lambda: self._read_worker(worker_id, channel))
+        except Exception as error:
+            self._on_failure("starting a worker", error, "")
+            cause = f"it could not be started: {error}"
+            self._zygote.kill(worker_id)
+            if worker_id in self.channels:
+                self._worker_gone(worker_id, cause)
+            else:
+                self._raylet.worker_exited(worker_id, 0, cause, self._loop.now())
+
+    def _environment(self, effect: StartWorker) -> dict[str, str]:
+        _, gpus, threads = effect.key
+        names = ",".join(self._gpus[i].uuid if i < len(self._gpus) else str(i) for i in gpus)
+        env = {"CUDA_VISIBLE_DEVICES": names} if gpus or self._gpus else {}
+        for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM"):
+            if f"{name}_NUM_THREADS" not in os.environ:
+                env[f"{name}_NUM_THREADS"] = str(threads)
+        return env
+
+    def _open_log(self, worker_id: bytes, channel: WorkerChannel) -> None:
+        directory = self._log_directory
+        if directory is None:
+            return
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            channel.open_log(directory / f"worker-{worker_id.hex()}.log")
+        except OSError as error:  # what it prints reaches its driver all the same
+            self._on_failure("opening the log of a worker", error, "")
+
+    def _watch_printers(self, worker_id: bytes, channel: WorkerChannel) -> None:
+        def reader(printer: Printer) -> None:
+            def read() -> None:
+                self._read_printer(worker_id, channel, printer)
+
+            self._loop.watch(printer.fd, read, first=True)  # before the result that follows
+
+        for printer in channel.printers:
+            reader(printer)
+
+    # ---- what they say and are told --------------------------------------------------------
+
+    def _read_printer(self, worker_id: bytes, channel: WorkerChannel, printer: Printer) -> None:
+        raw, lines, ended = printer.read()
+        try:
+            channel.write_log(raw)
+        except OSError as error:
+            self._on_failure("writing the log of a worker", error, self._raylet.named(worker_id))
+        if lines:
+            if printer.is_error:
+                channel.last_words.extend(lines)
+            self._raylet.log(worker_id, printer.is_error, lines)
+        if ended:
+            self._loop.unwatch(printer.fd)
+            channel.printers.remove(printer)
+
+    def _read_worker(self, worker_id: bytes, channel: WorkerChannel) -> None:
+        ended = self._take_messages(worker_id, channel)
+        if ended:
+            self._loop.unwatch(channel.channels.task)
+            self._zygote.kill(worker_id)  # it closed its socket, so it cannot be used any more
+
+    def _take_messages(self, worker_id: bytes, channel: WorkerChannel) -> bool:
+        """Hand on what a worker has said; whether it will say nothing more."""
+        if channel.broken:
+            return True
+        now = self._loop.now()
+        try:
+            frames, ended = read_available(channel.channels.task, channel.reader)
+            for frame in frames:
+                payload = codec.decode(frame)
+                for message in payload.messages:
+                    self._raylet.worker_message(worker_id, message, now)
+                if payload.refused:
+                    self._raylet.worker_refused(worker_id, payload.refused, now)
+        except (ProtocolError, OSError) as error:
+            channel.broken = True
+            self._raylet.worker_failed(worker_id, "reading what a worker said", error, now)
+            return True
+        return ended
+
+    def send(self, worker_id: bytes, messages: list[Message]) -> None:
+        """Tell a worker, or nobody if it has ended; what is urgent goes by a way of its own."""
+        channel = self.channels.get(worker_id)
+        if channel is None:
+            return
+        urgent = [m for m in messages if type(m).__name__ in ("Recall", "CancelTask", "CancelCall")]
+        try:
+            if len(urgent) < len(messages):
+                rest = [m for m in messages if m not in urgent] if urgent else messages
+                for payload in codec.encode_local(rest):
+                    channel.task.send_nowait(payload)
+                if channel.task.pending:
+                    self._wait_writable(worker_id, channel)
+            for payload in codec.encode_local(urgent) if urgent else ():
+                channel.control.send_nowait(payload)
+        except OSError:  # it has just ended, or a part of what it was told is lost
+            self._zygote.kill(worker_id)
+
+    def _wait_writable(self, worker_id: bytes, channel: WorkerChannel) -> None:
+        def read() -> None:
+            self._read_worker(worker_id, channel)
+
+        def write() -> None:
+            try:
+                if not channel.task.flush():
+                    return
+            except OSError:
+                self._zygote.kill(worker_id)
+            self._loop.watch(channel.channels.task, read)
+
+        self._loop.watch(channel.channels.task, read, write)
+
+    def kill(self, worker_id: bytes) -> None:
+        """End its process group now."""
+        self._zygote.kill(worker_id)
+
+    # ---- the zygote, and ends --------------------------------------------------------------
+
+    def _read_zygote(self) -> None:
+        for event in self._zygote.events():
+            if isinstance(event, Forked):
+                self._has_forked = True
+                self._raylet.workers.started(event.worker_id, event.pid)
+            elif isinstance(event, Exited):
+                killed = event.signal == signal.SIGKILL
+                oom = (
+                    killed
+                    and not self._raylet.workers.killed(event.worker_id)
+                    and self._oom.struck()
+                )
+                self._worker_gone(event.worker_id, machine.status_text(event, oom))
+            elif isinstance(event, ForkFailed):
+                self._worker_gone(event.worker_id, f"it could not be started: {event.reason}")
+            elif isinstance(event, ZygoteDied):
+                self._zygote_died(event)
+
+    def _zygote_died(self, event: ZygoteDied) -> None:
+        self._loop.unwatch(self._zygote_fd)  # it is closed: the next one may have its number
+        self._say(f"the zygote ended ({machine.status_text(event)}); starting another")
+        if event.text and not self._has_forked:
+            self.failure = StartError(f"workers cannot be started:\n{event.text}")
+        elif event.text:  # what has worked may work again
+            self._on_failure("forking workers", RuntimeError(event.text), "")
+        for worker_id in event.worker_ids:
+            self._worker_gone(worker_id, "it ended with its zygote")
+        self._start_zygote(self._loop.now())
+
+    def watch_zygote(self) -> None:
+        """Listen to the zygote, which tells of forks and ends."""
+        self._zygote_fd = self._zygote.fileno()
+        self._loop.watch(self._zygote_fd, self._read_zygote)
+
+    def _start_zygote(self, now: float) -> None:
+        if now < self._zygote_at:
+            return
+        self._zygote_at = now + limits.ZYGOTE_STARTS_S
+        try:
+            self._zygote.start()
+            self.watch_zygote()
+        except OSError as error:
+            self._zygote_at = now + limits.FORK_RETRY_MAX_S
+            self._on_failure("starting the zygote", error, "")
+
+    def _worker_gone(self, worker_id: bytes, cause: str) -> None:
+        channel = self.channels.pop(worker_id, None)
+        if channel is None:
+            return
+        now = self._loop.now()
+        self._take_messages(worker_id, channel)  # what it finished saying before it died counts
+        for printer in [*channel.printers]:
+            self._read_printer(worker_id, channel, printer)
+        for printer in channel.printers:
+            self._loop.unwatch(printer.fd)
+        self._loop.unwatch(channel.channels.task)
+        if channel.last_words:
+            cause += "; its last words:\n" + "\n".join(channel.last_words)
+        self._gone(worker_id)
+        started = channel.channels.page.count
+        channel.close()
+        self._raylet.worker_exited(worker_id, started, cause, now)
+
+    def close(self) -> None:
+        """End every worker, and leave no empty log."""
+        self._zygote.close()
+        for channel in self.channels.values():
+            channel.close()
+        if self._log_directory is not None:
+            with contextlib.suppress(OSError):  # it does not exist, or there are logs in it
+                self._log_directory.rmdir()
