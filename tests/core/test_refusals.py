@@ -67,7 +67,7 @@ def test_tasks_of_a_function_that_is_refused_fail_and_others_do_not(kind: type[m
     ]
     # Later ones do not wait, either.
     (oid,) = driver.submit(tasks[2], 1)
-    assert driver.here(oid) is not None and not driver.in_backlog(tasks[2].task_id)
+    assert driver.here(oid) is not None and tasks[2].task_id not in driver.tasks.unsubmitted
 
 
 def test_a_request_that_is_refused_is_answered() -> None:
@@ -84,7 +84,7 @@ def test_calls_of_an_actor_whose_creation_is_refused_fail() -> None:
     driver.template(WORK)
     info = m.ActorInfo("C", FUNCTION, [("f", 1)])
     waiter = Waiter()
-    driver.calls.create(spec("actor", WORK), info, False, waiter)
+    driver.creations.create(spec("actor", WORK), info, False, waiter)
     (result,) = driver.calls.call(ACTOR, info, "f", 1, 0, (b"", [], [], b"", b""))
     driver.message(m.Rejected(0, said(driver, m.CreateActor)[0].seq, *NO))
     assert waiter.remaining == 0

@@ -231,7 +231,7 @@ def client_steps(count: int) -> dict[str, int]:
         client.references.add(object_of(number("o", index)))
         client.ask(lambda seq: m.Kv(seq, "get", b"key"), Waiter())
     client.flush()
-    client.in_flight += 1 << 30  # the window is full
+    client.tasks.in_flight += 1 << 30  # the window is full
     for _ in range(count):
         client.references.remove(submit())
         submit()

@@ -262,7 +262,7 @@ def test_counts_return_to_zero() -> None:
     said(made)
     resolve(made, *oids)
     resolve(made, *oids, seq=2)
-    assert (made.in_flight, made.unresolved) == (0, {})
+    assert (made.tasks.in_flight, made.unresolved) == (0, {})
 
 
 # ---- waiting -------------------------------------------------------------------------------

@@ -25,6 +25,8 @@ UNDECIDED = 0  # nothing is sent
 DIRECT = 1  # over a socket between the two processes
 RELAYED = 2  # by way of the head
 
+HANDLE_INDEX = 0  # of the actor's object whose holders are those who have a handle
+
 
 class PendingCall:
     """A call without an answer. ``retries``: incarnations that may still fail it; -1: any number.
@@ -220,6 +222,21 @@ class ActorCaller:
         """The actor is dead: what waits will not be sent any more."""
         waiting, self.waiting = self.waiting, deque()
         return list(waiting)
+
+
+class ActorCallers(dict[bytes, ActorCaller]):
+    """One process's: by actor."""
+
+    def __init__(self, caller: bytes) -> None:
+        super().__init__()
+        self._caller = caller
+
+    def of(self, actor_id: bytes) -> ActorCaller:
+        """The actor's; made if there is none."""
+        actor = self.get(actor_id)
+        if actor is None:
+            actor = self[actor_id] = ActorCaller(actor_id, self._caller)
+        return actor
 
 
 def _size(call: Call) -> int:

@@ -6,16 +6,22 @@ only when a reference leaves. One that leaves before the answer is there is a pr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import partial
-from typing import NamedTuple
+from collections.abc import Callable
 
 from zray import limits
 from zray.core import failures
-from zray.core.client.actor_caller import DIRECT, RELAYED, UNDECIDED, ActorCaller, PendingCall
+from zray.core.client.actor_caller import (
+    DIRECT,
+    HANDLE_INDEX,
+    RELAYED,
+    UNDECIDED,
+    ActorCaller,
+    ActorCallers,
+    PendingCall,
+)
 from zray.core.client.call_errors import named, obituary, record
 from zray.core.client.call_results import CallResults
-from zray.core.client.definitions import ClientDefinitions
+from zray.core.client.creations import ClientCreations
 from zray.core.client.references import ClientReferences
 from zray.core.client.requests import Requests
 from zray.core.client.waiters import Waiter
@@ -24,167 +30,46 @@ from zray.errors import TaskCancelledError
 from zray.ids import object_id
 from zray.protocol import messages as m
 
-HANDLE_INDEX = 0  # of the object whose holders are those who have a handle
-
-
-class Creation(NamedTuple):
-    """A request for an actor that may not leave yet."""
-
-    needed: list[bytes]
-    ask: Callable[[], None]
-
 
 class ClientCalls:
     """Args:
-    job_id: of the process, as it is by then.
     outcomes: those known here.
     results: those of calls without an answer.
     actors: that are called from here, or of which there is a handle.
     new_task: makes the id of a call.
-    unsubmitted: whether a task has not been submitted yet.
     """
 
     def __init__(
         self,
         *,
         process_id: bytes,
-        job_id: Callable[[], bytes],
         outbox: list[m.Message],
         outcomes: dict[bytes, m.Outcome],
         results: CallResults,
-        actors: dict[bytes, ActorCaller],
+        actors: ActorCallers,
         references: ClientReferences,
-        definitions: ClientDefinitions,
+        creations: ClientCreations,
         requests: Requests,
         new_task: Callable[[], bytes],
-        unsubmitted: Callable[[bytes], bool],
     ) -> None:
         self._process_id = process_id
-        self._job_id = job_id
         self._outbox = outbox
         self._outcomes = outcomes
         self._results = results
         self.actors = actors
         self._references = references
-        self._definitions = definitions
+        self._creations = creations
         self._requests = requests
         self._new_task = new_task
-        self._unsubmitted = unsubmitted
         self._by_task: dict[bytes, PendingCall] = {}
         self._busy: dict[bytes, None] = {}  # actors that may have calls to send
         self._delayed: dict[bytes, None] = {}  # actors whose next call needs a task of the backlog
-        self._creations: dict[bytes, Creation] = {}  # actors whose arguments were not submitted
         self._answered: dict[bytes, None] = {}  # actors that may have answers to acknowledge
         # Effects for the shell:
         self.direct: Outbox[bytes] = Outbox()  # by worker, over sockets of this process
         self.connects: list[ActorCaller] = []  # try to reach their workers; tell ``connected``
         self.drains: list[ActorCaller] = []  # read their sockets to the end; tell ``drained``
         self.closes: list[bytes] = []  # workers whose sockets are of no use any more
-
-    # ---- actors ----------------------------------------------------------------------------
-
-    def create(
-        self, task: m.TaskSpec, info: m.ActorInfo, get_if_exists: bool, waiter: Waiter
-    ) -> list[m.Message]:
-        """Ask for a new actor, whose handle is counted here. The answer is in the list when
-        ``waiter`` has arrived; the handle of another actor that it names is counted, too."""
-        self._definitions.use(task.template_id)
-        needed = [*task.dependencies, *task.nested]
-        self._references.publish(needed)
-        for oid in needed:
-            self._references.add(oid)  # until the head holds them for the actor
-        self._references.adopt(object_id(task.task_id, HANDLE_INDEX))
-        actor = self._actor(task.task_id)
-        actor.info = info
-        refusal = self._definitions.refusal(task.template_id)
-        if refusal is not None:
-            self._refuse(actor, f"the head refused its class: {refusal[1]}")
-
-        def done() -> None:
-            for oid in needed:
-                self._references.remove(oid)
-            self._definitions.unuse(task.template_id)
-            created = answer[0] if answer else None
-            if isinstance(created, m.ActorCreated | m.Rejected) and created.code:
-                self._refuse(actor, created.text)
-            waiter.arrived()
-
-        waiter.remaining += 1
-        answer: list[m.Message] = []
-
-        def ask() -> None:
-            self._requests.ask(
-                lambda seq: m.CreateActor(
-                    *(seq, self._job_id(), self._process_id, task, info, get_if_exists)
-                ),
-                Waiter(done),
-                answer,
-            )
-
-        if self._may_leave(needed):
-            ask()
-        else:
-            self._creations[task.task_id] = Creation(needed, ask)
-        return answer
-
-    def _may_leave(self, object_ids: Iterable[bytes]) -> bool:
-        """Whether the cluster is told of these before it is told who needs them."""
-        creations = self._creations
-        return not any(oid[:16] in creations or self._unsubmitted(oid[:16]) for oid in object_ids)
-
-    def _call_may_leave(self, call: PendingCall) -> bool:
-        needed = bool(call.dependencies or call.nested)
-        return not needed or self._may_leave((*call.dependencies, *call.nested))
-
-    def _create_some(self) -> None:
-        """Ask for the actors whose arguments have been submitted meanwhile."""
-        for actor_id, creation in [*self._creations.items()]:
-            del self._creations[actor_id]
-            if not self._may_leave(creation.needed):
-                self._creations[actor_id] = creation
-                continue
-            creation.ask()
-            actor = self.actors.get(actor_id)
-            if actor is not None and actor.unanswered():
-                self._watch(actor)
-
-    def on_answer(self, request: m.Message, answer: m.Message) -> None:
-        """The head makes this process a holder of handles that it names in answers."""
-        if isinstance(answer, m.ActorFound) and answer.actor_id:
-            self._references.adopt(object_id(answer.actor_id, HANDLE_INDEX))
-        elif isinstance(answer, m.ActorCreated) and isinstance(request, m.CreateActor):
-            asked = request.task.task_id
-            self._references.drop_again(object_id(asked, HANDLE_INDEX))
-            if not answer.code and answer.actor_id != asked:
-                self._references.adopt(object_id(answer.actor_id, HANDLE_INDEX))
-
-    def on_refusal(self, request: m.Message) -> None:
-        """The head does not take a request as it is."""
-        if isinstance(request, m.CreateActor):
-            self._references.drop_again(object_id(request.task.task_id, HANDLE_INDEX))
-
-    def class_refused(self, function_id: bytes, text: str) -> None:
-        """The head does not take a class of this process's: what was made of it will not be."""
-        for actor in [*self.actors.values()]:
-            if actor.info is not None and actor.info.function_id == function_id:
-                self._refuse(actor, text)
-                self._requests.ask(partial(_kill, actor.actor_id), Waiter(lambda: None))
-
-    def _refuse(self, actor: ActorCaller, text: str) -> None:
-        actor.state = m.ACTOR_DEAD
-        actor.text = text
-        self._fail(actor.refused(), actor, maybe_executed=False)
-
-    def _actor(self, actor_id: bytes) -> ActorCaller:
-        actor = self.actors.get(actor_id)
-        if actor is None:
-            actor = self.actors[actor_id] = ActorCaller(actor_id, self._process_id)
-        return actor
-
-    def unanswered(self, actor_id: bytes) -> int:
-        """How many calls of the actor by this process wait for their answers."""
-        actor = self.actors.get(actor_id)
-        return len(actor.waiting) + len(actor.sent) if actor is not None else 0
 
     # ---- calls -----------------------------------------------------------------------------
 
@@ -202,7 +87,7 @@ class ClientCalls:
         ``given``: arguments, dependencies, nested references, the task that calls, and the box: an
         own object, counted for the call, that holds the arguments; empty if there is none.
         """
-        actor = self._actor(actor_id)
+        actor = self.actors.of(actor_id)
         actor.info = info
         if not actor.kept_alive:
             actor.kept_alive = True
@@ -219,7 +104,7 @@ class ClientCalls:
             self._references.count(oid)
         if actor.state == m.ACTOR_DEAD and actor.ended is None:
             self._fail(actor.refused(), actor, maybe_executed=False)
-        elif not actor.state and actor_id not in self._creations:
+        elif not actor.state and actor_id not in self._creations.waiting:
             self._watch(actor)
         self._busy[actor_id] = None
         return returns
@@ -228,10 +113,15 @@ class ClientCalls:
         actor.state = m.ACTOR_PENDING
         self._outbox.append(m.ActorWatch(0, self._process_id, [actor.actor_id]))
 
+    def unanswered(self, actor_id: bytes) -> int:
+        """How many calls of the actor by this process wait for their answers."""
+        actor = self.actors.get(actor_id)
+        return len(actor.waiting) + len(actor.sent) if actor is not None else 0
+
     def flush(self) -> None:
         """Send what can be sent to actors."""
-        if self._creations:
-            self._create_some()
+        if self._creations.waiting:
+            self._creations.ask_some()
         if not (self._busy or self._answered or self._delayed):
             return
         busy, self._busy = self._answered | self._delayed | self._busy, {}
@@ -247,6 +137,10 @@ class ClientCalls:
                     break
             if actor.waiting and not self._call_may_leave(actor.waiting[0]):
                 self._delayed[actor_id] = None
+
+    def _call_may_leave(self, call: PendingCall) -> bool:
+        needed = bool(call.dependencies or call.nested)
+        return not needed or self._creations.may_leave((*call.dependencies, *call.nested))
 
     def _send(self, actor: ActorCaller, message: m.Message) -> None:
         if actor.path == DIRECT:
@@ -388,6 +282,18 @@ class ClientCalls:
             actor.path = UNDECIDED
             self._outbox.append(m.ActorWatch(0, self._process_id, [actor.actor_id]))
 
+    def creation_asked(self, actor_id: bytes) -> None:
+        """The request for an actor has left only now: what becomes of it can be watched."""
+        actor = self.actors.get(actor_id)
+        if actor is not None and actor.unanswered():
+            self._watch(actor)
+
+    def refuse(self, actor: ActorCaller, text: str) -> None:
+        """The actor will not be made: its calls fail."""
+        actor.state = m.ACTOR_DEAD
+        actor.text = text
+        self._fail(actor.refused(), actor, maybe_executed=False)
+
     def resume(self) -> None:
         """A new session: what the head must know of calls and promises."""
         if self._results.promised:
@@ -495,7 +401,3 @@ class ClientCalls:
             state = m.ACTOR_STATES.get(actor.state, "UNKNOWN")
             what = f"waits here for the actor, which is {state}"
         return f"WAIT_ACTOR: {name} {what}", object_id(actor.actor_id, HANDLE_INDEX)
-
-
-def _kill(actor_id: bytes, seq: int) -> m.KillActor:
-    return m.KillActor(seq, actor_id, True)

@@ -92,7 +92,7 @@ class ActorCalls(LeaderFollower):
                 *(arguments.nested, b"", bool(box)),
             )
             waiter = Waiter()
-            answer = client.calls.create(spec, info, get_if_exists, waiter)
+            answer = client.creations.create(spec, info, get_if_exists, waiter)
             ref: ObjectRef[Any] = ObjectRef(object_id(spec.task_id))
             if box:
                 client.references.remove(box)

@@ -104,8 +104,8 @@ class Participant(SharedValues):
             returns = client.submit(spec, template.num_returns)
             if box is not None:
                 client.references.remove(box)
-            waiting = len(client.backlog)
-            if client.in_flight + waiting <= EAGER_TASKS or waiting >= COALESCE_TASKS:
+            waiting = len(client.tasks.backlog)
+            if client.tasks.in_flight + waiting <= EAGER_TASKS or waiting >= COALESCE_TASKS:
                 self._flush()
             elif waiting == 1:
                 self._attend()

@@ -425,9 +425,9 @@ class Worker(Introspection):
         with interrupts, self._lock:
             self._collect_dropped()
             borrowed = self.client.references.end_task()
-            if self.client.backlog:
+            if self.client.tasks.backlog:
                 self._flush()
-            while self.client.backlog and not self.client.stopped:  # the window is full
+            while self.client.tasks.backlog and not self.client.stopped:  # the window is full
                 self._drain_backlog()
             self.task_inbox.finished(status, outcomes, seconds, borrowed, time.monotonic())
             self._send_done()

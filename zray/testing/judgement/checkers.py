@@ -126,10 +126,11 @@ class Checkers:
     def bounds(self, head: SimHead) -> None:
         """Invariant 8: windows, credit and the cache keep their bounds."""
         for driver in self._population.drivers:
-            if driver.client.in_flight > limits.CLIENT_WINDOW_TASKS + 10_000:
-                raise Violation(f"invariant 8: {driver.name} has {driver.client.in_flight} out")
-            if driver.client.in_flight < 0:
-                raise Violation(f"invariant 8: {driver.name} counts {driver.client.in_flight}")
+            in_flight = driver.client.tasks.in_flight
+            if in_flight > limits.CLIENT_WINDOW_TASKS + 10_000:
+                raise Violation(f"invariant 8: {driver.name} has {in_flight} out")
+            if in_flight < 0:
+                raise Violation(f"invariant 8: {driver.name} counts {in_flight}")
         for raylet in self._population.raylets:
             # Beside its credit, what its workers had in their inboxes and gave back.
             scheduler = raylet.raylet.scheduler

@@ -120,15 +120,15 @@ class Leftovers:
                 "references": client.references.counts,
                 "outgoing transfers": client.values.server.sending,
                 "unresolved tasks": client.unresolved,
-                "backlog": client.backlog,
+                "backlog": client.tasks.backlog,
                 "actors": client.calls.actors,
                 "calls": client.calls._by_task,
                 "results without an answer": client.call_results.awaited,
                 "promises": client.call_results.promised,
-                "actors to be made": client.calls._creations,
+                "actors to be made": client.creations.waiting,
                 "direct sockets": driver.wires,
             }
             found += [f"{driver.name} has {len(t)} {word}" for word, t in tables.items() if t]
-            if client.in_flight or client._in_flight_bytes:
-                found.append(f"{driver.name} counts {client.in_flight} tasks in flight")
+            if client.tasks.in_flight or client.tasks._in_flight_bytes:
+                found.append(f"{driver.name} counts {client.tasks.in_flight} tasks in flight")
         return found

@@ -80,7 +80,7 @@ class Caller(Participant):
         )
         waiter = Waiter()
         self.witness.calls.created(self, spec, info)
-        answer = self.client.calls.create(spec, info, get_if_exists, waiter)
+        answer = self.client.creations.create(spec, info, get_if_exists, waiter)
         self.witness.calls.asked(spec.task_id, answer)
         if box is not None:
             self.client.references.remove(box)

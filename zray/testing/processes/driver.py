@@ -181,7 +181,7 @@ class SimDriver(SimPeer, Caller):
     def ask_again(self) -> None:
         """Resend what has no outcome yet, unchanged."""
         client = self.client
-        waiting = {spec.task_id for spec in client.backlog}
+        waiting = {spec.task_id for spec in client.tasks.backlog}
         again = [spec for spec in client.unresolved.values() if spec.task_id not in waiting]
         messages: list[m.Message] = [*client.definitions.templates.values()]
         messages.append(m.Submit(0, client.job_id, client.process_id, again))
@@ -192,7 +192,7 @@ class SimDriver(SimPeer, Caller):
                 for message in actor.again(client.calls._made):
                     client.calls._send(actor, message)  # never by two ways at once
         messages = client.take_outbox() + messages
-        self.transmit(client.epoch, [*messages, *client._cancels.values()])
+        self.transmit(client.epoch, [*messages, *client.tasks._cancels.values()])
 
     def deadline(self) -> float:
         """The link's, the next PING, and sleeping threads."""

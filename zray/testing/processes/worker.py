@@ -373,7 +373,7 @@ class SimWorker(Host):
         for outcome in outcomes:
             self.client.references.publish(outcome.contained)
         self.transmit()
-        if self.client.backlog:  # submitted tasks reach the head before what may name them
+        if self.client.tasks.backlog:  # submitted tasks reach the head before what may name them
             self.state = DRAINING
             self._say_blocked()
             return
@@ -381,7 +381,7 @@ class SimWorker(Host):
 
     def _drained(self) -> None:
         self.transmit()
-        if not self.client.backlog:
+        if not self.client.tasks.backlog:
             self._unblock()
             self._report()
             self._next()
