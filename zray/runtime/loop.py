@@ -11,7 +11,6 @@ that are rarely used are not looked at in every turn.
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 import selectors
 import signal
@@ -23,6 +22,7 @@ from zray import limits
 from zray.runtime import sockets
 from zray.runtime.linux.clock import boot_time
 from zray.runtime.sockets import Socket
+from zray.runtime.wake_pipe import WakePipe
 
 Callback = Callable[[], None]
 
@@ -50,8 +50,8 @@ class Loop:
         self._busy: dict[Socket, None] = {}  # those that are not rare
         self._looks: dict[Socket, None] = {}  # those that may have something
         self._edges: set[int] = set()  # descriptors that are edge-triggered
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self.watch(self._wake_read, self._drain_wake)
+        self._wake_pipe = WakePipe()
+        self.watch(self._wake_pipe, self._wake_pipe.drain)
         self.signals = 0  # how many SIGINT and SIGTERM have come
 
     def now(self) -> float:
@@ -178,12 +178,7 @@ class Loop:
 
     def wake(self) -> None:
         """End the current or next ``turn`` soon; safe in a signal handler."""
-        with contextlib.suppress(OSError):  # full: it wakes up anyway; else within a second
-            os.write(self._wake_write, b".")
-
-    def _drain_wake(self) -> None:
-        with contextlib.suppress(OSError):
-            os.read(self._wake_read, 4096)
+        self._wake_pipe.wake()
 
     def handle_signals(self) -> None:
         """Count SIGINT and SIGTERM from now on, and wake up for each; later ones end at once.
@@ -208,8 +203,7 @@ class Loop:
     def close(self) -> None:
         """Give back its descriptors."""
         self._selector.close()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        self._wake_pipe.close()
 
 
 def _order(event: tuple[selectors.SelectorKey, int]) -> bool:

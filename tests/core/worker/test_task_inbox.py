@@ -14,7 +14,8 @@ WORK = template()
 def inbox(*names: str) -> TaskInbox:
     made = TaskInbox(identity("w1"))
     tasks = [m.Assignment(1, identity("job"), spec(name, WORK)) for name in names]
-    assert made.receive(WORK) and made.receive(m.Tasks(0, tasks))
+    made.on_template(WORK)
+    made.on_tasks(m.Tasks(0, tasks))
     return made
 
 
@@ -28,7 +29,7 @@ def test_tasks_run_in_the_order_of_delivery_with_their_values() -> None:
     argument = value(identity("a"))
     made = TaskInbox(identity("w1"))
     task = spec("t0", WORK, dependencies=[object_of(identity("a"))])
-    made.receive(m.Tasks(0, [m.Assignment(2, identity("job"), task)], [argument]))
+    made.on_tasks(m.Tasks(0, [m.Assignment(2, identity("job"), task)], [argument]))
     delivered = made.next()
     assert delivered is not None
     assert (delivered.assignment.attempt, delivered.values) == (2, [argument])
@@ -88,7 +89,8 @@ def test_results_that_hand_references_on_leave_at_once() -> None:
         assert done.tasks[0].worker_id == (identity("w1") if "borrowed" in fields else b"")
 
 
-def test_what_is_not_about_running_tasks_is_for_the_client() -> None:
+def test_its_part_of_the_table_is_what_is_about_running_tasks() -> None:
     made = inbox()
-    assert not made.receive(m.Result(1, identity("w1"), []))
-    assert made.receive(m.Exit(0)) and made.exiting
+    assert m.Result not in made.handlers and m.Calls not in made.handlers
+    made.handlers[m.Exit](m.Exit(0))
+    assert made.exiting

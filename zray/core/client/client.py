@@ -129,7 +129,7 @@ class Client:
         )
 
     def _table(self) -> dict[type[m.Message], Callable[[Any], None]]:
-        """Which message goes to whom, but for what begins or ends a session: see `receive`."""
+        """Which message goes to whom, but for what is of a session: see `_on_session`."""
         calls, tasks, values = self.calls, self.tasks, self.values
         return {
             m.Result: tasks.on_result,
@@ -228,19 +228,28 @@ class Client:
 
     def receive(self, payload: Payload, now: float) -> None:
         """One payload from the head (driver)."""
+        handlers, epoch = self._handlers, payload.epoch
         for message in payload.messages:
-            if isinstance(message, m.Welcome):
-                self._on_welcome(message, payload.epoch)
-            elif isinstance(message, m.Refused):
-                self.refused = message
-                if message.code == m.FENCED:
-                    self.stop(message.text)
-            elif isinstance(message, m.Rejected) and not self.linked:  # its HELLO
-                self.refused = m.Refused(0, message.code, message.text)
-            elif isinstance(message, m.Rejoin) or payload.epoch < self.epoch:
-                self.refused = m.Refused(0, "", "the head asked for a new session")
+            handler = handlers.get(type(message))
+            if handler is None or not self.linked or epoch < self.epoch:
+                self._on_session(message, epoch)
             else:
-                self.message(message)
+                handler(message)
+
+    def _on_session(self, message: m.Message, epoch: int) -> None:
+        """What begins or ends a session, or comes outside of one."""
+        if isinstance(message, m.Welcome):
+            self._on_welcome(message, epoch)
+        elif isinstance(message, m.Refused):
+            self.refused = message
+            if message.code == m.FENCED:
+                self.stop(message.text)
+        elif isinstance(message, m.Rejected) and not self.linked:  # its HELLO
+            self.refused = m.Refused(0, message.code, message.text)
+        elif isinstance(message, m.Rejoin) or epoch < self.epoch:
+            self.refused = m.Refused(0, "", "the head asked for a new session")
+        else:
+            self.message(message)
 
     def message(self, message: m.Message) -> None:
         """One message from the head, from this worker's raylet, or from an actor's worker."""

@@ -7,7 +7,8 @@ back. The shell calls these from two threads, under one lock of its own.
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from zray import limits
 from zray.ids import split_tasks
@@ -38,40 +39,51 @@ class TaskInbox:
         self._done: list[m.TaskDone] = []
         self._oldest_done = 0.0
         self._hands_on = False  # a result refers to objects that this process may drop soon
+        # The part of a worker's table of messages that is about running tasks.
+        self.handlers: dict[type[m.Message], Callable[[Any], None]] = {
+            m.Tasks: self.on_tasks,
+            m.Template: self.on_template,
+            m.Export: self.on_export,
+            m.Forget: self.on_forget,
+            m.Setup: self.on_setup,
+            m.Exit: self.on_exit,
+        }
 
     # ---- in --------------------------------------------------------------------------------
 
-    def receive(self, message: m.Message) -> bool:
-        """Take a message that is about running tasks; False: it is for the client part."""
-        if isinstance(message, m.Tasks):
-            by_id = {outcome.object_id: outcome for outcome in message.values}
-            for assignment in message.tasks:
-                values = [by_id[oid] for oid in assignment.spec.dependencies]
-                self._inbox.append(Delivered(assignment, values))
-        elif isinstance(message, m.Template):
-            self.templates[message.template_id] = message
-            self._by_function.setdefault(message.function_id, {})[message.template_id] = None
-        elif isinstance(message, m.Export):
-            self.functions[message.function_id] = message
-        elif isinstance(message, m.Forget):
-            self._forget(split_tasks(message.function_ids))
-        elif isinstance(message, m.Setup):
-            self.setup = message
-        elif isinstance(message, m.Exit):
-            self.exiting = True
-        else:
-            return False
-        return True
+    def on_tasks(self, message: m.Tasks) -> None:
+        """Tasks are delivered, with the values of their arguments."""
+        by_id = {outcome.object_id: outcome for outcome in message.values}
+        for assignment in message.tasks:
+            values = [by_id[oid] for oid in assignment.spec.dependencies]
+            self._inbox.append(Delivered(assignment, values))
 
-    def _forget(self, function_ids: list[bytes]) -> None:
+    def on_template(self, message: m.Template) -> None:
+        """Tasks may name this template from now on."""
+        self.templates[message.template_id] = message
+        self._by_function.setdefault(message.function_id, {})[message.template_id] = None
+
+    def on_export(self, message: m.Export) -> None:
+        """Templates may name this function from now on."""
+        self.functions[message.function_id] = message
+
+    def on_forget(self, message: m.Forget) -> None:
         """Nobody needs these functions any more, but for what may still be in the inbox."""
         named = {delivered.assignment.spec.template_id for delivered in self._inbox}
-        for function_id in function_ids:
+        for function_id in split_tasks(message.function_ids):
             if not named.intersection(self._by_function.get(function_id, ())):
                 self.functions.pop(function_id, None)
                 self.forgotten.append(function_id)
                 for template_id in self._by_function.pop(function_id, ()):
                     del self.templates[template_id]
+
+    def on_setup(self, message: m.Setup) -> None:
+        """Which job the worker serves."""
+        self.setup = message
+
+    def on_exit(self, message: m.Exit) -> None:
+        """The worker is to end once there is nothing more to run."""
+        self.exiting = True
 
     # ---- running ---------------------------------------------------------------------------
 

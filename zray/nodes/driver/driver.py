@@ -7,7 +7,6 @@ thread that blocks. Portable: nothing Linux-only is imported here.
 from __future__ import annotations
 
 import contextlib
-import os
 import select
 import sys
 import threading
@@ -25,6 +24,7 @@ from zray.runtime import identity, references, sockets
 from zray.runtime.connection import ConnectionInfo
 from zray.runtime.interrupts import interrupts
 from zray.runtime.link import HeadLink
+from zray.runtime.wake_pipe import WakePipe
 
 LEAD_BACK_S = 0.005  # the pump takes the lead back when nobody has had it for so long
 COLLECT_S = 0.5  # how long an idle driver keeps it to itself that references were dropped
@@ -54,9 +54,7 @@ class Driver(Participant):
         self._versions = identity.versions(pickles=True)
         self._context = sockets.context()
         self._link = HeadLink(self._context, info, [address], self._hello, heartbeats=False)
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
-        os.set_blocking(self._wake_write, False)
+        self._wake_pipe = WakePipe()
         # The pump is no follower: see _pump.
         self._pump_turn = threading.Condition(self._lock)  # type: ignore[arg-type]
         self._pump_leads = False
@@ -135,7 +133,7 @@ class Driver(Participant):
             self._wake()  # sending took the signal that the leader waits for
 
     def _poll(self, timeout_s: float) -> None:
-        fds = [self._wake_read]
+        fds = [self._wake_pipe.fileno()]
         socket, monitor = self._link.socket, self._link.monitor
         if socket is not None and monitor is not None:
             try:
@@ -157,8 +155,7 @@ class Driver(Participant):
         poller.poll(timeout_s * 1000)
 
     def _read(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._wake_read, 4096)
+        self._wake_pipe.drain()
         if self._links:
             self._read_links()
         if self._store is not None:
@@ -191,8 +188,7 @@ class Driver(Participant):
         return self.local is not None and time.monotonic() < self._node_joins_by
 
     def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_write, b".")
+        self._wake_pipe.wake()
 
     def _attend(self) -> None:
         """The pump shall look: with the lock held. It does so by itself after a brief sleep."""
@@ -370,8 +366,7 @@ class Driver(Participant):
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(limits.STOP_S)
         self._context.term()
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        self._wake_pipe.close()
         if self.local is not None:
             self.local.close()
 
@@ -389,8 +384,7 @@ class Driver(Participant):
     def abandon(self) -> None:
         """In a forked child: this connection is the parent's."""
         self._closing = True
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        self._wake_pipe.close()
         self._abandon_store()
         if self.local is not None:
             self.local.abandon()

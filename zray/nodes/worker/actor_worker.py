@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import select
 import time
 from collections.abc import Callable
 from typing import Any
@@ -74,7 +73,7 @@ class ActorServer:
         self._exit_reason: str | None = None
         self._unsure = 0  # answers that wait until the cluster knows what their calls kept
         self._check_at = time.monotonic() + limits.ACTOR_CALLERS_CHECK_S
-        worker.poller.register(self._listener, select.POLLIN)
+        worker.poller.watch(self._listener)
 
     # ---- sockets ---------------------------------------------------------------------------
 
@@ -92,12 +91,12 @@ class ActorServer:
     def _accept(self) -> None:
         while (link := direct.accept(self._listener)) is not None:
             self._links[link.fileno()] = link
-            self.worker.poller.register(link, select.POLLIN)
+            self.worker.poller.watch(link)
 
     def _read_link(self, fd: int, link: DirectLink) -> None:
         with contextlib.suppress(OSError):
             if link.writer.pending and link.writer.flush():
-                self.worker.poller.modify(fd, select.POLLIN)
+                self.worker.poller.watch(fd)
         try:
             frames, ended = read_available(link.socket, link.reader)
             for frame in frames:
@@ -107,7 +106,7 @@ class ActorServer:
         except ProtocolError:  # whoever that is, it is no caller
             ended = True
         if ended:
-            self.worker.poller.unregister(fd)
+            self.worker.poller.forget(fd)
             del self._links[fd]
             link.close()
             for caller in self.inbox.callers(link):
@@ -184,7 +183,7 @@ class ActorServer:
             except OSError:
                 continue  # reading tells
             if route.writer.pending and route.fileno() in self._links:
-                self.worker.poller.modify(route, select.POLLIN | select.POLLOUT)
+                self.worker.poller.watch(route, writes=True)
                 self.worker.attend_writes()
 
     def writes_pending(self) -> bool:

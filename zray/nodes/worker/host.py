@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,6 +9,7 @@ from zray.core.client.client import Client
 from zray.core.client.waiters import Waiter
 from zray.core.worker.actor_inbox import Entry
 from zray.core.worker.task_inbox import TaskInbox
+from zray.nodes.worker.poller import Poller
 from zray.protocol import messages as m
 from zray.runtime.buffers import Parts
 from zray.runtime.quiet_lock import QuietLock
@@ -26,7 +26,7 @@ class Host(Protocol):
     worker_id: bytes
     client: Client
     task_inbox: TaskInbox
-    poller: select.epoll
+    poller: Poller
 
     @property
     def lock(self) -> QuietLock: ...

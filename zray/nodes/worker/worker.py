@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import select
 import socket
 import sys
 import threading
@@ -28,6 +27,7 @@ from zray.nodes.worker.actor_worker import ActorServer
 from zray.nodes.worker.attempts import Attempts
 from zray.nodes.worker.control import ControlThread
 from zray.nodes.worker.introspection import Introspection
+from zray.nodes.worker.poller import Poller
 from zray.nodes.worker.task_waits import TaskWaits
 from zray.nodes.worker.user_code import UserCode
 from zray.protocol import codec
@@ -59,12 +59,8 @@ class Worker(Introspection):
         self._control = ControlThread(self._lock, self._flush, self.on_control, control_fd)
         self._reader = FrameReader()
         self._writer = FrameWriter(self._task)
-        self.poller = select.epoll()
-        self.poller.register(self._task, select.POLLIN)
-        self._wake_read, self._wake_write = os.pipe()
-        os.set_blocking(self._wake_read, False)
-        os.set_blocking(self._wake_write, False)
-        self.poller.register(self._wake_read, select.POLLIN)
+        self.poller = Poller()
+        self.poller.watch(self._task)
         self._ready: list[int] | None = None  # what the last poll found, if nobody read since
         self.code = UserCode(self, self.task_inbox)
         self._attempts = Attempts(self.code, self.client.references, self._become)
@@ -77,7 +73,19 @@ class Worker(Introspection):
         self._look: Callable[[], object] = bool  # what that does when something came
         self._stop_in_loop: Callable[[Entry], object] = bool
         self._acknowledge_at = 0.0
+        self._handlers = self._table()
         self._waits = TaskWaits(self.task_inbox, self.send, self.client.has_callbacks)
+
+    def _table(self) -> dict[type[m.Message], Callable[[Any], None]]:
+        """Which message of the raylet's goes to whom; what is not here is the client's."""
+        return {
+            **self.task_inbox.handlers,
+            m.Calls: self._on_calls,
+            # By the control socket, since they cannot wait for user code:
+            m.Recall: self._on_recall,
+            m.CancelTask: self._on_cancel_task,
+            m.CancelCall: self._on_cancel_call,
+        }
 
     # ---- transport -------------------------------------------------------------------------
 
@@ -95,14 +103,10 @@ class Worker(Introspection):
             os._exit(0)  # the raylet is gone
 
     def _poll(self, timeout_s: float) -> None:
-        self._ready = [fd for fd, _ in self.poller.poll(timeout_s)]
-        if self._wake_read in self._ready:
-            with contextlib.suppress(BlockingIOError):
-                os.read(self._wake_read, 4096)
+        self._ready = self.poller.poll(timeout_s)
 
     def _wake(self) -> None:
-        with contextlib.suppress(BlockingIOError):
-            os.write(self._wake_write, b".")
+        self.poller.wake()
 
     def _lead_s(self) -> float:
         if self._waits.threads and not self.task_inbox.blocked and self.actor is None:
@@ -120,32 +124,22 @@ class Worker(Introspection):
 
     def _links_changed(self) -> None:
         for link in self._links.values():
-            writes = select.POLLOUT if link.writer.pending else 0
-            try:
-                self.poller.modify(link, select.POLLIN | writes)
-            except FileNotFoundError:
-                self.poller.register(link, select.POLLIN | writes)
+            self.poller.watch(link, writes=bool(link.writer.pending))
         self.attend_writes()
 
     def _store_changed(self) -> None:
         if self._store is not None:
-            events = select.POLLIN | (select.POLLOUT if self._store_waits else 0)
-            try:
-                self.poller.modify(self._store.link, events)
-            except FileNotFoundError:
-                self.poller.register(self._store.link, events)
+            self.poller.watch(self._store.link, writes=self._store_waits)
 
     def _store_leaves(self) -> None:
         if self._store is not None:
-            with contextlib.suppress(OSError):
-                self.poller.unregister(self._store.link)
+            self.poller.forget(self._store.link)
 
     def _store_name(self) -> bytes:
         return self.task_inbox.setup.node_id if self.task_inbox.setup is not None else b""
 
     def _link_closed(self, link: DirectLink) -> None:
-        with contextlib.suppress(OSError):
-            self.poller.unregister(link)
+        self.poller.forget(link)
 
     def _read(self) -> None:
         ready, self._ready = self._ready, None
@@ -165,16 +159,15 @@ class Worker(Introspection):
         frames, ended = read_available(self._task, self._reader)
         for frame in frames:
             for message in codec.decode(frame).messages:
-                if self.task_inbox.receive(message):
-                    continue
-                if self.actor is not None and isinstance(message, m.Calls):
-                    self.actor.receive(message, None)
-                else:
-                    self.client.message(message)
+                self._handlers.get(type(message), self.client.message)(message)
         if ended:
             os._exit(0)  # the raylet is gone
         if self.task_inbox.blocked or self._waits.lends():
             self._give_back()
+
+    def _on_calls(self, message: m.Calls) -> None:
+        if self.actor is not None:
+            self.actor.receive(message, None)
 
     def _give_back(self) -> None:
         returned = self.task_inbox.recall()
@@ -242,19 +235,23 @@ class Worker(Introspection):
     def on_control(self, message: m.Message) -> None:
         """The raylet asks for something while user code runs. With the lock held."""
         self._read()  # what was delivered before counts as delivered
-        if isinstance(message, m.Recall):
-            done = self.task_inbox.take_done(time.monotonic(), next_is_short=False)
-            self.send([*([done] if done is not None else []), self.task_inbox.recall()])
-        elif isinstance(message, m.CancelTask):
-            returned = self.task_inbox.cancel(message)
-            if returned is not None:
-                self.send([returned])
-            elif self._is_current(message):
-                self._attempts.cancel(message.task_id)
-        elif isinstance(message, m.CancelCall) and self.actor is not None:
-            running = self.actor.cancel(message)
-            if running is not None and self._loop is not None:
-                self._loop.call_soon_threadsafe(self._stop_in_loop, running)
+        self._handlers.get(type(message), self.client.message)(message)
+
+    def _on_recall(self, message: m.Recall) -> None:
+        done = self.task_inbox.take_done(time.monotonic(), next_is_short=False)
+        self.send([*([done] if done is not None else []), self.task_inbox.recall()])
+
+    def _on_cancel_task(self, message: m.CancelTask) -> None:
+        returned = self.task_inbox.cancel(message)
+        if returned is not None:
+            self.send([returned])
+        elif self._is_current(message):
+            self._attempts.cancel(message.task_id)
+
+    def _on_cancel_call(self, message: m.CancelCall) -> None:
+        running = self.actor.cancel(message) if self.actor is not None else None
+        if running is not None and self._loop is not None:
+            self._loop.call_soon_threadsafe(self._stop_in_loop, running)
 
     def _is_current(self, message: m.CancelTask) -> bool:
         current = self.task_inbox.current

@@ -143,9 +143,10 @@ class SimWorker(Host):
             self.actor.read_wires()
         while self._unread:
             for message in codec.decode(self._unread.popleft()).messages:
-                if self.sequence.receive(message):
-                    continue
-                if self.actor is not None and isinstance(message, m.Calls):
+                handler = self.sequence.handlers.get(type(message))
+                if handler is not None:
+                    handler(message)
+                elif self.actor is not None and isinstance(message, m.Calls):
                     self.actor.receive(message, None)
                 else:
                     self.client.message(message)
