@@ -8,9 +8,7 @@ MODULE_LINES = 400  # of code: no blank line, comment or docstring counts
 FUNCTION_LINES = 60
 
 # What is larger for now, with the size it may not outgrow.
-LARGER_MODULES: dict[str, int] = {
-    "zray.core.head.tasks": 410,
-}
+LARGER_MODULES: dict[str, int] = {}
 LARGER_FUNCTIONS: dict[str, int] = {}
 
 

@@ -9,6 +9,8 @@ from itertools import islice, takewhile
 import msgspec
 
 from zray.core.head.journal import Persist
+from zray.core.head.members import Member
+from zray.core.machine import Outbox
 from zray.protocol.messages import Export, Kv, KvReply
 
 
@@ -23,8 +25,11 @@ class FunctionRow(msgspec.Struct, array_like=True, frozen=True):
 class Catalog:
     """What is durable of functions and key-value pairs. ``rows``: of the store."""
 
-    def __init__(self, rows: dict[str, dict[bytes, bytes]], persist: Persist) -> None:
+    def __init__(
+        self, rows: dict[str, dict[bytes, bytes]], persist: Persist, outbox: Outbox[bytes]
+    ) -> None:
         self._persist = persist
+        self._outbox = outbox
         self._exporting: dict[bytes, list[Callable[[], None]]] = {}
         self.functions: dict[bytes, FunctionRow] = {
             function_id: msgspec.msgpack.decode(value, type=FunctionRow)
@@ -65,9 +70,13 @@ class Catalog:
         self._persist([("functions", function_id, None)], lambda _now: None)
         return row.contained
 
-    def operate(self, message: Kv, answer: Callable[[KvReply], None]) -> None:
-        """One operation on the key-value table; ``answer`` gets the reply when it is durable."""
+    def on_kv(self, sender: Member, message: Kv, now: float) -> None:
+        """One operation on the key-value table; its sender gets the reply when it is durable."""
         key, about = message.key, message.seq
+
+        def answer(reply: KvReply) -> None:
+            self._outbox.send(sender.process_id, reply)
+
         if message.op == "get":
             value = self.kv.get(key)
             answer(KvReply(0, about, value is not None, value or b""))

@@ -18,6 +18,7 @@ from zray.core.head.notices import Notices
 from zray.core.head.object_table import ObjectTable
 from zray.core.head.processes import Processes
 from zray.core.head.results import Results
+from zray.core.head.task_outcomes import TaskOutcomes
 from zray.core.head.task_records import GONE, READY, TaskRecord
 from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.task_table import TaskTable
@@ -51,6 +52,7 @@ class Departures:
         definitions: Definitions,
         lineage: Lineage,
         task_manager: TaskManager,
+        task_outcomes: TaskOutcomes,
         actors: Actors,
         incarnations: Incarnations,
         actor_table: ActorTable,
@@ -70,6 +72,7 @@ class Departures:
         self._definitions = definitions
         self._lineage = lineage
         self._task_manager = task_manager
+        self._task_outcomes = task_outcomes
         self._actors = actors
         self._incarnations = incarnations
         self._actor_table = actor_table
@@ -145,7 +148,7 @@ class Departures:
             self._task_manager.cancel(task_id, record, force=False)
         elif not self._task_manager.retry(task_id, record):
             text = f"{lost}; it held the task"
-            self._task_manager.fail(task_id, record, NodeDiedError, text, node.info.name)
+            self._task_outcomes.fail(task_id, record, NodeDiedError, text, node.info.name)
 
     def process_ended(self, node_id: bytes, why: str) -> None:
         """It is proved that no process is that node any more."""

@@ -1,12 +1,10 @@
 """The GCS actor: owns the cluster's state and changes it only by messages from its mailbox.
 
 This module is the table of messages, which says what goes to which machine, and the composition:
-which machines there are, what each is made with, and what a turn consists of.
+which machines there are, and what each is made with. What a turn consists of is `turn`.
 """
 
 from __future__ import annotations
-
-from functools import partial
 
 from zray.core.head.acknowledgements import Acknowledgements
 from zray.core.head.actor_directory import ActorDirectory
@@ -38,6 +36,7 @@ from zray.core.head.results import Results
 from zray.core.head.resumption import Resumption
 from zray.core.head.sessions import Sessions
 from zray.core.head.state_queries import StateQueries
+from zray.core.head.task_outcomes import TaskOutcomes
 from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.task_table import TaskTable
 from zray.core.head.tasks import TaskManager
@@ -73,11 +72,12 @@ class Gcs:
 
         self._make_tables(identity, rows, now)
         self._make_machines_of_objects()
+        self._make_ends_of_tasks()
         self._make_machines_of_tasks()
         self._make_actors(rows.get(ACTORS, {}), now)
         self._make_machines_of_members()
         self._make_door(identity)
-        self.turn = self._turn(now)
+        self._make_turn(now)
 
     # ---- messages --------------------------------------------------------------------------
 
@@ -128,43 +128,10 @@ class Gcs:
             # everything else
             m.Ping: self.queries.on_ping,
             m.Query: self.queries.on_query,
-            m.Kv: lambda s, msg, now: self.catalog.operate(
-                msg, partial(self.outbox.send, s.process_id)
-            ),
+            m.Kv: self.catalog.on_kv,
             m.Log: PrintRelay(self.outbox, self.members, self.prints).on_log,
             m.Sync: lambda s, msg, now: self.outbox.send(s.process_id, m.Synced(0, msg.seq)),
         }
-
-    def _turn(self, now: float) -> Turn:
-        """What is done once in each turn, after all messages of it, in this order."""
-        return Turn(
-            journal=self.journal,
-            incidents=self.incidents,
-            sessions=self.sessions,
-            membership=self.membership,
-            departures=self.departures,
-            incarnations=self.incarnations,
-            steps=(
-                ("recovering", self.resumption.step),
-                ("forgetting unknown objects", self.holders.forget_unknown),
-                ("starting actors", self.incarnations.step),
-                ("telling of actors that nobody made", self.actor_directory.step),
-                ("scheduling", self.dispatch.assign),
-                ("reclaiming tasks", self.dispatch.reclaim),
-                ("telling outcomes", self.results.flush),
-                ("freeing objects", self.garbage.collect),
-                ("forgetting functions", self.definitions.settle),
-                ("acknowledging", self.acknowledgements.send),
-            ),
-            deadlines=(
-                self.holders.deadline,
-                self.acknowledgements.deadline,
-                self.scheduler.steal_deadline,
-                self.incarnations.deadline,
-                self.actor_directory.deadline,
-            ),
-            now=now,
-        )
 
     # ---- composition -------------------------------------------------------------------------
 
@@ -180,13 +147,13 @@ class Gcs:
         self.prints = Prints()
         self.offers = Offers()
         self.members = Members(rows, now)
-        self.processes = Processes(self.members, self.outbox, self.recovering)
-        self.catalog = Catalog(rows, self.journal.persist)
+        self.catalog = Catalog(rows, self.journal.persist, self.outbox)
         self.scheduler = TaskScheduler()
         self.objects = ObjectTable()
         self.actor_table = ActorTable()
         restarted = bool(rows.get(ACTORS))
         self.recovery = Recovery(self.objects, self.members, restarted=restarted)
+        self.processes = Processes(self.members, self.outbox, self.recovery)
         self.actor_directory = ActorDirectory(
             epoch=self.epoch,
             outbox=self.outbox,
@@ -201,7 +168,7 @@ class Gcs:
         """Whatever a machine needs of a later one is a callback."""
         self.results = Results(self.outbox, self.objects, self.members, self.processes.workers)
         self.transfers = Transfers(
-            *(self.outbox, self.objects, self.members, self.recovering),
+            *(self.outbox, self.objects, self.members, self.recovery),
             lambda oid: self.lineage.rebuild(oid, self.turn.now),
         )
         self.definitions = Definitions(
@@ -237,7 +204,7 @@ class Gcs:
             begin=lambda task, spec, now: self.task_manager.begin(task, spec, now),
         )
 
-    def _make_machines_of_tasks(self) -> None:
+    def _make_ends_of_tasks(self) -> None:
         self.acknowledgements = Acknowledgements(self.outbox, self.journal.persist)
         self.incarnations = Incarnations(
             outbox=self.outbox,
@@ -252,10 +219,28 @@ class Gcs:
             directory=self.actor_directory,
             begin=lambda task, spec, now: self.task_manager.begin(task, spec, now),
         )
+        self.task_outcomes = TaskOutcomes(
+            outbox=self.outbox,
+            incidents=self.incidents,
+            counters=self.counters,
+            members=self.members,
+            processes=self.processes,
+            tasks=self.tasks,
+            objects=self.objects,
+            actors=self.actor_table,
+            scheduler=self.scheduler,
+            results=self.results,
+            transfers=self.transfers,
+            recovery=self.recovery,
+            holders=self.holders,
+            lineage=self.lineage,
+            incarnations=self.incarnations,
+        )
+
+    def _make_machines_of_tasks(self) -> None:
         self.task_manager = TaskManager(
             outbox=self.outbox,
             journal=self.journal,
-            incidents=self.incidents,
             counters=self.counters,
             members=self.members,
             processes=self.processes,
@@ -264,14 +249,13 @@ class Gcs:
             actors=self.actor_table,
             offers=self.offers,
             scheduler=self.scheduler,
-            results=self.results,
-            transfers=self.transfers,
             recovery=self.recovery,
             holders=self.holders,
             definitions=self.definitions,
             lineage=self.lineage,
             acknowledgements=self.acknowledgements,
             incarnations=self.incarnations,
+            outcomes=self.task_outcomes,
         )
         self.dispatch = Dispatch(
             outbox=self.outbox,
@@ -282,8 +266,8 @@ class Gcs:
             scheduler=self.scheduler,
             tasks=self.tasks,
             assignment=self.incarnations.assignment,
-            fail=self.task_manager.fail,
-            fault=self.task_manager.fault,
+            fail=self.task_outcomes.fail,
+            fault=self.task_outcomes.fault,
         )
 
     def _make_actors(self, rows: dict[bytes, bytes], now: float) -> None:
@@ -352,6 +336,7 @@ class Gcs:
             definitions=self.definitions,
             lineage=self.lineage,
             task_manager=self.task_manager,
+            task_outcomes=self.task_outcomes,
             actors=self.actors,
             incarnations=self.incarnations,
             actor_table=self.actor_table,
@@ -380,8 +365,29 @@ class Gcs:
             holders=self.holders,
             definitions=self.definitions,
             task_manager=self.task_manager,
+            task_outcomes=self.task_outcomes,
             actors=self.actor_reconciliation,
             worker_ended=self.departures.worker_ended,
+        )
+
+    def _make_turn(self, now: float) -> None:
+        self.turn = Turn(
+            journal=self.journal,
+            incidents=self.incidents,
+            sessions=self.sessions,
+            membership=self.membership,
+            departures=self.departures,
+            resumption=self.resumption,
+            holders=self.holders,
+            incarnations=self.incarnations,
+            directory=self.actor_directory,
+            scheduler=self.scheduler,
+            dispatch=self.dispatch,
+            results=self.results,
+            garbage=self.garbage,
+            definitions=self.definitions,
+            acknowledgements=self.acknowledgements,
+            now=now,
         )
 
     def _make_door(self, identity: HeadIdentity) -> None:
@@ -424,10 +430,6 @@ class Gcs:
         )
 
     # ---- what concerns several machines --------------------------------------------------------
-
-    def recovering(self) -> bool:
-        """Whether something of before the head's restart may still turn up."""
-        return self.recovery.active
 
     def too_large(self, route: bytes, found: list[Unsent]) -> None:
         """Messages for this peer are too large to be sent: what they are of fails."""

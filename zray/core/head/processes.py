@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from zray.core.head.members import Member, Members, NodeMember
+from zray.core.head.recovery import Recovery
 from zray.core.machine import Outbox
 from zray.ids import split_tasks
 from zray.protocol.messages import AskGone, Gone, Message
 
 
 class Processes:
-    """``recovering``: whether some of before a head's restart may not have told of themselves."""
+    """``recovery``: while it is active, some of before may not have told of themselves."""
 
-    def __init__(
-        self, members: Members, outbox: Outbox[bytes], recovering: Callable[[], bool]
-    ) -> None:
+    def __init__(self, members: Members, outbox: Outbox[bytes], recovery: Recovery) -> None:
         self._members = members
         self._outbox = outbox
-        self._recovering = recovering
+        self._recovery = recovery
         self.workers: dict[bytes, bytes] = {}  # worker -> its node
 
     def note_worker(self, sender: Member, process_id: bytes) -> None:
@@ -38,7 +35,7 @@ class Processes:
     def on_ask_gone(self, sender: Member, message: AskGone, now: float) -> None:
         """Tell which of these processes have ended."""
         gone = b""
-        if not self._recovering():  # until then nobody is known to have ended
+        if not self._recovery.active:  # until then nobody is known to have ended
             asked = split_tasks(message.process_ids)
             gone = b"".join(process for process in asked if not self.lives(process))
         self._outbox.send(sender.process_id, Gone(0, message.seq, gone))

@@ -13,6 +13,7 @@ from zray.core.head.holders import Holders
 from zray.core.head.members import Members, NodeMember
 from zray.core.head.object_table import PENDING, ObjectTable
 from zray.core.head.recovery import Recovery
+from zray.core.head.task_outcomes import TaskOutcomes
 from zray.core.head.task_records import ASSIGNED, GONE, READY, TaskRecord
 from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.task_table import TaskTable
@@ -52,6 +53,7 @@ class Reconciliation:
         holders: Holders,
         definitions: Definitions,
         task_manager: TaskManager,
+        task_outcomes: TaskOutcomes,
         actors: ActorReconciliation,
         worker_ended: Callable[[NodeMember, bytes], None],
     ) -> None:
@@ -66,6 +68,7 @@ class Reconciliation:
         self._holders = holders
         self._definitions = definitions
         self._task_manager = task_manager
+        self._task_outcomes = task_outcomes
         self._actors = actors
         self._worker_ended = worker_ended
 
@@ -157,7 +160,7 @@ class Reconciliation:
         for task_id, group in by_task.items():
             task = self._tasks[task_id]
             if task.state != ASSIGNED:
-                self._task_manager.commit(task_id, task, group, (node.process_id,))
+                self._task_outcomes.commit(task_id, task, group, (node.process_id,))
             elif task.node is not node.view:  # else its DONE follows
                 self._holders.refuse_copies(group, node)
         claimed = list(unclaimed)

@@ -1,15 +1,14 @@
-"""The life of a task: submitted, ready, sent to a node, retried or cancelled, and its one outcome.
+"""The life of a task: submitted, ready, sent to a node, retried or cancelled.
 
-Who runs what is `task_scheduler`; what the records are, `task_records`. A task that makes an actor
-is one until its constructor has returned: what that means is for `incarnations`.
+Who runs what is `task_scheduler`; how a task ends, `task_outcomes`; what the records are,
+`task_records`. A task that makes an actor is one until its constructor has returned: what that
+means is for `incarnations`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from zray import limits
-from zray.core import failures, resources
+from zray.core import resources
 from zray.core.head.acknowledgements import Acknowledgements
 from zray.core.head.actor_table import ActorTable
 from zray.core.head.definitions import Definitions
@@ -21,44 +20,23 @@ from zray.core.head.members import Member, Members, NodeMember
 from zray.core.head.object_table import PENDING, ObjectTable
 from zray.core.head.processes import Processes
 from zray.core.head.recovery import Recovery
-from zray.core.head.results import Results
-from zray.core.head.task_records import (
-    ASSIGNED,
-    GONE,
-    READY,
-    WAITING,
-    TaskRecord,
-    TemplateRecord,
-)
+from zray.core.head.task_outcomes import TaskOutcomes
+from zray.core.head.task_records import ASSIGNED, WAITING, TaskRecord, TemplateRecord
 from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.task_table import TaskTable
-from zray.core.head.transfers import Transfers
-from zray.core.incidents import Incidents
 from zray.core.machine import Outbox
 from zray.core.offers import Offers
-from zray.errors import (
-    InternalFaultError,
-    NameNotOfferedError,
-    NodeDiedError,
-    ProtocolError,
-    TaskCancelledError,
-    WorkerCrashedError,
-    ZrayError,
-)
-from zray.ids import object_id
+from zray.errors import NameNotOfferedError, NodeDiedError, ProtocolError
 from zray.protocol.messages import (
     CANCELLED,
     CRASHED,
     FAILED,
     FINISHED,
-    LOCATED,
     Cancel,
     CancelTask,
     Done,
-    Free,
     HeldTask,
     JobEnded,
-    Outcome,
     Rejected,
     Submit,
     TaskDone,
@@ -77,7 +55,6 @@ class TaskManager:
         *,
         outbox: Outbox[bytes],
         journal: Journal,
-        incidents: Incidents,
         counters: dict[str, int],
         members: Members,
         processes: Processes,
@@ -86,18 +63,16 @@ class TaskManager:
         actors: ActorTable,
         offers: Offers,
         scheduler: TaskScheduler,
-        results: Results,
-        transfers: Transfers,
         recovery: Recovery,
         holders: Holders,
         definitions: Definitions,
         lineage: Lineage,
         acknowledgements: Acknowledgements,
         incarnations: Incarnations,
+        outcomes: TaskOutcomes,
     ) -> None:
         self._outbox = outbox
         self._journal = journal
-        self._incidents = incidents
         self._counters = counters
         self._members = members
         self._processes = processes
@@ -106,14 +81,14 @@ class TaskManager:
         self._actors = actors
         self._offers = offers
         self._scheduler = scheduler
-        self._results = results
-        self._transfers = transfers
         self._recovery = recovery
         self._holders = holders
         self._definitions = definitions
         self._lineage = lineage
         self._acknowledgements = acknowledgements
         self._incarnations = incarnations
+        self._outcomes = outcomes
+        self._commit = outcomes.commit  # looked up once: it is for each task
 
     # ---- submit ----------------------------------------------------------------------------
 
@@ -143,7 +118,7 @@ class TaskManager:
                         self._adopted(record, spec, template, submitter)
                         self.begin(record, spec, now)
                     continue
-                if self._resend_outcome(spec, template, submitter):
+                if self._outcomes.resend(spec, template, submitter):
                     continue
                 record = TaskRecord(spec, template, message.job_id, submitter)
                 tasks.add(spec.task_id, record)
@@ -152,7 +127,7 @@ class TaskManager:
                     self._recovery.submitted(record, spec, sender)
                 self.begin(record, spec, now)
             except Exception as error:
-                self.fault(spec.task_id, "taking a submitted task", error, now)
+                self._outcomes.fault(spec.task_id, "taking a submitted task", error, now)
 
     def begin(self, record: TaskRecord, spec: TaskSpec, now: float) -> None:
         """A task's spec is known: it waits for its dependencies, unless it runs already."""
@@ -164,7 +139,7 @@ class TaskManager:
         if spec.dependencies or spec.nested:
             self._await_dependencies(record, spec, now)
         if record.exhausted() and record.node is None:
-            self.give_up(record)
+            self._outcomes.give_up(record)
         else:
             self.advance(record)
 
@@ -185,7 +160,7 @@ class TaskManager:
             assert record.template is not None
             trouble = self._objection(record.template.message)
             if trouble:
-                self.fail(record.spec.task_id, record, NameNotOfferedError, trouble)
+                self._outcomes.fail(record.spec.task_id, record, NameNotOfferedError, trouble)
             elif not record.template.function.ready:
                 self._definitions.waits(record)
             else:
@@ -217,24 +192,6 @@ class TaskManager:
                 return node_id
         return b""
 
-    def _resend_outcome(self, spec: TaskSpec, template: TemplateRecord, submitter: bytes) -> bool:
-        """A resubmitted task that has its outcome: tell it again. False: not such a one."""
-        found = False
-        returns = template.message.num_returns
-        if returns <= 1 and object_id(spec.task_id) not in self._objects.records:
-            return found
-        for index in range(max(returns, 1)):
-            oid = object_id(spec.task_id, index)
-            record = self._objects.get(oid)
-            if record is None:
-                continue
-            if record.kind != PENDING:
-                found = True
-                self._results.tell_owner(submitter, self._objects.outcome(oid, record), record)
-            elif self._processes.lives(submitter):  # somebody has named it before its submitter did
-                self._objects.hold(submitter, oid, process=True)
-        return found
-
     # ---- end of an attempt -----------------------------------------------------------------
 
     def on_done(self, sender: NodeMember, message: Done, now: float) -> None:
@@ -255,7 +212,7 @@ class TaskManager:
                 else:
                     self._ignore(done, sender)
             except Exception as error:
-                self.fault(done.task_id, "taking the end of a task", error, now)
+                self._outcomes.fault(done.task_id, "taking the end of a task", error, now)
         if stored != self._journal.numbered:
             sender.ends_durable = False
         if message.seq:  # else others follow, and all of them are acknowledged at once
@@ -285,17 +242,17 @@ class TaskManager:
         if template is not None and done.status == FINISHED:
             template.measured(done.seconds)
         if record.cancelled and done.status != FINISHED:
-            self._cancel_outcome(done.task_id, record)
+            self._outcomes.cancelled(done.task_id, record)
         elif done.status in (FAILED, CRASHED) and self.retry(done.task_id, record):
             record.failure = done.results if record.spec is None else None
         elif done.status == CANCELLED:
-            self._cancel_outcome(done.task_id, record)
+            self._outcomes.cancelled(done.task_id, record)
         else:
             # A raylet keeps the values of finished tasks alone.
             places = (sender.process_id,) if done.status == FINISHED else ()
             if done.status == FINISHED:
                 self._lineage.finished(record, done.results)
-            self.commit(done.task_id, record, done.results, places)
+            self._commit(done.task_id, record, done.results, places)
 
     def retry(self, task_id: bytes, record: TaskRecord) -> bool:
         """Queue a failed task again, if its retries allow (which its spec will tell)."""
@@ -312,75 +269,6 @@ class TaskManager:
         record.state = WAITING
         self._recovery.returned(task_id, record)
         self.advance(record, front=True)
-
-    def _cancel_outcome(self, task_id: bytes, record: TaskRecord) -> None:
-        self.fail(task_id, record, TaskCancelledError, "the task was cancelled")
-
-    def fail(
-        self, task_id: bytes, record: TaskRecord, error: type[ZrayError], text: str, node: str = ""
-    ) -> None:
-        """Commit an error of the cluster's own as a task's outcome."""
-        if task_id in self._actors:
-            self._incarnations.creation_failed(task_id, record, text)
-            return
-        name = record.template.message.name if record.template is not None else ""
-        returns = record.template.message.num_returns if record.template is not None else 1
-        value = failures.encode(error, f"{text} (task {name} {task_id.hex()})", name, node)
-        self.commit(task_id, record, failures.outcomes(task_id, returns, value), ())
-
-    def commit(
-        self,
-        task_id: bytes,
-        record: TaskRecord,
-        outcomes: Iterable[Outcome],
-        locations: tuple[bytes, ...],
-    ) -> None:
-        """The one outcome of a task, for each of its returns; later ones are stale."""
-        assert record.node is None
-        if record.state == READY:
-            self._scheduler.withdraw(record, GONE)
-        record.state = GONE
-        self._tasks.remove(task_id)
-        job = self._members.jobs.get(record.job_id)
-        if job is not None:
-            job.unfinished -= 1
-            job.finished += 1
-        self._counters["finished"] += 1
-        submitter = record.submitter
-        is_driver = submitter in self._members.jobs
-        owned = is_driver or submitter in self._processes.workers
-        template = record.template
-        has_returns = template is not None and template.message.num_returns > 0
-        for outcome in outcomes:
-            oid = outcome.object_id
-            known = self._objects.get(oid)
-            if known is not None and known.kind != PENDING:  # it came ahead of its task, or again
-                stands = not record.rebuilds or self._lineage.again(outcome)
-                for place in locations:
-                    if stands:
-                        self._holders.found(outcome, place)
-                    else:
-                        self._outbox.send(place, Free(0, oid))
-                if owned:
-                    self._results.tell_owner(submitter, self._objects.outcome(oid, known), known)
-                continue
-            if self._recovery.active:
-                self._recovery.hold(oid)  # who holds it may have yet to return
-            if record.spec is not None and known is None and owned and has_returns:
-                self._objects.hold(submitter, oid, process=True)
-            places = locations
-            if is_driver and locations and not outcome.kind & LOCATED:
-                places = (*locations, submitter)  # the driver gets the value itself
-            settled = self._holders.settle(outcome, places)
-            if owned:
-                self._results.tell_owner(submitter, outcome, settled)
-        if record.spec is not None:
-            for oid in record.spec.dependencies:
-                self._objects.drop(task_id, oid)
-            for oid in record.spec.nested:
-                self._objects.drop(task_id, oid)
-        if record.rebuilds:
-            self._transfers.retry()  # others wait for it
 
     # ---- cancel ----------------------------------------------------------------------------
 
@@ -401,7 +289,7 @@ class TaskManager:
             request = CancelTask(0, task_id, record.attempt, record.forced)
             self._outbox.send(record.node.node_id, request)
         else:
-            self._cancel_outcome(task_id, record)
+            self._outcomes.cancelled(task_id, record)
 
     # ---- of before a head's restart ------------------------------------------------------------
 
@@ -434,17 +322,7 @@ class TaskManager:
         else:
             record.failures = max(record.failures, held.failures)
             if record.exhausted() and record.state != ASSIGNED:
-                self.give_up(record)
-
-    def give_up(self, record: TaskRecord) -> None:
-        """Its retries were used up under the head of before, which did not live to tell."""
-        assert record.spec is not None
-        failure, record.failure = record.failure, None
-        if failure is not None:
-            self.commit(record.spec.task_id, record, failure, ())
-            return
-        text = "its worker or node died when the head was about to be restarted"
-        self.fail(record.spec.task_id, record, WorkerCrashedError, text)
+                self._outcomes.give_up(record)
 
     def unpark(self, record: TaskRecord) -> None:
         """All nodes are back or dead, so nobody has it: it can start."""
@@ -456,22 +334,6 @@ class TaskManager:
         record.failures += self._members.may_have_run(record.template.needs)
         if record.exhausted():
             text = "a node that may have run the task did not return after the head's restart"
-            self.fail(record.spec.task_id, record, NodeDiedError, text)
+            self._outcomes.fail(record.spec.task_id, record, NodeDiedError, text)
         else:
             self.advance(record)
-
-    # ---- faults ------------------------------------------------------------------------------
-
-    def fault(self, task_id: bytes, what: str, error: Exception, now: float) -> None:
-        """One task could not be dealt with: it ends with an error, and the others go on."""
-        said = self._incidents.record(what, f"task {task_id.hex()}", error, now)
-        record = self._tasks.get(task_id)
-        if record is not None:
-            if record.node is not None:
-                self._scheduler.release(task_id, record)
-            text = f"the head failed while {what}: {said}; its log has more"
-            try:
-                self.fail(task_id, record, InternalFaultError, text)
-            except Exception as again:
-                whom = f"task {task_id.hex()}"
-                self._incidents.record("failing a task", whom, again, now)

@@ -15,6 +15,7 @@ import msgspec
 from zray import limits
 from zray.core.head.members import Members, NodeMember
 from zray.core.head.object_table import PENDING, ObjectRecord, ObjectTable
+from zray.core.head.recovery import Recovery
 from zray.core.machine import Outbox
 from zray.errors import ObjectLostError
 from zray.protocol.messages import Chunk, ChunkAck, Pull, PullFailed, PullFrom
@@ -37,7 +38,7 @@ class Relay:
 
 
 class Transfers:
-    """``recovering``: whether objects of before a restart may still turn up.
+    """``recovery``: while it is active, objects of before a restart may still turn up.
 
     ``rebuild`` makes an object again of which no copy is left; it says why, if that cannot be.
     """
@@ -47,13 +48,13 @@ class Transfers:
         outbox: Outbox[bytes],
         objects: ObjectTable,
         members: Members,
-        recovering: Callable[[], bool],
+        recovery: Recovery,
         rebuild: Callable[[bytes], str],
     ) -> None:
         self._outbox = outbox
         self._objects = objects
         self._members = members
-        self._recovering = recovering
+        self._recovery = recovery
         self._rebuild = rebuild
         self.relayed_bytes = 0
         self._relays: dict[int, Relay] = {}
@@ -192,7 +193,7 @@ class Transfers:
                 self._set_source(relay, place)
                 self._outbox.send(place, Pull(0, relay.number, object_id))
                 return
-        if not record.locations and not self._recovering():
+        if not record.locations and not self._recovery.active:
             trouble = self._rebuild(object_id)
             if trouble:
                 text = f"the last copy of object {object_id.hex()} went with its node or owner"
@@ -232,7 +233,7 @@ class Transfers:
                 del table[key]
 
     def _give_up(self, relay: Relay, text: str) -> None:
-        if not self._recovering():  # else who has it may still come back
+        if not self._recovery.active:  # else who has it may still come back
             self._end(relay)
             failed = PullFailed(0, relay.transfer, ObjectLostError.code, text)
             self._outbox.send(relay.requester, failed)

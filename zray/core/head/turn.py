@@ -10,11 +10,20 @@ from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
+from zray.core.head.acknowledgements import Acknowledgements
+from zray.core.head.actor_directory import ActorDirectory
+from zray.core.head.definitions import Definitions
 from zray.core.head.departures import Departures
+from zray.core.head.dispatch import Dispatch
+from zray.core.head.garbage_collector import GarbageCollector
+from zray.core.head.holders import Holders
 from zray.core.head.incarnations import Incarnations
 from zray.core.head.journal import Journal
 from zray.core.head.membership import Membership
+from zray.core.head.results import Results
+from zray.core.head.resumption import Resumption
 from zray.core.head.sessions import Sessions
+from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.incidents import Incidents
 
 T = TypeVar("T")
@@ -22,8 +31,7 @@ CHECK_S = 1.0
 
 
 class Turn:
-    """``steps``: in their order, each with what it does. ``deadlines``: when one has something to
-    do."""
+    """``now``: when the head starts."""
 
     def __init__(
         self,
@@ -33,9 +41,16 @@ class Turn:
         sessions: Sessions,
         membership: Membership,
         departures: Departures,
+        resumption: Resumption,
+        holders: Holders,
         incarnations: Incarnations,
-        steps: tuple[tuple[str, Callable[[float], None]], ...],
-        deadlines: tuple[Callable[[], float], ...],
+        directory: ActorDirectory,
+        scheduler: TaskScheduler,
+        dispatch: Dispatch,
+        results: Results,
+        garbage: GarbageCollector,
+        definitions: Definitions,
+        acknowledgements: Acknowledgements,
         now: float,
     ) -> None:
         self._journal = journal
@@ -44,10 +59,27 @@ class Turn:
         self._membership = membership
         self._departures = departures
         self._incarnations = incarnations
-        self._steps = steps
-        self._deadlines = deadlines
         self.now = now  # of the last turn
         self._next_check = now + CHECK_S
+        self._steps: tuple[tuple[str, Callable[[float], None]], ...] = (
+            ("recovering", resumption.step),
+            ("forgetting unknown objects", holders.forget_unknown),
+            ("starting actors", incarnations.step),
+            ("telling of actors that nobody made", directory.step),
+            ("scheduling", dispatch.assign),
+            ("reclaiming tasks", dispatch.reclaim),
+            ("telling outcomes", results.flush),
+            ("freeing objects", garbage.collect),
+            ("forgetting functions", definitions.settle),
+            ("acknowledging", acknowledgements.send),
+        )
+        self._deadlines: tuple[Callable[[], float], ...] = (
+            holders.deadline,
+            incarnations.deadline,
+            directory.deadline,
+            scheduler.steal_deadline,
+            acknowledgements.deadline,
+        )
 
     def committed(self, number: int, now: float) -> None:
         """An entry of the journal is durable."""

@@ -151,7 +151,7 @@ class Checkers:
         unfinished tasks, contents of settled objects.
         """
         gcs = head.gcs
-        if gcs.recovering():
+        if gcs.recovery.active:
             return
         records = gcs.objects.records
         for oid, record in records.items():

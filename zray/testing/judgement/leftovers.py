@@ -27,7 +27,7 @@ class Leftovers:
         gcs = population.head.gcs
         found = []
         name = self._world.name
-        if gcs.recovering():
+        if gcs.recovery.active:
             found.append("the head still recovers")
         for task_id, task in gcs.tasks.items():
             found.append(f"task {self._ledger.word(task_id)} in state {task.state}")
