@@ -1,56 +1,44 @@
-"""The head daemon: composition root of traffic controller, GCS, store and sockets. Wiring only.
+"""The head daemon: composition root of the GCS, its port and its store. Wiring only.
 
 Starts the raylet of its own machine and watches over it.
 """
 
 from __future__ import annotations
 
-import errno
 import gc
 import json
 import os
 import sys
 import time
-from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import zmq
 
 from zray import limits
 from zray.core.head.gcs import Gcs
 from zray.core.head.identity import HeadIdentity
 from zray.core.incidents import Incidents
-from zray.errors import (
-    DataDirectoryLockedError,
-    ProtocolError,
-    StartError,
-    ZrayError,
-)
+from zray.errors import DataDirectoryLockedError, StartError, ZrayError
 from zray.nodes import imports
+from zray.nodes.head.head_port import HeadPort
 from zray.nodes.head.liveness import LivenessProbes
 from zray.nodes.head.own_node import OwnNode
 from zray.nodes.head.own_raylet import OwnRaylet
 from zray.nodes.options import HeadOptions, decode_node
-from zray.protocol import codec
-from zray.protocol.messages import KIND
-from zray.runtime import connection, identity, sockets
+from zray.runtime import connection, identity
 from zray.runtime.connection import ConnectionInfo
-from zray.runtime.doorkeeper import Doorkeeper
 from zray.runtime.keys import ClusterKey, secret_directory
 from zray.runtime.linux import machine
 from zray.runtime.linux.heap import Heap
 from zray.runtime.log import Log, with_traceback
 from zray.runtime.loop import Loop, raise_descriptor_limit
-from zray.runtime.zap import ZapServer
 from zray.store.base import Store
 from zray.store.lock import DirectoryLock
 from zray.store.memory import MemoryStore
 
 WILDCARDS = ("0.0.0.0", "::")  # hosts that mean every network of this machine
-LAST_WORDS_S = 0.5  # what a lost peer has said is read first, unless others say too much
 LOCAL_PREFIX = "local-"  # names of drivers' own clusters: local-<driver's pid>-<random>
 
 
@@ -64,10 +52,6 @@ class Head:
         self._loop = Loop(self._callback_failed)
         self._heap = Heap()
         self._look_at = 0.0  # at connections of drivers that say nothing
-        self._unsent: dict[bytes, deque[bytes]] = {}
-        self._routes: dict[int, bytes] = {}  # connection's descriptor -> route
-        self._fds: dict[bytes, int] = {}
-        self._cut: dict[bytes, float] = {}  # routes whose connection is lost, and since when
         self._probes = LivenessProbes(lambda *answer: self._gcs.members.probed(*answer))
         self._raylet: OwnRaylet | None = None
         self._name_lock: DirectoryLock | None = None
@@ -102,12 +86,8 @@ class Head:
                 f"{data} holds the state of another cluster than its cluster.key; restore the key "
                 "that belongs to it, or start with an empty --data-directory"
             )
-        self._context = sockets.context()
-        self._zap = ZapServer(self._context, [key.client().public], log=self.log)
-        self._router = sockets.router(self._context, key.server.secret)
-        self._doorkeeper = Doorkeeper(self._router)
-        port = sockets.bind(self._router, options.host, options.port)
-        self._doorkeeper.port = port
+        self._port = HeadPort(key, self._loop, self.log)
+        port = self._port.bind(options.host, options.port)
         self.info = ConnectionInfo(
             cluster_id=key.cluster_id.hex(),
             addresses=self._addresses(port),
@@ -124,7 +104,7 @@ class Head:
         head = HeadIdentity(key.cluster_id, opened.epoch, versions, started, os.urandom(16))
         self._gcs = Gcs(head, opened.rows, now, incidents)
         self._gcs.members.driver_lost_s = options.driver_lost_after_s
-        self._sessions, self._controller = self._gcs.sessions, self._gcs.controller
+        self._sessions = self._gcs.sessions
         self._watch()
         self.info.write(self.directory / "connection.json")
         self._own_node = OwnNode(*(self._raylet, self._loop, self._gcs, self.info))
@@ -163,9 +143,7 @@ class Head:
     def _watch(self) -> None:
         loop = self._loop
         loop.handle_signals()
-        loop.watch_zmq(self._doorkeeper.monitor.socket, self._read_monitor, rare=True)
-        loop.watch_zmq(self._zap.socket, self._answer_zap, rare=True)
-        loop.watch_zmq(self._router, self._read_router)
+        self._port.serve(self._gcs)
         fd = self._store.fileno()
         if fd is not None:
             loop.watch(fd, lambda: None)
@@ -178,7 +156,7 @@ class Head:
         self._own_node.let_go()
         while self._loop.now() < deadline and (self._own_node.runs() or self._nodes_leave()):
             self._loop.turn(0.02)
-            self._drop_cut()
+            self._port.drop_cut()
             self._settle()
         self._own_node.end()
         self._settle()
@@ -187,67 +165,6 @@ class Head:
         """Whether there are nodes that were told to stop and have not left yet."""
         nodes = self._gcs.members.nodes.values()
         return bool(self._sessions.stopping) and any(node.connected for node in nodes)
-
-    # ---- in --------------------------------------------------------------------------------
-
-    def _answer_zap(self) -> None:
-        self._zap.handle()
-
-    def _read_router(self) -> None:
-        now, left = self._loop.now(), limits.DRAIN_BYTES_MAX
-        for _ in range(limits.DRAIN_MESSAGES_MAX):
-            if left < 0 or not sockets.readable(self._router):
-                return  # the socket takes from its peers in turn
-            frames = sockets.receive(self._router)
-            left -= len(frames[-1])
-            try:
-                self._receive(frames, now)
-            except Exception as error:
-                self._gcs.incidents.record("reading a peer's message", "", error, now)
-
-    def _receive(self, frames: list[Any], now: float) -> None:
-        route = frames[0].bytes
-        last = frames[-1]
-        if route not in self._fds:
-            self._read_monitor()  # of whoever had the descriptor before, the end was told before
-            fd = sockets.peer_fd(last)
-            self._fds[route] = fd
-            self._routes[fd] = route
-            self._doorkeeper.spoke(fd)
-        if not 3 <= len(frames) <= limits.FRAMES_MAX or frames[1].bytes != KIND:
-            self._controller.refuse(route, 0, f"a message has the frames {KIND!r} and payload")
-            return
-        try:
-            payload = codec.decode(frames[2].buffer)
-        except ProtocolError as error:
-            self._controller.refuse(route, 0, str(error))
-            return
-        self._controller.receive(route, sockets.user_id(last), payload, now)
-
-    def _read_monitor(self) -> None:
-        self._loop.look(self._doorkeeper.monitor.socket)
-        for event in self._doorkeeper.read():
-            if event.event == zmq.EVENT_DISCONNECTED:
-                route = self._routes.pop(event.value, None)
-                if route is not None:
-                    self._cut[route] = self._loop.now()
-
-    def _drop_cut(self) -> None:
-        """A peer's end may be told before its last words are read: GOODBYE, results."""
-        if not self._cut:
-            return
-        cut = [*self._cut.items()]
-        self._read_router()
-        unread = sockets.readable(self._router)
-        for route, told in cut:
-            if not unread or self._loop.now() - told > LAST_WORDS_S:
-                self._lost(route)
-
-    def _lost(self, route: bytes) -> None:
-        self._fds.pop(route, None)
-        self._cut.pop(route, None)
-        self._unsent.pop(route, None)
-        self._sessions.link_lost(route, self._loop.now())
 
     def _lifeline_ended(self) -> None:
         self._loop.unwatch(self._lifeline_fd)
@@ -262,11 +179,11 @@ class Head:
         gc.set_threshold(50_000, 20, 50)  # a long queue is live data, not garbage
         while not self._ended():
             deadline = self._gcs.turn.deadline()
-            wait = 0.01 if self._unsent else deadline - self._loop.now()
+            wait = min(deadline - self._loop.now(), 1.0)
             if self._probes or self._gcs.members.suspects():
                 wait = min(wait, 0.25)
-            self._loop.turn(0.0 if self._cut else min(wait, 1.0))
-            self._gcs.turn.attempt("ending lost connections", "", self._drop_cut)
+            self._loop.turn(self._port.wait_s(wait))
+            self._gcs.turn.attempt("ending lost connections", "", self._port.drop_cut)
             self._settle()
             self._gcs.turn.attempt("looking at suspects' ports", "", self._probe_suspects)
             self._gcs.turn.attempt("looking at drivers", "", self._look_at_drivers)
@@ -294,7 +211,7 @@ class Head:
             if not self._persist(now):
                 break
             gcs.turn.settle(now)
-        self._send()
+        self._port.send()
 
     def _persist(self, now: float) -> bool:
         """Hand new rows to the store and take what has become durable; whether there was any."""
@@ -304,40 +221,6 @@ class Head:
         for token in completed:
             self._gcs.turn.committed(token, now)
         return bool(completed)
-
-    def _send(self) -> None:
-        for route, messages in self._gcs.routed.take().items():
-            unsent: list[codec.Unsent] = []
-            try:
-                payloads = codec.encode(self._gcs.epoch, messages, unsent)
-            except Exception as error:
-                self._cut_off(route, error)
-                continue
-            self._unsent.setdefault(route, deque()).extend(payloads)
-            if unsent:
-                self._gcs.too_large(route, unsent)
-        for route in [*self._unsent]:
-            queue = self._unsent[route]
-            try:
-                while queue:
-                    sockets.send(self._router, (route, KIND, queue[0]))
-                    queue.popleft()
-                del self._unsent[route]
-            except zmq.Again:
-                continue  # its pipe is full: the peer is slow
-            except zmq.ZMQError as error:
-                if error.errno == errno.EHOSTUNREACH:  # its last words may not be read yet
-                    del self._unsent[route]
-                    self._cut.setdefault(route, self._loop.now())
-                else:
-                    self._cut_off(route, error)
-
-    def _cut_off(self, route: bytes, error: Exception) -> None:
-        """Something could not be sent to a peer: its session ends, and it asks for all anew."""
-        session = self._sessions.by_route.get(route)
-        whom = session.member.in_words() if session is not None else ""
-        self._gcs.incidents.record("sending to a peer", whom, error, self._loop.now())
-        self._lost(route)
 
     # ---- proof of death --------------------------------------------------------------------
 
@@ -355,9 +238,7 @@ class Head:
         self._look_at = now + 1.0
         for job in self._gcs.members.jobs.values():
             if job.connected and now - job.heard > limits.TRANSPORT_SILENT_S:
-                route = self._sessions.routes[job.process_id]
-                if sockets.is_out_of_reach(self._fds[route]):
-                    self._lost(route)
+                self._port.drop_unreachable(self._sessions.routes[job.process_id])
 
     # ---- end -------------------------------------------------------------------------------
 
@@ -371,14 +252,10 @@ class Head:
                 self._raylet.end(limits.STOP_S / 2)
             else:
                 self._raylet.leave()
-        if hasattr(self, "_controller"):
-            self._send()
+        if hasattr(self, "_gcs"):
+            self._port.send()
             (self.directory / "connection.json").unlink(missing_ok=True)
-            self._loop.unwatch_zmq(self._router)
-            self._doorkeeper.close()
-            self._router.close(int(limits.RESULT_DELAY_S * 1000) + 100)
-            self._zap.close()
-            self._context.term()
+            self._port.close()
             self._store.close()
         self._probes.close()
         if self._name_lock is not None:

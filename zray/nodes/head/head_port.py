@@ -1,0 +1,178 @@
+"""The head's port, the one that others connect to: connections by route, and what goes over them.
+
+The shell of the TrafficController. A connection's end is told by the monitor of the socket, by its
+descriptor; a peer that does not read has its messages kept here.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections import deque
+from typing import Any
+
+import zmq
+
+from zray import limits
+from zray.core.head.gcs import Gcs
+from zray.errors import ProtocolError
+from zray.protocol import codec
+from zray.protocol.messages import KIND
+from zray.runtime import sockets
+from zray.runtime.doorkeeper import Doorkeeper
+from zray.runtime.keys import ClusterKey
+from zray.runtime.log import Log
+from zray.runtime.loop import Loop
+from zray.runtime.zap import ZapServer
+
+LAST_WORDS_S = 0.5  # what a lost peer has said is read first, unless others say too much
+
+
+class HeadPort:
+    """First it is bound; then it serves, for a GCS, what comes to ``loop``."""
+
+    def __init__(self, key: ClusterKey, loop: Loop, log: Log) -> None:
+        self._loop = loop
+        self._context = sockets.context()
+        self._zap = ZapServer(self._context, [key.client().public], log=log)
+        self._router = sockets.router(self._context, key.server.secret)
+        self._doorkeeper = Doorkeeper(self._router)
+        self._unsent: dict[bytes, deque[bytes]] = {}
+        self._routes: dict[int, bytes] = {}  # connection's descriptor -> route
+        self._fds: dict[bytes, int] = {}
+        self._cut: dict[bytes, float] = {}  # routes whose connection is lost, and since when
+
+    def bind(self, host: str, port: int) -> int:
+        """Listen; returns the port, which the system chooses where 0 is asked for.
+
+        Raises:
+            PortInUseError: it says by whom.
+        """
+        self._doorkeeper.port = sockets.bind(self._router, host, port)
+        return self._doorkeeper.port
+
+    def serve(self, gcs: Gcs) -> None:
+        """From now on messages go to this GCS."""
+        self._gcs = gcs
+        self._loop.watch_zmq(self._doorkeeper.monitor.socket, self._read_monitor, rare=True)
+        self._loop.watch_zmq(self._zap.socket, self._answer_zap, rare=True)
+        self._loop.watch_zmq(self._router, self._read_router)
+
+    def close(self) -> None:
+        """What was sent gets a moment to leave."""
+        self._loop.unwatch_zmq(self._router)
+        self._doorkeeper.close()
+        self._router.close(int(limits.RESULT_DELAY_S * 1000) + 100)
+        self._zap.close()
+        self._context.term()
+
+    # ---- in --------------------------------------------------------------------------------
+
+    def _answer_zap(self) -> None:
+        self._zap.handle()
+
+    def _read_router(self) -> None:
+        now, left = self._loop.now(), limits.DRAIN_BYTES_MAX
+        for _ in range(limits.DRAIN_MESSAGES_MAX):
+            if left < 0 or not sockets.readable(self._router):
+                return  # the socket takes from its peers in turn
+            frames = sockets.receive(self._router)
+            left -= len(frames[-1])
+            try:
+                self._receive(frames, now)
+            except Exception as error:
+                self._gcs.incidents.record("reading a peer's message", "", error, now)
+
+    def _receive(self, frames: list[Any], now: float) -> None:
+        route = frames[0].bytes
+        last = frames[-1]
+        controller = self._gcs.controller
+        if route not in self._fds:
+            self._read_monitor()  # of whoever had the descriptor before, the end was told before
+            fd = sockets.peer_fd(last)
+            self._fds[route] = fd
+            self._routes[fd] = route
+            self._doorkeeper.spoke(fd)
+        if not 3 <= len(frames) <= limits.FRAMES_MAX or frames[1].bytes != KIND:
+            controller.refuse(route, 0, f"a message has the frames {KIND!r} and payload")
+            return
+        try:
+            payload = codec.decode(frames[2].buffer)
+        except ProtocolError as error:
+            controller.refuse(route, 0, str(error))
+            return
+        controller.receive(route, sockets.user_id(last), payload, now)
+
+    # ---- ends of connections ---------------------------------------------------------------
+
+    def _read_monitor(self) -> None:
+        self._loop.look(self._doorkeeper.monitor.socket)
+        for event in self._doorkeeper.read():
+            if event.event == zmq.EVENT_DISCONNECTED:
+                route = self._routes.pop(event.value, None)
+                if route is not None:
+                    self._cut[route] = self._loop.now()
+
+    def drop_cut(self) -> None:
+        """A peer's end may be told before its last words are read: GOODBYE, results."""
+        if not self._cut:
+            return
+        cut = [*self._cut.items()]
+        self._read_router()
+        unread = sockets.readable(self._router)
+        for route, told in cut:
+            if not unread or self._loop.now() - told > LAST_WORDS_S:
+                self._lost(route)
+
+    def _lost(self, route: bytes) -> None:
+        self._fds.pop(route, None)
+        self._cut.pop(route, None)
+        self._unsent.pop(route, None)
+        self._gcs.sessions.link_lost(route, self._loop.now())
+
+    def drop_unreachable(self, route: bytes) -> None:
+        """A peer says nothing: it is slow, unless its machine does not even acknowledge."""
+        if sockets.is_out_of_reach(self._fds[route]):
+            self._lost(route)
+
+    # ---- out -------------------------------------------------------------------------------
+
+    def wait_s(self, wanted: float) -> float:
+        """How long the loop may sleep of what is ``wanted``: less where something is left to do."""
+        if self._cut:
+            return 0.0
+        return 0.01 if self._unsent else wanted
+
+    def send(self) -> None:
+        """One payload for each peer that there are messages for, and what is left of before."""
+        for route, messages in self._gcs.routed.take().items():
+            unsent: list[codec.Unsent] = []
+            try:
+                payloads = codec.encode(self._gcs.epoch, messages, unsent)
+            except Exception as error:
+                self._cut_off(route, error)
+                continue
+            self._unsent.setdefault(route, deque()).extend(payloads)
+            if unsent:
+                self._gcs.too_large(route, unsent)
+        for route in [*self._unsent]:
+            queue = self._unsent[route]
+            try:
+                while queue:
+                    sockets.send(self._router, (route, KIND, queue[0]))
+                    queue.popleft()
+                del self._unsent[route]
+            except zmq.Again:
+                continue  # its pipe is full: the peer is slow
+            except zmq.ZMQError as error:
+                if error.errno == errno.EHOSTUNREACH:  # its last words may not be read yet
+                    del self._unsent[route]
+                    self._cut.setdefault(route, self._loop.now())
+                else:
+                    self._cut_off(route, error)
+
+    def _cut_off(self, route: bytes, error: Exception) -> None:
+        """Something could not be sent to a peer: its session ends, and it asks for all anew."""
+        session = self._gcs.sessions.by_route.get(route)
+        whom = session.member.in_words() if session is not None else ""
+        self._gcs.incidents.record("sending to a peer", whom, error, self._loop.now())
+        self._lost(route)
