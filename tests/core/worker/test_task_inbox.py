@@ -94,3 +94,14 @@ def test_its_part_of_the_table_is_what_is_about_running_tasks() -> None:
     assert m.Result not in made.handlers and m.Calls not in made.handlers
     made.handlers[m.Exit](m.Exit(0))
     assert made.exiting
+
+
+def test_a_function_is_unloaded_when_it_is_forgotten_unless_a_delivered_task_needs_it() -> None:
+    for names in ((), ("t0",)):
+        made = inbox(*names)
+        made.on_export(m.Export(0, WORK.function_id, "work", b"code"))
+        made.on_forget(m.Forget(0, WORK.function_id))
+        kept = bool(names)
+        assert made.forgotten == ([] if kept else [WORK.function_id])
+        assert (WORK.function_id in made.functions) is kept
+        assert (WORK.template_id in made.templates) is kept

@@ -1,0 +1,84 @@
+"""The client's lower machines on a bench: real ones, each on those below it, and no Client."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.core.benches import identity
+from zray.core.client.actor_caller import ActorCallers
+from zray.core.client.call_results import CallResults
+from zray.core.client.definitions import ClientDefinitions
+from zray.core.client.near_values import NearValues
+from zray.core.client.references import ClientReferences
+from zray.core.client.requests import Requests
+from zray.core.client.values import ClientValues
+from zray.core.client.waiters import Waiter, Waiters
+from zray.ids import IdSource, split_objects
+from zray.protocol import messages as m
+
+ME = identity("d1")
+
+
+class Lower:
+    """Tables, waiters, values, references, requests and definitions of one process."""
+
+    def __init__(self, *, remote: bool = True) -> None:
+        self.outbox: list[m.Message] = []
+        self.outcomes: dict[bytes, m.Outcome] = {}
+        self.unresolved: dict[bytes, m.TaskSpec] = {}
+        self.expected: set[bytes] = set()
+        self.watched: list[bytes] = []
+        self.gone_handles: list[bytes] = []
+        self.results = CallResults()
+        self.actors = ActorCallers(ME)
+        self.new_task = IdSource(b"clientid").task_id
+        self.requests = Requests(self.outbox)
+        self.waiters = Waiters(
+            self.outcomes,
+            self.expected.__contains__,
+            self.watched.append,
+            lambda oid: self.values.pull(oid),
+        )
+        self.values = ClientValues(
+            self.outbox.append, lambda outcome: self.waiters.wake(outcome.object_id, outcome)
+        )
+        self.near = NearValues(self.outcomes, self.waiters.values.__contains__)
+        self.references = ClientReferences(
+            process_id=ME,
+            outbox=self.outbox,
+            outcomes=self.outcomes,
+            unresolved=self.unresolved,
+            results=self.results,
+            actors=self.actors,
+            waiters=self.waiters,
+            values=self.values,
+            near=self.near,
+            new_task=self.new_task,
+            handle_dropped=self.gone_handles.append,
+            remote=remote,
+        )
+        self.definitions = ClientDefinitions(
+            outbox=self.outbox,
+            publish=self.references.publish,
+            number=self.requests.number,
+            remote=remote,
+        )
+
+    def taken(self, kind: type[m.Message] | None = None) -> list[Any]:
+        """What was said since the last time, of a kind."""
+        messages = [*self.outbox]
+        self.outbox.clear()
+        return [message for message in messages if kind is None or isinstance(message, kind)]
+
+    def told(self, kind: type[Any]) -> list[bytes]:
+        """The objects of HOLDs or DROPs, which are told now."""
+        self.references.flush_holds()
+        self.references.drop_some(())
+        return [oid for message in self.taken(kind) for oid in split_objects(message.object_ids)]
+
+    def waits(self, *oids: bytes) -> Waiter:
+        """Somebody who waits for these values."""
+        waiter = Waiter()
+        for oid in oids:
+            self.waiters.want_value(oid, waiter)
+        return waiter

@@ -1,0 +1,204 @@
+"""Calls of actors, without the client: by which way they go, and what becomes of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.core.benches import FUNCTION, identity, object_of
+from tests.core.client.benches import ME, Lower
+from zray import limits
+from zray.core import failures
+from zray.core.client.calls import ClientCalls
+from zray.core.client.creations import ClientCreations
+from zray.errors import ActorDiedError, TaskCancelledError
+from zray.ids import split_objects
+from zray.protocol import messages as m
+
+ACTOR, WORKER = identity("a1"), identity("w1")
+HANDLE = object_of(ACTOR)
+INFO = m.ActorInfo("Counter", FUNCTION, [("add", 1)])
+
+
+class Bench(Lower):
+    def __init__(self) -> None:
+        super().__init__()
+        self.unsubmitted: set[bytes] = set()
+        self.creations = ClientCreations(
+            process_id=ME,
+            job_id=lambda: ME,
+            actors=self.actors,
+            references=self.references,
+            definitions=self.definitions,
+            requests=self.requests,
+            unsubmitted=self.unsubmitted.__contains__,
+            refuse=lambda actor, text: self.calls.refuse(actor, text),
+            asked=lambda actor_id: self.calls.creation_asked(actor_id),
+        )
+        self.calls = ClientCalls(
+            process_id=ME,
+            outbox=self.outbox,
+            outcomes=self.outcomes,
+            results=self.results,
+            actors=self.actors,
+            references=self.references,
+            creations=self.creations,
+            requests=self.requests,
+            new_task=self.new_task,
+        )
+
+    def call(self, data: bytes = b"", retries: int = 0, nested: tuple[bytes, ...] = ()) -> bytes:
+        (oid,) = self.calls.call(ACTOR, INFO, "add", 1, retries, (data, [], [*nested], b"", b""))
+        return oid
+
+    def is_now(self, state: int, incarnation: int = 1, link: int = 1) -> None:
+        self.calls.on_state(
+            m.ActorState(0, ME, ACTOR, state, incarnation, link, b"", WORKER, "", "its node died")
+        )
+
+    def connect(self, *, direct: bool) -> None:
+        """The actor lives, and there is a way to it."""
+        self.is_now(m.ACTOR_ALIVE)
+        self.calls.connected(self.calls.connects.pop(), direct=direct)
+        self.taken()
+
+    def sent(self) -> list[Any]:
+        """Calls that leave now over the socket to the worker."""
+        self.calls.flush()
+        messages = self.calls.direct.take().get(WORKER, [])
+        return [call for message in messages for call in message.calls]  # type: ignore[attr-defined]
+
+    def relayed(self) -> list[Any]:
+        self.calls.flush()
+        return [call for message in self.taken(m.Calls) for call in message.calls]
+
+    def answer(self, call: Any, **fields: Any) -> None:
+        outcome = m.Outcome(object_of(call.task_id), m.VALUE, 5, b"value", **fields)
+        done = m.CallDone(call.seq, call.task_id, m.FINISHED, [outcome])
+        self.calls.on_replies(m.Replies(0, ACTOR, 1, ME, [done]))
+
+    def error(self, oid: bytes) -> Any:
+        assert self.outcomes[oid].kind == m.ERROR
+        return failures.read(self.outcomes[oid].value)
+
+
+def test_the_head_is_asked_about_an_actor_once_and_calls_wait_for_a_way() -> None:
+    bench = Bench()
+    for _ in range(2):
+        bench.call()
+    assert bench.taken() == [m.ActorWatch(0, ME, [ACTOR])]
+    bench.is_now(m.ACTOR_ALIVE)
+    assert not bench.sent() and not bench.relayed() and bench.calls.waiting()
+    bench.calls.connected(bench.calls.connects.pop(), direct=True)
+    assert [call.seq for call in bench.sent()] == [0, 1]
+
+
+def test_the_actor_lives_until_it_has_answered_whoever_else_has_a_handle() -> None:
+    bench = Bench()
+    oid = bench.call()
+    assert HANDLE in bench.references
+    bench.connect(direct=False)
+    (call,) = bench.relayed()
+    bench.answer(call)
+    assert HANDLE not in bench.references
+    assert bench.outcomes[oid].value == b"value"
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_large_arguments_become_an_object_only_where_the_head_passes_them_on(direct: bool) -> None:
+    bench, data = Bench(), bytes(limits.INLINE_BYTES_MAX + 1)
+    bench.call(data)
+    bench.connect(direct=direct)
+    (call,) = bench.sent() if direct else bench.relayed()
+    assert call.boxed is not direct
+    if direct:
+        assert call.arguments == data and not bench.taken(m.Put)
+    else:
+        assert not call.arguments
+        assert bench.values.served[call.dependencies[0]].value == data
+
+
+def test_what_the_actor_answered_before_its_end_counts_and_the_rest_may_have_run() -> None:
+    bench = Bench()
+    first, second = bench.call(), bench.call()
+    bench.connect(direct=True)
+    call, _ = bench.sent()
+    bench.is_now(m.ACTOR_RESTARTING)
+    assert not bench.outcomes  # its socket is read to the end first
+    bench.answer(call)
+    bench.calls.drained(bench.calls.drains.pop())
+    assert bench.outcomes[first].value == b"value"
+    assert bench.error(second).maybe_executed
+    assert bench.calls.closes == [WORKER]
+
+
+def test_calls_that_may_run_again_and_those_never_sent_wait_for_the_next_incarnation() -> None:
+    bench = Bench()
+    retried = bench.call(retries=1)
+    bench.connect(direct=False)
+    bench.relayed()
+    bench.is_now(m.ACTOR_RESTARTING)
+    unsent = bench.call()
+    bench.is_now(m.ACTOR_ALIVE, incarnation=2)
+    bench.calls.connected(bench.calls.connects.pop(), direct=False)
+    calls = bench.relayed()
+    assert [object_of(call.task_id) for call in calls] == [retried, unsent]
+    assert [call.seq for call in calls] == [0, 1]
+
+
+def test_calls_of_a_dead_actor_fail_at_once_and_it_is_forgotten_with_its_last_handle() -> None:
+    bench = Bench()
+    bench.references.adopt(HANDLE)
+    waiting = bench.call()
+    bench.is_now(m.ACTOR_DEAD)
+    later = bench.call()
+    for oid in (waiting, later):
+        assert bench.error(oid).code == ActorDiedError.code and not bench.error(oid).maybe_executed
+    bench.references.remove(HANDLE)
+    bench.calls.handle_dropped(ACTOR)
+    assert ACTOR not in bench.actors
+
+
+def test_a_cancel_ends_what_was_not_sent_and_asks_the_actor_for_the_rest() -> None:
+    bench = Bench()
+    sent = bench.call()
+    bench.connect(direct=True)
+    (call,) = bench.sent()
+    unsent = bench.call()
+    for oid in (sent, unsent):
+        assert bench.calls.cancel(oid[:16])
+    assert bench.error(unsent).code == TaskCancelledError.code
+    assert bench.taken() == [m.CancelCall(0, ACTOR, 1, ME, call.task_id)]
+    assert not bench.calls.cancel(identity("no call"))
+
+
+def test_an_answer_that_refers_to_something_is_acknowledged_when_the_head_knows_the_holds() -> None:
+    bench, inner = Bench(), object_of(identity("x"))
+    bench.call()
+    bench.connect(direct=False)
+    (call,) = bench.relayed()
+    bench.answer(call, contained=[inner])
+    hold, sync = bench.taken()
+    assert inner in split_objects(hold.object_ids) and isinstance(sync, m.Sync)
+
+    def upto() -> int:
+        bench.calls.flush()
+        return max(message.upto for message in bench.taken(m.Calls))
+
+    assert upto() == 0
+    asked = bench.requests.take(sync.seq)
+    assert asked is not None
+    asked.waiter.arrived()
+    assert upto() == 1
+
+
+def test_a_call_that_needs_a_task_of_the_backlog_keeps_those_behind_it() -> None:
+    bench = Bench()
+    bench.unsubmitted.add(identity("t1"))
+    bench.call(nested=(object_of(identity("t1")),))
+    bench.call()
+    bench.connect(direct=True)
+    assert not bench.sent()
+    bench.unsubmitted.clear()
+    assert [call.seq for call in bench.sent()] == [0, 1]

@@ -1,0 +1,92 @@
+"""Who waits for which objects, without the client: counting, and what is asked for meanwhile."""
+
+from __future__ import annotations
+
+from tests.core.benches import identity, object_of, value
+from zray.core.client.waiters import Waiter, Waiters
+from zray.protocol import messages as m
+
+A, B = identity("a"), identity("b")
+ONE, TWO = object_of(A), object_of(B)
+
+
+class Bench:
+    def __init__(self, *expected: bytes) -> None:
+        self.outcomes: dict[bytes, m.Outcome] = {}
+        self.watched: list[bytes] = []
+        self.pulled: list[bytes] = []
+        self.waiters = Waiters(
+            self.outcomes, expected.__contains__, self.watched.append, self.pulled.append
+        )
+
+    def comes(self, outcome: m.Outcome) -> None:
+        self.outcomes[outcome.object_id] = outcome
+        self.waiters.watched.pop(outcome.object_id, None)
+        self.waiters.wake(outcome.object_id, outcome)
+
+
+def located(oid: bytes) -> m.Outcome:
+    return m.Outcome(oid, m.VALUE | m.LOCATED, 5)
+
+
+def test_it_is_called_once_all_that_it_counts_is_here() -> None:
+    bench, calls = Bench(), []
+    waiter = Waiter(lambda: calls.append("called"))
+    for oid in (ONE, TWO):
+        bench.waiters.want_value(oid, waiter)
+    bench.comes(value(A))
+    assert (waiter.remaining, calls) == (1, [])
+    bench.comes(value(B))
+    assert (waiter.remaining, calls) == (0, ["called"])
+    assert not bench.waiters
+
+
+def test_an_object_is_asked_for_once_and_not_at_all_where_it_comes_by_itself() -> None:
+    bench = Bench(TWO)
+    for oid in (ONE, TWO):
+        bench.waiters.want_value(oid, Waiter())
+        bench.waiters.want_outcome(oid, Waiter())
+    assert bench.watched == [ONE]
+
+
+def test_a_value_elsewhere_is_an_end_but_no_value_until_it_was_pulled() -> None:
+    bench, end, whole = Bench(), Waiter(), Waiter()
+    bench.waiters.want_outcome(ONE, end)
+    bench.waiters.want_value(ONE, whole)
+    bench.comes(located(ONE))
+    assert (end.remaining, whole.remaining, bench.pulled) == (0, 1, [ONE])
+    bench.comes(value(A))
+    assert whole.remaining == 0
+
+
+def test_what_a_waiter_was_given_stays_though_it_is_let_go_of_elsewhere() -> None:
+    kept: dict[bytes, m.Outcome] = {}
+    bench, waiter = Bench(), Waiter(values=kept)
+    for oid in (ONE, TWO):
+        bench.waiters.want_value(oid, waiter)
+    bench.comes(value(A))
+    bench.outcomes[ONE] = located(ONE)  # memory was short
+    bench.comes(value(B))
+    assert waiter.remaining == 0 and kept == {ONE: value(A), TWO: value(B)}
+
+
+def test_one_that_gave_up_is_not_counted_down_and_nobody_is_left_to_be_called() -> None:
+    bench, patient = Bench(), Waiter()
+    hasty = Waiter(lambda: None)
+    for waiter in (patient, hasty):
+        bench.waiters.want_value(ONE, waiter)
+    assert bench.waiters.has_callbacks()
+    bench.waiters.forget([ONE], hasty)
+    assert not bench.waiters.has_callbacks()
+    bench.comes(value(A))
+    assert (patient.remaining, hasty.remaining) == (0, 1)
+
+
+def test_whoever_waits_for_what_will_not_come_is_let_go() -> None:
+    bench, first, second = Bench(), Waiter(), Waiter()
+    bench.waiters.want_value(ONE, first)
+    bench.waiters.want_outcome(TWO, second)
+    bench.waiters.let_down(ONE)
+    assert (first.remaining, second.remaining) == (0, 1)
+    bench.waiters.release_all()
+    assert second.remaining == 0 and not bench.waiters
