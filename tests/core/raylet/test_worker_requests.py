@@ -28,7 +28,7 @@ class Bench:
         self.requests = WorkerRequests(self.outbox, self.objects, self.to_head.append, count(1))
         for worker in (W1, W2):
             self.requests.employ(worker, JOB)
-        self.requests.on_template(W1, WORK)
+        self.requests.definitions.on_template(W1, WORK)
         self.to_head.clear()
 
     def submit(self) -> None:
@@ -91,33 +91,13 @@ def test_an_answer_comes_back_under_the_worker_s_own_number_and_once() -> None:
 
 def test_a_refusal_reaches_the_worker_whose_message_it_is_about() -> None:
     bench = Bench()
-    bench.requests.on_export(W2, m.Export(9, FUNCTION, "work", b"code"))
+    bench.requests.definitions.on_export(W2, m.Export(9, FUNCTION, "work", b"code"))
     (export,) = bench.told(m.Export)
     assert export.holder == W2
     refusal = m.Rejected(0, export.seq, "ZR-1", "too large")
     assert bench.requests.refused(refusal)
     assert bench.outbox.take() == {W2: [replace(refusal, about=9)]}
     assert not bench.requests.refused(replace(refusal, about=10_000))
-
-
-def test_a_function_is_told_again_until_it_is_stored() -> None:
-    bench = Bench()
-    bench.requests.on_export(W1, m.Export(9, FUNCTION, "work", b"code"))
-    assert [export.function_id for export in bench.resumed(m.Export)] == [FUNCTION]
-    bench.requests.on_exported(m.Exported(0, [FUNCTION]))
-    assert bench.resumed(m.Export) == []
-
-
-def test_a_function_that_another_worker_needs_is_told_on_when_its_sender_ends() -> None:
-    bench = Bench()
-    bench.requests.on_export(W1, m.Export(9, FUNCTION, "work", b"code"))
-    bench.requests.on_template(W2, WORK)
-    bench.requests.dismiss(W1)
-    export, made = bench.resumed(m.Export, m.Template)
-    assert (export.holder, made.holder) == (W2, W2)
-    bench.requests.on_forget(W2, m.Forget(0, FUNCTION))
-    assert bench.told(m.Forget) == [m.Forget(0, FUNCTION, W2)]
-    assert not bench.requests.templates
 
 
 def test_what_is_here_is_answered_here() -> None:

@@ -264,6 +264,12 @@ class LocalScheduler:
         slot.progress = now
         self.idle.setdefault(slot.key, {})[slot.worker_id] = slot
 
+    def withdraw(self, slot: WorkerSlot) -> None:
+        """The worker is idle no more: it gets nothing unless it is given it."""
+        pool = self.idle.get(slot.key)
+        if pool is not None:
+            pool.pop(slot.worker_id, None)
+
     def give(self, slot: WorkerSlot, tasks: list[LocalTask], now: float) -> None:
         """The worker gets these tasks; the first ones take the resources."""
         if not slot.busy:
@@ -277,9 +283,7 @@ class LocalScheduler:
                 self.active[slot.worker_id] = slot
             self._move(now)
             slot.progress = now
-            pool = self.idle.get(slot.key)
-            if pool is not None:
-                pool.pop(slot.worker_id, None)
+            self.withdraw(slot)
         for task in tasks:
             task.worker = slot
             slot.inflight[task.task_id] = task
@@ -349,9 +353,7 @@ class LocalScheduler:
         left = list(slot.inflight.values())
         slot.inflight = {}
         self._rest(slot)
-        pool = self.idle.get(slot.key)
-        if pool is not None:
-            pool.pop(slot.worker_id, None)
+        self.withdraw(slot)
         return left
 
     def crowded(self) -> bool:

@@ -149,7 +149,7 @@ class Raylet:
             m.ChunkAck: lambda msg, now: objects.server.on_ack(msg),
             m.PullFailed: lambda msg, now: objects.on_failed(msg),
             m.Result: lambda msg, now: requests.on_result(msg),
-            m.Exported: lambda msg, now: requests.on_exported(msg),
+            m.Exported: lambda msg, now: requests.definitions.on_exported(msg),
             **dict.fromkeys(m.ANSWERS, lambda msg, now: requests.on_answer(msg)),
             m.ActorState: lambda msg, now: requests.on_actor_state(msg),
             m.Calls: lambda msg, now: actors.on_calls(msg),
@@ -165,6 +165,7 @@ class Raylet:
     def _worker_table(self) -> WorkerHandlers:
         """What workers say; as clients of the head they have their raylet speak for them."""
         requests = self.worker_requests
+        definitions = requests.definitions
 
         def client(method: Callable[[bytes, Any], None]) -> Callable[[Any, Any, float], None]:
             return lambda slot, message, now: method(slot.worker_id, message)
@@ -175,8 +176,8 @@ class Raylet:
             m.Blocked: lambda slot, msg, now: self.scheduler.block(slot),
             m.Unblocked: lambda slot, msg, now: self.scheduler.unblock(slot),
             m.Template: self._on_worker_template,
-            m.Export: client(requests.on_export),
-            m.Forget: client(requests.on_forget),
+            m.Export: client(definitions.on_export),
+            m.Forget: client(definitions.on_forget),
             m.Submit: client(requests.on_submit),
             m.Hold: client(requests.on_hold),
             m.Drop: self._on_worker_drop,
@@ -337,7 +338,7 @@ class Raylet:
 
     def _on_worker_template(self, slot: WorkerSlot, message: m.Template, now: float) -> None:
         self.tasks.on_template(message)
-        self.worker_requests.on_template(slot.worker_id, message)
+        self.worker_requests.definitions.on_template(slot.worker_id, message)
 
     def _setup(self, key: PoolKey) -> m.Setup:
         job = self.jobs[key[0]]

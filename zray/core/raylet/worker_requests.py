@@ -13,8 +13,9 @@ import msgspec
 from zray.core import failures
 from zray.core.machine import Outbox
 from zray.core.raylet.objects import LocalObjects
+from zray.core.raylet.worker_definitions import WorkerDefinitions
 from zray.errors import MessageTooLargeError, ObjectLostError
-from zray.ids import object_id, split_objects, split_tasks, task_of
+from zray.ids import object_id, split_objects, task_of
 from zray.protocol.messages import (
     ACTOR_DEAD,
     ActorCreated,
@@ -26,10 +27,7 @@ from zray.protocol.messages import (
     Cancel,
     CreateActor,
     Drop,
-    Export,
-    Exported,
     FindActor,
-    Forget,
     Gone,
     Hold,
     Holds,
@@ -54,7 +52,6 @@ from zray.protocol.messages import (
     Synced,
     TaskDone,
     TaskSpec,
-    Template,
     Watch,
 )
 
@@ -73,14 +70,12 @@ class Principal:
         self.unresolved: dict[bytes, TaskSpec] = {}
         self.early: list[bytes] = []  # tasks of whose outcomes the last part is to come
         self.partly: dict[bytes, None] = {}  # those that the worker takes for ended, of any session
-        self.leaving: dict[bytes, None] = {}  # functions that it needs no more, but for these
         self.watched: dict[bytes, None] = {}
         self.cancels: dict[bytes, Cancel] = {}  # of tasks that may not have ended
         self.promised: dict[bytes, None] = {}
         self.actors: dict[bytes, None] = {}  # whose state it is told
         self.owned: dict[bytes, None] = {}  # actors that end with it
         self.asked: dict[int, None] = {}  # our numbers of its requests
-        self.functions: dict[bytes, dict[bytes, Template]] = {}  # what it may name, by id
 
 
 class WorkerRequests:
@@ -98,9 +93,9 @@ class WorkerRequests:
         self._objects = objects
         self._tell_head = tell_head
         self.principals: dict[bytes, Principal] = {}
-        self.templates: dict[bytes, Template] = {}
-        self._users: dict[bytes, int] = {}  # template -> how many workers may name it
-        self._exports: dict[bytes, Export] = {}  # not yet known to be durable
+        self.definitions = WorkerDefinitions(
+            tell_head, self._number, self._unnumber, self._needed_templates
+        )
         self._asked: dict[int, tuple[bytes, Request]] = {}  # our seq -> worker's request
         self._numbers = numbers
         self._told: dict[int, tuple[bytes, int]] = {}  # our seq -> worker, and its seq
@@ -108,6 +103,7 @@ class WorkerRequests:
     def employ(self, worker_id: bytes, job_id: bytes) -> None:
         """There is such a worker, of that job."""
         self.principals[worker_id] = Principal(worker_id, job_id)
+        self.definitions.employ(worker_id)
 
     def dismiss(self, worker_id: bytes) -> None:
         """The worker has ended: what it has asked for nobody wants."""
@@ -116,8 +112,7 @@ class WorkerRequests:
             for number in principal.asked:
                 self._asked.pop(number, None)
                 self._told.pop(number, None)
-            for function_id in [*principal.functions]:
-                self._forget(principal, function_id)
+            self.definitions.dismiss(worker_id)
 
     def idle(self, worker_id: bytes) -> bool:
         """Whether nothing in the cluster depends on this worker staying alive."""
@@ -149,13 +144,11 @@ class WorkerRequests:
 
     def resume(self) -> None:
         """Tell a new session everything that is unresolved."""
-        for export in self._exports.values():
-            self._tell_head(export)
+        self.definitions.resume()
         for principal in self.principals.values():
             principal.early.clear()
-            for templates in principal.functions.values():
-                for template in templates.values():
-                    self._tell_head(template)
+            for template in self.definitions.of_worker(principal.worker_id):
+                self._tell_head(template)
             if principal.unresolved:
                 specs = list(principal.unresolved.values())
                 self._tell_head(Submit(0, principal.job_id, principal.worker_id, specs))
@@ -180,34 +173,10 @@ class WorkerRequests:
 
     def _returns(self, specs: list[TaskSpec]) -> Iterator[bytes]:
         for spec in specs:
-            template = self.templates.get(spec.template_id)
-            for index in range(template.num_returns if template is not None else 1):
+            for index in range(self.definitions.returns(spec.template_id)):
                 yield object_id(spec.task_id, index)
 
     # ---- from workers ----------------------------------------------------------------------
-
-    def on_template(self, worker_id: bytes, message: Template) -> None:
-        """Pass it on, once for all workers of the node."""
-        principal = self.principals[worker_id]
-        templates = principal.functions.setdefault(message.function_id, {})
-        principal.leaving.pop(message.function_id, None)
-        template_id = message.template_id
-        if template_id not in templates:
-            number = self._number(worker_id, message.seq)
-            templates[template_id] = msgspec.structs.replace(message, seq=number, holder=worker_id)
-            self.templates[template_id] = message
-            self._users[template_id] = self._users.get(template_id, 0) + 1
-        self._tell_head(templates[template_id])
-
-    def on_export(self, worker_id: bytes, message: Export) -> None:
-        """Pass a function on, and keep it until the head has stored it."""
-        principal = self.principals[worker_id]
-        principal.functions.setdefault(message.function_id, {})
-        principal.leaving.pop(message.function_id, None)
-        number = self._number(worker_id, message.seq)
-        export = msgspec.structs.replace(message, seq=number, holder=worker_id)
-        self._exports[message.function_id] = export
-        self._tell_head(export)
 
     def _number(self, worker_id: bytes, seq: int) -> int:
         """A number for what the worker says under one of its own."""
@@ -216,39 +185,15 @@ class WorkerRequests:
         self.principals[worker_id].asked[number] = None
         return number
 
-    def on_forget(self, worker_id: bytes, message: Forget) -> None:
-        """The worker has let functions go; all that it made of them has ended, for all it knows."""
+    def _unnumber(self, worker_id: bytes, number: int) -> None:
+        self._told.pop(number, None)
+        principal = self.principals.get(worker_id)
+        if principal is not None:
+            principal.asked.pop(number, None)
+
+    def _needed_templates(self, worker_id: bytes) -> set[bytes]:
         principal = self.principals[worker_id]
-        principal.leaving.update(dict.fromkeys(split_tasks(message.function_ids)))
-        self._let_go(principal)
-
-    def _let_go(self, principal: Principal) -> None:
-        """Forget what no task needs of which outcomes may get lost, and be asked for again."""
-        specs = [principal.unresolved[task_id] for task_id in principal.partly]
-        needed = {spec.template_id for spec in specs}
-        gone = []
-        for function_id in [*principal.leaving]:
-            if needed.isdisjoint(principal.functions.get(function_id, ())):
-                del principal.leaving[function_id]
-                self._forget(principal, function_id)
-                gone.append(function_id)
-        if gone:
-            self._tell_head(Forget(0, b"".join(gone), principal.worker_id))
-
-    def _forget(self, principal: Principal, function_id: bytes) -> None:
-        for template_id, template in principal.functions.pop(function_id, {}).items():
-            self._told.pop(template.seq, None)
-            principal.asked.pop(template.seq, None)
-            self._users[template_id] -= 1
-            if not self._users[template_id]:
-                del self._users[template_id], self.templates[template_id]
-        export = self._exports.get(function_id)
-        if export is not None and export.holder == principal.worker_id:
-            del self._exports[function_id]
-            for other in self.principals.values():
-                if function_id in other.functions:
-                    again = msgspec.structs.replace(export, holder=other.worker_id)
-                    self._exports[function_id] = again
+        return {principal.unresolved[task_id].template_id for task_id in principal.partly}
 
     def on_submit(self, worker_id: bytes, message: Submit) -> None:
         """Pass tasks on, and keep them until their outcomes are known."""
@@ -263,10 +208,10 @@ class WorkerRequests:
         principal = self.principals.get(worker_id)
         if principal is None or not self._resolved(principal, spec.task_id):
             return
-        template = self.templates.get(spec.template_id)
+        template = self.definitions.templates.get(spec.template_id)
         name = template.name if template is not None else ""
         value = failures.encode(MessageTooLargeError, text, name)
-        returns = template.num_returns if template is not None else 1
+        returns = self.definitions.returns(spec.template_id)
         outcomes = failures.outcomes(spec.task_id, returns, value)
         self._outbox.send(worker_id, Result(0, worker_id, outcomes))
         for outcome in outcomes:  # others may have heard of it
@@ -376,11 +321,6 @@ class WorkerRequests:
         self._outbox.send(worker_id, msgspec.structs.replace(message, about=about))
         return True
 
-    def on_exported(self, message: Exported) -> None:
-        """The head has stored these functions: their workers hear of it."""
-        for function_id in message.function_ids:
-            self._exports.pop(function_id, None)
-
     def on_result(self, message: Result) -> None:
         """Outcomes for a worker: it hears of them, and their tasks are let go of."""
         principal = self.principals.get(message.target)
@@ -398,8 +338,8 @@ class WorkerRequests:
                 for task_id in principal.early:
                     self._resolved(principal, task_id)
                 principal.early.clear()
-            if principal.leaving:
-                self._let_go(principal)
+            if message.target in self.definitions.leaving:
+                self.definitions.let_go(message.target)
             self._outbox.send(message.target, message)
         if message.seq:
             self._tell_head(ResultAck(0, message.target, message.seq))

@@ -115,7 +115,7 @@ class Workers:
 
     def let_go(self, slot: WorkerSlot) -> None:
         """Let a worker end by itself."""
-        self._scheduler.idle.get(slot.key, {}).pop(slot.worker_id, None)
+        self._scheduler.withdraw(slot)
         slot.exiting = True
         self._outbox.send(slot.worker_id, m.Exit(0))
 
