@@ -26,6 +26,15 @@ class Bench(Tables):
         self.objects.settle(outcome, (identity("n1"),))
         self.box: dict[bytes, list[m.Message]] = {}
 
+    def say(self, name: str, message: m.Message) -> None:
+        member = self.members.member(identity(name))
+        handlers: dict[type[m.Message], Any] = {
+            m.Chunk: self.transfers.on_chunk,
+            m.ChunkAck: self.transfers.on_chunk_ack,
+            m.PullFailed: self.transfers.on_pull_failed,
+        }
+        handlers[type(message)](member, message, 0.0)
+
     def pull(self, name: str, transfer: int = 1, *, direct: bool = True) -> None:
         self.transfers.pull(identity(name), m.Pull(0, transfer, BIG, direct))
 
@@ -78,10 +87,10 @@ def test_a_node_that_could_not_reach_the_other_gets_it_through_the_head() -> Non
     assert bench.asks("n2") == ["host1:1"]
     bench.pull("n2", 2, direct=False)
     (relayed,) = bench.got("n1", m.Pull)
-    bench.transfers.chunk(identity("n1"), m.Chunk(0, relayed.transfer, 0, 0, SIZE, b"data"))
+    bench.say("n1", m.Chunk(0, relayed.transfer, 0, 0, SIZE, b"data"))
     (chunk,) = bench.got("n2", m.Chunk)
     assert (chunk.transfer, chunk.data) == (2, b"data")
-    bench.transfers.acknowledge(identity("n2"), m.ChunkAck(0, 2, 0))
+    bench.say("n2", m.ChunkAck(0, 2, 0))
     (taken,) = bench.got("n1", m.ChunkAck)
     assert (taken.transfer, taken.offset) == (relayed.transfer, 0)
     assert bench.transfers.relayed_bytes == 4
@@ -91,7 +100,7 @@ def test_only_the_source_s_chunks_are_passed_on() -> None:
     bench = Bench(3)
     bench.pull("d")
     (relayed,) = bench.got("n1", m.Pull)
-    bench.transfers.chunk(identity("n3"), m.Chunk(0, relayed.transfer, 0, 0, SIZE, b"forged"))
+    bench.say("n3", m.Chunk(0, relayed.transfer, 0, 0, SIZE, b"forged"))
     assert not bench.got("d", m.Chunk) and not bench.transfers.relayed_bytes
 
 
@@ -100,7 +109,7 @@ def test_a_source_that_fails_is_replaced_by_another_from_the_start() -> None:
     arrived(bench, "n2")
     bench.pull("d")
     (first,) = bench.got("n1", m.Pull)
-    bench.transfers.failed(identity("n1"), m.PullFailed(0, first.transfer, "", "it is gone"))
+    bench.say("n1", m.PullFailed(0, first.transfer, "", "it is gone"))
     (second,) = bench.got("n2", m.Pull)
     assert second.object_id == BIG and not bench.got("d", m.PullFailed)
     bench.transfers.session_lost(identity("n2"))

@@ -83,7 +83,6 @@ class Gcs:
 
     def _table(self) -> dict[type[m.Message], Handler]:
         """Which message goes to which machine. Who may say it is in `roles`."""
-        actors, directory, transfers = self.actors, self.actor_directory, self.transfers
         return {
             # sessions
             m.Hello: self.sessions.on_hello,
@@ -104,7 +103,7 @@ class Gcs:
             m.Submit: self.task_manager.on_submit,
             m.Cancel: self.task_manager.on_cancel,
             m.Done: self.task_manager.on_done,
-            m.ResultAck: lambda s, msg, now: self.results.acked(msg.target, msg.upto),
+            m.ResultAck: self.results.on_ack,
             # objects
             m.Hold: self.holders.on_hold,
             m.Drop: self.holders.on_drop,
@@ -112,25 +111,25 @@ class Gcs:
             m.Put: self.holders.on_put,
             m.Promise: self.holders.on_promise,
             m.Pull: self.holders.on_pull,
-            m.Chunk: lambda s, msg, now: transfers.chunk(s.process_id, msg),
-            m.ChunkAck: lambda s, msg, now: transfers.acknowledge(s.process_id, msg),
-            m.PullFailed: lambda s, msg, now: transfers.failed(s.process_id, msg),
+            m.Chunk: self.transfers.on_chunk,
+            m.ChunkAck: self.transfers.on_chunk_ack,
+            m.PullFailed: self.transfers.on_pull_failed,
             # actors
-            m.CreateActor: actors.on_create,
-            m.KillActor: actors.on_kill,
-            m.ActorExited: actors.on_exited,
-            m.Calls: actors.on_calls,
-            m.CancelCall: actors.on_calls,
-            m.Replies: actors.on_replies,
-            m.ActorWatch: directory.on_watch,
-            m.FindActor: directory.on_find,
-            m.ListActors: directory.on_list,
+            m.CreateActor: self.actors.on_create,
+            m.KillActor: self.actors.on_kill,
+            m.ActorExited: self.actors.on_exited,
+            m.Calls: self.actors.on_calls,
+            m.CancelCall: self.actors.on_calls,
+            m.Replies: self.actors.on_replies,
+            m.ActorWatch: self.actor_directory.on_watch,
+            m.FindActor: self.actor_directory.on_find,
+            m.ListActors: self.actor_directory.on_list,
             # everything else
             m.Ping: self.queries.on_ping,
             m.Query: self.queries.on_query,
             m.Kv: self.catalog.on_kv,
-            m.Log: PrintRelay(self.outbox, self.members, self.prints).on_log,
-            m.Sync: lambda s, msg, now: self.outbox.send(s.process_id, m.Synced(0, msg.seq)),
+            m.Log: self.print_relay.on_log,
+            m.Sync: self.queries.on_sync,
         }
 
     # ---- composition -------------------------------------------------------------------------
@@ -418,6 +417,7 @@ class Gcs:
             membership=self.membership,
             departures=self.departures,
         )
+        self.print_relay = PrintRelay(self.outbox, self.members, self.prints)
         self.handlers = self._table()
         self.controller = TrafficController(
             epoch=self.epoch,

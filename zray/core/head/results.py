@@ -13,11 +13,11 @@ from collections import deque
 
 from zray import limits
 from zray.core import failures
-from zray.core.head.members import Members
+from zray.core.head.members import Member, Members
 from zray.core.head.object_table import ObjectRecord, ObjectTable
 from zray.core.machine import Outbox
 from zray.errors import MessageTooLargeError
-from zray.protocol.messages import ERROR, LOCATED, Outcome, Result
+from zray.protocol.messages import ERROR, LOCATED, Outcome, Result, ResultAck
 
 
 class Results:
@@ -121,6 +121,10 @@ class Results:
             return False
         self.unacked.setdefault(target, {})[object_id] = None
         return True
+
+    def on_ack(self, sender: Member, message: ResultAck, now: float) -> None:
+        """A process has read these RESULTs."""
+        self.acked(message.target, message.upto)
 
     def acked(self, target: bytes, upto: int) -> None:
         """The process knows these outcomes: what nobody holds of them may go."""

@@ -32,6 +32,8 @@ from zray.protocol.messages import (
     Query,
     Reasons,
     Status,
+    Sync,
+    Synced,
 )
 
 ACTORS_TOLD_MAX = 1000  # in one status
@@ -79,6 +81,10 @@ class StateQueries:
         member.trouble = message.trouble
         pong = Pong(0, message.sent_s, self.health(now)[: limits.NAME_MAX])
         self._outbox.send(member.process_id, pong)
+
+    def on_sync(self, member: Member, message: Sync, now: float) -> None:
+        """All that the peer said before has been handled."""
+        self._outbox.send(member.process_id, Synced(0, message.seq))
 
     def on_query(self, member: Member, message: Query, now: float) -> None:
         """Somebody looks at the cluster, or asks why objects have no value yet."""

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import msgspec
 
 from zray import limits
-from zray.core.head.members import Members, NodeMember
+from zray.core.head.members import Member, Members, NodeMember
 from zray.core.head.object_table import PENDING, ObjectRecord, ObjectTable
 from zray.core.head.recovery import Recovery
 from zray.core.machine import Outbox
@@ -79,10 +79,10 @@ class Transfers:
         self._waiting[relay.number] = relay
         self._start(relay, ())
 
-    def chunk(self, source: bytes, message: Chunk) -> None:
+    def on_chunk(self, sender: Member, message: Chunk, now: float) -> None:
         """Pass a chunk on to who has asked for it."""
         relay = self._relays.get(message.transfer)
-        if relay is None or relay.source != source or relay.direct:
+        if relay is None or relay.source != sender.process_id or relay.direct:
             return
         self.relayed_bytes += len(message.data)
         passed = msgspec.structs.replace(message, transfer=relay.transfer)
@@ -90,14 +90,15 @@ class Transfers:
         if message.offset + len(message.data) >= message.total:
             self._end(relay)
 
-    def acknowledge(self, requester: bytes, message: ChunkAck) -> None:
+    def on_chunk_ack(self, sender: Member, message: ChunkAck, now: float) -> None:
         """Pass on that a chunk was taken."""
-        relay = self._by_transfer.get((requester, message.transfer))
+        relay = self._by_transfer.get((sender.process_id, message.transfer))
         if relay is not None and relay.source is not None and not relay.direct:
             self._outbox.send(relay.source, ChunkAck(0, relay.number, message.offset))
 
-    def failed(self, source: bytes, message: PullFailed) -> None:
+    def on_pull_failed(self, sender: Member, message: PullFailed, now: float) -> None:
         """The source does not have the object (any more)."""
+        source = sender.process_id
         relay = self._relays.get(message.transfer)
         if relay is None or relay.source != source:
             return

@@ -268,6 +268,7 @@ class Head:
 
     @property
     def stop_reason(self) -> str:
+        """Why it stops; empty: it could not go on."""
         return self._stop_reason
 
     def _callback_failed(self, callback: str, error: Exception) -> None:

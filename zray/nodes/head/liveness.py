@@ -59,6 +59,7 @@ class LivenessProbes:
         self._told(node_id, None if error not in (0, errno.ECONNREFUSED) else bool(error), now)
 
     def close(self) -> None:
+        """Knock no more."""
         for probe, _ in self._open.values():
             probe.close()
         self._open.clear()

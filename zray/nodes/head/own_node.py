@@ -80,6 +80,7 @@ class OwnNode:
         self._raylet.let_go()
 
     def runs(self) -> bool:
+        """Whether its process is there."""
         return self._raylet.runs()
 
     def end(self) -> None:

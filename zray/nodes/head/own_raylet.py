@@ -122,6 +122,7 @@ class OwnRaylet:
     # ---- while it runs ---------------------------------------------------------------------
 
     def runs(self) -> bool:
+        """Whether its process is there."""
         return self.handle is not None and not self.handle.has_ended()
 
     def ended(self) -> tuple[str, float]:
