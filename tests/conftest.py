@@ -262,6 +262,14 @@ def _is_real(path: Path) -> bool:
     return path.relative_to(ROOT / "tests").parts[0] in REAL
 
 
+def _guarded_if_real(request: pytest.FixtureRequest) -> Iterator[Path | None]:
+    if _is_real(request.path):
+        with _guarded(request.node) as home:
+            yield home
+    else:
+        yield None
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _session_home() -> Iterator[None]:
     with _home():
@@ -272,11 +280,7 @@ def _session_home() -> Iterator[None]:
 def _module_leaves_nothing(
     request: pytest.FixtureRequest, _session_home: None
 ) -> Iterator[Path | None]:
-    if _is_real(request.path):
-        with _guarded(request.node) as home:
-            yield home
-    else:
-        yield None
+    yield from _guarded_if_real(request)
 
 
 @pytest.fixture(autouse=True)
@@ -284,8 +288,4 @@ def zray_home(
     request: pytest.FixtureRequest, _module_leaves_nothing: Path | None
 ) -> Iterator[Path | None]:
     """The folder that ZRAY_HOME names in this test, in the folders of ``REAL``; else None."""
-    if _is_real(request.path):
-        with _guarded(request.node) as home:
-            yield home
-    else:
-        yield None
+    yield from _guarded_if_real(request)

@@ -28,6 +28,17 @@ T = TypeVar("T")
 START_S = 20.0
 STOP_S = 10.0  # what every clean stop has
 MODULES = {"zray": "zray", "zray-head": "zray.cli.head", "zray-worker": "zray.cli.worker"}
+# A driver of the cluster that its argument names: says so when its task runs, which does not end.
+BUSY = """
+import sys, time
+import zray
+zray.init(sys.argv[1])
+@zray.remote
+def busy():
+    print("busy", flush=True)
+    time.sleep(600)
+zray.get(busy.remote())
+"""
 READY = re.compile(r"\bREADY\b.*?([\w.\[\]:-]+:\d+)")
 
 
@@ -138,6 +149,12 @@ class Commands:
         assert done.returncode == code, (done.returncode, done.stdout, done.stderr)
         assert "Traceback" not in done.stderr
         return done
+
+    def refuses(self, program: str, options: tuple[str, ...], complaint: str) -> None:
+        """The command says that the first of the options is wrong, and why."""
+        said = self.run(program, *options, code=2).stderr
+        assert complaint in " ".join(said.split())
+        assert f"Invalid value for '{options[0]}'" in said
 
     def start(self, program: str, *options: object, **environment: str) -> Daemon:
         output = self.home / f"{len(self.daemons)}.out"

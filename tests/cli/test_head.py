@@ -16,20 +16,9 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.cli.conftest import suspend, until
+from tests.cli.conftest import BUSY, suspend, until
 
 ROOT = Path(__file__).resolve().parents[2]
-
-BUSY = """
-import sys, time
-import zray
-zray.init(sys.argv[1])
-@zray.remote
-def busy():
-    print("busy", flush=True)
-    time.sleep(600)
-zray.get(busy.remote())
-"""
 
 
 # ---- ready ---------------------------------------------------------------------------------
@@ -287,10 +276,7 @@ def test_more_cpus_than_the_machine_has_is_a_warning(commands: Any) -> None:
 def test_bad_options_are_usage_errors(
     commands: Any, options: tuple[str, ...], complaint: str
 ) -> None:
-    said = commands.run("zray-head", *options, code=2).stderr
-
-    assert complaint in " ".join(said.split())
-    assert f"Invalid value for '{options[0]}'" in said
+    commands.refuses("zray-head", options, complaint)
 
 
 # ---- the end -------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.cli.conftest import suspend, until
+from tests.cli.conftest import BUSY, suspend, until
 from zray.nodes import contact
 
 PRINTS = """
@@ -27,16 +27,6 @@ def speak():
     print("a word")
 zray.get(speak.remote())
 zray.shutdown()
-"""
-BUSY = """
-import sys, time
-import zray
-zray.init(sys.argv[1])
-@zray.remote
-def busy():
-    print("busy", flush=True)
-    time.sleep(600)
-zray.get(busy.remote())
 """
 
 
@@ -333,10 +323,7 @@ def test_detached_says_why_it_did_not_join(commands: Any, dead: str, zray_home: 
 def test_bad_options_are_usage_errors(
     commands: Any, options: tuple[str, ...], complaint: str
 ) -> None:
-    said = commands.run("zray-worker", *options, code=2).stderr
-
-    assert complaint in " ".join(said.split())
-    assert f"Invalid value for '{options[0]}'" in said
+    commands.refuses("zray-worker", options, complaint)
 
 
 def test_bad_address_in_the_environment_is_a_usage_error(commands: Any) -> None:

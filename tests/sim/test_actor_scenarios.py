@@ -9,20 +9,13 @@ from typing import Any
 
 import pytest
 
+from tests.sim.stories import failure, until_done
 from zray import limits
 from zray.protocol import messages as m
 from zray.testing.cluster import SimCluster
 from zray.testing.processes.steps import Get, Nested, Program, Ref, Sleep, TaskFailed
 from zray.testing.processes.worker import SimWorker
 from zray.testing.programs.actor_workloads import ENDED, gently
-
-Story = Callable[[Any, Random], Program]
-
-
-def until_done(cluster: SimCluster, within_s: float = 60.0) -> None:
-    cluster.run_until(
-        lambda: all(driver.idle() for driver in cluster.drivers if driver.alive), within_s
-    )
 
 
 def hosts(cluster: SimCluster) -> list[SimWorker]:
@@ -156,14 +149,10 @@ def test_restarts_end_with_their_budget() -> None:
         for _ in range(3):
             values = yield from gently(driver.call(actor, "crash", [0.0]), ENDED)
             assert values == [None]
-        try:
-            yield Get(driver.call(actor, "inc", [0.0, 1]))
-        except TaskFailed as error:
-            assert error.code == "ZR-3402"
-            assert "restarted 2 times" in str(error) and "signal 11" in str(error)
-            assert "did not run" in str(error)
-        else:
-            raise AssertionError("a dead actor has answered")
+        error = yield from failure(driver.call(actor, "inc", [0.0, 1]))
+        assert error.code == "ZR-3402"
+        assert "restarted 2 times" in str(error) and "signal 11" in str(error)
+        assert "did not run" in str(error)
 
     with SimCluster(5) as cluster:
         cluster.excuse(*ENDED)
@@ -202,12 +191,8 @@ def test_who_leaves_is_not_restarted_even_if_nobody_heard_it() -> None:
         refs += driver.call(actor, "leave", [1.0])
         yield Get(refs[:1])
         cluster.network.sever(cluster.raylets[0].link)
-        try:
-            yield Get(refs[1:])
-        except TaskFailed as error:
-            assert error.code == "ZR-3402" and "exit_actor" in str(error)
-        else:
-            raise AssertionError("leave has a value")
+        error = yield from failure(refs[1:])
+        assert error.code == "ZR-3402" and "exit_actor" in str(error)
 
     with SimCluster(7) as cluster:
         cluster.run_for(0.1)
@@ -417,13 +402,9 @@ def test_an_actor_ends_with_the_driver_that_made_it() -> None:
         cluster.drivers[0].leaving = True
         cluster.drivers[0].wake()
         yield Sleep(1.0)
-        try:
-            yield Get(driver.call(actor, "inc", [0.0, 1]))
-        except TaskFailed as error:
-            assert error.code == "ZR-3402"
-            assert "its job has ended" in str(error) and "did not run" in str(error)
-        else:
-            raise AssertionError("it has answered")
+        error = yield from failure(driver.call(actor, "inc", [0.0, 1]))
+        assert error.code == "ZR-3402"
+        assert "its job has ended" in str(error) and "did not run" in str(error)
         found = yield driver.find("it")
         assert found.info is None
 
@@ -445,12 +426,8 @@ def test_an_actor_ends_with_the_worker_that_made_it() -> None:
         maker = next(w for w in cluster.workers.values() if w.actor is None)
         cluster.kill_worker(maker)
         yield Sleep(1.0)
-        try:
-            yield Get(driver.call(actor, "inc", [0.0, 1]))
-        except TaskFailed as error:
-            assert error.code == "ZR-3402" and "the worker that made it has ended" in str(error)
-        else:
-            raise AssertionError("it has answered")
+        error = yield from failure(driver.call(actor, "inc", [0.0, 1]))
+        assert error.code == "ZR-3402" and "the worker that made it has ended" in str(error)
 
     with SimCluster(15) as cluster:
         cluster.run(story)
@@ -489,13 +466,9 @@ def test_the_node_of_an_actor_dies(restarts: int) -> None:
         refs = driver.call(actor, "inc", [5.0, 1])
         yield Sleep(0.5)
         cluster.lose_machine(raylet)
-        try:
-            yield Get(refs)
-        except TaskFailed as error:
-            assert error.code == ("ZR-3403" if restarts else "ZR-3402")
-            assert f"node {raylet.name}" in str(error) and "may have run" in str(error)
-        else:
-            raise AssertionError("the call has a value")
+        error = yield from failure(refs)
+        assert error.code == ("ZR-3403" if restarts else "ZR-3402")
+        assert f"node {raylet.name}" in str(error) and "may have run" in str(error)
         if restarts:
             values = yield Get(driver.call(actor, "inc", [0.0, 1]))
             assert values[0].number == 1
@@ -570,12 +543,8 @@ def test_a_kill_during_creation(delay: float) -> None:
         refs = driver.call(actor, "inc", [0.0, 1])
         yield Sleep(delay)
         yield driver.kill(actor)
-        try:
-            yield Get(refs)
-        except TaskFailed as error:
-            assert error.code == "ZR-3402" and "did not run" in str(error)
-        else:
-            raise AssertionError("a killed actor has answered")
+        error = yield from failure(refs)
+        assert error.code == "ZR-3402" and "did not run" in str(error)
 
     with SimCluster(19) as cluster:
         cluster.excuse(*ENDED)

@@ -7,17 +7,12 @@ from typing import Any
 
 import pytest
 
+from tests.sim.stories import until_done
 from zray.testing.cluster import SimCluster
 from zray.testing.processes.steps import Get, Program, Sleep, TaskFailed
 
 BOUNDS = {"INLINE_BYTES_MAX": 1000, "LINEAGE_PIN_BYTES_MAX": 100}
 LARGE = 5000
-
-
-def until_done(cluster: SimCluster) -> None:
-    cluster.run_until(
-        lambda: all(driver.idle() for driver in cluster.drivers if driver.alive), 200.0
-    )
 
 
 def rebuilt(cluster: SimCluster) -> int:
@@ -41,7 +36,7 @@ def test_what_two_dead_nodes_had_is_made_again_in_order() -> None:
         cluster.run_for(1.0)
         for raylet in [*cluster.raylets]:
             cluster.replace(raylet, 0.2, same_id=False)
-        until_done(cluster)
+        until_done(cluster, 200.0)
         assert rebuilt(cluster) == 3
         cluster.finish()
 
@@ -59,7 +54,7 @@ def test_what_a_waiting_task_needs_is_made_again_by_the_only_cpu() -> None:
         cluster.run(story)
         cluster.run_for(1.0)
         cluster.replace(cluster.raylets[0], 0.2, same_id=False)
-        until_done(cluster)
+        until_done(cluster, 200.0)
         assert rebuilt(cluster) == 2
         cluster.finish()
 
@@ -76,7 +71,7 @@ def test_without_retries_it_is_lost_and_says_so() -> None:
         cluster.run(story)
         cluster.run_for(1.0)
         cluster.replace(cluster.raylets[0], 0.2, same_id=False)
-        until_done(cluster)
+        until_done(cluster, 200.0)
         assert rebuilt(cluster) == 0
         cluster.finish()
 
@@ -106,5 +101,5 @@ def test_trees_of_large_results_survive_the_loss_of_nodes(seed: int) -> None:
             cluster.run_for(random.uniform(0.01, 2.0))
             living = [raylet for raylet in cluster.raylets if raylet.alive]
             cluster.replace(random.choice(living), random.uniform(0.1, 1.0), same_id=False)
-        until_done(cluster)
+        until_done(cluster, 200.0)
         cluster.finish()

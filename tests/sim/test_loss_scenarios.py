@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.sim.test_scenarios import counter, runs, started, until_done, workers
+from tests.sim.stories import counter, failure, runs, started, until_done, workers
 from zray.protocol import messages as m
 from zray.testing.cluster import SimCluster
-from zray.testing.processes.steps import Get, Nested, Program, Sleep, TaskFailed
+from zray.testing.processes.steps import Get, Nested, Program, Sleep
 
 
 def held_objects(cluster: SimCluster) -> int:
@@ -51,10 +51,8 @@ def test_a_worker_that_dies_while_its_node_is_away_is_buried_when_that_is_back()
         value = driver.put(5, size=10)
         yield Get(driver.submit("keep", [0.01, Nested([value])]))
         value.drop()
-        try:
-            yield Get(driver.submit("tree", [0.01, 1, 2], max_retries=0, cpus=0.5))
-        except TaskFailed as error:
-            assert error.code == "ZR-3003"
+        error = yield from failure(driver.submit("tree", [0.01, 1, 2], max_retries=0, cpus=0.5))
+        assert error.code == "ZR-3003"
 
     with SimCluster(32, nodes=[{"CPU": 1}, {"CPU": 8}]) as cluster:
         cluster.freeze(cluster.raylets[1], 1.0)  # the tasks start on the other one
@@ -73,10 +71,8 @@ def test_a_worker_that_dies_while_its_node_is_away_is_buried_when_that_is_back()
 
 
 def long_children(driver: Any, random: Random) -> Program:
-    try:
-        yield Get(driver.submit("abandons", [0.2, 60.0], max_retries=0))
-    except TaskFailed as error:
-        assert error.code == "ZR-3003"
+    error = yield from failure(driver.submit("abandons", [0.2, 60.0], max_retries=0))
+    assert error.code == "ZR-3003"
 
 
 @pytest.mark.parametrize("unseen", [False, True])
@@ -111,10 +107,8 @@ def test_a_crash_that_a_restarted_head_is_told_of_counts_once(known: bool, late:
     def story(driver: Any, random: Random) -> Program:
         values = yield Get(driver.submit("crashes", [0.3, 1], max_retries=1))
         assert values[0].number == 8
-        try:
-            yield Get(driver.submit("crashes", [0.3, 9], max_retries=1))
-        except TaskFailed as error:
-            assert error.code == "ZR-3003"
+        error = yield from failure(driver.submit("crashes", [0.3, 9], max_retries=1))
+        assert error.code == "ZR-3003"
 
     with SimCluster(35, nodes=[{"CPU": 1}]) as cluster:
         cluster.run(story)
@@ -165,12 +159,8 @@ def test_an_end_is_kept_until_it_is_acknowledged_itself() -> None:
         short = driver.submit("add", [0.01, 0, 1], max_retries=0)
         crash = driver.submit("add", [30.0, 0, 1], max_retries=0)
         yield Get(short)
-        try:
-            yield Get(crash)
-        except TaskFailed as error:
-            assert error.code == "ZR-3003"
-        else:
-            raise AssertionError("it ran again")
+        error = yield from failure(crash)
+        assert error.code == "ZR-3003"
 
     with SimCluster(40, nodes=[{"CPU": 2}], latency_s=0.05) as cluster:
         cluster.run(story)
@@ -220,12 +210,8 @@ def test_a_node_that_dies_over_a_restart_may_have_run_what_it_held() -> None:
     def story(driver: Any, random: Random) -> Program:
         never = driver.submit("add", [5.0, 0, 1], max_retries=0)
         once = driver.submit("add", [5.0, 0, 1], max_retries=1)
-        try:
-            yield Get(never)
-        except TaskFailed as error:
-            assert error.code == "ZR-3004"
-        else:
-            raise AssertionError("it ran again")
+        error = yield from failure(never)
+        assert error.code == "ZR-3004"
         yield Get(once)
         yield Sleep(0.1)
 
@@ -241,12 +227,8 @@ def test_a_node_that_dies_over_a_restart_may_have_run_what_it_held() -> None:
 
 def test_a_node_s_death_is_a_failure_of_what_it_held() -> None:
     def story(driver: Any, random: Random) -> Program:
-        try:
-            yield Get(driver.submit("add", [5.0, 0, 1], max_retries=0))
-        except TaskFailed as error:
-            assert error.code == "ZR-3004"
-        else:
-            raise AssertionError("it ran again")
+        error = yield from failure(driver.submit("add", [5.0, 0, 1], max_retries=0))
+        assert error.code == "ZR-3004"
 
     with SimCluster(38, nodes=[{"CPU": 1}]) as cluster:
         cluster.run(story)
@@ -264,12 +246,8 @@ def test_a_cancelled_task_that_comes_back_does_not_run() -> None:
         refs = driver.submit("add", [0.1, 0, 1])
         yield Sleep(0.1)
         driver.cancel(refs[0], force=False)
-        try:
-            yield Get(refs)
-        except TaskFailed as error:
-            assert error.code == "ZR-3002"
-        else:
-            raise AssertionError("it was not cancelled")
+        error = yield from failure(refs)
+        assert error.code == "ZR-3002"
 
     with SimCluster(41) as cluster:
         cluster.run_for(0.1)

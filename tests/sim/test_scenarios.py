@@ -2,43 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from random import Random
 from typing import Any
 
 import pytest
 
+from tests.sim.stories import counter, failure, runs, started, until_done, workers
 from zray.protocol import messages as m
 from zray.testing.cluster import SimCluster
 from zray.testing.processes.steps import Ask, Get, Nested, Program, Sleep, TaskFailed
-from zray.testing.processes.worker import SimWorker
-
-Story = Callable[[Any, Random], Program]
-
-
-def until_done(cluster: SimCluster, within_s: float = 60.0) -> None:
-    cluster.run_until(
-        lambda: all(driver.idle() for driver in cluster.drivers if driver.alive), within_s
-    )
-
-
-def runs(cluster: SimCluster, name: str) -> list[int]:
-    """How often each task of that name was started, in the order of submission."""
-    return [len(deed.runs) for deed in cluster.ledger.tasks.values() if deed.name == name]
-
-
-def started(cluster: SimCluster, name: str, count: int = 1) -> Callable[[], bool]:
-    return lambda: sum(runs(cluster, name)) >= count
-
-
-def workers(cluster: SimCluster) -> list[SimWorker]:
-    return list(cluster.workers.values())
-
-
-def counter(cluster: SimCluster, name: str) -> int:
-    assert cluster.head is not None
-    return cluster.head.gcs.counters[name]
-
 
 # ---- blocking, reclaiming, starting --------------------------------------------------------
 
@@ -230,12 +202,8 @@ def test_a_request_that_is_lost_is_made_again(kind: type[m.Message]) -> None:
         refs = driver.submit("add", [30.0, 0, 1])
         yield Sleep(0.1)
         driver.cancel(refs[0], force=True)
-        try:
-            yield Get(refs)
-        except TaskFailed as error:
-            assert error.code == "ZR-3002"
-        else:
-            raise AssertionError("it was not cancelled")
+        error = yield from failure(refs)
+        assert error.code == "ZR-3002"
 
     with SimCluster(6) as cluster:
         cluster.run_for(0.1)
@@ -251,10 +219,8 @@ def test_a_cancel_that_the_raylet_did_not_get_reaches_it_later() -> None:
         refs = driver.submit("add", [30.0, 0, 1])
         yield Sleep(0.1)
         driver.cancel(refs[0], force=True)
-        try:
-            yield Get(refs)
-        except TaskFailed as error:
-            assert error.code == "ZR-3002"
+        error = yield from failure(refs)
+        assert error.code == "ZR-3002"
 
     with SimCluster(7) as cluster:
         cluster.run(story)
@@ -403,12 +369,8 @@ def test_what_is_cancelled_before_it_was_submitted_ends_at_once() -> None:
         driver.client.flush()
         driver.cancel(second[0], force=False)
         for refs in (second[:1], third):
-            try:
-                yield Get(refs)
-            except TaskFailed as error:
-                assert error.code == "ZR-3002"
-            else:
-                raise AssertionError("it was not cancelled")
+            error = yield from failure(refs)
+            assert error.code == "ZR-3002"
         yield Get(first)
 
     with SimCluster(14, bounds={"CLIENT_WINDOW_TASKS": 1}) as cluster:
@@ -499,12 +461,8 @@ def test_a_crash_is_not_forgotten_with_the_head_that_knew_of_it() -> None:
     """max_retries=0: the head dies between the raylet's report and the driver's knowledge."""
 
     def story(driver: Any, random: Random) -> Program:
-        try:
-            yield Get(driver.submit("crashes", [0.01, 1], max_retries=0))
-        except TaskFailed as error:
-            assert error.code == "ZR-3003"
-        else:
-            raise AssertionError("it ran again")
+        error = yield from failure(driver.submit("crashes", [0.01, 1], max_retries=0))
+        assert error.code == "ZR-3003"
 
     with SimCluster(19) as cluster:
         cluster.run(story)
@@ -597,11 +555,9 @@ def test_a_stopped_head_declares_nobody_dead_when_it_wakes() -> None:
 
 def test_a_driver_that_was_out_of_reach_for_too_long_is_told_so() -> None:
     def story(driver: Any, random: Random) -> Program:
-        try:
-            yield Get(driver.submit("add", [100.0, 0, 1]))
-        except TaskFailed as error:
-            assert error.code == "stopped"
-            assert "disconnected for 20 s, so its job was ended, with 1 unfinished" in str(error)
+        error = yield from failure(driver.submit("add", [100.0, 0, 1]))
+        assert error.code == "stopped"
+        assert "disconnected for 20 s, so its job was ended, with 1 unfinished" in str(error)
 
     with SimCluster(24) as cluster:
         cluster.run(story)

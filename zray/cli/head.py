@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import click
 
 from zray import limits
 from zray._version import __version__
-from zray.cli import daemon, options
+from zray.cli import daemon, entry, options
 
 if TYPE_CHECKING:
     from zray.runtime.connection import ConnectionInfo
@@ -119,10 +118,7 @@ def command(
 
 def main() -> None:
     """Entry of the console script."""
-    try:
-        command(prog_name=PROGRAM)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    entry.run(command, PROGRAM)
 
 
 if __name__ == "__main__":

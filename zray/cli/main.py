@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from zray._version import __version__
-from zray.cli import options
+from zray.cli import entry, options
 
 
 @click.group(context_settings={"max_content_width": 100})
@@ -86,10 +86,7 @@ def stop(name: str | None, data_directory: Path | None, address: list[str] | Non
 
 def main() -> None:
     """Entry of the console script."""
-    try:
-        command(prog_name="zray")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    entry.run(command, "zray")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import click
 
 from zray import limits
 from zray._version import __version__
-from zray.cli import daemon, options
+from zray.cli import daemon, entry, options
 
 PROGRAM = "zray-worker"
 
@@ -111,10 +110,7 @@ def _serve(
 
 def main() -> None:
     """Entry of the console script."""
-    try:
-        command(prog_name=PROGRAM)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    entry.run(command, PROGRAM)
 
 
 if __name__ == "__main__":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from tests.core.benches import identity
-from zray.core.client.actor_caller import ActorCallers
+from zray.core.client.actor_caller import ActorCaller, ActorCallers
 from zray.core.client.call_results import CallResults
+from zray.core.client.creations import ClientCreations
 from zray.core.client.definitions import ClientDefinitions
 from zray.core.client.near_values import NearValues
 from zray.core.client.references import ClientReferences
@@ -27,6 +29,7 @@ class Lower:
         self.outcomes: dict[bytes, m.Outcome] = {}
         self.unresolved: dict[bytes, m.TaskSpec] = {}
         self.expected: set[bytes] = set()
+        self.unsubmitted: set[bytes] = set()
         self.watched: list[bytes] = []
         self.gone_handles: list[bytes] = []
         self.results = CallResults()
@@ -62,6 +65,21 @@ class Lower:
             publish=self.references.publish,
             number=self.requests.number,
             remote=remote,
+        )
+
+    def make_creations(
+        self, refuse: Callable[[ActorCaller, str], None], asked: Callable[[bytes], None]
+    ) -> ClientCreations:
+        return ClientCreations(
+            process_id=ME,
+            job_id=lambda: ME,
+            actors=self.actors,
+            references=self.references,
+            definitions=self.definitions,
+            requests=self.requests,
+            unsubmitted=self.unsubmitted.__contains__,
+            refuse=refuse,
+            asked=asked,
         )
 
     def taken(self, kind: type[m.Message] | None = None) -> list[Any]:

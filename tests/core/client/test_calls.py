@@ -11,7 +11,6 @@ from tests.core.client.benches import ME, Lower
 from zray import limits
 from zray.core import failures
 from zray.core.client.calls import ClientCalls
-from zray.core.client.creations import ClientCreations
 from zray.errors import ActorDiedError, TaskCancelledError
 from zray.ids import split_objects
 from zray.protocol import messages as m
@@ -24,15 +23,7 @@ INFO = m.ActorInfo("Counter", FUNCTION, [("add", 1)])
 class Bench(Lower):
     def __init__(self) -> None:
         super().__init__()
-        self.unsubmitted: set[bytes] = set()
-        self.creations = ClientCreations(
-            process_id=ME,
-            job_id=lambda: ME,
-            actors=self.actors,
-            references=self.references,
-            definitions=self.definitions,
-            requests=self.requests,
-            unsubmitted=self.unsubmitted.__contains__,
+        self.creations = self.make_creations(
             refuse=lambda actor, text: self.calls.refuse(actor, text),
             asked=lambda actor_id: self.calls.creation_asked(actor_id),
         )

@@ -300,6 +300,19 @@ def test_a_value_of_somebody_else_is_watched_and_a_large_one_pulled() -> None:
     assert outcome is not None and outcome.value == b"val"
 
 
+def test_a_fetched_object_is_held_until_its_value_is_here() -> None:
+    made = client()
+    here, elsewhere = submit(made)[0], object_of(identity("x"))
+    resolve(made, here)
+    came: list[m.Outcome | None] = []
+    for oid in (here, elsewhere):
+        made.fetch(oid, came.append)
+    assert came == [made.here(here)] and elsewhere in made.references
+    hear(made, m.Result(2, ME, [m.Outcome(elsewhere, m.VALUE, 1, b"x")]))
+    assert came[1] == m.Outcome(elsewhere, m.VALUE, 1, b"x")
+    assert elsewhere not in made.references
+
+
 def test_a_waiter_that_gave_up_is_not_called() -> None:
     made = client()
     (oid,) = submit(made)

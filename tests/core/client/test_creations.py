@@ -7,7 +7,6 @@ from typing import Any
 from tests.core.benches import FUNCTION, identity, object_of, template
 from tests.core.client.benches import ME, Lower
 from zray.core.client.actor_caller import ActorCaller
-from zray.core.client.creations import ClientCreations
 from zray.core.client.waiters import Waiter
 from zray.protocol import messages as m
 
@@ -18,20 +17,9 @@ INFO = m.ActorInfo("Counter", FUNCTION, [("add", 1)])
 class Bench(Lower):
     def __init__(self) -> None:
         super().__init__()
-        self.unsubmitted: set[bytes] = set()
         self.refusals: list[tuple[bytes, str]] = []
         self.asked: list[bytes] = []
-        self.creations = ClientCreations(
-            process_id=ME,
-            job_id=lambda: ME,
-            actors=self.actors,
-            references=self.references,
-            definitions=self.definitions,
-            requests=self.requests,
-            unsubmitted=self.unsubmitted.__contains__,
-            refuse=self._refuse,
-            asked=self.asked.append,
-        )
+        self.creations = self.make_creations(self._refuse, self.asked.append)
         self.definitions.template(CLASS)
         self.taken()
 

@@ -20,7 +20,7 @@ from zray.core.client.references import ClientReferences
 from zray.core.client.requests import Requests
 from zray.core.client.tasks import ClientTasks
 from zray.core.client.values import ClientValues
-from zray.core.client.waiters import Waiters
+from zray.core.client.waiters import Waiter, Waiters
 from zray.errors import MessageTooLargeError, ProtocolError
 from zray.ids import IdSource, task_of
 from zray.protocol import messages as m
@@ -217,6 +217,20 @@ class Client:
         outcome = self.outcomes.get(oid)
         here = outcome is not None and not outcome.kind & m.LOCATED
         return here or oid in self.near.reached
+
+    def fetch(self, oid: bytes, come: Callable[[m.Outcome | None], None]) -> None:
+        """Hold an object until its value is here, which ``come`` gets; None: there will be none."""
+
+        def arrived() -> None:
+            outcome = self.here(oid)
+            self.references.remove(oid)
+            come(outcome)
+
+        self.references.add(oid)
+        waiter = Waiter(arrived)
+        self.want_value(oid, waiter)
+        if waiter.remaining <= 0:
+            arrived()
 
     def _is_expected(self, oid: bytes) -> bool:
         return task_of(oid) in self.unresolved or oid in self.call_results.awaited

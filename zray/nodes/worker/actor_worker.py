@@ -119,23 +119,12 @@ class ActorServer:
 
     def _get_values(self, entry: Entry) -> None:
         """Ask for the values of the call's arguments that did not come along."""
-        client = self.worker.client
         for oid in entry.call.dependencies:
             if oid not in entry.values:
-                client.references.add(oid)
-                waiter = Waiter(functools.partial(self._value_came, entry, oid))
                 entry.missing += 1
-                client.want_value(oid, waiter)
-                if waiter.remaining <= 0:
-                    self._value_came(entry, oid)
+                self.worker.client.fetch(oid, functools.partial(self.inbox.arrived, entry))
         self.inbox.arrived(entry)
         self.worker.flush()
-
-    def _value_came(self, entry: Entry, oid: bytes) -> None:
-        client = self.worker.client
-        outcome = client.here(oid)
-        client.references.remove(oid)
-        self.inbox.arrived(entry, outcome)
 
     def _check_callers(self) -> None:
         """Forget callers that have ended: nobody else tells."""

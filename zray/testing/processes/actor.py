@@ -102,21 +102,11 @@ class SimActor:
             self._get_values(entry)
 
     def _get_values(self, entry: Entry) -> None:
-        client = self.worker.client
         for oid in entry.call.dependencies:
             if oid not in entry.values:
-                client.references.add(oid)
-                waiter = Waiter(partial(self._value_came, entry, oid))
                 entry.missing += 1
-                client.want_value(oid, waiter)
-                if waiter.remaining <= 0:
-                    self._value_came(entry, oid)
+                self.worker.client.fetch(oid, partial(self.inbox.arrived, entry))
         self.inbox.arrived(entry)
-
-    def _value_came(self, entry: Entry, oid: bytes) -> None:
-        outcome = self.worker.client.here(oid)
-        self.worker.client.references.remove(oid)
-        self.inbox.arrived(entry, outcome)
 
     def cancel(self, message: m.CancelCall) -> None:
         """Drop a call; one that runs goes on."""

@@ -1,0 +1,46 @@
+"""What stories of the simulator share: how far they are, and failures that must come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from random import Random
+from typing import Any
+
+from zray.testing.cluster import SimCluster
+from zray.testing.processes.steps import Get, Program, Step, TaskFailed
+from zray.testing.processes.worker import SimWorker
+
+Story = Callable[[Any, Random], Program]
+
+
+def until_done(cluster: SimCluster, within_s: float = 60.0) -> None:
+    cluster.run_until(
+        lambda: all(driver.idle() for driver in cluster.drivers if driver.alive), within_s
+    )
+
+
+def runs(cluster: SimCluster, name: str) -> list[int]:
+    """How often each task of that name was started, in the order of submission."""
+    return [len(deed.runs) for deed in cluster.ledger.tasks.values() if deed.name == name]
+
+
+def started(cluster: SimCluster, name: str, count: int = 1) -> Callable[[], bool]:
+    return lambda: sum(runs(cluster, name)) >= count
+
+
+def workers(cluster: SimCluster) -> list[SimWorker]:
+    return list(cluster.workers.values())
+
+
+def counter(cluster: SimCluster, name: str) -> int:
+    assert cluster.head is not None
+    return cluster.head.gcs.counters[name]
+
+
+def failure(refs: Any) -> Generator[Step, Any, TaskFailed]:
+    """A step of a story: the error that a get of these raises, as it must."""
+    try:
+        yield Get(refs)
+    except TaskFailed as error:
+        return error
+    raise AssertionError("there is a value")
