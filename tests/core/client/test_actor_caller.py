@@ -35,7 +35,7 @@ class Bench:
         return m.Call(call.seq, call.task_id, call.method, 1, call.arguments)
 
     def take(self) -> m.Calls | None:
-        return self.caller.take(self.make, lambda call: call.task_id not in self.blocked)
+        return self.caller.take_calls(self.make, lambda call: call.task_id not in self.blocked)
 
     def taken(self) -> list[tuple[int, str]]:
         message = self.take()
@@ -184,7 +184,7 @@ def test_calls_are_sent_again_where_the_way_may_have_lost_them(
     bench.take()
     bench.answer(1, "c2")
     assert bench.caller.news(state(m.ACTOR_ALIVE, 1, link)) is again
-    (message,) = bench.caller.again(bench.make)
+    (message,) = bench.caller.calls_again(bench.make)
     assert named(message.calls) == [(0, "c1"), (2, "c3")] and message.upto == 0
 
 
@@ -194,5 +194,5 @@ def test_what_is_sent_again_comes_in_messages_of_bounded_size() -> None:
         bench.add(f"c{number}", size=limits.SUBMIT_BYTES_MAX // 2)
     while bench.take() is not None:
         pass
-    messages = bench.caller.again(bench.make)
+    messages = bench.caller.calls_again(bench.make)
     assert [len(message.calls) for message in messages] == [2, 2, 1]

@@ -26,7 +26,7 @@ def called(lower: Lower) -> None:
 
 def answered(lower: Lower, outcome: m.Outcome) -> None:
     del lower.results.awaited[OID]
-    promised = lower.results.take(OID)
+    promised = lower.results.take_promise(OID)
     if outcome.kind & m.LOCATED:
         lower.references.take_located(outcome, promised=promised)
     else:

@@ -102,7 +102,7 @@ class ActorCaller:
 
     # ---- out -------------------------------------------------------------------------------
 
-    def take(
+    def take_calls(
         self, make: Callable[[PendingCall], Call], may_leave: Callable[[PendingCall], bool]
     ) -> Calls | None:
         """The calls to send now, as many as go into one message; None: nothing is to be sent.
@@ -141,7 +141,7 @@ class ActorCaller:
         lowest = next(iter(self.sent), self._next)
         return min(lowest, min(self.unsettled, default=lowest))
 
-    def again(self, make: Callable[[PendingCall], Call]) -> list[Calls]:
+    def calls_again(self, make: Callable[[PendingCall], Call]) -> list[Calls]:
         """Everything unanswered once more, unchanged: the way there may have lost it."""
         messages = []
         calls: list[Call] = []

@@ -16,6 +16,6 @@ class CallResults:
         """Whether nobody else has heard of the result, for which this process waits."""
         return oid in self.awaited and oid not in self.promised
 
-    def take(self, oid: bytes) -> bool:
+    def take_promise(self, oid: bytes) -> bool:
         """The result is here; whether it was promised."""
         return self.promised.pop(oid, 0) is None

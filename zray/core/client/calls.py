@@ -131,7 +131,7 @@ class ClientCalls:
             actor = self.actors.get(actor_id)
             if actor is None:
                 continue
-            while (message := actor.take(self._made, self._call_may_leave)) is not None:
+            while (message := actor.take_calls(self._made, self._call_may_leave)) is not None:
                 self._send(actor, message)
                 if not actor.waiting:
                     break
@@ -251,7 +251,7 @@ class ClientCalls:
             self._fail(actor.refused(), actor, maybe_executed=False)
             self._forget_dead(actor)
         elif again:
-            for message in actor.again(self._made):
+            for message in actor.calls_again(self._made):
                 self._outbox.append(message)
             self._cancel_again(actor)
         elif state.state == m.ACTOR_ALIVE and actor.path == UNDECIDED:
@@ -271,12 +271,12 @@ class ClientCalls:
             return
         actor.path = DIRECT if direct else RELAYED
         if actor.sent:
-            for message in actor.again(self._made):
+            for message in actor.calls_again(self._made):
                 self._send(actor, message)
             self._cancel_again(actor)
         self._busy[actor.actor_id] = None
 
-    def lost(self, actor: ActorCaller) -> None:
+    def link_lost(self, actor: ActorCaller) -> None:
         """The socket to the actor's worker was closed: the head will know what that means."""
         if actor.path == DIRECT and actor.ended is None:
             actor.path = UNDECIDED
@@ -338,7 +338,7 @@ class ClientCalls:
             oid = outcome.object_id
             if self._results.awaited.pop(oid, None) is None:
                 continue
-            promised = self._results.take(oid)
+            promised = self._results.take_promise(oid)
             if outcome.kind & m.LOCATED:
                 self._references.take_located(outcome, promised=promised)
                 elsewhere = True

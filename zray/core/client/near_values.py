@@ -46,7 +46,7 @@ class NearValues:
             self._outcomes[oid] = without_value(outcome)
             self.reached[oid] = None
 
-    def lost(self) -> None:
+    def node_ended(self) -> None:
         """The node has ended."""
         self.reached.clear()
 

@@ -124,7 +124,7 @@ class Driver(Participant):
         if not client.linked or link.socket is None:
             return
         if client.outbox:
-            self._publish()
+            self._tell_published()
             outbox = client.take_outbox()
             client.too_large(link.send(client.epoch, outbox))
         else:

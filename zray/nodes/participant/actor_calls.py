@@ -265,7 +265,7 @@ class ActorCalls(LeaderFollower):
                 self._close_link(worker_id)
                 for actor in [*client.calls.actors.values()]:
                     if actor.worker_id == worker_id:
-                        client.calls.lost(actor)
+                        client.calls.link_lost(actor)
             if ended or not frames:
                 return
 

@@ -79,7 +79,7 @@ class SharedValues(ActorCalls):
         if store is None:
             return
         self._store_leaves()
-        self.client.near.lost()
+        self.client.near.node_ended()
         self._store_pause_s = limits.STORE_RETRY_FIRST_S
         own, told, taking = store.rescued()
         store.close()
@@ -143,11 +143,11 @@ class SharedValues(ActorCalls):
         """Own objects there that the cluster was told of, and the node that has them."""
         return (self._store.told(), self._store.node_id) if self._store is not None else ([], b"")
 
-    def _publish(self) -> None:
+    def _tell_published(self) -> None:
         """Before the outbox is sent: the node hears first of what the cluster will ask it for."""
         if self._store is not None:
             try:
-                self._store.publish()
+                self._store.tell_published()
             except OSError:
                 self._store_lost()
 

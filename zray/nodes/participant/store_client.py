@@ -174,7 +174,7 @@ class StoreClient:
         self._published[oid] = None
         self._unpublished.append(oid)
 
-    def publish(self) -> None:
+    def tell_published(self) -> None:
         """Tell the node what the cluster is told next. Raises OSError when its store is gone."""
         while self._unpublished:
             some, self._unpublished = self._unpublished[:4096], self._unpublished[4096:]

@@ -184,7 +184,7 @@ class ActorServer:
         for place, done in enumerate(replies.replies):
             if stay := staying(done.results):
                 replies.replies[place] = self._put_away(replies.caller, done, stay)
-        self.worker.send([replies])
+        self.worker.tell_raylet([replies])
 
     def _put_away(self, caller: bytes, done: m.CallDone, stay: frozenset[bytes]) -> m.CallDone:
         client = self.worker.client
@@ -194,7 +194,7 @@ class ActorServer:
             if result.object_id in stay:
                 client.references.adopt(result.object_id)
                 pins.append(ObjectRef(result.object_id))
-                self.worker.send([m.Put(0, self.worker.worker_id, result)])
+                self.worker.tell_raylet([m.Put(0, self.worker.worker_id, result)])
                 kind = result.kind | m.LOCATED
                 located = m.Outcome(result.object_id, kind, result.size, b"", result.contained)
                 results.append(located)
@@ -263,7 +263,7 @@ class ActorServer:
                 worker.lead_or_follow(left)
                 self.send_replies()
             if self._exit_reason is not None:
-                worker.send([m.Exiting(0, self._exit_reason)])
+                worker.tell_raylet([m.Exiting(0, self._exit_reason)])
         return 0
 
     def _undelivered(self) -> bool:
@@ -358,7 +358,7 @@ class ActorServer:
         """A large result is an object of this process's until its caller holds it."""
         with self._lock:
             self.worker.client.references.adopt(outcome.object_id)
-            self.worker.send([m.Put(0, self.worker.worker_id, outcome)])
+            self.worker.tell_raylet([m.Put(0, self.worker.worker_id, outcome)])
         return ObjectRef(outcome.object_id)
 
     def error(self, entry: Entry, error: BaseException) -> Ended:

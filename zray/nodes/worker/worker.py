@@ -74,7 +74,7 @@ class Worker(Introspection):
         self._stop_in_loop: Callable[[Entry], object] = bool
         self._acknowledge_at = 0.0
         self._handlers = self._table()
-        self._waits = TaskWaits(self.task_inbox, self.send, self.client.has_callbacks)
+        self._waits = TaskWaits(self.task_inbox, self.tell_raylet, self.client.has_callbacks)
 
     def _table(self) -> dict[type[m.Message], Callable[[Any], None]]:
         """Which message of the raylet's goes to whom; what is not here is the client's."""
@@ -92,9 +92,9 @@ class Worker(Introspection):
     def _transmit(self) -> None:
         outbox = self.client.take_outbox()
         if outbox:
-            self.send(outbox)
+            self.tell_raylet(outbox)
 
-    def send(self, messages: list[m.Message]) -> None:
+    def tell_raylet(self, messages: list[m.Message]) -> None:
         """To the raylet. With the lock held."""
         try:
             for payload in codec.encode_local(messages):
@@ -172,7 +172,7 @@ class Worker(Introspection):
     def _give_back(self) -> None:
         returned = self.task_inbox.recall()
         if returned.task_ids:
-            self.send([returned])
+            self.tell_raylet([returned])
 
     def _before_blocking(self) -> None:
         if self.actor is not None:
@@ -239,12 +239,12 @@ class Worker(Introspection):
 
     def _on_recall(self, message: m.Recall) -> None:
         done = self.task_inbox.take_done(time.monotonic(), next_is_short=False)
-        self.send([*([done] if done is not None else []), self.task_inbox.recall()])
+        self.tell_raylet([*([done] if done is not None else []), self.task_inbox.recall()])
 
     def _on_cancel_task(self, message: m.CancelTask) -> None:
         returned = self.task_inbox.cancel(message)
         if returned is not None:
-            self.send([returned])
+            self.tell_raylet([returned])
         elif self._is_current(message):
             self._attempts.cancel(message.task_id)
 
@@ -388,7 +388,7 @@ class Worker(Introspection):
         self._flush()
         done = self.task_inbox.take_done(time.monotonic(), next_is_short=True)
         if done is not None:
-            self.send([done])
+            self.tell_raylet([done])
             self._keeps_drops = False
 
     def _collect_dropped(self) -> None:

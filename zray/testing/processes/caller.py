@@ -152,7 +152,7 @@ class Caller(Participant):
             self._close_wire(worker_id)
             for actor in [*self.client.calls.actors.values()]:
                 if actor.worker_id == worker_id:
-                    self.client.calls.lost(actor)
+                    self.client.calls.link_lost(actor)
 
     def tend_calls(self) -> None:
         """Do what the machine wants done to sockets."""
