@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
+from msgspec.structs import replace
 
 from tests.core.benches import (
     FUNCTION,
@@ -24,18 +26,21 @@ ONCE = template(retries=0)
 AGAIN = template(retries=3)
 
 
-def test_what_a_late_driver_submits_again_may_have_run_on_a_node_that_is_dead_by_then() -> None:
+@pytest.mark.parametrize("once", [ONCE, replace(ONCE, by_name=True)], ids=["code", "by name"])
+def test_what_a_late_driver_submits_again_may_have_run_on_a_node_that_is_dead_by_then(
+    once: m.Template,
+) -> None:
     node = msgspec.msgpack.encode(NodeRow(1, True, "n1", [("CPU", UNIT)]))
     job = msgspec.msgpack.encode(HeadBench().hello_driver("d").job)
     head = HeadBench({"nodes": {identity("n1"): node}, "jobs": {identity("d"): job}}, epoch=2)
-    head.node("n2")
+    head.node("n2", offers=[once.name])
     head.say("d", head.hello_driver("d"))
     head.after(limits.DEAD_S + 1)
     head.taken("d")
-    head.say("d", m.Export(0, FUNCTION, "work", b"code"), ONCE)
-    head.submit("d", spec("old", ONCE))
+    head.say("d", m.Export(0, FUNCTION, "work", b"code"), once)
+    head.submit("d", spec("old", once))
     head.say("d", m.Hold(0, identity("d"), b"", True))
-    head.submit("d", spec("new", ONCE))
+    head.submit("d", spec("new", once))
     assert head.assigned("n2") == ["new"]
     (result,) = head.taken("d", m.Result)
     assert NodeDiedError.code.encode() in result.outcomes[0].value

@@ -218,8 +218,12 @@ class Members:
         return True
 
     def may_have_run(self, needs: Needs) -> bool:
-        """Whether a task of before the restart may have been with a node that did not return."""
-        return any(resources.fits(total, needs) for total in self.lost)
+        """Whether a task of before the restart may have been with a node that did not return.
+
+        What nodes offer is not stored: one that had the resources may have offered the name.
+        """
+        wanted = resources.countable(needs)
+        return any(resources.fits(total, wanted) for total in self.lost)
 
     def recovering(self) -> bool:
         """Whether tasks of before the restart may still be held by nodes not yet back."""

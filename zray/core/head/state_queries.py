@@ -177,7 +177,8 @@ class StateQueries:
                 waiting = sum(1 for record in queue if record.state == READY)
                 template = queue.first().template if queue else None
                 name = template.message.name if template is not None else ""
-                found.append(ClassStatus(list(group.needs), job_id, waiting, reason, name))
+                wanted = list(resources.countable(group.needs))
+                found.append(ClassStatus(wanted, job_id, waiting, reason, name))
         return found
 
     def why(self, object_id: bytes, now: float) -> str:
