@@ -1,13 +1,14 @@
-"""The client's lower machines on a bench: real ones, each on those below it, and no Client."""
+"""The client on a bench, and its lower machines without it: real ones, each on those below it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from tests.core.benches import identity
+from tests.core.benches import CLUSTER, identity, template, value
 from zray.core.client.actor_caller import ActorCaller, ActorCallers
 from zray.core.client.call_results import CallResults
+from zray.core.client.client import Client
 from zray.core.client.creations import ClientCreations
 from zray.core.client.definitions import ClientDefinitions
 from zray.core.client.near_values import NearValues
@@ -17,8 +18,44 @@ from zray.core.client.values import ClientValues
 from zray.core.client.waiters import Waiter, Waiters
 from zray.ids import IdSource, split_objects
 from zray.protocol import messages as m
+from zray.protocol.codec import Payload
 
 ME = identity("d1")
+WORK = template()
+TWO = template("two", returns=2)
+
+
+def client(*, remote: bool = True, linked: bool = True) -> Client:
+    made = Client(ME, ME, IdSource(b"clientid"), remote=remote)
+    if remote and linked:
+        hear(made, m.Welcome(0, 1, CLUSTER, 1, 1.0))
+    for message in (WORK, TWO):
+        made.template(message)
+    made.outbox.clear()
+    return made
+
+
+def hear(made: Client, *messages: m.Message, epoch: int = 1) -> None:
+    made.receive(Payload(epoch, list(messages), []), 0.0)
+
+
+def said(made: Client, kind: type[m.Message] | None = None) -> list[Any]:
+    made.flush()
+    outbox = made.take_outbox()
+    return [message for message in outbox if kind is None or isinstance(message, kind)]
+
+
+def submit(made: Client, made_of: m.Template = WORK, **fields: Any) -> list[bytes]:
+    spec = m.TaskSpec(made.new_task(), made_of.template_id, b"", **fields)
+    return made.submit(spec, made_of.num_returns)
+
+
+def ids(messages: list[Any]) -> list[bytes]:
+    return [oid for message in messages for oid in split_objects(message.object_ids)]
+
+
+def resolve(made: Client, *oids: bytes, seq: int = 1) -> None:
+    hear(made, m.Result(seq, ME, [value(oid[:16]) for oid in oids]))
 
 
 class Lower:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.core.benches import FUNCTION, identity, object_of, template
+from tests.core.benches import FUNCTION, identity, object_of
+from tests.core.client.benches import TWO, WORK
 from zray.core.client.definitions import ClientDefinitions
 from zray.protocol import messages as m
-
-WORK, TWO = template(), template("two", returns=2)
 
 
 class Bench:

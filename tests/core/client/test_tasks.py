@@ -6,17 +6,14 @@ from typing import Any
 
 import pytest
 
-from tests.core.benches import identity, object_of, template, value
-from tests.core.client.benches import ME, Lower
+from tests.core.benches import identity, object_of, value
+from tests.core.client.benches import ME, TWO, WORK, Lower
 from zray import limits
 from zray.core import failures
 from zray.core.client.tasks import ClientTasks
 from zray.errors import MessageTooLargeError, TaskCancelledError
 from zray.ids import split_objects
 from zray.protocol import messages as m
-
-WORK = template()
-TWO = template("two", returns=2)
 
 
 class Bench(Lower):

@@ -40,3 +40,8 @@ class Poller:
         if self._wake_fd in ready:
             self._pipe.drain()
         return ready
+
+    def close(self) -> None:
+        """Give back its descriptors."""
+        self._epoll.close()
+        self._pipe.close()
