@@ -1,6 +1,6 @@
-"""What is in shared memory: segments that processes have mapped or open, and the kernel's count.
+"""What is in shared memory: segments of processes that these tests have started, and their bytes.
 
-Reads /proc only; must never import zray.
+Others may use shared memory meanwhile. Reads /proc only; must never import zray.
 """
 
 from __future__ import annotations
@@ -14,16 +14,33 @@ from contextlib import contextmanager, suppress
 import psutil
 
 SEGMENT = "/memfd:zray-segment"
-TOLERANCE_BYTES = 32 << 20  # others use shared memory too
+MARK_NAME = "ZRAY_SESSION_TEST"  # in the environment of what these tests start
 SETTLE_S = 10.0
 _ADDRESSES = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) (\S{4})")
 
 
-def shmem_bytes() -> int:
-    """Shared memory in use on this machine."""
-    with open("/proc/meminfo") as lines:
-        found = [line.split()[1] for line in lines if line.startswith("Shmem:")]
-    return int(found[0]) * 1024
+def processes() -> list[int]:
+    """This process, and all that these tests have started."""
+    mark = f"{MARK_NAME}={os.environ.get(MARK_NAME, '')}".encode()
+    found = [os.getpid()]
+    for pid in psutil.pids():
+        with suppress(OSError), open(f"/proc/{pid}/environ", "rb") as environment:
+            if pid != found[0] and mark in environment.read().split(b"\0"):
+                found.append(pid)
+    return found
+
+
+def segment_bytes() -> int:
+    """Memory that their segments take, each counted once."""
+    sizes: dict[int, int] = {}
+    for pid in processes():
+        paths = [f"/proc/{pid}/fd/{number}" for number in descriptors(pid)]
+        paths += [f"/proc/{pid}/map_files/{low:x}-{high:x}" for low, high, _ in mappings(pid)]
+        for path in paths:
+            with suppress(OSError):
+                found = os.stat(path)
+                sizes[found.st_ino] = found.st_blocks * 512
+    return sum(sizes.values())
 
 
 def mappings(pid: int) -> list[tuple[int, int, str]]:
@@ -50,7 +67,7 @@ def descriptors(pid: int) -> list[int]:
 
 def users() -> dict[int, int]:
     """Processes with segments, and how many mappings and descriptors of them each has."""
-    found = {pid: len(mappings(pid)) + len(descriptors(pid)) for pid in psutil.pids()}
+    found = {pid: len(mappings(pid)) + len(descriptors(pid)) for pid in processes()}
     return {pid: count for pid, count in found.items() if count}
 
 
@@ -64,14 +81,10 @@ def maps(address: int) -> str:
 
 @contextmanager
 def unchanged() -> Iterator[None]:
-    """Fails unless no process has more segments after the block, nor the kernel more memory."""
-    before, memory = users(), shmem_bytes()
+    """Fails unless no process of these tests has more segments after the block."""
+    before = users()
     yield
     deadline = time.monotonic() + SETTLE_S
-    while True:
-        left = {pid: count for pid, count in users().items() if count > before.get(pid, 0)}
-        more = shmem_bytes() - memory
-        if not left and more <= TOLERANCE_BYTES:
-            return
-        assert time.monotonic() < deadline, f"segments are left in {left}, {more} bytes more"
+    while left := {pid: count for pid, count in users().items() if count > before.get(pid, 0)}:
+        assert time.monotonic() < deadline, f"segments are left in {left}"
         time.sleep(0.05)

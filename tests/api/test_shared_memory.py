@@ -270,10 +270,10 @@ def test_memory_of_what_was_dropped_is_used_again(node: None) -> None:
     value = array(10)
     for _ in range(50):
         zray.put(value)
-    before = shared_memory.shmem_bytes()
+    before = shared_memory.segment_bytes()
     for _ in range(1000):
         zray.put(value)
-    assert shared_memory.shmem_bytes() - before < 100 * MB
+    assert shared_memory.segment_bytes() - before < 100 * MB
 
 
 def test_results_that_were_dropped_leave_no_memory_behind(node: None) -> None:
@@ -286,9 +286,9 @@ def test_results_that_were_dropped_leave_no_memory_behind(node: None) -> None:
             zray.get([make.remote() for _ in range(4)], timeout=30)
 
     rounds(5)
-    before = shared_memory.shmem_bytes()
+    before = shared_memory.segment_bytes()
     rounds(40)
-    assert shared_memory.shmem_bytes() - before < 150 * MB
+    assert shared_memory.segment_bytes() - before < 150 * MB
 
 
 def test_many_objects_need_few_descriptors(node: None) -> None:
@@ -393,7 +393,7 @@ def test_an_interrupted_put_leaves_nothing(node: None) -> None:
     import _thread
 
     value = array(300)
-    before = shared_memory.shmem_bytes()
+    before = shared_memory.segment_bytes()
     interrupted = 0
     for delay in (0.001, 0.01, 0.03, 0.05, 0.02, 0.04):
         timer = threading.Timer(delay, _thread.interrupt_main)
@@ -409,7 +409,7 @@ def test_an_interrupted_put_leaves_nothing(node: None) -> None:
     assert zray.get(zray.put(array(1, 4.0)))[-1] == 4.0
     store = session.current()._store
     eventually(lambda: not store._arena.used_bytes or zray.put(1) is None, 10)
-    assert shared_memory.shmem_bytes() - before < 700 * MB
+    assert shared_memory.segment_bytes() - before < 700 * MB
 
 
 def test_a_result_that_cannot_be_told_leaves_nothing(node: None) -> None:
@@ -417,10 +417,10 @@ def test_a_result_that_cannot_be_told_leaves_nothing(node: None) -> None:
     def bad() -> Any:
         return np.ones(10 * MB // 8), threading.Lock()
 
-    before = shared_memory.shmem_bytes()
+    before = shared_memory.segment_bytes()
     for _ in range(30):
         first, second = bad.remote()
         for ref in (first, second):
             with pytest.raises(TypeError):
                 zray.get(ref, timeout=30)
-    assert shared_memory.shmem_bytes() - before < 100 * MB
+    assert shared_memory.segment_bytes() - before < 100 * MB

@@ -81,9 +81,9 @@ def raylet_of_this_process() -> psutil.Process:
 
 @pytest.mark.slow_limit(120)
 def test_what_memory_has_no_room_for_goes_to_disk_and_comes_back(small: None, spill: Path) -> None:
-    before = shared_memory.shmem_bytes()
+    before = shared_memory.segment_bytes()
     refs = [zray.put(array(20, float(i))) for i in range(50)]
-    assert shared_memory.shmem_bytes() - before < 400 * MB
+    assert shared_memory.segment_bytes() - before < 400 * MB
     assert sum(path.stat().st_size for path in files(spill)) > 700 * MB
     for i, ref in enumerate(refs):
         assert (zray.get(ref) == float(i)).all()
@@ -100,7 +100,7 @@ def test_what_memory_has_no_room_for_goes_to_disk_and_comes_back(small: None, sp
     made = [make.remote(float(i)) for i in range(30)]
     for i, ref in enumerate(made):
         assert (zray.get(ref, timeout=60) == float(i)).all()
-    assert shared_memory.shmem_bytes() - before < 500 * MB
+    assert shared_memory.segment_bytes() - before < 500 * MB
     del refs, ref, made
     until(lambda: not files(spill), 10, "the files are gone")
     zray.get(zray.put(array(150)))
@@ -360,7 +360,7 @@ def test_readers_that_are_killed_free_what_they_used(connected: Any) -> None:
             self.values = zray.get(values)
             return os.getpid()
 
-    before = shared_memory.shmem_bytes()
+    before = shared_memory.segment_bytes()
     for _ in range(10):
         reader = Reader.remote()
         refs = [zray.put(array(20)) for _ in range(5)]
@@ -369,7 +369,7 @@ def test_readers_that_are_killed_free_what_they_used(connected: Any) -> None:
         os.kill(pid, signal.SIGKILL)
         del reader
     warm = 3 * limits.WARM_BYTES_MAX  # of this process, and of two nodes for copies
-    assert shared_memory.shmem_bytes() - before < warm
+    assert shared_memory.segment_bytes() - before < warm
     connected.until(lambda: connected.status().objects == 0, 10, "all objects are free")
 
 
@@ -400,7 +400,7 @@ DRIVER = """
 
 
 def test_a_driver_that_is_killed_leaves_what_others_hold(cluster: Any) -> None:
-    before = shared_memory.shmem_bytes()
+    before = shared_memory.segment_bytes()
     driver = cluster.run("driver", DRIVER)
     driver.says("ready")
     assert shared_memory.mappings(driver.pid)
@@ -410,7 +410,7 @@ def test_a_driver_that_is_killed_leaves_what_others_hold(cluster: Any) -> None:
     values = zray.get(keeper.values.remote(), timeout=20)
     assert [float(value[-1]) for value in values] == [0.0, 1.0, 2.0, 3.0, 4.0]
     cluster.until(
-        lambda: shared_memory.shmem_bytes() - before < 250 * MB, 20, "the others' memory is free"
+        lambda: shared_memory.segment_bytes() - before < 250 * MB, 20, "the others' memory is free"
     )
     zray.kill(keeper)
     assert float(values[3][0]) == 3.0
