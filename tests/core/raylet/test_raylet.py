@@ -220,12 +220,16 @@ def test_values_and_functions_are_sent_to_a_worker_once() -> None:
 
 def test_the_next_task_is_at_the_worker_before_it_ends_one() -> None:
     raylet = brief(WORK, cpus=2)
-    raylet.give(*(spec(f"t{number}", WORK) for number in range(5)))
+    raylet.give(*(spec(f"t{number}", WORK) for number in range(7)))
+    first = next(worker for worker, run in raylet.running().items() if run[0] == "t0")
     assert sorted(raylet.running().values()) == [["t0", "t2"], ["t1", "t3"]]
     assert raylet.raylet.scheduler.free == {"CPU": 0}
-    first = next(worker for worker, run in raylet.running().items() if run[0] == "t0")
     raylet.worker(first, ends("t0", 0.010))
     assert sorted(raylet.running().values()) == [["t1", "t3"], ["t2", "t4"]]
+    raylet.worker(first, ends("t2", 0.010))
+    assert sorted(raylet.running().values()) == [["t1", "t3"], ["t4", "t5"]]
+    raylet.worker(first, ends("t4", 0.010))  # the last one is for whoever ends first
+    assert sorted(raylet.running().values()) == [["t1", "t3"], ["t5"]]
 
 
 @pytest.mark.parametrize("seconds", [None, limits.NEXT_BEHIND_S])
@@ -239,10 +243,11 @@ def test_nothing_waits_behind_what_may_take_long(seconds: float | None) -> None:
 
 def test_what_waits_behind_a_task_moves_when_it_could_run_elsewhere() -> None:
     raylet = brief(WORK, cpus=2)
-    raylet.give(*(spec(f"t{number}", WORK) for number in range(3)))
+    raylet.give(*(spec(f"t{number}", WORK) for number in range(4)))
     first = next(worker for worker, run in raylet.running().items() if run == ["t0", "t2"])
-    second = next(worker for worker, run in raylet.running().items() if run == ["t1"])
+    second = next(worker for worker in raylet.workers() if worker != first)
     raylet.worker(second, ends("t1"))
+    raylet.worker(second, ends("t3"))
     assert raylet.raylet.deadline() == raylet.now + limits.MOVE_S  # t0 may end as well
     raylet.now += limits.MOVE_S
     raylet.turn()

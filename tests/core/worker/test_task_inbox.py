@@ -79,7 +79,7 @@ def test_results_leave_before_a_long_task_and_when_nothing_is_left() -> None:
     assert made.take_done(1.0, may_wait=True) is not None
     made = inbox("t0", "t1")
     made.next()
-    finish(made, 1.0, limits.SHORT_TASK_S)
+    finish(made, 1.0, limits.RESULT_DELAY_S)
     assert made.take_done(1.0, may_wait=True) is not None
 
 

@@ -33,6 +33,10 @@ class LocalTemplate:
         self.needs = resources.needs(message.resources)
         self.seconds: float | None = None
 
+    def tiny(self) -> bool:
+        """Whether it is known to take no longer than a worker takes to wake up."""
+        return self.seconds is not None and self.seconds < limits.WAKE_S
+
     def brief(self) -> bool:
         """Whether it is known to take less than ``limits.NEXT_BEHIND_S``."""
         return self.seconds is not None and self.seconds < limits.NEXT_BEHIND_S

@@ -197,6 +197,8 @@ class LocalScheduler:
             if not queue:
                 return
             first = queue.first()
+            if _is_tail(queue, lanes):
+                return
             short = first.template.short() and slot.all_short()
             if not short or slot.key[0] != first.assignment.job_id:
                 continue
@@ -212,16 +214,18 @@ class LocalScheduler:
     ) -> Iterator[tuple[PoolKey, WorkerSlot | None, list[LocalTask]]]:
         """A task for each worker that runs its last one: when that ends, the next is there.
 
-        Not where it would be in the way: of tasks that others wait for, or of another class. Nor
-        behind what may take long: that may hold the interpreter, and then gives nothing back.
+        Not the last ones of all, which are for whoever ends first. Nor where it would be in the
+        way of tasks that others wait for, or of another class. Nor behind what may take long: that
+        may hold the interpreter, and then gives nothing back.
         """
         if self.at_bound() or self._over_committed() or not resources.is_cpu_only(wanted):
             return
         if any(others for needs, others in self.queues.items() if needs != wanted):
             return
         floor = max((slot.depth() for slot in self.blocked.values()), default=-1)
+        lanes = self._running(wanted)
         for slot in self.active.values():
-            if not queue:
+            if not queue or _is_tail(queue, lanes):
                 return
             task = queue.first()
             if task.depth <= floor or task.assignment.actor is not None:
@@ -232,7 +236,7 @@ class LocalScheduler:
                 yield slot.key, slot, [self._popped(queue.pop())]
 
     def _running(self, wanted: Needs) -> int:
-        return sum(s.busy and s.needs == wanted and not s.actor for s in self.workers.values())
+        return sum(slot.needs == wanted and not slot.blocked for slot in self.active.values())
 
     @staticmethod
     def _batch_size(task: LocalTask) -> int:
@@ -245,7 +249,8 @@ class LocalScheduler:
         self, queue: DepthQueue[LocalTask], job_id: bytes, lanes: int, room: int | None = None
     ) -> list[LocalTask]:
         """Tasks from the head of the queue for one worker: one, or several short ones."""
-        share = -(-len(queue) // max(lanes, 1))
+        whole, more = divmod(len(queue), max(lanes, 1))
+        share = max(1, whole + (more > 0 and queue.first().template.tiny()))
         size = min(self._batch_size(queue.first()), share)
         if room is not None:
             size = min(size, room)
@@ -434,3 +439,11 @@ class LocalScheduler:
 def default_max_workers(cpu: int) -> int:
     """Of a node with so many CPUs, in units of 1/10000."""
     return max(limits.WORKERS_MIN, limits.WORKERS_PER_CPU * cpu // limits.RESOURCE_UNIT)
+
+
+def _is_tail(queue: DepthQueue[LocalTask], lanes: int) -> bool:
+    """Whether what is left is too little for each worker to have one more.
+
+    Then the next is for whoever ends first, unless waking that one takes longer than the task.
+    """
+    return len(queue) < lanes and not queue.first().template.tiny()
