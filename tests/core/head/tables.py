@@ -7,21 +7,34 @@ from typing import Any
 
 import msgspec
 
-from tests.core.benches import EVERY, UNIT, VERSIONS, identity
+from tests.core.benches import EVERY, UNIT, VERSIONS, Fatal, identity
+from zray.core.head.acknowledgements import Acknowledgements
+from zray.core.head.actor_directory import ActorDirectory
+from zray.core.head.actor_reconciliation import ActorReconciliation
 from zray.core.head.actor_table import ActorTable
+from zray.core.head.actors import Actors
+from zray.core.head.catalog import Catalog
+from zray.core.head.definitions import Definitions
 from zray.core.head.holders import Holders
+from zray.core.head.incarnations import Incarnations
 from zray.core.head.journal import Journal
+from zray.core.head.lineage import Lineage
 from zray.core.head.members import JobMember, Members, NodeMember, NodeRow
 from zray.core.head.object_table import ObjectTable
 from zray.core.head.processes import Processes
 from zray.core.head.recovery import Recovery
 from zray.core.head.results import Results
+from zray.core.head.task_outcomes import TaskOutcomes
 from zray.core.head.task_records import FunctionUse, TaskRecord, TemplateRecord
 from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.task_table import TaskTable
+from zray.core.head.tasks import TaskManager
 from zray.core.head.transfers import Transfers
 from zray.core.machine import Outbox
+from zray.core.offers import Offers
 from zray.protocol import messages as m
+
+COUNTED = ("finished", "retried", "stale", "lost", "rebuilt", "reclaimed")
 
 
 class Tables:
@@ -30,7 +43,7 @@ class Tables:
     def __init__(self, awaited: str = "") -> None:
         self.outbox: Outbox[bytes] = Outbox()
         self.journal = Journal()
-        self.counters = dict.fromkeys(("finished", "retried", "stale", "lost", "reclaimed"), 0)
+        self.counters = dict.fromkeys(COUNTED, 0)
         row = msgspec.msgpack.encode(NodeRow(1, True, awaited))
         rows = {"nodes": {identity(awaited): row}} if awaited else {}
         self.members = Members(rows, 0.0)
@@ -91,9 +104,10 @@ class Tables:
         self.scheduler.add_node(node.view)
         return node
 
-    def driver(self, name: str) -> JobMember:
-        """A driver that is connected."""
-        job = JobMember(identity(name), m.JobInfo("program", "/", [], "machine", "host", 1), 0.0)
+    def driver(self, name: str, *, resumed: bool = False) -> JobMember:
+        """A driver that is connected; ``resumed``: it has yet to tell what it holds."""
+        info = m.JobInfo("program", "/", [], "machine", "host", 1)
+        job = JobMember(identity(name), info, 0.0, resumed=resumed)
         job.begin_session(0.0)
         self.members.jobs[job.process_id] = job
         return job
@@ -131,3 +145,150 @@ class Tables:
                 rows += entry
                 self.journal.stored(number)(now)
         return rows
+
+
+class Machines(Tables):
+    """And the machines that make up the life of a task, each with the real ones below it.
+
+    ``made_of``: templates whose function is durable. ``functions``: rows that the head of before
+    has left.
+    """
+
+    def __init__(
+        self,
+        *made_of: m.Template,
+        awaited: str = "",
+        functions: dict[bytes, bytes] | None = None,
+    ) -> None:
+        super().__init__(awaited)
+        rows = {"functions": functions or {}}
+        self.offers = Offers()
+        self.acknowledgements = Acknowledgements(self.outbox, self.journal.persist)
+        self.holders = self.make_holders(wake=lambda task: self.task_manager.advance(task))
+        self.directory = ActorDirectory(
+            epoch=1,
+            outbox=self.outbox,
+            members=self.members,
+            processes=self.processes,
+            objects=self.objects,
+            recovery=self.recovery,
+            records=self.actors,
+        )
+        self.definitions = Definitions(
+            outbox=self.outbox,
+            members=self.members,
+            processes=self.processes,
+            objects=self.objects,
+            catalog=Catalog(rows, self.journal.persist, self.outbox),
+            recovery=self.recovery,
+            hold=self.holders.hold,
+            wake=lambda task: self.task_manager.advance(task),
+        )
+        for one in made_of:
+            self.definitions.take(one).function.ready = True
+        self.lineage = Lineage(
+            counters=self.counters,
+            members=self.members,
+            tasks=self.tasks,
+            objects=self.objects,
+            definitions=self.definitions,
+            begin=lambda task, spec, now: self.task_manager.begin(task, spec, now),
+        )
+        self._make_ends()
+
+    def _make_ends(self) -> None:
+        self.incarnations = Incarnations(
+            outbox=self.outbox,
+            persist=self.journal.persist,
+            members=self.members,
+            processes=self.processes,
+            tasks=self.tasks,
+            objects=self.objects,
+            records=self.actors,
+            scheduler=self.scheduler,
+            definitions=self.definitions,
+            directory=self.directory,
+            begin=lambda task, spec, now: self.task_manager.begin(task, spec, now),
+        )
+        self.outcomes = TaskOutcomes(
+            outbox=self.outbox,
+            incidents=Fatal(),
+            counters=self.counters,
+            members=self.members,
+            processes=self.processes,
+            tasks=self.tasks,
+            objects=self.objects,
+            actors=self.actors,
+            scheduler=self.scheduler,
+            results=self.results,
+            transfers=self.transfers,
+            recovery=self.recovery,
+            holders=self.holders,
+            lineage=self.lineage,
+            incarnations=self.incarnations,
+        )
+        self.task_manager = TaskManager(
+            outbox=self.outbox,
+            journal=self.journal,
+            counters=self.counters,
+            members=self.members,
+            processes=self.processes,
+            tasks=self.tasks,
+            objects=self.objects,
+            actors=self.actors,
+            offers=self.offers,
+            scheduler=self.scheduler,
+            recovery=self.recovery,
+            holders=self.holders,
+            definitions=self.definitions,
+            lineage=self.lineage,
+            acknowledgements=self.acknowledgements,
+            incarnations=self.incarnations,
+            outcomes=self.outcomes,
+        )
+
+    def make_actors(self, rows: dict[bytes, bytes] | None = None) -> Actors:
+        """The machine of actors; ``rows``: of those that the head of before has left."""
+        return Actors(
+            outbox=self.outbox,
+            persist=self.journal.persist,
+            members=self.members,
+            processes=self.processes,
+            tasks=self.tasks,
+            objects=self.objects,
+            records=self.actors,
+            recovery=self.recovery,
+            holders=self.holders,
+            definitions=self.definitions,
+            directory=self.directory,
+            acknowledgements=self.acknowledgements,
+            incarnations=self.incarnations,
+            rows=rows or {},
+            now=0.0,
+        )
+
+    def make_actor_reconciliation(self) -> ActorReconciliation:
+        """The machine that knows which actors of before are in doubt."""
+        return ActorReconciliation(
+            outbox=self.outbox,
+            processes=self.processes,
+            tasks=self.tasks,
+            records=self.actors,
+            directory=self.directory,
+            incarnations=self.incarnations,
+        )
+
+    def starts(self, now: float = 0.0) -> list[tuple[bytes, int]]:
+        """Tasks that are given to nodes now, with their attempts."""
+        return [
+            (record.spec.task_id, record.attempt)
+            for _, records in self.scheduler.schedule(now)
+            for record in records
+            if record.spec is not None
+        ]
+
+    def acknowledged(self, node: NodeMember) -> list[int]:
+        """Up to which of its ends a node is told, after a while, that they are known."""
+        self.outbox.take()
+        self.acknowledgements.send(self.acknowledgements.deadline())
+        return [ack.upto for ack in self.sent(m.Ack).get(node.process_id, [])]
