@@ -91,6 +91,19 @@ def test_a_finalizer_that_needs_what_was_collected_with_it_is_told() -> None:
     assert "a finalizer that needs the value has to get it sooner" in str(errors[0])
 
 
+def test_what_was_collected_is_told_though_the_drop_was_sent_before() -> None:
+    """Another finalizer of the same collection may have used the API in between."""
+    ref = double.remote(1)
+    ref.__del__()  # what the collector does first with references of a cycle
+    other = double.remote(2)
+    assert zray.get(other, timeout=GET_S) == 4
+    with pytest.raises(ObjectLostError):
+        zray.get(ref, timeout=GET_S)
+    assert zray.wait([ref, other], num_returns=2, timeout=GET_S) == ([other], [ref])
+    with pytest.raises(ObjectLostError):
+        ref.future().result(GET_S)
+
+
 def test_a_collector_that_is_off_stays_off() -> None:
     gc.disable()
     try:

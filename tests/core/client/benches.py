@@ -75,9 +75,10 @@ class Lower:
         self.requests = Requests(self.outbox)
         self.waiters = Waiters(
             self.outcomes,
-            self.expected.__contains__,
-            self.watched.append,
-            lambda oid: self.values.pull(oid),
+            lives=lambda oid: oid in self.references.counts,
+            expected=self.expected.__contains__,
+            watch=self.watched.append,
+            pull=lambda oid: self.values.pull(oid),
         )
         self.values = ClientValues(
             self.outbox.append, lambda outcome: self.waiters.wake(outcome.object_id, outcome)

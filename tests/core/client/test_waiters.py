@@ -15,8 +15,13 @@ class Bench:
         self.outcomes: dict[bytes, m.Outcome] = {}
         self.watched: list[bytes] = []
         self.pulled: list[bytes] = []
+        self.collected: set[bytes] = set()
         self.waiters = Waiters(
-            self.outcomes, expected.__contains__, self.watched.append, self.pulled.append
+            self.outcomes,
+            lives=lambda oid: oid not in self.collected,
+            expected=expected.__contains__,
+            watch=self.watched.append,
+            pull=self.pulled.append,
         )
 
     def comes(self, outcome: m.Outcome) -> None:
@@ -47,6 +52,16 @@ def test_an_object_is_asked_for_once_and_not_at_all_where_it_comes_by_itself() -
         bench.waiters.want_value(oid, Waiter())
         bench.waiters.want_outcome(oid, Waiter())
     assert bench.watched == [ONE]
+
+
+def test_nobody_waits_for_what_was_collected() -> None:
+    bench, waiter = Bench(), Waiter()
+    bench.collected.add(ONE)
+    bench.waiters.want_value(ONE, waiter)
+    bench.waiters.want_outcome(ONE, waiter)
+    assert waiter.remaining == 0 and not bench.waiters and not bench.watched
+    bench.waiters.want_located(ONE, waiter)  # what a task gets has no reference
+    assert waiter.remaining == 1 and bench.pulled == [ONE]
 
 
 def test_a_value_elsewhere_is_an_end_but_no_value_until_it_was_pulled() -> None:

@@ -59,7 +59,11 @@ class Client:
         actors = ActorCallers(self.process_id)
         self.requests = Requests(self.outbox)
         self.waiters = Waiters(
-            self.outcomes, self._is_expected, self._watch, lambda oid: self.values.pull(oid)
+            self.outcomes,
+            lives=lambda oid: oid in self.references.counts,
+            expected=self._is_expected,
+            watch=self._watch,
+            pull=lambda oid: self.values.pull(oid),
         )
         self.values = ClientValues(self.outbox.append, self._pulled)
         self.near = NearValues(self.outcomes, self.waiters.values.__contains__)

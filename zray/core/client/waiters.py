@@ -34,18 +34,21 @@ class Waiter:
 class Waiters:
     """``outcomes``: of the process's references, as far as they are known.
 
-    ``expected``: whether an object's outcome comes without being asked for; ``watch`` asks for it,
-    and ``pull`` for a value that is elsewhere.
+    ``lives``: whether the process has a reference to the object; ``expected``: whether its
+    outcome comes without being asked for; ``watch`` asks for it, and ``pull`` for a value that is
+    elsewhere.
     """
 
     def __init__(
         self,
         outcomes: dict[bytes, m.Outcome],
+        lives: Callable[[bytes], bool],
         expected: Callable[[bytes], bool],
         watch: Callable[[bytes], None],
         pull: Callable[[bytes], None],
     ) -> None:
         self._outcomes = outcomes
+        self._lives = lives
         self._expected = expected
         self._watch = watch
         self._pull = pull
@@ -58,9 +61,12 @@ class Waiters:
         return bool(self.values or self.ends)
 
     def want_value(self, oid: bytes, waiter: Waiter) -> None:
-        """Count ``waiter`` up if the value is not here, and make it come."""
+        """Count ``waiter`` up if the value is not here but can come, and make it come.
+
+        It cannot where the last reference was collected: who asks then is a finalizer.
+        """
         outcome = self._outcomes.get(oid)
-        if outcome is not None and not outcome.kind & m.LOCATED:
+        if not self._lives(oid) if outcome is None else not outcome.kind & m.LOCATED:
             return
         waiter.remaining += 1
         self.values.setdefault(oid, []).append(waiter)
@@ -77,8 +83,8 @@ class Waiters:
         self.want_value(oid, waiter)
 
     def want_outcome(self, oid: bytes, waiter: Waiter) -> None:
-        """Count ``waiter`` up if it is not known here how the object's task ended."""
-        if oid not in self._outcomes:
+        """Count ``waiter`` up if it is not known here how the object's task ended, but can be."""
+        if oid not in self._outcomes and self._lives(oid):
             waiter.remaining += 1
             self.ends.setdefault(oid, []).append(waiter)
             self._callbacks += waiter.done is not None

@@ -206,11 +206,11 @@ class Participant(SharedValues):
                 ids = [ref.id for ref in wanted]
                 waiter = Waiter()
                 want = client.want_value if fetch_local else client.want_outcome
-                for object_id in ids:
-                    if not ready(object_id):
-                        want(object_id, waiter)
-                surplus = waiter.remaining - (num_returns - len(places))
-                waiter.remaining -= surplus
+                missing = [object_id for object_id in ids if not ready(object_id)]
+                for object_id in missing:
+                    want(object_id, waiter)
+                lost = len(missing) - waiter.remaining  # collected: nothing of them comes
+                waiter.remaining = max(0, num_returns - len(places) - lost)
                 try:
                     self._await(waiter, timeout)
                 finally:
