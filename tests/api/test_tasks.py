@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import threading
-import time
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -286,20 +283,3 @@ def test_threads_in_a_task_may_use_the_api() -> None:
         return sorted(found)
 
     assert zray.get(threaded.options(num_cpus=0).remote()) == [2 * i for i in range(8)]
-
-
-def test_what_waits_behind_a_task_goes_to_whoever_is_free(tmp_path: Path) -> None:
-    """A worker has its next task before it ends one; here that task is what the first waits for."""
-
-    @zray.remote
-    def work(awaits: list[str], leaves: str) -> None:
-        while not all(map(os.path.exists, awaits)):
-            time.sleep(0.001)
-        if leaves:
-            Path(leaves).touch()
-
-    zray.get([work.remote([], "") for _ in range(20)])  # it is known to take no long time
-    for number in range(5):
-        left = [str(tmp_path / f"{number}.{place}") for place in range(4)]
-        refs = [work.remote(left, ""), *(work.remote([], name) for name in left)]
-        assert zray.get(refs, timeout=20) == [None] * 5

@@ -35,17 +35,6 @@ def short(raylet: RayletBench, made_of: m.Template, seconds: float = 0.00001) ->
     raylet.to_head.clear()
 
 
-def brief(*made_of: m.Template, cpus: float = 1, **more: float) -> RayletBench:
-    """As ``bench``; each function is known to take 10 ms."""
-    raylet = bench(*made_of, cpus=cpus, **more)
-    for number, one in enumerate(made_of):
-        raylet.give(spec(f"b{number}", one))
-        (worker,) = raylet.running()
-        raylet.worker(worker, ends(f"b{number}", 0.010))
-    raylet.to_head.clear()
-    return raylet
-
-
 # ---- resources -----------------------------------------------------------------------------
 
 
@@ -215,98 +204,6 @@ def test_values_and_functions_are_sent_to_a_worker_once() -> None:
     assert raylet.to_workers[worker][-1].values == held
 
 
-# ---- the next one ---------------------------------------------------------------------------
-
-
-def test_the_next_task_is_at_the_worker_before_it_ends_one() -> None:
-    raylet = brief(WORK, cpus=2)
-    raylet.give(*(spec(f"t{number}", WORK) for number in range(7)))
-    first = next(worker for worker, run in raylet.running().items() if run[0] == "t0")
-    assert sorted(raylet.running().values()) == [["t0", "t2"], ["t1", "t3"]]
-    assert raylet.raylet.scheduler.free == {"CPU": 0}
-    raylet.worker(first, ends("t0", 0.010))
-    assert sorted(raylet.running().values()) == [["t1", "t3"], ["t2", "t4"]]
-    raylet.worker(first, ends("t2", 0.010))
-    assert sorted(raylet.running().values()) == [["t1", "t3"], ["t4", "t5"]]
-    raylet.worker(first, ends("t4", 0.010))  # the last one is for whoever ends first
-    assert sorted(raylet.running().values()) == [["t1", "t3"], ["t5"]]
-
-
-@pytest.mark.parametrize("seconds", [None, limits.NEXT_BEHIND_S])
-def test_nothing_waits_behind_what_may_take_long(seconds: float | None) -> None:
-    raylet = bench(WORK)
-    if seconds is not None:
-        short(raylet, WORK, seconds)
-    raylet.give(spec("t0", WORK), spec("t1", WORK))
-    assert list(raylet.running().values()) == [["t0"]]
-
-
-def test_what_waits_behind_a_task_moves_when_it_could_run_elsewhere() -> None:
-    raylet = brief(WORK, cpus=2)
-    raylet.give(*(spec(f"t{number}", WORK) for number in range(4)))
-    first = next(worker for worker, run in raylet.running().items() if run == ["t0", "t2"])
-    second = next(worker for worker in raylet.workers() if worker != first)
-    raylet.worker(second, ends("t1"))
-    raylet.worker(second, ends("t3"))
-    assert raylet.raylet.deadline() == raylet.now + limits.MOVE_S  # t0 may end as well
-    raylet.now += limits.MOVE_S
-    raylet.turn()
-    assert isinstance(raylet.to_workers[first][-1], m.Recall)
-    raylet.worker(first, m.Returned(0, identity("t2")))
-    assert raylet.running() == {first: ["t0"], second: ["t2"]}
-
-
-def test_what_waits_behind_a_task_stays_while_all_are_busy() -> None:
-    raylet = brief(WORK)
-    raylet.give(spec("t0", WORK), spec("t1", WORK))
-    (worker,) = raylet.workers()
-    raylet.now += 100.0
-    raylet.turn()
-    assert not any(isinstance(message, m.Recall) for message in raylet.to_workers[worker])
-
-
-def test_what_waits_behind_a_task_goes_back_to_the_queue_for_a_deeper_one() -> None:
-    raylet = brief(WORK)
-    raylet.give(spec("t0", WORK), spec("t1", WORK))
-    (worker,) = raylet.workers()
-    raylet.give(spec("child", WORK), depth=1)
-    assert isinstance(raylet.to_workers[worker][-1], m.Recall)
-    raylet.worker(worker, m.Returned(0, identity("t1")), ends("t0", 0.010))
-    assert list(raylet.running().values()) == [["child", "t1"]]
-
-
-def test_only_what_the_blocked_may_wait_for_waits_behind_a_task() -> None:
-    raylet = brief(WORK)
-    raylet.give(spec("parent", WORK))
-    (parent,) = raylet.workers()
-    raylet.worker(parent, m.Blocked(0))
-    raylet.give(spec("child", WORK), depth=1)
-    raylet.give(spec("other", WORK))
-    child = next(worker for worker in raylet.workers() if worker != parent)
-    assert raylet.running()[child] == ["child"]
-
-
-def test_nothing_starts_behind_a_task_while_there_are_too_many() -> None:
-    raylet = brief(WORK)
-    raylet.give(spec("parent", WORK))
-    (parent,) = raylet.workers()
-    raylet.worker(parent, m.Blocked(0))
-    raylet.give(spec("c0", WORK), spec("c1", WORK), depth=1)
-    child = next(worker for worker in raylet.workers() if worker != parent)
-    assert raylet.running()[child] == ["c0", "c1"]
-    raylet.worker(parent, m.Unblocked(0))
-    assert isinstance(raylet.to_workers[child][-1], m.Recall)
-    raylet.worker(child, m.Returned(0, identity("c1")), ends("c0"))
-    assert list(raylet.running().values()) == [["parent", "c1"]]
-
-
-def test_nothing_waits_behind_a_task_in_the_way_of_another_class() -> None:
-    other = template("other", resources=[("CPU", 1), ("special", 1)])
-    raylet = brief(WORK, other, special=1)
-    raylet.give(spec("t0", WORK), spec("o0", other), spec("t1", WORK))
-    assert list(raylet.running().values()) == [["t0"]]
-
-
 # ---- reclaim, cancel, death ----------------------------------------------------------------
 
 
@@ -322,30 +219,6 @@ def test_a_reclaim_takes_from_the_end_of_what_has_not_started() -> None:
     raylet.head(m.Reclaim(0, [("CPU", UNIT)], 10))
     assert [message.task_ids for message in raylet.told(m.Returned)] == [b""]
     assert list(raylet.running().values()) == [["t0"]]
-
-
-def test_a_reclaim_gets_what_waits_behind_a_task_as_well() -> None:
-    raylet = brief(WORK)
-    raylet.give(spec("t0", WORK), spec("t1", WORK))
-    (worker,) = raylet.workers()
-    raylet.now += limits.MOVE_S
-    raylet.head(m.Reclaim(0, [("CPU", UNIT)], 1))
-    assert [message.task_ids for message in raylet.told(m.Returned)] == [b""]
-    assert isinstance(raylet.to_workers[worker][-1], m.Recall)
-    raylet.worker(worker, m.Returned(0, identity("t1")))
-    assert [message.task_ids for message in raylet.told(m.Returned)] == [identity("t1")]
-    assert list(raylet.running().values()) == [["t0"]]
-    assert list(raylet.raylet.tasks.held) == [identity("t0")]
-
-
-def test_a_cancel_of_what_waits_at_a_worker_ends_it_here() -> None:
-    raylet = brief(WORK)
-    raylet.give(spec("t0", WORK), spec("t1", WORK))
-    (worker,) = raylet.workers()
-    raylet.head(m.CancelTask(0, identity("t1"), 1, False))
-    raylet.worker(worker, m.Returned(0, identity("t1")))
-    (end,) = raylet.told(m.Done)
-    assert [(task.task_id, task.status) for task in end.tasks] == [(identity("t1"), m.CANCELLED)]
 
 
 def test_a_cancel_of_what_waits_here_ends_it_here() -> None:

@@ -19,10 +19,10 @@ def inbox(*names: str) -> TaskInbox:
     return made
 
 
-def finish(made: TaskInbox, now: float, seconds: float = 0.0001, **fields: list[bytes]) -> None:
+def finish(made: TaskInbox, now: float, **fields: list[bytes]) -> None:
     assert made.current is not None
     result = value(made.current.spec.task_id, contained=fields.get("contained", []))
-    made.finished(m.FINISHED, [result], seconds, fields.get("borrowed", []), now)
+    made.finished(m.FINISHED, [result], 0.001, fields.get("borrowed", []), now)
 
 
 def test_tasks_run_in_the_order_of_delivery_with_their_values() -> None:
@@ -60,27 +60,23 @@ def test_results_wait_for_company_but_not_for_long() -> None:
     made = inbox("t0", "t1", "t2")
     made.next()
     finish(made, 1.0)
-    assert made.take_done(1.0, may_wait=True) is None
+    assert made.take_done(1.0, next_is_short=True) is None
     made.next()
     finish(made, 1.001)
-    assert made.take_done(1.0 + limits.RESULT_DELAY_S / 2, may_wait=True) is None
-    done = made.take_done(1.0 + limits.RESULT_DELAY_S, may_wait=True)
+    assert made.take_done(1.0 + limits.RESULT_DELAY_S / 2, next_is_short=True) is None
+    done = made.take_done(1.0 + limits.RESULT_DELAY_S, next_is_short=True)
     assert done is not None and len(done.tasks) == 2
-    assert made.take_done(9.0, may_wait=False) is None
+    assert made.take_done(9.0, next_is_short=False) is None
 
 
 def test_results_leave_before_a_long_task_and_when_nothing_is_left() -> None:
     made = inbox("t0", "t1")
     made.next()
     finish(made, 1.0)
-    assert made.take_done(1.0, may_wait=False) is not None
+    assert made.take_done(1.0, next_is_short=False) is not None
     made.next()
     finish(made, 1.0)
-    assert made.take_done(1.0, may_wait=True) is not None
-    made = inbox("t0", "t1")
-    made.next()
-    finish(made, 1.0, limits.RESULT_DELAY_S)
-    assert made.take_done(1.0, may_wait=True) is not None
+    assert made.take_done(1.0, next_is_short=True) is not None
 
 
 def test_results_that_hand_references_on_leave_at_once() -> None:
@@ -88,7 +84,7 @@ def test_results_that_hand_references_on_leave_at_once() -> None:
         made = inbox("t0", "t1")
         made.next()
         finish(made, 1.0, **fields)
-        done = made.take_done(1.0, may_wait=True)
+        done = made.take_done(1.0, next_is_short=True)
         assert done is not None
         assert done.tasks[0].worker_id == (identity("w1") if "borrowed" in fields else b"")
 

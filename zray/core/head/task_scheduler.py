@@ -242,8 +242,9 @@ class TaskScheduler:
             if template.seconds is None:
                 wanted = limits.PREFETCH_UNKNOWN_TASKS
             else:
-                # One for each lane at least: else it idles for a round trip.
-                wanted = max(lanes, int(limits.PREFETCH_S * lanes / max(template.seconds, 1e-6)))
+                wanted = int(limits.PREFETCH_S * lanes / max(template.seconds, 1e-6))
+                if template.seconds < limits.PREFETCH_ONE_S:
+                    wanted = max(wanted, lanes)  # else each lane idles for a round trip
             fair = group.ready // (2 * len(usable))
             room = min(wanted, limits.PREFETCH_TASKS_MAX, fair) - node.ahead.get(group.needs, 0)
             room = min(room, node.credit())

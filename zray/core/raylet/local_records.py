@@ -33,14 +33,6 @@ class LocalTemplate:
         self.needs = resources.needs(message.resources)
         self.seconds: float | None = None
 
-    def tiny(self) -> bool:
-        """Whether it is known to take no longer than a worker takes to wake up."""
-        return self.seconds is not None and self.seconds < limits.WAKE_S
-
-    def brief(self) -> bool:
-        """Whether it is known to take less than ``limits.NEXT_BEHIND_S``."""
-        return self.seconds is not None and self.seconds < limits.NEXT_BEHIND_S
-
     def measured(self, seconds: float) -> None:
         """Its function ran for so many seconds."""
         old = self.seconds
@@ -93,7 +85,6 @@ class WorkerSlot:
         self.busy = False
         self.blocked = False
         self.recalled = False
-        self.reclaimed = False  # what it gives back is the head's
         self.exiting = False
         self.progress = 0.0  # when it last got or finished a task
         self.condemned: dict[bytes, float] = {}  # cancelled tasks and when their grace ends
@@ -116,14 +107,6 @@ class WorkerSlot:
         """Of the task that it runs."""
         first = next(iter(self.inflight.values()), None)
         return 0 if first is None else first.depth
-
-    def current(self) -> LocalTask:
-        """The task that it runs, of those that it has."""
-        return next(iter(self.inflight.values()))
-
-    def shallowest(self) -> int:
-        """The depth of the task that it starts last."""
-        return next(reversed(self.inflight.values())).depth
 
     def makes_actor(self) -> bool:
         """Whether it is, or is about to be, the process of an actor."""

@@ -167,8 +167,6 @@ class LocalScheduler:
                     break
                 lanes = resources.slots(self.free, wanted) + self._running(wanted)
                 yield key, slot, self._batch(queue, task.assignment.job_id, lanes)
-            if queue:
-                yield from self._next_ones(wanted, queue)
 
     @staticmethod
     def _chosen(task: LocalTask, pool: dict[bytes, WorkerSlot]) -> WorkerSlot:
@@ -197,8 +195,6 @@ class LocalScheduler:
             if not queue:
                 return
             first = queue.first()
-            if _is_tail(queue, lanes):
-                return
             short = first.template.short() and slot.all_short()
             if not short or slot.key[0] != first.assignment.job_id:
                 continue
@@ -206,37 +202,8 @@ class LocalScheduler:
             if room > 0:
                 yield slot.key, slot, self._batch(queue, slot.key[0], lanes, room)
 
-    def _over_committed(self) -> bool:
-        return self.free.get(CPU, 0) < 0
-
-    def _next_ones(
-        self, wanted: Needs, queue: DepthQueue[LocalTask]
-    ) -> Iterator[tuple[PoolKey, WorkerSlot | None, list[LocalTask]]]:
-        """A task for each worker that runs its last one: when that ends, the next is there.
-
-        Not the last ones of all, which are for whoever ends first. Nor where it would be in the
-        way of tasks that others wait for, or of another class. Nor behind what may take long: that
-        may hold the interpreter, and then gives nothing back.
-        """
-        if self.at_bound() or self._over_committed() or not resources.is_cpu_only(wanted):
-            return
-        if any(others for needs, others in self.queues.items() if needs != wanted):
-            return
-        floor = max((slot.depth() for slot in self.blocked.values()), default=-1)
-        lanes = self._running(wanted)
-        for slot in self.active.values():
-            if not queue or _is_tail(queue, lanes):
-                return
-            task = queue.first()
-            if task.depth <= floor or task.assignment.actor is not None:
-                return
-            alone = len(slot.inflight) == 1 and not (slot.blocked or slot.recalled)
-            fits = slot.needs == wanted and slot.key[0] == task.assignment.job_id
-            if alone and fits and slot.current().template.brief():
-                yield slot.key, slot, [self._popped(queue.pop())]
-
     def _running(self, wanted: Needs) -> int:
-        return sum(slot.needs == wanted and not slot.blocked for slot in self.active.values())
+        return sum(s.busy and s.needs == wanted and not s.actor for s in self.workers.values())
 
     @staticmethod
     def _batch_size(task: LocalTask) -> int:
@@ -249,8 +216,7 @@ class LocalScheduler:
         self, queue: DepthQueue[LocalTask], job_id: bytes, lanes: int, room: int | None = None
     ) -> list[LocalTask]:
         """Tasks from the head of the queue for one worker: one, or several short ones."""
-        whole, more = divmod(len(queue), max(lanes, 1))
-        share = max(1, whole + (more > 0 and queue.first().template.tiny()))
+        share = -(-len(queue) // max(lanes, 1))
         size = min(self._batch_size(queue.first()), share)
         if room is not None:
             size = min(size, room)
@@ -402,48 +368,20 @@ class LocalScheduler:
         return idle[: max(0, len(idle) + starting - self._kept)]
 
     def overrun(self, now: float) -> list[WorkerSlot]:
-        """Workers that keep others waiting behind the task that they run."""
-        return [slot for slot in self._crowded() if self._recall_at(slot) <= now]
+        """Workers whose started task keeps others waiting behind it."""
+        late = now - limits.RECALL_S
+        return [
+            s
+            for s in self.workers.values()
+            if len(s.inflight) > 1 and s.progress <= late and not s.recalled
+        ]
 
     def overrun_deadline(self) -> float:
-        """When a worker will have kept others waiting for too long."""
-        return min(map(self._recall_at, self._crowded()), default=NEVER)
-
-    def behind(self, wanted: Needs, count: int, now: float) -> list[WorkerSlot]:
-        """Workers that run a task for long, and keep up to ``count`` of that class waiting."""
-        found = []
-        for slot in self._crowded():
-            if count > 0 and slot.needs == wanted and now >= slot.progress + limits.MOVE_S:
-                found.append(slot)
-                count -= len(slot.inflight) - 1
-        return found
-
-    def _crowded(self) -> list[WorkerSlot]:
-        return [s for s in self.workers.values() if len(s.inflight) > 1 and not s.recalled]
-
-    def _recall_at(self, slot: WorkerSlot) -> float:
-        """When what waits behind its task is to be asked back.
-
-        At once for a deeper one, or where too many run; soon where it could run elsewhere. Else a
-        single one waits there as well as in the queue.
-        """
-        queue = self.queues.get(slot.needs)
-        deeper = queue and queue.deepest > slot.shallowest()
-        if (deeper or self._over_committed()) and not slot.all_short():
-            return slot.progress
-        if resources.fits(self.free, slot.needs) and not self.at_bound():
-            return slot.progress + limits.MOVE_S
-        return slot.progress + limits.RECALL_S if len(slot.inflight) > 2 else NEVER
+        """When a task has kept others of its worker from starting for too long."""
+        crowded = [s for s in self.workers.values() if len(s.inflight) > 1 and not s.recalled]
+        return min([s.progress for s in crowded]) + limits.RECALL_S if crowded else NEVER
 
 
 def default_max_workers(cpu: int) -> int:
     """Of a node with so many CPUs, in units of 1/10000."""
     return max(limits.WORKERS_MIN, limits.WORKERS_PER_CPU * cpu // limits.RESOURCE_UNIT)
-
-
-def _is_tail(queue: DepthQueue[LocalTask], lanes: int) -> bool:
-    """Whether what is left is too little for each worker to have one more.
-
-    Then the next is for whoever ends first, unless waking that one takes longer than the task.
-    """
-    return len(queue) < lanes and not queue.first().template.tiny()

@@ -139,7 +139,7 @@ class Raylet:
             m.JobEnded: self._on_job_ended,
             m.Tasks: tasks.on_tasks,
             m.Ack: lambda msg, now: self.completions.acked(msg.upto),
-            m.Reclaim: tasks.on_reclaim,
+            m.Reclaim: lambda msg, now: tasks.on_reclaim(msg),
             m.CancelTask: tasks.on_cancel,
             m.Discard: lambda msg, now: tasks.on_discard(msg),
             m.Free: lambda msg, now: objects.free(msg.object_ids),

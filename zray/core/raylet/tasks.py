@@ -173,14 +173,10 @@ class LocalTasks:
                 return
         self._scheduler.push(task, front=task.assignment.actor is not None)
 
-    def on_reclaim(self, message: m.Reclaim, now: float) -> None:
-        """The head wants some back that have not started; those at workers follow."""
-        wanted = tuple(message.resources)
-        tasks = self._scheduler.reclaim(wanted, message.count)
+    def on_reclaim(self, message: m.Reclaim) -> None:
+        """The head wants some back that have not started."""
+        tasks = self._scheduler.reclaim(tuple(message.resources), message.count)
         self._return(tasks)
-        for slot in self._scheduler.behind(wanted, message.count - len(tasks), now):
-            slot.recalled = slot.reclaimed = True
-            self._outbox.send(slot.worker_id, m.Recall(0))
 
     def give_back(self, tasks: list[LocalTask]) -> None:
         """Let the head find another place, or a better time, for tasks that do not start here."""
@@ -304,20 +300,14 @@ class LocalTasks:
 
     def on_worker_returned(self, slot: WorkerSlot, message: m.Returned, now: float) -> None:
         """Tasks that did not start, in the order in which they were delivered."""
-        returned = []
         for start in reversed(range(0, len(message.task_ids), 16)):
             task = self._scheduler.ended(slot, message.task_ids[start : start + 16], now)
             if task is None or task.task_id not in self.held:
                 continue
             if task.cancelled:
                 self._fail(task, m.CANCELLED, TaskCancelledError, "the task was cancelled")
-            elif slot.reclaimed:
-                task.worker = None
-                returned.append(task)
             else:
                 self._scheduler.push(task, front=True)
-        slot.reclaimed = False
-        self.give_back(returned)
         if len(slot.inflight) > 1:  # some were on their way to it: ask again after a while
             slot.recalled = False
             slot.progress = now

@@ -38,7 +38,6 @@ class TaskInbox:
         self._inbox: deque[Delivered] = deque()
         self._done: list[m.TaskDone] = []
         self._oldest_done = 0.0
-        self._seconds: dict[bytes, float] = {}  # by template: how long it took when it ran last
         self._hands_on = False  # a result refers to objects that this process may drop soon
         # The part of a worker's table of messages that is about running tasks.
         self.handlers: dict[type[m.Message], Callable[[Any], None]] = {
@@ -77,7 +76,6 @@ class TaskInbox:
                 self.forgotten.append(function_id)
                 for template_id in self._by_function.pop(function_id, ()):
                     del self.templates[template_id]
-                    self._seconds.pop(template_id, None)
 
     def on_setup(self, message: m.Setup) -> None:
         """Which job the worker serves."""
@@ -114,7 +112,6 @@ class TaskInbox:
         worker_id = self.worker_id if borrowed else b""
         if borrowed or any(outcome.contained for outcome in results):
             self._hands_on = True
-        self._seconds[current.spec.template_id] = seconds
         self._done.append(
             m.TaskDone(
                 *(current.spec.task_id, current.attempt, status, results),
@@ -122,19 +119,16 @@ class TaskInbox:
             )
         )
 
-    def take_done(self, now: float, *, may_wait: bool) -> m.Done | None:
-        """Results that must leave now.
+    def take_done(self, now: float, *, next_is_short: bool) -> m.Done | None:
+        """Results that must leave now: before a task not known to be short, else soon.
 
-        ``may_wait``: with those of the next task, if that ends within ``limits.RESULT_DELAY_S``
-        of the first. Not where they hand references on: a DROP that follows must not overtake them.
+        At once where they hand references on: a DROP that follows must not overtake them.
         """
         if not self._done:
             return None
-        if may_wait and self._inbox and not self._hands_on:
-            following = self._inbox[0].assignment.spec.template_id
-            ends = now + self._seconds.get(following, limits.RESULT_DELAY_S)
-            if ends - self._oldest_done < limits.RESULT_DELAY_S:
-                return None
+        fresh = now - self._oldest_done < limits.RESULT_DELAY_S
+        if next_is_short and self._inbox and fresh and not self._hands_on:
+            return None
         self._hands_on = False
         done, self._done = self._done, []
         return m.Done(0, done)

@@ -44,7 +44,7 @@ class TaskWaits:
 
     def _say_blocked(self) -> None:
         inbox = self._task_inbox
-        done = inbox.take_done(time.monotonic(), may_wait=False)
+        done = inbox.take_done(time.monotonic(), next_is_short=False)
         returned = inbox.recall()
         self._tell_raylet([*([done] if done is not None else []), returned, m.Blocked(0)])
 

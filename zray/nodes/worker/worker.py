@@ -238,7 +238,7 @@ class Worker(Introspection):
         self._handlers.get(type(message), self.client.message)(message)
 
     def _on_recall(self, message: m.Recall) -> None:
-        done = self.task_inbox.take_done(time.monotonic(), may_wait=False)
+        done = self.task_inbox.take_done(time.monotonic(), next_is_short=False)
         self.tell_raylet([*([done] if done is not None else []), self.task_inbox.recall()])
 
     def _on_cancel_task(self, message: m.CancelTask) -> None:
@@ -386,7 +386,7 @@ class Worker(Introspection):
     def _send_done(self) -> None:
         """Results, and before them whatever they refer to."""
         self._flush()
-        done = self.task_inbox.take_done(time.monotonic(), may_wait=True)
+        done = self.task_inbox.take_done(time.monotonic(), next_is_short=True)
         if done is not None:
             self.tell_raylet([done])
             self._keeps_drops = False

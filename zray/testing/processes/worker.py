@@ -332,7 +332,7 @@ class SimWorker(Host):
         self.out(outbox)
 
     def _send_done(self, *, wait: bool) -> None:
-        done = self.sequence.take_done(self.clock.now, may_wait=wait)
+        done = self.sequence.take_done(self.clock.now, next_is_short=wait)
         if done is not None:
             self.out([done])
 
