@@ -221,6 +221,25 @@ def test_a_reclaim_takes_from_the_end_of_what_has_not_started() -> None:
     assert list(raylet.running().values()) == [["t0"]]
 
 
+def test_a_cancel_of_what_waits_at_a_worker_leaves_the_task_before_it_alone() -> None:
+    raylet = bench(WORK)
+    short(raylet, WORK)
+    raylet.give(*(spec(f"t{number}", WORK) for number in range(3)))
+    ((worker, names),) = raylet.running().items()
+    assert names == ["t0", "t1", "t2"]
+    for name, force in (("t1", True), ("t2", False)):
+        raylet.head(m.CancelTask(0, identity(name), 1, force))
+        assert raylet.to_workers[worker][-1] == m.CancelTask(0, identity(name), 1, False)
+    raylet.now += limits.CANCEL_GRACE_S + 1
+    raylet.turn()
+    assert not [effect for effect in raylet.effects if isinstance(effect, KillWorker)]
+    raylet.worker(worker, m.Returned(0, identity("t2")))
+    (end,) = raylet.told(m.Done)
+    assert [(task.task_id, task.status) for task in end.tasks] == [(identity("t2"), m.CANCELLED)]
+    raylet.worker(worker, ends("t0"))  # t1 has started before the worker was told
+    assert [effect for effect in raylet.effects if isinstance(effect, KillWorker)]
+
+
 def test_a_cancel_of_what_waits_here_ends_it_here() -> None:
     raylet = bench(WORK)
     raylet.give(spec("t0", WORK), spec("t1", WORK))

@@ -46,7 +46,7 @@ class LocalTemplate:
 class LocalTask:
     """A task that this node holds. ``values``: dependencies at hand; ``waiting``: to be fetched."""
 
-    __slots__ = ("assignment", "cancelled", "template", "values", "waiting", "worker")
+    __slots__ = ("assignment", "cancelled", "forced", "template", "values", "waiting", "worker")
 
     def __init__(self, assignment: Assignment, template: LocalTemplate) -> None:
         self.assignment = assignment
@@ -55,6 +55,7 @@ class LocalTask:
         self.waiting = 0
         self.worker: WorkerSlot | None = None
         self.cancelled = False
+        self.forced = False  # and nothing is to be waited for
 
     @property
     def task_id(self) -> bytes:
@@ -103,9 +104,13 @@ class WorkerSlot:
         """When the grace of its first cancel ends."""
         return min(self.condemned.values()) if self.condemned else NEVER
 
+    def current(self) -> LocalTask | None:
+        """The task that it runs, of those that it has."""
+        return next(iter(self.inflight.values()), None)
+
     def depth(self) -> int:
         """Of the task that it runs."""
-        first = next(iter(self.inflight.values()), None)
+        first = self.current()
         return 0 if first is None else first.depth
 
     def makes_actor(self) -> bool:

@@ -218,19 +218,28 @@ class LocalTasks:
             self._actors.on_stop(message)
 
     def on_cancel(self, message: m.CancelTask, now: float) -> None:
-        """Cancel an attempt: in the queue, by an interrupt, or with its worker."""
+        """Cancel an attempt: in the queue, at its worker, by an interrupt, or with its worker."""
         task = self.held.get(message.task_id)
         if task is None or task.assignment.attempt != message.attempt:
             return
         task.cancelled = True
+        task.forced = task.forced or message.force
         if task.worker is None:
             self._scheduler.remove(task)
             self._fail(task, m.CANCELLED, TaskCancelledError, "the task was cancelled")
-        elif message.force:
-            self._kill(task.worker, "the task was cancelled with force")
+        elif task.worker.current() is not task:  # the worker gives it back, as it has not started
+            self._outbox.send(task.worker.worker_id, replace(message, force=False))
         else:
-            self._outbox.send(task.worker.worker_id, message)
-            task.worker.condemn(task.task_id, now + limits.CANCEL_GRACE_S)
+            if not message.force:
+                self._outbox.send(task.worker.worker_id, message)
+            self._end_running(task.worker, task, now)
+
+    def _end_running(self, slot: WorkerSlot, task: LocalTask, now: float) -> None:
+        """A cancelled task runs: with force its worker ends now, else if the grace is over."""
+        if task.forced:
+            self._kill(slot, "the task was cancelled with force")
+        else:
+            slot.condemn(task.task_id, now + limits.CANCEL_GRACE_S)
 
     # ---- ends of tasks ---------------------------------------------------------------------
 
@@ -282,6 +291,9 @@ class LocalTasks:
             if any(new is not old for new, old in zip(results, done.results, strict=True)):
                 done = replace(done, results=results)
             self._completions.add(task.assignment, done)
+        following = slot.current()
+        if following is not None and following.cancelled:  # it has started before it was told
+            self._end_running(slot, following, now)
 
     def _on_actor_made(
         self, slot: WorkerSlot, task: LocalTask, actor: m.ActorInfo, done: m.TaskDone, now: float
