@@ -96,6 +96,14 @@ NODE_OPTIONS_BYTES_MAX = 64 << 10  # of JSON; Linux takes an argument of 128 KiB
 RESOURCE_UNIT = 10_000  # a resource of 1 is this many units: granularity 0.0001
 PREFETCH_UNKNOWN_TASKS = 1
 
+# ---- leases ----------------------------------------------------------------------------------
+LEASE_IDLE_S = 0.1  # a leased worker without a task for so long ends its lease
+LEASE_PAUSE_S = 0.1  # after others had to wait, tasks of their needs go by way of the head
+LEASE_BATCH_S = 0.004  # work in the queue of a leased worker, by the function's measured time
+LEASE_PACKET_S = 0.001  # of short tasks, so much goes in one packet
+LEASE_BEHIND_S = 0.1  # of shorter tasks, one waits at the worker behind the one that runs
+LEASE_TASK_BYTES_MAX = 64 << 10  # larger ones go by way of the head
+
 # ---- actors ----------------------------------------------------------------------------------
 ACTOR_WINDOW_CALLS = 16_384  # sent by one caller to one actor and unanswered; the rest waits
 ACTOR_WINDOW_BYTES = 64 << 20

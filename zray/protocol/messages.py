@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from zray import limits
 from zray.protocol.actor_messages import *
+from zray.protocol.lease_messages import *
 from zray.protocol.node_messages import *
 from zray.protocol.parts import *
 from zray.protocol.store_messages import *
@@ -349,6 +350,7 @@ ALL: tuple[type[Message], ...] = (
     ),
     *NODE_MESSAGES,
     *ACTOR_MESSAGES,
+    *LEASE_MESSAGES,
     *STORE_MESSAGES,
 )
 

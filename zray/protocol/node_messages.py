@@ -9,6 +9,7 @@ from zray.protocol.parts import (
     Count,
     Floor,
     HeldActor,
+    HeldLease,
     HeldTask,
     Holds,
     Id,
@@ -123,6 +124,7 @@ class Announce(Message, tag=59):
     failed: Annotated[list[HeldTask], MANY] = []
     actors: Annotated[list[HeldActor], MANY] = []
     more: bool = False
+    leases: Annotated[list[HeldLease], MANY] = []
 
 
 class Discard(Message, tag=60):

@@ -206,6 +206,16 @@ class HeldActor(Struct, array_like=True, frozen=True):
     worker_id: Id
 
 
+class HeldLease(Struct, array_like=True, frozen=True):
+    """A worker of a node that serves one submitter; ``resources``: what the lease holds."""
+
+    lease_id: Id
+    job_id: Id
+    submitter: Id
+    resources: Amounts
+    worker_id: Id
+
+
 class Call(Struct, array_like=True, frozen=True, gc=False):
     """One call of an actor's method.
 

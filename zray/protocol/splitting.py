@@ -69,7 +69,7 @@ RULES: dict[type[Message], Rule] = {
 }
 # These have several lists.
 LISTS: dict[type[Message], tuple[str, ...]] = {
-    m.Announce: ("tasks", "objects", "holds", "jobs", "failed", "actors"),
+    m.Announce: ("tasks", "objects", "holds", "jobs", "failed", "actors", "leases"),
     m.Status: ("nodes", "jobs", "classes", "notices", "counters", "actors"),
 }
 # One thing each: what is variable in them is bounded where they are made.
@@ -84,6 +84,7 @@ WHOLE: frozenset[type[Message]] = frozenset(
         *(m.JobEnded, m.WorkerDied, m.Recall, m.Blocked, m.Unblocked, m.Exit, m.KillActor),
         *(m.Sync, m.Synced, m.CancelCall, m.Attach, m.Attached, m.Room, m.Take, m.Relieve),
         *(m.Unused, m.Relieved, m.FindDriver, m.DriverEnded),
+        *(m.Demand, m.Grant, m.Leased, m.Revoke, m.LeaseEnded, m.Leasing, m.CancelLeased),
     }
 )
 _HOLDS_PIECE = 512  # ids: one process's holds are cut into these, to be put in parts
