@@ -46,6 +46,8 @@ class Bench(Lower):
         )
         queues.take_back = self._take_back
         self.tasks = LeasedTasks(
+            process_id=ME,
+            job_id=lambda: ME,
             outbox=self.outbox,
             outcomes=self.outcomes,
             results=self.results,
@@ -363,9 +365,10 @@ def test_a_function_of_large_results_goes_by_way_of_the_head_from_then_on() -> N
     assert bench.submit("t2") is None
     # The worker keeps it until the cluster knows that this process holds it.
     messages = bench.taken()
-    assert [type(message) for message in messages] == [m.Hold, m.Sync]
+    assert [type(message) for message in messages] == [m.Hold, m.Made, m.Sync]
+    assert [spec.task_id for spec in messages[1].tasks] == [identity("t1")]
     assert not bench.leases.queues.direct.take().get(worker, [])[2:]
-    asked = bench.requests.take(messages[1].seq)
+    asked = bench.requests.take(messages[2].seq)
     assert asked is not None
     asked.waiter.arrived()
     assert bench.leases.queues.direct.take()[worker] == [m.Ack(0, 7)]

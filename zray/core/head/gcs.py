@@ -104,6 +104,7 @@ class Gcs:
             m.Cancel: self.task_manager.on_cancel,
             m.Done: self.task_manager.on_done,
             m.ResultAck: self.results.on_ack,
+            m.Made: self.lineage.on_made,
             # objects
             m.Hold: self.holders.on_hold,
             m.Drop: self.holders.on_drop,

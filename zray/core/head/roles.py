@@ -11,7 +11,7 @@ CLIENT_VERBS = frozenset(
         *(m.Template, m.Export, m.Submit, m.ResultAck, m.Cancel, m.Hold, m.Drop, m.Watch, m.Put),
         *(m.Pull, m.Chunk, m.ChunkAck, m.PullFailed, m.Query, m.Kv, m.Ping, m.Goodbye),
         *(m.CreateActor, m.ActorWatch, m.KillActor, m.FindActor, m.ListActors),
-        *(m.Calls, m.CancelCall, m.Promise, m.Sync, m.AskGone, m.Forget),
+        *(m.Calls, m.CancelCall, m.Promise, m.Sync, m.AskGone, m.Forget, m.Made),
     }
 )
 NODE_VERBS = CLIENT_VERBS | {
@@ -27,6 +27,6 @@ SPEAKS_FOR: dict[type[m.Message], str] = {
     **dict.fromkeys((m.Template, m.Export, m.Forget), "holder"),
     **dict.fromkeys((m.ResultAck, m.Watch), "target"),
     **dict.fromkeys((m.Calls, m.CancelCall), "caller"),
-    m.Submit: "submitter",
+    **dict.fromkeys((m.Submit, m.Made), "submitter"),
     m.CreateActor: "owner",
 }
