@@ -40,6 +40,9 @@ class LeaseContention:
         self._bounded.clear()
         self._places.clear()
         due: dict[bytes, Lease] = {}
+        for node in self._table.nodes():
+            if node.free.get(CPU, 0) < 0:  # more runs there than should since a task goes on
+                self._end_some(node, -node.free[CPU], due)
         for group in self._scheduler.groups():
             if group.ready:
                 self._look_at(group, due)
@@ -50,7 +53,8 @@ class LeaseContention:
     def _look_at(self, group: SchedulingClass, due: dict[bytes, Lease]) -> None:
         """Ready tasks that nobody could take."""
         jobs = [job_id for job_id, queue in group.queues.items() if queue]
-        own = group.ready * max(dict(group.needs).get(CPU, 0), 1)
+        one = max(dict(group.needs).get(CPU, 0), 1)
+        own = group.ready * one
         for node in self._usable(group):
             bounded = node.floor_for(group.takes_cpu) >= 0
             lacking = {name for name, _ in resources.missing(node.free, group.needs)}
@@ -58,18 +62,23 @@ class LeaseContention:
                 continue  # not for what leases hold
             found = self._bounded if bounded else self._waiting
             found.update(((job_id, group.needs), None) for job_id in jobs)
-            leases = [lease for lease in self._table.of_node(node.node_id) if lease.amount()]
-            if bounded:
-                leases = [*self._table.of_node(node.node_id)]
-            elif not self._helps(node, leases, group.needs):
+            leases = self._leases_at(node, bounded)
+            if not (bounded or self._helps(node, leases, group.needs)):
                 continue
             for lease in leases:
                 if len(jobs) > 1 or lease.job_id not in jobs:
                     due[lease.lease_id] = lease
-            for lease in sorted(leases, key=lambda one: not one.revoked):
-                if lease.lease_id not in due and own > 0:
+                elif own > 0:
                     due[lease.lease_id] = lease
-                    own -= max(lease.amount(), 1)
+                    own -= one if bounded else lease.amount()
+
+    def _leases_at(self, node: NodeView, bounded: bool = False) -> list[Lease]:
+        """Those that hold a CPU, or any; first those that are to end already, then the last."""
+        there = self._table.of_node(node.node_id)
+        leases = [lease for lease in there if bounded or lease.amount()]
+        leases.reverse()
+        leases.sort(key=lambda lease: not lease.revoked)
+        return leases
 
     @staticmethod
     def _helps(node: NodeView, leases: list[Lease], needs: Needs) -> bool:
@@ -81,15 +90,17 @@ class LeaseContention:
         """Tasks that were sent ahead to a node whose CPUs are leased since."""
         for node in self._usable(group):
             count = node.ahead.get(group.needs, 0)
-            leases = [lease for lease in self._table.of_node(node.node_id) if lease.amount()]
-            if not count or not leases:
-                continue
-            self._waiting[ANY_JOB, group.needs] = None
-            left = count * dict(group.needs).get(CPU, 0)
-            for lease in sorted(leases, key=lambda one: not one.revoked):
-                if left > 0:
-                    due[lease.lease_id] = lease
-                    left -= lease.amount()
+            if count and self._end_some(node, count * dict(group.needs).get(CPU, 0), due):
+                self._waiting[ANY_JOB, group.needs] = None
+
+    def _end_some(self, node: NodeView, left: int, due: dict[bytes, Lease]) -> bool:
+        """So much of a node's CPU is to be had of leases; whether there are any."""
+        leases = self._leases_at(node)
+        for lease in leases:
+            if left > 0:
+                due[lease.lease_id] = lease
+                left -= lease.amount()
+        return bool(leases)
 
     def _usable(self, group: SchedulingClass) -> Iterator[NodeView]:
         for node in self._scheduler.nodes.values():
