@@ -302,14 +302,15 @@ class Leases:
         own = contention.own_wait(demand)
         if own and not demand.open:
             return True
-        late = own or contention.is_starved(demand) or contention.is_stuck(demand)
-        if demand.wanting() <= 0 or not late:
+        behind = own or contention.is_starved(demand)
+        if demand.wanting() <= 0 or not (behind or contention.is_stuck(demand)):
             demand.waits_since = None
             return False
         # Its tasks come after those, but not for as long as there are such.
         if demand.waits_since is None:
             demand.waits_since = now
-        when = demand.waits_since + limits.LEASE_PAUSE_S
+        pause = limits.LEASE_PAUSE_S if behind else limits.STALL_S
+        when = demand.waits_since + pause
         if now < when:
             self._due = min(self._due, when)
         return now >= when
