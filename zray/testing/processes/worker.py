@@ -6,7 +6,6 @@ thread answers RECALL and CANCEL_TASK at any time. Decides nothing about the clu
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 from zray.core.client.waiters import Waiter
@@ -38,7 +37,6 @@ from zray.testing.world.errors import CANCELLED, RAISED
 from zray.testing.world.world import World
 
 IDLE, COMPUTING, BLOCKED, DRAINING = range(4)
-CONTROL = (m.Recall, m.CancelTask, m.CancelCall)
 
 
 class Workers:
@@ -65,9 +63,6 @@ class SimWorker(Host):
         super().__init__(world, witness, library, raylet, worker_id, key)
         self._workers = workers
         self.state = IDLE
-        self._born = False
-        self._unread: deque[bytes] = deque()
-        self._task_at = self._control_at = 0.0  # when the last batch arrives
         self._program: Program | None = None
         self._waiter: Waiter | None = None
         self._wanted: list[Ref] = []
@@ -81,42 +76,18 @@ class SimWorker(Host):
         workers.living[worker_id] = workers.ever[worker_id] = self
         world.names[worker_id] = self.name
 
-    # ---- channels --------------------------------------------------------------------------
+    # ---- the control thread ----------------------------------------------------------------
 
-    def send(self, messages: list[m.Message]) -> None:
-        """A batch of the raylet: some messages go to the control thread."""
-        urgent = [msg for msg in messages if isinstance(msg, CONTROL)]
-        rest = [msg for msg in messages if not isinstance(msg, CONTROL)]
-        delay = self.world.draw(1e-5, 1e-4)
-        if rest:
-            self._task_at = max(self._task_at, self.clock.now + delay)
-            for data in codec.encode_local(rest):
-                self.clock.at(self._task_at, self._task_arrived, data)
-        if urgent:
-            self._control_at = max(self._control_at, self.clock.now + delay)
-            self.clock.at(self._control_at, self._control_arrived, urgent)
-
-    def _task_arrived(self, data: bytes) -> None:
-        self._unread.append(data)
-        if self._born and self.state != COMPUTING:
-            self.go_on()
-
-    def _control_arrived(self, messages: list[m.Message]) -> None:
-        if not self.alive:
-            return
-        if not self._born or self.clock.now < self.frozen_until:
-            later = max(self.frozen_until, self.clock.now + 0.0005)
-            self.clock.at(later, self._control_arrived, messages)
-            return
-        for message in messages:
-            self._read()  # what was delivered before counts as delivered
-            if isinstance(message, m.Recall):
-                self._send_done(wait=False)
-                self.out([self.sequence.recall()])
-            elif isinstance(message, m.CancelTask):
-                self._cancel(message)
-            elif isinstance(message, m.CancelCall) and self.actor is not None:
-                self.actor.cancel(message)
+    def control(self, message: m.Message) -> None:
+        """The raylet asks for something while user code runs."""
+        self._read()  # what was delivered before counts as delivered
+        if isinstance(message, m.Recall):
+            self._send_done(wait=False)
+            self.out([self.sequence.recall()])
+        elif isinstance(message, m.CancelTask):
+            self._cancel(message)
+        elif isinstance(message, m.CancelCall) and self.actor is not None:
+            self.actor.cancel(message)
 
     def _cancel(self, message: m.CancelTask) -> None:
         answer = self.sequence.cancel(message)
@@ -132,17 +103,12 @@ class SimWorker(Host):
 
     # ---- the main thread -------------------------------------------------------------------
 
-    def begin(self) -> None:
-        """The process runs."""
-        self._born = True
-        self.go_on()
-
     def _read(self) -> None:
         self.read_wires()
         if self.actor is not None:
             self.actor.read_wires()
-        while self._unread:
-            for message in codec.decode(self._unread.popleft()).messages:
+        while self.unread:
+            for message in codec.decode(self.unread.popleft()).messages:
                 handler = self.sequence.handlers.get(type(message))
                 if handler is not None:
                     handler(message)
@@ -160,7 +126,7 @@ class SimWorker(Host):
 
     def go_on(self) -> None:
         """Something arrived, or a computation ended."""
-        if not self.alive or not self._born:
+        if not self.alive or not self.born:
             return
         if self.clock.now < self.frozen_until:
             self.clock.at(self.frozen_until, self.go_on)
@@ -401,11 +367,15 @@ class SimWorker(Host):
 
     def let_go(self) -> None:
         """Global variables are cleared, between two tasks."""
-        if self._born and self.state == IDLE and self.kept:
+        if self.born and self.state == IDLE and self.kept:
             for ref in self.kept:
                 ref.drop()
             self.kept = []
             self.transmit()
+
+    def reads(self) -> bool:
+        """Whether the main thread looks at its socket."""
+        return self.state != COMPUTING
 
     # ---- for the actor that it is ------------------------------------------------------------
 
