@@ -17,6 +17,7 @@ from zray.protocol import messages as m
 from zray.testing.processes.actor import SimActor
 from zray.testing.processes.contexts import TaskContext
 from zray.testing.processes.host import Host, Parent
+from zray.testing.processes.leased import SimLease
 from zray.testing.processes.participant import Witness, arguments_of, error_bytes
 from zray.testing.processes.steps import (
     Ask,
@@ -73,6 +74,8 @@ class SimWorker(Host):
         self._began = 0.0
         self.delivered: Delivered | None = None
         self.actor: SimActor | None = None  # what it has become
+        self.lease: SimLease | None = None
+        self._over: list[SimLease] = []  # leases that have ended, and keep something
         workers.living[worker_id] = workers.ever[worker_id] = self
         world.names[worker_id] = self.name
 
@@ -83,7 +86,7 @@ class SimWorker(Host):
         self._read()  # what was delivered before counts as delivered
         if isinstance(message, m.Recall):
             self._send_done(wait=False)
-            self.out([self.sequence.recall()])
+            self._return(self.sequence.recall())
         elif isinstance(message, m.CancelTask):
             self._cancel(message)
         elif isinstance(message, m.CancelCall) and self.actor is not None:
@@ -91,15 +94,19 @@ class SimWorker(Host):
 
     def _cancel(self, message: m.CancelTask) -> None:
         answer = self.sequence.cancel(message)
+        runs = self._is_current(message)
+        if self.lease is not None:
+            self.lease.cancelled(message.task_id, runs=runs)
         if answer is not None:
-            self.out([answer])
-            return
+            self._return(answer)
+        elif runs and self._program is not None and self.world.random.random() < 0.8:
+            self._interrupt()  # else the task swallows it
+
+    def _is_current(self, message: m.CancelTask) -> bool:
         current = self.sequence.current
-        if current is None or self._program is None:
-            return
-        meant = current.spec.task_id == message.task_id and current.attempt == message.attempt
-        if meant and self.world.random.random() < 0.8:  # else the task swallows it
-            self._interrupt()
+        if current is None or current.spec.task_id != message.task_id:
+            return False
+        return current.attempt == message.attempt
 
     # ---- the main thread -------------------------------------------------------------------
 
@@ -107,6 +114,9 @@ class SimWorker(Host):
         self.read_wires()
         if self.actor is not None:
             self.actor.read_wires()
+        if self.lease is not None:
+            self.lease.read()
+        self._over = [lease for lease in self._over if lease.tend()]
         while self.unread:
             for message in codec.decode(self.unread.popleft()).messages:
                 handler = self.sequence.handlers.get(type(message))
@@ -114,15 +124,26 @@ class SimWorker(Host):
                     handler(message)
                 elif self.actor is not None and isinstance(message, m.Calls):
                     self.actor.receive(message, None)
+                elif isinstance(message, m.Grant):
+                    self.lease = SimLease(self, message)
+                elif isinstance(message, m.Revoke) and self.lease is not None:
+                    self.lease.revoke(message)
                 else:
                     self.client.message(message)
-        if self.state in (BLOCKED, DRAINING):
+        if self.state in (BLOCKED, DRAINING) or (self.lease is not None and self.lease.ending):
             self._give_back()
 
     def _give_back(self) -> None:
         returned = self.sequence.recall()
         if returned.task_ids:
-            self.out([returned])
+            self._return(returned)
+
+    def _return(self, returned: m.Returned, *also: m.Message) -> None:
+        if self.lease is not None:
+            self.lease.answer(returned)
+            self.out([*also])
+        else:
+            self.out([returned, *also])
 
     def go_on(self) -> None:
         """Something arrived, or a computation ended."""
@@ -150,13 +171,23 @@ class SimWorker(Host):
         while self.alive and self.state == IDLE and self.actor is None:
             delivered = self.sequence.next()
             if delivered is None:
+                if self.lease is not None and self.lease.take():
+                    continue
                 self._send_done(wait=True)
                 self.transmit()
+                if self.lease is not None:
+                    self._rest(self.lease)
                 if self.sequence.exiting:
                     self.exit()
                 return
             self.started += 1
             self._execute(delivered)
+
+    def _rest(self, lease: SimLease) -> None:
+        lease.rest()
+        if lease.ended:
+            self.lease = None
+            self._over.append(lease)
 
     def _execute(self, delivered: Delivered) -> None:
         self.delivered = delivered
@@ -167,7 +198,7 @@ class SimWorker(Host):
             self.witness.started(self, delivered.assignment)
         self.clock.tell(f"{self.name} starts {self.witness.word(spec.task_id)}")
         self._began = self.clock.now
-        self.client.references.begin_task(spec.nested)
+        self.client.references.begin_task(spec.nested if self.lease is None else [])
         functions = self.library.functions
         if delivered.assignment.actor is not None:
             self.witness.calls.constructing(self, delivered.assignment)
@@ -283,7 +314,7 @@ class SimWorker(Host):
 
     def _say_blocked(self) -> None:
         self._send_done(wait=False)
-        self.out([self.sequence.recall(), m.Blocked(0)])
+        self._return(self.sequence.recall(), m.Blocked(0))
 
     def _unblock(self) -> None:
         self._waiter = None
@@ -299,7 +330,9 @@ class SimWorker(Host):
 
     def _send_done(self, *, wait: bool) -> None:
         done = self.sequence.take_done(self.clock.now, next_is_short=wait)
-        if done is not None:
+        if done is not None and self.lease is not None:
+            self.lease.send_done(done)
+        elif done is not None:
             self.out([done])
 
     # ---- the end of a task -----------------------------------------------------------------
@@ -339,16 +372,21 @@ class SimWorker(Host):
         self._ending = status, outcomes, self.clock.now - self._began
         for outcome in outcomes:
             self.client.references.publish(outcome.contained)
+        if self.lease is not None and self.delivered is not None:
+            self.lease.settle(self.delivered)
         self.transmit()
-        if self.client.tasks.backlog:  # submitted tasks reach the head before what may name them
+        if self._undelivered():  # submitted tasks reach the head before what may name them
             self.state = DRAINING
             self._say_blocked()
             return
         self._report()
 
+    def _undelivered(self) -> bool:
+        return bool(self.client.tasks.backlog) or (self.lease is not None and self.lease.unsure)
+
     def _drained(self) -> None:
         self.transmit()
-        if not self.client.tasks.backlog:
+        if not self._undelivered():
             self._unblock()
             self._report()
             self._next()
@@ -357,6 +395,9 @@ class SimWorker(Host):
         assert self._ending is not None
         status, outcomes, seconds = self._ending
         self._ending = None
+        if self.lease is not None:
+            outcomes = self.lease.kept(outcomes)
+            self.lease.spare()
         borrowed = self.client.references.end_task()
         self.sequence.finished(status, outcomes, seconds, borrowed, self.clock.now)
         self.state = IDLE
@@ -397,6 +438,8 @@ class SimWorker(Host):
         self.alive = False
         self._program = None
         self.end_wires()
+        for lease in [*self._over, *([self.lease] if self.lease is not None else [])]:
+            lease.close()
         if self.actor is not None:
             orderly = self.orderly and not self.actor.inbox.owes(None)
             self.witness.calls.ended(self, owed=self.client.owes(), orderly=orderly)
