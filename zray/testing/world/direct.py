@@ -25,9 +25,6 @@ class End(Protocol):
         """There is something to read, or the other end has closed."""
 
 
-PACKETS_MAX = 64  # in a queue; a socket takes some 200 KiB
-
-
 class Wire:
     """One connection. ``caller_open``, ``worker_open``: whether that end may still send."""
 
@@ -39,6 +36,7 @@ class Wire:
         self._up: deque[bytes] = deque()
         self._down: deque[bytes] = deque()
         self._packets: deque[bytes] = deque()  # both ends of the queue are the caller's as well
+        self.room = 0  # of the queue, in packets
 
     # ---- the caller's end ------------------------------------------------------------------
 
@@ -54,7 +52,7 @@ class Wire:
 
     def put(self, payload: bytes) -> bool:
         """Queue a packet, whether the worker lives or not; False: the queue is full."""
-        if len(self._packets) >= PACKETS_MAX:
+        if len(self._packets) >= self.room:
             return False
         self._packets.append(payload)
         self.worker.something_came()
@@ -111,16 +109,22 @@ def _drain(unread: deque[bytes]) -> list[m.Message]:
 
 
 class DirectSockets:
-    """Who listens for others on his machine. ``likely``: how likely a connection is made."""
+    """Who listens for others on his machine. ``likely``: how likely a connection is made.
+
+    ``packets_max``: in the queue of each; in a real one that depends on their size.
+    """
 
     def __init__(self, random: Random, likely: float) -> None:
         self._random = random
-        self._likely = likely
+        self.likely = likely
+        self.packets_max = 64
         self.listeners: dict[bytes, Callable[[End], Wire]] = {}  # by worker
 
     def connect(self, caller: End, worker_id: bytes) -> Wire | None:
         """A socket to a worker on the caller's machine; None: there is no such way."""
         accept = self.listeners.get(worker_id)
-        if accept is None or self._random.random() >= self._likely:
+        if accept is None or self._random.random() >= self.likely:
             return None
-        return accept(caller)
+        wire = accept(caller)
+        wire.room = self.packets_max
+        return wire
