@@ -1,15 +1,19 @@
-"""Results of actors' calls that this process waits for: its own, until somebody hears of them."""
+"""Results that this process waits for and that are its own, until somebody hears of them.
+
+Of calls of actors, and of tasks that go straight to leased workers.
+"""
 
 from __future__ import annotations
 
 from zray.core.client.actor_caller import PendingCall
+from zray.core.client.lease import PendingTask
 
 
 class CallResults:
-    """Of the calls of one process."""
+    """Of one process."""
 
     def __init__(self) -> None:
-        self.awaited: dict[bytes, PendingCall] = {}  # by object id
+        self.awaited: dict[bytes, PendingCall | PendingTask] = {}  # by object id
         self.promised: dict[bytes, None] = {}  # of these, what others have heard of
 
     def is_private(self, oid: bytes) -> bool:

@@ -15,6 +15,7 @@ from zray.core.client.call_results import CallResults
 from zray.core.client.calls import ClientCalls
 from zray.core.client.creations import ClientCreations
 from zray.core.client.definitions import ClientDefinitions
+from zray.core.client.leases import ClientLeases
 from zray.core.client.near_values import NearValues
 from zray.core.client.references import ClientReferences
 from zray.core.client.requests import Requests
@@ -99,8 +100,19 @@ class Client:
             definitions=self.definitions,
             remote=self._remote,
         )
+        self.leases = ClientLeases(
+            process_id=self.process_id,
+            job_id=lambda: self.job_id,
+            outbox=self.outbox,
+            outcomes=self.outcomes,
+            results=self.call_results,
+            references=self.references,
+            definitions=self.definitions,
+            requests=self.requests,
+            by_head=self.tasks.take_over,
+            remote=self._remote,
+        )
         self._make_actor_machines(actors)
-        self.submit = self.tasks.submit
         self.ask = self.requests.ask
         self.want_value = self.waiters.want_value
         self.want_outcome = self.waiters.want_outcome
@@ -145,6 +157,9 @@ class Client:
             m.Free: lambda msg: values.freed(msg.object_ids),
             m.Replies: calls.on_replies,
             m.ActorState: calls.on_state,
+            m.Leased: self.leases.on_leased,
+            m.LeaseEnded: self.leases.on_lease_ended,
+            m.Leasing: self.leases.on_leasing,
             **dict.fromkeys(m.ANSWERS, self._on_answer),
             m.Rejected: self._on_rejected,
             m.Log: self._on_log,
@@ -170,12 +185,19 @@ class Client:
         """Make a template known, once."""
         self.definitions.template(message)
 
+    def submit(self, spec: m.TaskSpec, num_returns: int) -> list[bytes]:
+        """Queue a task; returns the ids of its returns, for each of which the caller makes a
+        reference (already counted here)."""
+        returns = self.leases.submit(spec, num_returns) if self._remote else None
+        return self.tasks.submit(spec, num_returns) if returns is None else returns
+
     def flush(self) -> None:
         """Move holds, drops and the backlog, as far as the window allows, into the outbox."""
         self.references.flush_holds()
         if self.tasks.backlog:
             self.tasks.flush()
         self.calls.flush()  # they may refer to what was submitted
+        self.leases.flush()
         if self.references.new_drops and not self.requests.may_bring_handle():  # else undone
             self.references.drop_some(self.tasks.unsubmitted)
         if self.tasks.ack_upto:
@@ -184,7 +206,8 @@ class Client:
     def unsent(self) -> bool:
         """Whether ``flush`` has more to do soon."""
         drops = bool(self.references.new_drops) and not self.requests.may_bring_handle()
-        return bool(self.tasks.backlog) or drops or self.calls.unsent()
+        waits = self.calls.unsent() or self.leases.unsent()
+        return bool(self.tasks.backlog) or drops or waits
 
     def unsaid(self) -> bool:
         """Whether ``flush`` has anything to tell."""
@@ -206,7 +229,7 @@ class Client:
     def cancel(self, task_id: bytes, force: bool, recursive: bool) -> None:
         """Cancel a task; one that is still in the backlog ends here and now."""
         self.flush()
-        if not self.calls.cancel(task_id):
+        if not (self.calls.cancel(task_id) or self.leases.cancel(task_id, force, recursive)):
             self.tasks.cancel(task_id, force, recursive)
 
     # ---- waiting ---------------------------------------------------------------------------
@@ -313,6 +336,7 @@ class Client:
             self.prints.append(m.Notice(0, message.code, said[: limits.TEXT_MAX]))
             return
         self.creations.class_refused(function_id, f"the head refused its class: {message.text}")
+        self.leases.definition_refused()
         self.tasks.definition_refused()
 
     def stop(self, reason: str) -> None:
@@ -364,3 +388,4 @@ class Client:
         self.tasks.cancel_again()
         self.outbox += self.requests.unanswered()
         self.calls.resume()  # actors are asked for by then
+        self.leases.resume()

@@ -128,6 +128,16 @@ class ClientReferences:
             self.counts[oid] = 1
             self.held[oid] = None
 
+    def entrust(self, returns: list[bytes]) -> None:
+        """Results that were this process's own are those of a task to be submitted."""
+        for oid in returns:
+            del self._results.awaited[oid]
+            self._results.take_promise(oid)
+            if oid in self.counts:
+                self.held[oid] = None
+            else:
+                self.new_drops[oid] = None
+
     def drop_again(self, oid: bytes) -> None:
         """A message that was sent again may have made this process a holder once more."""
         if oid not in self.held:

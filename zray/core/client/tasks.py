@@ -88,6 +88,15 @@ class ClientTasks:
             self._give_up(spec, *refusal)
         return returns
 
+    def take_over(self, spec: m.TaskSpec, returns: list[bytes]) -> None:
+        """Queue a task that was to go straight to a worker; all of it is counted."""
+        self._references.publish(spec.dependencies)
+        self._references.publish(spec.nested)
+        self.unresolved[spec.task_id] = spec
+        self.backlog.append(spec)
+        self.unsubmitted[spec.task_id] = None
+        self._references.entrust(returns)
+
     def flush(self) -> None:
         """Move the backlog, as far as the window allows, into the outbox."""
         while self.backlog and self._window_open():
