@@ -15,6 +15,9 @@ from zray.core.client.call_results import CallResults
 from zray.core.client.calls import ClientCalls
 from zray.core.client.creations import ClientCreations
 from zray.core.client.definitions import ClientDefinitions
+from zray.core.client.lease_class import LeaseClasses
+from zray.core.client.lease_queues import LeaseQueues
+from zray.core.client.leased_tasks import LeasedTasks
 from zray.core.client.leases import ClientLeases
 from zray.core.client.near_values import NearValues
 from zray.core.client.references import ClientReferences
@@ -100,18 +103,7 @@ class Client:
             definitions=self.definitions,
             remote=self._remote,
         )
-        self.leases = ClientLeases(
-            process_id=self.process_id,
-            job_id=lambda: self.job_id,
-            outbox=self.outbox,
-            outcomes=self.outcomes,
-            results=self.call_results,
-            references=self.references,
-            definitions=self.definitions,
-            requests=self.requests,
-            by_head=self.tasks.take_over,
-            remote=self._remote,
-        )
+        self._make_lease_machines()
         self._make_actor_machines(actors)
         self.ask = self.requests.ask
         self.want_value = self.waiters.want_value
@@ -119,6 +111,36 @@ class Client:
         self.want_located = self.waiters.want_located
         self.forget_waiter = self.waiters.forget
         self.has_callbacks = self.waiters.has_callbacks
+
+    def _make_lease_machines(self) -> None:
+        classes = LeaseClasses()
+        queues = LeaseQueues(
+            job_id=lambda: self.job_id,
+            outcomes=self.outcomes,
+            references=self.references,
+            definitions=self.definitions,
+        )
+        self.leased_tasks = LeasedTasks(
+            outbox=self.outbox,
+            outcomes=self.outcomes,
+            results=self.call_results,
+            classes=classes,
+            references=self.references,
+            definitions=self.definitions,
+            by_head=self.tasks.take_over,
+            taken_back=queues.taken_back,
+            remote=self._remote,
+        )
+        self.leases = ClientLeases(
+            process_id=self.process_id,
+            job_id=lambda: self.job_id,
+            outbox=self.outbox,
+            classes=classes,
+            tasks=self.leased_tasks,
+            queues=queues,
+            references=self.references,
+            requests=self.requests,
+        )
 
     def _make_actor_machines(self, actors: ActorCallers) -> None:
         self.creations = ClientCreations(
@@ -188,7 +210,7 @@ class Client:
     def submit(self, spec: m.TaskSpec, num_returns: int) -> list[bytes]:
         """Queue a task; returns the ids of its returns, for each of which the caller makes a
         reference (already counted here)."""
-        returns = self.leases.submit(spec, num_returns) if self._remote else None
+        returns = self.leased_tasks.submit(spec, num_returns) if self._remote else None
         return self.tasks.submit(spec, num_returns) if returns is None else returns
 
     def flush(self) -> None:
@@ -202,6 +224,19 @@ class Client:
             self.references.drop_some(self.tasks.unsubmitted)
         if self.tasks.ack_upto:
             self.tasks.acknowledge()
+
+    def in_flight(self) -> int:
+        """How many tasks have left, or wait for a worker, and have no outcome."""
+        return self.tasks.in_flight + len(self.leased_tasks) - self.leased_tasks.fresh
+
+    def fresh(self) -> int:
+        """How many tasks were submitted and wait for ``flush``."""
+        return len(self.tasks.backlog) + self.leased_tasks.fresh
+
+    def reason(self, oid: bytes) -> tuple[str, bytes]:
+        """What an object waits for, as far as this process knows, and the actor to ask about."""
+        known = self.leased_tasks.reason(oid)
+        return (known, b"") if known else self.calls.reason(oid)
 
     def unsent(self) -> bool:
         """Whether ``flush`` has more to do soon."""
@@ -229,7 +264,7 @@ class Client:
     def cancel(self, task_id: bytes, force: bool, recursive: bool) -> None:
         """Cancel a task; one that is still in the backlog ends here and now."""
         self.flush()
-        if not (self.calls.cancel(task_id) or self.leases.cancel(task_id, force, recursive)):
+        if not (self.calls.cancel(task_id) or self.leased_tasks.cancel(task_id, force, recursive)):
             self.tasks.cancel(task_id, force, recursive)
 
     # ---- waiting ---------------------------------------------------------------------------
@@ -336,7 +371,7 @@ class Client:
             self.prints.append(m.Notice(0, message.code, said[: limits.TEXT_MAX]))
             return
         self.creations.class_refused(function_id, f"the head refused its class: {message.text}")
-        self.leases.definition_refused()
+        self.leased_tasks.definition_refused()
         self.tasks.definition_refused()
 
     def stop(self, reason: str) -> None:

@@ -104,8 +104,8 @@ class Participant(SharedValues):
             returns = client.submit(spec, template.num_returns)
             if box is not None:
                 client.references.remove(box)
-            waiting = len(client.tasks.backlog)
-            if client.tasks.in_flight + waiting <= EAGER_TASKS or waiting >= COALESCE_TASKS:
+            waiting = client.fresh()
+            if client.in_flight() + waiting <= EAGER_TASKS or waiting >= COALESCE_TASKS:
                 self._flush()
             elif waiting == 1:
                 self._attend()
@@ -115,13 +115,16 @@ class Participant(SharedValues):
         self._collect_dropped()
         self.client.flush()
         self._tend_calls()
+        self._tend_leases()
         self._tend_store()
         self._transmit()
 
     def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
         with interrupts, self._lock:
             self.client.cancel(task_of(ref.id), force, recursive)
+            self.client.leases.flush()
             self._tend_calls()
+            self._tend_leases()
             self._transmit()
 
     def lost(self) -> bool:
@@ -308,7 +311,7 @@ class Participant(SharedValues):
             return f"{text}: there is no connection to the head at the moment"
         if not timeout:
             return f"{text}; a timeout above 0 s asks the head for the reason"
-        known, about = self.client.calls.reason(missing[0])
+        known, about = self.client.reason(missing[0])
         asked = about or missing[0]
         answer = self.ask(lambda seq: m.Query(seq, m.WHY, [asked]), WHY_S)
         reason = answer.reasons[0] if isinstance(answer, m.Reasons) and answer.reasons else ""
