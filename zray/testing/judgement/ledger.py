@@ -32,6 +32,7 @@ class Run:
         self.ended: float | None = None
         self.status: int | None = None  # None: it died, or still runs
         self.unheard = False  # only a head that was replaced may have heard of it
+        self.leased = worker.lease is not None
 
 
 class Deed:

@@ -18,7 +18,7 @@ class LeaseLinks:
     def __init__(self, driver: Caller) -> None:
         self._driver = driver
         self._leases = driver.client.leases
-        self._leases.take_back = self._take_back
+        self._leases.queues.take_back = self._take_back
         self.wires: dict[bytes, Wire] = {}
 
     def read(self) -> None:
@@ -47,10 +47,11 @@ class LeaseLinks:
             while leases.connects:
                 self._connect(leases.connects.pop())
             leases.flush()
-        for worker_id, messages in leases.direct.take().items():
+        queues = leases.queues
+        for worker_id, messages in queues.direct.take().items():
             self._send(worker_id, messages)
-        while leases.packets:
-            packets, leases.packets = leases.packets, []
+        while queues.packets:
+            packets, queues.packets = queues.packets, []
             for worker_id, message in packets:
                 self._put(worker_id, message)
             leases.flush()
