@@ -14,6 +14,7 @@ TaskID: TypeAlias = bytes  # 16 bytes
 ObjectID: TypeAlias = bytes  # 20 bytes: TaskID + index
 ProcessID: TypeAlias = bytes  # 16 bytes: a driver, worker or node
 JobID: TypeAlias = bytes  # 16 bytes: the driver's ProcessID
+LeaseID: TypeAlias = bytes  # 16 bytes
 FunctionID: TypeAlias = bytes  # 16 bytes: digest of the pickled function
 TemplateID: TypeAlias = bytes  # 16 bytes: digest of function and options
 
@@ -38,6 +39,9 @@ class IdSource:
         return self._prefix + next(self._counter).to_bytes(8, "big")
 
     def process_id(self) -> ProcessID:
+        return self._prefix + next(self._counter).to_bytes(8, "big")
+
+    def lease_id(self) -> LeaseID:
         return self._prefix + next(self._counter).to_bytes(8, "big")
 
 

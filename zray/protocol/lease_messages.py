@@ -5,7 +5,20 @@ their ends go straight between submitter and worker, in TASKS and DONE, over a s
 submitter keeps each task until it is answered, and decides about retries.
 """
 
-from zray.protocol.parts import Amounts, Count, HeldLease, Id, Ids, Message, Name, Text
+from typing import Annotated
+
+from zray.protocol.parts import (
+    MANY,
+    Amounts,
+    Count,
+    HeldLease,
+    Id,
+    Ids,
+    Message,
+    Name,
+    TaskSpec,
+    Text,
+)
 
 
 class Demand(Message, tag=86):
@@ -92,6 +105,14 @@ class CancelLeased(Message, tag=92):
     force: bool
 
 
+class Made(Message, tag=93):
+    """Submitter to head: how large results of leased tasks were made, so that they can be again."""
+
+    submitter: Id
+    job_id: Id
+    tasks: Annotated[list[TaskSpec], MANY]
+
+
 LEASE_MESSAGES: tuple[type[Message], ...] = (
-    *(Demand, Grant, Leased, Revoke, LeaseEnded, Leasing, CancelLeased),
+    *(Demand, Grant, Leased, Revoke, LeaseEnded, Leasing, CancelLeased, Made),
 )

@@ -45,6 +45,7 @@ RULES: dict[type[Message], Rule] = {
     m.Log: Rule("lines"),
     m.KvReply: Rule("keys", joined=True),
     m.Tasks: Rule("tasks"),
+    m.Made: Rule("tasks"),
     m.Done: Rule("tasks", acknowledged=True),
     m.Returned: Rule("task_ids", TASK_BYTES),
     m.Discard: Rule("tasks"),

@@ -18,6 +18,8 @@ from zray.core.head.definitions import Definitions
 from zray.core.head.holders import Holders
 from zray.core.head.incarnations import Incarnations
 from zray.core.head.journal import Journal
+from zray.core.head.lease_table import LeaseTable
+from zray.core.head.leases import Leases
 from zray.core.head.lineage import Lineage
 from zray.core.head.members import JobMember, Members, NodeMember, NodeRow
 from zray.core.head.object_table import ObjectTable
@@ -32,6 +34,7 @@ from zray.core.head.tasks import TaskManager
 from zray.core.head.transfers import Transfers
 from zray.core.machine import Outbox
 from zray.core.offers import Offers
+from zray.ids import IdSource
 from zray.protocol import messages as m
 
 COUNTED = ("finished", "retried", "stale", "lost", "rebuilt", "reclaimed")
@@ -53,6 +56,7 @@ class Tables:
         self.tasks = TaskTable(lambda template: None)
         self.actors = ActorTable()
         self.scheduler = TaskScheduler()
+        self.lease_table = LeaseTable()
         self.results = Results(self.outbox, self.objects, self.members, self.processes.workers)
         self.lost: list[bytes] = []  # objects that were to be made again
         self.trouble = ""  # why none can be
@@ -82,6 +86,21 @@ class Tables:
             recovery=self.recovery,
             told_all=told_all,
             wake=wake,
+        )
+
+    def make_leases(self) -> Leases:
+        """The machine of leased workers; it takes what their nodes have of ``scheduler``."""
+        return Leases(
+            ids=IdSource(b"leaseids"),
+            outbox=self.outbox,
+            counters=self.counters,
+            members=self.members,
+            processes=self.processes,
+            scheduler=self.scheduler,
+            recovery=self.recovery,
+            table=self.lease_table,
+            acknowledgements=Acknowledgements(self.outbox, self.journal.persist),
+            tell_job=lambda node, job_id: None,
         )
 
     # ---- members ---------------------------------------------------------------------------

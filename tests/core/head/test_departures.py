@@ -65,6 +65,7 @@ class Bench(Tables):
             actors=self.others,
             incarnations=self.others,
             actor_table=self.actors,
+            leases=self.others,
         )
 
     def setting(self) -> tuple[NodeMember, JobMember, TaskRecord]:

@@ -64,6 +64,7 @@ class Bench(Tables):
             transfers=self.transfers,
             definitions=definitions,
             departures=self.ends,  # type: ignore[arg-type]
+            leases=self.make_leases(),
         )
 
     def hello(self, incarnation: int = 1) -> m.Hello:

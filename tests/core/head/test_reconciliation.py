@@ -74,6 +74,7 @@ class Bench(Tables):
             task_manager=self.lives,  # type: ignore[arg-type]
             task_outcomes=self.lives,  # type: ignore[arg-type]
             actors=NoActors(),  # type: ignore[arg-type]
+            leases=self.make_leases(),
             worker_ended=lambda node, worker_id: self.ended.append(worker_id),
         )
         self.n1 = self.node("n1")

@@ -121,6 +121,8 @@ class Client:
             definitions=self.definitions,
         )
         self.leased_tasks = LeasedTasks(
+            process_id=self.process_id,
+            job_id=lambda: self.job_id,
             outbox=self.outbox,
             outcomes=self.outcomes,
             results=self.call_results,

@@ -101,10 +101,8 @@ class Lease:
             return 0 if count else 1
         if seconds >= limits.SHORT_TASK_S:
             return max(0, 2 - count)
-        left = limits.LEASE_BATCH_S - self.seconds
-        if count and left <= 0:
-            return 0
-        return max(1, min(int(left / max(seconds, 1e-6)), limits.WORKER_BATCH_TASKS_MAX))
+        more = round((limits.LEASE_BATCH_S - self.seconds) / max(seconds, 1e-6))
+        return min(more if count else max(1, more), limits.WORKER_BATCH_TASKS_MAX)
 
     def take(self, tasks: list[PendingTask]) -> None:
         """These are given to it."""

@@ -54,6 +54,7 @@ class LeaseQueues:
     def feed(self, group: LeaseClass) -> None:
         """Give what waits to workers that have room for it, those first that have the least."""
         leases = sorted(group.leases.values(), key=Lease.load)
+        share = -(-len(group.waiting) // len(leases))
         gave = True
         while gave:
             gave = False
@@ -62,7 +63,6 @@ class LeaseQueues:
                     return
                 room = lease.room(group.waiting[0].template)
                 if room > 0:
-                    share = -(-len(group.waiting) // len(leases))
                     self._give(lease, group.waiting, min(room, share))
                     gave = True
 

@@ -24,6 +24,7 @@ from zray.protocol import messages as m
 
 class LeasedTasks:
     """Args:
+    job_id: of the process, as it is by then.
     outcomes: those known here.
     results: of tasks and calls that have none.
     by_head: takes over a task, and its returns.
@@ -34,6 +35,8 @@ class LeasedTasks:
     def __init__(
         self,
         *,
+        process_id: bytes,
+        job_id: Callable[[], bytes],
         outbox: list[m.Message],
         outcomes: dict[bytes, m.Outcome],
         results: CallResults,
@@ -44,6 +47,8 @@ class LeasedTasks:
         taken_back: Callable[[Lease], list[PendingTask]],
         remote: bool,
     ) -> None:
+        self._process_id = process_id
+        self._job_id = job_id
         self._outbox = outbox
         self._outcomes = outcomes
         self._results = results
@@ -247,14 +252,15 @@ class LeasedTasks:
     def _resolve(self, task: PendingTask, outcomes: list[m.Outcome]) -> None:
         results, references = self._results, self._references
         came: list[PendingTask] = []
+        stays = False
         for outcome in outcomes:
             oid = outcome.object_id
             if results.awaited.pop(oid, None) is None:
                 continue
             promised = bool(results.promised) and results.take_promise(oid)
             if outcome.kind & m.LOCATED:
-                task.template.stays = True
                 references.take_located(outcome, promised=promised)
+                stays = stays or not outcome.kind & m.ERROR
             else:
                 references.take_result(outcome, promised=promised)
             if self._dependents:
@@ -262,9 +268,20 @@ class LeasedTasks:
                     dependent.waiting -= 1
                     if not dependent.waiting and dependent.spec.task_id in self._by_task:
                         came.append(dependent)
+        if stays:
+            self._made_large(task)
         for dependent in came:
             self._arguments_came(dependent)
         self._end(task)
+
+    def _made_large(self, task: PendingTask) -> None:
+        """A result is with a node: should that be lost, the head has it made again."""
+        task.template.stays = True
+        spec = task.spec
+        if task.template.message.max_retries:
+            self._references.flush_holds()
+            self._references.publish([*spec.dependencies, *spec.nested])
+            self._outbox.append(m.Made(0, self._process_id, self._job_id(), [spec]))
 
     def _end(self, task: PendingTask) -> None:
         spec = task.spec

@@ -187,14 +187,15 @@ class ClientLeases:
 
     def _over(self, lease: Lease, message: m.LeaseEnded) -> None:
         """The lease has ended; what was not begun under it has not failed."""
-        free = self.queues.taken_back(lease)
+        back = self.queues.taken_back(lease)
         self._forget(lease)
         begun = message.begun - lease.finished if message.text else 0
         failed: list[PendingTask] = []
+        free: list[PendingTask] = []
         for place, task in enumerate([*lease.inflight.values()]):
             lease.ends(task.spec.task_id)
             (failed if place < begun else free).append(task)
-        self.tasks.again(free)
+        self.tasks.again([*free, *back])
         for task in reversed(failed):
             self.tasks.crashed(task, message.text)
 

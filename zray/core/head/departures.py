@@ -12,6 +12,7 @@ from zray.core.head.definitions import Definitions
 from zray.core.head.holders import Holders
 from zray.core.head.incarnations import Incarnations
 from zray.core.head.journal import Persist
+from zray.core.head.leases import Leases
 from zray.core.head.lineage import Lineage
 from zray.core.head.members import JobMember, Members, NodeMember, NodeRow
 from zray.core.head.notices import Notices
@@ -56,6 +57,7 @@ class Departures:
         actors: Actors,
         incarnations: Incarnations,
         actor_table: ActorTable,
+        leases: Leases,
     ) -> None:
         self._outbox = outbox
         self._persist = persist
@@ -76,6 +78,7 @@ class Departures:
         self._actors = actors
         self._incarnations = incarnations
         self._actor_table = actor_table
+        self._leases = leases
 
     # ---- workers ---------------------------------------------------------------------------
 
@@ -92,6 +95,7 @@ class Departures:
         self._definitions.process_gone(worker_id)
         self._objects.vanish(worker_id)
         self._results.forget(worker_id)
+        self._leases.submitter_gone(worker_id)
         self._cancel_tasks_of(worker_id)
 
     def _cancel_tasks_of(self, submitter: bytes) -> None:
@@ -130,6 +134,7 @@ class Departures:
         held = self._scheduler.remove_node(node.view)
         lost = f"node {node.info.name} ({node.info.host}) died: {why}"
         self._actors.node_died(node, lost)
+        self._leases.node_died(node, lost)
         for task_id, record in held.items():
             self._task_lost(task_id, record, node, lost)
         for worker_id in [*node.workers]:
@@ -191,6 +196,7 @@ class Departures:
         self._actors.job_ended(job_id)
         self._holders.broken(job_id)
         self._lineage.job_ended(job_id)
+        self._leases.job_ended(job_id)
         del self._members.jobs[job_id]
         self._outbox.discard(job_id)
         self._prints.gone(job_id)

@@ -82,9 +82,7 @@ class Dispatch:
             if spec.template_id not in node.known:
                 self._introduce(node, template)
             if record.job_id not in node.known:
-                node.known.add(record.job_id)
-                info = self._members.jobs[record.job_id].info
-                self._outbox.send(view.node_id, Job(0, record.job_id, info))
+                self.tell_job(node, record.job_id)
             for oid in spec.dependencies:
                 known = self._objects.get(oid)
                 assert known is not None
@@ -99,6 +97,12 @@ class Dispatch:
                 assignment = self._assignment(spec.task_id, record)
             assignments.append(assignment)
         self._outbox.send(view.node_id, Tasks(0, assignments, list(values.values())))
+
+    def tell_job(self, node: NodeMember, job_id: bytes) -> None:
+        """The node hears of the job, once in a session."""
+        if job_id not in node.known:
+            node.known.add(job_id)
+            self._outbox.send(node.process_id, Job(0, job_id, self._members.jobs[job_id].info))
 
     def _introduce(self, node: NodeMember, template: TemplateRecord) -> None:
         message = template.message

@@ -10,11 +10,8 @@ from zray.core.head.acknowledgements import Acknowledgements
 from zray.core.head.actor_directory import ActorDirectory
 from zray.core.head.actor_reconciliation import ActorReconciliation
 from zray.core.head.actor_records import TABLE as ACTORS
-from zray.core.head.actor_table import ActorTable
 from zray.core.head.actors import Actors
 from zray.core.head.admission import Admission
-from zray.core.head.catalog import Catalog
-from zray.core.head.control_store import ControlStore
 from zray.core.head.definitions import Definitions
 from zray.core.head.departures import Departures
 from zray.core.head.dispatch import Dispatch
@@ -22,36 +19,29 @@ from zray.core.head.garbage_collector import GarbageCollector
 from zray.core.head.holders import Holders
 from zray.core.head.identity import HeadIdentity
 from zray.core.head.incarnations import Incarnations
-from zray.core.head.journal import Journal
+from zray.core.head.leases import Leases
 from zray.core.head.lineage import Lineage
-from zray.core.head.members import Members
 from zray.core.head.membership import Membership
-from zray.core.head.notices import Notices
-from zray.core.head.object_table import ObjectTable
 from zray.core.head.print_relay import PrintRelay
-from zray.core.head.processes import Processes
 from zray.core.head.reconciliation import Reconciliation
-from zray.core.head.recovery import Recovery
 from zray.core.head.results import Results
 from zray.core.head.resumption import Resumption
 from zray.core.head.sessions import Sessions
 from zray.core.head.state_queries import StateQueries
+from zray.core.head.tables import Tables
 from zray.core.head.task_outcomes import TaskOutcomes
-from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.task_table import TaskTable
 from zray.core.head.tasks import TaskManager
 from zray.core.head.traffic_controller import Handler, TrafficController
 from zray.core.head.transfers import Transfers
 from zray.core.head.turn import Turn
 from zray.core.incidents import Incidents
-from zray.core.machine import Outbox
-from zray.core.offers import Offers
-from zray.core.prints import Prints
+from zray.ids import IdSource
 from zray.protocol import messages as m
 from zray.protocol.codec import Unsent
 
 
-class Gcs:
+class Gcs(Tables):
     """``rows``: of the store, by table. ``incidents``: where faults are recorded.
 
     The shell hands payloads to ``controller`` and connections that are cut to ``sessions``. Then it
@@ -65,15 +55,15 @@ class Gcs:
         now: float,
         incidents: Incidents | None = None,
     ) -> None:
-        self.epoch = identity.epoch
+        super().__init__(identity, rows, now)
         self.incidents = incidents or Incidents()
         counted = ("finished", "retried", "stale", "lost", "rebuilt", "reclaimed")
         self.counters = dict.fromkeys(counted, 0)
 
-        self._make_tables(identity, rows, now)
         self._make_machines_of_objects()
         self._make_ends_of_tasks()
         self._make_machines_of_tasks()
+        self._make_leases(identity)
         self._make_actors(rows.get(ACTORS, {}), now)
         self._make_machines_of_members()
         self._make_door(identity)
@@ -104,6 +94,13 @@ class Gcs:
             m.Cancel: self.task_manager.on_cancel,
             m.Done: self.task_manager.on_done,
             m.ResultAck: self.results.on_ack,
+            # leases
+            m.Demand: self.leases.on_demand,
+            m.Leased: self.leases.on_leased,
+            m.LeaseEnded: self.leases.on_ended,
+            m.Revoke: self.leases.on_revoke,
+            m.CancelLeased: self.leases.on_cancel,
+            m.Made: self.lineage.on_made,
             # objects
             m.Hold: self.holders.on_hold,
             m.Drop: self.holders.on_drop,
@@ -134,25 +131,8 @@ class Gcs:
 
     # ---- composition -------------------------------------------------------------------------
 
-    def _make_tables(
-        self, identity: HeadIdentity, rows: dict[str, dict[bytes, bytes]], now: float
-    ) -> None:
-        """What is known, and what leaves: they use each other, and no machine."""
-        self.outbox: Outbox[bytes] = Outbox()  # by process id
-        self.routed: Outbox[bytes] = Outbox()  # by route
-        self.journal = Journal()
-        self.store = ControlStore(identity.epoch)
-        self.notices = Notices()
-        self.prints = Prints()
-        self.offers = Offers()
-        self.members = Members(rows, now)
-        self.catalog = Catalog(rows, self.journal.persist, self.outbox)
-        self.scheduler = TaskScheduler()
-        self.objects = ObjectTable()
-        self.actor_table = ActorTable()
-        restarted = bool(rows.get(ACTORS))
-        self.recovery = Recovery(self.objects, self.members, restarted=restarted)
-        self.processes = Processes(self.members, self.outbox, self.recovery)
+    def _make_machines_of_objects(self) -> None:
+        """Whatever a machine needs of a later one is a callback."""
         self.actor_directory = ActorDirectory(
             epoch=self.epoch,
             outbox=self.outbox,
@@ -162,9 +142,6 @@ class Gcs:
             recovery=self.recovery,
             records=self.actor_table,
         )
-
-    def _make_machines_of_objects(self) -> None:
-        """Whatever a machine needs of a later one is a callback."""
         self.results = Results(self.outbox, self.objects, self.members, self.processes.workers)
         self.transfers = Transfers(
             *(self.outbox, self.objects, self.members, self.recovery),
@@ -269,6 +246,20 @@ class Gcs:
             fault=self.task_outcomes.fault,
         )
 
+    def _make_leases(self, identity: HeadIdentity) -> None:
+        self.leases = Leases(
+            ids=IdSource(identity.head_id[:8] or identity.epoch.to_bytes(8, "big")),
+            outbox=self.outbox,
+            counters=self.counters,
+            members=self.members,
+            processes=self.processes,
+            scheduler=self.scheduler,
+            recovery=self.recovery,
+            table=self.lease_table,
+            acknowledgements=self.acknowledgements,
+            tell_job=self.dispatch.tell_job,
+        )
+
     def _make_actors(self, rows: dict[bytes, bytes], now: float) -> None:
         self.actors = Actors(
             outbox=self.outbox,
@@ -339,6 +330,7 @@ class Gcs:
             actors=self.actors,
             incarnations=self.incarnations,
             actor_table=self.actor_table,
+            leases=self.leases,
         )
         self.membership = Membership(
             outbox=self.outbox,
@@ -351,6 +343,7 @@ class Gcs:
             transfers=self.transfers,
             definitions=self.definitions,
             departures=self.departures,
+            leases=self.leases,
         )
         self.reconciliation = Reconciliation(
             outbox=self.outbox,
@@ -366,6 +359,7 @@ class Gcs:
             task_manager=self.task_manager,
             task_outcomes=self.task_outcomes,
             actors=self.actor_reconciliation,
+            leases=self.leases,
             worker_ended=self.departures.worker_ended,
         )
 
@@ -382,6 +376,7 @@ class Gcs:
             directory=self.actor_directory,
             scheduler=self.scheduler,
             dispatch=self.dispatch,
+            leases=self.leases,
             results=self.results,
             garbage=self.garbage,
             definitions=self.definitions,
@@ -402,6 +397,7 @@ class Gcs:
             tasks=self.tasks,
             objects=self.objects,
             actors=self.actor_table,
+            leases=self.lease_table,
             scheduler=self.scheduler,
             recovery=self.recovery,
             transfers=self.transfers,

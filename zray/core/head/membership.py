@@ -14,6 +14,7 @@ from zray import limits
 from zray.core.head.definitions import Definitions
 from zray.core.head.departures import Departures
 from zray.core.head.journal import Persist
+from zray.core.head.leases import Leases
 from zray.core.head.members import JobMember, Member, Members, NodeMember, NodeRow
 from zray.core.head.notices import Notices
 from zray.core.head.task_scheduler import TaskScheduler
@@ -40,6 +41,7 @@ class Membership:
         transfers: Transfers,
         definitions: Definitions,
         departures: Departures,
+        leases: Leases,
     ) -> None:
         self._outbox = outbox
         self._persist = persist
@@ -51,6 +53,7 @@ class Membership:
         self._transfers = transfers
         self._definitions = definitions
         self._departures = departures
+        self._leases = leases
         self._joining: dict[bytes, int] = {}  # node -> incarnation being made durable
         self.look_at = 0.0  # when nodes are asked next for drivers that are away
 
@@ -113,6 +116,7 @@ class Membership:
         self._outbox.discard(member.process_id)
         self._prints.heard(member.process_id)
         self._definitions.session_begins(member)
+        self._leases.session_begins(member)
         member.begin_session(now)
         self._transfers.retry()
 
@@ -124,6 +128,7 @@ class Membership:
         member.lost = now
         self._outbox.discard(member.process_id)
         self._transfers.session_lost(member.process_id)
+        self._leases.session_lost(member)
         if isinstance(member, NodeMember):
             member.view.usable = False
         else:

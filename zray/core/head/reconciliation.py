@@ -10,6 +10,7 @@ from collections.abc import Callable
 from zray.core.head.actor_reconciliation import ActorReconciliation
 from zray.core.head.definitions import Definitions
 from zray.core.head.holders import Holders
+from zray.core.head.leases import Leases
 from zray.core.head.members import Members, NodeMember
 from zray.core.head.object_table import PENDING, ObjectTable
 from zray.core.head.recovery import Recovery
@@ -55,6 +56,7 @@ class Reconciliation:
         task_manager: TaskManager,
         task_outcomes: TaskOutcomes,
         actors: ActorReconciliation,
+        leases: Leases,
         worker_ended: Callable[[NodeMember, bytes], None],
     ) -> None:
         self._outbox = outbox
@@ -70,6 +72,7 @@ class Reconciliation:
         self._task_manager = task_manager
         self._task_outcomes = task_outcomes
         self._actors = actors
+        self._leases = leases
         self._worker_ended = worker_ended
 
     # ---- all that a raylet has -------------------------------------------------------------
@@ -98,6 +101,7 @@ class Reconciliation:
             self._worker_ended(node, worker_id)
         self._announced_objects(node, message.objects)
         self._actors.announced(node, message.actors)
+        self._leases.announced(node, message.leases, now)
         for job_id in message.jobs:
             if job_id not in self._members.jobs:
                 self._outbox.send(node.process_id, JobEnded(0, job_id))

@@ -12,11 +12,12 @@ CLIENT_VERBS = frozenset(
         *(m.Pull, m.Chunk, m.ChunkAck, m.PullFailed, m.Query, m.Kv, m.Ping, m.Goodbye),
         *(m.CreateActor, m.ActorWatch, m.KillActor, m.FindActor, m.ListActors),
         *(m.Calls, m.CancelCall, m.Promise, m.Sync, m.AskGone, m.Forget),
+        *(m.Demand, m.Revoke, m.CancelLeased, m.Made),
     }
 )
 NODE_VERBS = CLIENT_VERBS | {
     *(m.Credit, m.Done, m.Returned, m.WorkerDied, m.Announce, m.Have, m.Log),
-    *(m.Replies, m.ActorExited, m.DriverEnded),
+    *(m.Replies, m.ActorExited, m.DriverEnded, m.Leased, m.LeaseEnded),
 }
 OBSERVER_VERBS = frozenset({m.Query, m.Ping, m.Goodbye, m.Shutdown})
 VERBS = {m.ROLE_DRIVER: CLIENT_VERBS, m.ROLE_NODE: NODE_VERBS, m.ROLE_OBSERVER: OBSERVER_VERBS}
@@ -27,6 +28,6 @@ SPEAKS_FOR: dict[type[m.Message], str] = {
     **dict.fromkeys((m.Template, m.Export, m.Forget), "holder"),
     **dict.fromkeys((m.ResultAck, m.Watch), "target"),
     **dict.fromkeys((m.Calls, m.CancelCall), "caller"),
-    m.Submit: "submitter",
+    **dict.fromkeys((m.Submit, m.Demand, m.Made), "submitter"),
     m.CreateActor: "owner",
 }

@@ -8,12 +8,14 @@ from zray.core.head.actor_records import ActorRecord
 from zray.core.head.actor_table import ActorTable
 from zray.core.head.control_store import ControlStore
 from zray.core.head.identity import HeadIdentity
+from zray.core.head.lease_table import LeaseTable
 from zray.core.head.members import Member, Members, NodeMember
 from zray.core.head.notices import Notices
 from zray.core.head.object_table import PENDING, ObjectTable
 from zray.core.head.recovery import Recovery
+from zray.core.head.scheduling_class import SchedulingClass
 from zray.core.head.task_records import ASSIGNED, READY, TaskRecord
-from zray.core.head.task_scheduler import TaskScheduler
+from zray.core.head.task_scheduler import WAIT_RESOURCES, TaskScheduler
 from zray.core.head.task_table import TaskTable
 from zray.core.head.transfers import Transfers
 from zray.core.incidents import Incidents
@@ -56,6 +58,7 @@ class StateQueries:
         tasks: TaskTable,
         objects: ObjectTable,
         actors: ActorTable,
+        leases: LeaseTable,
         scheduler: TaskScheduler,
         recovery: Recovery,
         transfers: Transfers,
@@ -70,6 +73,7 @@ class StateQueries:
         self._tasks = tasks
         self._objects = objects
         self._actors = actors
+        self._leases = leases
         self._scheduler = scheduler
         self._recovery = recovery
         self._transfers = transfers
@@ -150,8 +154,7 @@ class StateQueries:
             "" if alive else self.why(record.handle, now),
         )
 
-    @staticmethod
-    def _node(node: NodeMember, now: float) -> NodeStatus:
+    def _node(self, node: NodeMember, now: float) -> NodeStatus:
         view = node.view
         ahead = sum(view.ahead.values())
         free = sorted((name, max(amount, 0)) for name, amount in view.free.items())
@@ -161,7 +164,7 @@ class StateQueries:
             node.state(),
             node.info,
             list(resources.countable(free)),
-            len(view.assigned) - ahead,
+            len(view.assigned) - ahead + self._leases.count_at(node.process_id),
             ahead,
             view.finished,
             max(0.0, now - node.heard),
@@ -179,6 +182,13 @@ class StateQueries:
                 name = template.message.name if template is not None else ""
                 wanted = list(resources.countable(group.needs))
                 found.append(ClassStatus(wanted, job_id, waiting, reason, name))
+        for demand in self._leases.active.values():
+            if demand.count:
+                reason = self._scheduler.reason(SchedulingClass(demand.needs))
+                if reason.startswith(WAIT_RESOURCES):
+                    reason = f"WAIT_LEASES{reason.removeprefix(WAIT_RESOURCES)}; its driver has it"
+                count, job_id = demand.count, demand.job_id
+                found.append(ClassStatus(demand.amounts(), job_id, count, reason, ""))
         return found
 
     def why(self, object_id: bytes, now: float) -> str:

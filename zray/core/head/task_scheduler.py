@@ -16,6 +16,8 @@ from zray.core.head.task_records import ASSIGNED, READY, NodeView, TaskRecord
 from zray.core.machine import NEVER
 from zray.core.resources import CPU, Needs
 
+WAIT_RESOURCES = "WAIT_RESOURCES"
+
 
 class TaskScheduler:
     """Which nodes there are, what they have free, and which tasks are ready."""
@@ -342,7 +344,7 @@ class TaskScheduler:
                 "(zray-worker --max-workers), and what is free there is for tasks that others "
                 "wait for"
             )
-        return f"WAIT_RESOURCES: needs {wanted}; all of it is in use on every node that has it"
+        return f"{WAIT_RESOURCES}: needs {wanted}; all of it is in use on every node that has it"
 
     def warnings(self, now: float) -> list[tuple[SchedulingClass, str]]:
         """Classes that have been infeasible for long enough to tell their users, once each."""

@@ -19,6 +19,7 @@ from zray.core.head.garbage_collector import GarbageCollector
 from zray.core.head.holders import Holders
 from zray.core.head.incarnations import Incarnations
 from zray.core.head.journal import Journal
+from zray.core.head.leases import Leases
 from zray.core.head.membership import Membership
 from zray.core.head.results import Results
 from zray.core.head.resumption import Resumption
@@ -47,6 +48,7 @@ class Turn:
         directory: ActorDirectory,
         scheduler: TaskScheduler,
         dispatch: Dispatch,
+        leases: Leases,
         results: Results,
         garbage: GarbageCollector,
         definitions: Definitions,
@@ -67,6 +69,7 @@ class Turn:
             ("starting actors", incarnations.step),
             ("telling of actors that nobody made", directory.step),
             ("scheduling", dispatch.assign),
+            ("granting leases", leases.step),
             ("reclaiming tasks", dispatch.reclaim),
             ("telling outcomes", results.flush),
             ("freeing objects", garbage.collect),
@@ -78,6 +81,7 @@ class Turn:
             incarnations.deadline,
             directory.deadline,
             scheduler.steal_deadline,
+            leases.deadline,
             acknowledgements.deadline,
         )
 

@@ -1,0 +1,356 @@
+"""Leases: workers that serve one submitter, so that its tasks pass by the head.
+
+Submitters demand, in absolute figures; raylets are granted what is free once all ready tasks have
+their places. When others wait, leases are revoked, and the submitters' tasks come by way of the
+head again, until nobody has waited for a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from zray import limits
+from zray.core import resources
+from zray.core.head.acknowledgements import Acknowledgements
+from zray.core.head.lease_contention import LeaseContention
+from zray.core.head.lease_table import Lease, LeaseDemand, LeaseTable
+from zray.core.head.members import Member, Members, NodeMember
+from zray.core.head.processes import Processes
+from zray.core.head.recovery import Recovery
+from zray.core.head.task_scheduler import TaskScheduler
+from zray.core.machine import NEVER, Outbox
+from zray.errors import ProtocolError
+from zray.ids import IdSource, split_tasks
+from zray.protocol import messages as m
+
+UNKNOWN = "the lease is not known any more"
+ANY_NUMBER = 1 << 50  # of tasks, which a worker may have begun
+
+
+class Leases:
+    """``tell_job``: a node may have to hear of a job before a lease for it."""
+
+    def __init__(
+        self,
+        *,
+        ids: IdSource,
+        outbox: Outbox[bytes],
+        counters: dict[str, int],
+        members: Members,
+        processes: Processes,
+        scheduler: TaskScheduler,
+        recovery: Recovery,
+        table: LeaseTable,
+        acknowledgements: Acknowledgements,
+        tell_job: Callable[[NodeMember, bytes], None],
+    ) -> None:
+        self._ids = ids
+        self._outbox = outbox
+        self._counters = counters
+        self._members = members
+        self._processes = processes
+        self._scheduler = scheduler
+        self._recovery = recovery
+        self._table = table
+        self._acknowledgements = acknowledgements
+        self._tell_job = tell_job
+        self._contention = LeaseContention(table, scheduler, members, processes)
+        self._barred: dict[bytes, None] = {}  # submitters that could not reach a worker
+        self._away: dict[bytes, None] = {}  # submitters without a session
+        self._paused: dict[bytes, float] = {}  # nodes that did not take one, until when
+        self._silent: dict[bytes, float] = {}  # leases of whose end a node has yet to tell
+        self._due = NEVER
+
+    # ---- submitters ------------------------------------------------------------------------
+
+    def on_demand(self, sender: Member, message: m.Demand, now: float) -> None:
+        """A submitter could use so many workers for a class."""
+        job = self._members.jobs.get(message.job_id)
+        if job is None:
+            return  # it ended with its leases
+        needs = resources.needs(message.resources)
+        if not resources.is_cpu_only(needs) or any(amount < 0 for _, amount in needs):
+            text = f"no worker can be leased that has {resources.in_words(needs)}"
+            rejection = m.Rejected(0, message.seq, ProtocolError.code, text)
+            self._outbox.send(sender.process_id, rejection)
+            return
+        self._processes.note_worker(sender, message.submitter)
+        demand = self._table.demand(message.submitter, message.job_id, needs)
+        demand.count = message.count
+        more = message.finished - demand.finished
+        if more > 0:
+            demand.finished = message.finished
+            job.finished += more
+            self._counters["finished"] += more
+        for lease_id in split_tasks(message.lease_ids):
+            if lease_id not in self._table.leases:
+                demand.claimed[lease_id] = None
+        self._table.note(demand)
+
+    def on_revoke(self, sender: Member, message: m.Revoke, now: float) -> None:
+        """A submitter cannot reach the worker: it would not reach others, either."""
+        lease = self._leased_to(sender, message.lease_id)
+        submitter = sender.process_id
+        if lease is not None:
+            self._revoke(lease)
+            if lease.demand is not None:
+                submitter = lease.demand.submitter
+        self._barred[submitter] = None
+
+    def on_cancel(self, sender: Member, message: m.CancelLeased, now: float) -> None:
+        """A submitter wants a task stopped that a leased worker runs: its node does it."""
+        lease = self._leased_to(sender, message.lease_id)
+        if lease is not None and not lease.gone:
+            self._outbox.send(lease.node.node_id, message)
+
+    def _leased_to(self, sender: Member, lease_id: bytes) -> Lease | None:
+        lease = self._table.leases.get(lease_id)
+        if lease is None or lease.demand is None:
+            return None
+        submitter = lease.demand.submitter
+        by = self._processes.workers.get(submitter, submitter)
+        return lease if by == sender.process_id else None
+
+    def session_begins(self, member: Member) -> None:
+        """A driver, or a node with its workers, states all demands anew."""
+        for submitter in self._submitters_at(member):
+            self._away.pop(submitter, None)
+            self._barred.pop(submitter, None)
+            for demand in self._table.of_submitter(submitter):
+                demand.count = 0
+                demand.open = demand.open or None
+                self._table.note(demand)
+
+    def session_lost(self, member: Member) -> None:
+        """Its leases go on; what it wants beyond those is not known."""
+        for submitter in self._submitters_at(member):
+            demands = self._table.of_submitter(submitter)
+            if demands:
+                self._away[submitter] = None
+            for demand in demands:
+                demand.count = 0
+                self._table.note(demand)
+
+    @staticmethod
+    def _submitters_at(member: Member) -> tuple[bytes, ...]:
+        workers = member.workers if isinstance(member, NodeMember) else ()
+        return (member.process_id, *workers)
+
+    def submitter_gone(self, submitter: bytes) -> None:
+        """A driver or worker has ended: nobody gives tasks to its leases, so they end."""
+        self._away.pop(submitter, None)
+        self._barred.pop(submitter, None)
+        for demand in self._table.of_submitter(submitter):
+            self._table.forget(demand)
+
+    def job_ended(self, job_id: bytes) -> None:
+        """Its workers are stopped, those that are leased as well."""
+        for demand in self._table.of_job(job_id):
+            for lease in [*demand.leases.values()]:
+                self._forget(lease)
+            self.submitter_gone(demand.submitter)
+
+    # ---- nodes -----------------------------------------------------------------------------
+
+    def on_leased(self, node: NodeMember, message: m.Leased, now: float) -> None:
+        """A worker waits for its submitter."""
+        lease = self._table.leases.get(message.lease.lease_id)
+        if lease is None or lease.node is not node.view:
+            self._outbox.send(node.process_id, m.Revoke(0, message.lease.lease_id))
+        elif not (lease.leased or lease.revoked or lease.demand is None):
+            self._table.told(lease)
+            lease.demand.count = max(0, lease.demand.count - 1)
+            self._processes.send_to(lease.demand.submitter, message)
+
+    def on_ended(self, node: NodeMember, message: m.LeaseEnded, now: float) -> None:
+        """A lease is over, or the node did not take it."""
+        lease = self._table.leases.get(message.lease_id)
+        if lease is not None and lease.node is node.view:
+            if not (lease.leased or lease.revoked):
+                self._paused[node.process_id] = now + limits.LEASE_PAUSE_S
+            self._end(lease, message.begun, message.text)
+        if message.seq:
+            self._acknowledgements.acknowledge(node, message.seq, now, durable=True)
+
+    def _end(self, lease: Lease, begun: int, text: str) -> None:
+        """The submitter is told, unless it has never heard of the lease."""
+        demand, leased = lease.demand, lease.leased
+        self._forget(lease)
+        if demand is not None and leased:
+            ended = m.LeaseEnded(0, lease.lease_id, begun, text)
+            if text:
+                demand.keep_words(ended)
+            self._processes.send_to(demand.submitter, ended)
+
+    def _forget(self, lease: Lease) -> None:
+        self._silent.pop(lease.lease_id, None)
+        self._table.remove(lease)
+
+    def announced(self, node: NodeMember, leases: list[m.HeldLease], now: float) -> None:
+        """All leases that a node has; it tells the ends of others that it had again."""
+        self._paused.pop(node.process_id, None)
+        for lease in [*self._table.of_node(node.process_id)]:
+            if lease.lease_id not in {held.lease_id for held in leases}:
+                if lease.leased:
+                    self._table.free(lease)
+                    self._silent[lease.lease_id] = now + limits.LEASE_PAUSE_S
+                else:
+                    self._forget(lease)  # it was on its way when the link was cut
+            elif not lease.leased or lease.revoked:
+                lease.revoked = False  # that the worker waits may be lost, or that it should end
+                self._revoke(lease)
+        for held in leases:
+            if held.lease_id not in self._table.leases:
+                self._adopt(node, held)
+
+    def _adopt(self, node: NodeMember, held: m.HeldLease) -> None:
+        """A lease of before the head's restart goes on."""
+        if held.job_id not in self._members.jobs:
+            return  # the node hears that it has ended
+        needs = resources.needs(held.resources)
+        lease = Lease(
+            *(held.lease_id, node.view, self._table.demand(held.submitter, held.job_id, needs))
+        )
+        self._table.add(lease)
+        self._table.told(lease)
+
+    def node_died(self, node: NodeMember, lost: str) -> None:
+        """Nobody knows what its workers had begun. ``lost``: how it died."""
+        for lease in [*self._table.of_node(node.process_id)]:
+            self._end(lease, ANY_NUMBER, f"(node {node.info.name})\n{lost}")
+        for lease_id in [*self._silent]:
+            lease = self._table.leases[lease_id]
+            if lease.node is node.view:
+                self._end(lease, ANY_NUMBER, f"(node {node.info.name})\n{lost}")
+        self._paused.pop(node.process_id, None)
+
+    # ---- turn ------------------------------------------------------------------------------
+
+    def step(self, now: float) -> None:
+        """Once the ready tasks have their places: leases are revoked, or granted."""
+        self._due = NEVER
+        if not self._table:
+            return
+        if self._silent:
+            self._end_silent(now)
+        for lease in self._contention.look():
+            self._revoke(lease)
+        for demand in [*self._table.active.values()]:
+            if demand.claimed and not self._recovery.active:
+                self._answer_claims(demand)
+            if demand.submitter not in self._away:
+                self._open_or_close(demand, now)
+            self._table.note(demand)
+        wanting = [one for one in self._table.active.values() if one.open and one.wanting() > 0]
+        if wanting:
+            self._grant(wanting, now)
+
+    def deadline(self) -> float:
+        """When ``step`` has something to do although nothing arrives."""
+        return self._due
+
+    def _end_silent(self, now: float) -> None:
+        for lease_id, when in [*self._silent.items()]:
+            if now >= when:
+                self._end(self._table.leases[lease_id], ANY_NUMBER, UNKNOWN)
+            else:
+                self._due = min(self._due, when)
+
+    def _answer_claims(self, demand: LeaseDemand) -> None:
+        for lease_id in demand.claimed:
+            if lease_id not in self._table.leases:
+                unknown = m.LeaseEnded(0, lease_id, ANY_NUMBER, UNKNOWN)
+                words = demand.words.get(lease_id, unknown)
+                self._processes.send_to(demand.submitter, words)
+        demand.claimed.clear()
+
+    def _revoke(self, lease: Lease) -> None:
+        """It is to end once its worker has nothing to do."""
+        if not lease.revoked:
+            lease.revoked = True
+            self._outbox.send(lease.node.node_id, m.Revoke(0, lease.lease_id))
+
+    # ---- open and closed ---------------------------------------------------------------------
+
+    def _open_or_close(self, demand: LeaseDemand, now: float) -> None:
+        """Whether the submitter's tasks may wait for leases; it is told of changes."""
+        if self._is_barred(demand, now):
+            demand.calm_at = NEVER
+            if demand.open is not False:
+                self._tell(demand, now_open=False)
+        elif not demand.open:
+            if demand.calm_at in (None, NEVER):
+                demand.calm_at = now + limits.LEASE_PAUSE_S
+            assert demand.calm_at is not None
+            if now >= demand.calm_at:
+                self._tell(demand, now_open=True)
+            else:
+                self._due = min(self._due, demand.calm_at)
+
+    def _is_barred(self, demand: LeaseDemand, now: float) -> bool:
+        contention = self._contention
+        if self._recovery.active or demand.submitter in self._barred or contention.bars(demand):
+            return True
+        own = contention.own_wait(demand)
+        if own and not demand.open:
+            return True
+        if demand.wanting() <= 0 or not (own or contention.is_starved(demand)):
+            demand.waits_since = None
+            return False
+        # Its tasks come after those, but not for as long as there are such.
+        if demand.waits_since is None:
+            demand.waits_since = now
+        when = demand.waits_since + limits.LEASE_PAUSE_S
+        if now < when:
+            self._due = min(self._due, when)
+        return now >= when
+
+    def _tell(self, demand: LeaseDemand, *, now_open: bool) -> None:
+        demand.open = now_open
+        demand.count = demand.count if now_open else 0  # what waited there goes by way of the head
+        told = m.Leasing(0, demand.submitter, demand.amounts(), now_open)
+        self._processes.send_to(demand.submitter, told)
+
+    # ---- grants ----------------------------------------------------------------------------
+
+    def _grant(self, wanting: list[LeaseDemand], now: float) -> None:
+        """One to each in turn, as long as there is room; who got one last comes last next time."""
+        for node_id, when in [*self._paused.items()]:
+            if now >= when:
+                del self._paused[node_id]
+            else:
+                self._due = min(self._due, when)
+        by_machine: dict[str, list[NodeMember]] = {}
+        for node in self._members.nodes.values():
+            if node.view.usable and node.process_id not in self._paused:
+                by_machine.setdefault(node.info.machine, []).append(node)
+        while wanting:
+            again = []
+            for demand in wanting:
+                place = self._place(demand, by_machine)
+                if place is not None:
+                    self._give(demand, place)
+                    if demand.wanting() > 0:
+                        again.append(demand)
+            wanting = again
+
+    def _place(
+        self, demand: LeaseDemand, by_machine: dict[str, list[NodeMember]]
+    ) -> NodeMember | None:
+        """The node of the submitter's machine that has most room."""
+        group = self._scheduler.classes.get(demand.needs)
+        if group is not None and group.ahead:
+            return None  # what was sent ahead of it comes first
+        nodes = by_machine.get(self._contention.machine_of(demand.submitter), ())
+        free = [node for node in nodes if self._contention.has_room(node.view, demand)]
+        return max(
+            free, key=lambda node: resources.slots(node.view.free, demand.needs), default=None
+        )
+
+    def _give(self, demand: LeaseDemand, node: NodeMember) -> None:
+        self._tell_job(node, demand.job_id)
+        lease = Lease(self._ids.lease_id(), node.view, demand)
+        self._table.add(lease)
+        self._table.active[demand.key] = self._table.active.pop(demand.key)
+        granted = m.Grant(*(0, lease.lease_id, demand.job_id, demand.submitter, demand.amounts()))
+        self._outbox.send(node.process_id, granted)

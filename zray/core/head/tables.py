@@ -1,0 +1,45 @@
+"""What a head knows, and what leaves it: its tables use each other, and no machine above them."""
+
+from __future__ import annotations
+
+from zray.core.head.actor_records import TABLE as ACTORS
+from zray.core.head.actor_table import ActorTable
+from zray.core.head.catalog import Catalog
+from zray.core.head.control_store import ControlStore
+from zray.core.head.identity import HeadIdentity
+from zray.core.head.journal import Journal
+from zray.core.head.lease_table import LeaseTable
+from zray.core.head.members import Members
+from zray.core.head.notices import Notices
+from zray.core.head.object_table import ObjectTable
+from zray.core.head.processes import Processes
+from zray.core.head.recovery import Recovery
+from zray.core.head.task_scheduler import TaskScheduler
+from zray.core.machine import Outbox
+from zray.core.offers import Offers
+from zray.core.prints import Prints
+
+
+class Tables:
+    """``rows``: of the store, by table."""
+
+    def __init__(
+        self, identity: HeadIdentity, rows: dict[str, dict[bytes, bytes]], now: float
+    ) -> None:
+        self.epoch = identity.epoch
+        self.outbox: Outbox[bytes] = Outbox()  # by process id
+        self.routed: Outbox[bytes] = Outbox()  # by route
+        self.journal = Journal()
+        self.store = ControlStore(identity.epoch)
+        self.notices = Notices()
+        self.prints = Prints()
+        self.offers = Offers()
+        self.members = Members(rows, now)
+        self.catalog = Catalog(rows, self.journal.persist, self.outbox)
+        self.scheduler = TaskScheduler()
+        self.objects = ObjectTable()
+        self.actor_table = ActorTable()
+        self.lease_table = LeaseTable()
+        restarted = bool(rows.get(ACTORS))
+        self.recovery = Recovery(self.objects, self.members, restarted=restarted)
+        self.processes = Processes(self.members, self.outbox, self.recovery)
