@@ -294,7 +294,8 @@ class Leases:
         own = contention.own_wait(demand)
         if own and not demand.open:
             return True
-        if demand.wanting() <= 0 or not (own or contention.is_starved(demand)):
+        late = own or contention.is_starved(demand) or contention.is_stuck(demand)
+        if demand.wanting() <= 0 or not late:
             demand.waits_since = None
             return False
         # Its tasks come after those, but not for as long as there are such.
