@@ -65,6 +65,7 @@ class Host(Caller):
         self.started = 0  # the counter that the raylet shares
         self.frozen_until = 0.0
         self.orderly = False  # it ends by its own wish
+        self.told = 0  # how often the raylet was told something
         self.born = False  # the process runs
         self.unread: deque[bytes] = deque()  # of the task socket
         self._out_at = self._task_at = self._control_at = 0.0  # when the last batch arrives
@@ -107,6 +108,7 @@ class Host(Caller):
     def out(self, messages: list[m.Message]) -> None:
         """To the raylet."""
         if self.alive and messages:
+            self.told += 1
             self._out_at = max(self._out_at, self.clock.now + self.world.draw(1e-5, 1e-4))
             for data in codec.encode_local(messages):
                 self.clock.at(self._out_at, self.raylet.from_worker, self.worker_id, data)

@@ -17,7 +17,7 @@ from zray.protocol import messages as m
 from zray.testing.processes.actor import SimActor
 from zray.testing.processes.contexts import TaskContext
 from zray.testing.processes.host import Host, Parent
-from zray.testing.processes.leased import SimLease
+from zray.testing.processes.leased import Lease, SimLeases
 from zray.testing.processes.participant import Witness, arguments_of, error_bytes
 from zray.testing.processes.steps import (
     Ask,
@@ -74,10 +74,14 @@ class SimWorker(Host):
         self._began = 0.0
         self.delivered: Delivered | None = None
         self.actor: SimActor | None = None  # what it has become
-        self.lease: SimLease | None = None
-        self._over: list[SimLease] = []  # leases that have ended, and keep something
+        self.leases = SimLeases(self)
         workers.living[worker_id] = workers.ever[worker_id] = self
         world.names[worker_id] = self.name
+
+    @property
+    def lease(self) -> Lease | None:
+        """What it serves, and whom."""
+        return self.leases.lease
 
     # ---- the control thread ----------------------------------------------------------------
 
@@ -86,20 +90,21 @@ class SimWorker(Host):
         self._read()  # what was delivered before counts as delivered
         if isinstance(message, m.Recall):
             self._send_done(wait=False)
-            self._return(self.sequence.recall())
+            self.out([self.sequence.recall()])
         elif isinstance(message, m.CancelTask):
             self._cancel(message)
         elif isinstance(message, m.CancelCall) and self.actor is not None:
             self.actor.cancel(message)
 
     def _cancel(self, message: m.CancelTask) -> None:
-        answer = self.sequence.cancel(message)
-        runs = self._is_current(message)
         if self.lease is not None:
-            self.lease.cancelled(message.task_id, runs=runs)
-        if answer is not None:
-            self._return(answer)
-        elif runs and self._program is not None and self.world.random.random() < 0.8:
+            runs = self.leases.on_cancel(message)
+        elif (answer := self.sequence.cancel(message)) is not None:
+            self.out([answer])
+            return
+        else:
+            runs = self._is_current(message)
+        if runs and self._program is not None and self.world.random.random() < 0.8:
             self._interrupt()  # else the task swallows it
 
     def _is_current(self, message: m.CancelTask) -> bool:
@@ -114,9 +119,7 @@ class SimWorker(Host):
         self.read_wires()
         if self.actor is not None:
             self.actor.read_wires()
-        if self.lease is not None:
-            self.lease.read()
-        self._over = [lease for lease in self._over if lease.tend()]
+        self.leases.read()
         while self.unread:
             for message in codec.decode(self.unread.popleft()).messages:
                 handler = self.sequence.handlers.get(type(message))
@@ -125,25 +128,28 @@ class SimWorker(Host):
                 elif self.actor is not None and isinstance(message, m.Calls):
                     self.actor.receive(message, None)
                 elif isinstance(message, m.Grant):
-                    self.lease = SimLease(self, message)
-                elif isinstance(message, m.Revoke) and self.lease is not None:
-                    self.lease.revoke(message)
+                    self.leases.on_grant(message)
+                elif isinstance(message, m.Revoke):
+                    self.leases.on_revoke(message)
                 else:
                     self.client.message(message)
-        if self.state in (BLOCKED, DRAINING) or (self.lease is not None and self.lease.ending):
+        if self.state in (BLOCKED, DRAINING):
             self._give_back()
 
     def _give_back(self) -> None:
-        returned = self.sequence.recall()
+        returned = self._recalled()
         if returned.task_ids:
-            self._return(returned)
+            self._tell([returned])
 
-    def _return(self, returned: m.Returned, *also: m.Message) -> None:
-        if self.lease is not None:
-            self.lease.answer(returned)
-            self.out([*also])
+    def _recalled(self) -> m.Returned:
+        return self.sequence.recall() if self.lease is None else self.lease.recall()
+
+    def _tell(self, messages: list[m.Message]) -> None:
+        """To whoever gave this worker its tasks, or to the raylet."""
+        if self.lease is None:
+            self.out(messages)
         else:
-            self.out([returned, *also])
+            self.leases.tell(messages)
 
     def go_on(self) -> None:
         """Something arrived, or a computation ended."""
@@ -169,25 +175,17 @@ class SimWorker(Host):
 
     def _next(self) -> None:
         while self.alive and self.state == IDLE and self.actor is None:
-            delivered = self.sequence.next()
+            delivered = self.sequence.next() if self.lease is None else self.leases.next()
             if delivered is None:
-                if self.lease is not None and self.lease.take():
-                    continue
                 self._send_done(wait=True)
                 self.transmit()
-                if self.lease is not None:
-                    self._rest(self.lease)
+                if self.lease is not None and not self.leases.rests():
+                    continue
                 if self.sequence.exiting:
                     self.exit()
                 return
             self.started += 1
             self._execute(delivered)
-
-    def _rest(self, lease: SimLease) -> None:
-        lease.rest()
-        if lease.ended:
-            self.lease = None
-            self._over.append(lease)
 
     def _execute(self, delivered: Delivered) -> None:
         self.delivered = delivered
@@ -198,7 +196,9 @@ class SimWorker(Host):
             self.witness.started(self, delivered.assignment)
         self.clock.tell(f"{self.name} starts {self.witness.word(spec.task_id)}")
         self._began = self.clock.now
-        self.client.references.begin_task(spec.nested if self.lease is None else [])
+        self.client.references.begin_task(spec.nested)
+        if self.lease is not None:
+            self.leases.begin(delivered)
         functions = self.library.functions
         if delivered.assignment.actor is not None:
             self.witness.calls.constructing(self, delivered.assignment)
@@ -314,7 +314,7 @@ class SimWorker(Host):
 
     def _say_blocked(self) -> None:
         self._send_done(wait=False)
-        self._return(self.sequence.recall(), m.Blocked(0))
+        self._tell([self._recalled(), m.Blocked(0)])
 
     def _unblock(self) -> None:
         self._waiter = None
@@ -330,10 +330,8 @@ class SimWorker(Host):
 
     def _send_done(self, *, wait: bool) -> None:
         done = self.sequence.take_done(self.clock.now, next_is_short=wait)
-        if done is not None and self.lease is not None:
-            self.lease.send_done(done)
-        elif done is not None:
-            self.out([done])
+        if done is not None:
+            self._tell([done])
 
     # ---- the end of a task -----------------------------------------------------------------
 
@@ -372,21 +370,16 @@ class SimWorker(Host):
         self._ending = status, outcomes, self.clock.now - self._began
         for outcome in outcomes:
             self.client.references.publish(outcome.contained)
-        if self.lease is not None and self.delivered is not None:
-            self.lease.settle(self.delivered)
         self.transmit()
-        if self._undelivered():  # submitted tasks reach the head before what may name them
+        if self.client.tasks.backlog:  # submitted tasks reach the head before what may name them
             self.state = DRAINING
             self._say_blocked()
             return
         self._report()
 
-    def _undelivered(self) -> bool:
-        return bool(self.client.tasks.backlog) or (self.lease is not None and self.lease.unsure)
-
     def _drained(self) -> None:
         self.transmit()
-        if not self._undelivered():
+        if not self.client.tasks.backlog:
             self._unblock()
             self._report()
             self._next()
@@ -395,11 +388,11 @@ class SimWorker(Host):
         assert self._ending is not None
         status, outcomes, seconds = self._ending
         self._ending = None
-        if self.lease is not None:
-            outcomes = self.lease.kept(outcomes)
-            self.lease.spare()
         borrowed = self.client.references.end_task()
-        self.sequence.finished(status, outcomes, seconds, borrowed, self.clock.now)
+        if self.lease is None:
+            self.sequence.finished(status, outcomes, seconds, borrowed, self.clock.now)
+        else:
+            self.leases.finished(status, outcomes, seconds, borrowed)
         self.state = IDLE
         self.delivered = None
         self._send_done(wait=True)
@@ -438,8 +431,7 @@ class SimWorker(Host):
         self.alive = False
         self._program = None
         self.end_wires()
-        for lease in [*self._over, *([self.lease] if self.lease is not None else [])]:
-            lease.close()
+        self.leases.vanish()
         if self.actor is not None:
             orderly = self.orderly and not self.actor.inbox.owes(None)
             self.witness.calls.ended(self, owed=self.client.owes(), orderly=orderly)
