@@ -73,8 +73,8 @@ class LeaseEnded(Message, tag=90):
     """Worker to submitter and to raylet, raylet to head, head to submitter.
 
     ``text`` empty: in peace, and what the worker has not answered it has not begun. Else the
-    worker died, having begun so many tasks under this lease; ``text`` says how. Kept by the raylet
-    until ACK names its ``seq``.
+    worker died; ``text`` says how. ``begun``: tasks that it has begun under this lease. Kept by the
+    raylet until ACK names its ``seq``.
     """
 
     lease_id: Id
@@ -113,6 +113,12 @@ class Made(Message, tag=93):
     tasks: Annotated[list[TaskSpec], MANY]
 
 
+class Runs(Message, tag=94):
+    """Leased worker to raylet: what it prints from now on is of tasks of this name."""
+
+    name: Name
+
+
 LEASE_MESSAGES: tuple[type[Message], ...] = (
-    *(Demand, Grant, Leased, Revoke, LeaseEnded, Leasing, CancelLeased, Made),
+    *(Demand, Grant, Leased, Revoke, LeaseEnded, Leasing, CancelLeased, Made, Runs),
 )

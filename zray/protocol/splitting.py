@@ -86,6 +86,7 @@ WHOLE: frozenset[type[Message]] = frozenset(
         *(m.Sync, m.Synced, m.CancelCall, m.Attach, m.Attached, m.Room, m.Take, m.Relieve),
         *(m.Unused, m.Relieved, m.FindDriver, m.DriverEnded),
         *(m.Demand, m.Grant, m.Leased, m.Revoke, m.LeaseEnded, m.Leasing, m.CancelLeased),
+        m.Runs,
     }
 )
 _HOLDS_PIECE = 512  # ids: one process's holds are cut into these, to be put in parts
