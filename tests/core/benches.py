@@ -127,11 +127,11 @@ class HeadBench:
     # ---- peers -----------------------------------------------------------------------------
 
     def hello_node(self, name: str, incarnation: int = 1, cpus: float = 1, **more: Any) -> m.Hello:
-        """``offers``: names; what else is given are resources."""
-        offers = more.pop("offers", [])
+        """``offers``: names; ``machine``: its id; what else is given are resources."""
+        offers, machine = more.pop("offers", []), more.pop("machine", "machine")
         amounts = [("CPU", int(cpus * UNIT))] if cpus else []
         amounts += [(key, int(amount * UNIT)) for key, amount in more.items()]
-        info = m.NodeInfo(name, "host", 1, amounts, [], "machine", "host:1", offers)
+        info = m.NodeInfo(name, "host", 1, amounts, [], machine, "host:1", offers)
         return m.Hello(
             *(0, 1, m.ROLE_NODE, identity(name), incarnation, b"", VERSIONS, ["tasks"], info)
         )

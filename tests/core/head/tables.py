@@ -107,10 +107,10 @@ class Tables:
 
     def node(self, name: str, cpus: float = 1, **more: Any) -> NodeMember:
         """A node that has announced all, and takes tasks; ``liveness``: its own port."""
-        liveness = more.pop("liveness", "")
+        liveness, machine = more.pop("liveness", ""), more.pop("machine", "machine")
         amounts = [("CPU", int(cpus * UNIT))]
         amounts += [(key, int(amount * UNIT)) for key, amount in more.items()]
-        info = m.NodeInfo(name, "host", 1, amounts, [], "machine", liveness)
+        info = m.NodeInfo(name, "host", 1, amounts, [], machine, liveness)
         versions = (b"", VERSIONS, ["tasks"])
         hello = m.Hello(0, 1, m.ROLE_NODE, identity(name), 1, *versions, info)
         node = NodeMember(hello, info, 0.0)

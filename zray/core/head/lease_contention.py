@@ -30,16 +30,17 @@ class LeaseContention:
         self._scheduler = scheduler
         self._members = members
         self._processes = processes
-        self._waiting: dict[tuple[bytes, Needs], None] = {}  # job and class: for a CPU
-        self._bounded: dict[tuple[bytes, Needs], None] = {}  # for a worker, CPU or not
+        self._waiting: dict[tuple[bytes, Needs], None] = {}  # job and class
         self._places: dict[tuple[Needs, str], bool] = {}
 
     def look(self) -> list[Lease]:
         """Which leases are to end because others wait for what they hold."""
         self._waiting.clear()
-        self._bounded.clear()
         self._places.clear()
         due: dict[bytes, Lease] = {}
+        for node in self._table.nodes():
+            if node.free.get(CPU, 0) < 0:  # more runs there than should since a task goes on
+                self._end_some(node, -node.free[CPU], due)
         for group in self._scheduler.groups():
             if group.ready:
                 self._look_at(group, due)
@@ -48,28 +49,32 @@ class LeaseContention:
         return list(due.values())
 
     def _look_at(self, group: SchedulingClass, due: dict[bytes, Lease]) -> None:
-        """Ready tasks that nobody could take."""
+        """Ready tasks that no node could take: for want of a CPU, or of a worker."""
         jobs = [job_id for job_id, queue in group.queues.items() if queue]
-        own = group.ready * max(dict(group.needs).get(CPU, 0), 1)
+        one = max(dict(group.needs).get(CPU, 0), 1)
+        own = group.ready * one
         for node in self._usable(group):
             bounded = node.floor_for(group.takes_cpu) >= 0
             lacking = {name for name, _ in resources.missing(node.free, group.needs)}
             if not (bounded or lacking) or lacking - {CPU}:
                 continue  # not for what leases hold
-            found = self._bounded if bounded else self._waiting
-            found.update(((job_id, group.needs), None) for job_id in jobs)
-            leases = [lease for lease in self._table.of_node(node.node_id) if lease.amount()]
-            if bounded:
-                leases = [*self._table.of_node(node.node_id)]
-            elif not self._helps(node, leases, group.needs):
+            self._waiting.update(((job_id, group.needs), None) for job_id in jobs)
+            leases = self._leases_at(node)
+            if not (bounded or self._helps(node, leases, group.needs)):
                 continue
             for lease in leases:
                 if len(jobs) > 1 or lease.job_id not in jobs:
                     due[lease.lease_id] = lease
-            for lease in sorted(leases, key=lambda one: not one.revoked):
-                if lease.lease_id not in due and own > 0:
+                elif own > 0 and lease.lease_id not in due:  # not for another class
                     due[lease.lease_id] = lease
-                    own -= max(lease.amount(), 1)
+                    own -= one if bounded else lease.amount()
+
+    def _leases_at(self, node: NodeView) -> list[Lease]:
+        """First those that are to end already, then the last ones."""
+        leases = [*self._table.of_node(node.node_id)]
+        leases.reverse()
+        leases.sort(key=lambda lease: not lease.revoked)
+        return leases
 
     @staticmethod
     def _helps(node: NodeView, leases: list[Lease], needs: Needs) -> bool:
@@ -81,15 +86,17 @@ class LeaseContention:
         """Tasks that were sent ahead to a node whose CPUs are leased since."""
         for node in self._usable(group):
             count = node.ahead.get(group.needs, 0)
-            leases = [lease for lease in self._table.of_node(node.node_id) if lease.amount()]
-            if not count or not leases:
-                continue
-            self._waiting[ANY_JOB, group.needs] = None
-            left = count * dict(group.needs).get(CPU, 0)
-            for lease in sorted(leases, key=lambda one: not one.revoked):
-                if left > 0:
-                    due[lease.lease_id] = lease
-                    left -= lease.amount()
+            if count and self._end_some(node, count * dict(group.needs).get(CPU, 0), due):
+                self._waiting[ANY_JOB, group.needs] = None
+
+    def _end_some(self, node: NodeView, left: int, due: dict[bytes, Lease]) -> bool:
+        """So much of a node's CPU is to be had of leases; whether there are any."""
+        leases = self._leases_at(node)
+        for lease in leases:
+            if left > 0:
+                due[lease.lease_id] = lease
+                left -= lease.amount()
+        return bool(leases)
 
     def _usable(self, group: SchedulingClass) -> Iterator[NodeView]:
         for node in self._scheduler.nodes.values():
@@ -101,24 +108,17 @@ class LeaseContention:
 
     def bars(self, demand: LeaseDemand) -> bool:
         """Whether tasks of this demand are not to wait for leases now."""
-        return self._others_wait(demand) or not self._is_place(demand)
-
-    def _others_wait(self, demand: LeaseDemand) -> bool:
-        """Tasks of its own class and job come before it all the same, unless leases are in their
-        way."""
-        mine = (demand.job_id, demand.needs)
-        return any(
-            len(found) > (mine in found)
-            or (found and any(lease.revoked for lease in demand.leases.values()))
-            for found in self._found(demand)
-        )
-
-    def _found(self, demand: LeaseDemand) -> tuple[dict[tuple[bytes, Needs], None], ...]:
-        return (self._waiting, self._bounded) if demand.takes_cpu else (self._bounded,)
+        if not demand.takes_cpu or not self._is_place(demand):
+            return True
+        waiting = self._waiting
+        if len(waiting) > self.own_wait(demand):
+            return True
+        # Tasks of its own come before it all the same, unless its leases are in their way.
+        return bool(waiting) and any(lease.revoked for lease in demand.leases.values())
 
     def own_wait(self, demand: LeaseDemand) -> bool:
         """Whether tasks of its class and job wait that went by way of the head."""
-        return any((demand.job_id, demand.needs) in found for found in self._found(demand))
+        return (demand.job_id, demand.needs) in self._waiting
 
     def is_stuck(self, demand: LeaseDemand) -> bool:
         """Whether what waits at the submitter may be what others wait for, and cannot start.
@@ -137,7 +137,7 @@ class LeaseContention:
     def is_starved(self, demand: LeaseDemand) -> bool:
         """Whether others have so many leases that this one should have some of those."""
         leases = self._table.leases
-        if demand.wanting() <= 0 or len(leases) == len(demand.leases) or not demand.takes_cpu:
+        if demand.wanting() <= 0 or len(leases) == len(demand.leases):
             return False
         if not demand.leases:
             return True

@@ -10,10 +10,11 @@ from collections.abc import Iterable
 from zray.core import resources
 from zray.core.head.task_records import NodeView
 from zray.core.resources import CPU, Needs
-from zray.protocol.messages import Amounts, LeaseEnded
+from zray.protocol.messages import Amounts, CancelLeased, LeaseEnded
 
 DemandKey = tuple[bytes, Needs]  # submitter and class
-WORDS_MAX = 256  # last words on leases that are kept for one demand
+WORDS_MAX = 4096  # on leases that have ended, the last ones
+CANCELS_MAX = 256  # that are kept for one lease
 
 
 class LeaseDemand:
@@ -24,7 +25,7 @@ class LeaseDemand:
 
     __slots__ = (
         *("calm_at", "claimed", "count", "finished", "granted", "job_id", "leases", "needs"),
-        *("open", "submitter", "takes_cpu", "waits_since", "words"),
+        *("open", "submitter", "takes_cpu", "waits_since"),
     )
 
     def __init__(self, submitter: bytes, job_id: bytes, needs: Needs) -> None:
@@ -40,7 +41,6 @@ class LeaseDemand:
         self.calm_at: float | None = None  # when it opens again, unless something is in the way
         self.waits_since: float | None = None  # behind others that it comes after
         self.claimed: dict[bytes, None] = {}  # leases that the submitter has, yet to be looked at
-        self.words: dict[bytes, LeaseEnded] = {}  # on leases that did not end in peace
 
     @property
     def key(self) -> DemandKey:
@@ -61,17 +61,14 @@ class LeaseDemand:
             self.open and self.wanting() <= 0 and not (self.granted or self.leases or self.claimed)
         )
 
-    def keep_words(self, message: LeaseEnded) -> None:
-        """The submitter may be away just now, and ask again."""
-        self.words[message.lease_id] = message
-        if len(self.words) > WORDS_MAX:
-            del self.words[next(iter(self.words))]
-
 
 class Lease:
     """A worker of a node for one submitter. ``demand``: None once that has gone."""
 
-    __slots__ = ("demand", "gone", "job_id", "lease_id", "leased", "needs", "node", "revoked")
+    __slots__ = (
+        *("cancels", "demand", "gone", "job_id", "lease_id", "leased", "needs", "node"),
+        "revoked",
+    )
 
     def __init__(self, lease_id: bytes, node: NodeView, demand: LeaseDemand) -> None:
         self.lease_id = lease_id
@@ -81,7 +78,14 @@ class Lease:
         self.demand: LeaseDemand | None = demand
         self.leased = False  # the submitter was told
         self.revoked = False
+        self.cancels: dict[bytes, CancelLeased] = {}  # of its tasks, which may not have arrived
         self.gone = False  # the node does not have it any more, and has yet to say how it ended
+
+    def cancel(self, message: CancelLeased) -> None:
+        """The submitter wants one of its tasks stopped."""
+        self.cancels[message.task_id] = message
+        if len(self.cancels) > CANCELS_MAX:
+            del self.cancels[next(iter(self.cancels))]
 
     def amount(self) -> int:
         """What it has of the node's CPU."""
@@ -94,6 +98,7 @@ class LeaseTable:
     def __init__(self) -> None:
         self.leases: dict[bytes, Lease] = {}
         self.active: dict[DemandKey, LeaseDemand] = {}
+        self.words: dict[bytes, LeaseEnded] = {}  # on leases that have ended, by their ids
         self._by_node: dict[bytes, dict[bytes, Lease]] = {}
         self._by_submitter: dict[bytes, dict[Needs, LeaseDemand]] = {}
         self._submitters: dict[bytes, dict[bytes, None]] = {}  # by job
@@ -155,6 +160,10 @@ class LeaseTable:
         """How many those are."""
         return len(self._by_node.get(node_id, ()))
 
+    def nodes(self) -> list[NodeView]:
+        """Those that have any."""
+        return [next(iter(leases.values())).node for leases in self._by_node.values()]
+
     def add(self, lease: Lease) -> None:
         """A lease takes what it needs of its node, as a running task does."""
         assert lease.demand is not None
@@ -191,3 +200,9 @@ class LeaseTable:
             del demand.leases[lease.lease_id]
             demand.granted -= not lease.leased
             self.note(demand)
+
+    def keep(self, ended: LeaseEnded) -> None:
+        """Its submitter may be away just now, and ask again."""
+        self.words[ended.lease_id] = ended
+        if len(self.words) > WORDS_MAX:
+            del self.words[next(iter(self.words))]

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from zray import limits
 from zray.core import resources
 from zray.core.head.acknowledgements import Acknowledgements
@@ -101,6 +103,7 @@ class Leases:
         """A submitter wants a task stopped that a leased worker runs: its node does it."""
         lease = self._leased_to(sender, message.lease_id)
         if lease is not None and not lease.gone:
+            lease.cancel(message)
             self._outbox.send(lease.node.node_id, message)
 
     def _leased_to(self, sender: Member, lease_id: bytes) -> Lease | None:
@@ -169,6 +172,8 @@ class Leases:
             if not (lease.leased or lease.revoked):
                 self._paused[node.process_id] = now + limits.LEASE_PAUSE_S
             self._end(lease, message.begun, message.text)
+        elif lease is None:  # the head of before knew whose it was
+            self._table.keep(replace(message, seq=0))
         if message.seq:
             self._acknowledgements.acknowledge(node, message.seq, now, durable=True)
 
@@ -178,8 +183,7 @@ class Leases:
         self._forget(lease)
         if demand is not None and leased:
             ended = m.LeaseEnded(0, lease.lease_id, begun, text)
-            if text:
-                demand.keep_words(ended)
+            self._table.keep(ended)
             self._processes.send_to(demand.submitter, ended)
 
     def _forget(self, lease: Lease) -> None:
@@ -189,19 +193,26 @@ class Leases:
     def announced(self, node: NodeMember, leases: list[m.HeldLease], now: float) -> None:
         """All leases that a node has; it tells the ends of others that it had again."""
         self._paused.pop(node.process_id, None)
-        for lease in [*self._table.of_node(node.process_id)]:
-            if lease.lease_id not in {held.lease_id for held in leases}:
-                if lease.leased:
-                    self._table.free(lease)
-                    self._silent[lease.lease_id] = now + limits.LEASE_PAUSE_S
-                else:
-                    self._forget(lease)  # it was on its way when the link was cut
-            elif not lease.leased or lease.revoked:
-                lease.revoked = False  # that the worker waits may be lost, or that it should end
-                self._revoke(lease)
+        there = {held.lease_id for held in leases}
+        for lease in self._at(node):
+            if lease.lease_id in there:
+                for message in lease.cancels.values():
+                    self._outbox.send(node.process_id, message)
+                if lease.revoked:
+                    self._outbox.send(node.process_id, m.Revoke(0, lease.lease_id))
+            elif lease.leased:
+                self._table.free(lease)
+                self._silent[lease.lease_id] = now + limits.LEASE_PAUSE_S
+            else:
+                self._forget(lease)  # it was on its way when the link was cut
         for held in leases:
             if held.lease_id not in self._table.leases:
                 self._adopt(node, held)
+
+    def _at(self, node: NodeMember) -> list[Lease]:
+        """The leases of this incarnation of a node."""
+        there = self._table.of_node(node.process_id)
+        return [lease for lease in there if lease.node is node.view]
 
     def _adopt(self, node: NodeMember, held: m.HeldLease) -> None:
         """A lease of before the head's restart goes on."""
@@ -216,12 +227,9 @@ class Leases:
 
     def node_died(self, node: NodeMember, lost: str) -> None:
         """Nobody knows what its workers had begun. ``lost``: how it died."""
-        for lease in [*self._table.of_node(node.process_id)]:
+        silent = [self._table.leases[lease_id] for lease_id in self._silent]
+        for lease in (*self._at(node), *(one for one in silent if one.node is node.view)):
             self._end(lease, ANY_NUMBER, f"(node {node.info.name})\n{lost}")
-        for lease_id in [*self._silent]:
-            lease = self._table.leases[lease_id]
-            if lease.node is node.view:
-                self._end(lease, ANY_NUMBER, f"(node {node.info.name})\n{lost}")
         self._paused.pop(node.process_id, None)
 
     # ---- turn ------------------------------------------------------------------------------
@@ -260,8 +268,8 @@ class Leases:
         for lease_id in demand.claimed:
             if lease_id not in self._table.leases:
                 unknown = m.LeaseEnded(0, lease_id, ANY_NUMBER, UNKNOWN)
-                words = demand.words.get(lease_id, unknown)
-                self._processes.send_to(demand.submitter, words)
+                ended = self._table.words.get(lease_id, unknown)
+                self._processes.send_to(demand.submitter, ended)
         demand.claimed.clear()
 
     def _revoke(self, lease: Lease) -> None:

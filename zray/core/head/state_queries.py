@@ -186,7 +186,11 @@ class StateQueries:
             if demand.count:
                 reason = self._scheduler.reason(SchedulingClass(demand.needs))
                 if reason.startswith(WAIT_RESOURCES):
-                    reason = f"WAIT_LEASES{reason.removeprefix(WAIT_RESOURCES)}; its driver has it"
+                    wants = resources.in_words(demand.needs)
+                    reason = (
+                        f"WAIT_LEASES: needs {wants}; all of it is in use where the tasks wait, "
+                        "which is with the program that has submitted them"
+                    )
                 count, job_id = demand.count, demand.job_id
                 found.append(ClassStatus(demand.amounts(), job_id, count, reason, ""))
         return found

@@ -1,0 +1,538 @@
+"""Which leases are granted, to whom, and what ends them, without the rest of a head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.core.benches import UNIT, identity, spec, template
+from tests.core.head.tables import Tables
+from zray import limits
+from zray.core.head.leases import ANY_NUMBER, UNKNOWN
+from zray.core.head.members import JobMember, Member, NodeMember
+from zray.core.head.task_records import READY, TaskRecord
+from zray.core.machine import NEVER
+from zray.protocol import messages as m
+
+WORK, WIDE = template(), template("wide", resources=[("CPU", 2)])
+WORKER = identity("w")
+PAUSE = limits.LEASE_PAUSE_S
+
+
+class Bench(Tables):
+    """A driver, and what it has been granted by name of node."""
+
+    def __init__(self, cpus: float = 2, awaited: str = "") -> None:
+        super().__init__(awaited)
+        self.leases = self.make_leases()
+        self.now = 10.0
+        self.n1 = self.node("n1", cpus=cpus)
+        self.job = self.driver("d")
+
+    def turn(self, after: float = 0.0) -> None:
+        self.now += after
+        self.leases.step(self.now)
+
+    def demand(
+        self, count: int, job: JobMember | None = None, cpus: float = 1, **more: Any
+    ) -> None:
+        job = job or self.job
+        amounts = [("CPU", round(cpus * UNIT))] if cpus else []
+        ids = (job.process_id, job.process_id)
+        self.leases.on_demand(job, m.Demand(0, *ids, amounts, count, **more), self.now)
+        self.turn()
+
+    def granted(self, node: NodeMember | None = None) -> list[m.Grant]:
+        """What a node was sent; the rest is forgotten."""
+        return self.sent(m.Grant).get((node or self.n1).process_id, [])
+
+    def lease(self, grant: m.Grant, node: NodeMember | None = None) -> bytes:
+        """The worker is ready."""
+        node = node or self.n1
+        self.leases.on_leased(node, m.Leased(0, held(grant), "machine", "n1"), self.now)
+        return grant.lease_id
+
+    def leased(self, count: int, job: JobMember | None = None) -> list[bytes]:
+        """A job has that many leases."""
+        self.demand(count, job)
+        found = [self.lease(grant) for grant in self.granted()]
+        assert len(found) == count
+        self.outbox.take()
+        return found
+
+    def end(self, lease_id: bytes, begun: int = 0, text: str = "", seq: int = 1) -> None:
+        ended = m.LeaseEnded(seq, lease_id, begun, text)
+        self.leases.on_ended(self.n1, ended, self.now)
+
+    def ready(self, name: str, job: JobMember | None = None, made_of: m.Template = WORK) -> Any:
+        """A task that waits at the head."""
+        record: TaskRecord = self.task(spec(name, made_of), made_of, job or self.job)
+        self.scheduler.push(record)
+        return record
+
+    def open(self, job: JobMember | None = None) -> list[bool]:
+        """What a driver is told; the rest is forgotten."""
+        return [one.open for one in self.sent(m.Leasing).get((job or self.job).process_id, [])]
+
+    def free(self) -> float:
+        return self.n1.view.free["CPU"] / UNIT
+
+
+def held(grant: m.Grant) -> m.HeldLease:
+    return m.HeldLease(grant.lease_id, grant.job_id, grant.submitter, grant.resources, WORKER)
+
+
+# ---- grants --------------------------------------------------------------------------------
+
+
+def test_what_is_free_is_granted_and_taken() -> None:
+    bench = Bench(cpus=2)
+    bench.demand(3)
+    grants = bench.granted()
+    assert len({grant.lease_id for grant in grants}) == 2 and bench.free() == 0
+    assert grants[0].submitter == grants[0].job_id == bench.job.process_id
+    bench.turn()
+    assert bench.granted() == []
+    bench.node("n2", cpus=4)
+    bench.turn()
+    (sent,) = bench.sent(m.Grant).values()
+    assert len(sent) == 1
+
+
+def test_a_demand_is_what_is_wanted_now_and_not_in_addition() -> None:
+    bench = Bench(cpus=8)
+    bench.demand(2)
+    first, _ = bench.granted()
+    bench.demand(2)
+    assert bench.granted() == []
+    bench.demand(3)
+    assert len(bench.granted()) == 1
+    bench.lease(first)
+    bench.turn()
+    assert bench.granted() == []  # the demand has been met by one
+    bench.demand(3)
+    assert len(bench.granted()) == 1
+    bench.demand(0)
+    assert bench.granted() == [] and len(bench.lease_table.leases) == 4
+
+
+def test_demands_are_met_in_turn() -> None:
+    bench = Bench(cpus=3)
+    other = bench.driver("e").process_id
+    said = m.Demand(0, other, other, [("CPU", UNIT)], 5)
+    bench.leases.on_demand(bench.members.jobs[other], said, bench.now)
+    bench.demand(5)
+    grants = bench.granted()
+    assert [grant.job_id for grant in grants] == [other, bench.job.process_id, other]
+    bench.leases.on_revoke(bench.job, m.Revoke(0, identity("x")), bench.now)
+    bench.lease(grants[2])
+    bench.end(grants[2].lease_id)
+    bench.turn()
+    assert [grant.job_id for grant in bench.granted()] == [other]
+
+
+def test_the_emptiest_node_of_the_machine_is_taken() -> None:
+    bench = Bench(cpus=1)
+    n2 = bench.node("n2", cpus=3)
+    bench.demand(2)
+    assert len(bench.granted(n2)) == 2
+
+
+def test_nothing_is_granted_where_others_come_first() -> None:
+    bench = Bench(cpus=2)
+    bench.n1.view.floor = 0
+    bench.demand(1)
+    assert bench.granted() == []
+    bench.n1.view.floor = -1
+    bench.scheduler._class((("CPU", UNIT),)).ahead = 1
+    bench.turn()
+    assert bench.granted() == []
+    bench.scheduler._class((("CPU", UNIT),)).ahead = 0
+    bench.turn()
+    assert len(bench.granted()) == 1
+
+
+def test_a_node_that_does_not_take_one_is_left_alone_for_a_while() -> None:
+    bench = Bench(cpus=1)
+    bench.demand(1)
+    (grant,) = bench.granted()
+    bench.end(grant.lease_id)
+    assert bench.free() == 1
+    bench.turn()
+    assert bench.sent(m.LeaseEnded) == {}  # its submitter has never heard of it
+    assert bench.leases.deadline() == pytest.approx(bench.now + PAUSE)
+    bench.turn(PAUSE)
+    assert len(bench.granted()) == 1
+    assert bench.leases.deadline() == NEVER
+
+
+def test_what_cannot_be_leased_is_refused() -> None:
+    bench = Bench()
+    for amounts in ([("GPU", UNIT)], [("CPU", -UNIT)]):
+        ids = (bench.job.process_id, bench.job.process_id)
+        bench.leases.on_demand(bench.job, m.Demand(5, *ids, amounts, 1), bench.now)
+        ((rejected,),) = bench.sent(m.Rejected).values()
+        assert rejected.about == 5
+    bench.demand(1, cpus=0)
+    assert bench.open() == [False]  # they wait for nothing, so they go by way of the head
+
+
+def test_a_demand_of_a_job_that_has_ended_is_nothing() -> None:
+    bench = Bench()
+    del bench.members.jobs[bench.job.process_id]
+    bench.demand(1)
+    assert not bench.outbox and not bench.lease_table
+
+
+def test_tasks_that_workers_ended_count_once() -> None:
+    bench = Bench()
+    bench.demand(0, finished=5)
+    bench.demand(0, finished=7)
+    bench.leases.session_begins(bench.job)
+    bench.demand(0, finished=7)
+    bench.demand(0, finished=2, cpus=2)
+    assert bench.job.finished == bench.counters["finished"] == 9
+
+
+# ---- a lease's life ------------------------------------------------------------------------
+
+
+def test_the_submitter_hears_of_its_lease_and_of_its_end_once() -> None:
+    bench = Bench(cpus=1)
+    bench.demand(1)
+    (grant,) = bench.granted()
+    message = m.Leased(0, held(grant), "machine", "n1")
+    for _ in range(2):
+        bench.leases.on_leased(bench.n1, message, bench.now)
+    assert bench.sent(m.Leased) == {bench.job.process_id: [message]}
+    for seq in (3, 3):
+        bench.end(grant.lease_id, 4, "(pid 1, node n1)\nit died", seq=seq)
+    ((ended,),) = bench.sent(m.LeaseEnded).values()
+    assert (ended.begun, ended.text) == (4, "(pid 1, node n1)\nit died")
+    assert bench.free() == 1 and not bench.lease_table.leases
+
+
+def test_a_lease_that_nobody_knows_is_to_end() -> None:
+    bench = Bench()
+    (grant,) = (bench.demand(1), bench.granted())[1]
+    other = bench.node("n2")
+    bench.leases.on_leased(other, m.Leased(0, held(grant), "machine", "n2"), bench.now)
+    assert [one.lease_id for one in bench.sent(m.Revoke)[other.process_id]] == [grant.lease_id]
+    bench.leases.on_ended(other, m.LeaseEnded(1, grant.lease_id), bench.now)
+    assert grant.lease_id in bench.lease_table.leases
+
+
+def test_a_cancel_goes_to_the_node_and_again_in_its_new_session() -> None:
+    bench = Bench(cpus=1)
+    (lease_id,) = bench.leased(1)
+    cancel = m.CancelLeased(0, lease_id, identity("t"), 1, False)
+    bench.leases.on_cancel(bench.driver("e"), cancel, bench.now)
+    assert not bench.outbox
+    bench.leases.on_cancel(bench.job, cancel, bench.now)
+    assert bench.sent(m.CancelLeased) == {bench.n1.process_id: [cancel]}
+    announced = m.HeldLease(lease_id, *(bench.job.process_id,) * 2, [("CPU", UNIT)], WORKER)
+    bench.leases.announced(bench.n1, [announced], bench.now)
+    assert bench.sent(m.CancelLeased) == {bench.n1.process_id: [cancel]}
+
+
+def test_whoever_cannot_reach_a_worker_gets_none_in_this_session() -> None:
+    bench = Bench(cpus=2)
+    (first, _) = bench.leased(2)
+    bench.leases.on_revoke(bench.job, m.Revoke(0, first), bench.now)
+    bench.turn()
+    sent = bench.outbox.take()
+    assert sent[bench.n1.process_id] == [m.Revoke(0, first)]
+    assert [one.open for one in sent[bench.job.process_id]] == [False]  # type: ignore[attr-defined]
+    bench.end(first)
+    bench.demand(2)
+    bench.turn(10 * PAUSE)
+    assert bench.granted() == []
+    bench.leases.session_lost(bench.job)
+    bench.leases.session_begins(bench.job)
+    bench.turn()
+    bench.turn(PAUSE)
+    assert bench.open() == [True]
+    bench.demand(1)
+    assert len(bench.granted()) == 1
+
+
+def test_nothing_is_granted_to_a_driver_that_is_away() -> None:
+    bench = Bench(cpus=2)
+    bench.demand(1)
+    (grant,) = bench.granted()
+    bench.leases.session_lost(bench.job)
+    bench.end(grant.lease_id)
+    bench.turn(PAUSE)
+    assert not bench.outbox
+    bench.leases.session_begins(bench.job)
+    bench.demand(1)
+    assert len(bench.granted()) == 1
+
+
+# ---- others wait ---------------------------------------------------------------------------
+
+
+def test_tasks_of_another_job_end_all_leases_in_their_way() -> None:
+    bench = Bench(cpus=2)
+    leases = bench.leased(2)
+    other = bench.driver("e")
+    task = bench.ready("t", other)
+    bench.turn()
+    sent = bench.outbox.take()
+    assert {one.lease_id for one in sent[bench.n1.process_id]} == {*leases}  # type: ignore[attr-defined]
+    assert sent[bench.job.process_id] == [
+        m.Leasing(0, bench.job.process_id, [("CPU", UNIT)], False)
+    ]
+    bench.turn()
+    assert not bench.outbox and bench.leases.deadline() == NEVER  # all is said
+    bench.end(leases[0])
+    assert bench.scheduler.schedule(bench.now) and task.state != READY
+    bench.turn()
+    assert bench.open() == [] and bench.leases.deadline() == bench.now + PAUSE
+    bench.turn(PAUSE)
+    assert bench.open() == [True]
+
+
+def test_tasks_of_the_same_job_end_as_many_leases_as_they_need() -> None:
+    bench = Bench(cpus=4)
+    bench.leased(4)
+    bench.ready("t", made_of=WIDE)
+    bench.turn()
+    sent = bench.outbox.take()
+    assert len(sent[bench.n1.process_id]) == 2
+    assert [one.open for one in sent[bench.job.process_id]] == [False]  # type: ignore[attr-defined]
+    bench.ready("u")
+    bench.turn()
+    assert len(bench.sent(m.Revoke)[bench.n1.process_id]) == 1
+
+
+@pytest.mark.parametrize("resources", [[("CPU", 3)], [("CPU", 1), ("GPU", 1)]])
+def test_leases_stay_where_their_end_would_not_help(resources: list[tuple[str, float]]) -> None:
+    bench = Bench(cpus=2)
+    bench.leased(2)
+    bench.ready("t", bench.driver("e"), template("other", resources=resources))
+    bench.turn()
+    assert not bench.outbox
+
+
+def test_tasks_that_lack_more_than_a_cpu_close_nothing() -> None:
+    bench = Bench(cpus=2)
+    bench.n1.view.total["GPU"] = UNIT  # in use
+    bench.leased(1)
+    bench.ready("t", bench.driver("e"), template("g", resources=[("CPU", 1), ("GPU", 1)]))
+    bench.turn()
+    assert not bench.outbox
+
+
+def test_tasks_of_others_close_leasing_although_no_lease_is_in_their_way() -> None:
+    bench = Bench(cpus=1)
+    other = bench.driver("e")
+    bench.n1.view.free["CPU"] = 0
+    bench.ready("t", other)
+    bench.demand(1)
+    assert bench.open() == [False]
+
+
+def test_ones_own_tasks_close_leasing_when_they_wait_for_long() -> None:
+    bench = Bench(cpus=1)
+    bench.n1.view.free["CPU"] = 0
+    task = bench.ready("t")
+    bench.demand(1)
+    assert bench.open() == [] and bench.leases.deadline() == pytest.approx(bench.now + PAUSE)
+    bench.turn(PAUSE)
+    assert bench.open() == [False]
+    bench.scheduler.withdraw(task, READY + 1)
+    bench.turn()
+    bench.turn(PAUSE)
+    assert bench.open() == [True]
+
+
+def test_a_job_without_a_lease_is_not_kept_waiting_by_those_of_another() -> None:
+    bench = Bench(cpus=1)
+    bench.leased(1)
+    other = bench.driver("e")
+    bench.demand(1, other)
+    assert bench.open(other) == []
+    bench.turn(PAUSE)
+    assert bench.open(other) == [False]  # its tasks come, and end the other's leases
+
+
+def test_jobs_that_have_their_shares_keep_them() -> None:
+    bench = Bench(cpus=3)
+    other = bench.driver("e")
+    bench.leased(2)
+    bench.leased(1, other)
+    bench.demand(1, other)
+    bench.demand(1)
+    bench.turn(PAUSE)
+    assert not bench.sent(m.Leasing)
+
+
+def test_tasks_sent_ahead_do_not_wait_behind_leases() -> None:
+    bench = Bench(cpus=2)
+    bench.leased(2)
+    needs = (("CPU", UNIT),)
+    bench.n1.view.ahead[needs] = bench.scheduler._class(needs).ahead = 1
+    bench.turn()
+    assert len(bench.sent(m.Revoke)[bench.n1.process_id]) == 1
+
+
+def test_leases_give_way_where_a_task_goes_on_with_what_it_had_lent() -> None:
+    bench = Bench(cpus=1)
+    (first,) = bench.leased(1)
+    bench.n1.view.report(0, {"CPU": UNIT})
+    (second,) = bench.leased(1)
+    bench.turn()
+    assert not bench.outbox
+    bench.n1.view.report(0, {})
+    bench.turn()
+    assert bench.sent(m.Revoke)[bench.n1.process_id] == [m.Revoke(0, second)]
+    assert first in bench.lease_table.leases
+
+
+def test_tasks_held_back_by_the_bound_on_workers_end_leases() -> None:
+    bench = Bench(cpus=4)
+    bench.leased(2)
+    bench.n1.view.floor = 0
+    bench.ready("t")
+    bench.turn()
+    assert len(bench.sent(m.Revoke)[bench.n1.process_id]) == 1
+
+
+# ---- where ---------------------------------------------------------------------------------
+
+
+def test_leasing_is_for_the_machine_of_the_driver() -> None:
+    bench = Bench(cpus=1)
+    far = bench.node("far", cpus=1, machine="another")
+    bench.demand(1)
+    assert bench.open() == [False]  # by way of the head a task could start there
+    far.view.free["CPU"] = 0
+    bench.turn()
+    bench.turn(PAUSE)
+    assert bench.open() == [True]
+    bench.n1.view.usable = False
+    bench.turn()
+    assert bench.open() == []  # which matters to nobody
+    bench.demand(1)
+    assert bench.open() == [False]
+
+
+# ---- who goes ------------------------------------------------------------------------------
+
+
+def test_a_job_takes_its_leases_with_it() -> None:
+    bench = Bench(cpus=2)
+    bench.leased(2)
+    bench.leases.job_ended(bench.job.process_id)
+    assert bench.free() == 2 and not bench.lease_table
+    assert bench.lease_table.of_job(bench.job.process_id) == []
+
+
+def test_leases_of_a_worker_stay_until_its_node_says_that_they_have_ended() -> None:
+    bench = Bench(cpus=2)
+    ids = (bench.job.process_id, WORKER)
+    message = m.Demand(0, WORKER, bench.job.process_id, [("CPU", UNIT)], 1)
+    bench.leases.on_demand(bench.n1, message, bench.now)
+    bench.turn()
+    (grant,) = bench.granted()
+    assert (grant.job_id, grant.submitter) == ids
+    bench.lease(grant)
+    assert list(bench.sent(m.Leased)) == [bench.n1.process_id]  # by way of its node
+    bench.leases.submitter_gone(WORKER)
+    assert bench.free() == 1
+    bench.end(grant.lease_id)
+    assert bench.free() == 2 and not bench.sent(m.LeaseEnded)
+
+
+def test_a_dead_node_takes_its_leases_with_it_but_not_those_of_its_next_incarnation() -> None:
+    bench = Bench(cpus=2)
+    first, second = bench.leased(2)
+    bench.leases.announced(bench.n1, [], bench.now)  # and the ends are yet to come
+    dead, bench.n1 = bench.n1, bench.node("n1", cpus=2)
+    bench.demand(1)
+    (grant,) = bench.granted()
+    bench.leases.node_died(dead, "node n1 (host) died: of old age")
+    ended = bench.sent(m.LeaseEnded)[bench.job.process_id]
+    assert {one.lease_id for one in ended} == {first, second}
+    assert {(one.begun, one.text) for one in ended} == {
+        (ANY_NUMBER, "(node n1)\nnode n1 (host) died: of old age")
+    }
+    assert [*bench.lease_table.leases] == [grant.lease_id]
+
+
+# ---- sessions and restarts -----------------------------------------------------------------
+
+
+def announced(lease_id: bytes, job: Member) -> m.HeldLease:
+    return m.HeldLease(lease_id, *(job.process_id,) * 2, [("CPU", UNIT)], WORKER)
+
+
+def test_what_a_node_does_not_announce_has_ended_as_it_then_says() -> None:
+    bench = Bench(cpus=4)
+    kept, told, silent = bench.leased(3)
+    bench.demand(1)
+    (lost,) = bench.granted()
+    bench.leases.announced(bench.n1, [announced(kept, bench.job)], bench.now)
+    assert bench.free() == 3 and not bench.outbox
+    assert lost.lease_id not in bench.lease_table.leases
+    bench.end(told, 2, "(pid 1, node n1)\nit died")
+    bench.turn()
+    ((ended,),) = bench.sent(m.LeaseEnded).values()
+    assert (ended.lease_id, ended.begun) == (told, 2)
+    bench.turn(PAUSE)
+    ((ended,),) = bench.sent(m.LeaseEnded).values()
+    assert (ended.lease_id, ended.begun, ended.text) == (silent, ANY_NUMBER, UNKNOWN)
+    assert kept in bench.lease_table.leases
+
+
+def test_a_revoke_is_said_again_in_a_new_session_of_the_node() -> None:
+    bench = Bench(cpus=1)
+    (lease_id,) = bench.leased(1)
+    bench.ready("t", bench.driver("e"))
+    bench.turn()
+    bench.outbox.take()
+    bench.leases.announced(bench.n1, [announced(lease_id, bench.job)], bench.now)
+    assert bench.sent(m.Revoke)[bench.n1.process_id] == [m.Revoke(0, lease_id)]
+
+
+def test_a_driver_that_missed_the_end_of_a_lease_hears_it_again() -> None:
+    bench = Bench(cpus=2)
+    died, lives = bench.leased(2)
+    bench.leases.session_lost(bench.job)
+    bench.end(died, 3, "(pid 1, node n1)\nit died")
+    bench.outbox.take()
+    bench.leases.session_begins(bench.job)
+    never = identity("never")
+    bench.demand(0, lease_ids=died + lives + never)
+    ended = bench.sent(m.LeaseEnded)[bench.job.process_id]
+    assert [(one.lease_id, one.begun) for one in ended] == [(died, 3), (never, ANY_NUMBER)]
+    assert ended[1].text == UNKNOWN
+
+
+def test_leases_of_before_a_restart_go_on() -> None:
+    bench = Bench(cpus=2, awaited="n1")
+    one, two, three = (identity(name) for name in ("1", "2", "3"))
+    bench.demand(2, lease_ids=one + two + three)
+    assert bench.open() == [False]
+    bench.leases.announced(bench.n1, [announced(one, bench.job)], bench.now)
+    bench.end(two, 5, "(pid 1, node n1)\nit died")  # the head of before was not there to hear it
+    assert bench.free() == 1
+    bench.turn()
+    assert not bench.outbox  # nodes may be to come
+    bench.recovery.end()
+    bench.turn()
+    ended = bench.sent(m.LeaseEnded)[bench.job.process_id]
+    assert [(gone.lease_id, gone.begun) for gone in ended] == [(two, 5), (three, ANY_NUMBER)]
+    bench.turn(PAUSE)
+    assert bench.open() == [True]
+    bench.end(one)
+    assert bench.free() == 2 and list(bench.sent(m.LeaseEnded)) == [bench.job.process_id]
+
+
+def test_leases_of_a_job_that_is_not_known_are_not_adopted() -> None:
+    bench = Bench(cpus=2)
+    lease = m.HeldLease(identity("1"), *(identity("x"),) * 2, [("CPU", UNIT)], WORKER)
+    bench.leases.announced(bench.n1, [lease], bench.now)
+    assert bench.free() == 2 and not bench.lease_table
