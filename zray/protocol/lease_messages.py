@@ -105,7 +105,13 @@ class CancelLeased(Message, tag=92):
     force: bool
 
 
-class Made(Message, tag=93):
+class Runs(Message, tag=93):
+    """Leased worker to raylet: what it prints from now on is of tasks of this name."""
+
+    name: Name
+
+
+class Made(Message, tag=94):
     """Submitter to head: how large results of leased tasks were made, so that they can be again."""
 
     submitter: Id
@@ -113,12 +119,6 @@ class Made(Message, tag=93):
     tasks: Annotated[list[TaskSpec], MANY]
 
 
-class Runs(Message, tag=94):
-    """Leased worker to raylet: what it prints from now on is of tasks of this name."""
-
-    name: Name
-
-
 LEASE_MESSAGES: tuple[type[Message], ...] = (
-    *(Demand, Grant, Leased, Revoke, LeaseEnded, Leasing, CancelLeased, Made, Runs),
+    *(Demand, Grant, Leased, Revoke, LeaseEnded, Leasing, CancelLeased, Runs, Made),
 )
