@@ -113,7 +113,8 @@ class Ledger:
         earlier = [
             run for run in deed.runs if self._same_life(run) and self._history.counts(run.worker)
         ]
-        if counts and any(run.attempt == assignment.attempt for run in earlier):
+        alike = [run for run in earlier if run.leased == (worker.lease is not None)]
+        if counts and any(run.attempt == assignment.attempt for run in alike):
             raise Violation(f"invariant 2: attempt {assignment.attempt} of {word} starts twice")
         run = Run(worker, assignment.attempt, self._clock.now)
         run.unheard = self._history.divided()

@@ -20,7 +20,7 @@ from zray.testing.processes.participant import Witness
 from zray.testing.processes.steps import Library
 from zray.testing.world.world import World
 
-CONTROL = (m.Recall, m.CancelTask, m.CancelCall)
+CONTROL = (m.Recall, m.CancelTask, m.CancelCall, m.Revoke)
 
 
 class Parent(Protocol):

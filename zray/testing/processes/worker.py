@@ -93,6 +93,9 @@ class SimWorker(Host):
             self.out([self.sequence.recall()])
         elif isinstance(message, m.CancelTask):
             self._cancel(message)
+        elif isinstance(message, m.Revoke):
+            self.leases.on_revoke(message)
+            self.something_came()
         elif isinstance(message, m.CancelCall) and self.actor is not None:
             self.actor.cancel(message)
 
@@ -129,8 +132,6 @@ class SimWorker(Host):
                     self.actor.receive(message, None)
                 elif isinstance(message, m.Grant):
                     self.leases.on_grant(message)
-                elif isinstance(message, m.Revoke):
-                    self.leases.on_revoke(message)
                 else:
                     self.client.message(message)
         if self.state in (BLOCKED, DRAINING):
