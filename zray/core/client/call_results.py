@@ -20,6 +20,10 @@ class CallResults:
         """Whether nobody else has heard of the result, for which this process waits."""
         return oid in self.awaited and oid not in self.promised
 
+    def is_promised(self, oid: bytes) -> bool:
+        """Whether somebody else has heard of it."""
+        return oid in self.promised
+
     def take_promise(self, oid: bytes) -> bool:
         """The result is here; whether it was promised."""
         return self.promised.pop(oid, 0) is None

@@ -168,17 +168,23 @@ class LeasedTasks:
             self._hand_over([task])
 
     def _hand_over(self, tasks: list[PendingTask]) -> None:
-        """These go by way of the head."""
-        for task in tasks:
+        """These go by way of the head, and behind them those that wait for their results."""
+        following = deque(tasks)
+        while following:
+            task = following.popleft()
             spec = task.spec
             task.queued = False
-            del self._by_task[spec.task_id]
+            if self._by_task.pop(spec.task_id, None) is None:
+                continue
             if task.failures:
                 spec = m.TaskSpec(
                     *(spec.task_id, spec.template_id, spec.arguments, spec.dependencies),
                     *(spec.nested, spec.parent, spec.boxed, task.failures),
                 )
-            self._by_head(spec, self._returns(task))
+            returns = self._returns(task)
+            self._by_head(spec, returns)
+            for oid in returns if self._dependents else ():
+                following += self._dependents.pop(oid, ())
 
     @staticmethod
     def _returns(task: PendingTask) -> list[bytes]:

@@ -14,6 +14,7 @@ from zray.ids import IdSource
 from zray.protocol import codec
 from zray.protocol import messages as m
 from zray.testing.processes.caller import Caller
+from zray.testing.processes.lease_links import LeaseLinks
 from zray.testing.processes.process import VERSIONS, Scene, SimPeer
 from zray.testing.processes.steps import Ask, Get, Program, Ref, Sleep, TaskFailed, Until, Wait
 
@@ -43,6 +44,7 @@ class SimDriver(SimPeer, Caller):
         process_id = ids.process_id()
         client = Client(process_id, process_id, ids, remote=True)
         Caller.__init__(self, client, world, scene.witness)
+        self.leased = LeaseLinks(self)
         self.process_id = process_id
         self.threads: list[Thread] = []
         self.leaving = False
@@ -71,16 +73,19 @@ class SimDriver(SimPeer, Caller):
         """Read, run the threads that can go on, send."""
         self.read()
         self.read_wires()
+        self.leased.read()
         self.tend()
         for thread in self.threads:
             self._try(thread)
         now = self.clock.now
         self.client.flush()
         self.tend_calls()
+        self.leased.tend()
         if self.linked():
             if now >= self._ping_at:
                 self._ping_at = now + limits.PING_S
                 self.client.outbox.append(m.Ping(0, now))
+                self.client.leases.account()
             outbox = self.client.take_outbox()
             self.transmit(self.client.epoch, outbox)
         self.client.prints.clear()
@@ -204,6 +209,7 @@ class SimDriver(SimPeer, Caller):
         """SIGKILL."""
         self.end_link()
         self.end_wires()
+        self.leased.end()
         self.world.drivers.discard(self.process_id)
         self.witness.driver_ended(self)
 
