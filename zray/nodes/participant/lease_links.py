@@ -24,6 +24,7 @@ class LeaseLinks(ActorCalls):
     def __init__(self, client: Any) -> None:
         super().__init__(client)
         self._leased: dict[bytes, tuple[DirectLink, TaskQueue]] = {}  # by worker
+        self._leased_fds: dict[int, bytes] = {}  # workers, by the sockets that are open
         client.leases.queues.take_back = self._take_back
 
     def _respond(self) -> None:
@@ -70,6 +71,7 @@ class LeaseLinks(ActorCalls):
                 else:
                     ok = True
                     self._leased[lease.worker_id] = link, queue
+                    self._leased_fds[link.fileno()] = lease.worker_id
                     with contextlib.suppress(OSError):  # as reading tells
                         queue.hand_over(link)
                     greeting = m.Grant(
@@ -114,6 +116,15 @@ class LeaseLinks(ActorCalls):
         for worker_id in [*self._leased]:
             self._read_lease(worker_id)
 
+    def _read_only_leased(self, ready: list[int]) -> bool:
+        """Read these sockets, if all of them are of leased workers. With the lock held."""
+        workers = [self._leased_fds.get(fd, b"") for fd in ready]
+        if not all(workers):
+            return False
+        for worker_id in workers:
+            self._read_lease(worker_id)
+        return True
+
     def _read_lease(self, worker_id: bytes) -> None:
         pair = self._leased.get(worker_id)
         if pair is None or pair[0].fileno() < 0:
@@ -131,8 +142,7 @@ class LeaseLinks(ActorCalls):
             except ProtocolError:  # something else than the worker's machinery wrote to it
                 ended = True
             if ended:
-                self._link_closed(link)
-                link.close()
+                self._shut(link)
                 leases.link_lost(worker_id)
             if ended or not frames:
                 return
@@ -141,6 +151,10 @@ class LeaseLinks(ActorCalls):
         pair = self._leased.pop(worker_id, None)
         if pair is not None:
             if pair[0].fileno() >= 0:
-                self._link_closed(pair[0])
-                pair[0].close()
+                self._shut(pair[0])
             pair[1].close()
+
+    def _shut(self, link: DirectLink) -> None:
+        self._leased_fds.pop(link.fileno(), None)
+        self._link_closed(link)
+        link.close()
