@@ -44,7 +44,7 @@ def test_functions_end_with_their_job_and_when_they_are_redefined(bare: Any) -> 
         bare.until(lambda: not bare.status().jobs, 5, "the job has ended")
         for program, size in zip((head, node), before, strict=True):
             bare.until(  # once the end of the job is stored
-                lambda pid=program.pid, most=size + 15: megabytes(pid) < most,
+                lambda pid=program.pid, most=size + 20: megabytes(pid) < most,
                 *(10, "the functions are forgotten"),
             )
     bare.until(lambda: database.stat().st_size < 10 << 20, 15, "the database shrinks")

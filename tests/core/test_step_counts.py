@@ -260,10 +260,12 @@ def client_steps(count: int) -> dict[str, int]:
     def submit() -> bytes:
         return client.submit(m.TaskSpec(client.new_task(), IDLE.template_id, b""), 1)[0]
 
+    submitted: list[bytes] = []
     for index in range(count):
         for message in function(index):
             client.export(message) if isinstance(message, m.Export) else client.template(message)
-        client.want_value(submit(), Waiter(lambda: None))
+        submitted.append(submit())
+        client.want_value(submitted[-1], Waiter(lambda: None))
         client.references.put(b"value", [])
         client.references.add(object_of(number("o", index)))
         client.ask(lambda seq: m.Kv(seq, "get", b"key"), Waiter())
@@ -286,12 +288,22 @@ def client_steps(count: int) -> dict[str, int]:
     measure("cancel in the backlog", lambda: client.cancel(held[0][:16], False, True))
     measure("callbacks", client.has_callbacks)
     measure("wait", lambda: client.want_value(held[0], Waiter()))
+
+    def wait(number: int) -> list[int]:
+        waiter = client.want_some(submitted, number, whole=True)
+        client.forget_some(waiter)
+        return client.first_ready(submitted, number, whole=True)
+
+    measure("wait for some", lambda: wait(1))
     measure("put", lambda: held.append(client.references.put(b"value", [])))
     measure("own", lambda: client.references.remove(held[2]))
     measure("borrow", lambda: client.references.add(object_of(number("q", 0))))
     first = next(iter(client.unresolved))
     outcome = m.Outcome(object_of(first), m.VALUE, 5, b"value")
     measure("result", lambda: client.message(m.Result(1, DRIVER, [outcome])))
+    assert wait(3) == [0]
+    measure("wait for some of which one is ready", lambda: wait(3))
+    measure("wait for one that is ready", lambda: client.first_ready(submitted, 1, whole=True))
     measure("answer", lambda: client.message(m.KvReply(0, 1, False)))
     return found
 

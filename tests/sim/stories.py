@@ -44,3 +44,16 @@ def failure(refs: Any) -> Generator[Step, Any, TaskFailed]:
     except TaskFailed as error:
         return error
     raise AssertionError("there is a value")
+
+
+def leased(cluster: SimCluster, name: str = "") -> int:
+    """How many runs, of tasks of that name or of all, came straight from their submitter."""
+    deeds = cluster.ledger.tasks.values()
+    return sum(
+        run.leased for deed in deeds if deed.name == (name or deed.name) for run in deed.runs
+    )
+
+
+def lessees(cluster: SimCluster) -> list[SimWorker]:
+    """The workers that are leased now."""
+    return [worker for worker in workers(cluster) if worker.lease is not None]

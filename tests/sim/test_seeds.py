@@ -67,10 +67,17 @@ def test_seeds_reach_what_they_are_for() -> None:
     """The draw covers every workload, every fault and every bound."""
     plans = [simulate.plan(seed) for seed in range(300)]
     assert {what.__name__ for plan in plans for _, _, what in plan.workloads} == {
-        workload.__name__ for workload in simulate.WORKLOADS + simulate.ACTOR_WORKLOADS
+        workload.__name__
+        for workload in (
+            *(*simulate.WORKLOADS, *simulate.ACTOR_WORKLOADS, *simulate.LEASE_WORKLOADS),
+        )
     }
     assert {fault.__name__ for plan in plans for _, fault in plan.faults} == {
-        fault.__name__ for fault in (*simulate.GENTLE, *simulate.DEADLY, *simulate.FINAL)
+        fault.__name__
+        for fault in (
+            *(*simulate.GENTLE, *simulate.DEADLY, *simulate.FINAL),
+            *(*simulate.LEASE_GENTLE, *simulate.LEASE_DEADLY),
+        )
     }
     assert sum(1 for plan in plans if not plan.faults) > 10
     assert len({name for plan in plans for name in plan.bounds}) >= 8

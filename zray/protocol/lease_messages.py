@@ -5,7 +5,20 @@ their ends go straight between submitter and worker, in TASKS and DONE, over a s
 submitter keeps each task until it is answered, and decides about retries.
 """
 
-from zray.protocol.parts import Amounts, Count, HeldLease, Id, Ids, Message, Name, Text
+from typing import Annotated
+
+from zray.protocol.parts import (
+    MANY,
+    Amounts,
+    Count,
+    HeldLease,
+    Id,
+    Ids,
+    Message,
+    Name,
+    TaskSpec,
+    Text,
+)
 
 
 class Demand(Message, tag=86):
@@ -60,8 +73,8 @@ class LeaseEnded(Message, tag=90):
     """Worker to submitter and to raylet, raylet to head, head to submitter.
 
     ``text`` empty: in peace, and what the worker has not answered it has not begun. Else the
-    worker died, having begun so many tasks under this lease; ``text`` says how. Kept by the raylet
-    until ACK names its ``seq``.
+    worker died; ``text`` says how. ``begun``: tasks that it has begun under this lease. Kept by the
+    raylet until ACK names its ``seq``.
     """
 
     lease_id: Id
@@ -92,6 +105,20 @@ class CancelLeased(Message, tag=92):
     force: bool
 
 
+class Runs(Message, tag=93):
+    """Leased worker to raylet: what it prints from now on is of tasks of this name."""
+
+    name: Name
+
+
+class Made(Message, tag=94):
+    """Submitter to head: how large results of leased tasks were made, so that they can be again."""
+
+    submitter: Id
+    job_id: Id
+    tasks: Annotated[list[TaskSpec], MANY]
+
+
 LEASE_MESSAGES: tuple[type[Message], ...] = (
-    *(Demand, Grant, Leased, Revoke, LeaseEnded, Leasing, CancelLeased),
+    *(Demand, Grant, Leased, Revoke, LeaseEnded, Leasing, CancelLeased, Runs, Made),
 )

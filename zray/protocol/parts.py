@@ -105,7 +105,8 @@ class TaskSpec(Struct, array_like=True, frozen=True, gc=False):
 
     ``dependencies``: ObjectIDs whose values replace top-level references in the arguments, in
     order. ``nested``: ObjectIDs that the arguments contain and that stay references. ``boxed``:
-    the arguments are the value of the first dependency, and ``arguments`` is empty.
+    the arguments are the value of the first dependency, and ``arguments`` is empty. ``failures``:
+    attempts that a failure has ended before it was submitted.
     """
 
     task_id: Id
@@ -115,6 +116,7 @@ class TaskSpec(Struct, array_like=True, frozen=True, gc=False):
     nested: list[ObjId] = []
     parent: IdOrNone = b""
     boxed: bool = False
+    failures: Count = 0
 
 
 class Outcome(Struct, array_like=True, frozen=True, gc=False):

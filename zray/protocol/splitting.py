@@ -45,6 +45,7 @@ RULES: dict[type[Message], Rule] = {
     m.Log: Rule("lines"),
     m.KvReply: Rule("keys", joined=True),
     m.Tasks: Rule("tasks"),
+    m.Made: Rule("tasks"),
     m.Done: Rule("tasks", acknowledged=True),
     m.Returned: Rule("task_ids", TASK_BYTES),
     m.Discard: Rule("tasks"),
@@ -85,6 +86,7 @@ WHOLE: frozenset[type[Message]] = frozenset(
         *(m.Sync, m.Synced, m.CancelCall, m.Attach, m.Attached, m.Room, m.Take, m.Relieve),
         *(m.Unused, m.Relieved, m.FindDriver, m.DriverEnded),
         *(m.Demand, m.Grant, m.Leased, m.Revoke, m.LeaseEnded, m.Leasing, m.CancelLeased),
+        m.Runs,
     }
 )
 _HOLDS_PIECE = 512  # ids: one process's holds are cut into these, to be put in parts

@@ -26,6 +26,7 @@ from zray.testing.processes.steps import Library
 from zray.testing.processes.worker import SimWorker
 from zray.testing.programs.actor_workloads import end_named_actors
 from zray.testing.programs.actors import CONSTRUCTORS, METHODS
+from zray.testing.programs.lease_workloads import LEASE_RUTHLESS
 from zray.testing.programs.workloads import FUNCTIONS
 from zray.testing.world.errors import CANCELLED, DEATHS, LOSSES, RAISED, Violation
 from zray.testing.world.network import Link
@@ -40,6 +41,7 @@ EMPTY_S = 90.0  # and for everything to be freed
 RUTHLESS = {
     *("crashing", "cancelling", "killing", "crashing_actor", "named", "sharing", "families"),
     *("stubborn", "abandoning"),
+    *LEASE_RUTHLESS,
 }
 
 
@@ -57,6 +59,7 @@ class SimCluster(Population):
         bounds: names of ``zray.limits`` and their values here.
         machines: on how many machines all processes are; 0: each node and driver has its own.
         direct: how likely a direct socket between two processes of one machine works.
+        packets_max: that the queue of a leased worker takes.
         verbose: print the story as it happens.
     """
 
@@ -71,12 +74,14 @@ class SimCluster(Population):
         bounds: Mapping[str, Any] | None = None,
         machines: int = 0,
         direct: float = 1.0,
+        packets_max: int = 64,
         verbose: bool = False,
     ) -> None:
         super().__init__()
         self.world = World(
             *(seed,), events_max=EVENTS_MAX, latency_s=latency_s, commit_s=commit_s, direct=direct
         )
+        self.world.direct.packets_max = packets_max
         self.random = self.world.random
         self.clock = self.world.clock
         self.clock.verbose = verbose

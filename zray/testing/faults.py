@@ -6,10 +6,13 @@ from collections.abc import Callable
 from random import Random
 
 from zray import limits
+from zray.protocol import messages as m
 from zray.testing.cluster import SimCluster
 from zray.testing.processes.process import SimPeer
 from zray.testing.processes.raylet import SimRaylet
 from zray.testing.processes.worker import SimWorker
+from zray.testing.programs.workloads import fan_out
+from zray.testing.world.network import Link
 
 Fault = Callable[[SimCluster, Random], None]
 
@@ -215,6 +218,80 @@ def usurp(cluster: SimCluster, random: Random) -> None:
     """A head that another one has replaced goes on for a while, with some of its peers."""
     cluster.usurp_head(random.uniform(0.1, 12.0))
 
+
+# ---- what is aimed at leases: drawn from a stream of its own --------------------------------
+
+
+LEASE_WORDS = (m.Demand, m.Grant, m.Leased, m.Revoke, m.LeaseEnded, m.Leasing, m.CancelLeased)
+HEARD = (m.Demand, m.Leased, m.LeaseEnded)  # by the head
+
+
+def _leased(cluster: SimCluster, random: Random) -> SimWorker | None:
+    leased = [worker for worker in cluster.workers.values() if worker.lease is not None]
+    busy = [worker for worker in leased if worker.delivered is not None]
+    pool = busy if busy and random.random() < 0.7 else leased
+    return random.choice(pool) if pool else None
+
+
+def freeze_leased(cluster: SimCluster, random: Random) -> None:
+    """SIGSTOP of a worker that has a lease; what it has not taken can be taken back."""
+    worker = _leased(cluster, random)
+    if worker is not None:
+        cluster.clock.tell(f"{worker.name} is stopped")
+        worker.frozen_until = cluster.clock.now + random.choice([0.02, 0.2, 3.0])
+
+
+def kill_leased(cluster: SimCluster, random: Random) -> None:
+    """A worker that has a lease is killed."""
+    worker = _leased(cluster, random)
+    if worker is not None:
+        cluster.kill_worker(worker)
+
+
+def crowd(cluster: SimCluster, random: Random) -> None:
+    """Somebody else wants the CPUs, too."""
+    cluster.run_if_alive(fan_out, random.randrange(len(cluster.drivers)))
+
+
+def unreachable(cluster: SimCluster, random: Random) -> None:
+    """For a while no direct socket can be made: there are no descriptors left."""
+    direct = cluster.world.direct
+    before, direct.likely = direct.likely, 0.0
+
+    def recover() -> None:
+        direct.likely = max(direct.likely, before)
+
+    cluster.clock.after(random.choice([0.05, 0.5, 3.0]), recover)
+
+
+def lose_word(cluster: SimCluster, random: Random) -> None:
+    """A connection is cut at the next word about leases."""
+    cluster.cut_at(random.choice(LEASE_WORDS), behind=random.random() < 0.5)
+
+
+def restart_head_soon(cluster: SimCluster, random: Random) -> None:
+    """The head is killed just after it has heard of some lease."""
+    traps, head = cluster.network.traps, cluster.head
+
+    def strike() -> None:
+        if trap in traps:
+            traps.remove(trap)
+        if cluster.head is head:
+            cluster.restart_head(after_s=random.choice([0.01, 0.3]))
+
+    def watches(link: Link, upwards: bool, messages: list[m.Message]) -> bool:
+        if upwards and any(isinstance(message, HEARD) for message in messages):
+            cluster.clock.after(random.choice([0.0, 0.0005, 0.002]), strike)
+        return False
+
+    trap = (watches, False)
+    traps.append(trap)
+
+
+LEASE_GENTLE: tuple[Fault, ...] = (
+    *(freeze_leased, freeze_leased, crowd, unreachable, lose_word, restart_head_soon),
+)
+LEASE_DEADLY: tuple[Fault, ...] = (kill_leased, kill_leased)
 
 GENTLE: tuple[Fault, ...] = (  # after these, every value must still come
     *(cut, cut_all, silence, stall, freeze, freeze_head, freeze_worker, slow, restart_head, echo),

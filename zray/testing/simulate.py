@@ -13,9 +13,10 @@ from random import Random
 from typing import Any, NamedTuple
 
 from zray.testing.cluster import SimCluster
-from zray.testing.faults import DEADLY, FINAL, GENTLE, Fault
+from zray.testing.faults import DEADLY, FINAL, GENTLE, LEASE_DEADLY, LEASE_GENTLE, Fault
 from zray.testing.processes.driver import Workload
 from zray.testing.programs.actor_workloads import ACTOR_WORKLOADS
+from zray.testing.programs.lease_workloads import LEASE_WORKLOADS
 from zray.testing.programs.workloads import WORKLOADS
 
 # Frames of 4 KiB, so that messages are cut in every run; what is never cut stays below that.
@@ -30,6 +31,8 @@ SMALL: dict[str, Any] = {
     "CALL_BYTES_MAX": 1024,
 }
 
+STREAM = 1159  # one with which the seeds that the tests name keep their plans
+
 
 class Plan(NamedTuple):
     """What a seed stands for."""
@@ -43,6 +46,7 @@ class Plan(NamedTuple):
     commit_s: float
     machines: int
     direct: float
+    packets_max: int = 64
 
     def in_words(self) -> str:
         """One line."""
@@ -102,7 +106,7 @@ def plan(seed: int) -> Plan:
     ]
     latency_s = random.choice([0.0001, 0.0005, 0.01, 0.1])
     commit_s = random.choice([0.001, 0.005, 0.1])
-    return Plan(
+    drawn = Plan(
         nodes,
         drivers,
         bounds,
@@ -112,6 +116,36 @@ def plan(seed: int) -> Plan:
         commit_s,
         random.choice([0, 1, 2]),
         random.choice([0.0, 0.5, 1.0, 1.0]),
+    )
+    return with_leases(drawn, Random(f"{STREAM} leases {seed}"), span)
+
+
+def with_leases(drawn: Plan, random: Random, span: float) -> Plan:
+    """In some plans everything is on one machine, and there is more that leases are made for.
+
+    Drawn from a stream of its own: the other plans are what they were.
+    """
+    if random.random() < 0.6:
+        return drawn
+    workloads = [
+        (random.uniform(0.0, span), random.randrange(drawn.drivers), random.choice(LEASE_WORKLOADS))
+        for _ in range(random.randint(1, 5))
+    ]
+    kinds = [*LEASE_GENTLE]
+    if random.random() < 0.5:
+        kinds += LEASE_DEADLY
+    faults = [
+        (random.uniform(0.0, span * 2), random.choice(kinds))
+        for _ in range(random.choice([0, 0, 1, 2, 4, 8]))
+    ]
+    if random.random() < 0.7:
+        drawn = drawn._replace(workloads=[], faults=random.choice([[], drawn.faults]))
+    return drawn._replace(
+        workloads=sorted([*drawn.workloads, *workloads], key=_when),
+        faults=sorted([*drawn.faults, *faults], key=_when),
+        machines=1,
+        direct=random.choice([0.5, 1.0, 1.0, 1.0]),
+        packets_max=random.choice([1, 3, 64, 64]),
     )
 
 
@@ -131,6 +165,7 @@ def cluster_of(seed: int, drawn: Plan, *, verbose: bool = False) -> SimCluster:
         commit_s=drawn.commit_s,
         machines=drawn.machines,
         direct=drawn.direct,
+        packets_max=drawn.packets_max,
         verbose=verbose,
     )
 

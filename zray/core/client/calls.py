@@ -390,7 +390,7 @@ class ClientCalls:
     def reason(self, oid: bytes) -> tuple[str, bytes]:
         """What a call waits for, as far as this process knows, and the actor to ask about."""
         call = self._results.awaited.get(oid)
-        if call is None:
+        if not isinstance(call, PendingCall):
             return "", b""
         actor = call.actor
         name = named(call)

@@ -6,7 +6,8 @@ session is told. Owns the session, and what is said to the user.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import compress, count, filterfalse, islice
 from typing import Any
 
 from zray import limits
@@ -15,12 +16,16 @@ from zray.core.client.call_results import CallResults
 from zray.core.client.calls import ClientCalls
 from zray.core.client.creations import ClientCreations
 from zray.core.client.definitions import ClientDefinitions
+from zray.core.client.lease_class import LeaseClasses
+from zray.core.client.lease_queues import LeaseQueues
+from zray.core.client.leased_tasks import LeasedTasks
+from zray.core.client.leases import ClientLeases
 from zray.core.client.near_values import NearValues
 from zray.core.client.references import ClientReferences
 from zray.core.client.requests import Requests
 from zray.core.client.tasks import ClientTasks
 from zray.core.client.values import ClientValues
-from zray.core.client.waiters import Waiter, Waiters
+from zray.core.client.waiters import SomeOf, Waiter, Waiters
 from zray.errors import MessageTooLargeError, ProtocolError
 from zray.ids import IdSource, task_of
 from zray.protocol import messages as m
@@ -99,14 +104,47 @@ class Client:
             definitions=self.definitions,
             remote=self._remote,
         )
+        self._make_lease_machines()
         self._make_actor_machines(actors)
-        self.submit = self.tasks.submit
         self.ask = self.requests.ask
         self.want_value = self.waiters.want_value
         self.want_outcome = self.waiters.want_outcome
         self.want_located = self.waiters.want_located
         self.forget_waiter = self.waiters.forget
+        self.forget_some = self.waiters.forget_some
         self.has_callbacks = self.waiters.has_callbacks
+
+    def _make_lease_machines(self) -> None:
+        classes = LeaseClasses()
+        queues = LeaseQueues(
+            job_id=lambda: self.job_id,
+            outcomes=self.outcomes,
+            references=self.references,
+            definitions=self.definitions,
+        )
+        self.leased_tasks = LeasedTasks(
+            process_id=self.process_id,
+            job_id=lambda: self.job_id,
+            outbox=self.outbox,
+            outcomes=self.outcomes,
+            results=self.call_results,
+            classes=classes,
+            references=self.references,
+            definitions=self.definitions,
+            by_head=self.tasks.take_over,
+            taken_back=queues.taken_back,
+            remote=self._remote,
+        )
+        self.leases = ClientLeases(
+            process_id=self.process_id,
+            job_id=lambda: self.job_id,
+            outbox=self.outbox,
+            classes=classes,
+            tasks=self.leased_tasks,
+            queues=queues,
+            references=self.references,
+            requests=self.requests,
+        )
 
     def _make_actor_machines(self, actors: ActorCallers) -> None:
         self.creations = ClientCreations(
@@ -145,6 +183,9 @@ class Client:
             m.Free: lambda msg: values.freed(msg.object_ids),
             m.Replies: calls.on_replies,
             m.ActorState: calls.on_state,
+            m.Leased: self.leases.on_leased,
+            m.LeaseEnded: self.leases.on_lease_ended,
+            m.Leasing: self.leases.on_leasing,
             **dict.fromkeys(m.ANSWERS, self._on_answer),
             m.Rejected: self._on_rejected,
             m.Log: self._on_log,
@@ -170,21 +211,42 @@ class Client:
         """Make a template known, once."""
         self.definitions.template(message)
 
+    def submit(self, spec: m.TaskSpec, num_returns: int) -> list[bytes]:
+        """Queue a task; returns the ids of its returns, for each of which the caller makes a
+        reference (already counted here)."""
+        returns = self.leased_tasks.submit(spec, num_returns) if self._remote else None
+        return self.tasks.submit(spec, num_returns) if returns is None else returns
+
     def flush(self) -> None:
         """Move holds, drops and the backlog, as far as the window allows, into the outbox."""
         self.references.flush_holds()
         if self.tasks.backlog:
             self.tasks.flush()
         self.calls.flush()  # they may refer to what was submitted
+        self.leases.flush()
         if self.references.new_drops and not self.requests.may_bring_handle():  # else undone
             self.references.drop_some(self.tasks.unsubmitted)
         if self.tasks.ack_upto:
             self.tasks.acknowledge()
 
+    def in_flight(self) -> int:
+        """How many tasks have left, or wait for a worker, and have no outcome."""
+        return self.tasks.in_flight + len(self.leased_tasks) - self.leased_tasks.fresh
+
+    def fresh(self) -> int:
+        """How many tasks were submitted and wait for ``flush``."""
+        return len(self.tasks.backlog) + self.leased_tasks.fresh
+
+    def reason(self, oid: bytes) -> tuple[str, bytes]:
+        """What an object waits for, as far as this process knows, and the actor to ask about."""
+        known = self.leased_tasks.reason(oid)
+        return (known, b"") if known else self.calls.reason(oid)
+
     def unsent(self) -> bool:
         """Whether ``flush`` has more to do soon."""
         drops = bool(self.references.new_drops) and not self.requests.may_bring_handle()
-        return bool(self.tasks.backlog) or drops or self.calls.unsent()
+        waits = self.calls.unsent() or self.leases.unsent()
+        return bool(self.tasks.backlog) or drops or waits
 
     def unsaid(self) -> bool:
         """Whether ``flush`` has anything to tell."""
@@ -206,7 +268,7 @@ class Client:
     def cancel(self, task_id: bytes, force: bool, recursive: bool) -> None:
         """Cancel a task; one that is still in the backlog ends here and now."""
         self.flush()
-        if not self.calls.cancel(task_id):
+        if not (self.calls.cancel(task_id) or self.leased_tasks.cancel(task_id, force, recursive)):
             self.tasks.cancel(task_id, force, recursive)
 
     # ---- waiting ---------------------------------------------------------------------------
@@ -221,6 +283,30 @@ class Client:
         outcome = self.outcomes.get(oid)
         here = outcome is not None and not outcome.kind & m.LOCATED
         return here or oid in self.near.reached
+
+    def first_ready(self, oids: list[bytes], number: int, *, whole: bool) -> list[int]:
+        """Places of the first ``number`` that are ready; ``whole``: whose values are."""
+        known = compress(count(), map(self.outcomes.__contains__, oids))
+        if not whole:
+            return [*islice(known, number)]
+        get, reached = self.outcomes.get, self.near.reached
+        ready: Iterator[int] = (
+            place
+            for place in known
+            if (found := get(oids[place])) is not None
+            and (not found.kind & m.LOCATED or oids[place] in reached)
+        )
+        return [*islice(ready, number)]
+
+    def want_some(self, oids: list[bytes], number: int, *, whole: bool) -> SomeOf:
+        """A waiter for so many of these, ready ones among them; no two are alike."""
+        missing = {*oids}.difference(self.outcomes)
+        if whole:
+            known = filterfalse(missing.__contains__, oids)
+            missing.update(filterfalse(self.is_ready, [*known]))
+        waiter = SomeOf(missing, number - len(oids) + len(missing), whole=whole)
+        self.waiters.want_some(oids, waiter)
+        return waiter
 
     def fetch(self, oid: bytes, come: Callable[[m.Outcome | None], None]) -> None:
         """Hold an object until its value is here, which ``come`` gets; None: there will be none."""
@@ -313,6 +399,7 @@ class Client:
             self.prints.append(m.Notice(0, message.code, said[: limits.TEXT_MAX]))
             return
         self.creations.class_refused(function_id, f"the head refused its class: {message.text}")
+        self.leased_tasks.definition_refused()
         self.tasks.definition_refused()
 
     def stop(self, reason: str) -> None:
@@ -364,3 +451,4 @@ class Client:
         self.tasks.cancel_again()
         self.outbox += self.requests.unanswered()
         self.calls.resume()  # actors are asked for by then
+        self.leases.resume()

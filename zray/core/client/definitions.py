@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
+from zray import limits
 from zray.protocol import messages as m
 
 
@@ -33,6 +34,7 @@ class ClientDefinitions:
         self._remote = remote
         self.templates: dict[bytes, m.Template] = {}
         self._exports: dict[bytes, m.Export | None] = {}  # None: others keep it by now
+        self.near: dict[bytes, m.Export] = {}  # small ones, for workers that are leased
         self._of_functions: dict[bytes, dict[bytes, None]] = {}  # function -> templates
         self._uses: dict[bytes, int] = {}  # template -> tasks and creations without an outcome
         self._names: dict[bytes, int] = {}  # function -> by how many things it is named
@@ -48,6 +50,8 @@ class ClientDefinitions:
             self._publish(message.contained)
             message = replace(message, seq=self._number(function_id))
             self._exports[function_id] = message if self._remote else None
+            if self._remote and len(message.blob) <= limits.LEASE_FUNCTION_BYTES_MAX:
+                self.near[function_id] = message
             self._outbox.append(message)
 
     def template(self, message: m.Template) -> None:
@@ -120,6 +124,7 @@ class ClientDefinitions:
         del self._unnamed[function_id]
         self._of_functions.pop(function_id, None)
         export = self._exports.pop(function_id, None)
+        self.near.pop(function_id, None)
         if export is not None:
             self._told.pop(export.seq, None)
         self.refused.pop(function_id, None)

@@ -92,7 +92,7 @@ class ClientReferences:
         self.counts.pop(oid, None)
         if self._actors:
             self._handle_dropped(oid[:16])
-        if self._waiters.values:
+        if oid in self._waiters.values or oid in self._waiters.ends:
             self._waiters.let_down(oid)
         self._values.lost.pop(oid, None)
         outcome = self._outcomes.pop(oid, None)
@@ -127,6 +127,16 @@ class ClientReferences:
         for oid in returns:
             self.counts[oid] = 1
             self.held[oid] = None
+
+    def entrust(self, returns: list[bytes]) -> None:
+        """Results that were this process's own are those of a task to be submitted."""
+        for oid in returns:
+            del self._results.awaited[oid]
+            self._results.take_promise(oid)
+            if oid in self.counts:
+                self.held[oid] = None
+            else:
+                self.new_drops[oid] = None
 
     def drop_again(self, oid: bytes) -> None:
         """A message that was sent again may have made this process a holder once more."""

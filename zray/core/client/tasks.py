@@ -16,7 +16,7 @@ from zray.core.client.definitions import ClientDefinitions
 from zray.core.client.references import ClientReferences
 from zray.core.client.waiters import Waiters
 from zray.errors import MessageTooLargeError, TaskCancelledError, ZrayError
-from zray.ids import object_id
+from zray.ids import object_id, task_of
 from zray.protocol import messages as m
 from zray.protocol.errors import system_error
 
@@ -88,6 +88,33 @@ class ClientTasks:
             self._give_up(spec, *refusal)
         return returns
 
+    def take_over(self, spec: m.TaskSpec, returns: list[bytes]) -> None:
+        """Queue a task that was to go straight to a worker; all of it is counted.
+
+        Where others have heard of its results, they may be waited for by what fills the window.
+        """
+        self._references.publish(spec.dependencies)
+        self._references.publish(spec.nested)
+        self.unresolved[spec.task_id] = spec
+        self.backlog.append(spec)
+        self.unsubmitted[spec.task_id] = None
+        promised = bool(self._results.promised) and any(map(self._results.is_promised, returns))
+        self._references.entrust(returns)
+        if promised:
+            self._hurry(spec)
+
+    def _hurry(self, spec: m.TaskSpec) -> None:
+        """The task does not wait for the window, nor do those whose results it needs."""
+        needed = [spec]
+        for one in needed:  # grows with what that needs
+            for oid in (*one.dependencies, *one.nested):
+                if task_of(oid) in self.unsubmitted:
+                    needed.append(self.unresolved[task_of(oid)])
+        for one in reversed(needed):
+            if self.unsubmitted.pop(one.task_id, 0) is None:
+                self._submit([one], len(one.arguments))
+        self._tidy_backlog()
+
     def flush(self) -> None:
         """Move the backlog, as far as the window allows, into the outbox."""
         while self.backlog and self._window_open():
@@ -108,6 +135,9 @@ class ClientTasks:
                 continue  # it was withdrawn
             size += len(spec.arguments)
             specs.append(spec)
+        self._submit(specs, size)
+
+    def _submit(self, specs: list[m.TaskSpec], size: int) -> None:
         self.in_flight += len(specs)
         self._in_flight_bytes += size
         self._outbox.append(m.Submit(0, self._job_id(), self._process_id, specs))

@@ -100,6 +100,7 @@ class Gcs(Tables):
             m.LeaseEnded: self.leases.on_ended,
             m.Revoke: self.leases.on_revoke,
             m.CancelLeased: self.leases.on_cancel,
+            m.Made: self.lineage.on_made,
             # objects
             m.Hold: self.holders.on_hold,
             m.Drop: self.holders.on_drop,

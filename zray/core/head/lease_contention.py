@@ -120,6 +120,20 @@ class LeaseContention:
         """Whether tasks of its class and job wait that went by way of the head."""
         return (demand.job_id, demand.needs) in self._waiting
 
+    def is_stuck(self, demand: LeaseDemand) -> bool:
+        """Whether what waits at the submitter may be what others wait for, and cannot start.
+
+        By way of the head it can at last: a bound on workers is lifted there.
+        """
+        if not demand.leases:
+            return True
+        return any(
+            node.usable
+            and node.floor_for(demand.takes_cpu) >= 0
+            and resources.fits(node.total, demand.needs)
+            for node in self._scheduler.nodes.values()
+        )
+
     def is_starved(self, demand: LeaseDemand) -> bool:
         """Whether others have so many leases that this one should have some of those."""
         leases = self._table.leases

@@ -307,13 +307,14 @@ class Leases:
         if self._recovery.active or demand.submitter in self._barred or contention.bars(demand):
             return True
         behind = contention.own_wait(demand) or contention.is_starved(demand)
-        if not behind or demand.wanting() <= 0:
+        if demand.wanting() <= 0 or not (behind or contention.is_stuck(demand)):
             demand.waits_since = None
             return False
         # Its tasks come after others, but not for as long as there are such.
         if demand.waits_since is None:
             demand.waits_since = now
-        when = demand.waits_since + limits.LEASE_PAUSE_S
+        pause = limits.LEASE_PAUSE_S if behind else limits.STALL_S
+        when = demand.waits_since + pause
         if now < when:
             self._due = min(self._due, when)
         return now >= when

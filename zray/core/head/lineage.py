@@ -13,12 +13,12 @@ from collections.abc import Callable
 
 from zray import limits
 from zray.core.head.definitions import Definitions
-from zray.core.head.members import Members
+from zray.core.head.members import Member, Members
 from zray.core.head.object_table import PENDING, ObjectTable
 from zray.core.head.task_records import TaskRecord, TemplateRecord
 from zray.core.head.task_table import TaskTable
 from zray.ids import object_id, task_of
-from zray.protocol.messages import ERROR, LOCATED, Outcome, TaskSpec
+from zray.protocol.messages import ERROR, LOCATED, Made, Outcome, TaskSpec
 
 _ENTRY_BYTES = 700  # of the head's memory, besides the arguments
 
@@ -70,6 +70,17 @@ class Lineage:
         self._bytes = 0
 
     # ---- what is kept ----------------------------------------------------------------------
+
+    def on_made(self, sender: Member, message: Made, now: float) -> None:
+        """Tasks that workers have run which were leased to their submitter."""
+        for spec in message.tasks:
+            template = self._definitions.templates.get(spec.template_id)
+            if template is not None and message.job_id in self._members.jobs:
+                record = TaskRecord(spec, template, message.job_id, message.submitter)
+                record.attempt = 1
+                returns = range(template.message.num_returns)
+                oids = [object_id(spec.task_id, index) for index in returns]
+                self.finished(record, [Outcome(oid, LOCATED, 0) for oid in oids])
 
     def finished(self, record: TaskRecord, outcomes: list[Outcome]) -> None:
         """A task has its outcomes: remember how they were made, if they could get lost."""

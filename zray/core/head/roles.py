@@ -12,7 +12,7 @@ CLIENT_VERBS = frozenset(
         *(m.Pull, m.Chunk, m.ChunkAck, m.PullFailed, m.Query, m.Kv, m.Ping, m.Goodbye),
         *(m.CreateActor, m.ActorWatch, m.KillActor, m.FindActor, m.ListActors),
         *(m.Calls, m.CancelCall, m.Promise, m.Sync, m.AskGone, m.Forget),
-        *(m.Demand, m.Revoke, m.CancelLeased),
+        *(m.Demand, m.Revoke, m.CancelLeased, m.Made),
     }
 )
 NODE_VERBS = CLIENT_VERBS | {
@@ -28,6 +28,6 @@ SPEAKS_FOR: dict[type[m.Message], str] = {
     **dict.fromkeys((m.Template, m.Export, m.Forget), "holder"),
     **dict.fromkeys((m.ResultAck, m.Watch), "target"),
     **dict.fromkeys((m.Calls, m.CancelCall), "caller"),
-    **dict.fromkeys((m.Submit, m.Demand), "submitter"),
+    **dict.fromkeys((m.Submit, m.Demand, m.Made), "submitter"),
     m.CreateActor: "owner",
 }

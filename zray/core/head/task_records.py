@@ -86,7 +86,7 @@ class TaskRecord:
         self.submitter = submitter
         self.state = WAITING
         self.attempt = 0  # rises with each dispatch
-        self.failures = 0  # attempts that a system failure ended, or a covered exception
+        self.failures = 0 if spec is None else spec.failures  # that were none of its own fault
         self.failure: list[Outcome] | None = None  # the last one, while ``spec`` is None
         self.node: NodeView | None = None
         self.waiting = 0  # dependencies without an outcome

@@ -1,4 +1,4 @@
-"""The ends of tasks and actors that a raylet tells the head, kept until that acknowledges them."""
+"""The ends of tasks, actors and leases that a raylet tells, kept until the head has them."""
 
 from __future__ import annotations
 
@@ -17,12 +17,16 @@ from zray.protocol.messages import (
     Assignment,
     Done,
     HeldActor,
+    HeldLease,
     HeldTask,
+    LeaseEnded,
     Message,
     Outcome,
     Rejected,
     TaskDone,
 )
+
+End = Done | ActorExited | LeaseEnded
 
 
 class Completions:
@@ -32,9 +36,10 @@ class Completions:
         self._tell_head = tell_head
         self._new: list[TaskDone] = []
         self._numbers = numbers
-        self.unacked: dict[int, Done | ActorExited] = {}
+        self.unacked: dict[int, End] = {}
         self._ended: dict[tuple[bytes, int], Assignment] = {}  # what those were ends of
         self._exited: dict[int, HeldActor] = {}  # whose ends are not acknowledged
+        self._leases: dict[int, HeldLease] = {}  # the same of leases
         self._failed: dict[bytes, HeldTask] = {}  # remembered for a head that forgets
 
     def add(self, assignment: Assignment, done: TaskDone) -> None:
@@ -52,7 +57,7 @@ class Completions:
             self._tell(Done(next(self._numbers), self._new))
             self._new = []
 
-    def _tell(self, end: Done | ActorExited) -> None:
+    def _tell(self, end: End) -> None:
         self.unacked[end.seq] = end
         self._tell_head(end)
 
@@ -63,11 +68,22 @@ class Completions:
         self._exited[seq] = actor
         self._tell(ActorExited(seq, actor.actor_id, actor.incarnation, intended, text))
 
+    def lease_ended(
+        self, lease_id: bytes, lease: HeldLease | None = None, begun: int = 0, text: str = ""
+    ) -> None:
+        """A lease is over; None: it has not begun. ``begun``, ``text``: as in LEASE_ENDED."""
+        self.flush()
+        seq = next(self._numbers)
+        if lease is not None:
+            self._leases[seq] = lease
+        self._tell(LeaseEnded(seq, lease_id, begun, text))
+
     def acked(self, upto: int) -> None:
         """The head knows the ends up to this number."""
         while self.unacked and (seq := next(iter(self.unacked))) <= upto:
             end = self.unacked.pop(seq)
             self._exited.pop(seq, None)
+            self._leases.pop(seq, None)
             for done in end.tasks if isinstance(end, Done) else ():
                 self._ended.pop((done.task_id, done.attempt), None)
 
@@ -94,6 +110,12 @@ class Completions:
         if isinstance(end, ActorExited):
             actor = self._exited.pop(message.about)
             self.exited(actor, intended=end.intended, text=text)
+            return []
+        if isinstance(end, LeaseEnded):
+            lease = self._leases.pop(message.about, None)
+            if end.text:
+                whose = end.text.partition("\n")[0]
+                self.lease_ended(end.lease_id, lease, end.begun, f"{whose}\n{text}")
             return []
         value = failures.encode(ProtocolError, text)
         self._tell(Done(next(self._numbers), [_in_error(done, value) for done in end.tasks]))
@@ -123,6 +145,10 @@ class Completions:
         """The actors of whose ends the head may not know."""
         return list(self._exited.values())
 
+    def held_leases(self) -> list[HeldLease]:
+        """The leases of whose ends the head may not know."""
+        return list(self._leases.values())
+
     def failed(self) -> list[HeldTask]:
         """The tasks that a worker's death ended here, and how often they had failed by then.
 
@@ -135,7 +161,7 @@ class Completions:
         """Bring the ends up to date; returns what they referred to before."""
         in_transit: dict[bytes, None] = {}
         for seq, done in [*self.unacked.items()]:
-            if isinstance(done, ActorExited):
+            if not isinstance(done, Done):
                 continue
             for task in done.tasks:
                 in_transit.update(dict.fromkeys(task.borrowed))

@@ -12,6 +12,7 @@ from zray.protocol.messages import (
     Assignment,
     Export,
     HeldActor,
+    HeldLease,
     Message,
     Outcome,
     Tasks,
@@ -92,6 +93,9 @@ class WorkerSlot:
         self.known: set[bytes] = set()
         self.actor: HeldActor | None = None  # whose process it is
         self.class_name = ""  # of the actor that it is or is about to be
+        self.lease: HeldLease | None = None  # which it serves
+        self.leased_name = ""  # of the function whose tasks it runs under that
+        self.was_leased = False  # it may know functions that it did not get from here
         self.joiner = Joiner()  # of what it sends
         self.broken = False  # what it said last could not be dealt with: it is not heard any more
         self.exit_reason = ""  # why that ends by its own wish

@@ -7,7 +7,7 @@ deepest tasks start first, and past a bound on workers only those that are deepe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from zray import limits
 from zray.core import resources
@@ -160,7 +160,7 @@ class LocalScheduler:
                 task = queue.first()
                 if self._held_back(task, wanted):
                     break
-                key = self._key(task, gpus)
+                key = self.pool_key(task.assignment.job_id, wanted, gpus)
                 pool = self.idle.get(key)
                 slot = self._chosen(task, pool) if pool else None
                 if slot is None and not may_fork:
@@ -188,7 +188,7 @@ class LocalScheduler:
             for slot in self.workers.values()
             if slot.busy
             and slot.needs == wanted
-            and not (slot.blocked or slot.recalled or slot.actor)
+            and not (slot.blocked or slot.recalled or slot.actor or slot.lease)
         ]
         lanes = len(busy) + resources.slots(self.free, wanted)
         for slot in busy:
@@ -203,7 +203,9 @@ class LocalScheduler:
                 yield slot.key, slot, self._batch(queue, slot.key[0], lanes, room)
 
     def _running(self, wanted: Needs) -> int:
-        return sum(s.busy and s.needs == wanted and not s.actor for s in self.workers.values())
+        return sum(
+            s.busy and s.needs == wanted and not (s.actor or s.lease) for s in self.workers.values()
+        )
 
     @staticmethod
     def _batch_size(task: LocalTask) -> int:
@@ -229,12 +231,13 @@ class LocalScheduler:
         return batch
 
     @staticmethod
-    def _key(task: LocalTask, gpus: dict[int, int]) -> PoolKey:
+    def pool_key(job_id: bytes, wanted: Needs, gpus: Iterable[int]) -> PoolKey:
+        """Which workers may run a job's tasks that need this, on these GPUs."""
         threads = 1
-        for name, amount in task.template.needs:
+        for name, amount in wanted:
             if name == CPU:
                 threads = max(1, amount // limits.RESOURCE_UNIT)
-        return task.assignment.job_id, tuple(gpus), threads
+        return job_id, tuple(gpus), threads
 
     def _pick_gpus(self, wanted: Needs) -> dict[int, int] | None:
         """Which GPUs, and how much of each; None: they are free only in pieces."""
@@ -296,9 +299,31 @@ class LocalScheduler:
         slot.condemned.pop(task_id, None)
         slot.progress = now
         self._moved = now
-        if not slot.inflight:
+        if not slot.inflight and slot.lease is None:
             self._rest(slot)
         return task
+
+    def last_rested(self, key: PoolKey) -> WorkerSlot | None:
+        """The idle worker of a pool that was used last: its memory is warm."""
+        pool = self.idle.get(key)
+        return next(reversed(pool.values())) if pool else None
+
+    def engage(self, slot: WorkerSlot, wanted: Needs, now: float) -> None:
+        """The worker is leased: it holds resources without a task from here."""
+        slot.needs = wanted
+        resources.take(self.free, wanted)
+        slot.busy = True
+        slot.was_leased = True
+        self.active[slot.worker_id] = slot
+        self._move(now)
+        slot.progress = now
+        self.withdraw(slot)
+
+    def disengage(self, slot: WorkerSlot, now: float) -> None:
+        """Its lease is over, and its resources are free."""
+        slot.progress = now
+        self._moved = now
+        self._rest(slot)
 
     def keep(self, slot: WorkerSlot, task_id: bytes, held: Needs) -> LocalTask | None:
         """The worker has become an actor: it keeps ``held`` of what its creation took."""

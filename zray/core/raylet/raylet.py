@@ -19,6 +19,7 @@ from zray.core.raylet.credit import Credit
 from zray.core.raylet.dispatch import Dispatch
 from zray.core.raylet.effects import Effect, FindProcess
 from zray.core.raylet.head_session import HeadHandlers, HeadSession
+from zray.core.raylet.leases import HostedLeases
 from zray.core.raylet.lending import Lending
 from zray.core.raylet.local_records import PoolKey, WorkerSlot
 from zray.core.raylet.local_scheduler import LocalScheduler
@@ -90,6 +91,11 @@ class Raylet:
             setup=self._setup,
             tell_head=tell_head,
         )
+        self.jobs: dict[bytes, m.JobInfo] = {}
+        self.leases = HostedLeases(
+            *(self.info, self.outbox, self.scheduler, self.workers, self.completions),
+            *(tell_head, self.jobs),
+        )
         kill = self.workers.kill
         self.actors = HostedActors(self.outbox, self.scheduler, self.completions, tell_head, kill)
         self.peer_transfers = PeerTransfers(self.objects)
@@ -112,7 +118,6 @@ class Raylet:
         dispatch = Dispatch(
             *(self.outbox, self.scheduler, self.workers, self.worker_requests, self.worker_failed)
         )
-        self.jobs: dict[bytes, m.JobInfo] = {}
         self.worker_handlers = self._worker_table()
         self.peer_handlers = self._peer_table()
         self.session.start_over(self._head_table())
@@ -130,7 +135,7 @@ class Raylet:
     def _head_table(self) -> HeadHandlers:
         """What the head says within a session; what begins or ends one is the session's."""
         objects, actors, tasks = self.objects, self.actors, self.tasks
-        requests = self.worker_requests
+        leases, requests = self.leases, self.worker_requests
         return {
             m.Template: lambda msg, now: tasks.on_template(msg),
             m.Export: lambda msg, now: tasks.on_export(msg),
@@ -156,6 +161,9 @@ class Raylet:
             m.CancelCall: lambda msg, now: actors.on_calls(msg),
             m.Replies: lambda msg, now: actors.on_replies(msg),
             m.StopActor: lambda msg, now: tasks.on_stop_actor(msg),
+            m.Grant: leases.on_grant,
+            m.Revoke: lambda msg, now: leases.on_revoke(msg),
+            m.CancelLeased: leases.on_cancel,
             m.Rejected: self._on_rejected,
             m.Pong: self.session.on_pong,
             m.Shutdown: self._on_shutdown,
@@ -192,6 +200,9 @@ class Raylet:
             m.Calls: lambda slot, msg, now: self.actors.on_worker_calls(msg),
             m.CancelCall: lambda slot, msg, now: self.actors.on_worker_calls(msg),
             m.Replies: lambda slot, msg, now: self.actors.on_replies(msg),
+            m.Leased: lambda slot, msg, now: self.leases.on_leased(slot, msg),
+            m.Runs: lambda slot, msg, now: self.leases.on_runs(slot, msg),
+            m.LeaseEnded: self.leases.on_ended,
             m.Exiting: lambda slot, msg, now: self.workers.on_exiting(slot, msg),
         }
 
@@ -241,7 +252,9 @@ class Raylet:
             holds.append(m.Holds(self.node_id, b"".join(in_transit)))
         objects, failed = self.objects.announced(), self.completions.failed()
         actors = self.actors.announced() + self.completions.held_actors()
-        self.session.tell(m.Announce(0, held, objects, holds, list(self.jobs), failed, actors))
+        leases = self.leases.announced() + self.completions.held_leases()
+        jobs = list(self.jobs)
+        self.session.tell(m.Announce(0, held, objects, holds, jobs, failed, actors, leases=leases))
         self.completions.tell_again()
         if in_transit:
             self.session.tell(m.Hold(0, self.node_id, b"", True))
@@ -361,6 +374,7 @@ class Raylet:
         why = self.workers.exited(slot, started, cause, now)
         died = f"its worker (pid {slot.pid}, node {self.info.name}) died: {cause}"
         self.actors.exited(slot, f"{died}{why and ': '}{why}")
+        self.leases.exited(slot, begun, f"{cause}{why and ': '}{why}")
         self.session.tell(m.WorkerDied(0, worker_id))
         self.tasks.worker_died(slot, left, begun, f"{cause}{why and ': '}{why}")
 
@@ -369,13 +383,18 @@ class Raylet:
         otherwise = "this node" if process_id == self.node_id else "a driver"
         return self.workers.named(process_id, otherwise)
 
+    def is_leased(self, worker_id: bytes) -> bool:
+        """Whether the worker says by itself of what its prints are."""
+        slot = self.scheduler.workers.get(worker_id)
+        return slot is not None and slot.lease is not None
+
     def log(self, worker_id: bytes, is_error: bool, lines: list[str]) -> None:
         """Lines that a worker printed."""
         slot = self.scheduler.workers.get(worker_id)
         if slot is not None:
             first = next(iter(slot.inflight.values()), None)
             task_name = first.template.message.name if first is not None else "worker"
-            name = slot.class_name or task_name
+            name = slot.class_name or slot.leased_name or task_name
             place = (name, slot.pid, self.info.name)
             self.session.log(m.Log(0, slot.key[0], *place, is_error, lines))
 

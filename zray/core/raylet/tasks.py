@@ -107,7 +107,7 @@ class LocalTasks:
             for template_id in forgotten:
                 del self.templates[template_id]
             for slot in self._scheduler.workers.values():
-                if function_id in slot.known:
+                if function_id in slot.known or slot.was_leased:
                     slot.known.discard(function_id)
                     slot.known.difference_update(forgotten)
                     self._outbox.send(slot.worker_id, m.Forget(0, function_id))

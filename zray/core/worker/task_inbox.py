@@ -70,6 +70,8 @@ class TaskInbox:
     def on_forget(self, message: m.Forget) -> None:
         """Nobody needs these functions any more, but for what may still be in the inbox."""
         named = {delivered.assignment.spec.template_id for delivered in self._inbox}
+        if self.current is not None:
+            named.add(self.current.spec.template_id)
         for function_id in split_tasks(message.function_ids):
             if not named.intersection(self._by_function.get(function_id, ())):
                 self.functions.pop(function_id, None)
@@ -96,6 +98,13 @@ class TaskInbox:
         self.current = delivered.assignment
         return delivered
 
+    def runs(self, message: m.CancelTask) -> bool:
+        """Whether this attempt is the current one."""
+        current = self.current
+        if current is None or current.spec.task_id != message.task_id:
+            return False
+        return current.attempt == message.attempt
+
     def finished(
         self,
         status: int,
@@ -105,19 +114,26 @@ class TaskInbox:
         now: float,
     ) -> None:
         """The current task has ended; ``seconds``: how long it ran."""
+        self.tell(self.end(status, results, seconds, borrowed), now)
+
+    def end(
+        self, status: int, results: list[m.Outcome], seconds: float, borrowed: list[bytes]
+    ) -> m.TaskDone:
+        """The same for an end that is to be told later, with ``tell``."""
         assert self.current is not None
         current, self.current = self.current, None
+        return m.TaskDone(
+            *(current.spec.task_id, current.attempt, status, results),
+            *(seconds, borrowed, self.worker_id if borrowed else b""),
+        )
+
+    def tell(self, done: m.TaskDone, now: float) -> None:
+        """This end can be told from now on."""
         if not self._done:
             self._oldest_done = now
-        worker_id = self.worker_id if borrowed else b""
-        if borrowed or any(outcome.contained for outcome in results):
+        if done.borrowed or any(outcome.contained for outcome in done.results):
             self._hands_on = True
-        self._done.append(
-            m.TaskDone(
-                *(current.spec.task_id, current.attempt, status, results),
-                *(seconds, borrowed, worker_id),
-            )
-        )
+        self._done.append(done)
 
     def take_done(self, now: float, *, next_is_short: bool) -> m.Done | None:
         """Results that must leave now: before a task not known to be short, else soon.

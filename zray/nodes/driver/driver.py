@@ -152,12 +152,18 @@ class Driver(Participant):
             writes = select.POLLOUT if link.writer.pending else 0
             with contextlib.suppress(ValueError):  # closed just now by another thread
                 poller.register(link, select.POLLIN | writes)
+        for link, _ in [*self._leased.values()]:
+            writes = select.POLLOUT if link.writer.pending else 0
+            with contextlib.suppress(ValueError):
+                poller.register(link, select.POLLIN | writes)
         poller.poll(timeout_s * 1000)
 
     def _read(self) -> None:
         self._wake_pipe.drain()
         if self._links:
             self._read_links()
+        if self._leased:
+            self._read_leased()
         if self._store is not None:
             self._read_store()
         self._receive()
@@ -219,6 +225,7 @@ class Driver(Participant):
             client.printed = 0
             self._ping_at = now + limits.PING_S
             client.outbox.append(m.Ping(0, now))
+            client.leases.account()
             self._flush()
         elif client.linked and now >= self._collect_at:
             self._collect_at = now + COLLECT_S
@@ -361,6 +368,8 @@ class Driver(Participant):
             self._link.close(time.monotonic())
             for worker_id in [*self._links]:
                 self._close_link(worker_id)
+            for worker_id in [*self._leased]:
+                self._close_lease(worker_id)
             if self._store is not None:
                 self._store.close()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:

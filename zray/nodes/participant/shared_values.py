@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from zray import limits
 from zray.core.client.client import Client
 from zray.ids import object_id
-from zray.nodes.participant.actor_calls import ActorCalls
+from zray.nodes.participant.lease_links import LeaseLinks
 from zray.protocol import messages as m
 from zray.runtime import serialization, task_errors
 from zray.runtime.buffers import Parts
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # Linux only
     from zray.nodes.participant.store_client import StoreClient
 
 
-class SharedValues(ActorCalls):
+class SharedValues(LeaseLinks):
     def __init__(self, client: Client) -> None:
         super().__init__(client)
         self._store: StoreClient | None = None

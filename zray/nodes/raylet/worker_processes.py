@@ -30,6 +30,8 @@ from zray.runtime.linux.processes import (
 from zray.runtime.loop import Loop
 from zray.runtime.stream import read_available
 
+URGENT = ("Recall", "CancelTask", "CancelCall", "Revoke")
+
 
 class WorkerProcesses:
     """The shell of the Raylet machine towards its workers.
@@ -145,6 +147,8 @@ class WorkerProcesses:
         if lines:
             if printer.is_error:
                 channel.last_words.extend(lines)
+            if self._raylet.is_leased(worker_id):
+                self._take_messages(worker_id, channel)  # it has said of what they are
             self._raylet.log(worker_id, printer.is_error, lines)
         if ended:
             self._loop.unwatch(printer.fd)
@@ -180,7 +184,7 @@ class WorkerProcesses:
         channel = self.channels.get(worker_id)
         if channel is None:
             return
-        urgent = [m for m in messages if type(m).__name__ in ("Recall", "CancelTask", "CancelCall")]
+        urgent = [m for m in messages if type(m).__name__ in URGENT]
         try:
             if len(urgent) < len(messages):
                 rest = [m for m in messages if m not in urgent] if urgent else messages

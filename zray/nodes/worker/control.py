@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from zray import limits
 from zray.nodes.participant.participant import COALESCE_S
 from zray.protocol import codec
 from zray.protocol import messages as m
@@ -22,17 +23,20 @@ from zray.runtime.stream import FrameReader, read_available
 
 
 class ControlThread:
-    """``flush`` sends what there is to be sent, ``handle`` takes what the raylet asks for; both
-    with the lock held."""
+    """``flush`` sends what there is to be sent, ``handle`` takes what the raylet asks for; ``look``
+    is called now and then from ``look_on`` until it is False. All with the lock held."""
 
     def __init__(
         self,
         lock: QuietLock,
         flush: Callable[[], object],
         handle: Callable[[m.Message], object],
+        look: Callable[[], bool],
         control_fd: int,
     ) -> None:
         self._lock = lock
+        self._look = look
+        self._looks = False
         self._flush = flush
         self._handle = handle
         self._socket = socket.socket(fileno=control_fd)
@@ -46,12 +50,22 @@ class ControlThread:
         """Have sent soon what there is to be sent."""
         os.write(self._nudge_write, b".")
 
+    def look_on(self) -> None:
+        """Look after the main thread now and then."""
+        if not self._looks:
+            self._looks = True
+            self.nudge()
+
     def _run(self) -> None:
         poller = select.poll()
         poller.register(self._socket, select.POLLIN)
         poller.register(self._nudge_read, select.POLLIN)
         while True:
-            for fd, _ in poller.poll():
+            ready = poller.poll(limits.RECALL_S * 1000 if self._looks else None)
+            if self._looks and not ready:
+                with self._lock:
+                    self._looks = self._look()
+            for fd, _ in ready:
                 if fd == self._nudge_read:
                     os.read(self._nudge_read, 4096)
                     time.sleep(COALESCE_S)  # what follows in this time goes along

@@ -27,6 +27,7 @@ class Host(Protocol):
     client: Client
     task_inbox: TaskInbox
     poller: Poller
+    tellings: int  # how often the raylet was told something
 
     @property
     def lock(self) -> QuietLock: ...
@@ -50,6 +51,8 @@ class Host(Protocol):
     def wake(self) -> None: ...
 
     def read(self) -> None: ...
+
+    def read_aside(self) -> None: ...
 
     def read_in_loop(
         self,

@@ -19,9 +19,14 @@ class Poller:
         self.wake = self._pipe.wake
         self.fileno = self._epoll.fileno  # readable when something watched is, for a loop
 
-    def watch(self, item: Any, *, writes: bool = False) -> None:
-        """Wake up when it can be read or, with ``writes``, written; replaces what was asked for."""
+    def watch(self, item: Any, *, writes: bool = False, once: bool = False) -> None:
+        """Wake up when it can be read or, with ``writes``, written; replaces what was asked for.
+
+        ``once``: for each thing that comes, not for as long as there is something.
+        """
         events = select.POLLIN | (select.POLLOUT if writes else 0)
+        if once:
+            events |= select.EPOLLET
         try:
             self._epoll.modify(item, events)
         except FileNotFoundError:

@@ -16,17 +16,18 @@ from zray.protocol import messages as m
 class TaskWaits:
     """Everything with the worker's lock held.
 
-    ``expects``: whether user code is called when some value arrives.
+    ``tell``: takes what is for the raylet, and for whoever has sent the tasks. ``expects``: whether
+    user code is called when some value arrives.
     """
 
     def __init__(
         self,
         task_inbox: TaskInbox,
-        tell_raylet: Callable[[list[m.Message]], None],
+        tell: Callable[[list[m.Message]], None],
         expects: Callable[[], bool],
     ) -> None:
         self._task_inbox = task_inbox
-        self._tell_raylet = tell_raylet
+        self._tell = tell
         self._expects = expects
         self._loan = CpuLoan()
         self.threads = 0  # of user code that wait, but for the main thread
@@ -40,13 +41,13 @@ class TaskWaits:
         """It goes on."""
         self._task_inbox.blocked = False
         self._loan.task_id = None
-        self._tell_raylet([m.Unblocked(0)])
+        self._tell([m.Unblocked(0)])
 
     def _say_blocked(self) -> None:
         inbox = self._task_inbox
         done = inbox.take_done(time.monotonic(), next_is_short=False)
         returned = inbox.recall()
-        self._tell_raylet([*([done] if done is not None else []), returned, m.Blocked(0)])
+        self._tell([*([done] if done is not None else []), returned, m.Blocked(0)])
 
     def may_lend(self) -> bool:
         """Whether ``lend`` may find that something has changed."""
@@ -67,7 +68,7 @@ class TaskWaits:
         if lends:
             self._say_blocked()
         elif lends is not None:
-            self._tell_raylet([m.Unblocked(0)])
+            self._tell([m.Unblocked(0)])
 
     def lends(self) -> bool:
         """Whether others have the running task's CPU though its main thread does not wait."""

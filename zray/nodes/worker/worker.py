@@ -10,25 +10,21 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
-import socket
 import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zray import limits
 from zray.core.client.client import Client
-from zray.core.client.waiters import Waiter
-from zray.core.worker.actor_inbox import Entry
 from zray.core.worker.task_inbox import Delivered, TaskInbox
 from zray.ids import IdSource
 from zray.nodes.worker.actor_worker import ActorServer
 from zray.nodes.worker.attempts import Attempts
-from zray.nodes.worker.control import ControlThread
-from zray.nodes.worker.introspection import Introspection
-from zray.nodes.worker.poller import Poller
+from zray.nodes.worker.leased import LeaseServer
 from zray.nodes.worker.task_waits import TaskWaits
+from zray.nodes.worker.transport import Transport
 from zray.nodes.worker.user_code import UserCode
 from zray.protocol import codec
 from zray.protocol import messages as m
@@ -36,77 +32,45 @@ from zray.runtime import references, session
 from zray.runtime.interrupts import interrupts
 from zray.runtime.linux.channels import open_page
 from zray.runtime.linux.clock import boot_time
-from zray.runtime.linux.direct import DirectLink
 from zray.runtime.linux.zygote import set_process_name
-from zray.runtime.quiet_lock import QuietLock
-from zray.runtime.stream import FrameReader, FrameWriter, read_available
-
-if TYPE_CHECKING:
-    import asyncio
+from zray.runtime.stream import read_available
 
 ACKNOWLEDGE_S = 0.5  # how long a blocked worker keeps it to itself that calls were answered
 
 
-class Worker(Introspection):
+class Worker(Transport):
     def __init__(self, worker_id: bytes, task_fd: int, control_fd: int, page_fd: int) -> None:
         ids = IdSource(os.urandom(8))
-        super().__init__(Client(worker_id, bytes(16), ids, remote=False))
+        super().__init__(Client(worker_id, bytes(16), ids, remote=False), task_fd, control_fd)
         self.worker_id = worker_id
         self.task_inbox = TaskInbox(worker_id)
         self._page = open_page(page_fd)
         self._started = 0
-        self._task = socket.socket(fileno=task_fd)
-        self._control = ControlThread(self._lock, self._flush, self.on_control, control_fd)
-        self._reader = FrameReader()
-        self._writer = FrameWriter(self._task)
-        self.poller = Poller()
-        self.poller.watch(self._task)
-        self._ready: list[int] | None = None  # what the last poll found, if nobody read since
         self.code = UserCode(self, self.task_inbox)
+        self.leases = LeaseServer(self)
         self._attempts = Attempts(self.code, self.client.references, self._become)
         self._main = threading.main_thread().ident or 0
         self._forked = False  # this process is a child of the worker
         self._shown: m.Template | None = None  # whose name the process carries
         self._keeps_drops = False  # results not yet sent contain references
-        self._pump: threading.Thread | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None  # of an async actor
-        self._look: Callable[[], object] = bool  # what that does when something came
-        self._stop_in_loop: Callable[[Entry], object] = bool
         self._acknowledge_at = 0.0
         self._handlers = self._table()
-        self._waits = TaskWaits(self.task_inbox, self.tell_raylet, self.client.has_callbacks)
+        self._waits = TaskWaits(self.task_inbox, self._tell, self.client.has_callbacks)
 
     def _table(self) -> dict[type[m.Message], Callable[[Any], None]]:
         """Which message of the raylet's goes to whom; what is not here is the client's."""
         return {
             **self.task_inbox.handlers,
             m.Calls: self._on_calls,
+            m.Grant: self._on_grant,
             # By the control socket, since they cannot wait for user code:
             m.Recall: self._on_recall,
             m.CancelTask: self._on_cancel_task,
             m.CancelCall: self._on_cancel_call,
+            m.Revoke: self.leases.on_revoke,
         }
 
     # ---- transport -------------------------------------------------------------------------
-
-    def _transmit(self) -> None:
-        outbox = self.client.take_outbox()
-        if outbox:
-            self.tell_raylet(outbox)
-
-    def tell_raylet(self, messages: list[m.Message]) -> None:
-        """To the raylet. With the lock held."""
-        try:
-            for payload in codec.encode_local(messages):
-                self._writer.send(payload)
-        except OSError:
-            os._exit(0)  # the raylet is gone
-
-    def _poll(self, timeout_s: float) -> None:
-        self._ready = self.poller.poll(timeout_s)
-
-    def _wake(self) -> None:
-        self.poller.wake()
 
     def _lead_s(self) -> float:
         if self._waits.threads and not self.task_inbox.blocked and self.actor is None:
@@ -122,24 +86,8 @@ class Worker(Introspection):
             self._acknowledge_at = now + ACKNOWLEDGE_S
             self._flush()
 
-    def _links_changed(self) -> None:
-        for link in self._links.values():
-            self.poller.watch(link, writes=bool(link.writer.pending))
-        self.attend_writes()
-
-    def _store_changed(self) -> None:
-        if self._store is not None:
-            self.poller.watch(self._store.link, writes=self._store_waits)
-
-    def _store_leaves(self) -> None:
-        if self._store is not None:
-            self.poller.forget(self._store.link)
-
     def _store_name(self) -> bytes:
         return self.task_inbox.setup.node_id if self.task_inbox.setup is not None else b""
-
-    def _link_closed(self, link: DirectLink) -> None:
-        self.poller.forget(link)
 
     def _read(self) -> None:
         ready, self._ready = self._ready, None
@@ -147,10 +95,13 @@ class Worker(Introspection):
             self._read_links()
         if self._store is not None:
             self._read_store()
+        if self.leases.sockets:
+            self.leases.read(ready)
         if self.actor is not None:
             self.actor.read(ready)
-            if ready is not None and self._task.fileno() not in ready:
-                return
+        serves = self.actor is not None or self.leases.lease is not None
+        if serves and ready is not None and self._task.fileno() not in ready:
+            return
         self._read_task()
         if self._loop is not None and threading.get_ident() != self._main:
             self._loop.call_soon_threadsafe(self._look)
@@ -169,10 +120,27 @@ class Worker(Introspection):
         if self.actor is not None:
             self.actor.receive(message, None)
 
+    def _on_grant(self, message: m.Grant) -> None:
+        self.leases.on_grant(message)
+        self._control.look_on()
+
+    def _look_after(self) -> bool:
+        return self.leases.look(reads=not self._leading)
+
     def _give_back(self) -> None:
         returned = self.task_inbox.recall()
         if returned.task_ids:
-            self.tell_raylet([returned])
+            self._tell([returned])
+
+    def _tell(self, messages: list[m.Message]) -> None:
+        """Tell whoever has sent the tasks that are here."""
+        if self.leases.lease is not None:
+            self.leases.tell(messages)
+        else:
+            self.tell_raylet(messages)
+
+    def _writes_pending(self) -> bool:
+        return super()._writes_pending() or self.leases.writes_pending()
 
     def _before_blocking(self) -> None:
         if self.actor is not None:
@@ -190,74 +158,34 @@ class Worker(Introspection):
         elif self.task_inbox.blocked:
             self._waits.end()
 
-    def _attend(self) -> None:
-        """User code does not block but expects something: a thread reads for it from now on."""
-        if self._pump_needed() and self._pump is None and self._loop is None:
-            self._pump = threading.Thread(target=self._pump_loop, name="zray-pump", daemon=True)
-            self._pump.start()
-        else:
-            self._control.nudge()
-
-    def _send_calls(self) -> None:
-        super()._send_calls()
-        if self.client.calls.waiting() and self._pump is None:
-            self._attend()  # who calls and then computes has called
-
-    def attend_writes(self) -> None:
-        """A socket does not take all that is to be sent: somebody waits until it does."""
-        if self._pump is None and not self._leading and self._writes_pending():
-            self._attend()
-
-    def _writes_pending(self) -> bool:
-        return any(link.writer.pending for link in self._links.values()) or (
-            self.actor is not None and self.actor.writes_pending()
-        )
-
-    def _pump_needed(self) -> bool:
-        return (
-            bool(self._completions)
-            or self.client.has_callbacks()
-            or self.client.calls.waiting()
-            or self._writes_pending()
-        )
-
-    def _pump_loop(self) -> None:
-        with self._lock:
-            while self._pump_needed():
-                if self._leading:
-                    self._follow(None, 0.05)
-                    continue
-                self._lead_once(0.05)
-            self._pump = None
-
     # ---- cancelling and giving back --------------------------------------------------------
 
     def on_control(self, message: m.Message) -> None:
         """The raylet asks for something while user code runs. With the lock held."""
         self._read()  # what was delivered before counts as delivered
         self._handlers.get(type(message), self.client.message)(message)
+        if self._leading:
+            self._wake()  # what it waits for may have been read here
 
     def _on_recall(self, message: m.Recall) -> None:
         done = self.task_inbox.take_done(time.monotonic(), next_is_short=False)
         self.tell_raylet([*([done] if done is not None else []), self.task_inbox.recall()])
 
     def _on_cancel_task(self, message: m.CancelTask) -> None:
+        if self.leases.lease is not None:
+            if self.leases.on_cancel(message):
+                self._attempts.cancel(message.task_id)
+            return
         returned = self.task_inbox.cancel(message)
         if returned is not None:
             self.tell_raylet([returned])
-        elif self._is_current(message):
+        elif self.task_inbox.runs(message):
             self._attempts.cancel(message.task_id)
 
     def _on_cancel_call(self, message: m.CancelCall) -> None:
         running = self.actor.cancel(message) if self.actor is not None else None
         if running is not None and self._loop is not None:
             self._loop.call_soon_threadsafe(self._stop_in_loop, running)
-
-    def _is_current(self, message: m.CancelTask) -> bool:
-        current = self.task_inbox.current
-        if current is None or current.spec.task_id != message.task_id:
-            return False
-        return current.attempt == message.attempt
 
     def abandon(self) -> None:
         """In a forked child: this connection is the parent's."""
@@ -270,69 +198,18 @@ class Worker(Introspection):
         """Whether the head counts this node in for certain, as its raylet has said."""
         return boot_time() < self._page.lease_until
 
-    @property
-    def lock(self) -> QuietLock:
-        return self._lock
-
-    def flush(self) -> None:
-        """Send what is to be sent. With the lock held."""
-        self._flush()
-
-    def flush_if_due(self) -> None:
-        """Send holds, drops and what else waits, if there is any. With the lock held."""
-        if references.pending() or self.client.unsaid() or self._store_due():
-            self._flush()
-
-    def wait_for(self, waiter: Waiter) -> None:
-        """Wait as one that runs nothing yet. With the lock held."""
-        self._wait(waiter, float("inf"))
-
     def keep_drops(self) -> None:
         """A result that contains references is about to leave."""
         self._keeps_drops = True
-
-    def wake(self) -> None:
-        """End the main thread's wait."""
-        self._wake()
 
     def collect_dropped(self) -> None:
         """Count references that were dropped. With the lock held."""
         self._collect_dropped()
 
-    def lead_or_follow(self, timeout_s: float) -> None:
-        """Wait until something has come. With the lock held."""
-        if self._leading:
-            self._follow(None, 0.05)
-        else:
-            self._lead_once(timeout_s)
-
-    def read_in_loop(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        look: Callable[[], object],
-        cancel: Callable[[Entry], object],
-    ) -> None:
-        """From now on ``loop`` calls ``look`` when there is something to read."""
-        self._loop, self._look, self._stop_in_loop = loop, look, cancel
-        loop.add_reader(self.poller.fileno(), look)
-
-    def read(self) -> None:
-        """Read what is there, for a loop. With the lock held."""
-        self._poll(0)
-        self._read()
-        self._respond()
-        self._notify()
-        if self._leading:
-            self._wake()
-
     def end_if_forked(self) -> None:
         """User code may have forked; its child has no connection, and runs nothing else."""
         if self._forked:
             os._exit(0)
-
-    def complete_due(self) -> None:
-        """Call what waits for values that have come."""
-        self._complete()
 
     # ---- running ---------------------------------------------------------------------------
 
@@ -368,18 +245,25 @@ class Worker(Introspection):
             if self._leading:
                 self._follow(None, 0.05)  # the pump of a former task reads
             delivered = self.task_inbox.next()
+            if delivered is None and self.leases.lease is not None:
+                delivered = self.leases.next()
             if delivered is not None:
                 self._attempts.expect()
                 self._started += 1
                 self._page.count = self._started
                 self.assignment = delivered.assignment
+                if self.leases.lease is not None:
+                    self.leases.begin(delivered)
                 return delivered
             self._send_done()
             if self.task_inbox.exiting:
                 return None
             self.code.rest()
+            rest_s = 60.0
+            if self.leases.lease is not None and (rest_s := self.leases.rests_s()) <= 0:
+                continue
             if not self._leading:
-                self._lead_once(60.0)
+                self._lead_once(rest_s)
                 if self.task_inbox.setup is not None and self.client.job_id == bytes(16):
                     self._set_up(self.task_inbox.setup)
 
@@ -388,7 +272,7 @@ class Worker(Introspection):
         self._flush()
         done = self.task_inbox.take_done(time.monotonic(), next_is_short=True)
         if done is not None:
-            self.tell_raylet([done])
+            self._tell([done])
             self._keeps_drops = False
 
     def _collect_dropped(self) -> None:
@@ -420,13 +304,20 @@ class Worker(Introspection):
         status, outcomes, seconds = self._attempts.run(delivered, template)
         self.end_if_forked()
         with interrupts, self._lock:
+            leased = self.leases.lease is not None
+            if leased:
+                self.leases.pin(outcomes)
+                self._keeps_drops = False
             self._collect_dropped()
             borrowed = self.client.references.end_task()
             if self.client.tasks.backlog:
                 self._flush()
             while self.client.tasks.backlog and not self.client.stopped:  # the window is full
                 self._drain_backlog()
-            self.task_inbox.finished(status, outcomes, seconds, borrowed, time.monotonic())
+            if leased:
+                self.leases.finished(status, outcomes, seconds, borrowed)
+            else:
+                self.task_inbox.finished(status, outcomes, seconds, borrowed, time.monotonic())
             self._send_done()
         self.assignment = None
 

@@ -11,9 +11,14 @@ import os
 import socket
 import struct
 
+from zray.runtime.linux import segments
 from zray.runtime.stream import FrameReader, FrameWriter
 
+PACKET_BYTES_MAX = 160 << 10  # a socket of the default size takes one
+QUEUE_BYTES = 1 << 20  # in the kernel; a short packet takes some 800 bytes of it
+
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
+_SEND_NOW = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
 
 class DirectLink:
@@ -33,6 +38,91 @@ class DirectLink:
     def close(self) -> None:
         """Close its socket."""
         self.socket.close()
+
+
+class TaskQueue:
+    """Tasks on their way to a worker, where both ends can take them: delivered is not started.
+
+    A connected pair of sockets that keep packets apart. Both processes have the end that is read,
+    and the kernel gives each packet to one of them, whatever the other one does.
+    """
+
+    __slots__ = ("_buffer", "_reads", "_writes")
+
+    def __init__(self, reads: socket.socket, writes: socket.socket | None) -> None:
+        self._reads = reads
+        self._writes = writes
+        self._buffer = memoryview(bytearray(PACKET_BYTES_MAX))
+
+    @classmethod
+    def make(cls) -> TaskQueue:
+        """The submitter's side.
+
+        Raises:
+            OSError: there are no descriptors left.
+        """
+        reads, writes = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        writes.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, QUEUE_BYTES)
+        return cls(reads, writes)
+
+    def hand_over(self, link: DirectLink) -> None:
+        """Let the worker at the other end of the link take, too. Comes first on the link.
+
+        Raises:
+            OSError: the worker is gone.
+        """
+        segments.send(link.socket, b"q", self._reads.fileno())
+
+    @classmethod
+    def received(cls, link: DirectLink) -> TaskQueue | None:
+        """The worker's side, which comes first on the link; None: it has not come yet.
+
+        Raises:
+            OSError, EOFError, ValueError: the other end is no submitter, or is gone.
+        """
+        try:
+            _, fd = segments.receive(link.socket, 1, socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        if fd is None:
+            raise ValueError("a connection did not begin with a queue")
+        try:
+            reads = socket.socket(fileno=fd)
+        except OSError:
+            os.close(fd)
+            raise
+        if (reads.family, reads.type) != (socket.AF_UNIX, socket.SOCK_SEQPACKET):
+            reads.close()
+            raise ValueError("a connection began with something else than a queue")
+        return cls(reads, None)
+
+    def put(self, payload: bytes) -> bool:
+        """Append a packet; False: it is full, or the packet is too large for it."""
+        if self._writes is None or len(payload) > PACKET_BYTES_MAX:
+            return False
+        try:
+            self._writes.send(payload, _SEND_NOW)
+        except OSError:
+            return False
+        return True
+
+    def take(self) -> bytes | None:
+        """The oldest packet; None: there is none."""
+        try:
+            size = self._reads.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
+        except OSError:
+            return None
+        return bytes(self._buffer[:size]) if size else None
+
+    def fileno(self) -> int:
+        """Of the end that is read."""
+        return self._reads.fileno()
+
+    def close(self) -> None:
+        """Close it here. What is in it is lost once both processes have."""
+        self._reads.close()
+        if self._writes is not None:
+            self._writes.close()
 
 
 def _name(worker_id: bytes) -> str:

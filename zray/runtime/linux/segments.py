@@ -78,8 +78,10 @@ def send(channel: socket.socket, tag: bytes, fd: int) -> None:
     socket.send_fds(channel, [tag], [fd])
 
 
-def receive(channel: socket.socket, bytes_max: int) -> tuple[bytes, int | None]:
+def receive(channel: socket.socket, bytes_max: int, flags: int = 0) -> tuple[bytes, int | None]:
     """The next message, and the descriptor sent with it, which is the caller's to close.
+
+    ``flags``: as recvmsg has them.
 
     Raises:
         EOFError: the peer is gone.
@@ -88,7 +90,7 @@ def receive(channel: socket.socket, bytes_max: int) -> tuple[bytes, int | None]:
     """
     room = socket.CMSG_SPACE(_FD.size)
     # Not socket.recv_fds, which drops its flags in Python 3.11: exec would inherit it.
-    data, ancillary, flags, _ = channel.recvmsg(bytes_max, room, socket.MSG_CMSG_CLOEXEC)
+    data, ancillary, got, _ = channel.recvmsg(bytes_max, room, flags | socket.MSG_CMSG_CLOEXEC)
     fds = [
         fd
         for level, kind, raw in ancillary
@@ -97,7 +99,7 @@ def receive(channel: socket.socket, bytes_max: int) -> tuple[bytes, int | None]:
     ]
     if not data and not fds:
         raise EOFError("the peer closed the socket")
-    if len(fds) > 1 or flags & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
+    if len(fds) > 1 or got & (socket.MSG_CTRUNC | socket.MSG_TRUNC):
         for fd in fds:
             os.close(fd)
         raise ValueError("a message that is too long or has several descriptors was refused")

@@ -32,6 +32,7 @@ class Run:
         self.ended: float | None = None
         self.status: int | None = None  # None: it died, or still runs
         self.unheard = False  # only a head that was replaced may have heard of it
+        self.leased = worker.lease is not None
 
 
 class Deed:
@@ -112,7 +113,8 @@ class Ledger:
         earlier = [
             run for run in deed.runs if self._same_life(run) and self._history.counts(run.worker)
         ]
-        if counts and any(run.attempt == assignment.attempt for run in earlier):
+        alike = [run for run in earlier if run.leased == (worker.lease is not None)]
+        if counts and any(run.attempt == assignment.attempt for run in alike):
             raise Violation(f"invariant 2: attempt {assignment.attempt} of {word} starts twice")
         run = Run(worker, assignment.attempt, self._clock.now)
         run.unheard = self._history.divided()

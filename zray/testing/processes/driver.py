@@ -8,12 +8,13 @@ from typing import Any, TypeAlias
 
 from zray import limits
 from zray.core.client.client import Client
-from zray.core.client.waiters import Waiter
+from zray.core.client.waiters import SomeOf, Waiter
 from zray.core.machine import NEVER
 from zray.ids import IdSource
 from zray.protocol import codec
 from zray.protocol import messages as m
 from zray.testing.processes.caller import Caller
+from zray.testing.processes.lease_links import LeaseLinks
 from zray.testing.processes.process import VERSIONS, Scene, SimPeer
 from zray.testing.processes.steps import Ask, Get, Program, Ref, Sleep, TaskFailed, Until, Wait
 
@@ -43,6 +44,7 @@ class SimDriver(SimPeer, Caller):
         process_id = ids.process_id()
         client = Client(process_id, process_id, ids, remote=True)
         Caller.__init__(self, client, world, scene.witness)
+        self.leased = LeaseLinks(self)
         self.process_id = process_id
         self.threads: list[Thread] = []
         self.leaving = False
@@ -71,16 +73,19 @@ class SimDriver(SimPeer, Caller):
         """Read, run the threads that can go on, send."""
         self.read()
         self.read_wires()
+        self.leased.read()
         self.tend()
         for thread in self.threads:
             self._try(thread)
         now = self.clock.now
         self.client.flush()
         self.tend_calls()
+        self.leased.tend()
         if self.linked():
             if now >= self._ping_at:
                 self._ping_at = now + limits.PING_S
                 self.client.outbox.append(m.Ping(0, now))
+                self.client.leases.account()
             outbox = self.client.take_outbox()
             self.transmit(self.client.epoch, outbox)
         self.client.prints.clear()
@@ -102,7 +107,7 @@ class SimDriver(SimPeer, Caller):
             self._advance(thread, None)
 
     def _woken(self, thread: Thread) -> None:
-        waiter, wanted, timed = thread.waiter, thread.wanted, thread.until < NEVER
+        waiter, wanted = thread.waiter, thread.wanted
         assert waiter is not None
         answer, thread.answer = thread.answer, None
         thread.waiter, thread.wanted, thread.until = None, [], NEVER
@@ -112,8 +117,8 @@ class SimDriver(SimPeer, Caller):
             else:
                 self._advance(thread, None, TaskFailed("stopped", self.client.stopped))
             return
-        if timed:
-            self.client.forget_waiter([ref.oid for ref in wanted], waiter)
+        if isinstance(waiter, SomeOf):
+            self.client.forget_some(waiter)
             known = sum(1 for ref in wanted if ref.oid in self.client.outcomes)
             self._advance(thread, known)
             return
@@ -153,17 +158,17 @@ class SimDriver(SimPeer, Caller):
             assert isinstance(step, Get | Wait)
             if isinstance(step, Wait):
                 thread.until = self.clock.now + step.seconds
-                thread.waiter = Waiter()
-                for ref in step.refs:
-                    self.client.want_outcome(ref.oid, thread.waiter)
+                oids = [ref.oid for ref in step.refs]
+                thread.waiter = self.client.want_some(oids, len(oids), whole=step.whole)
             else:
                 thread.waiter = self.want(step.refs)
             thread.wanted = step.refs
             if thread.waiter.remaining > 0:
                 return
-            thread.waiter = None
+            waiter, thread.waiter = thread.waiter, None
             thread.until = NEVER
-            if isinstance(step, Wait):
+            if isinstance(waiter, SomeOf):
+                self.client.forget_some(waiter)
                 value = len(step.refs)
                 continue
             try:
@@ -204,6 +209,7 @@ class SimDriver(SimPeer, Caller):
         """SIGKILL."""
         self.end_link()
         self.end_wires()
+        self.leased.end()
         self.world.drivers.discard(self.process_id)
         self.witness.driver_ended(self)
 

@@ -5,6 +5,7 @@ A worker runs tasks in it, and an actor is what it may become. Decides nothing a
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Protocol
 
 from zray.core.client.client import Client
@@ -18,6 +19,8 @@ from zray.testing.processes.caller import Caller
 from zray.testing.processes.participant import Witness
 from zray.testing.processes.steps import Library
 from zray.testing.world.world import World
+
+CONTROL = (m.Recall, m.CancelTask, m.CancelCall, m.Revoke)
 
 
 class Parent(Protocol):
@@ -62,13 +65,50 @@ class Host(Caller):
         self.started = 0  # the counter that the raylet shares
         self.frozen_until = 0.0
         self.orderly = False  # it ends by its own wish
-        self._out_at = 0.0  # when the last batch arrives
+        self.told = 0  # how often the raylet was told something
+        self.born = False  # the process runs
+        self.unread: deque[bytes] = deque()  # of the task socket
+        self._out_at = self._task_at = self._control_at = 0.0  # when the last batch arrives
 
-    # ---- its channel -----------------------------------------------------------------------
+    # ---- its channels ----------------------------------------------------------------------
+
+    def send(self, messages: list[m.Message]) -> None:
+        """A batch of the raylet: some messages go to the control thread."""
+        urgent = [msg for msg in messages if isinstance(msg, CONTROL)]
+        rest = [msg for msg in messages if not isinstance(msg, CONTROL)]
+        delay = self.world.draw(1e-5, 1e-4)
+        if rest:
+            self._task_at = max(self._task_at, self.clock.now + delay)
+            for data in codec.encode_local(rest):
+                self.clock.at(self._task_at, self._task_arrived, data)
+        if urgent:
+            self._control_at = max(self._control_at, self.clock.now + delay)
+            self.clock.at(self._control_at, self._control_arrived, urgent)
+
+    def _task_arrived(self, data: bytes) -> None:
+        self.unread.append(data)
+        if self.born and self.reads():
+            self.go_on()
+
+    def _control_arrived(self, messages: list[m.Message]) -> None:
+        if not self.alive:
+            return
+        if not self.born or self.clock.now < self.frozen_until:
+            later = max(self.frozen_until, self.clock.now + 0.0005)
+            self.clock.at(later, self._control_arrived, messages)
+            return
+        for message in messages:
+            self.control(message)
+
+    def begin(self) -> None:
+        """The process runs."""
+        self.born = True
+        self.go_on()
 
     def out(self, messages: list[m.Message]) -> None:
         """To the raylet."""
         if self.alive and messages:
+            self.told += 1
             self._out_at = max(self._out_at, self.clock.now + self.world.draw(1e-5, 1e-4))
             for data in codec.encode_local(messages):
                 self.clock.at(self._out_at, self.raylet.from_worker, self.worker_id, data)
@@ -97,6 +137,14 @@ class Host(Caller):
 
     def vanish(self) -> None:
         """It ends together with its raylet."""
+        raise NotImplementedError
+
+    def control(self, message: m.Message) -> None:
+        """The raylet asks for something while user code runs."""
+        raise NotImplementedError
+
+    def reads(self) -> bool:
+        """Whether the main thread looks at its socket."""
         raise NotImplementedError
 
     def transmit(self) -> None:

@@ -6,7 +6,6 @@ thread answers RECALL and CANCEL_TASK at any time. Decides nothing about the clu
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 from zray.core.client.waiters import Waiter
@@ -18,6 +17,7 @@ from zray.protocol import messages as m
 from zray.testing.processes.actor import SimActor
 from zray.testing.processes.contexts import TaskContext
 from zray.testing.processes.host import Host, Parent
+from zray.testing.processes.leased import Lease, SimLeases
 from zray.testing.processes.participant import Witness, arguments_of, error_bytes
 from zray.testing.processes.steps import (
     Ask,
@@ -38,7 +38,6 @@ from zray.testing.world.errors import CANCELLED, RAISED
 from zray.testing.world.world import World
 
 IDLE, COMPUTING, BLOCKED, DRAINING = range(4)
-CONTROL = (m.Recall, m.CancelTask, m.CancelCall)
 
 
 class Workers:
@@ -65,9 +64,6 @@ class SimWorker(Host):
         super().__init__(world, witness, library, raylet, worker_id, key)
         self._workers = workers
         self.state = IDLE
-        self._born = False
-        self._unread: deque[bytes] = deque()
-        self._task_at = self._control_at = 0.0  # when the last batch arrives
         self._program: Program | None = None
         self._waiter: Waiter | None = None
         self._wanted: list[Ref] = []
@@ -78,89 +74,87 @@ class SimWorker(Host):
         self._began = 0.0
         self.delivered: Delivered | None = None
         self.actor: SimActor | None = None  # what it has become
+        self.leases = SimLeases(self)
         workers.living[worker_id] = workers.ever[worker_id] = self
         world.names[worker_id] = self.name
 
-    # ---- channels --------------------------------------------------------------------------
+    @property
+    def lease(self) -> Lease | None:
+        """What it serves, and whom."""
+        return self.leases.lease
 
-    def send(self, messages: list[m.Message]) -> None:
-        """A batch of the raylet: some messages go to the control thread."""
-        urgent = [msg for msg in messages if isinstance(msg, CONTROL)]
-        rest = [msg for msg in messages if not isinstance(msg, CONTROL)]
-        delay = self.world.draw(1e-5, 1e-4)
-        if rest:
-            self._task_at = max(self._task_at, self.clock.now + delay)
-            for data in codec.encode_local(rest):
-                self.clock.at(self._task_at, self._task_arrived, data)
-        if urgent:
-            self._control_at = max(self._control_at, self.clock.now + delay)
-            self.clock.at(self._control_at, self._control_arrived, urgent)
+    # ---- the control thread ----------------------------------------------------------------
 
-    def _task_arrived(self, data: bytes) -> None:
-        self._unread.append(data)
-        if self._born and self.state != COMPUTING:
-            self.go_on()
-
-    def _control_arrived(self, messages: list[m.Message]) -> None:
-        if not self.alive:
-            return
-        if not self._born or self.clock.now < self.frozen_until:
-            later = max(self.frozen_until, self.clock.now + 0.0005)
-            self.clock.at(later, self._control_arrived, messages)
-            return
-        for message in messages:
-            self._read()  # what was delivered before counts as delivered
-            if isinstance(message, m.Recall):
-                self._send_done(wait=False)
-                self.out([self.sequence.recall()])
-            elif isinstance(message, m.CancelTask):
-                self._cancel(message)
-            elif isinstance(message, m.CancelCall) and self.actor is not None:
-                self.actor.cancel(message)
+    def control(self, message: m.Message) -> None:
+        """The raylet asks for something while user code runs."""
+        self._read()  # what was delivered before counts as delivered
+        if isinstance(message, m.Recall):
+            self._send_done(wait=False)
+            self.out([self.sequence.recall()])
+        elif isinstance(message, m.CancelTask):
+            self._cancel(message)
+        elif isinstance(message, m.Revoke):
+            self.leases.on_revoke(message)
+            self.something_came()
+        elif isinstance(message, m.CancelCall) and self.actor is not None:
+            self.actor.cancel(message)
 
     def _cancel(self, message: m.CancelTask) -> None:
-        answer = self.sequence.cancel(message)
-        if answer is not None:
+        if self.lease is not None:
+            runs = self.leases.on_cancel(message)
+        elif (answer := self.sequence.cancel(message)) is not None:
             self.out([answer])
             return
+        else:
+            runs = self._is_current(message)
+        if runs and self._program is not None and self.world.random.random() < 0.8:
+            self._interrupt()  # else the task swallows it
+
+    def _is_current(self, message: m.CancelTask) -> bool:
         current = self.sequence.current
-        if current is None or self._program is None:
-            return
-        meant = current.spec.task_id == message.task_id and current.attempt == message.attempt
-        if meant and self.world.random.random() < 0.8:  # else the task swallows it
-            self._interrupt()
+        if current is None or current.spec.task_id != message.task_id:
+            return False
+        return current.attempt == message.attempt
 
     # ---- the main thread -------------------------------------------------------------------
-
-    def begin(self) -> None:
-        """The process runs."""
-        self._born = True
-        self.go_on()
 
     def _read(self) -> None:
         self.read_wires()
         if self.actor is not None:
             self.actor.read_wires()
-        while self._unread:
-            for message in codec.decode(self._unread.popleft()).messages:
+        self.leases.read()
+        while self.unread:
+            for message in codec.decode(self.unread.popleft()).messages:
                 handler = self.sequence.handlers.get(type(message))
                 if handler is not None:
                     handler(message)
                 elif self.actor is not None and isinstance(message, m.Calls):
                     self.actor.receive(message, None)
+                elif isinstance(message, m.Grant):
+                    self.leases.on_grant(message)
                 else:
                     self.client.message(message)
         if self.state in (BLOCKED, DRAINING):
             self._give_back()
 
     def _give_back(self) -> None:
-        returned = self.sequence.recall()
+        returned = self._recalled()
         if returned.task_ids:
-            self.out([returned])
+            self._tell([returned])
+
+    def _recalled(self) -> m.Returned:
+        return self.sequence.recall() if self.lease is None else self.lease.recall()
+
+    def _tell(self, messages: list[m.Message]) -> None:
+        """To whoever gave this worker its tasks, or to the raylet."""
+        if self.lease is None:
+            self.out(messages)
+        else:
+            self.leases.tell(messages)
 
     def go_on(self) -> None:
         """Something arrived, or a computation ended."""
-        if not self.alive or not self._born:
+        if not self.alive or not self.born:
             return
         if self.clock.now < self.frozen_until:
             self.clock.at(self.frozen_until, self.go_on)
@@ -182,10 +176,12 @@ class SimWorker(Host):
 
     def _next(self) -> None:
         while self.alive and self.state == IDLE and self.actor is None:
-            delivered = self.sequence.next()
+            delivered = self.sequence.next() if self.lease is None else self.leases.next()
             if delivered is None:
                 self._send_done(wait=True)
                 self.transmit()
+                if self.lease is not None and not self.leases.rests():
+                    continue
                 if self.sequence.exiting:
                     self.exit()
                 return
@@ -202,6 +198,8 @@ class SimWorker(Host):
         self.clock.tell(f"{self.name} starts {self.witness.word(spec.task_id)}")
         self._began = self.clock.now
         self.client.references.begin_task(spec.nested)
+        if self.lease is not None:
+            self.leases.begin(delivered)
         functions = self.library.functions
         if delivered.assignment.actor is not None:
             self.witness.calls.constructing(self, delivered.assignment)
@@ -317,7 +315,7 @@ class SimWorker(Host):
 
     def _say_blocked(self) -> None:
         self._send_done(wait=False)
-        self.out([self.sequence.recall(), m.Blocked(0)])
+        self._tell([self._recalled(), m.Blocked(0)])
 
     def _unblock(self) -> None:
         self._waiter = None
@@ -334,7 +332,7 @@ class SimWorker(Host):
     def _send_done(self, *, wait: bool) -> None:
         done = self.sequence.take_done(self.clock.now, next_is_short=wait)
         if done is not None:
-            self.out([done])
+            self._tell([done])
 
     # ---- the end of a task -----------------------------------------------------------------
 
@@ -392,7 +390,10 @@ class SimWorker(Host):
         status, outcomes, seconds = self._ending
         self._ending = None
         borrowed = self.client.references.end_task()
-        self.sequence.finished(status, outcomes, seconds, borrowed, self.clock.now)
+        if self.lease is None:
+            self.sequence.finished(status, outcomes, seconds, borrowed, self.clock.now)
+        else:
+            self.leases.finished(status, outcomes, seconds, borrowed)
         self.state = IDLE
         self.delivered = None
         self._send_done(wait=True)
@@ -401,11 +402,15 @@ class SimWorker(Host):
 
     def let_go(self) -> None:
         """Global variables are cleared, between two tasks."""
-        if self._born and self.state == IDLE and self.kept:
+        if self.born and self.state == IDLE and self.kept:
             for ref in self.kept:
                 ref.drop()
             self.kept = []
             self.transmit()
+
+    def reads(self) -> bool:
+        """Whether the main thread looks at its socket."""
+        return self.state != COMPUTING
 
     # ---- for the actor that it is ------------------------------------------------------------
 
@@ -427,6 +432,7 @@ class SimWorker(Host):
         self.alive = False
         self._program = None
         self.end_wires()
+        self.leases.vanish()
         if self.actor is not None:
             orderly = self.orderly and not self.actor.inbox.owes(None)
             self.witness.calls.ended(self, owed=self.client.owes(), orderly=orderly)

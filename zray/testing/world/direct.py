@@ -1,7 +1,8 @@
-"""Direct sockets between a caller and an actor's worker on one machine, as unix sockets behave.
+"""Direct sockets between a process and a worker on one machine, as unix sockets behave.
 
-Reliable and in order until one end closes or dies; what was sent before that can still be read.
-Decides nothing about calls.
+From a caller to an actor, or from a submitter to a worker that is leased to it. Reliable and in
+order until one end closes or dies; what was sent before that can still be read. Beside the stream
+is a queue of packets, out of which both ends can take. Decides nothing about calls or tasks.
 """
 
 from __future__ import annotations
@@ -34,18 +35,34 @@ class Wire:
         self.worker_open = True
         self._up: deque[bytes] = deque()
         self._down: deque[bytes] = deque()
+        self._packets: deque[bytes] = deque()  # both ends of the queue are the caller's as well
+        self.room = 0  # of the queue, in packets
 
     # ---- the caller's end ------------------------------------------------------------------
 
     def call(self, messages: list[m.Message]) -> None:
-        """From the caller to the actor."""
+        """From the caller to the worker."""
         if self.caller_open and self.worker_open:
             self._up.extend(codec.encode_local(messages))
             self.worker.something_came()
 
     def answers(self) -> list[m.Message]:
-        """What the actor has sent and the caller has not read."""
+        """What the worker has sent and the caller has not read."""
         return _drain(self._down)
+
+    def put(self, payload: bytes) -> bool:
+        """Queue a packet, whether the worker lives or not; False: the queue is full."""
+        if len(self._packets) >= self.room:
+            return False
+        self._packets.append(payload)
+        self.worker.something_came()
+        return True
+
+    def take_back(self) -> list[bytes]:
+        """The packets that the worker has not taken, whatever has become of it."""
+        packets = [*self._packets]
+        self._packets.clear()
+        return packets
 
     def close(self) -> None:
         """The caller closes its end, or has died."""
@@ -54,20 +71,24 @@ class Wire:
             self._down.clear()
             self.worker.something_came()
 
-    # ---- the actor's end -------------------------------------------------------------------
+    # ---- the worker's end ------------------------------------------------------------------
 
     def answer(self, messages: list[m.Message]) -> None:
-        """From the actor to the caller."""
+        """From the worker to the caller."""
         if self.caller_open and self.worker_open:
             self._down.extend(codec.encode_local(messages))
             self.caller.something_came()
 
     def calls(self) -> list[m.Message]:
-        """What the caller has sent and the actor has not read."""
+        """What the caller has sent and the worker has not read."""
         return _drain(self._up)
 
+    def take(self) -> bytes | None:
+        """The oldest packet, whether the caller lives or not; None: the queue is empty."""
+        return self._packets.popleft() if self._packets else None
+
     def hang_up(self) -> None:
-        """The actor's process closes its end, or has died."""
+        """The worker closes its end, or has died."""
         if self.worker_open:
             self.worker_open = False
             self._up.clear()
@@ -88,16 +109,22 @@ def _drain(unread: deque[bytes]) -> list[m.Message]:
 
 
 class DirectSockets:
-    """Who listens for callers on his machine. ``likely``: how likely a connection is made."""
+    """Who listens for others on his machine. ``likely``: how likely a connection is made.
+
+    ``packets_max``: in the queue of each; in a real one that depends on their size.
+    """
 
     def __init__(self, random: Random, likely: float) -> None:
         self._random = random
-        self._likely = likely
+        self.likely = likely
+        self.packets_max = 64
         self.listeners: dict[bytes, Callable[[End], Wire]] = {}  # by worker
 
     def connect(self, caller: End, worker_id: bytes) -> Wire | None:
-        """A socket to an actor's worker on the caller's machine; None: there is no such way."""
+        """A socket to a worker on the caller's machine; None: there is no such way."""
         accept = self.listeners.get(worker_id)
-        if accept is None or self._random.random() >= self._likely:
+        if accept is None or self._random.random() >= self.likely:
             return None
-        return accept(caller)
+        wire = accept(caller)
+        wire.room = self.packets_max
+        return wire

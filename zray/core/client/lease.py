@@ -1,0 +1,132 @@
+"""What a submitter knows of a worker that is leased to it, and of the tasks that it gave it.
+
+In the order in which they were given: the worker begins them in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from zray import limits
+from zray.core.client.definitions import ClientDefinitions
+from zray.protocol import messages as m
+
+ClassKey = tuple[tuple[str, int], ...]  # amounts by resource, as templates have them
+
+
+class LeasedTemplate:
+    """A template whose tasks may go by lease, and how long its function has been taking."""
+
+    __slots__ = ("key", "message", "seconds", "stays")
+
+    def __init__(self, message: m.Template, key: ClassKey) -> None:
+        self.message = message
+        self.key = key
+        self.seconds: float | None = None
+        self.stays = False  # its results are large: where they are made is the head's business
+
+    def measured(self, seconds: float) -> None:
+        """Its function ran for so many seconds."""
+        old = self.seconds
+        self.seconds = seconds if old is None else old + (seconds - old) * 0.2
+
+
+class PendingTask:
+    """A task without an outcome that has not gone by way of the head.
+
+    ``waiting``: results of other such tasks among its arguments that are not there yet.
+    """
+
+    __slots__ = (
+        *("attempt", "cancelled", "failures", "lease", "spec", "template", "waiting"),
+        *("seconds", "queued"),
+    )
+
+    def __init__(self, spec: m.TaskSpec, template: LeasedTemplate) -> None:
+        self.spec = spec
+        self.template = template
+        self.attempt = 1
+        self.failures = 0
+        self.waiting = 0
+        self.cancelled: m.CancelLeased | None = None
+        self.lease: Lease | None = None
+        self.queued = False
+        self.seconds = 0.0  # that it was expected to take when it was given
+
+    def may_retry(self) -> bool:
+        """Whether another attempt is allowed, after one more failure than are counted."""
+        most = self.template.message.max_retries
+        return most < 0 or self.failures < most
+
+
+class Lease:
+    """One worker that serves this process."""
+
+    __slots__ = (
+        *("blocked", "connected", "ended", "finished", "full", "inflight", "key", "known"),
+        "lease_id",
+        *("lost", "node", "seconds", "worker_id", "machine"),
+    )
+
+    def __init__(self, message: m.Leased, key: ClassKey) -> None:
+        self.lease_id = message.lease.lease_id
+        self.worker_id = message.lease.worker_id
+        self.machine = message.machine
+        self.node = message.node
+        self.key = key
+        self.connected = False
+        self.blocked = False  # its task waits, and says so
+        self.full = False  # its queue was, when something was given to it last
+        self.lost = False  # the socket has ended: the head will say why
+        self.ended: m.LeaseEnded | None = None  # to be applied once the socket is read to its end
+        self.inflight: dict[bytes, PendingTask] = {}
+        self.finished = 0  # of its tasks
+        self.seconds = 0.0  # that those in flight are expected to take
+        self.known: dict[bytes, None] = {}  # functions and templates
+
+    def may_begin(self) -> bool:
+        """Whether it takes tasks."""
+        return self.connected and not (self.blocked or self.full or self.lost or self.ended)
+
+    def load(self) -> tuple[float, int]:
+        """To be given tasks in this order."""
+        return self.seconds, len(self.inflight)
+
+    def room(self, template: LeasedTemplate) -> int:
+        """How many tasks of this template it may be given now."""
+        if not self.may_begin():
+            return 0
+        count, seconds = len(self.inflight), template.seconds
+        if seconds is None or seconds >= limits.LEASE_BEHIND_S:
+            return 0 if count else 1
+        if seconds >= limits.SHORT_TASK_S:
+            return max(0, 2 - count)
+        more = round((limits.LEASE_BATCH_S - self.seconds) / max(seconds, 1e-6))
+        return min(more if count else max(1, more), limits.WORKER_BATCH_TASKS_MAX)
+
+    def take(self, tasks: list[PendingTask]) -> None:
+        """These are given to it."""
+        for task in tasks:
+            task.lease = self
+            task.seconds = task.template.seconds or 0.0
+            self.seconds += task.seconds
+            self.inflight[task.spec.task_id] = task
+
+    def ends(self, task_id: bytes) -> PendingTask | None:
+        """The task is not there any more; None: it was not."""
+        task = self.inflight.pop(task_id, None)
+        if task is not None:
+            task.lease = None
+            self.seconds = self.seconds - task.seconds if self.inflight else 0.0
+        return task
+
+    def definitions(
+        self, template: m.Template, definitions: ClientDefinitions
+    ) -> Iterator[m.Message]:
+        """What the worker has to know of the function before its first task."""
+        if template.template_id not in self.known:
+            self.known[template.template_id] = None
+            if template.function_id not in self.known:
+                self.known[template.function_id] = None
+                yield definitions.near[template.function_id]
+            yield template

@@ -1,0 +1,360 @@
+"""The tasks of a driver that do not go by way of the head, from when they are submitted to the end.
+
+Their results are the process's own, as those of actors' calls are. Which worker gets which is for
+`lease_queues`; what cannot go this way, or may not any more, is handed over to `tasks`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from zray import limits
+from zray.core import failures
+from zray.core.client.call_results import CallResults
+from zray.core.client.definitions import ClientDefinitions
+from zray.core.client.lease import Lease, LeasedTemplate, PendingTask
+from zray.core.client.lease_class import EXACT, LeaseClass, LeaseClasses
+from zray.core.client.references import ClientReferences
+from zray.core.resources import CPU
+from zray.errors import TaskCancelledError, WorkerCrashedError, ZrayError
+from zray.ids import object_id
+from zray.protocol import messages as m
+
+
+class LeasedTasks:
+    """Args:
+    job_id: of the process, as it is by then.
+    outcomes: those known here.
+    results: of tasks and calls that have none.
+    by_head: takes over a task, and its returns.
+    taken_back: what a worker has not begun, out of its queue.
+    remote: only a driver has leases.
+    """
+
+    def __init__(
+        self,
+        *,
+        process_id: bytes,
+        job_id: Callable[[], bytes],
+        outbox: list[m.Message],
+        outcomes: dict[bytes, m.Outcome],
+        results: CallResults,
+        classes: LeaseClasses,
+        references: ClientReferences,
+        definitions: ClientDefinitions,
+        by_head: Callable[[m.TaskSpec, list[bytes]], None],
+        taken_back: Callable[[Lease], list[PendingTask]],
+        remote: bool,
+    ) -> None:
+        self._process_id = process_id
+        self._job_id = job_id
+        self._outbox = outbox
+        self._outcomes = outcomes
+        self._results = results
+        self._classes = classes
+        self._references = references
+        self._definitions = definitions
+        self._by_head = by_head
+        self._taken_back = taken_back
+        self._remote = remote
+        self._templates: dict[bytes, LeasedTemplate | None] = {}
+        self._by_task: dict[bytes, PendingTask] = {}
+        self._dependents: dict[bytes, list[PendingTask]] = {}  # by awaited result
+        self.fresh = 0  # since the last flush
+
+    def __len__(self) -> int:
+        """How many tasks have no outcome."""
+        return len(self._by_task)
+
+    def submit(self, spec: m.TaskSpec, num_returns: int) -> list[bytes] | None:
+        """Queue a task; the ids of its returns, for each of which the caller makes a reference.
+
+        None: it goes by way of the head.
+        """
+        template = self._template(spec.template_id)
+        if template is None or template.stays or spec.parent or self._definitions.refused:
+            return None
+        group = self._classes[template.key]
+        if not group.open:
+            return None
+        missing = self._missing(spec) if spec.dependencies else 0
+        if missing < 0:
+            return None
+        if not (group.leases or group.told or group.waiting or missing):
+            group.expected = True  # a lease would take longer than this task
+            self._classes.dirty[group.key] = None
+            return None
+        task = PendingTask(spec, template)
+        task_id = spec.task_id
+        for oid in (*spec.dependencies, *spec.nested):
+            self._references.add(oid)
+        self._definitions.use(spec.template_id)
+        self._by_task[task_id] = task
+        returns = [object_id(task_id, index) for index in range(num_returns)]
+        for oid in returns:
+            self._results.awaited[oid] = task
+            self._references.count(oid)
+        task.waiting = missing
+        if missing:
+            for oid in spec.dependencies:
+                if oid not in self._outcomes:
+                    self._dependents.setdefault(oid, []).append(task)
+        else:
+            self._queue(group, task)
+        self.fresh += 1
+        return returns
+
+    def _template(self, template_id: bytes) -> LeasedTemplate | None:
+        """What is known of a template whose tasks may go this way."""
+        found = self._templates.get(template_id, self)
+        if not isinstance(found, LeasedTasks):
+            return found
+        if len(self._templates) > 2 * len(self._definitions.templates) + EXACT:
+            kept = self._definitions.templates
+            self._templates = {key: one for key, one in self._templates.items() if key in kept}
+        template = None
+        message = self._definitions.templates.get(template_id)
+        if message is not None and self._remote and self._may_lease(message):
+            key = tuple((name, amount) for name, amount in message.resources if amount)
+            template = LeasedTemplate(message, key)
+            self._classes.of(key)
+        self._templates[template_id] = template
+        return template
+
+    def _may_lease(self, message: m.Template) -> bool:
+        amounts = [(name, amount) for name, amount in message.resources if amount]
+        only_cpu = bool(amounts) and all(name == CPU for name, _ in amounts)
+        near = message.function_id in self._definitions.near
+        return only_cpu and near and not message.by_name
+
+    def _missing(self, spec: m.TaskSpec) -> int:
+        """How many arguments are results of such tasks that are not there yet.
+
+        -1: the task cannot go this way.
+        """
+        size = len(spec.arguments)
+        missing = 0
+        for oid in spec.dependencies:
+            outcome = self._outcomes.get(oid)
+            if outcome is None:
+                if not isinstance(self._results.awaited.get(oid), PendingTask):
+                    return -1
+                missing += 1
+            elif not _travels(outcome):
+                return -1
+            else:
+                size += len(outcome.value)
+        return missing if size <= limits.LEASE_TASK_BYTES_MAX else -1
+
+    def _queue(self, group: LeaseClass, task: PendingTask) -> None:
+        task.queued = True
+        group.waiting.append(task)
+        self._classes.dirty[group.key] = None
+
+    def _arguments_came(self, task: PendingTask) -> None:
+        """All that the task needs is here: it can go, if it can go this way."""
+        spec = task.spec
+        for oid in spec.dependencies:
+            outcome = self._outcomes[oid]
+            if outcome.kind & m.ERROR and _travels(outcome):
+                returns = task.template.message.num_returns
+                self._resolve(task, failures.outcomes(spec.task_id, returns, outcome.value))
+                return
+        group = self._classes[task.template.key]
+        if group.open and not self._missing(spec):
+            self._queue(group, task)
+        else:
+            self._hand_over([task])
+
+    def _hand_over(self, tasks: list[PendingTask]) -> None:
+        """These go by way of the head, and behind them those that wait for their results."""
+        following = deque(tasks)
+        while following:
+            task = following.popleft()
+            spec = task.spec
+            task.queued = False
+            if self._by_task.pop(spec.task_id, None) is None:
+                continue
+            if task.failures:
+                spec = m.TaskSpec(
+                    *(spec.task_id, spec.template_id, spec.arguments, spec.dependencies),
+                    *(spec.nested, spec.parent, spec.boxed, task.failures),
+                )
+            returns = self._returns(task)
+            self._by_head(spec, returns)
+            for oid in returns if self._dependents else ():
+                following += self._dependents.pop(oid, ())
+
+    @staticmethod
+    def _returns(task: PendingTask) -> list[bytes]:
+        count = task.template.message.num_returns
+        return [object_id(task.spec.task_id, index) for index in range(count)]
+
+    def hand_over_waiting(self, group: LeaseClass) -> None:
+        """All that waits in a class goes by way of the head."""
+        waiting, group.waiting = group.waiting, deque()
+        self._hand_over([*waiting])
+
+    # ---- ends ------------------------------------------------------------------------------
+
+    def ended(self, task: PendingTask, done: m.TaskDone) -> None:
+        """A worker has ended an attempt."""
+        if done.status == m.FINISHED:
+            self._classes[task.template.key].finished += 1
+            task.template.measured(done.seconds)
+            self._resolve(task, done.results)
+        elif task.cancelled is not None or done.status == m.CANCELLED:
+            self._cancelled(task)
+        elif task.may_retry():
+            self._retry(task)
+        else:
+            self._resolve(task, done.results)
+
+    def again(self, tasks: list[PendingTask]) -> None:
+        """These have not begun, or may begin again: they wait once more, before all others."""
+        over = []
+        for task in reversed(tasks):
+            group = self._classes[task.template.key]
+            if task.cancelled is not None:
+                self._cancelled(task)
+            elif group.open:
+                task.queued = True
+                group.waiting.appendleft(task)
+                self._classes.dirty[group.key] = None
+            else:
+                over.append(task)
+        self._hand_over(over[::-1])
+
+    def _retry(self, task: PendingTask) -> None:
+        task.failures += 1
+        task.attempt += 1
+        self.again([task])
+
+    def crashed(self, task: PendingTask, text: str) -> None:
+        """The worker died, or its node did, and may have begun the task."""
+        if task.cancelled is not None:
+            self._cancelled(task)
+        elif task.may_retry():
+            self._retry(task)
+        else:
+            where, _, cause = text.partition("\n")
+            name = task.template.message.name
+            self._fail(
+                task, WorkerCrashedError, f"the worker {where} that ran {name} died: {cause}"
+            )
+
+    def _cancelled(self, task: PendingTask) -> None:
+        self._fail(task, TaskCancelledError, "the task was cancelled")
+
+    def _fail(self, task: PendingTask, error: type[ZrayError], text: str) -> None:
+        message = task.template.message
+        task_id = task.spec.task_id
+        value = failures.encode(
+            error, f"{text} (task {message.name} {task_id.hex()})", message.name
+        )
+        self._resolve(task, failures.outcomes(task_id, message.num_returns, value))
+
+    def _resolve(self, task: PendingTask, outcomes: list[m.Outcome]) -> None:
+        results, references = self._results, self._references
+        came: list[PendingTask] = []
+        stays = False
+        for outcome in outcomes:
+            oid = outcome.object_id
+            if results.awaited.pop(oid, None) is None:
+                continue
+            promised = bool(results.promised) and results.take_promise(oid)
+            if outcome.kind & m.LOCATED:
+                references.take_located(outcome, promised=promised)
+                stays = stays or not outcome.kind & m.ERROR
+            else:
+                references.take_result(outcome, promised=promised)
+            if self._dependents:
+                for dependent in self._dependents.pop(oid, ()):
+                    dependent.waiting -= 1
+                    if not dependent.waiting and dependent.spec.task_id in self._by_task:
+                        came.append(dependent)
+        if stays:
+            self._made_large(task)
+        for dependent in came:
+            self._arguments_came(dependent)
+        self._end(task)
+
+    def _made_large(self, task: PendingTask) -> None:
+        """A result is with a node: should that be lost, the head has it made again."""
+        task.template.stays = True
+        spec = task.spec
+        if task.template.message.max_retries:
+            self._references.flush_holds()
+            self._references.publish([*spec.dependencies, *spec.nested])
+            self._outbox.append(m.Made(0, self._process_id, self._job_id(), [spec]))
+
+    def _end(self, task: PendingTask) -> None:
+        spec = task.spec
+        del self._by_task[spec.task_id]
+        for oid in (*spec.dependencies, *spec.nested):
+            self._references.remove(oid)
+        self._definitions.unuse(spec.template_id)
+
+    # ---- cancelling and giving up ----------------------------------------------------------
+
+    def cancel(self, task_id: bytes, force: bool, recursive: bool) -> bool:
+        """Cancel a task; False: it is none of these."""
+        task = self._by_task.get(task_id)
+        if task is None:
+            return False
+        if recursive:  # of the task itself the head knows nothing
+            self._outbox.append(m.Cancel(0, task_id, force, recursive))
+        lease = task.lease
+        if lease is None:
+            self._withdraw(task)
+            self._cancelled(task)
+            return True
+        task.cancelled = m.CancelLeased(0, lease.lease_id, task_id, task.attempt, force)
+        self.again(self._taken_back(lease))
+        if task.lease is lease:
+            self._outbox.append(task.cancelled)
+        self._classes.dirty[lease.key] = None
+        return True
+
+    def _withdraw(self, task: PendingTask) -> None:
+        if task.queued:
+            self._classes[task.template.key].waiting.remove(task)
+
+    def definition_refused(self) -> None:
+        """The head has refused a function: the tasks that are made of it will not be."""
+        for task in [*self._by_task.values()]:
+            refusal = self._definitions.refusal(task.spec.template_id)
+            if refusal is not None and task.lease is None:
+                self._withdraw(task)
+                self._hand_over([task])
+
+    def cancel_again(self) -> None:
+        """Tell a new session what is to be cancelled."""
+        for task in self._by_task.values():
+            if task.cancelled is not None:
+                self._outbox.append(task.cancelled)
+
+    def reason(self, oid: bytes) -> str:
+        """What a task waits for, as far as this process knows."""
+        task = self._results.awaited.get(oid)
+        if not isinstance(task, PendingTask):
+            return ""
+        name = task.template.message.name
+        lease = task.lease
+        if lease is None and task.waiting:
+            return f"WAIT_ARGS: {name} waits for {task.waiting} of its arguments"
+        if lease is None:
+            group = self._classes[task.template.key]
+            return f"WAIT_LEASE: {name} waits here for one of {len(group.leases)} leased workers"
+        before = [*lease.inflight].index(task.spec.task_id)
+        where = f"a worker of node {lease.node} that is leased to this process"
+        if before:
+            return f"LEASED: {name} is with {where}, {before} tasks before it"
+        return f"RUNNING: {name} runs in {where}"
+
+
+def _travels(outcome: m.Outcome) -> bool:
+    """Whether the value can go along with a task, and needs nobody else to be held."""
+    whole = type(outcome.value) is bytes and not outcome.kind & m.LOCATED
+    return whole and not outcome.contained

@@ -1,0 +1,130 @@
+"""The leases that workers of this node serve: which worker has which, and how each ends.
+
+The head grants; whether a worker is free for it is decided here. What a leased worker runs passes
+by: of that only its prints, its blocking and its end are heard.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+
+from zray import limits
+from zray.core import resources
+from zray.core.machine import Outbox
+from zray.core.raylet.completions import Completions
+from zray.core.raylet.local_records import WorkerSlot
+from zray.core.raylet.local_scheduler import LocalScheduler
+from zray.core.raylet.workers import Workers
+from zray.protocol import messages as m
+
+
+class HostedLeases:
+    """Of one incarnation of the raylet.
+
+    Args:
+        info: of the node.
+        outbox: messages to workers.
+        tell_head: as ``HeadSession.tell``.
+        jobs: those that the node knows of.
+    """
+
+    def __init__(
+        self,
+        info: m.NodeInfo,
+        outbox: Outbox[bytes],
+        scheduler: LocalScheduler,
+        workers: Workers,
+        completions: Completions,
+        tell_head: Callable[[m.Message], None],
+        jobs: Container[bytes],
+    ) -> None:
+        self._info = info
+        self._outbox = outbox
+        self._scheduler = scheduler
+        self._workers = workers
+        self._completions = completions
+        self._tell_head = tell_head
+        self._jobs = jobs
+        self._slots: dict[bytes, WorkerSlot] = {}  # by lease
+
+    def announced(self) -> list[m.HeldLease]:
+        """The leases that go on here, for the head's new session."""
+        return [slot.lease for slot in self._slots.values() if slot.lease is not None]
+
+    # ---- from the head ---------------------------------------------------------------------
+
+    def on_grant(self, message: m.Grant, now: float) -> None:
+        """A worker is to serve a submitter, if one is free for it."""
+        if message.lease_id in self._slots:
+            return
+        scheduler, needs = self._scheduler, resources.needs(message.resources)
+        key = scheduler.pool_key(message.job_id, needs, ())
+        slot = scheduler.last_rested(key)
+        room = resources.fits(scheduler.free, needs) and not scheduler.at_bound()
+        possible = resources.is_cpu_only(needs) and message.job_id in self._jobs
+        if not (room and possible and (slot is not None or self._workers.may_start(now))):
+            self._completions.lease_ended(message.lease_id)
+            return
+        slot = slot or self._workers.start(key)
+        slot.lease = m.HeldLease(
+            *(message.lease_id, message.job_id, message.submitter),
+            *(message.resources, slot.worker_id),
+        )
+        self._slots[message.lease_id] = slot
+        scheduler.engage(slot, needs, now)
+        self._outbox.send(slot.worker_id, message)
+
+    def on_revoke(self, message: m.Revoke) -> None:
+        """Others need what the lease holds: it ends when the task that runs has ended."""
+        slot = self._slots.get(message.lease_id)
+        if slot is not None:
+            self._outbox.send(slot.worker_id, message)
+
+    def on_cancel(self, message: m.CancelLeased, now: float) -> None:
+        """Stop a task that a leased worker runs, or with the task the worker.
+
+        The worker says RETURNED when the task is not there, or not any more: it is spared then.
+        """
+        slot = self._slots.get(message.lease_id)
+        if slot is None:
+            return
+        grace = limits.LEASE_FORCE_S if message.force else limits.CANCEL_GRACE_S
+        slot.condemn(message.task_id, now + grace)
+        cancel = m.CancelTask(0, message.task_id, message.attempt, message.force)
+        self._outbox.send(slot.worker_id, cancel)
+
+    # ---- from workers ----------------------------------------------------------------------
+
+    def on_leased(self, slot: WorkerSlot, message: m.Leased) -> None:
+        """The worker waits for its submitter."""
+        lease = slot.lease
+        if lease is not None and lease.lease_id == message.lease.lease_id:
+            self._tell_head(m.Leased(0, lease, self._info.machine, self._info.name))
+
+    def on_runs(self, slot: WorkerSlot, message: m.Runs) -> None:
+        """Of which function the tasks are whose prints come next."""
+        slot.leased_name = message.name
+
+    def on_ended(self, slot: WorkerSlot, message: m.LeaseEnded, now: float) -> None:
+        """A lease is over, in peace; the worker is free for others."""
+        lease = slot.lease
+        if lease is None or lease.lease_id != message.lease_id:
+            return
+        slot.finished += message.begun
+        self._forget(slot, lease)
+        self._scheduler.disengage(slot, now)
+        self._completions.lease_ended(lease.lease_id, lease)
+
+    def exited(self, slot: WorkerSlot, begun: int, cause: str) -> None:
+        """The worker is gone, having begun so many tasks that it had not answered by then."""
+        lease = slot.lease
+        if lease is None:
+            return
+        self._forget(slot, lease)
+        text = f"(pid {slot.pid}, node {self._info.name})\n{cause}"
+        self._completions.lease_ended(lease.lease_id, lease, begun, text)
+
+    def _forget(self, slot: WorkerSlot, lease: m.HeldLease) -> None:
+        slot.lease = None
+        slot.leased_name = ""
+        del self._slots[lease.lease_id]

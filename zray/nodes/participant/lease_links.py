@@ -1,0 +1,146 @@
+"""The sockets between a driver and the workers that are leased to it, for the ClientLeases machine.
+
+A part of Participant. To each worker a stream and a queue of packets, out of which either end can
+take; decides nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+from zray.core.client.lease import Lease
+from zray.errors import ProtocolError
+from zray.nodes.participant.actor_calls import ActorCalls
+from zray.protocol import codec
+from zray.protocol import messages as m
+from zray.runtime.stream import Frame, read_available
+
+if TYPE_CHECKING:  # Linux only
+    from zray.runtime.linux.direct import DirectLink, TaskQueue
+
+
+class LeaseLinks(ActorCalls):
+    def __init__(self, client: Any) -> None:
+        super().__init__(client)
+        self._leased: dict[bytes, tuple[DirectLink, TaskQueue]] = {}  # by worker
+        client.leases.queues.take_back = self._take_back
+
+    def _respond(self) -> None:
+        leases = self.client.leases
+        if leases.unsent():
+            leases.flush()
+        self._tend_leases()
+        super()._respond()
+
+    def _tend_leases(self) -> None:
+        """Do what the machine wants done to sockets. With the lock held."""
+        leases = self.client.leases
+        while leases.connects or leases.drains:
+            while leases.drains:
+                lease = leases.drains.pop()
+                self._read_lease(lease.worker_id)
+                leases.drained(lease)
+            while leases.connects:
+                self._connect_lease(leases.connects.pop())
+            leases.flush()
+        queues = leases.queues
+        if queues.direct:
+            for worker_id, messages in queues.direct.take().items():
+                self._send_leased(worker_id, messages)
+        while queues.packets:
+            packets, queues.packets = queues.packets, []
+            for worker_id, message in packets:
+                self._put(worker_id, message)
+            leases.flush()  # what had no room waits
+        while leases.closes:
+            self._close_lease(leases.closes.pop())
+
+    def _connect_lease(self, lease: Lease) -> None:
+        ok = False
+        if self.machine and lease.machine == self.machine:
+            from zray.runtime.linux import direct  # who has a machine's id runs Linux
+
+            link = direct.connect(lease.worker_id)
+            if link is not None:
+                try:
+                    queue = direct.TaskQueue.make()
+                except OSError:
+                    link.close()
+                else:
+                    ok = True
+                    self._leased[lease.worker_id] = link, queue
+                    with contextlib.suppress(OSError):  # as reading tells
+                        queue.hand_over(link)
+                    greeting = m.Grant(
+                        *(0, lease.lease_id, self.client.job_id, self.client.process_id),
+                        list(lease.key),
+                    )
+                    self._send_leased(lease.worker_id, [greeting])
+                    self._links_changed()
+        self.client.leases.connected(lease, ok)
+
+    def _send_leased(self, worker_id: bytes, messages: list[m.Message]) -> None:
+        pair = self._leased.get(worker_id)
+        if pair is None or pair[0].fileno() < 0:
+            return
+        writer = pair[0].writer
+        try:
+            for payload in codec.encode_local(messages):
+                writer.send_nowait(payload)
+        except OSError:
+            return  # reading tells
+        if writer.pending:
+            self._links_changed()
+
+    def _put(self, worker_id: bytes, message: m.Tasks) -> None:
+        pair = self._leased.get(worker_id)
+        payloads = codec.encode_local([message])
+        if pair is None or len(payloads) != 1 or not pair[1].put(payloads[0]):
+            self.client.leases.refused(worker_id, message)
+
+    def _take_back(self, worker_id: bytes) -> list[m.Tasks]:
+        """Everything that the worker has not taken. With the lock held."""
+        found: list[m.Tasks] = []
+        pair = self._leased.get(worker_id)
+        while pair is not None and (packet := pair[1].take()) is not None:
+            for message in codec.decode(packet).messages:
+                assert isinstance(message, m.Tasks)
+                found.append(message)
+        return found
+
+    def _read_leased(self) -> None:
+        """Read what leased workers have said. With the lock held."""
+        for worker_id in [*self._leased]:
+            self._read_lease(worker_id)
+
+    def _read_lease(self, worker_id: bytes) -> None:
+        pair = self._leased.get(worker_id)
+        if pair is None or pair[0].fileno() < 0:
+            return
+        link, leases = pair[0], self.client.leases
+        with contextlib.suppress(OSError):  # the stream has ended, as reading tells
+            link.writer.flush()
+        while True:
+            frames: list[Frame] = []
+            try:
+                frames, ended = read_available(link.socket, link.reader)
+                for frame in frames:
+                    for message in codec.decode(frame).messages:
+                        leases.link_message(worker_id, message)
+            except ProtocolError:  # something else than the worker's machinery wrote to it
+                ended = True
+            if ended:
+                self._link_closed(link)
+                link.close()
+                leases.link_lost(worker_id)
+            if ended or not frames:
+                return
+
+    def _close_lease(self, worker_id: bytes) -> None:
+        pair = self._leased.pop(worker_id, None)
+        if pair is not None:
+            if pair[0].fileno() >= 0:
+                self._link_closed(pair[0])
+                pair[0].close()
+            pair[1].close()

@@ -1,0 +1,195 @@
+"""A worker's sockets: what is sent to its raylet, and which of its threads waits and reads.
+
+Owns the poller and the thread that reads while user code expects something; what is read is dealt
+with by the `worker`.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from zray.core.client.client import Client
+from zray.core.client.waiters import Waiter
+from zray.core.worker.actor_inbox import Entry
+from zray.nodes.worker.control import ControlThread
+from zray.nodes.worker.introspection import Introspection
+from zray.nodes.worker.poller import Poller
+from zray.protocol import codec
+from zray.protocol import messages as m
+from zray.runtime import references
+from zray.runtime.linux.direct import DirectLink
+from zray.runtime.quiet_lock import QuietLock
+from zray.runtime.stream import FrameReader, FrameWriter
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+class Transport(Introspection):
+    def __init__(self, client: Client, task_fd: int, control_fd: int) -> None:
+        super().__init__(client)
+        self._task = socket.socket(fileno=task_fd)
+        self._control = ControlThread(
+            *(self._lock, self._flush, self.on_control, self._look_after, control_fd)
+        )
+        self._reader = FrameReader()
+        self._writer = FrameWriter(self._task)
+        self.tellings = 0  # how often the raylet was told something
+        self.poller = Poller()
+        self.poller.watch(self._task)
+        self._ready: list[int] | None = None  # what the last poll found, if nobody read since
+        self._pump: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None  # of an async actor
+        self._look: Callable[[], object] = bool  # what that does when something came
+        self._stop_in_loop: Callable[[Entry], object] = bool
+
+    def on_control(self, message: m.Message) -> None:
+        """The raylet asks for something while user code runs. With the lock held."""
+        raise NotImplementedError
+
+    def _look_after(self) -> bool:
+        """Now and then, from another thread; False: no more. With the lock held."""
+        return False
+
+    # ---- sockets ---------------------------------------------------------------------------
+
+    def _transmit(self) -> None:
+        outbox = self.client.take_outbox()
+        if outbox:
+            self.tell_raylet(outbox)
+
+    def tell_raylet(self, messages: list[m.Message]) -> None:
+        """To the raylet. With the lock held."""
+        self.tellings += 1
+        try:
+            for payload in codec.encode_local(messages):
+                self._writer.send(payload)
+        except OSError:
+            os._exit(0)  # the raylet is gone
+
+    def _poll(self, timeout_s: float) -> None:
+        self._ready = self.poller.poll(timeout_s)
+
+    def _wake(self) -> None:
+        self.poller.wake()
+
+    def _links_changed(self) -> None:
+        for link in self._links.values():
+            self.poller.watch(link, writes=bool(link.writer.pending))
+        self.attend_writes()
+
+    def _store_changed(self) -> None:
+        if self._store is not None:
+            self.poller.watch(self._store.link, writes=self._store_waits)
+
+    def _store_leaves(self) -> None:
+        if self._store is not None:
+            self.poller.forget(self._store.link)
+
+    def _link_closed(self, link: DirectLink) -> None:
+        self.poller.forget(link)
+
+    # ---- who reads while user code runs ------------------------------------------------------
+
+    def _attend(self) -> None:
+        """User code does not block but expects something: a thread reads for it from now on."""
+        if self._pump_needed() and self._pump is None and self._loop is None:
+            self._pump = threading.Thread(target=self._pump_loop, name="zray-pump", daemon=True)
+            self._pump.start()
+        else:
+            self._control.nudge()
+
+    def _send_calls(self) -> None:
+        super()._send_calls()
+        if self.client.calls.waiting() and self._pump is None:
+            self._attend()  # who calls and then computes has called
+
+    def attend_writes(self) -> None:
+        """A socket does not take all that is to be sent: somebody waits until it does."""
+        if self._pump is None and not self._leading and self._writes_pending():
+            self._attend()
+
+    def _writes_pending(self) -> bool:
+        return any(link.writer.pending for link in self._links.values()) or (
+            self.actor is not None and self.actor.writes_pending()
+        )
+
+    def _pump_needed(self) -> bool:
+        return (
+            bool(self._completions)
+            or self.client.has_callbacks()
+            or self.client.calls.waiting()
+            or self._writes_pending()
+        )
+
+    def _pump_loop(self) -> None:
+        with self._lock:
+            while self._pump_needed():
+                if self._leading:
+                    self._follow(None, 0.05)
+                    continue
+                self._lead_once(0.05)
+            self._pump = None
+
+    # ---- for the parts of the worker -------------------------------------------------------
+
+    @property
+    def lock(self) -> QuietLock:
+        return self._lock
+
+    def flush(self) -> None:
+        """Send what is to be sent. With the lock held."""
+        self._flush()
+
+    def flush_if_due(self) -> None:
+        """Send holds, drops and what else waits, if there is any. With the lock held."""
+        if references.pending() or self.client.unsaid() or self._store_due():
+            self._flush()
+
+    def wait_for(self, waiter: Waiter) -> None:
+        """Wait as one that runs nothing yet. With the lock held."""
+        self._wait(waiter, float("inf"))
+
+    def wake(self) -> None:
+        """End the main thread's wait."""
+        self._wake()
+
+    def lead_or_follow(self, timeout_s: float) -> None:
+        """Wait until something has come. With the lock held."""
+        if self._leading:
+            self._follow(None, 0.05)
+        else:
+            self._lead_once(timeout_s)
+
+    def read_in_loop(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        look: Callable[[], object],
+        cancel: Callable[[Entry], object],
+    ) -> None:
+        """From now on ``loop`` calls ``look`` when there is something to read."""
+        self._loop, self._look, self._stop_in_loop = loop, look, cancel
+        loop.add_reader(self.poller.fileno(), look)
+
+    def read(self) -> None:
+        """Read what is there, for a loop. With the lock held."""
+        self._poll(0)
+        self._read()
+        self._respond()
+        self._notify()
+        if self._leading:
+            self._wake()
+
+    def read_aside(self) -> None:
+        """Read what is there, while the main thread runs user code. With the lock held."""
+        self._read()
+        self._respond()
+        self._notify()
+
+    def complete_due(self) -> None:
+        """Call what waits for values that have come."""
+        self._complete()
