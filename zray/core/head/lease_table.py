@@ -24,7 +24,17 @@ class LeaseDemand:
     """
 
     __slots__ = (
-        *("calm_at", "claimed", "count", "finished", "granted", "job_id", "leases", "needs"),
+        *(
+            "amounts",
+            "calm_at",
+            "claimed",
+            "count",
+            "finished",
+            "granted",
+            "job_id",
+            "leases",
+            "needs",
+        ),
         *("open", "submitter", "takes_cpu", "waits_since"),
     )
 
@@ -32,6 +42,7 @@ class LeaseDemand:
         self.submitter = submitter
         self.job_id = job_id
         self.needs = needs
+        self.amounts: Amounts = list(needs)  # the same, as the submitter puts it
         self.takes_cpu = bool(dict(needs).get(CPU))
         self.count = 0
         self.finished = 0  # tasks, as the submitter has said last
@@ -46,10 +57,6 @@ class LeaseDemand:
     def key(self) -> DemandKey:
         """What there is one of."""
         return self.submitter, self.needs
-
-    def amounts(self) -> Amounts:
-        """The class as messages have it."""
-        return list(self.needs)
 
     def wanting(self) -> int:
         """How many more leases it could use."""
