@@ -60,6 +60,7 @@ class SimCluster(Population):
         machines: on how many machines all processes are; 0: each node and driver has its own.
         direct: how likely a direct socket between two processes of one machine works.
         packets_max: that the queue of a leased worker takes.
+        stream_max: payloads that the socket to one takes; 0: any number.
         verbose: print the story as it happens.
     """
 
@@ -75,6 +76,7 @@ class SimCluster(Population):
         machines: int = 0,
         direct: float = 1.0,
         packets_max: int = 64,
+        stream_max: int = 0,
         verbose: bool = False,
     ) -> None:
         super().__init__()
@@ -82,6 +84,7 @@ class SimCluster(Population):
             *(seed,), events_max=EVENTS_MAX, latency_s=latency_s, commit_s=commit_s, direct=direct
         )
         self.world.direct.packets_max = packets_max
+        self.world.direct.stream_max = stream_max
         self.random = self.world.random
         self.clock = self.world.clock
         self.clock.verbose = verbose

@@ -47,6 +47,7 @@ class Plan(NamedTuple):
     machines: int
     direct: float
     packets_max: int = 64
+    stream_max: int = 0
 
     def in_words(self) -> str:
         """One line."""
@@ -129,7 +130,7 @@ def with_leases(drawn: Plan, random: Random, span: float) -> Plan:
         return drawn
     workloads = [
         (random.uniform(0.0, span), random.randrange(drawn.drivers), random.choice(LEASE_WORKLOADS))
-        for _ in range(random.randint(1, 5))
+        for _ in range(random.choice([1, 1, 2, 2, 4]))
     ]
     kinds = [*LEASE_GENTLE]
     if random.random() < 0.5:
@@ -140,12 +141,26 @@ def with_leases(drawn: Plan, random: Random, span: float) -> Plan:
     ]
     if random.random() < 0.7:
         drawn = drawn._replace(workloads=[], faults=random.choice([[], drawn.faults]))
+    nodes: list[dict[str, float]] = [
+        {"CPU": random.choice([1, 2, 4, 8])} for _ in range(random.choice([1, 1, 2, 3]))
+    ]
+    nodes[0] |= {"GPU": 1, "special": 1}
+    bounds = {
+        **drawn.bounds,
+        "PAYLOAD_BYTES_SOFT": random.choice([200, 400, 400]),
+        "PAYLOAD_ITEMS_MAX": random.choice([2, 8, 50, 50]),
+        "LEASE_TASK_BYTES_MAX": random.choice([500, 1500, 1500]),
+    }
     return drawn._replace(
+        nodes=nodes,
+        bounds=bounds,
+        latency_s=random.choice([0.0001, 0.0003, 0.001, 0.001, drawn.latency_s]),
         workloads=sorted([*drawn.workloads, *workloads], key=_when),
         faults=sorted([*drawn.faults, *faults], key=_when),
         machines=1,
         direct=random.choice([0.5, 1.0, 1.0, 1.0]),
         packets_max=random.choice([1, 3, 64, 64]),
+        stream_max=random.choice([0, 0, 1, 5]),
     )
 
 
@@ -166,6 +181,7 @@ def cluster_of(seed: int, drawn: Plan, *, verbose: bool = False) -> SimCluster:
         machines=drawn.machines,
         direct=drawn.direct,
         packets_max=drawn.packets_max,
+        stream_max=drawn.stream_max,
         verbose=verbose,
     )
 

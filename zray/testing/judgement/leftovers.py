@@ -67,6 +67,10 @@ class Leftovers:
                 g for groups in gcs.tasks._by_job.values() for g in groups.values() if g
             ],
             "actors by owner": gcs.actor_table._of_owners,
+            "leases": gcs.leases._table.leases,
+            "leases at nodes": gcs.leases._table._by_node,
+            "demands that wait": [one for one in gcs.leases._table.active.values() if one.count],
+            "leases without an end": gcs.leases._silent,
         }
         found += [f"{len(table)} {word}" for word, table in tables.items() if table]
         if gcs.objects.cache_bytes:
@@ -98,6 +102,8 @@ class Leftovers:
                 "actors": machine.actors._slots,
                 "promises of workers": [oid for p in principals for oid in p.promised],
                 "actors of workers": [a for p in principals for a in (*p.owned, *p.actors)],
+                "leases": machine.leases._slots,
+                "leased workers": [w for w in machine.scheduler.workers.values() if w.lease],
             }
             found += [
                 f"{raylet.name} has {len(table)} {word}" for word, table in tables.items() if table
@@ -127,6 +133,17 @@ class Leftovers:
                 "promises": client.call_results.promised,
                 "actors to be made": client.creations.waiting,
                 "direct sockets": driver.wires,
+                "leased tasks": client.leased_tasks._by_task,
+                "tasks that wait for results": client.leased_tasks._dependents,
+                "tasks that wait for leases": [
+                    task
+                    for group in client.leased_tasks._classes.values()
+                    for task in group.waiting
+                ],
+                "leases": client.leases._leases,
+                "leases by worker": client.leases._workers,
+                "ends that workers keep": client.leases._unsettled,
+                "sockets of leases": driver.leased.wires,
             }
             found += [f"{driver.name} has {len(t)} {word}" for word, t in tables.items() if t]
             if client.tasks.in_flight or client.tasks._in_flight_bytes:

@@ -143,6 +143,10 @@ class Host(Caller):
         """The raylet asks for something while user code runs."""
         raise NotImplementedError
 
+    def read_aside(self) -> None:
+        """Read what has come, from another thread than the main one."""
+        raise NotImplementedError
+
     def reads(self) -> bool:
         """Whether the main thread looks at its socket."""
         raise NotImplementedError

@@ -30,6 +30,7 @@ class LeaseLinks:
         wire = self.wires.get(worker_id)
         if wire is None or not wire.caller_open:
             return
+        wire.flush_calls()
         for message in wire.answers():
             self._leases.link_message(worker_id, message)
         if not wire.worker_open:

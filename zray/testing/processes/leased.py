@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from zray import limits
 from zray.core.client.waiters import Waiter
 from zray.core.machine import NEVER
 from zray.core.worker.actor_inbox import staying
@@ -38,6 +39,7 @@ class SimLeases:
         self._told = 0  # what the raylet had been told when that began
         self._begun = 0  # tasks of the present lease
         self._seen = 0  # of these, when ``look`` came last
+        self._looks = False
         self._due = NEVER  # when the worker looks whether it has rested long enough
 
     # ---- from the raylet -------------------------------------------------------------------
@@ -45,11 +47,17 @@ class SimLeases:
     def on_grant(self, message: m.Grant) -> None:
         """A lease begins: its submitter may connect."""
         worker = self._worker
+        if self.lease is not None:
+            worker.out([m.LeaseEnded(0, message.lease_id)])
+            return
         worker.world.direct.listeners[worker.worker_id] = self._accept
         self.lease = ServedLease(message, self._inbox, worker.clock.now)
         self.lease.ending = message.lease_id == self._revoked
         self._begun = self._seen = 0
         worker.out([m.Leased(0, self.lease.held())])
+        if not self._looks:
+            self._looks = True
+            worker.clock.after(limits.RECALL_S, self._look)
 
     def on_revoke(self, message: m.Revoke) -> None:
         """The lease is to end, which may come sooner than its beginning."""
@@ -63,10 +71,9 @@ class SimLeases:
     def on_cancel(self, message: m.CancelTask) -> bool:
         """A task is not to run, or to stop; True: it runs, and is to be interrupted."""
         assert self.lease is not None
-        current = self._inbox.current
-        if current is not None and current.spec.task_id == message.task_id:
+        if self._inbox.runs(message):
             self.lease.sentenced = message.task_id
-            return current.attempt == message.attempt and not message.force
+            return not message.force
         returned = self.lease.cancel(message)
         if returned is not None:
             self.tell([returned])
@@ -78,6 +85,7 @@ class SimLeases:
     def _accept(self, submitter: End) -> Wire:
         """Somebody connects, whether the worker looks or not."""
         wire = Wire(submitter, self._worker)
+        wire.stream_max = self._worker.world.direct.stream_max
         self._callers.append(wire)
         return wire
 
@@ -112,6 +120,7 @@ class SimLeases:
         self._callers.clear()
 
     def _read_wire(self, lease: Lease, wire: Wire) -> None:
+        wire.flush_answers()
         self._handle(lease, wire.calls())
         if not wire.caller_open:
             lease.gone()
@@ -132,7 +141,7 @@ class SimLeases:
 
     def _close_if_done(self, lease: Lease, wire: Wire) -> None:
         """The lease is over: the socket stays while something is kept for the submitter."""
-        if not lease.kept:
+        if not (lease.kept or wire.pending()):
             del self._wires[wire]
             wire.hang_up()
 
@@ -237,6 +246,22 @@ class SimLeases:
         self._worker.client.ask(lambda seq: m.Sync(seq), Waiter(known))
         self._worker.transmit()
 
+    def _look(self) -> None:
+        """The control thread looks: a task that takes long holds up no others, nor ends."""
+        worker, lease = self._worker, self.lease
+        self._looks = worker.alive and lease is not None
+        if lease is None or not self._looks:
+            return
+        worker.clock.after(limits.RECALL_S, self._look)
+        if worker.clock.now < worker.frozen_until:
+            return
+        if lease.kept or lease.unsure:
+            worker.read_aside()
+        if self.lease is lease:
+            if self._begun == self._seen and self._inbox.current is not None:
+                self._give_back(lease)
+            self._seen = self._begun
+
     # ---- the end ---------------------------------------------------------------------------
 
     def rests(self) -> bool:
@@ -244,6 +269,8 @@ class SimLeases:
         lease, worker = self.lease, self._worker
         assert lease is not None
         left = lease.rests_s(worker.clock.now)
+        if left <= 0 and self._wire is not None and self._wire.pending():
+            left = limits.LEASE_IDLE_S
         if left <= 0:
             self._end(lease)
             return False

@@ -106,15 +106,9 @@ class SimWorker(Host):
             self.out([answer])
             return
         else:
-            runs = self._is_current(message)
+            runs = self.sequence.runs(message)
         if runs and self._program is not None and self.world.random.random() < 0.8:
             self._interrupt()  # else the task swallows it
-
-    def _is_current(self, message: m.CancelTask) -> bool:
-        current = self.sequence.current
-        if current is None or current.spec.task_id != message.task_id:
-            return False
-        return current.attempt == message.attempt
 
     # ---- the main thread -------------------------------------------------------------------
 
@@ -138,12 +132,9 @@ class SimWorker(Host):
             self._give_back()
 
     def _give_back(self) -> None:
-        returned = self._recalled()
+        returned = self.sequence.recall()
         if returned.task_ids:
             self._tell([returned])
-
-    def _recalled(self) -> m.Returned:
-        return self.sequence.recall() if self.lease is None else self.lease.recall()
 
     def _tell(self, messages: list[m.Message]) -> None:
         """To whoever gave this worker its tasks, or to the raylet."""
@@ -315,7 +306,7 @@ class SimWorker(Host):
 
     def _say_blocked(self) -> None:
         self._send_done(wait=False)
-        self._tell([self._recalled(), m.Blocked(0)])
+        self._tell([self.sequence.recall(), m.Blocked(0)])
 
     def _unblock(self) -> None:
         self._waiter = None
@@ -407,6 +398,12 @@ class SimWorker(Host):
                 ref.drop()
             self.kept = []
             self.transmit()
+
+    def read_aside(self) -> None:
+        """Read what has come, from another thread than the main one."""
+        self._read()
+        if self.state != COMPUTING:
+            self.something_came()
 
     def reads(self) -> bool:
         """Whether the main thread looks at its socket."""

@@ -1,8 +1,8 @@
 """What simulated users do with many short tasks: such as workers are leased for.
 
 Bursts, loops and pipelines of one class or several, with everything that a task may do among them.
-Each begins with a task by way of the head, after which the others may go by lease. Owns no checker
-and no fault.
+Each begins with a few tasks one after the other, after which there mostly are leases. Owns no
+checker and no fault.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CRASHES = ("ZR-3003", "ZR-3004")
 
 def _short(random: Random) -> float:
     """From 20 us to 10 ms, and seldom longer."""
-    if random.random() < 0.1:
+    if random.random() < 0.05:
         return random.choice([0.05, 0.3])
     return float(10 ** random.uniform(-4.7, -2.0))
 
@@ -41,11 +41,21 @@ def _burst(
     return refs
 
 
+def _warm(driver: SimDriver, random: Random, seconds: float) -> Program:
+    """The first goes by way of the head; some of the next by the lease that came of it."""
+    for number in range(random.choice([1, 4, 8])):
+        refs = driver.submit("add", [seconds, 0, number], max_retries=3)
+        driver.expect(refs, number)
+        yield Get(refs)
+        refs[0].drop()
+
+
 def bursts(driver: SimDriver, random: Random) -> Program:
     """Bursts of short tasks; between them leases may end, and some results are never looked at."""
     seconds = _short(random)
     retries = random.choice([0, 0, 3])
     for _ in range(random.randint(2, 5)):
+        yield from _warm(driver, random, seconds)
         count = random.choice([1, 5, 20, 80])
         refs = _burst(driver, seconds, count, max_retries=retries)
         while random.random() < 0.3 and len(refs) > 1:
@@ -82,7 +92,7 @@ def loops(driver: SimDriver, random: Random) -> Program:
 def pipelines(driver: SimDriver, random: Random) -> Program:
     """Tasks whose arguments are results that are not there yet, of either way."""
     seconds = _short(random)
-    yield Get(_burst(driver, seconds, 3))
+    yield from _warm(driver, random, seconds)
     ends = []
     for number in range(random.choice([3, 12])):
         last = driver.submit("add", [seconds, 0, number], max_retries=0)
@@ -101,6 +111,7 @@ def mixtures(driver: SimDriver, random: Random) -> Program:
     """Classes with different needs at once, some with what there is only on one node."""
     seconds = _short(random)
     unit = limits.RESOURCE_UNIT
+    yield from _warm(driver, random, seconds)
     refs = []
     for number in range(random.choice([10, 40])):
         cpus = random.choice([1.0, 1.0, 0.5, 0.25, 0.0])
@@ -118,7 +129,7 @@ def mixtures(driver: SimDriver, random: Random) -> Program:
 def stumbling(driver: SimDriver, random: Random) -> Program:
     """Tasks among the others that raise: covered by retries, beyond them, and not covered."""
     seconds = _short(random)
-    yield Get(_burst(driver, seconds, 3))
+    yield from _warm(driver, random, seconds)
     good, bad = [], []
     for number in range(random.choice([10, 30])):
         chance = random.random()
@@ -149,7 +160,9 @@ def stumbling(driver: SimDriver, random: Random) -> Program:
 def deadly_bursts(driver: SimDriver, random: Random) -> Program:
     """Tasks among the others that kill their workers: nothing else fails for that."""
     seconds = _short(random)
-    yield Get(driver.submit("crashes", [seconds, 0]))
+    yield from _warm(driver, random, seconds)
+    for _ in range(3):
+        yield Get(driver.submit("crashes", [seconds, 0]))
     others, dying = [], []
     for number in range(random.choice([10, 40])):
         if random.random() < 0.15:
@@ -174,7 +187,7 @@ def deadly_bursts(driver: SimDriver, random: Random) -> Program:
 def storms(driver: SimDriver, random: Random) -> Program:
     """Cancels of tasks in every place: here, in a queue, in a worker, running, ended."""
     seconds = random.choice([_short(random), 0.02, 0.2])
-    yield Get(_burst(driver, 0.0001, 3))
+    yield from _warm(driver, random, min(seconds, 0.01))
     refs: list[Ref] = []
     for number in range(random.choice([5, 20, 60])):
         if random.random() < 0.1:
@@ -202,7 +215,7 @@ def parcels(driver: SimDriver, random: Random) -> Program:
     """Large results and arguments: read here, given to others, lent, and dropped at once."""
     seconds = _short(random)
     size = random.choice([limits.INLINE_BYTES_MAX + 10, 3 * limits.INLINE_BYTES_MAX])
-    yield Get(_burst(driver, seconds, 3))
+    yield from _warm(driver, random, seconds)
     for _ in range(random.randint(1, 3)):
         large = _burst(driver, seconds, random.choice([1, 4, 10]), size)
         if random.random() < 0.5:
@@ -225,7 +238,7 @@ def parcels(driver: SimDriver, random: Random) -> Program:
 def lending(driver: SimDriver, random: Random) -> Program:
     """References in arguments and results: kept by workers, passed on, dropped at once here."""
     seconds = _short(random)
-    yield Get(_burst(driver, seconds, 3))
+    yield from _warm(driver, random, seconds)
     for number in range(random.randint(2, 8)):
         size = random.choice([0, 0, 3 * limits.INLINE_BYTES_MAX])
         mine = driver.put(30, size=size)
@@ -257,7 +270,8 @@ def lending(driver: SimDriver, random: Random) -> Program:
 def forests(driver: SimDriver, random: Random) -> Program:
     """Tasks that submit tasks and wait for them, among tasks that do not."""
     seconds = _short(random)
-    yield Get(driver.submit("tree", [seconds / 2, 0, 0]))
+    for _ in range(5):
+        yield Get(driver.submit("tree", [seconds / 2, 0, 0]))
     refs: list[Ref] = []
     for number in range(random.choice([3, 10])):
         depth, width = random.choice([(1, 3), (2, 2), (3, 1)])

@@ -35,20 +35,37 @@ class Wire:
         self.worker_open = True
         self._up: deque[bytes] = deque()
         self._down: deque[bytes] = deque()
+        self._late_up: deque[bytes] = deque()  # still with the sender: the stream is full
+        self._late_down: deque[bytes] = deque()
         self._packets: deque[bytes] = deque()  # both ends of the queue are the caller's as well
         self.room = 0  # of the queue, in packets
+        self.stream_max = 0  # payloads that the stream takes each way; 0: any number
 
     # ---- the caller's end ------------------------------------------------------------------
 
     def call(self, messages: list[m.Message]) -> None:
         """From the caller to the worker."""
         if self.caller_open and self.worker_open:
-            self._up.extend(codec.encode_local(messages))
+            self._late_up.extend(codec.encode_local(messages))
+            self.flush_calls()
+
+    def flush_calls(self) -> None:
+        """Send what the stream has not taken yet."""
+        if self.worker_open and self._moved(self._late_up, self._up):
             self.worker.something_came()
+
+    def _moved(self, late: deque[bytes], stream: deque[bytes]) -> bool:
+        count = len(late)
+        while late and (not self.stream_max or len(stream) < self.stream_max):
+            stream.append(late.popleft())
+        return len(late) < count
 
     def answers(self) -> list[m.Message]:
         """What the worker has sent and the caller has not read."""
-        return _drain(self._down)
+        messages = _drain(self._down)
+        if self._late_down:
+            self.worker.something_came()
+        return messages
 
     def put(self, payload: bytes) -> bool:
         """Queue a packet, whether the worker lives or not; False: the queue is full."""
@@ -69,6 +86,7 @@ class Wire:
         if self.caller_open:
             self.caller_open = False
             self._down.clear()
+            self._late_up.clear()
             self.worker.something_came()
 
     # ---- the worker's end ------------------------------------------------------------------
@@ -76,12 +94,24 @@ class Wire:
     def answer(self, messages: list[m.Message]) -> None:
         """From the worker to the caller."""
         if self.caller_open and self.worker_open:
-            self._down.extend(codec.encode_local(messages))
+            self._late_down.extend(codec.encode_local(messages))
+            self.flush_answers()
+
+    def flush_answers(self) -> None:
+        """Send what the stream has not taken yet."""
+        if self.caller_open and self._moved(self._late_down, self._down):
             self.caller.something_came()
+
+    def pending(self) -> bool:
+        """Whether the stream has not taken all that the worker has said."""
+        return bool(self._late_down) and self.caller_open
 
     def calls(self) -> list[m.Message]:
         """What the caller has sent and the worker has not read."""
-        return _drain(self._up)
+        messages = _drain(self._up)
+        if self._late_up:
+            self.caller.something_came()
+        return messages
 
     def take(self) -> bytes | None:
         """The oldest packet, whether the caller lives or not; None: the queue is empty."""
@@ -92,6 +122,7 @@ class Wire:
         if self.worker_open:
             self.worker_open = False
             self._up.clear()
+            self._late_down.clear()
             self.caller.something_came()
 
     def sever(self) -> None:
@@ -111,13 +142,15 @@ def _drain(unread: deque[bytes]) -> list[m.Message]:
 class DirectSockets:
     """Who listens for others on his machine. ``likely``: how likely a connection is made.
 
-    ``packets_max``: in the queue of each; in a real one that depends on their size.
+    ``packets_max``: in the queue of each; in a real one that depends on their size. ``stream_max``:
+    payloads in the stream of one to a worker that is leased.
     """
 
     def __init__(self, random: Random, likely: float) -> None:
         self._random = random
         self.likely = likely
         self.packets_max = 64
+        self.stream_max = 0
         self.listeners: dict[bytes, Callable[[End], Wire]] = {}  # by worker
 
     def connect(self, caller: End, worker_id: bytes) -> Wire | None:
