@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from zray import limits
-from zray.core import failures
+from zray.core import failures, resources
 from zray.core.client.call_results import CallResults
 from zray.core.client.definitions import ClientDefinitions
 from zray.core.client.lease import Lease, LeasedTemplate, PendingTask
@@ -352,15 +352,20 @@ class LeasedTasks:
         name = task.template.message.name
         lease = task.lease
         if lease is None and task.waiting:
-            return f"WAIT_ARGS: {name} waits for {task.waiting} of its arguments"
+            return f"WAIT_DEPS: {name} waits for {task.waiting} of its arguments"
         if lease is None:
-            group = self._classes[task.template.key]
-            return f"WAIT_LEASE: {name} waits here for one of {len(group.leases)} leased workers"
+            needs = resources.in_words(task.template.key)
+            workers = len(self._classes[task.template.key].leases)
+            return (
+                f"WAIT_RESOURCES: needs {needs}; all of it is in use, and the {workers} workers "
+                f"that are leased to this process have other tasks before it (task {name})"
+            )
         before = [*lease.inflight].index(task.spec.task_id)
-        where = f"a worker of node {lease.node} that is leased to this process"
-        if before:
-            return f"LEASED: {name} is with {where}, {before} tasks before it"
-        return f"RUNNING: {name} runs in {where}"
+        behind = f", behind {before} others" if before else ""
+        return (
+            f"LEASED: {name} is with node {lease.node}, in a worker that is leased to this process"
+            f"{behind}, attempt {task.attempt}"
+        )
 
 
 def _travels(outcome: m.Outcome) -> bool:
