@@ -611,7 +611,7 @@ def test_what_has_ended_is_told_in_all() -> None:
 def test_it_is_said_where_a_task_is() -> None:
     bench = Bench()
     bench.submit("t0")
-    assert bench.tasks.reason(object_of("t0")).startswith("WAIT_LEASE: ")
+    assert bench.tasks.reason(object_of("t0")).startswith("WAIT_RESOURCES: ")
     worker = bench.lease("w1")
     bench.take(worker)
     bench.ends(worker, "t0", seconds=0.05)
@@ -622,7 +622,7 @@ def test_it_is_said_where_a_task_is() -> None:
     reasons = [bench.tasks.reason(object_of(f"t{place}")) for place in range(4)]
     assert [reason.partition(":")[0] for reason in reasons] == [
         "",
-        "RUNNING",
         "LEASED",
-        "WAIT_ARGS",
+        "LEASED",
+        "WAIT_DEPS",
     ]
