@@ -86,6 +86,22 @@ def held(grant: m.Grant) -> m.HeldLease:
 # ---- grants --------------------------------------------------------------------------------
 
 
+def test_a_node_has_finished_what_its_leased_workers_have() -> None:
+    """As their submitter says now and then, and the node when a lease is over."""
+    bench = Bench(2)
+    first, second = bench.leased(2)
+    ids = first + second
+    view = bench.n1.view
+    bench.demand(0, lease_ids=ids, served=[5, 7])
+    bench.demand(0, lease_ids=ids, served=[6, 7])
+    assert view.finished == 13
+    bench.end(first, 6)
+    bench.end(second, 9, "it died", seq=2)  # with its last one
+    assert view.finished == 14
+    bench.demand(0, lease_ids=ids, served=[6, 8])
+    assert view.finished == 14
+
+
 def test_what_is_free_is_granted_and_taken() -> None:
     bench = Bench(cpus=2)
     bench.demand(3)

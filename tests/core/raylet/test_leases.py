@@ -230,7 +230,7 @@ def test_an_end_is_told_until_the_head_has_it() -> None:
     held = bench.leases.announced()
     bench.ends("l1", begun=7)
     (ended,) = bench.told
-    assert ended == m.LeaseEnded(1, identity("l1"))
+    assert ended == m.LeaseEnded(1, identity("l1"), 7)
     assert bench.completions.held_leases() == held and not bench.leases.announced()
     bench.told.clear()
     bench.completions.tell_again()

@@ -92,10 +92,11 @@ class ClientLeases:
         group.told_finished = group.finished
         group.expected = False
         ids = b"".join(lease.lease_id for lease in group.leases.values())
+        served = [lease.finished for lease in group.leases.values()]
         self._outbox.append(
             m.Demand(
                 *(0, self._process_id, self._job_id(), list(group.key)),
-                *(count, group.finished, ids),
+                *(count, group.finished, ids, served),
             )
         )
 

@@ -74,7 +74,7 @@ class Lease:
 
     __slots__ = (
         *("cancels", "demand", "gone", "job_id", "lease_id", "leased", "needs", "node"),
-        "revoked",
+        *("revoked", "served"),
     )
 
     def __init__(self, lease_id: bytes, node: NodeView, demand: LeaseDemand) -> None:
@@ -85,6 +85,7 @@ class Lease:
         self.demand: LeaseDemand | None = demand
         self.leased = False  # the submitter was told
         self.revoked = False
+        self.served = 0  # tasks, as far as is known
         self.cancels: dict[bytes, CancelLeased] = {}  # of its tasks, which may not have arrived
         self.gone = False  # the node does not have it any more, and has yet to say how it ended
 
@@ -93,6 +94,12 @@ class Lease:
         self.cancels[message.task_id] = message
         if len(self.cancels) > CANCELS_MAX:
             del self.cancels[next(iter(self.cancels))]
+
+    def has_served(self, count: int) -> None:
+        """It has ended so many tasks in all."""
+        if count > self.served:
+            self.node.finished += count - self.served
+            self.served = count
 
     def amount(self) -> int:
         """What it has of the node's CPU."""

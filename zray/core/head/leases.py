@@ -84,9 +84,14 @@ class Leases:
             demand.finished = message.finished
             job.finished += more
             self._counters["finished"] += more
-        for lease_id in split_tasks(message.lease_ids):
+        claimed = split_tasks(message.lease_ids)
+        for lease_id in claimed:
             if lease_id not in self._table.leases:
                 demand.claimed[lease_id] = None
+        for lease_id, count in zip(claimed, message.served, strict=False):
+            lease = demand.leases.get(lease_id)
+            if lease is not None:
+                lease.has_served(count)
         self._table.note(demand)
 
     def on_revoke(self, sender: Member, message: m.Revoke, now: float) -> None:
@@ -170,6 +175,7 @@ class Leases:
         lease = self._table.leases.get(message.lease_id)
         if lease is not None and lease.node is node.view:
             demand, refused = lease.demand, not (lease.leased or lease.revoked)
+            lease.has_served(message.begun - bool(message.text))  # it died with the last
             self._end(lease, message.begun, message.text)
             if demand is not None and refused:
                 self._refused(demand, now)
