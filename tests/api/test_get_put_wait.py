@@ -164,6 +164,30 @@ def test_wait_without_waiting_sees_progress() -> None:
 
 
 @pytest.mark.parametrize("fetch_local", [True, False])
+def test_a_loop_of_waits_sees_each_once_though_its_list_changes(fetch_local: bool) -> None:
+    refs = [after.remote(0.002) for _ in range(40)]
+    left, seen = [*refs], []
+    while left:
+        number = min(3, len(left))
+        ready, left = zray.wait(left, num_returns=number, fetch_local=fetch_local)
+        assert len(ready) == number
+        seen += ready
+        left.reverse()
+        with pytest.raises(ValueError, match="unique"):
+            zray.wait([*left, ready[0], ready[0]], timeout=0)
+    assert len(seen) == 40 and {*seen} == {*refs}
+
+
+def test_wait_returns_ready_ones_from_between_others() -> None:
+    slow = [after.remote(20) for _ in range(4)]
+    first, second, third = (zray.put(n) for n in range(3))
+    refs = [slow[0], first, slow[1], second, third, slow[2], slow[3]]
+    assert zray.wait(refs, num_returns=7, timeout=0) == ([first, second, third], slow)
+    for ref in slow:
+        zray.cancel(ref, force=True)
+
+
+@pytest.mark.parametrize("fetch_local", [True, False])
 def test_wait_for_large_values(fetch_local: bool) -> None:
     @zray.remote
     def large() -> bytes:

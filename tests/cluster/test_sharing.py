@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import zray
+from zray.limits import PING_S
 
 
 def test_both_nodes_finish_tasks_and_their_prints_reach_the_driver(
@@ -21,9 +22,11 @@ def test_both_nodes_finish_tasks_and_their_prints_reach_the_driver(
 
     assert zray.get([double.remote(i) for i in range(10)], timeout=20) == [2 * i for i in range(10)]
 
-    finished = {node["NodeName"]: node["TasksFinished"] for node in zray.nodes()}
-    assert finished["one"] > 0 and finished["two"] > 0
-    assert sum(finished.values()) == 10
+    def finished() -> dict[str, int]:
+        return {node["NodeName"]: node["TasksFinished"] for node in zray.nodes()}
+
+    connected.until(lambda: sum(finished().values()) == 10, 2 * PING_S, "all are counted")
+    assert finished()["one"] > 0 and finished()["two"] > 0
     printed = ""
 
     def all_printed() -> bool:

@@ -20,6 +20,7 @@ from zray.protocol.codec import Payload
 FEW, MORE, MANY = 100, 10_000, 100_000
 COSTLY = 30_000  # as many of what takes long to make
 WORK = template()
+WIDE = template("wide", resources=[("CPU", 4)])
 IDLE = template("idle", resources=[("nothing", 1)])  # which no node has
 DRIVER = identity("d")
 WORKER = identity("w")
@@ -70,7 +71,7 @@ def head_with(count: int) -> HeadBench:
     head = HeadBench()
     head.node("n", cpus=4)
     head.node("other", cpus=0)
-    head.driver("d", WORK, IDLE)
+    head.driver("d", WORK, WIDE, IDLE)
     head.driver("bystander", WORK, IDLE)
     other = identity("bystander")
     tasks = [task("x", index, parent=number("p", index)) for index in range(count)]
@@ -88,6 +89,7 @@ def head_with(count: int) -> HeadBench:
         head.hear("bystander", m.Watch(0, other, object_of(number("v", index))))
         head.hear("bystander", m.ActorWatch(0, other, [number("z", index)]))
         head.hear("bystander", m.Pull(0, index, object_of(number("w", index))))
+        head.hear("bystander", m.Demand(0, other, other, [("CPU", index + 1)], 0, 5))
         made = replace(create(index), job_id=other, owner=other)
         head.hear("bystander", made)
     head.turn()
@@ -135,6 +137,18 @@ def head_steps(count: int) -> dict[str, int]:
     measure("kv put", "d", m.Kv(0, "put", b"key", b"value"))
     measure("kv keys", "d", m.Kv(0, "keys", b"key"))
     measure("kv delete", "d", m.Kv(0, "delete", b"key"))
+    measure("demand", "d", m.Demand(0, DRIVER, DRIVER, [("CPU", 10_000)], 2))
+    ids = [grant.lease_id for grant in head.taken("n", m.Grant)]
+    leases = [m.HeldLease(lease, DRIVER, DRIVER, [("CPU", 10_000)], WORKER) for lease in ids]
+    assert len(leases) == 2
+    measure("leased", "n", *(m.Leased(0, lease, "machine", "n") for lease in leases))
+    measure("demand again", "d", m.Demand(0, DRIVER, DRIVER, [("CPU", 10_000)], 0, 9))
+    measure("nothing while there are leases", "d", m.Ping(0, 0.0))
+    cancel = m.CancelLeased(0, ids[0], number("l", 0), 1, False)
+    measure("cancel of a leased task", "d", cancel)
+    measure("lease ended", "n", m.LeaseEnded(2, ids[0]))
+    measure("submit for which a lease ends", "d", m.Submit(0, DRIVER, DRIVER, [task("l", 1, WIDE)]))
+    assert head.taken("n", m.Revoke)
     measure("worker submits", "n", m.Submit(0, DRIVER, WORKER, [task("4", 0)]))
     measure("worker died", "n", m.WorkerDied(0, WORKER))
     measure("announce", "other", m.Announce(0, [], [], []))
@@ -151,6 +165,29 @@ def few_at_the_head() -> dict[str, int]:
 @pytest.mark.parametrize("count", [MORE, MANY])
 def test_the_head(few_at_the_head: dict[str, int], count: int) -> None:
     check(few_at_the_head, head_steps(count))
+
+
+def contended_steps(count: int) -> dict[str, int]:
+    """While so many tasks wait for what is leased."""
+    head = HeadBench()
+    head.node("n", cpus=2, credit=1)
+    head.driver("d", WORK)
+    head.say("d", m.Demand(0, DRIVER, DRIVER, [("CPU", 10_000)], 2))
+    ids = [grant.lease_id for grant in head.taken("n", m.Grant)]
+    head.driver("bystander", WORK)
+    other = identity("bystander")
+    tasks = [task("x", index, WORK) for index in range(count)]
+    found: dict[str, int] = {}
+    head.hear("bystander", m.Submit(0, other, other, tasks))
+    found["revoke"] = steps(head.turn)
+    assert len(head.taken("n", m.Revoke)) == len(ids) == 2
+    found["nothing"] = steps(lambda: head.say("d", m.Ping(0, 0.0)))
+    found["lease ended"] = steps(lambda: head.say("n", m.LeaseEnded(1, ids[0])))
+    return found
+
+
+def test_contention_at_the_head() -> None:
+    check(contended_steps(FEW), contended_steps(MORE))
 
 
 # ---- the raylet ----------------------------------------------------------------------------
@@ -223,10 +260,12 @@ def client_steps(count: int) -> dict[str, int]:
     def submit() -> bytes:
         return client.submit(m.TaskSpec(client.new_task(), IDLE.template_id, b""), 1)[0]
 
+    submitted: list[bytes] = []
     for index in range(count):
         for message in function(index):
             client.export(message) if isinstance(message, m.Export) else client.template(message)
-        client.want_value(submit(), Waiter(lambda: None))
+        submitted.append(submit())
+        client.want_value(submitted[-1], Waiter(lambda: None))
         client.references.put(b"value", [])
         client.references.add(object_of(number("o", index)))
         client.ask(lambda seq: m.Kv(seq, "get", b"key"), Waiter())
@@ -249,12 +288,22 @@ def client_steps(count: int) -> dict[str, int]:
     measure("cancel in the backlog", lambda: client.cancel(held[0][:16], False, True))
     measure("callbacks", client.has_callbacks)
     measure("wait", lambda: client.want_value(held[0], Waiter()))
+
+    def wait(number: int) -> list[int]:
+        waiter = client.want_some(submitted, number, whole=True)
+        client.forget_some(waiter)
+        return client.first_ready(submitted, number, whole=True)
+
+    measure("wait for some", lambda: wait(1))
     measure("put", lambda: held.append(client.references.put(b"value", [])))
     measure("own", lambda: client.references.remove(held[2]))
     measure("borrow", lambda: client.references.add(object_of(number("q", 0))))
     first = next(iter(client.unresolved))
     outcome = m.Outcome(object_of(first), m.VALUE, 5, b"value")
     measure("result", lambda: client.message(m.Result(1, DRIVER, [outcome])))
+    assert wait(3) == [0]
+    measure("wait for some of which one is ready", lambda: wait(3))
+    measure("wait for one that is ready", lambda: client.first_ready(submitted, 1, whole=True))
     measure("answer", lambda: client.message(m.KvReply(0, 1, False)))
     return found
 

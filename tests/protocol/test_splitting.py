@@ -233,6 +233,7 @@ def test_each_list_is_cut_or_bounded_where_it_is_made() -> None:
         *("Hello.features", "Welcome.features", "Template.resources", "Export.contained"),
         *("Chunk.contained", "Tasks.values", "Credit.released", "Reclaim.resources"),
         *("Setup.imports", "Demand.resources", "Grant.resources", "Leasing.resources"),
+        *("Demand.served",),
     }
     found = {
         f"{kind.__name__}.{field.name}"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any, TypeVar, overload
 
 from zray.api.session import participant
 from zray.runtime.references import ObjectRef
 
 T = TypeVar("T")
+LEFT_MAX = 10_000  # so many are remembered
+_left: list[bytes] = []  # ids of what the last wait left: no two alike, and a loop asks for these
 
 
 @overload
@@ -100,29 +103,48 @@ def wait(
     Raises:
         TypeError, ValueError: as Ray's ``wait``.
     """
+    global _left
     if isinstance(refs, ObjectRef):
         raise TypeError("wait() expected a list of ray.ObjectRef, got a single ray.ObjectRef")
     if not isinstance(refs, list):
         raise TypeError(f"wait() expected a list of ray.ObjectRef, got {type(refs)}")
     if timeout is not None and timeout < 0:
         raise ValueError(f"The 'timeout' argument must be nonnegative. Received {timeout}")
-    for ref in refs:
-        if not isinstance(ref, ObjectRef):
-            raise TypeError(f"wait() expected a list of ray.ObjectRef, got list containing {ref!r}")
-    if not refs:
+    wanted: list[ObjectRef[T]] = [*refs]  # another thread may change the list meanwhile
+    if [*map(type, wanted)].count(ObjectRef) != len(wanted):
+        for ref in wanted:
+            if not isinstance(ref, ObjectRef):
+                raise TypeError(
+                    f"wait() expected a list of ray.ObjectRef, got list containing {ref!r}"
+                )
+    if not wanted:
         return [], []
-    if len({ref.id for ref in refs}) != len(refs):
+    ids = [ref.id for ref in wanted]
+    if ids != _left and len({*ids}) != len(ids):
         raise ValueError("Wait requires a list of unique object refs.")
     if num_returns <= 0:
         raise ValueError(f"Invalid number of objects to return {num_returns}.")
-    if num_returns > len(refs):
+    if num_returns > len(wanted):
         raise ValueError(
             "num_returns cannot be greater than the number of objects provided to wait"
         )
-    found: tuple[list[ObjectRef[T]], list[ObjectRef[T]]] = participant().wait(
-        refs, num_returns, timeout, fetch_local
-    )
-    return found
+    places = participant().wait(ids, num_returns, timeout, fetch_local)
+    if len(ids) <= LEFT_MAX:
+        _left = _without(ids, places)
+    return [wanted[place] for place in places], _without(wanted, places)
+
+
+def _without(those: list[T], places: list[int]) -> list[T]:
+    """A copy without what is at these places, which ascend."""
+    if places and places[-1] - places[0] >= len(places):
+        stays = bytearray(b"\1") * len(those)
+        for place in places:
+            stays[place] = 0
+        return [*compress(those, stays)]
+    others = those[:]
+    if places:  # one run of them
+        del others[places[0] : places[-1] + 1]
+    return others
 
 
 def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) -> None:

@@ -26,7 +26,7 @@ class Demand(Message, tag=86):
 
     In absolute figures. ``finished``: tasks of the class that were ended for this submitter by
     workers leased to it, in all. ``lease_ids``: the leases of the class that it has; LEASE_ENDED
-    is sent again for those that are over.
+    is sent again for those that are over. ``served``: how many tasks each of them has ended.
     """
 
     submitter: Id
@@ -35,6 +35,7 @@ class Demand(Message, tag=86):
     count: Count
     finished: Count = 0
     lease_ids: Ids = b""
+    served: Annotated[list[Count], MANY] = []
 
 
 class Grant(Message, tag=87):

@@ -104,6 +104,10 @@ class HeadLink:
         self.flush()
         return unsent
 
+    def waits(self) -> bool:
+        """Whether something is left to send."""
+        return bool(self._unsent)
+
     def flush(self) -> bool:
         """Whether nothing is left to send."""
         while self._unsent and self.socket is not None:

@@ -253,6 +253,46 @@ def test_a_value_of_somebody_else_is_watched_and_a_large_one_pulled() -> None:
     assert outcome is not None and outcome.value == b"val"
 
 
+def test_a_wait_for_some_counts_what_is_ready_and_returns_the_first_places() -> None:
+    made = client()
+    oids = [submit(made)[0] for _ in range(5)]
+    resolve(made, oids[3])
+    assert made.first_ready(oids, 2, whole=True) == [3]
+    waiter = made.want_some(oids, 3, whole=True)
+    assert (waiter.remaining, len(waiter.missing)) == (2, 4)
+    resolve(made, oids[1], oids[4], oids[2], seq=2)
+    assert waiter.remaining <= 0 and waiter.missing == {oids[0]}
+    assert made.first_ready(oids, 3, whole=True) == [1, 2, 3]
+    assert made.first_ready(oids, 9, whole=False) == [1, 2, 3, 4]
+
+
+def test_a_value_elsewhere_is_not_ready_where_the_value_is_wanted() -> None:
+    made = client()
+    oids = [submit(made)[0] for _ in range(2)]
+    hear(made, m.Result(1, ME, [m.Outcome(oids[1], m.VALUE | m.LOCATED, 1 << 20)]))
+    assert made.first_ready(oids, 1, whole=False) == [1]
+    assert made.first_ready(oids, 1, whole=True) == []
+    said(made)
+    waiter = made.want_some(oids, 1, whole=True)
+    assert waiter.remaining == 1 and waiter.missing == {*oids}
+    assert [pull.object_id for pull in said(made, m.Pull)] == [oids[1]]
+    made.near.reached[oids[1]] = None  # it has been here
+    assert made.first_ready(oids, 1, whole=True) == [1]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_finalizer_does_not_wait_for_what_was_collected(whole: bool) -> None:
+    made = client()
+    oids = [submit(made)[0] for _ in range(2)]
+    waiter = made.want_some(oids, 2, whole=whole)
+    end = Waiter()
+    made.want_outcome(oids[0], end)
+    for oid in oids:
+        made.references.remove(oid)
+    assert (waiter.remaining, end.remaining) == (0, 0)
+    assert not made.waiters.values and not made.waiters.ends
+
+
 def test_a_fetched_object_is_held_until_its_value_is_here() -> None:
     made = client()
     here, elsewhere = submit(made)[0], object_of(identity("x"))

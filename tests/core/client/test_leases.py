@@ -280,6 +280,30 @@ def test_a_new_lease_gets_what_waits_behind_others() -> None:
     assert bench.waiting(two) == ["t2"] and not bench.waiting(one)
 
 
+def test_what_waits_behind_a_task_that_takes_too_long_can_go_elsewhere() -> None:
+    bench = Bench()
+    one = bench.lease("w1")
+    measured(bench, one, 0.0001)
+    bench.submit("t1")
+    bench.turn()
+    bench.submit("t2")
+    bench.turn()
+    bench.take(one)
+    assert bench.leases.crowded() and bench.demands() == []
+    bench.leases.look(1.0)
+    bench.leases.look(1.004)
+    bench.turn()
+    assert bench.waiting(one) == ["t2"]
+    bench.leases.look(1.006)
+    bench.turn()
+    assert not bench.waiting(one) and bench.demands() == [1]
+    bench.submit("t3")
+    bench.turn()
+    assert not bench.waiting(one)  # while it is late it gets nothing
+    bench.ends(one, "t1", seconds=5.0)
+    assert bench.waiting(one) == ["t2"]
+
+
 def test_results_are_the_processs_own_until_somebody_hears_of_them() -> None:
     bench = Bench()
     worker = bench.lease("w1")
@@ -611,7 +635,7 @@ def test_what_has_ended_is_told_in_all() -> None:
 def test_it_is_said_where_a_task_is() -> None:
     bench = Bench()
     bench.submit("t0")
-    assert bench.tasks.reason(object_of("t0")).startswith("WAIT_LEASE: ")
+    assert bench.tasks.reason(object_of("t0")).startswith("WAIT_RESOURCES: ")
     worker = bench.lease("w1")
     bench.take(worker)
     bench.ends(worker, "t0", seconds=0.05)
@@ -622,7 +646,7 @@ def test_it_is_said_where_a_task_is() -> None:
     reasons = [bench.tasks.reason(object_of(f"t{place}")) for place in range(4)]
     assert [reason.partition(":")[0] for reason in reasons] == [
         "",
-        "RUNNING",
         "LEASED",
-        "WAIT_ARGS",
+        "LEASED",
+        "WAIT_DEPS",
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.core.benches import identity, object_of, value
-from zray.core.client.waiters import Waiter, Waiters
+from zray.core.client.waiters import SomeOf, Waiter, Waiters
 from zray.protocol import messages as m
 
 A, B = identity("a"), identity("b")
@@ -105,3 +105,77 @@ def test_whoever_waits_for_what_will_not_come_is_let_go() -> None:
     assert (first.remaining, second.remaining) == (0, 1)
     bench.waiters.release_all()
     assert second.remaining == 0 and not bench.waiters
+
+
+# ---- some of many --------------------------------------------------------------------------
+
+
+def some_of(bench: Bench, count: int, *, whole: bool = False) -> SomeOf:
+    waiter = SomeOf({ONE, TWO}.difference(bench.outcomes), count, whole=whole)
+    bench.waiters.want_some([ONE, TWO], waiter)
+    return waiter
+
+
+def test_one_of_many_is_enough_and_each_counts_once() -> None:
+    bench = Bench()
+    first, both = some_of(bench, 1), some_of(bench, 2)
+    bench.comes(located(TWO))
+    bench.comes(value(B))
+    assert (first.remaining, both.remaining, both.missing) == (0, 1, {ONE})
+    bench.comes(value(A))
+    assert both.remaining == 0
+
+
+def test_a_loop_of_waits_asks_for_each_object_once_in_the_given_order() -> None:
+    bench = Bench()
+    for _ in range(3):
+        bench.waiters.forget_some(some_of(bench, 1))
+    assert bench.watched == [ONE, TWO]
+    assert some_of(bench, 1).remaining == 1
+    bench.comes(value(A))
+    bench.comes(value(B))
+    assert not bench.waiters.ends
+
+
+def test_values_elsewhere_are_pulled_for_those_who_wait_for_values() -> None:
+    bench = Bench(ONE, TWO)
+    end, whole = some_of(bench, 1), some_of(bench, 1, whole=True)
+    bench.comes(located(ONE))
+    assert (end.remaining, whole.remaining, bench.pulled) == (0, 1, [ONE])
+    bench.waiters.forget_some(whole)
+    bench.comes(located(TWO))
+    assert bench.pulled == [ONE]  # nobody has the time any more
+    bench.comes(value(A))
+    assert not bench.waiters.values
+    late = SomeOf({TWO}, 1, whole=True)
+    bench.waiters.want_some([ONE, TWO], late)
+    assert bench.pulled == [ONE, TWO]
+    bench.comes(value(B))
+    assert (whole.remaining, late.remaining) == (1, 0)
+
+
+def test_one_that_gives_up_takes_nothing_from_those_who_wait_for_some() -> None:
+    bench, hasty = Bench(ONE), Waiter()
+    bench.waiters.want_value(ONE, hasty)
+    some = some_of(bench, 1, whole=True)
+    bench.waiters.forget([ONE], hasty)
+    assert ONE in bench.waiters.values
+    bench.comes(value(A))
+    assert (some.remaining, hasty.remaining) == (0, 1)
+
+
+def test_what_was_collected_counts_as_come() -> None:
+    bench = Bench()
+    bench.collected.add(ONE)
+    both = some_of(bench, 2)
+    assert (both.remaining, both.missing, bench.watched) == (1, {TWO}, [TWO])
+    bench.waiters.let_down(TWO)
+    assert both.remaining == 0 and not bench.waiters.ends
+
+
+def test_the_end_releases_those_who_wait_for_some() -> None:
+    bench = Bench()
+    some = some_of(bench, 2, whole=True)
+    bench.waiters.release_all()
+    bench.waiters.forget_some(some)
+    assert some.remaining == 0 and not bench.waiters

@@ -86,6 +86,22 @@ def held(grant: m.Grant) -> m.HeldLease:
 # ---- grants --------------------------------------------------------------------------------
 
 
+def test_a_node_has_finished_what_its_leased_workers_have() -> None:
+    """As their submitter says now and then, and the node when a lease is over."""
+    bench = Bench(2)
+    first, second = bench.leased(2)
+    ids = first + second
+    view = bench.n1.view
+    bench.demand(0, lease_ids=ids, served=[5, 7])
+    bench.demand(0, lease_ids=ids, served=[6, 7])
+    assert view.finished == 13
+    bench.end(first, 6)
+    bench.end(second, 9, "it died", seq=2)  # with its last one
+    assert view.finished == 14
+    bench.demand(0, lease_ids=ids, served=[6, 8])
+    assert view.finished == 14
+
+
 def test_what_is_free_is_granted_and_taken() -> None:
     bench = Bench(cpus=2)
     bench.demand(3)
@@ -153,18 +169,20 @@ def test_nothing_is_granted_where_others_come_first() -> None:
     assert len(bench.granted()) == 1
 
 
-def test_a_node_that_does_not_take_one_is_left_alone_for_a_while() -> None:
+def test_what_a_node_does_not_take_goes_by_way_of_the_head_for_a_while() -> None:
     bench = Bench(cpus=1)
     bench.demand(1)
     (grant,) = bench.granted()
     bench.end(grant.lease_id)
     assert bench.free() == 1
     bench.turn()
-    assert bench.sent(m.LeaseEnded) == {}  # its submitter has never heard of it
+    sent = bench.outbox.take()[bench.job.process_id]
+    assert sent == [m.Leasing(0, bench.job.process_id, [("CPU", UNIT)], False)]
     assert bench.leases.deadline() == pytest.approx(bench.now + PAUSE)
     bench.turn(PAUSE)
+    assert bench.open() == [True] and bench.leases.deadline() == NEVER
+    bench.demand(1)
     assert len(bench.granted()) == 1
-    assert bench.leases.deadline() == NEVER
 
 
 def test_what_cannot_be_leased_is_refused() -> None:
@@ -337,15 +355,18 @@ def test_tasks_of_others_close_leasing_although_no_lease_is_in_their_way() -> No
 def test_ones_own_tasks_close_leasing_when_they_wait_for_long() -> None:
     bench = Bench(cpus=1)
     bench.n1.view.free["CPU"] = 0
-    task = bench.ready("t")
+    bench.ready("t")
     bench.demand(1)
     assert bench.open() == [] and bench.leases.deadline() == pytest.approx(bench.now + PAUSE)
     bench.turn(PAUSE)
     assert bench.open() == [False]
-    bench.scheduler.withdraw(task, READY + 1)
+    bench.demand(1)  # said before it heard that: what waited there is at the head by now
     bench.turn()
     bench.turn(PAUSE)
-    assert bench.open() == [True]
+    assert bench.open() == [True]  # for the tasks that come from now on
+    bench.n1.view.free["CPU"] = UNIT
+    bench.turn()
+    assert bench.granted() == []
 
 
 def test_a_job_without_a_lease_is_not_kept_waiting_by_those_of_another() -> None:
@@ -412,10 +433,11 @@ def test_leasing_is_for_the_machine_of_the_driver() -> None:
     bench.turn()
     bench.turn(PAUSE)
     assert bench.open() == [True]
-    bench.n1.view.usable = False
-    bench.turn()
-    assert bench.open() == []  # which matters to nobody
+    bench.n1.view.usable = False  # for now: its leases go on
     bench.demand(1)
+    assert not bench.outbox
+    bench.n1.ended = True
+    bench.turn()
     assert bench.open() == [False]
 
 

@@ -6,7 +6,8 @@ session is told. Owns the session, and what is said to the user.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import compress, count, filterfalse, islice
 from typing import Any
 
 from zray import limits
@@ -24,7 +25,7 @@ from zray.core.client.references import ClientReferences
 from zray.core.client.requests import Requests
 from zray.core.client.tasks import ClientTasks
 from zray.core.client.values import ClientValues
-from zray.core.client.waiters import Waiter, Waiters
+from zray.core.client.waiters import SomeOf, Waiter, Waiters
 from zray.errors import MessageTooLargeError, ProtocolError
 from zray.ids import IdSource, task_of
 from zray.protocol import messages as m
@@ -110,6 +111,7 @@ class Client:
         self.want_outcome = self.waiters.want_outcome
         self.want_located = self.waiters.want_located
         self.forget_waiter = self.waiters.forget
+        self.forget_some = self.waiters.forget_some
         self.has_callbacks = self.waiters.has_callbacks
 
     def _make_lease_machines(self) -> None:
@@ -281,6 +283,30 @@ class Client:
         outcome = self.outcomes.get(oid)
         here = outcome is not None and not outcome.kind & m.LOCATED
         return here or oid in self.near.reached
+
+    def first_ready(self, oids: list[bytes], number: int, *, whole: bool) -> list[int]:
+        """Places of the first ``number`` that are ready; ``whole``: whose values are."""
+        known = compress(count(), map(self.outcomes.__contains__, oids))
+        if not whole:
+            return [*islice(known, number)]
+        get, reached = self.outcomes.get, self.near.reached
+        ready: Iterator[int] = (
+            place
+            for place in known
+            if (found := get(oids[place])) is not None
+            and (not found.kind & m.LOCATED or oids[place] in reached)
+        )
+        return [*islice(ready, number)]
+
+    def want_some(self, oids: list[bytes], number: int, *, whole: bool) -> SomeOf:
+        """A waiter for so many of these, ready ones among them; no two are alike."""
+        missing = {*oids}.difference(self.outcomes)
+        if whole:
+            known = filterfalse(missing.__contains__, oids)
+            missing.update(filterfalse(self.is_ready, [*known]))
+        waiter = SomeOf(missing, number - len(oids) + len(missing), whole=whole)
+        self.waiters.want_some(oids, waiter)
+        return waiter
 
     def fetch(self, oid: bytes, come: Callable[[m.Outcome | None], None]) -> None:
         """Hold an object until its value is here, which ``come`` gets; None: there will be none."""

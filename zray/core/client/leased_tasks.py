@@ -10,14 +10,14 @@ from collections import deque
 from collections.abc import Callable
 
 from zray import limits
-from zray.core import failures
+from zray.core import failures, resources
 from zray.core.client.call_results import CallResults
 from zray.core.client.definitions import ClientDefinitions
 from zray.core.client.lease import Lease, LeasedTemplate, PendingTask
 from zray.core.client.lease_class import EXACT, LeaseClass, LeaseClasses
 from zray.core.client.references import ClientReferences
 from zray.core.resources import CPU
-from zray.errors import TaskCancelledError, WorkerCrashedError, ZrayError
+from zray.errors import NodeDiedError, TaskCancelledError, WorkerCrashedError, ZrayError
 from zray.ids import object_id
 from zray.protocol import messages as m
 
@@ -232,28 +232,37 @@ class LeasedTasks:
         self.again([task])
 
     def crashed(self, task: PendingTask, text: str) -> None:
-        """The worker died, or its node did, and may have begun the task."""
+        """The worker died, or its node did, and may have begun the task.
+
+        ``text``: as in LEASE_ENDED.
+        """
         if task.cancelled is not None:
             self._cancelled(task)
         elif task.may_retry():
             self._retry(task)
         else:
-            where, _, cause = text.partition("\n")
-            name = task.template.message.name
-            self._fail(
-                task, WorkerCrashedError, f"the worker {where} that ran {name} died: {cause}"
-            )
+            where, cause = text.split("\n", 1) if "\n" in text else ("", text)
+            pid, _, node = where.strip("()").rpartition("node ")
+            if pid:
+                name = task.template.message.name
+                died = f"the worker {where} that ran {name} died: {cause}"
+                self._fail(task, failures.encode(WorkerCrashedError, died, name, node))
+            else:
+                self._fail_of(task, NodeDiedError, f"{cause}; it held the task", node)
 
     def _cancelled(self, task: PendingTask) -> None:
-        self._fail(task, TaskCancelledError, "the task was cancelled")
+        self._fail_of(task, TaskCancelledError, "the task was cancelled")
 
-    def _fail(self, task: PendingTask, error: type[ZrayError], text: str) -> None:
-        message = task.template.message
-        task_id = task.spec.task_id
-        value = failures.encode(
-            error, f"{text} (task {message.name} {task_id.hex()})", message.name
-        )
-        self._resolve(task, failures.outcomes(task_id, message.num_returns, value))
+    def _fail_of(
+        self, task: PendingTask, error: type[ZrayError], text: str, node: str = ""
+    ) -> None:
+        name = task.template.message.name
+        text = f"{text} (task {name} {task.spec.task_id.hex()})"
+        self._fail(task, failures.encode(error, text, name, node))
+
+    def _fail(self, task: PendingTask, value: bytes) -> None:
+        returns = task.template.message.num_returns
+        self._resolve(task, failures.outcomes(task.spec.task_id, returns, value))
 
     def _resolve(self, task: PendingTask, outcomes: list[m.Outcome]) -> None:
         results, references = self._results, self._references
@@ -343,15 +352,20 @@ class LeasedTasks:
         name = task.template.message.name
         lease = task.lease
         if lease is None and task.waiting:
-            return f"WAIT_ARGS: {name} waits for {task.waiting} of its arguments"
+            return f"WAIT_DEPS: {name} waits for {task.waiting} of its arguments"
         if lease is None:
-            group = self._classes[task.template.key]
-            return f"WAIT_LEASE: {name} waits here for one of {len(group.leases)} leased workers"
+            needs = resources.in_words(task.template.key)
+            workers = len(self._classes[task.template.key].leases)
+            return (
+                f"WAIT_RESOURCES: needs {needs}; all of it is in use, and the {workers} workers "
+                f"that are leased to this process have other tasks before it (task {name})"
+            )
         before = [*lease.inflight].index(task.spec.task_id)
-        where = f"a worker of node {lease.node} that is leased to this process"
-        if before:
-            return f"LEASED: {name} is with {where}, {before} tasks before it"
-        return f"RUNNING: {name} runs in {where}"
+        behind = f", behind {before} others" if before else ""
+        return (
+            f"LEASED: {name} is with node {lease.node}, in a worker that is leased to this process"
+            f"{behind}, attempt {task.attempt}"
+        )
 
 
 def _travels(outcome: m.Outcome) -> bool:

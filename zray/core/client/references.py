@@ -92,7 +92,7 @@ class ClientReferences:
         self.counts.pop(oid, None)
         if self._actors:
             self._handle_dropped(oid[:16])
-        if self._waiters.values:
+        if oid in self._waiters.values or oid in self._waiters.ends:
             self._waiters.let_down(oid)
         self._values.lost.pop(oid, None)
         outcome = self._outcomes.pop(oid, None)

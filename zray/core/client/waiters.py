@@ -1,4 +1,7 @@
-"""Who waits for which objects: threads that sleep until all they count is there, and callbacks."""
+"""Who waits for which objects: threads that sleep until all they count is there, and callbacks.
+
+Who waits for whichever come first of many objects (`SomeOf`) is registered with none of them.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,21 @@ class Waiter:
             self.done()
 
 
+class SomeOf(Waiter):
+    """Waits for ``remaining`` of the objects in ``missing``, which those that come leave.
+
+    ``whole``: for their values, not only for how their tasks ended.
+    """
+
+    __slots__ = ("missing", "whole")
+
+    def __init__(self, missing: set[bytes], count: int, *, whole: bool) -> None:
+        super().__init__()
+        self.missing = missing
+        self.remaining = count
+        self.whole = whole
+
+
 class Waiters:
     """``outcomes``: of the process's references, as far as they are known.
 
@@ -52,8 +70,10 @@ class Waiters:
         self._expected = expected
         self._watch = watch
         self._pull = pull
+        # With nobody in its list, an object is one that somebody of ``_some`` waits for or did.
         self.values: dict[bytes, list[Waiter]] = {}  # by object whose value they wait for
         self.ends: dict[bytes, list[Waiter]] = {}  # those that need only know how its task ended
+        self._some: list[SomeOf] = []
         self.watched: dict[bytes, None] = {}
         self._callbacks = 0  # how many of the waiters are called rather than wait
 
@@ -90,6 +110,31 @@ class Waiters:
             self._callbacks += waiter.done is not None
             self._await_outcome(oid)
 
+    def want_some(self, oids: list[bytes], waiter: SomeOf) -> None:
+        """Make those of ``oids`` come that the waiter misses, until it is forgotten.
+
+        What comes already stays in the tables after that, so a loop of waits asks for each once.
+        """
+        self._some.append(waiter)
+        missing, table = waiter.missing, self.values if waiter.whole else self.ends
+        unasked = missing.difference(table)
+        for oid in filter(unasked.__contains__, oids) if unasked else ():  # in their order
+            outcome = self._outcomes.get(oid)
+            if outcome is None and not self._lives(oid):
+                missing.remove(oid)
+                waiter.arrived()  # nothing of it comes
+                continue
+            table[oid] = []
+            if outcome is not None:
+                self._pull(oid)
+            else:
+                self._await_outcome(oid)
+
+    def forget_some(self, waiter: SomeOf) -> None:
+        """It does not wait any more."""
+        if waiter in self._some:
+            self._some.remove(waiter)
+
     def _await_outcome(self, oid: bytes) -> None:
         if oid not in self.watched and not self._expected(oid):
             self.watched[oid] = None
@@ -100,9 +145,13 @@ class Waiters:
         for waiter in self.ends.pop(oid, ()):
             self._callbacks -= waiter.done is not None
             waiter.arrived()
-        if outcome.kind & m.LOCATED:
-            if oid in self.values:
-                self._pull(oid)
+        elsewhere = outcome.kind & m.LOCATED
+        for some in self._some:
+            if oid in some.missing and not (elsewhere and some.whole):
+                some.missing.remove(oid)
+                some.arrived()
+        if elsewhere:
+            self._pull_if_wanted(oid)
             return
         for waiter in self.values.pop(oid, ()):
             self._callbacks -= waiter.done is not None
@@ -110,8 +159,18 @@ class Waiters:
                 waiter.values[oid] = outcome
             waiter.arrived()
 
+    def _pull_if_wanted(self, oid: bytes) -> None:
+        if self.values.get(oid) or any(oid in some.missing for some in self._some):
+            self._pull(oid)
+        else:
+            self.values.pop(oid, None)  # who has waited for it has not the time
+
     def let_down(self, oid: bytes) -> None:
         """The last reference was collected, so nothing comes: who waits is a finalizer."""
+        for some in self._some:
+            if oid in some.missing:
+                some.missing.remove(oid)
+                some.arrived()
         for table in (self.values, self.ends):
             for waiter in table.pop(oid, ()):
                 self._callbacks -= waiter.done is not None
@@ -125,7 +184,7 @@ class Waiters:
                 if waiting is not None and waiter in waiting:
                     waiting.remove(waiter)
                     self._callbacks -= waiter.done is not None
-                    if not waiting:
+                    if not waiting and not self._some:
                         del table[oid]
 
     def release_all(self) -> None:
@@ -136,6 +195,9 @@ class Waiters:
                     self._callbacks -= waiter.done is not None
                     waiter.arrived()
             table.clear()
+        for some in self._some:
+            some.remaining = 0
+        self._some.clear()
 
     def has_callbacks(self) -> bool:
         """Whether somebody is to be called when a value arrives, rather than waits for it."""

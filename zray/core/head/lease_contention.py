@@ -159,10 +159,10 @@ class LeaseContention:
         here = False
         for node in self._members.nodes.values():
             view = node.view
-            if not view.usable or not resources.fits(view.total, demand.needs):
+            if node.ended or not resources.fits(view.total, demand.needs):
                 continue
             if machine and node.info.machine == machine:
-                here = True
+                here = True  # or will be again, if it has no session just now
             elif self.has_room(view, demand) and view.credit() > 0:
                 return False  # by way of the head it could start there
         return here

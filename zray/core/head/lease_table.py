@@ -24,7 +24,17 @@ class LeaseDemand:
     """
 
     __slots__ = (
-        *("calm_at", "claimed", "count", "finished", "granted", "job_id", "leases", "needs"),
+        *(
+            "amounts",
+            "calm_at",
+            "claimed",
+            "count",
+            "finished",
+            "granted",
+            "job_id",
+            "leases",
+            "needs",
+        ),
         *("open", "submitter", "takes_cpu", "waits_since"),
     )
 
@@ -32,6 +42,7 @@ class LeaseDemand:
         self.submitter = submitter
         self.job_id = job_id
         self.needs = needs
+        self.amounts: Amounts = list(needs)  # the same, as the submitter puts it
         self.takes_cpu = bool(dict(needs).get(CPU))
         self.count = 0
         self.finished = 0  # tasks, as the submitter has said last
@@ -46,10 +57,6 @@ class LeaseDemand:
     def key(self) -> DemandKey:
         """What there is one of."""
         return self.submitter, self.needs
-
-    def amounts(self) -> Amounts:
-        """The class as messages have it."""
-        return list(self.needs)
 
     def wanting(self) -> int:
         """How many more leases it could use."""
@@ -67,7 +74,7 @@ class Lease:
 
     __slots__ = (
         *("cancels", "demand", "gone", "job_id", "lease_id", "leased", "needs", "node"),
-        "revoked",
+        *("revoked", "served"),
     )
 
     def __init__(self, lease_id: bytes, node: NodeView, demand: LeaseDemand) -> None:
@@ -78,6 +85,7 @@ class Lease:
         self.demand: LeaseDemand | None = demand
         self.leased = False  # the submitter was told
         self.revoked = False
+        self.served = 0  # tasks, as far as is known
         self.cancels: dict[bytes, CancelLeased] = {}  # of its tasks, which may not have arrived
         self.gone = False  # the node does not have it any more, and has yet to say how it ended
 
@@ -86,6 +94,12 @@ class Lease:
         self.cancels[message.task_id] = message
         if len(self.cancels) > CANCELS_MAX:
             del self.cancels[next(iter(self.cancels))]
+
+    def has_served(self, count: int) -> None:
+        """It has ended so many tasks in all."""
+        if count > self.served:
+            self.node.finished += count - self.served
+            self.served = count
 
     def amount(self) -> int:
         """What it has of the node's CPU."""

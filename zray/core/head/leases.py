@@ -59,7 +59,6 @@ class Leases:
         self._contention = LeaseContention(table, scheduler, members, processes)
         self._barred: dict[bytes, None] = {}  # submitters that could not reach a worker
         self._away: dict[bytes, None] = {}  # submitters without a session
-        self._paused: dict[bytes, float] = {}  # nodes that did not take one, until when
         self._silent: dict[bytes, float] = {}  # leases of whose end a node has yet to tell
         self._due = NEVER
 
@@ -78,15 +77,21 @@ class Leases:
             return
         self._processes.note_worker(sender, message.submitter)
         demand = self._table.demand(message.submitter, message.job_id, needs)
-        demand.count = message.count
+        demand.amounts = message.resources
+        demand.count = 0 if demand.open is False else message.count
         more = message.finished - demand.finished
         if more > 0:
             demand.finished = message.finished
             job.finished += more
             self._counters["finished"] += more
-        for lease_id in split_tasks(message.lease_ids):
+        claimed = split_tasks(message.lease_ids)
+        for lease_id in claimed:
             if lease_id not in self._table.leases:
                 demand.claimed[lease_id] = None
+        for lease_id, count in zip(claimed, message.served, strict=False):
+            lease = demand.leases.get(lease_id)
+            if lease is not None:
+                lease.has_served(count)
         self._table.note(demand)
 
     def on_revoke(self, sender: Member, message: m.Revoke, now: float) -> None:
@@ -169,13 +174,23 @@ class Leases:
         """A lease is over, or the node did not take it."""
         lease = self._table.leases.get(message.lease_id)
         if lease is not None and lease.node is node.view:
-            if not (lease.leased or lease.revoked):
-                self._paused[node.process_id] = now + limits.LEASE_PAUSE_S
+            demand, refused = lease.demand, not (lease.leased or lease.revoked)
+            lease.has_served(message.begun - bool(message.text))  # it died with the last
             self._end(lease, message.begun, message.text)
+            if demand is not None and refused:
+                self._refused(demand, now)
         elif lease is None:  # the head of before knew whose it was
             self._table.keep(replace(message, seq=0))
         if message.seq:
             self._acknowledgements.acknowledge(node, message.seq, now, durable=True)
+
+    def _refused(self, demand: LeaseDemand, now: float) -> None:
+        """A node knows better what can start there: it gets the tasks themselves for a while."""
+        if demand.submitter not in self._away:
+            demand.calm_at = now + limits.LEASE_PAUSE_S
+            if demand.open is not False:
+                self._tell(demand, now_open=False)
+            self._table.note(demand)
 
     def _end(self, lease: Lease, begun: int, text: str) -> None:
         """The submitter is told, unless it has never heard of the lease."""
@@ -192,7 +207,6 @@ class Leases:
 
     def announced(self, node: NodeMember, leases: list[m.HeldLease], now: float) -> None:
         """All leases that a node has; it tells the ends of others that it had again."""
-        self._paused.pop(node.process_id, None)
         there = {held.lease_id for held in leases}
         for lease in self._at(node):
             if lease.lease_id in there:
@@ -230,7 +244,6 @@ class Leases:
         silent = [self._table.leases[lease_id] for lease_id in self._silent]
         for lease in (*self._at(node), *(one for one in silent if one.node is node.view)):
             self._end(lease, ANY_NUMBER, f"(node {node.info.name})\n{lost}")
-        self._paused.pop(node.process_id, None)
 
     # ---- turn ------------------------------------------------------------------------------
 
@@ -251,7 +264,7 @@ class Leases:
             self._table.note(demand)
         wanting = [one for one in self._table.active.values() if one.open and one.wanting() > 0]
         if wanting:
-            self._grant(wanting, now)
+            self._grant(wanting)
 
     def deadline(self) -> float:
         """When ``step`` has something to do although nothing arrives."""
@@ -299,17 +312,15 @@ class Leases:
         contention = self._contention
         if self._recovery.active or demand.submitter in self._barred or contention.bars(demand):
             return True
-        own = contention.own_wait(demand)
-        if own and not demand.open:
-            return True
-        late = own or contention.is_starved(demand) or contention.is_stuck(demand)
-        if demand.wanting() <= 0 or not late:
+        behind = contention.own_wait(demand) or contention.is_starved(demand)
+        if demand.wanting() <= 0 or not (behind or contention.is_stuck(demand)):
             demand.waits_since = None
             return False
-        # Its tasks come after those, but not for as long as there are such.
+        # Its tasks come after others, but not for as long as there are such.
         if demand.waits_since is None:
             demand.waits_since = now
-        when = demand.waits_since + limits.LEASE_PAUSE_S
+        pause = limits.LEASE_PAUSE_S if behind else limits.STALL_S
+        when = demand.waits_since + pause
         if now < when:
             self._due = min(self._due, when)
         return now >= when
@@ -317,21 +328,16 @@ class Leases:
     def _tell(self, demand: LeaseDemand, *, now_open: bool) -> None:
         demand.open = now_open
         demand.count = demand.count if now_open else 0  # what waited there goes by way of the head
-        told = m.Leasing(0, demand.submitter, demand.amounts(), now_open)
+        told = m.Leasing(0, demand.submitter, demand.amounts, now_open)
         self._processes.send_to(demand.submitter, told)
 
     # ---- grants ----------------------------------------------------------------------------
 
-    def _grant(self, wanting: list[LeaseDemand], now: float) -> None:
+    def _grant(self, wanting: list[LeaseDemand]) -> None:
         """One to each in turn, as long as there is room; who got one last comes last next time."""
-        for node_id, when in [*self._paused.items()]:
-            if now >= when:
-                del self._paused[node_id]
-            else:
-                self._due = min(self._due, when)
         by_machine: dict[str, list[NodeMember]] = {}
         for node in self._members.nodes.values():
-            if node.view.usable and node.process_id not in self._paused:
+            if node.view.usable:
                 by_machine.setdefault(node.info.machine, []).append(node)
         while wanting:
             again = []
@@ -361,5 +367,5 @@ class Leases:
         lease = Lease(self._ids.lease_id(), node.view, demand)
         self._table.add(lease)
         self._table.active[demand.key] = self._table.active.pop(demand.key)
-        granted = m.Grant(*(0, lease.lease_id, demand.job_id, demand.submitter, demand.amounts()))
+        granted = m.Grant(*(0, lease.lease_id, demand.job_id, demand.submitter, demand.amounts))
         self._outbox.send(node.process_id, granted)

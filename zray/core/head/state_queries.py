@@ -192,7 +192,7 @@ class StateQueries:
                         "which is with the program that has submitted them"
                     )
                 count, job_id = demand.count, demand.job_id
-                found.append(ClassStatus(demand.amounts(), job_id, count, reason, ""))
+                found.append(ClassStatus(demand.amounts, job_id, count, reason, ""))
         return found
 
     def why(self, object_id: bytes, now: float) -> str:

@@ -113,7 +113,7 @@ class HostedLeases:
         slot.finished += message.begun
         self._forget(slot, lease)
         self._scheduler.disengage(slot, now)
-        self._completions.lease_ended(lease.lease_id, lease)
+        self._completions.lease_ended(lease.lease_id, lease, message.begun)
 
     def exited(self, slot: WorkerSlot, begun: int, cause: str) -> None:
         """The worker is gone, having begun so many tasks that it had not answered by then."""

@@ -70,6 +70,8 @@ class TaskInbox:
     def on_forget(self, message: m.Forget) -> None:
         """Nobody needs these functions any more, but for what may still be in the inbox."""
         named = {delivered.assignment.spec.template_id for delivered in self._inbox}
+        if self.current is not None:
+            named.add(self.current.spec.template_id)
         for function_id in split_tasks(message.function_ids):
             if not named.intersection(self._by_function.get(function_id, ())):
                 self.functions.pop(function_id, None)

@@ -27,6 +27,7 @@ from zray.runtime.link import HeadLink
 from zray.runtime.wake_pipe import WakePipe
 
 LEAD_BACK_S = 0.005  # the pump takes the lead back when nobody has had it for so long
+TEND_S = 0.02  # so long only sockets are read that have something, if those are of leased workers
 COLLECT_S = 0.5  # how long an idle driver keeps it to itself that references were dropped
 HEAD_GONE_WARNING_S = 10.0
 PRINT_S = 1.0  # how long a value waits for prints that come before it and that nobody reads
@@ -67,6 +68,8 @@ class Driver(Participant):
         self._heard = self._ping_at = self._collect_at = self._lost_at = 0.0
         self._warned = False
         self._printing = False
+        self._ready: list[int] = []  # what the last poll found, if nobody has read since
+        self._tend_at = 0.0
         self._thread = threading.Thread(target=self._pump, name="zray-pump", daemon=True)
 
     def _hello(self) -> tuple[int, m.Message]:
@@ -121,7 +124,7 @@ class Driver(Participant):
 
     def _transmit(self) -> None:
         client, link = self.client, self._link
-        if not client.linked or link.socket is None:
+        if not client.linked or link.socket is None or not (client.outbox or link.waits()):
             return
         if client.outbox:
             self._tell_published()
@@ -156,9 +159,13 @@ class Driver(Participant):
             writes = select.POLLOUT if link.writer.pending else 0
             with contextlib.suppress(ValueError):
                 poller.register(link, select.POLLIN | writes)
-        poller.poll(timeout_s * 1000)
+        self._ready = [fd for fd, _ in poller.poll(timeout_s * 1000)]
 
     def _read(self) -> None:
+        ready, self._ready = self._ready, []
+        if ready and time.monotonic() < self._tend_at and self._read_only_leased(ready):
+            self._look_at_leases()
+            return
         self._wake_pipe.drain()
         if self._links:
             self._read_links()
@@ -167,7 +174,10 @@ class Driver(Participant):
         if self._store is not None:
             self._read_store()
         self._receive()
-        self._tend(time.monotonic())
+        self._look_at_leases()
+        now = time.monotonic()
+        self._tend_at = now + TEND_S
+        self._tend(now)
 
     def _receive(self) -> None:
         payloads = self._link.receive()
@@ -263,6 +273,8 @@ class Driver(Participant):
         due = self._ping_at if self._link.socket is not None else self._link.retry_at
         if self.client.unsent() and self.client.linked:
             return COALESCE_S
+        if self._leased and self.client.leases.crowded():
+            return limits.LEASE_LATE_S
         return max(0.001, min(due - now, COLLECT_S))
 
     # ---- leading ---------------------------------------------------------------------------

@@ -7,8 +7,10 @@ take; decides nothing.
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING, Any
 
+from zray import limits
 from zray.core.client.lease import Lease
 from zray.errors import ProtocolError
 from zray.nodes.participant.actor_calls import ActorCalls
@@ -24,6 +26,8 @@ class LeaseLinks(ActorCalls):
     def __init__(self, client: Any) -> None:
         super().__init__(client)
         self._leased: dict[bytes, tuple[DirectLink, TaskQueue]] = {}  # by worker
+        self._look_at = 0.0
+        self._leased_fds: dict[int, bytes] = {}  # workers, by the sockets that are open
         client.leases.queues.take_back = self._take_back
 
     def _respond(self) -> None:
@@ -70,6 +74,7 @@ class LeaseLinks(ActorCalls):
                 else:
                     ok = True
                     self._leased[lease.worker_id] = link, queue
+                    self._leased_fds[link.fileno()] = lease.worker_id
                     with contextlib.suppress(OSError):  # as reading tells
                         queue.hand_over(link)
                     greeting = m.Grant(
@@ -109,10 +114,26 @@ class LeaseLinks(ActorCalls):
                 found.append(message)
         return found
 
+    def _look_at_leases(self) -> None:
+        """With the lock held."""
+        now = time.monotonic()
+        if self._leased and now >= self._look_at:
+            self._look_at = now + limits.LEASE_LATE_S / 2
+            self.client.leases.look(now)
+
     def _read_leased(self) -> None:
         """Read what leased workers have said. With the lock held."""
         for worker_id in [*self._leased]:
             self._read_lease(worker_id)
+
+    def _read_only_leased(self, ready: list[int]) -> bool:
+        """Read these sockets, if all of them are of leased workers. With the lock held."""
+        workers = [self._leased_fds.get(fd, b"") for fd in ready]
+        if not all(workers):
+            return False
+        for worker_id in workers:
+            self._read_lease(worker_id)
+        return True
 
     def _read_lease(self, worker_id: bytes) -> None:
         pair = self._leased.get(worker_id)
@@ -131,8 +152,7 @@ class LeaseLinks(ActorCalls):
             except ProtocolError:  # something else than the worker's machinery wrote to it
                 ended = True
             if ended:
-                self._link_closed(link)
-                link.close()
+                self._shut(link)
                 leases.link_lost(worker_id)
             if ended or not frames:
                 return
@@ -141,6 +161,10 @@ class LeaseLinks(ActorCalls):
         pair = self._leased.pop(worker_id, None)
         if pair is not None:
             if pair[0].fileno() >= 0:
-                self._link_closed(pair[0])
-                pair[0].close()
+                self._shut(pair[0])
             pair[1].close()
+
+    def _shut(self, link: DirectLink) -> None:
+        self._leased_fds.pop(link.fileno(), None)
+        self._link_closed(link)
+        link.close()

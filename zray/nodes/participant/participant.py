@@ -194,37 +194,20 @@ class Participant(SharedValues):
                 raise
 
     def wait(
-        self,
-        wanted: Sequence[ObjectRef[Any]],
-        num_returns: int,
-        timeout: float | None,
-        fetch_local: bool,
-    ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
-        """Split into ready (at most ``num_returns``) and others, both in the given order."""
+        self, ids: list[bytes], num_returns: int, timeout: float | None, fetch_local: bool
+    ) -> list[int]:
+        """The places of those that are ready, ``num_returns`` at most; no two of ``ids`` alike."""
         client = self.client
-        ready = client.is_ready if fetch_local else client.outcomes.__contains__
-        with interrupts, self._lock:
-            places = _places(wanted, ready, num_returns)
-            if len(places) < num_returns:
-                ids = [ref.id for ref in wanted]
-                waiter = Waiter()
-                want = client.want_value if fetch_local else client.want_outcome
-                missing = [object_id for object_id in ids if not ready(object_id)]
-                for object_id in missing:
-                    want(object_id, waiter)
-                lost = len(missing) - waiter.remaining  # collected: nothing of them comes
-                waiter.remaining = max(0, num_returns - len(places) - lost)
+        places = client.first_ready(ids, num_returns, whole=fetch_local)
+        if len(places) < num_returns:
+            with interrupts, self._lock:
+                waiter = client.want_some(ids, num_returns, whole=fetch_local)
                 try:
                     self._await(waiter, timeout)
                 finally:
-                    client.forget_waiter(ids, waiter)
-                places = _places(wanted, ready, num_returns)
-        others: list[ObjectRef[Any]] = []
-        low = 0
-        for place in places:
-            others += wanted[low:place]
-            low = place + 1
-        return [wanted[place] for place in places], [*others, *wanted[low:]]
+                    client.forget_some(waiter)
+                places = client.first_ready(ids, num_returns, whole=fetch_local)
+        return places
 
     def ask(self, make: Callable[[int], m.Message], timeout: float) -> m.Message | None:
         """A request and its answer; None: there was none in time."""
@@ -312,21 +295,10 @@ class Participant(SharedValues):
         if not timeout:
             return f"{text}; a timeout above 0 s asks the head for the reason"
         known, about = self.client.reason(missing[0])
+        if known and not about:
+            return f"{text}; the first ({missing[0].hex()}): {known}"
         asked = about or missing[0]
         answer = self.ask(lambda seq: m.Query(seq, m.WHY, [asked]), WHY_S)
         reason = answer.reasons[0] if isinstance(answer, m.Reasons) and answer.reasons else ""
         why = "; ".join(filter(None, (known, reason)))
         return f"{text}; the first ({missing[0].hex()}): {why}" if why else text
-
-
-def _places(
-    wanted: Sequence[ObjectRef[Any]], ready: Callable[[bytes], bool], count: int
-) -> list[int]:
-    """Where the first ready ones are, ``count`` at most: what follows is not looked at."""
-    found: list[int] = []
-    for place, ref in enumerate(wanted):
-        if ready(ref.id):
-            found.append(place)
-            if len(found) >= count:
-                break
-    return found

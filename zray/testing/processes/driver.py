@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from zray import limits
 from zray.core.client.client import Client
-from zray.core.client.waiters import Waiter
+from zray.core.client.waiters import SomeOf, Waiter
 from zray.core.machine import NEVER
 from zray.ids import IdSource
 from zray.protocol import codec
@@ -78,9 +78,11 @@ class SimDriver(SimPeer, Caller):
         for thread in self.threads:
             self._try(thread)
         now = self.clock.now
+        self.client.leases.look(now)
         self.client.flush()
         self.tend_calls()
         self.leased.tend()
+        self.leased.look_again()
         if self.linked():
             if now >= self._ping_at:
                 self._ping_at = now + limits.PING_S
@@ -107,7 +109,7 @@ class SimDriver(SimPeer, Caller):
             self._advance(thread, None)
 
     def _woken(self, thread: Thread) -> None:
-        waiter, wanted, timed = thread.waiter, thread.wanted, thread.until < NEVER
+        waiter, wanted = thread.waiter, thread.wanted
         assert waiter is not None
         answer, thread.answer = thread.answer, None
         thread.waiter, thread.wanted, thread.until = None, [], NEVER
@@ -117,8 +119,8 @@ class SimDriver(SimPeer, Caller):
             else:
                 self._advance(thread, None, TaskFailed("stopped", self.client.stopped))
             return
-        if timed:
-            self.client.forget_waiter([ref.oid for ref in wanted], waiter)
+        if isinstance(waiter, SomeOf):
+            self.client.forget_some(waiter)
             known = sum(1 for ref in wanted if ref.oid in self.client.outcomes)
             self._advance(thread, known)
             return
@@ -158,17 +160,17 @@ class SimDriver(SimPeer, Caller):
             assert isinstance(step, Get | Wait)
             if isinstance(step, Wait):
                 thread.until = self.clock.now + step.seconds
-                thread.waiter = Waiter()
-                for ref in step.refs:
-                    self.client.want_outcome(ref.oid, thread.waiter)
+                oids = [ref.oid for ref in step.refs]
+                thread.waiter = self.client.want_some(oids, len(oids), whole=step.whole)
             else:
                 thread.waiter = self.want(step.refs)
             thread.wanted = step.refs
             if thread.waiter.remaining > 0:
                 return
-            thread.waiter = None
+            waiter, thread.waiter = thread.waiter, None
             thread.until = NEVER
-            if isinstance(step, Wait):
+            if isinstance(waiter, SomeOf):
+                self.client.forget_some(waiter)
                 value = len(step.refs)
                 continue
             try:

@@ -78,10 +78,14 @@ class Get(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Wait until at most so many seconds have passed for outcomes; resumes with the number."""
+    """Wait until at most so many seconds have passed for outcomes; resumes with the number.
+
+    ``whole``: for the values.
+    """
 
     refs: list[Ref]
     seconds: float
+    whole: bool = False
 
 
 class Ask(NamedTuple):

@@ -372,8 +372,8 @@ def cancelling(driver: SimDriver, random: Random) -> Program:
 def patient(driver: SimDriver, random: Random) -> Program:
     """Waits with a timeout, again and again."""
     refs = [driver.submit("add", [_seconds(random), 0, n])[0] for n in range(8)]
-    for _ in range(50):
-        if (yield Wait(refs, 0.2)) == len(refs):
+    for n in range(50):
+        if (yield Wait(refs, 0.2, whole=n % 2 == 1)) == len(refs):
             break
     yield Get(refs)
 

@@ -1,0 +1,269 @@
+"""Leased workers: a driver's tasks that pass the head by start at once, and keep nobody waiting."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from typing import Any
+
+import psutil
+import pytest
+
+import zray
+from zray.errors import GetTimeoutError
+from zray.limits import PING_S
+
+BURST = 2000
+
+SHARES = """
+    import os, sys, time
+    import zray
+
+    zray.init()
+    own, other, begin = sys.argv[1:4]
+    milliseconds, workers = int(sys.argv[4]), int(sys.argv[5])
+
+    @zray.task
+    def spin(milliseconds):
+        began, until = time.process_time(), time.process_time() + milliseconds / 1000
+        while time.process_time() < until:
+            pass
+        return time.monotonic(), time.process_time() - began
+
+    def done():
+        return os.path.exists(begin)
+
+    refs = [spin.remote(milliseconds) for _ in range(8 * workers)]
+    ended = []
+    while not done() or time.monotonic() < float(open(begin).read()):
+        ready, refs = zray.wait(refs, num_returns=1)
+        ended += zray.get(ready)
+        refs += [spin.remote(milliseconds) for _ in ready]
+        if not os.path.exists(own):
+            open(own, "w").close()
+    for _ in range(len(refs)):
+        zray.cancel(refs.pop())
+    end = float(open(begin).read())
+    print("used", sum(cpu for at, cpu in ended if end - 2 < at <= end), flush=True)
+"""
+
+
+def cpu_s(pid: int) -> float:
+    times = psutil.Process(pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def test_a_burst_of_short_tasks_passes_the_head_by(connected: Any) -> None:
+    @zray.task
+    def double(number: int) -> int:
+        return 2 * number
+
+    before = cpu_s(connected.head.pid)
+    for _ in range(5):
+        refs = [double.remote(number) for number in range(BURST)]
+        assert zray.get(refs, timeout=60) == [2 * number for number in range(BURST)]
+    assert cpu_s(connected.head.pid) - before < 0.4  # by way of it, they take more than a second
+    connected.until(
+        lambda: dict(connected.status().counters)["finished"] == 5 * BURST, 5, "all are counted"
+    )
+    connected.until(connected.at_rest, 5, "the leases have ended")
+
+    def counted() -> bool:
+        finished = {node["NodeName"]: node["TasksFinished"] for node in zray.nodes()}
+        return min(finished["one"], finished["two"]) > BURST
+
+    connected.until(counted, 5 + PING_S, "both nodes tell how many they have run")
+
+
+def test_long_tasks_do_not_wait_behind_each_other(bare: Any) -> None:
+    bare.start_head()
+    bare.start_node("one", 2, wait=False)
+    bare.start_node("two", 2, wait=False)
+    bare.await_node("one")
+    bare.await_node("two")
+    bare.connect()
+
+    @zray.task
+    def sleeps(seconds: float) -> float:
+        time.sleep(seconds)
+        return seconds
+
+    began = time.monotonic()
+    zray.get([sleeps.remote(1) for _ in range(8)], timeout=20)
+    assert time.monotonic() - began < 2.9
+    for count in (1, 40):  # measured as short, then not
+        zray.get([sleeps.remote(0.001) for _ in range(count)], timeout=20)
+        began = time.monotonic()
+        zray.get([sleeps.remote(1) for _ in range(8)], timeout=20)
+        assert time.monotonic() - began < 2.9
+
+
+def test_what_is_behind_a_task_that_holds_the_gil_goes_elsewhere(connected: Any) -> None:
+    @zray.task
+    def work(seconds: int) -> int:
+        import ctypes
+
+        if seconds:
+            ctypes.PyDLL(None).sleep(seconds)  # in C, and with the GIL
+        return os.getpid()
+
+    zray.get([work.remote(0) for _ in range(200)], timeout=20)
+    for place in (0, 5, 50):
+        refs = [work.remote(4 if at == place else 0) for at in range(200)]
+        stuck = refs.pop(place)
+        began = time.monotonic()
+        zray.get(refs, timeout=20)
+        assert time.monotonic() - began < 2
+        assert zray.wait([stuck], timeout=0) == ([], [stuck])
+        zray.get(stuck, timeout=20)
+
+
+def test_what_a_stopped_worker_was_given_goes_elsewhere(connected: Any, records: Any) -> None:
+    write = records.write
+
+    @zray.task
+    def work(stops: bool) -> int:
+        if stops:
+            write(os.getpid())
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return os.getpid()
+
+    zray.get([work.remote(False) for _ in range(200)], timeout=20)
+    refs = [work.remote(at == 20) for at in range(200)]
+    stopped = refs.pop(20)
+    pid = int(records.until(1)[0])
+    try:
+        zray.get(refs, timeout=3)
+        assert zray.wait([stopped], timeout=0) == ([], [stopped])
+    finally:
+        os.kill(pid, signal.SIGCONT)
+    assert zray.get(stopped, timeout=10) == pid
+
+
+def test_a_node_that_joins_gets_tasks_within_a_second(bare: Any) -> None:
+    bare.start_head()
+    bare.start_node("one", 1)
+    bare.connect()
+
+    @zray.task
+    def work() -> str:
+        time.sleep(0.05)
+        return str(zray.get_runtime_context().get_node_id())
+
+    refs = [work.remote() for _ in range(20)]
+    assert len({*zray.get(refs[:5], timeout=20)}) == 1
+    refs = refs[5:] + [work.remote() for _ in range(400)]
+    bare.start_node("two", 1)
+    began = time.monotonic()
+    [two] = [node["NodeID"] for node in zray.nodes() if node["NodeName"] == "two"]
+    while True:
+        ready, refs = zray.wait(refs, num_returns=1, timeout=10)
+        if two in zray.get(ready):
+            break
+        assert time.monotonic() - began < 1.5
+    for ref in refs:
+        zray.cancel(ref)
+
+
+@pytest.mark.parametrize(("cpus", "milliseconds"), [(1, 5), (2, 20), (4, 10)])
+def test_two_drivers_get_the_same_cpu_time(
+    bare: Any, tmp_path: Any, cpus: int, milliseconds: int
+) -> None:
+    bare.start_head()
+    bare.start_node("one", cpus)
+    paths = [tmp_path / name for name in ("first", "second", "begin")]
+    first, second, begin = (str(path) for path in paths)
+    options = (begin, str(milliseconds), str(cpus))
+    drivers = [bare.run("first", SHARES, first, second, *options)]
+    bare.until(paths[0].exists, 20, "the first one's first result")
+    drivers.append(bare.run("second", SHARES, second, first, *options))
+    bare.until(paths[1].exists, 20, "the second one's first result")
+    whole = tmp_path / "whole"
+    whole.write_text(str(time.monotonic() + 2.2))
+    whole.rename(paths[2])
+    used = [float(driver.says("used", 30).split()[1]) for driver in drivers]
+    assert abs(used[0] - used[1]) < 0.1 * sum(used), used
+    bare.until(bare.at_rest, 5, "all is free again")
+
+
+def test_who_comes_later_need_not_wait_for_leases_to_end(bare: Any, tmp_path: Any) -> None:
+    bare.start_head()
+    bare.start_node("one", 2)
+    first, begin = tmp_path / "first", tmp_path / "begin"
+    driver = bare.run("first", SHARES, str(first), "", str(begin), "5", "2")
+    bare.until(first.exists, 20, "the first one's first result")
+    bare.connect()
+
+    @zray.task
+    def here() -> int:
+        return os.getpid()
+
+    @zray.task(num_cpus=2)
+    def both() -> int:
+        return os.getpid()
+
+    @zray.actor(num_cpus=1)
+    class Actor:
+        def here(self) -> int:
+            return os.getpid()
+
+    for work in (here, both):
+        for _ in range(3):
+            began = time.monotonic()
+            zray.get(work.remote(), timeout=10)
+            assert time.monotonic() - began < 1
+    began = time.monotonic()
+    zray.get(Actor.remote().here.remote(), timeout=10)
+    assert time.monotonic() - began < 2
+    (tmp_path / "whole").write_text(str(time.monotonic()))
+    (tmp_path / "whole").rename(begin)
+    driver.says("used", 30)
+
+
+def test_a_lease_that_idles_yields_to_another_class(connected: Any, bare: Any) -> None:
+    @zray.task
+    def nothing() -> None:
+        pass
+
+    @zray.task(num_cpus=0.5)
+    def half() -> None:
+        pass
+
+    @zray.actor(num_cpus=1)
+    class Actor:
+        def here(self) -> int:
+            return os.getpid()
+
+    @zray.task(num_cpus=1)
+    def one() -> None:
+        pass
+
+    for _ in range(5):
+        zray.get([nothing.remote() for _ in range(100)], timeout=10)
+        began = time.monotonic()
+        zray.get([half.remote() for _ in range(4)], timeout=10)
+        assert time.monotonic() - began < 0.5
+    zray.get([nothing.remote() for _ in range(100)], timeout=10)
+    actors = [Actor.options(num_cpus=1).remote() for _ in range(2)]
+    began = time.monotonic()
+    zray.get([actor.here.remote() for actor in actors], timeout=10)
+    assert time.monotonic() - began < 2
+
+
+def test_the_reason_of_a_wait_is_told(connected: Any, gate: Any) -> None:
+    wait = gate.wait
+
+    @zray.task
+    def waits(at_gate: bool) -> None:
+        if at_gate:
+            wait()
+
+    zray.get([waits.remote(False) for _ in range(50)], timeout=10)
+    refs = [waits.remote(True) for _ in range(3)]
+    zray.wait(refs, timeout=0.5)
+    for ref, reason in zip(refs, ("RUNNING", "RUNNING", "WAIT_LEASE"), strict=True):
+        with pytest.raises(GetTimeoutError, match=f"{reason}.*waits.*lease"):
+            zray.get(ref, timeout=0.1)
+    gate.open()
+    zray.get(refs, timeout=10)
