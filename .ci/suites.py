@@ -43,7 +43,7 @@ def all_suites() -> list[Suite]:
     named = [
         Suite("sim", ("sim",), 400),
         Suite("runtime", ("runtime", "nodes"), 230),
-        Suite("api", ("api", "cli", "clients", "examples"), 1000),
+        Suite("api", ("api", "cli", "clients", "costs", "examples"), 1000),
         Suite("cluster", ("cluster",), 1700),
         Suite("enemy", ("enemy",), 650),
     ]

@@ -28,7 +28,7 @@ import psutil
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-REAL = {"api", "cli", "clients", "cluster", "enemy", "examples", "nodes", "runtime"}
+REAL = {"api", "cli", "clients", "cluster", "costs", "enemy", "examples", "nodes", "runtime"}
 LIMIT_S = 60.0
 GRACE_S = 5.0  # what a process may take to end after its test; a clean test waits for none of it
 

@@ -280,6 +280,30 @@ def test_a_new_lease_gets_what_waits_behind_others() -> None:
     assert bench.waiting(two) == ["t2"] and not bench.waiting(one)
 
 
+def test_what_waits_behind_a_task_that_takes_too_long_can_go_elsewhere() -> None:
+    bench = Bench()
+    one = bench.lease("w1")
+    measured(bench, one, 0.0001)
+    bench.submit("t1")
+    bench.turn()
+    bench.submit("t2")
+    bench.turn()
+    bench.take(one)
+    assert bench.leases.crowded() and bench.demands() == []
+    bench.leases.look(1.0)
+    bench.leases.look(1.004)
+    bench.turn()
+    assert bench.waiting(one) == ["t2"]
+    bench.leases.look(1.006)
+    bench.turn()
+    assert not bench.waiting(one) and bench.demands() == [1]
+    bench.submit("t3")
+    bench.turn()
+    assert not bench.waiting(one)  # while it is late it gets nothing
+    bench.ends(one, "t1", seconds=5.0)
+    assert bench.waiting(one) == ["t2"]
+
+
 def test_results_are_the_processs_own_until_somebody_hears_of_them() -> None:
     bench = Bench()
     worker = bench.lease("w1")

@@ -65,7 +65,7 @@ class Lease:
     __slots__ = (
         *("blocked", "connected", "ended", "finished", "full", "inflight", "key", "known"),
         "lease_id",
-        *("lost", "node", "seconds", "worker_id", "machine"),
+        *("lost", "node", "seconds", "worker_id", "machine", "seen", "seen_at"),
     )
 
     def __init__(self, message: m.Leased, key: ClassKey) -> None:
@@ -75,18 +75,28 @@ class Lease:
         self.node = message.node
         self.key = key
         self.connected = False
-        self.blocked = False  # its task waits, and says so
+        self.blocked = False  # its task waits, and says so, or takes too long
         self.full = False  # its queue was, when something was given to it last
         self.lost = False  # the socket has ended: the head will say why
         self.ended: m.LeaseEnded | None = None  # to be applied once the socket is read to its end
         self.inflight: dict[bytes, PendingTask] = {}
         self.finished = 0  # of its tasks
+        self.seen = 0  # of these, when it was looked at
+        self.seen_at = 0.0  # when it had not ended more than that
         self.seconds = 0.0  # that those in flight are expected to take
         self.known: dict[bytes, None] = {}  # functions and templates
 
     def may_begin(self) -> bool:
         """Whether it takes tasks."""
         return self.connected and not (self.blocked or self.full or self.lost or self.ended)
+
+    def is_late(self, now: float) -> bool:
+        """Whether its task has kept those behind it waiting for too long; to be asked often."""
+        if self.finished != self.seen or len(self.inflight) < 2 or self.blocked:
+            self.seen, self.seen_at = self.finished, now
+            return False
+        first = next(iter(self.inflight.values()))
+        return now - self.seen_at > limits.LEASE_LATE_S + 2 * first.seconds
 
     def load(self) -> tuple[float, int]:
         """To be given tasks in this order."""

@@ -68,6 +68,17 @@ class ClientLeases:
             if group.has_news():
                 self._demand(group)
 
+    def crowded(self) -> bool:
+        """Whether tasks wait behind others, and ``look`` has to look."""
+        return any(len(lease.inflight) > 1 for lease in self._leases.values())
+
+    def look(self, now: float) -> None:
+        """Now and then: what waits behind a task that takes too long goes elsewhere."""
+        for lease in [*self._leases.values()]:
+            if lease.is_late(now) and (back := self.queues.taken_back(lease)):
+                lease.blocked = True
+                self.tasks.again(back)
+
     def refused(self, worker_id: bytes, message: m.Tasks) -> None:
         """The worker's queue has no room for the packet."""
         lease = self._workers.get(worker_id)

@@ -164,6 +164,7 @@ class Driver(Participant):
     def _read(self) -> None:
         ready, self._ready = self._ready, []
         if ready and time.monotonic() < self._tend_at and self._read_only_leased(ready):
+            self._look_at_leases()
             return
         self._wake_pipe.drain()
         if self._links:
@@ -173,6 +174,7 @@ class Driver(Participant):
         if self._store is not None:
             self._read_store()
         self._receive()
+        self._look_at_leases()
         now = time.monotonic()
         self._tend_at = now + TEND_S
         self._tend(now)
@@ -271,6 +273,8 @@ class Driver(Participant):
         due = self._ping_at if self._link.socket is not None else self._link.retry_at
         if self.client.unsent() and self.client.linked:
             return COALESCE_S
+        if self._leased and self.client.leases.crowded():
+            return limits.LEASE_LATE_S
         return max(0.001, min(due - now, COLLECT_S))
 
     # ---- leading ---------------------------------------------------------------------------

@@ -7,8 +7,10 @@ take; decides nothing.
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING, Any
 
+from zray import limits
 from zray.core.client.lease import Lease
 from zray.errors import ProtocolError
 from zray.nodes.participant.actor_calls import ActorCalls
@@ -24,6 +26,7 @@ class LeaseLinks(ActorCalls):
     def __init__(self, client: Any) -> None:
         super().__init__(client)
         self._leased: dict[bytes, tuple[DirectLink, TaskQueue]] = {}  # by worker
+        self._look_at = 0.0
         self._leased_fds: dict[int, bytes] = {}  # workers, by the sockets that are open
         client.leases.queues.take_back = self._take_back
 
@@ -110,6 +113,13 @@ class LeaseLinks(ActorCalls):
                 assert isinstance(message, m.Tasks)
                 found.append(message)
         return found
+
+    def _look_at_leases(self) -> None:
+        """With the lock held."""
+        now = time.monotonic()
+        if self._leased and now >= self._look_at:
+            self._look_at = now + limits.LEASE_LATE_S / 2
+            self.client.leases.look(now)
 
     def _read_leased(self) -> None:
         """Read what leased workers have said. With the lock held."""

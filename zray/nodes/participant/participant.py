@@ -295,6 +295,8 @@ class Participant(SharedValues):
         if not timeout:
             return f"{text}; a timeout above 0 s asks the head for the reason"
         known, about = self.client.reason(missing[0])
+        if known and not about:
+            return f"{text}; the first ({missing[0].hex()}): {known}"
         asked = about or missing[0]
         answer = self.ask(lambda seq: m.Query(seq, m.WHY, [asked]), WHY_S)
         reason = answer.reasons[0] if isinstance(answer, m.Reasons) and answer.reasons else ""

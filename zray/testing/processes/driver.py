@@ -78,9 +78,11 @@ class SimDriver(SimPeer, Caller):
         for thread in self.threads:
             self._try(thread)
         now = self.clock.now
+        self.client.leases.look(now)
         self.client.flush()
         self.tend_calls()
         self.leased.tend()
+        self.leased.look_again()
         if self.linked():
             if now >= self._ping_at:
                 self._ping_at = now + limits.PING_S

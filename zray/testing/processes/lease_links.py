@@ -5,6 +5,7 @@ Does what the shipped ClientLeases machine wants done to them, and decides nothi
 
 from __future__ import annotations
 
+from zray import limits
 from zray.core.client.lease import Lease
 from zray.protocol import codec
 from zray.protocol import messages as m
@@ -20,6 +21,7 @@ class LeaseLinks:
         self._leases = driver.client.leases
         self._leases.queues.take_back = self._take_back
         self.wires: dict[bytes, Wire] = {}
+        self._looks = False
 
     def read(self) -> None:
         """Take what leased workers have said."""
@@ -58,6 +60,16 @@ class LeaseLinks:
             leases.flush()
         while leases.closes:
             self._close(leases.closes.pop())
+
+    def look_again(self) -> None:
+        """Have a turn soon, if tasks wait behind others."""
+        if not self._looks and self._leases.crowded():
+            self._looks = True
+            self._driver.clock.after(limits.LEASE_LATE_S, self._look)
+
+    def _look(self) -> None:
+        self._looks = False
+        self._driver.something_came()
 
     def _connect(self, lease: Lease) -> None:
         driver = self._driver

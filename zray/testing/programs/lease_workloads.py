@@ -20,10 +20,10 @@ CRASHES = ("ZR-3003", "ZR-3004")
 
 
 def _short(random: Random) -> float:
-    """From 20 us to 10 ms, and seldom longer."""
+    """From 20 us to 10 ms, half of it so short that several go in one packet; seldom longer."""
     if random.random() < 0.05:
         return random.choice([0.05, 0.3])
-    return float(10 ** random.uniform(-4.7, -2.0))
+    return float(10 ** random.uniform(-4.7, random.choice([-3.5, -2.0])))
 
 
 def _pause(random: Random) -> float:

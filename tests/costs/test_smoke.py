@@ -1,0 +1,30 @@
+"""The costs of one load can be measured, and the bare ones; figures are for people to judge."""
+
+from __future__ import annotations
+
+import zray
+from tests.costs import floors, processes
+from tests.costs.__main__ import measured, table
+from tests.costs.loads import all_loads
+
+
+def test_costs_of_calls_and_tasks_are_accounted_to_processes() -> None:
+    with zray.init(num_cpus=2):
+        loads = all_loads()
+        sync = measured(loads["sync"]._replace(count=50), rounds=2)
+        spins = measured(loads["1ms"]._replace(count=50), rounds=1)
+        pids = processes.of_cluster()
+    assert [len(pids[role]) for role in ("driver", "head", "raylet", "zygote")] == [1] * 4
+    assert pids["workers"]
+    for role in ("driver", "head", "raylet", "workers"):
+        assert sync[role]["cpu_us"] > 1 and sync[role]["switches"] > 0
+    assert spins["workers"]["cpu_us"] > 1000 and spins["wall_us"] > 500
+    text = "\n".join(table("a load", spins, sync))
+    assert text.count("| raylet |") == 1 and "before" in text and "efficiency" in text
+
+
+def test_bare_costs() -> None:
+    found = [*floors.all_floors()]
+    assert len(found) == 7 and all(floor.wall_s > 0 for floor in found)
+    one, chain = found[0], found[3]
+    assert chain.wall_s > one.wall_s
