@@ -219,7 +219,7 @@ def test_cancelled_tasks_end_wherever_they_are(connected: Any, records: Any, gat
     running = {int(line.split(":")[0]) for line in records.until(2)}
     for ref in refs[:-1]:
         zray.cancel(ref)
-    for number, ref in enumerate(refs[:-1]):
+    for ref in refs[:-1]:
         with pytest.raises(TaskCancelledError):
             zray.get(ref, timeout=10)
     gate.open()
