@@ -492,7 +492,7 @@ def test_references_in_arguments_and_results_live() -> None:
         cluster.run(story)
         until_done(cluster)
         assert cluster.drivers[0].threads[0].error is None
-        assert leased(cluster) > 30
+        assert leased(cluster) > 20
         cluster.finish()
 
 
