@@ -90,6 +90,8 @@ class Tables:
             wake=wake,
         )
 
+    start_soon = False
+
     def make_leases(self) -> Leases:
         """The machine of leased workers; it takes what their nodes have of ``scheduler``."""
         return Leases(
@@ -103,6 +105,7 @@ class Tables:
             table=self.lease_table,
             acknowledgements=Acknowledgements(self.outbox, self.journal.persist),
             tell_job=lambda node, job_id: None,
+            start_soon=lambda job_id: self.start_soon,
         )
 
     # ---- members ---------------------------------------------------------------------------

@@ -116,6 +116,17 @@ def test_what_is_free_is_granted_and_taken() -> None:
     assert len(sent) == 1
 
 
+def test_tasks_whose_function_is_stored_just_now_come_first() -> None:
+    """Else the leases had what the first task of a burst needs."""
+    bench = Bench(cpus=2)
+    bench.start_soon = True
+    bench.demand(3)
+    assert bench.granted() == []
+    bench.start_soon = False
+    bench.turn()
+    assert len(bench.granted()) == 2
+
+
 def test_a_demand_is_what_is_wanted_now_and_not_in_addition() -> None:
     bench = Bench(cpus=8)
     bench.demand(2)

@@ -49,6 +49,7 @@ class Definitions:
         self._functions: dict[bytes, FunctionUse] = {}
         self._held_by: dict[bytes, dict[bytes, None]] = {}  # process -> functions
         self._unconfirmed: dict[bytes, dict[bytes, None]] = {}  # the same, of earlier sessions
+        self._storing: dict[bytes, FunctionUse] = {}  # by id
         self._unneeded: dict[bytes, None] = {}  # to be looked at in the end of this turn
         for function_id in catalog.functions:
             self._function(function_id)
@@ -62,9 +63,11 @@ class Definitions:
             self._hold_object(function_id, inner, now)
         function = self._function(function_id)
         self._hold(self._holder(sender, message.holder), function)
+        self._storing[function_id] = function
 
         def durable() -> None:
             function.ready = True
+            self._storing.pop(function_id, None)
             waiting, function.waiting = function.waiting, []
             for task in waiting:
                 if task.state == WAITING:
@@ -212,6 +215,14 @@ class Definitions:
                 node.known.discard(template_id)
         for inner in self._catalog.forget(function.function_id):
             self._objects.drop(function.function_id, inner)
+
+    def start_soon(self, job_id: bytes) -> bool:
+        """Whether tasks of this job only wait for their function to be stored."""
+        return any(
+            task.job_id == job_id and task.state == WAITING
+            for function in self._storing.values()
+            for task in function.waiting
+        )
 
     def waits(self, task: TaskRecord) -> None:
         """The task can start once its function is durable."""

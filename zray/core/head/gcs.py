@@ -259,6 +259,7 @@ class Gcs(Tables):
             table=self.lease_table,
             acknowledgements=self.acknowledgements,
             tell_job=self.dispatch.tell_job,
+            start_soon=self.definitions.start_soon,
         )
 
     def _make_actors(self, rows: dict[bytes, bytes], now: float) -> None:

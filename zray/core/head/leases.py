@@ -30,7 +30,9 @@ ANY_NUMBER = 1 << 50  # of tasks, which a worker may have begun
 
 
 class Leases:
-    """``tell_job``: a node may have to hear of a job before a lease for it."""
+    """``tell_job``: a node may have to hear of a job before a lease for it. ``start_soon``: some
+    of a job's tasks do, by way of the head; they come first.
+    """
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class Leases:
         table: LeaseTable,
         acknowledgements: Acknowledgements,
         tell_job: Callable[[NodeMember, bytes], None],
+        start_soon: Callable[[bytes], bool],
     ) -> None:
         self._ids = ids
         self._outbox = outbox
@@ -56,6 +59,7 @@ class Leases:
         self._table = table
         self._acknowledgements = acknowledgements
         self._tell_job = tell_job
+        self._start_soon = start_soon
         self._contention = LeaseContention(table, scheduler, members, processes)
         self._barred: dict[bytes, None] = {}  # submitters that could not reach a worker
         self._away: dict[bytes, None] = {}  # submitters without a session
@@ -356,6 +360,8 @@ class Leases:
         group = self._scheduler.classes.get(demand.needs)
         if group is not None and group.ahead:
             return None  # what was sent ahead of it comes first
+        if self._start_soon(demand.job_id):
+            return None
         nodes = by_machine.get(self._contention.machine_of(demand.submitter), ())
         free = [node for node in nodes if self._contention.has_room(node.view, demand)]
         return max(
