@@ -54,6 +54,20 @@ def cpu_s(pid: int) -> float:
     return float(times.user + times.system)
 
 
+def leased(work: Any, *arguments: Any) -> None:
+    """Have short tasks of this function run until they go by leases, as their reasons say."""
+    deadline = time.monotonic() + 20
+    told = ""
+    while "leased to this process" not in told:
+        assert time.monotonic() < deadline, told
+        refs = [work.remote(*arguments) for _ in range(200)]
+        try:
+            zray.get(refs, timeout=0.001)
+        except GetTimeoutError as error:
+            told = str(error)
+        zray.get(refs)
+
+
 def test_a_burst_of_short_tasks_passes_the_head_by(connected: Any) -> None:
     @zray.task
     def double(number: int) -> int:
@@ -100,15 +114,18 @@ def test_long_tasks_do_not_wait_behind_each_other(bare: Any) -> None:
 
 
 def test_what_is_behind_a_task_that_holds_the_gil_goes_elsewhere(connected: Any) -> None:
+    """But for very short tasks: these are given to a worker several at a time."""
+
     @zray.task
     def work(seconds: int) -> int:
         import ctypes
 
+        time.sleep(0.002)
         if seconds:
             ctypes.PyDLL(None).sleep(seconds)  # in C, and with the GIL
         return os.getpid()
 
-    zray.get([work.remote(0) for _ in range(200)], timeout=20)
+    leased(work, 0)
     for place in (0, 5, 50):
         refs = [work.remote(4 if at == place else 0) for at in range(200)]
         stuck = refs.pop(place)
@@ -124,12 +141,13 @@ def test_what_a_stopped_worker_was_given_goes_elsewhere(connected: Any, records:
 
     @zray.task
     def work(stops: bool) -> int:
+        time.sleep(0.002)
         if stops:
             write(os.getpid())
             os.kill(os.getpid(), signal.SIGSTOP)
         return os.getpid()
 
-    zray.get([work.remote(False) for _ in range(200)], timeout=20)
+    leased(work, False)
     refs = [work.remote(at == 20) for at in range(200)]
     stopped = refs.pop(20)
     pid = int(records.until(1)[0])
@@ -199,20 +217,15 @@ def test_who_comes_later_need_not_wait_for_leases_to_end(bare: Any, tmp_path: An
     def here() -> int:
         return os.getpid()
 
-    @zray.task(num_cpus=2)
-    def both() -> int:
-        return os.getpid()
-
     @zray.actor(num_cpus=1)
     class Actor:
         def here(self) -> int:
             return os.getpid()
 
-    for work in (here, both):
-        for _ in range(3):
-            began = time.monotonic()
-            zray.get(work.remote(), timeout=10)
-            assert time.monotonic() - began < 1
+    for _ in range(3):
+        began = time.monotonic()
+        zray.get(here.remote(), timeout=10)
+        assert time.monotonic() - began < 1
     began = time.monotonic()
     zray.get(Actor.remote().here.remote(), timeout=10)
     assert time.monotonic() - began < 2
@@ -221,7 +234,7 @@ def test_who_comes_later_need_not_wait_for_leases_to_end(bare: Any, tmp_path: An
     driver.says("used", 30)
 
 
-def test_a_lease_that_idles_yields_to_another_class(connected: Any, bare: Any) -> None:
+def test_a_lease_that_idles_yields_to_another_class(connected: Any) -> None:
     @zray.task
     def nothing() -> None:
         pass
@@ -235,17 +248,13 @@ def test_a_lease_that_idles_yields_to_another_class(connected: Any, bare: Any) -
         def here(self) -> int:
             return os.getpid()
 
-    @zray.task(num_cpus=1)
-    def one() -> None:
-        pass
-
     for _ in range(5):
-        zray.get([nothing.remote() for _ in range(100)], timeout=10)
+        leased(nothing)
         began = time.monotonic()
         zray.get([half.remote() for _ in range(4)], timeout=10)
         assert time.monotonic() - began < 0.5
-    zray.get([nothing.remote() for _ in range(100)], timeout=10)
-    actors = [Actor.options(num_cpus=1).remote() for _ in range(2)]
+    leased(nothing)
+    actors = [Actor.remote() for _ in range(2)]
     began = time.monotonic()
     zray.get([actor.here.remote() for actor in actors], timeout=10)
     assert time.monotonic() - began < 2
@@ -259,11 +268,11 @@ def test_the_reason_of_a_wait_is_told(connected: Any, gate: Any) -> None:
         if at_gate:
             wait()
 
-    zray.get([waits.remote(False) for _ in range(50)], timeout=10)
+    leased(waits, False)
     refs = [waits.remote(True) for _ in range(3)]
     zray.wait(refs, timeout=0.5)
-    for ref, reason in zip(refs, ("RUNNING", "RUNNING", "WAIT_LEASE"), strict=True):
-        with pytest.raises(GetTimeoutError, match=f"{reason}.*waits.*lease"):
+    for ref, reason in zip(refs, ("LEASED", "LEASED", "WAIT_RESOURCES"), strict=True):
+        with pytest.raises(GetTimeoutError, match=f"{reason}:.*leased to this process"):
             zray.get(ref, timeout=0.1)
     gate.open()
     zray.get(refs, timeout=10)

@@ -101,12 +101,12 @@ class Bench(Lower):
             self.queue.setdefault(worker_id, deque()).append(message)
 
     def lease(self, name: str) -> bytes:
-        """The head grants one; its worker."""
-        worker_id = identity(name)
-        held = m.HeldLease(identity(f"l{name}"), ME, ME, CLASS, worker_id)
+        """The head grants one; its id."""
+        lease_id = identity(f"l{name}")
+        held = m.HeldLease(lease_id, ME, ME, CLASS, identity(name))
         self.leases.on_leased(m.Leased(0, held, "machine", "one"))
         self.turn()
-        return worker_id
+        return lease_id
 
     def take(self, worker_id: bytes) -> list[str]:
         """The worker takes the next packet."""
@@ -396,6 +396,37 @@ def test_a_function_of_large_results_goes_by_way_of_the_head_from_then_on() -> N
     assert asked is not None
     asked.waiter.arrived()
     assert bench.leases.queues.direct.take()[worker] == [m.Ack(0, 7)]
+
+
+def test_a_worker_may_be_leased_anew_before_it_is_known_that_its_last_lease_has_ended() -> None:
+    """A driver that computes reads both at once; what is left of the old one does not touch the
+    new one."""
+    bench = Bench()
+    old = bench.lease("w1")
+    measured(bench, old, 0.05)
+    bench.submit("t1")
+    bench.turn()
+    bench.take(old)
+    inner = m.Outcome(object_of("t1"), 0, 5, b"value", [object_of("inner")])
+    result = m.TaskDone(identity("t1"), 1, m.FINISHED, [inner], 0.01)
+    bench.leases.link_message(old, m.Done(7, [result]))
+    (asked,) = bench.taken(m.Sync)
+    new = identity("again")
+    bench.leases.on_lease_ended(m.LeaseEnded(0, old))
+    held = m.HeldLease(new, ME, ME, CLASS, identity("w1"))
+    bench.leases.on_leased(m.Leased(0, held, "machine", "one"))
+    assert not bench.taken(m.Revoke)
+    bench.submit("t2")
+    bench.turn()
+    assert bench.take(new) == ["t2"] and not bench.leases.closes
+    settled = bench.requests.take(asked.seq)
+    assert settled is not None
+    bench.leases.queues.direct.take()
+    settled.waiter.arrived()
+    assert bench.leases.queues.direct.take() == {old: [m.Ack(0, 7)]}
+    assert bench.leases.closes == [old]
+    bench.ends(new, "t2")
+    assert not bench.tasks
 
 
 def test_a_covered_exception_is_tried_again_as_often_as_allowed() -> None:

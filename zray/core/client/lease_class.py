@@ -28,7 +28,7 @@ class LeaseClass:
         self.key = key
         self.open = True
         self.waiting: deque[PendingTask] = deque()
-        self.leases: dict[bytes, Lease] = {}  # by worker
+        self.leases: dict[bytes, Lease] = {}  # by id
         self.told = 0
         self.expected = False  # a task of it goes by way of the head: others may follow
         self.finished = 0

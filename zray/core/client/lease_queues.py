@@ -34,9 +34,9 @@ class LeaseQueues:
         self._references = references
         self._definitions = definitions
         # Effects for the shell:
-        self.direct: Outbox[bytes] = Outbox()  # by worker, over the socket of its lease
-        self.packets: list[tuple[bytes, m.Tasks]] = []  # by worker, for its queue
-        self.take_back: Callable[[bytes], list[m.Tasks]] = lambda worker_id: []
+        self.direct: Outbox[bytes] = Outbox()  # by lease, over its socket
+        self.packets: list[tuple[bytes, m.Tasks]] = []  # by lease, for its queue
+        self.take_back: Callable[[bytes], list[m.Tasks]] = lambda lease_id: []
 
     def surplus(self, group: LeaseClass) -> list[PendingTask]:
         """What others have not begun, if there is a worker that has nothing to do."""
@@ -94,15 +94,15 @@ class LeaseQueues:
             tasks.append(task)
             assignments.append(m.Assignment(task.attempt, self._job_id(), spec, task.failures))
         for definition in lease.definitions(template.message, self._definitions):
-            self.direct.send(lease.worker_id, definition)
+            self.direct.send(lease.lease_id, definition)
         lease.take(tasks)
-        self.packets.append((lease.worker_id, m.Tasks(0, assignments, list(values.values()))))
+        self.packets.append((lease.lease_id, m.Tasks(0, assignments, list(values.values()))))
 
     def taken_back(self, lease: Lease) -> list[PendingTask]:
         """What the worker has not taken out of its queue, in order."""
-        messages = self.take_back(lease.worker_id)
+        messages = self.take_back(lease.lease_id)
         if self.packets:
-            messages += [msg for worker_id, msg in self.packets if worker_id == lease.worker_id]
-            self.packets = [pair for pair in self.packets if pair[0] != lease.worker_id]
+            messages += [msg for lease_id, msg in self.packets if lease_id == lease.lease_id]
+            self.packets = [pair for pair in self.packets if pair[0] != lease.lease_id]
         found = [lease.ends(one.spec.task_id) for message in messages for one in message.tasks]
         return [task for task in found if task is not None]

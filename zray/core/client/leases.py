@@ -43,12 +43,12 @@ class ClientLeases:
         self._references = references
         self._requests = requests
         self._leases: dict[bytes, Lease] = {}
-        self._workers: dict[bytes, Lease] = {}  # the same, by worker
-        self._unsettled: dict[bytes, int] = {}  # ends that a worker keeps until this process holds
+        # By lease, how many ends its worker keeps until this process holds what is in them.
+        self._unsettled: dict[bytes, int] = {}
         # Effects for the shell, besides those of the queues:
         self.connects: list[Lease] = []  # try to reach these workers; tell ``connected``
         self.drains: list[Lease] = []  # read their sockets to the end; tell ``drained``
-        self.closes: list[bytes] = []  # workers whose sockets are of no use any more
+        self.closes: list[bytes] = []  # leases whose sockets are of no use any more
 
     def unsent(self) -> bool:
         """Whether ``flush`` may have something to do."""
@@ -79,9 +79,9 @@ class ClientLeases:
                 lease.blocked = True
                 self.tasks.again(back)
 
-    def refused(self, worker_id: bytes, message: m.Tasks) -> None:
-        """The worker's queue has no room for the packet."""
-        lease = self._workers.get(worker_id)
+    def refused(self, lease_id: bytes, message: m.Tasks) -> None:
+        """The queue to the worker has no room for the packet."""
+        lease = self._leases.get(lease_id)
         if lease is not None:
             lease.full = True
             back = [lease.ends(assignment.spec.task_id) for assignment in message.tasks]
@@ -114,13 +114,12 @@ class ClientLeases:
         group = self._classes.get(tuple((name, amount) for name, amount in held.resources))
         if held.lease_id in self._leases:
             return
-        if group is None or held.worker_id in self._workers:
+        if group is None:
             self._outbox.append(m.Revoke(0, held.lease_id))
             return
         group.told = max(0, group.told - 1)
         lease = Lease(message, group.key)
-        self._leases[lease.lease_id] = self._workers[lease.worker_id] = lease
-        group.leases[lease.worker_id] = lease
+        self._leases[lease.lease_id] = group.leases[lease.lease_id] = lease
         self.connects.append(lease)
 
     def connected(self, lease: Lease, ok: bool) -> None:
@@ -152,9 +151,9 @@ class ClientLeases:
         self._classes.dirty[group.key] = None
         self._demand(group)  # nothing, whatever else was on its way when the head decided so
 
-    def link_message(self, worker_id: bytes, message: m.Message) -> None:
+    def link_message(self, lease_id: bytes, message: m.Message) -> None:
         """What a leased worker says over its socket."""
-        lease = self._workers.get(worker_id)
+        lease = self._leases.get(lease_id)
         if lease is None:
             return
         if isinstance(message, m.Done):
@@ -183,19 +182,18 @@ class ClientLeases:
         if lease.ended is not None and self._leases.get(lease.lease_id) is lease:
             self._over(lease, lease.ended)
 
-    def link_lost(self, worker_id: bytes) -> None:
+    def link_lost(self, lease_id: bytes) -> None:
         """The worker has closed its socket, or died: the head will say which."""
-        lease = self._workers.get(worker_id)
+        lease = self._leases.get(lease_id)
         if lease is not None:
             lease.lost = True
 
     def _forget(self, lease: Lease) -> None:
-        del self._leases[lease.lease_id], self._workers[lease.worker_id]
         group = self._classes[lease.key]
-        group.leases.pop(lease.worker_id, None)
+        del self._leases[lease.lease_id], group.leases[lease.lease_id]
         self._classes.dirty[group.key] = None
-        if not self._unsettled.get(lease.worker_id):
-            self.closes.append(lease.worker_id)
+        if not self._unsettled.get(lease.lease_id):
+            self.closes.append(lease.lease_id)
 
     def _over(self, lease: Lease, message: m.LeaseEnded) -> None:
         """The lease has ended; what was not begun under it has not failed."""
@@ -224,16 +222,16 @@ class ClientLeases:
 
     def _settle(self, lease: Lease, seq: int) -> None:
         """The worker holds what its end refers to until this process's own holds are known."""
-        worker_id = lease.worker_id
-        self._unsettled[worker_id] = self._unsettled.get(worker_id, 0) + 1
+        lease_id = lease.lease_id
+        self._unsettled[lease_id] = self._unsettled.get(lease_id, 0) + 1
 
         def settled() -> None:
-            left = self._unsettled.pop(worker_id) - 1
-            self.queues.direct.send(worker_id, m.Ack(0, seq))
+            left = self._unsettled.pop(lease_id) - 1
+            self.queues.direct.send(lease_id, m.Ack(0, seq))
             if left:
-                self._unsettled[worker_id] = left
-            elif self._leases.get(lease.lease_id) is not lease:
-                self.closes.append(worker_id)
+                self._unsettled[lease_id] = left
+            elif lease_id not in self._leases:
+                self.closes.append(lease_id)
 
         self._references.flush_holds()
         self._requests.ask(lambda number: m.Sync(number), Waiter(settled))

@@ -382,8 +382,8 @@ class Driver(Participant):
             self._link.close(time.monotonic())
             for worker_id in [*self._links]:
                 self._close_link(worker_id)
-            for worker_id in [*self._leased]:
-                self._close_lease(worker_id)
+            for lease_id in [*self._leased]:
+                self._close_lease(lease_id)
             if self._store is not None:
                 self._store.close()
         if self._thread.is_alive() and threading.current_thread() is not self._thread:

@@ -25,9 +25,9 @@ if TYPE_CHECKING:  # Linux only
 class LeaseLinks(ActorCalls):
     def __init__(self, client: Any) -> None:
         super().__init__(client)
-        self._leased: dict[bytes, tuple[DirectLink, TaskQueue]] = {}  # by worker
+        self._leased: dict[bytes, tuple[DirectLink, TaskQueue]] = {}  # by lease
         self._look_at = 0.0
-        self._leased_fds: dict[int, bytes] = {}  # workers, by the sockets that are open
+        self._leased_fds: dict[int, bytes] = {}  # leases, by the sockets that are open
         client.leases.queues.take_back = self._take_back
 
     def _respond(self) -> None:
@@ -43,19 +43,19 @@ class LeaseLinks(ActorCalls):
         while leases.connects or leases.drains:
             while leases.drains:
                 lease = leases.drains.pop()
-                self._read_lease(lease.worker_id)
+                self._read_lease(lease.lease_id)
                 leases.drained(lease)
             while leases.connects:
                 self._connect_lease(leases.connects.pop())
             leases.flush()
         queues = leases.queues
         if queues.direct:
-            for worker_id, messages in queues.direct.take().items():
-                self._send_leased(worker_id, messages)
+            for lease_id, messages in queues.direct.take().items():
+                self._send_leased(lease_id, messages)
         while queues.packets:
             packets, queues.packets = queues.packets, []
-            for worker_id, message in packets:
-                self._put(worker_id, message)
+            for lease_id, message in packets:
+                self._put(lease_id, message)
             leases.flush()  # what had no room waits
         while leases.closes:
             self._close_lease(leases.closes.pop())
@@ -73,20 +73,20 @@ class LeaseLinks(ActorCalls):
                     link.close()
                 else:
                     ok = True
-                    self._leased[lease.worker_id] = link, queue
-                    self._leased_fds[link.fileno()] = lease.worker_id
+                    self._leased[lease.lease_id] = link, queue
+                    self._leased_fds[link.fileno()] = lease.lease_id
                     with contextlib.suppress(OSError):  # as reading tells
                         queue.hand_over(link)
                     greeting = m.Grant(
                         *(0, lease.lease_id, self.client.job_id, self.client.process_id),
                         list(lease.key),
                     )
-                    self._send_leased(lease.worker_id, [greeting])
+                    self._send_leased(lease.lease_id, [greeting])
                     self._links_changed()
         self.client.leases.connected(lease, ok)
 
-    def _send_leased(self, worker_id: bytes, messages: list[m.Message]) -> None:
-        pair = self._leased.get(worker_id)
+    def _send_leased(self, lease_id: bytes, messages: list[m.Message]) -> None:
+        pair = self._leased.get(lease_id)
         if pair is None or pair[0].fileno() < 0:
             return
         writer = pair[0].writer
@@ -98,16 +98,16 @@ class LeaseLinks(ActorCalls):
         if writer.pending:
             self._links_changed()
 
-    def _put(self, worker_id: bytes, message: m.Tasks) -> None:
-        pair = self._leased.get(worker_id)
+    def _put(self, lease_id: bytes, message: m.Tasks) -> None:
+        pair = self._leased.get(lease_id)
         payloads = codec.encode_local([message])
         if pair is None or len(payloads) != 1 or not pair[1].put(payloads[0]):
-            self.client.leases.refused(worker_id, message)
+            self.client.leases.refused(lease_id, message)
 
-    def _take_back(self, worker_id: bytes) -> list[m.Tasks]:
+    def _take_back(self, lease_id: bytes) -> list[m.Tasks]:
         """Everything that the worker has not taken. With the lock held."""
         found: list[m.Tasks] = []
-        pair = self._leased.get(worker_id)
+        pair = self._leased.get(lease_id)
         while pair is not None and (packet := pair[1].take()) is not None:
             for message in codec.decode(packet).messages:
                 assert isinstance(message, m.Tasks)
@@ -123,20 +123,20 @@ class LeaseLinks(ActorCalls):
 
     def _read_leased(self) -> None:
         """Read what leased workers have said. With the lock held."""
-        for worker_id in [*self._leased]:
-            self._read_lease(worker_id)
+        for lease_id in [*self._leased]:
+            self._read_lease(lease_id)
 
     def _read_only_leased(self, ready: list[int]) -> bool:
         """Read these sockets, if all of them are of leased workers. With the lock held."""
-        workers = [self._leased_fds.get(fd, b"") for fd in ready]
-        if not all(workers):
+        leases = [self._leased_fds.get(fd, b"") for fd in ready]
+        if not all(leases):
             return False
-        for worker_id in workers:
-            self._read_lease(worker_id)
+        for lease_id in leases:
+            self._read_lease(lease_id)
         return True
 
-    def _read_lease(self, worker_id: bytes) -> None:
-        pair = self._leased.get(worker_id)
+    def _read_lease(self, lease_id: bytes) -> None:
+        pair = self._leased.get(lease_id)
         if pair is None or pair[0].fileno() < 0:
             return
         link, leases = pair[0], self.client.leases
@@ -148,17 +148,17 @@ class LeaseLinks(ActorCalls):
                 frames, ended = read_available(link.socket, link.reader)
                 for frame in frames:
                     for message in codec.decode(frame).messages:
-                        leases.link_message(worker_id, message)
+                        leases.link_message(lease_id, message)
             except ProtocolError:  # something else than the worker's machinery wrote to it
                 ended = True
             if ended:
                 self._shut(link)
-                leases.link_lost(worker_id)
+                leases.link_lost(lease_id)
             if ended or not frames:
                 return
 
-    def _close_lease(self, worker_id: bytes) -> None:
-        pair = self._leased.pop(worker_id, None)
+    def _close_lease(self, lease_id: bytes) -> None:
+        pair = self._leased.pop(lease_id, None)
         if pair is not None:
             if pair[0].fileno() >= 0:
                 self._shut(pair[0])

@@ -149,7 +149,6 @@ class Leftovers:
                     for task in group.waiting
                 ],
                 "leases": client.leases._leases,
-                "leases by worker": client.leases._workers,
                 "ends that workers keep": client.leases._unsettled,
                 "sockets of leases": driver.leased.wires,
             }

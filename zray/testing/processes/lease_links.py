@@ -14,7 +14,7 @@ from zray.testing.world.direct import Wire
 
 
 class LeaseLinks:
-    """Of one driver: by worker."""
+    """Of one driver: by lease."""
 
     def __init__(self, driver: Caller) -> None:
         self._driver = driver
@@ -25,19 +25,19 @@ class LeaseLinks:
 
     def read(self) -> None:
         """Take what leased workers have said."""
-        for worker_id in [*self.wires]:
-            self._read(worker_id)
+        for lease_id in [*self.wires]:
+            self._read(lease_id)
 
-    def _read(self, worker_id: bytes) -> None:
-        wire = self.wires.get(worker_id)
+    def _read(self, lease_id: bytes) -> None:
+        wire = self.wires.get(lease_id)
         if wire is None or not wire.caller_open:
             return
         wire.flush_calls()
         for message in wire.answers():
-            self._leases.link_message(worker_id, message)
+            self._leases.link_message(lease_id, message)
         if not wire.worker_open:
             wire.close()
-            self._leases.link_lost(worker_id)
+            self._leases.link_lost(lease_id)
 
     def tend(self) -> None:
         """Do what the machine wants done."""
@@ -45,18 +45,18 @@ class LeaseLinks:
         while leases.connects or leases.drains:
             while leases.drains:
                 lease = leases.drains.pop()
-                self._read(lease.worker_id)
+                self._read(lease.lease_id)
                 leases.drained(lease)
             while leases.connects:
                 self._connect(leases.connects.pop())
             leases.flush()
         queues = leases.queues
-        for worker_id, messages in queues.direct.take().items():
-            self._send(worker_id, messages)
+        for lease_id, messages in queues.direct.take().items():
+            self._send(lease_id, messages)
         while queues.packets:
             packets, queues.packets = queues.packets, []
-            for worker_id, message in packets:
-                self._put(worker_id, message)
+            for lease_id, message in packets:
+                self._put(lease_id, message)
             leases.flush()
         while leases.closes:
             self._close(leases.closes.pop())
@@ -77,27 +77,27 @@ class LeaseLinks:
         if lease.machine == driver.machine:
             wire = driver.world.direct.connect(driver, lease.worker_id)
         if wire is not None:
-            self.wires[lease.worker_id] = wire
+            self.wires[lease.lease_id] = wire
             client = driver.client
             ids = (lease.lease_id, client.job_id, client.process_id)
-            self._send(lease.worker_id, [m.Grant(0, *ids, list(lease.key))])
+            self._send(lease.lease_id, [m.Grant(0, *ids, list(lease.key))])
         self._leases.connected(lease, wire is not None)
 
-    def _send(self, worker_id: bytes, messages: list[m.Message]) -> None:
-        wire = self.wires.get(worker_id)
+    def _send(self, lease_id: bytes, messages: list[m.Message]) -> None:
+        wire = self.wires.get(lease_id)
         if wire is not None:
             wire.call(messages)
 
-    def _put(self, worker_id: bytes, message: m.Tasks) -> None:
-        wire = self.wires.get(worker_id)
+    def _put(self, lease_id: bytes, message: m.Tasks) -> None:
+        wire = self.wires.get(lease_id)
         for payload in codec.encode_local([message]):  # one, unless what fits in is little
             if wire is None or not wire.put(payload):
                 for part in codec.decode(payload).messages:
                     assert isinstance(part, m.Tasks)
-                    self._leases.refused(worker_id, part)
+                    self._leases.refused(lease_id, part)
 
-    def _take_back(self, worker_id: bytes) -> list[m.Tasks]:
-        wire = self.wires.get(worker_id)
+    def _take_back(self, lease_id: bytes) -> list[m.Tasks]:
+        wire = self.wires.get(lease_id)
         found: list[m.Tasks] = []
         for payload in wire.take_back() if wire is not None else ():
             for message in codec.decode(payload).messages:
@@ -105,12 +105,12 @@ class LeaseLinks:
                 found.append(message)
         return found
 
-    def _close(self, worker_id: bytes) -> None:
-        wire = self.wires.pop(worker_id, None)
+    def _close(self, lease_id: bytes) -> None:
+        wire = self.wires.pop(lease_id, None)
         if wire is not None:
             wire.close()
 
     def end(self) -> None:
         """The process has ended."""
-        for worker_id in [*self.wires]:
-            self._close(worker_id)
+        for lease_id in [*self.wires]:
+            self._close(lease_id)
