@@ -101,7 +101,7 @@ class SimDriver(SimPeer, Caller):
                 self.client.leases.account()
             outbox = self.client.take_outbox()
             self.transmit(self.client.epoch, outbox)
-        self.client.prints.clear()
+        self.client.prints.take()
         if self.leaving and self.linked():
             self.transmit(self.client.epoch, [m.Goodbye(0, "the driver shut down")])
             self.clock.tell(f"{self.name} says goodbye")
