@@ -28,7 +28,8 @@ KEEP_S = 60.0
 CPUS = 2
 LEAST_US = 0.05  # a process that uses less is not shown
 
-Figures = dict[str, Any]  # of one load: wall_us, and by role cpu_us, system_us, switches, waits
+# Of one load: wall_us, own_us, and by role what is in `Use`, in microseconds.
+Figures = dict[str, Any]
 
 
 def measured(load: Load, rounds: int) -> Figures:
@@ -50,8 +51,9 @@ def measured(load: Load, rounds: int) -> Figures:
         found[role] = {
             "cpu_us": middle.cpu_s * 1e6,
             "system_us": middle.system_s * 1e6,
+            "transport_us": middle.transport_s * 1e6,
+            "queued_us": middle.queued_s * 1e6,
             "switches": middle.switches,
-            "waits": middle.waits,
         }
     return found
 
@@ -62,27 +64,24 @@ def table(title: str, now: Figures, before: Figures | None) -> list[str]:
     names = ["now"] if before is None else ["before", "now"]
     head = ["process"]
     for name in names:
-        head += [f"{name}: CPU us", "of it system", "switches"]
+        head += [f"{name}: CPU us", "in ZeroMQ's threads", "queued us", "switches"]
     lines = [f"**{title}**", "", _row(head), _row(["---"] + ["---:"] * (len(head) - 1))]
     for role in ROLES:
-        if all(side[role]["cpu_us"] < LEAST_US for side in sides):
-            continue
-        row = [role]
-        for side in sides:
-            of = side[role]
-            share = of["system_us"] / of["cpu_us"] if of["cpu_us"] else 0.0
-            row += [f"{of['cpu_us']:,.1f}", f"{share:.0%}", f"{of['switches']:.2f}"]
-        lines.append(_row(row))
-    row = ["**all**"]
-    for side in sides:
-        cpu = sum(side[role]["cpu_us"] for role in ROLES)
-        system = sum(side[role]["system_us"] for role in ROLES)
-        switches = sum(side[role]["switches"] for role in ROLES)
-        row += [f"**{cpu:,.1f}**", f"{system / cpu:.0%}", f"**{switches:.2f}**"]
-    lines += [_row(row), ""]
-    for name, side in zip(names, sides, strict=True):
-        lines.append(f"{name}: {_sentence(side)}")
+        if any(side[role]["cpu_us"] >= LEAST_US for side in sides):
+            lines.append(_row([role, *(cell for side in sides for cell in _cells(side[role]))]))
+    totals = [
+        {key: sum(side[role][key] for role in ROLES) for key in side["head"]} for side in sides
+    ]
+    lines.append(_row(["all", *(cell for total in totals for cell in _cells(total))]))
+    lines.append("")
+    lines += [f"{name}: {_sentence(side)}" for name, side in zip(names, sides, strict=True)]
     return [*lines, ""]
+
+
+def _cells(of: dict[str, float]) -> list[str]:
+    share = of["transport_us"] / (of["cpu_us"] or 1.0)
+    cells = [f"{of['cpu_us']:,.1f}", f"{share:.0%}", f"{of['queued_us']:,.1f}"]
+    return [*cells, f"{of['switches']:.2f}"]
 
 
 def _row(cells: list[str]) -> str:
@@ -90,8 +89,10 @@ def _row(cells: list[str]) -> str:
 
 
 def _sentence(side: Figures) -> str:
-    cpu, own, wall = sum(side[role]["cpu_us"] for role in ROLES), side["own_us"], side["wall_us"]
-    text = f"one each {wall:,.1f} us, {1e6 / wall:,.0f} a second"
+    cpu = sum(side[role]["cpu_us"] for role in ROLES)
+    system = sum(side[role]["system_us"] for role in ROLES)
+    own, wall = side["own_us"], side["wall_us"]
+    text = f"one each {wall:,.1f} us, {1e6 / wall:,.0f} a second; {system / cpu:.0%} in the kernel"
     if own:
         text += (
             f"; efficiency {own / CPUS / wall:.0%}, CPU beside the tasks' own {cpu - own:,.0f} us"

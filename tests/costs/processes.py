@@ -7,7 +7,6 @@ live for as long as is measured.
 from __future__ import annotations
 
 import os
-from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,15 +17,19 @@ ROLES = ("driver", "head", "raylet", "zygote", "workers")  # the order in which 
 
 
 class Use(NamedTuple):
-    """``system_s``: of the CPU time, what was spent in the kernel; in ticks, so for long runs only.
+    """CPU time and context switches.
 
-    ``waits``: switches where the thread slept, rather than was put off the CPU.
+    Attributes:
+        system_s: of the CPU time, what was spent in the kernel; in ticks, so for long runs only.
+        transport_s: of the CPU time, what ZeroMQ's own threads have used.
+        queued_s: for how long threads could have run, and others had the CPUs.
     """
 
     cpu_s: float = 0.0
     system_s: float = 0.0
+    transport_s: float = 0.0
+    queued_s: float = 0.0
     switches: float = 0.0
-    waits: float = 0.0
 
     def plus(self, other: Use) -> Use:
         return Use(*(mine + others for mine, others in zip(self, other, strict=True)))
@@ -67,14 +70,16 @@ def use_of(pids: list[int]) -> Use:
 
 def _use_of_thread(task: Path) -> Use:
     try:
-        on_cpu_ns = int((task / "schedstat").read_text().split()[0])
+        in_transport = (task / "comm").read_text().startswith("ZMQ")
+        on_cpu_ns, queued_ns = map(int, (task / "schedstat").read_text().split()[:2])
         system_ticks = int((task / "stat").read_text().rpartition(")")[2].split()[12])
-        counts: Counter[str] = Counter()
-        for line in (task / "status").read_text().splitlines():
-            if "ctxt_switches" in line:
-                name, _, number = line.partition(":")
-                counts[name] = int(number)
+        switches = sum(
+            int(line.split()[1])
+            for line in (task / "status").read_text().splitlines()
+            if "ctxt_switches" in line
+        )
     except OSError:  # it has ended
         return Use()
-    waits = counts["voluntary_ctxt_switches"]
-    return Use(on_cpu_ns / 1e9, system_ticks / TICKS_PER_S, counts.total(), waits)
+    on_cpu_s = on_cpu_ns / 1e9
+    transport_s = on_cpu_s if in_transport else 0.0
+    return Use(on_cpu_s, system_ticks / TICKS_PER_S, transport_s, queued_ns / 1e9, switches)

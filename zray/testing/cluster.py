@@ -61,6 +61,7 @@ class SimCluster(Population):
         direct: how likely a direct socket between two processes of one machine works.
         packets_max: that the queue of a leased worker takes.
         stream_max: payloads that the socket to one takes; 0: any number.
+        eager: drivers hand over the first tasks of a burst one by one, as real ones do.
         verbose: print the story as it happens.
     """
 
@@ -77,6 +78,7 @@ class SimCluster(Population):
         direct: float = 1.0,
         packets_max: int = 64,
         stream_max: int = 0,
+        eager: bool = False,
         verbose: bool = False,
     ) -> None:
         super().__init__()
@@ -97,6 +99,7 @@ class SimCluster(Population):
         self._nodes = [{k: int(v * UNIT) for k, v in node.items()} for node in nodes]
         self._drivers = drivers
         self._machines = machines
+        self._eager = eager
         self._bounds = dict(bounds or {})
         self._saved: dict[str, Any] = {}
 
@@ -162,7 +165,7 @@ class SimCluster(Population):
     def add_driver(self) -> SimDriver:
         """Start a driver that runs nothing yet."""
         name = f"d{len(self.drivers) + 1}"
-        driver = SimDriver(self._scene, name, self._machine(name, len(self.drivers)))
+        driver = SimDriver(self._scene, name, self._machine(name, len(self.drivers)), self._eager)
         self.world.names[driver.process_id] = name
         self.drivers.append(driver)
         return driver

@@ -48,6 +48,7 @@ class Plan(NamedTuple):
     direct: float
     packets_max: int = 64
     stream_max: int = 0
+    eager: bool = False
 
     def in_words(self) -> str:
         """One line."""
@@ -161,6 +162,7 @@ def with_leases(drawn: Plan, random: Random, span: float) -> Plan:
         direct=random.choice([0.5, 1.0, 1.0, 1.0]),
         packets_max=random.choice([1, 3, 64, 64]),
         stream_max=random.choice([0, 0, 1, 5]),
+        eager=random.random() < 0.7,
     )
 
 
@@ -182,6 +184,7 @@ def cluster_of(seed: int, drawn: Plan, *, verbose: bool = False) -> SimCluster:
         direct=drawn.direct,
         packets_max=drawn.packets_max,
         stream_max=drawn.stream_max,
+        eager=drawn.eager,
         verbose=verbose,
     )
 

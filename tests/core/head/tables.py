@@ -70,6 +70,7 @@ class Tables:
 
     def make_holders(
         self,
+        rebuild: Callable[[bytes], str] = lambda oid: "nobody knows how it was made",
         told_all: Callable[[bytes], None] = lambda process: None,
         wake: Callable[[TaskRecord], None] = lambda task: None,
     ) -> Holders:
@@ -84,6 +85,7 @@ class Tables:
             results=self.results,
             transfers=self.transfers,
             recovery=self.recovery,
+            rebuild=rebuild,
             told_all=told_all,
             wake=wake,
         )

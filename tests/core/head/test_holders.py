@@ -116,6 +116,16 @@ def test_a_promised_object_is_never_unknown_and_lost_with_who_promised_it(kept: 
     assert not bench.told(driver.process_id)
 
 
+def test_what_was_freed_before_its_holder_was_known_is_made_again() -> None:
+    bench = Bench()
+    asked: list[bytes] = []
+    bench.holders = bench.make_holders(rebuild=lambda oid: asked.append(oid) or "")
+    driver = bench.driver("d")
+    bench.holders.on_watch(driver, m.Watch(0, driver.process_id, OID), 0.0)
+    bench.holders.forget_unknown(1000.0)
+    assert asked == [OID] and not bench.told(driver.process_id)
+
+
 def test_a_node_may_keep_copies_of_what_is_known_only() -> None:
     bench = Bench()
     node, driver = bench.node("n"), bench.driver("d")

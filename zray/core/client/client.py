@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from itertools import compress, count, filterfalse, islice
 from typing import Any
 
-from zray import limits
 from zray.core.client.actor_caller import ActorCallers
 from zray.core.client.call_results import CallResults
 from zray.core.client.calls import ClientCalls
@@ -21,6 +20,7 @@ from zray.core.client.lease_queues import LeaseQueues
 from zray.core.client.leased_tasks import LeasedTasks
 from zray.core.client.leases import ClientLeases
 from zray.core.client.near_values import NearValues
+from zray.core.client.prints import ClientPrints
 from zray.core.client.references import ClientReferences
 from zray.core.client.requests import Requests
 from zray.core.client.tasks import ClientTasks
@@ -48,8 +48,7 @@ class Client:
         self.parted = False  # the head has heard this driver's GOODBYE
         self.health = ""
         self.outbox: list[m.Message] = []  # the same list for ever: the machines put into it
-        self.printed = 0  # characters, since this process last said something because of them
-        self.prints: list[m.Log | m.Notice] = []
+        self.prints = ClientPrints()
         self.outcomes: dict[bytes, m.Outcome] = {}
         self.unresolved: dict[bytes, m.TaskSpec] = {}
         self._remote = remote
@@ -188,8 +187,8 @@ class Client:
             m.Leasing: self.leases.on_leasing,
             **dict.fromkeys(m.ANSWERS, self._on_answer),
             m.Rejected: self._on_rejected,
-            m.Log: self._on_log,
-            m.Notice: self._on_notice,
+            m.Log: self.prints.on_log,
+            m.Notice: self.prints.on_notice,
             m.Pong: self._on_pong,
             m.Shutdown: lambda msg: self.stop(msg.reason),
             m.Goodbye: self._on_goodbye,
@@ -263,7 +262,7 @@ class Client:
             if isinstance(message, m.Submit):
                 self.tasks.too_large(message.tasks, text)
             else:
-                self.prints.append(m.Notice(0, MessageTooLargeError.code, text))
+                self.prints.warn(MessageTooLargeError.code, text)
 
     def cancel(self, task_id: bytes, force: bool, recursive: bool) -> None:
         """Cancel a task; one that is still in the backlog ends here and now."""
@@ -372,13 +371,6 @@ class Client:
             asked.answer.append(whole)
             asked.waiter.arrived()
 
-    def _on_log(self, message: m.Log) -> None:
-        self.prints.append(message)
-        self.printed += sum(map(len, message.lines))
-
-    def _on_notice(self, message: m.Notice) -> None:
-        self.prints.append(message)
-
     def _on_pong(self, message: m.Pong) -> None:
         self.health = message.health
 
@@ -395,8 +387,7 @@ class Client:
             return
         function_id = self.definitions.refuse(message.about, message.code, message.text)
         if not function_id:
-            said = f"the head refused it: {message.text}"
-            self.prints.append(m.Notice(0, message.code, said[: limits.TEXT_MAX]))
+            self.prints.warn(message.code, f"the head refused it: {message.text}")
             return
         self.creations.class_refused(function_id, f"the head refused its class: {message.text}")
         self.leased_tasks.definition_refused()

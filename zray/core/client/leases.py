@@ -148,9 +148,9 @@ class ClientLeases:
 
     def _close(self, group: LeaseClass) -> None:
         group.open = False
-        group.expected = False
         self.tasks.hand_over_waiting(group)
         self._classes.dirty[group.key] = None
+        self._demand(group)  # nothing, whatever else was on its way when the head decided so
 
     def link_message(self, lease_id: bytes, message: m.Message) -> None:
         """What a leased worker says over its socket."""

@@ -168,6 +168,7 @@ class Gcs(Tables):
             results=self.results,
             transfers=self.transfers,
             recovery=self.recovery,
+            rebuild=lambda oid: self.lineage.rebuild(oid, self.turn.now),
             told_all=self.definitions.confirmed,
             wake=lambda task: self.task_manager.advance(task),
         )

@@ -35,8 +35,11 @@ from zray.protocol.messages import (
 
 
 class Holders:
-    """``told_all``: a process has said all that it holds. ``wake``: a task has one dependency
-    less to wait for."""
+    """Args:
+    rebuild: as ``Lineage.rebuild``, now.
+    told_all: a process has said all that it holds.
+    wake: a task has one dependency less to wait for.
+    """
 
     def __init__(
         self,
@@ -51,6 +54,7 @@ class Holders:
         transfers: Transfers,
         recovery: Recovery,
         told_all: Callable[[bytes], None],
+        rebuild: Callable[[bytes], str],
         wake: Callable[[TaskRecord], None],
     ) -> None:
         self._outbox = outbox
@@ -63,6 +67,7 @@ class Holders:
         self._transfers = transfers
         self._recovery = recovery
         self._told_all = told_all
+        self._rebuild = rebuild
         self._wake = wake
         self._objects.appears = self._appears
         self.unknown = Deadlines()  # awaited objects of unknown origin -> deadline
@@ -247,6 +252,8 @@ class Holders:
             if record is None or record.kind != PENDING or task_of(oid) in self._tasks:
                 continue
             if record.waiters or record.watchers or oid in self._transfers.unheard:
+                if not self._rebuild(oid):
+                    continue  # it was freed before it was known who holds it
                 text = f"object {oid.hex()} is not known: it was freed, or its owner ended"
                 self._lose(oid, ObjectLostError, text)
             elif record.holders is not None:

@@ -36,7 +36,7 @@ class Recovery:
 
     def submitted(self, record: TaskRecord, spec: TaskSpec, sender: Member) -> None:
         """A task came that is not known yet, while ``active``: one of before may run somewhere."""
-        record.failures = self._past_failures.get(spec.task_id, 0)
+        record.failures = max(spec.failures, self._past_failures.get(spec.task_id, 0))
         if not sender.resynced:  # the nodes may all be back, or dead, before it
             self._park(record)
 

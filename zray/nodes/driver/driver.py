@@ -231,8 +231,10 @@ class Driver(Participant):
         if lost or silent or unanswered or client.refused is not None:
             self._disconnect(now)
             return
-        if client.linked and (now >= self._ping_at or client.printed >= limits.LOG_ACK_BYTES):
-            client.printed = 0
+        if client.linked and (
+            now >= self._ping_at or client.prints.characters >= limits.LOG_ACK_BYTES
+        ):
+            client.prints.characters = 0
             self._ping_at = now + limits.PING_S
             client.outbox.append(m.Ping(0, now))
             client.leases.account()
@@ -326,6 +328,8 @@ class Driver(Participant):
         return self._printing or bool(self.client.prints)
 
     def _show_prints(self) -> None:
+        if self._leased:
+            self._receive()  # results of leased workers come by another way
         if self.client.prints:
             self._unlocked(self._print)
         deadline = time.monotonic() + PRINT_S if self._printing else 0.0
@@ -342,7 +346,7 @@ class Driver(Participant):
                 self._printing = mine = True
             while True:
                 with interrupts, self._lock:
-                    prints, self.client.prints = self.client.prints, []
+                    prints = self.client.prints.take()
                     if not prints:
                         self._printing = False
                         return

@@ -213,6 +213,7 @@ class Participant(SharedValues):
         """A request and its answer; None: there was none in time."""
         waiter = Waiter()
         with interrupts, self._lock:
+            self.client.leases.account()  # it may be asked about
             answer = self.client.ask(make, waiter)
             self._await(waiter, timeout)
         if answer and isinstance(answer[0], m.Rejected):

@@ -387,14 +387,11 @@ def _become_worker(job: _Job) -> tuple[int, int, int]:
         if int(name) not in keep:
             with contextlib.suppress(OSError):  # the listing's own, closed by now
                 os.close(int(name))
-    sys.stdout = sys.__stdout__ = _text_stream(1)  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = _text_stream(2)  # type: ignore[misc]
+    from zray.runtime.linux.prints import text_stream  # the worker's, and not this process's
+
+    sys.stdout = sys.__stdout__ = text_stream(1)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = text_stream(2)  # type: ignore[misc]
     faulthandler.enable(sys.stderr)
     os.environ.update(job.env)
     gc.enable()
     return task_fd, control_fd, page_fd
-
-
-def _text_stream(fd: int) -> Any:
-    """A line-buffered stream that prints any text, whatever the locale."""
-    return open(fd, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sized
 
 from zray import limits
+from zray.core.head.leases import Leases
 from zray.core.head.object_table import PENDING
 from zray.testing.judgement.ledger import Ledger
 from zray.testing.processes.population import Population
@@ -67,10 +68,7 @@ class Leftovers:
                 g for groups in gcs.tasks._by_job.values() for g in groups.values() if g
             ],
             "actors by owner": gcs.actor_table._of_owners,
-            "leases": gcs.leases._table.leases,
-            "leases at nodes": gcs.leases._table._by_node,
-            "demands that wait": [one for one in gcs.leases._table.active.values() if one.count],
-            "leases without an end": gcs.leases._silent,
+            **self._of_leases(gcs.leases),
         }
         found += [f"{len(table)} {word}" for word, table in tables.items() if table]
         if gcs.objects.cache_bytes:
@@ -81,6 +79,16 @@ class Leftovers:
                 found.append(f"the head thinks {name(view.node_id)} has only {free} free")
         found += self._left_at_raylets() + self._left_at_drivers()
         return found
+
+    @staticmethod
+    def _of_leases(leases: Leases) -> dict[str, Sized]:
+        table = leases._table
+        return {
+            "leases": table.leases,
+            "leases at nodes": table._by_node,
+            "demands that wait": [one for one in table.active.values() if one.count],
+            "leases without an end": leases._silent,
+        }
 
     def _left_at_raylets(self) -> list[str]:
         found = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any, TypeAlias
 
@@ -34,10 +34,13 @@ class Thread:
         self.error: TaskFailed | None = None
 
 
-class SimDriver(SimPeer, Caller):
-    """One driver process."""
+EAGER_TASKS = 8  # in flight up to which each task is handed over by itself
 
-    def __init__(self, scene: Scene, name: str, machine: str) -> None:
+
+class SimDriver(SimPeer, Caller):
+    """One driver process. ``eager``: it does not collect the first tasks of a burst."""
+
+    def __init__(self, scene: Scene, name: str, machine: str, eager: bool) -> None:
         SimPeer.__init__(self, scene, name)
         world = scene.world
         ids = IdSource(world.random.randbytes(8))
@@ -52,6 +55,7 @@ class SimDriver(SimPeer, Caller):
         pid = world.next_pid()
         self.info = m.JobInfo("program.py", "/", [], machine, "host-" + name, pid)
         self.machine = machine
+        self._eager = eager
         world.drivers.add(process_id)
         self.wake()
 
@@ -62,6 +66,13 @@ class SimDriver(SimPeer, Caller):
         self.clock.tell(f"{self.name} runs {thread.name}")
         self.wake()
         return thread
+
+    def submit(self, function: str, arguments: Iterable[Any] = (), **options: Any) -> list[Ref]:
+        """Submit a task; its references, in order."""
+        refs = super().submit(function, arguments, **options)
+        if self._eager and self.client.in_flight() + self.client.fresh() <= EAGER_TASKS:
+            self.client.flush()
+        return refs
 
     def idle(self) -> bool:
         """Whether every program has ended."""
@@ -90,7 +101,7 @@ class SimDriver(SimPeer, Caller):
                 self.client.leases.account()
             outbox = self.client.take_outbox()
             self.transmit(self.client.epoch, outbox)
-        self.client.prints.clear()
+        self.client.prints.take()
         if self.leaving and self.linked():
             self.transmit(self.client.epoch, [m.Goodbye(0, "the driver shut down")])
             self.clock.tell(f"{self.name} says goodbye")

@@ -292,6 +292,10 @@ class SimLeases:
             self._close_if_done(lease, wire)
         self._worker.out([m.LeaseEnded(0, lease_id, self._begun)])
 
+    def keep_something(self) -> bool:
+        """Whether a submitter has not acknowledged all ends that refer to objects."""
+        return any(lease.kept for lease in self._wires.values())
+
     def vanish(self) -> None:
         """The process has ended."""
         self._stop_listening()

@@ -429,6 +429,8 @@ class SimWorker(Host):
         self.alive = False
         self._program = None
         self.end_wires()
+        if self.leases.keep_something():  # for a submitter that has yet to hold it
+            self.witness.calls.ended(self, owed=False, orderly=False)
         self.leases.vanish()
         if self.actor is not None:
             orderly = self.orderly and not self.actor.inbox.owes(None)

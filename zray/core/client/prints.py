@@ -1,0 +1,35 @@
+"""What workers have printed, and what the head warns of, until a driver has shown it."""
+
+from __future__ import annotations
+
+from zray import limits
+from zray.protocol import messages as m
+
+
+class ClientPrints:
+    """``characters``: printed since this process last said something because of them."""
+
+    def __init__(self) -> None:
+        self.characters = 0
+        self._waiting: list[m.Log | m.Notice] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def on_log(self, message: m.Log) -> None:
+        """Lines of a worker."""
+        self._waiting.append(message)
+        self.characters += sum(map(len, message.lines))
+
+    def on_notice(self, message: m.Notice) -> None:
+        """A warning of the head's."""
+        self._waiting.append(message)
+
+    def warn(self, code: str, text: str) -> None:
+        """A warning of this process's own."""
+        self._waiting.append(m.Notice(0, code, text[: limits.TEXT_MAX]))
+
+    def take(self) -> list[m.Log | m.Notice]:
+        """All that waits, in order; it is the caller's to show."""
+        taken, self._waiting = self._waiting, []
+        return taken
