@@ -362,7 +362,7 @@ def test_a_submitter_that_dies_leaves_nothing() -> None:
         yield Get(burst(driver, 0.01, 1000))
 
     def other(driver: Any, random: Random) -> Program:
-        yield Sleep(0.5)
+        yield Sleep(2.0)
         yield Get(burst(driver, 0.001, 10, max_retries=0))
 
     with near(15, drivers=2) as cluster:
