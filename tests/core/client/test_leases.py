@@ -452,6 +452,24 @@ def test_a_worker_is_told_which_functions_it_need_not_keep() -> None:
     assert bench.take(worker) == ["t2"]
 
 
+def test_what_failed_comes_after_what_has_not_begun() -> None:
+    bench = Bench()
+    worker = bench.lease("w1")
+    measured(bench, worker, 0.2)
+    for name in ("t1", "t2", "t3"):
+        bench.submit(name)
+    bench.turn()
+    assert bench.take(worker) == ["t1"]
+    ended = m.LeaseEnded(0, identity("lw1"), 2, "(pid 7, node one)\nexit code 1")
+    bench.leases.on_lease_ended(ended)
+    bench.turn()
+    begun = []
+    for number in range(2, 5):
+        worker = bench.lease(f"w{number}")
+        begun += bench.take(worker)
+    assert begun == ["t2", "t3", "t1"]
+
+
 def test_a_covered_exception_is_tried_again_as_often_as_allowed() -> None:
     bench = Bench()
     worker = bench.lease("w1")
