@@ -27,6 +27,7 @@ MESSAGE = b"m" * 64
 STOP = b"stop"
 ROUNDS = 7
 TURNS = 500  # a round
+TURNS_BUSY = 60
 
 
 class Floor(NamedTuple):
@@ -107,6 +108,10 @@ def all_floors() -> Iterator[Floor]:
     yield round_trip(
         "driver, head, raylet, worker: ZeroMQ twice, a socket pair", Curve(), Curve(), Pair()
     )
+    yield round_trip(
+        *("the same, with 5 ms of other work before each", Curve(), Curve(), Pair()),
+        busy_s=0.005,
+    )
     yield thread_wake_up()
     yield encode_and_decode()
     yield pickle_and_unpickle()
@@ -115,32 +120,43 @@ def all_floors() -> Iterator[Floor]:
 # ---- between processes -----------------------------------------------------------------------
 
 
-def round_trip(title: str, *links: Pair | Curve) -> Floor:
-    """There and back through a chain of processes, of which this is the first."""
+def round_trip(title: str, *links: Pair | Curve, busy_s: float = 0.0) -> Floor:
+    """There and back through a chain of processes, of which this is the first.
+
+    ``busy_s``: of CPU time that it spends before each turn, and that is not counted.
+    """
     children = [
         _forked(link, links[index] if index < len(links) else None)
         for index, link in enumerate(links, 1)
     ]
     receive, send = links[0].near()
 
-    def turn(count: int) -> None:
-        for _ in range(count):
+    walls, cpus, turns = [], [], TURNS_BUSY if busy_s else TURNS
+    for _ in range(1 + ROUNDS):
+        used, wall, own = use_of([os.getpid(), *children]).cpu_s, 0.0, 0.0
+        for _ in range(turns):
+            if busy_s:
+                own += _busy(busy_s)
+            began = time.perf_counter()
             send(MESSAGE)
             receive()
-
-    turn(TURNS)  # warm
-    walls, cpus = [], []
-    for _ in range(ROUNDS):
-        used, began = use_of([os.getpid(), *children]).cpu_s, time.perf_counter()
-        turn(TURNS)
-        walls.append((time.perf_counter() - began) / TURNS)
-        cpus.append((use_of([os.getpid(), *children]).cpu_s - used) / TURNS)
+            wall += time.perf_counter() - began
+        walls.append(wall / turns)
+        cpus.append((use_of([os.getpid(), *children]).cpu_s - used - own) / turns)
+    del walls[0], cpus[0]  # the first round warms up
     send(STOP)
     for link in links:
         link.close()
     for pid in children:
         os.waitpid(pid, 0)
     return Floor(title, statistics.median(walls), statistics.median(cpus))
+
+
+def _busy(seconds: float) -> float:
+    began = time.thread_time()
+    while time.thread_time() < began + seconds:
+        sum(range(300))
+    return time.thread_time() - began
 
 
 def _forked(behind: Pair | Curve, ahead: Pair | Curve | None) -> int:

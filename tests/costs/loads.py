@@ -49,6 +49,11 @@ def all_loads() -> dict[str, Load]:
     def spins(seconds: float) -> Callable[[int], None]:
         return lambda count: zray.get([spin.remote(seconds) for _ in range(count)]) and None
 
+    def waits(count: int) -> None:
+        refs = [noop.remote() for _ in range(count)]
+        while refs:
+            _, refs = zray.wait(refs)
+
     def calls(count: int) -> None:
         if not actors:
             actors.append(zray.remote(Still).remote())
@@ -61,5 +66,6 @@ def all_loads() -> dict[str, Load]:
         "async": Load("no-op tasks, 10,000 in flight", together, 10_000),
         "1ms": Load("tasks of 1 ms, 2,000 in flight", spins(0.001), 2000, 0.001),
         "10ms": Load("tasks of 10 ms, 200 in flight", spins(0.010), 200, 0.010),
+        "wait": Load("1,000 no-op tasks, then `wait` for one of those left", waits, 1000),
         "actor": Load("calls of an actor, one at a time", calls, 3000),
     }

@@ -429,6 +429,29 @@ def test_a_worker_may_be_leased_anew_before_it_is_known_that_its_last_lease_has_
     assert not bench.tasks
 
 
+def test_a_worker_is_told_which_functions_it_need_not_keep() -> None:
+    bench = Bench()
+    bench.definitions.name(WORK.function_id)
+    worker = bench.lease("w1")
+    bench.submit("t1")
+    bench.turn()
+    bench.take(worker)
+    bench.leases.queues.direct.take()
+    bench.definitions.unname(WORK.function_id)
+    bench.turn()
+    assert not bench.leases.queues.direct  # a task of it runs
+    bench.ends(worker, "t1")
+    bench.turn()
+    assert bench.leases.queues.direct.take() == {worker: [m.Forget(0, WORK.function_id)]}
+    bench.definitions.export(m.Export(0, WORK.function_id, "f", b"code"))
+    bench.definitions.template(WORK)
+    bench.submit("t2")
+    bench.turn()
+    sent = bench.leases.queues.direct.take()[worker]
+    assert [type(message) for message in sent] == [m.Export, m.Template]
+    assert bench.take(worker) == ["t2"]
+
+
 def test_a_covered_exception_is_tried_again_as_often_as_allowed() -> None:
     bench = Bench()
     worker = bench.lease("w1")

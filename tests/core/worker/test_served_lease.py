@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from tests.core.benches import UNIT, identity, spec, template
 from zray import limits
@@ -163,3 +164,56 @@ def test_it_does_not_end_before_its_ends_are_told() -> None:
     assert bench.lease.rests_s(99.0) > 0 and not bench.lease.takes()
     bench.lease.unsure = 0
     assert bench.lease.rests_s(10.0) == 0
+
+
+# ---- functions -------------------------------------------------------------------------------
+
+
+def ends(bench: Bench) -> None:
+    bench.inbox.end(m.FINISHED, [], 0.001, [])
+
+
+def test_a_function_that_the_submitter_needs_no_more_is_unloaded() -> None:
+    bench = Bench(FUNCTION, WORK)
+    bench.lease.deliver(packet("t0"))
+    bench.run()
+    ends(bench)
+    bench.hear(m.Forget(0, WORK.function_id))
+    assert bench.inbox.forgotten == [WORK.function_id]
+    assert not bench.inbox.functions and not bench.inbox.templates
+    assert not bench.lease.deliver(packet("t1"))
+    bench.hear(FUNCTION, WORK)  # it is needed after all
+    bench.lease.deliver_early()
+    assert bench.run() == "t1"
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_what_the_raylet_has_told_is_the_raylets_to_forget(first: bool) -> None:
+    bench = Bench(FUNCTION, WORK)
+    if first:
+        bench.lease.deliver(packet("t0"))
+        bench.run()
+        ends(bench)
+    bench.inbox.on_export(FUNCTION)
+    bench.inbox.on_template(WORK)
+    bench.lease.deliver(packet("t1"))
+    bench.run()
+    ends(bench)
+    bench.hear(m.Forget(0, WORK.function_id))
+    assert bench.inbox.templates and bench.inbox.functions and not bench.inbox.forgotten
+    bench.inbox.on_forget(m.Forget(0, WORK.function_id))
+    assert not bench.inbox.templates and not bench.inbox.functions
+
+
+def test_of_the_functions_of_former_leases_the_last_ones_stay() -> None:
+    bench = Bench()
+    for number in range(limits.LEASE_FUNCTIONS_MAX + 3):
+        made = replace(template(f"f{number}"), function_id=identity(f"f{number}"))
+        bench.hear(m.Export(0, made.function_id, "f", b"code"), made)
+        bench.lease.deliver(packet(f"t{number}", made_of=made))
+        bench.run()
+        ends(bench)
+    bench.inbox.trim_lent()
+    assert len(bench.inbox.functions) == limits.LEASE_FUNCTIONS_MAX
+    assert len(bench.inbox.forgotten) == 3
+    assert template("f3").template_id in bench.inbox.templates

@@ -41,6 +41,8 @@ class ClientDefinitions:
         self._unnamed: dict[bytes, None] = {}  # functions that nothing names any more
         self._told: dict[int, bytes] = {}  # what the head may refuse -> function
         self.refused: dict[bytes, tuple[str, str]] = {}  # function -> code and text
+        # Effect: functions that leased workers need not keep, and their templates.
+        self.let_go: list[tuple[bytes, list[bytes]]] = []
 
     def export(self, message: m.Export) -> None:
         """Send a function, unless it was."""
@@ -124,7 +126,8 @@ class ClientDefinitions:
         del self._unnamed[function_id]
         self._of_functions.pop(function_id, None)
         export = self._exports.pop(function_id, None)
-        self.near.pop(function_id, None)
+        if self.near.pop(function_id, None) is not None:
+            self.let_go.append((function_id, [*templates]))
         if export is not None:
             self._told.pop(export.seq, None)
         self.refused.pop(function_id, None)

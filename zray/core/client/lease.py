@@ -130,6 +130,12 @@ class Lease:
             self.seconds = self.seconds - task.seconds if self.inflight else 0.0
         return task
 
+    def forgets(self, function_id: bytes, templates: list[bytes]) -> bool:
+        """Whether the worker knew the function, which is sent again if need be."""
+        for template_id in templates:
+            self.known.pop(template_id, None)
+        return self.known.pop(function_id, self) is None
+
     def definitions(
         self, template: m.Template, definitions: ClientDefinitions
     ) -> Iterator[m.Message]:

@@ -7,7 +7,7 @@ begun can go elsewhere though it is stopped, or busy in C.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from zray import limits
 from zray.core.client.definitions import ClientDefinitions
@@ -37,6 +37,10 @@ class LeaseQueues:
         self.direct: Outbox[bytes] = Outbox()  # by lease, over its socket
         self.packets: list[tuple[bytes, m.Tasks]] = []  # by lease, for its queue
         self.take_back: Callable[[bytes], list[m.Tasks]] = lambda lease_id: []
+
+    def unsent(self) -> bool:
+        """Whether ``forget`` has something to do."""
+        return bool(self._definitions.let_go)
 
     def surplus(self, group: LeaseClass) -> list[PendingTask]:
         """What others have not begun, if there is a worker that has nothing to do."""
@@ -97,6 +101,14 @@ class LeaseQueues:
             self.direct.send(lease.lease_id, definition)
         lease.take(tasks)
         self.packets.append((lease.lease_id, m.Tasks(0, assignments, list(values.values()))))
+
+    def forget(self, leases: Iterable[Lease]) -> None:
+        """Workers need not keep functions of which nothing is made any more."""
+        while self._definitions.let_go:
+            function_id, templates = self._definitions.let_go.pop()
+            for lease in leases:
+                if lease.forgets(function_id, templates):
+                    self.direct.send(lease.lease_id, m.Forget(0, function_id))
 
     def taken_back(self, lease: Lease) -> list[PendingTask]:
         """What the worker has not taken out of its queue, in order."""

@@ -52,12 +52,13 @@ class ClientLeases:
 
     def unsent(self) -> bool:
         """Whether ``flush`` may have something to do."""
-        return bool(self._classes.dirty)
+        return bool(self._classes.dirty) or self.queues.unsent()
 
     def flush(self) -> None:
         """Give waiting tasks to workers that have room, and tell the head what is wanted."""
         classes, queues = self._classes, self.queues
         self.tasks.fresh = 0
+        queues.forget(self._leases.values())
         while classes.dirty:
             key, _ = classes.dirty.popitem()
             group = classes[key]

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from zray import limits
 from zray.core.machine import NEVER
 from zray.core.worker.task_inbox import TaskInbox
+from zray.ids import split_tasks
 from zray.protocol import messages as m
 
 Pin = TypeVar("Pin")  # what keeps an object, as the shell has it
@@ -33,6 +34,7 @@ class ServedLease(Generic[Pin]):
         self.handlers: dict[type[m.Message], Callable[[Any], None]] = {
             m.Template: self._on_template,
             m.Export: self._on_export,
+            m.Forget: self._on_forget,
             m.Ack: self._on_ack,
         }
         self.ending = False
@@ -43,6 +45,7 @@ class ServedLease(Generic[Pin]):
         # The raylet does not know what the submitter has told, and may have it forgotten.
         self._templates: dict[bytes, m.Template] = {}
         self._functions: dict[bytes, m.Export] = {}
+        self._of_functions: dict[bytes, list[bytes]] = {}  # templates
         self._early: m.Tasks | None = None
         self._pins: list[Pin] = []  # of ends that have not left
         self._numbers = 0
@@ -60,9 +63,19 @@ class ServedLease(Generic[Pin]):
 
     def _on_template(self, message: m.Template) -> None:
         self._templates[message.template_id] = message
+        self._of_functions.setdefault(message.function_id, []).append(message.template_id)
 
     def _on_export(self, message: m.Export) -> None:
         self._functions[message.function_id] = message
+
+    def _on_forget(self, message: m.Forget) -> None:
+        """The submitter needs a function no more, or sends it again."""
+        function_ids = split_tasks(message.function_ids)
+        for function_id in function_ids:
+            self._functions.pop(function_id, None)
+            for template_id in self._of_functions.pop(function_id, ()):
+                self._templates.pop(template_id, None)
+        self._task_inbox.take_back_lent(function_ids)
 
     def _on_ack(self, message: m.Ack) -> None:
         """The submitter holds what these ends refer to."""
@@ -100,17 +113,17 @@ class ServedLease(Generic[Pin]):
 
     def _is_known(self, template_id: bytes) -> bool:
         inbox = self._task_inbox
-        template = inbox.templates.get(template_id)
+        template = inbox.templates.get(template_id) or self._templates.get(template_id)
         if template is None:
-            template = self._templates.get(template_id)
-            if template is None:
-                return False
-            inbox.on_template(template)
-        if not template.by_name and template.function_id not in inbox.functions:
+            return False
+        function = inbox.functions.get(template.function_id)
+        if function is None:
             function = self._functions.get(template.function_id)
-            if function is None:
+            if function is None and not template.by_name:
                 return False
-            inbox.on_export(function)
+            inbox.lend(template, function)
+        elif template_id not in inbox.templates:
+            inbox.lend(template, None)
         return True
 
     def begins(self) -> None:

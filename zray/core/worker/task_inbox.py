@@ -7,7 +7,7 @@ back. The shell calls these from two threads, under one lock of its own.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from zray import limits
@@ -32,6 +32,7 @@ class TaskInbox:
         self.functions: dict[bytes, m.Export] = {}
         self._by_function: dict[bytes, dict[bytes, None]] = {}  # templates
         self.forgotten: list[bytes] = []  # functions that are to be unloaded
+        self._lent: dict[bytes, None] = {}  # functions of which the raylet has not told
         self.current: m.Assignment | None = None
         self.exiting = False
         self.blocked = False
@@ -60,11 +61,16 @@ class TaskInbox:
 
     def on_template(self, message: m.Template) -> None:
         """Tasks may name this template from now on."""
+        self._lent.pop(message.function_id, None)
+        self._add_template(message)
+
+    def _add_template(self, message: m.Template) -> None:
         self.templates[message.template_id] = message
         self._by_function.setdefault(message.function_id, {})[message.template_id] = None
 
     def on_export(self, message: m.Export) -> None:
         """Templates may name this function from now on."""
+        self._lent.pop(message.function_id, None)
         self.functions[message.function_id] = message
 
     def on_forget(self, message: m.Forget) -> None:
@@ -74,10 +80,30 @@ class TaskInbox:
             named.add(self.current.spec.template_id)
         for function_id in split_tasks(message.function_ids):
             if not named.intersection(self._by_function.get(function_id, ())):
+                self._lent.pop(function_id, None)
                 self.functions.pop(function_id, None)
                 self.forgotten.append(function_id)
                 for template_id in self._by_function.pop(function_id, ()):
                     del self.templates[template_id]
+
+    def lend(self, template: m.Template, function: m.Export | None) -> None:
+        """The same as the raylet tells, from a submitter, which has it forgotten as well."""
+        function_id = template.function_id
+        if function_id not in self._by_function and function_id not in self.functions:
+            self._lent[function_id] = None
+        self._add_template(template)
+        if function is not None:
+            self.functions[function_id] = function
+
+    def take_back_lent(self, function_ids: Iterable[bytes]) -> None:
+        """A submitter needs these no more; those that the raylet has told of stay."""
+        lent = [each for each in function_ids if each in self._lent]
+        if lent:
+            self.on_forget(m.Forget(0, b"".join(lent)))
+
+    def trim_lent(self) -> None:
+        """Of what was lent, and is not taken back any more, the last ones stay."""
+        self.take_back_lent([*self._lent][: -limits.LEASE_FUNCTIONS_MAX])
 
     def on_setup(self, message: m.Setup) -> None:
         """Which job the worker serves."""

@@ -362,6 +362,7 @@ class LeaseServer:
     def _end(self, lease: Lease) -> None:
         self._stop_listening()
         self._give_back(lease)
+        self._inbox.trim_lent()
         self.lease = None
         link, self._link = self._link, None
         if self._queue is not None:

@@ -289,6 +289,7 @@ class SimLeases:
     def _end(self, lease: Lease) -> None:
         self._stop_listening()
         self._give_back(lease)
+        self._inbox.trim_lent()
         self.lease = None
         wire, self._wire = self._wire, None
         lease_id = lease.grant.lease_id
