@@ -566,6 +566,7 @@ def test_a_submitter_that_stops_for_a_while(seconds: float) -> None:
         yield Get(burst(driver, 0.01, 100, max_retries=0))
 
     with near(20, drivers=2) as cluster:
+        cluster.excuse("stopped")
         cluster.run(story)
         cluster.run_until(lambda: leased(cluster) > 20, 5.0)
         cluster.freeze(cluster.drivers[0], seconds)
