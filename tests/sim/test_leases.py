@@ -17,7 +17,8 @@ from tests.sim.stories import (
 )
 from zray.protocol import messages as m
 from zray.testing.cluster import SimCluster
-from zray.testing.processes.steps import Get, Nested, Program, Ref, Sleep, TaskFailed
+from zray.testing.processes.steps import Get, Nested, Program, Ref, Sleep, TaskFailed, Wait
+from zray.testing.world.errors import LOSSES
 
 CRASHED, CANCELLED = "ZR-3003", "ZR-3002"
 
@@ -284,7 +285,7 @@ def test_a_task_with_other_needs_does_not_wait_for_ever(cpus: float) -> None:
 # ---- deaths --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("seconds", "most"), [(0.0001, 21), (0.002, 1)])
+@pytest.mark.parametrize(("seconds", "most"), [(0.0001, 25), (0.002, 1)])
 def test_a_dead_worker_is_charged_with_what_it_had_begun(seconds: float, most: int) -> None:
     """Nothing may be retried: what had not begun runs elsewhere. Ends of short tasks that it had
     not told yet are lost with it."""
@@ -499,6 +500,97 @@ def test_references_in_arguments_and_results_live() -> None:
         until_done(cluster)
         assert cluster.drivers[0].threads[0].error is None
         assert leased(cluster) > 20
+        cluster.finish()
+
+
+def test_a_large_result_that_is_lost_is_made_again() -> None:
+    """Its node is replaced: the head has heard how it was made."""
+
+    def story(driver: Any, random: Random) -> Program:
+        yield from warm(driver, 0.001)
+        large = [driver.submit("add", [0.001, 5000, n], max_retries=3)[0] for n in range(4)]
+        yield Wait(large, 5.0)
+        yield Sleep(30.0)
+        values = yield Get(large)
+        assert [value.number for value in values] == list(range(4))
+
+    with near(19, bounds={"INLINE_BYTES_MAX": 1000}) as cluster:
+        cluster.excuse(*LOSSES)
+        cluster.run(story)
+        cluster.run_for(2.0)
+        assert leased(cluster) > 10
+        cluster.replace(cluster.raylets[0], 0.5, same_id=False)
+        until_done(cluster)
+        assert cluster.drivers[0].threads[0].error is None
+        assert runs(cluster, "add")[10:] == [2] * 4
+        cluster.finish()
+
+
+# ---- races ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_lease_that_is_revoked_as_tasks_begin(seed: int) -> None:
+    """Whatever the worker has begun it ends, and nothing else; it may be stopped in between."""
+
+    def greedy(driver: Any, random: Random) -> Program:
+        yield from warm(driver, 0.0002)
+        for _ in range(6):
+            yield Get(burst(driver, 0.0002, 60, max_retries=0))
+            yield Sleep(0.12)
+
+    def modest(driver: Any, random: Random) -> Program:
+        for _ in range(12):
+            yield Sleep(random.uniform(0.0, 0.12))
+            yield Get(driver.submit("several", [0.0001, 5], num_returns=2, max_retries=0))
+
+    with near(seed, drivers=2) as cluster:
+        cluster.run(greedy)
+        cluster.run(modest, 1)
+        for number in range(20):
+            cluster.run_for(0.03)
+            for worker in lessees(cluster)[: number % 2]:
+                worker.frozen_until = cluster.clock.now + 0.03
+        until_done(cluster)
+        assert runs(cluster, "add") == [1] * 370
+        assert runs(cluster, "several") == [1] * 12
+        cluster.finish()
+
+
+@pytest.mark.parametrize("seconds", [1.0, 12.0, 40.0])
+def test_a_submitter_that_stops_for_a_while(seconds: float) -> None:
+    """Its workers end what they have; it hears of all that when it goes on, or its job is lost."""
+
+    def story(driver: Any, random: Random) -> Program:
+        yield from warm(driver, 0.01)
+        yield Get(burst(driver, 0.01, 100, max_retries=0))
+
+    with near(20, drivers=2) as cluster:
+        cluster.excuse("stopped")
+        cluster.run(story)
+        cluster.run_until(lambda: leased(cluster) > 20, 5.0)
+        cluster.freeze(cluster.drivers[0], seconds)
+        until_done(cluster, 120.0)
+        if seconds < 20.0:
+            assert cluster.drivers[0].threads[0].error is None
+            assert runs(cluster, "add") == [1] * 110
+        cluster.finish()
+
+
+@pytest.mark.parametrize("same_id", [True, False])
+def test_a_raylet_that_starts_again_has_no_leases(same_id: bool) -> None:
+    def story(driver: Any, random: Random) -> Program:
+        yield from warm(driver, 0.01)
+        values = yield Get(burst(driver, 0.01, 100, max_retries=1))
+        assert [value.number for value in values] == list(range(100))
+
+    with near(21) as cluster:
+        cluster.run(story)
+        cluster.run_until(lambda: leased(cluster) > 20, 5.0)
+        cluster.replace(cluster.raylets[0], 0.05, same_id=same_id)
+        until_done(cluster)
+        assert cluster.drivers[0].threads[0].error is None
+        assert sum(runs(cluster, "add")) <= 110 + 2
         cluster.finish()
 
 

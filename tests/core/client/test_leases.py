@@ -267,6 +267,22 @@ def test_what_a_worker_has_not_begun_goes_to_one_that_has_nothing() -> None:
     assert not len(bench.tasks)
 
 
+def test_what_is_taken_back_goes_to_the_idle_one_whatever_rounding_has_left() -> None:
+    bench = Bench()
+    one = bench.lease("w1")
+    measured(bench, one, 1e-4)
+    for name in ("t1", "t2"):
+        bench.submit(name)
+        bench.turn()
+    (lease,) = bench.leases._leases.values()
+    lease.seconds = 1e-4 - 1e-19 - 1e-20  # as sums of measured times come out
+    bench.take(one)
+    lease.inflight[identity("t1")].seconds = 1e-4
+    lease.inflight[identity("t2")].seconds = 1e-4
+    two = bench.lease("w2")
+    assert bench.waiting(two) == ["t2"]
+
+
 def test_a_new_lease_gets_what_waits_behind_others() -> None:
     bench = Bench()
     one = bench.lease("w1")

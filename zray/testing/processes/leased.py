@@ -36,6 +36,7 @@ class SimLeases:
         self._wire: Wire | None = None  # of the present one
         self._revoked = b""  # a lease that has not come yet
         self._delivered: Delivered | None = None  # the task that runs
+        self._shown: m.Template | None = None  # whose name the raylet knows
         self._told = 0  # what the raylet had been told when that began
         self._begun = 0  # tasks of the present lease
         self._seen = 0  # of these, when ``look`` came last
@@ -54,6 +55,7 @@ class SimLeases:
         self.lease = ServedLease(message, self._inbox, worker.clock.now)
         self.lease.ending = message.lease_id == self._revoked
         self._begun = self._seen = 0
+        self._shown = None
         worker.out([m.Leased(0, self.lease.held())])
         if not self._looks:
             self._looks = True
@@ -188,9 +190,13 @@ class SimLeases:
     def begin(self, delivered: Delivered) -> None:
         """A task of the lease starts."""
         assert self.lease is not None
+        template = self._inbox.templates[delivered.assignment.spec.template_id]
         self.lease.begins()
         self._begun += 1
         self._delivered = delivered
+        if template is not self._shown:
+            self._shown = template
+            self._worker.out([m.Runs(0, template.name)])
         self._told = self._worker.told
 
     def pin(self, outcomes: list[m.Outcome]) -> tuple[list[m.Outcome], list[Pins]]:
