@@ -231,6 +231,7 @@ class LeasedTasks:
         task.failures += 1
         task.attempt += 1
         group = self._classes[task.template.key]
+        group.retried += 1
         if group.open:
             self._queue(group, task)
         else:

@@ -90,21 +90,18 @@ class ClientLeases:
 
     def _demand(self, group: LeaseClass) -> None:
         count = group.told = group.wanted()
-        group.told_finished = group.finished
+        group.counted = (group.finished, group.retried)
         group.expected = False
         ids = b"".join(lease.lease_id for lease in group.leases.values())
         served = [lease.finished for lease in group.leases.values()]
-        self._outbox.append(
-            m.Demand(
-                *(0, self._process_id, self._job_id(), list(group.key)),
-                *(count, group.finished, ids, served),
-            )
-        )
+        who = (0, self._process_id, self._job_id(), list(group.key))
+        told = m.Demand(*who, count, group.finished, ids, served, group.retried)
+        self._outbox.append(told)
 
     def account(self) -> None:
         """Tell now and then how much has ended."""
         for group in self._classes.values():
-            if group.finished != group.told_finished:
+            if group.counted != (group.finished, group.retried):
                 self._demand(group)
 
     # ---- leases ----------------------------------------------------------------------------
