@@ -140,6 +140,10 @@ def names(message: m.Tasks) -> list[str]:
     return [one.spec.task_id.rstrip(b"\0").decode() for one in message.tasks]
 
 
+def names_of(lease: Lease) -> list[str]:
+    return [task_id.rstrip(b"\0").decode() for task_id in lease.inflight]
+
+
 def measured(bench: Bench, worker_id: bytes, seconds: float) -> None:
     """The function is known to take so long."""
     bench.submit("known")
@@ -265,6 +269,26 @@ def test_what_a_worker_has_not_begun_goes_to_one_that_has_nothing() -> None:
     bench.ends(one, "t1")
     assert all(object_of(f"t{place}") in bench.outcomes for place in range(1, 5))
     assert not len(bench.tasks)
+
+
+def test_what_is_taken_back_goes_to_whoever_has_nothing() -> None:
+    """Not back to a worker whose one task is reckoned to take no time, less what was rounded."""
+    bench = Bench()
+    first = bench.lease("w1")
+    bench.submit("t1")  # it is not known how long that takes
+    bench.turn()
+    bench.take(first)
+    other = bench.lease("w2")
+    measured(bench, other, 0.0002)
+    for name in ("t2", "t3", "t4"):
+        bench.submit(name)
+    bench.turn()
+    assert bench.waiting(first)
+    lease = bench.leases._leases[first]
+    lease.seconds -= sum(task.seconds for task in lease.inflight.values()) + 1e-18
+    bench.ends(other, *bench.waiting(other), seconds=0.0002)
+    bench.queue.pop(other, None)
+    assert names_of(lease) == ["t1"]
 
 
 def test_a_new_lease_gets_what_waits_behind_others() -> None:
