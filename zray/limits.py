@@ -102,6 +102,7 @@ LEASE_CONNECT_S = 1.0  # the same for one whose submitter has not connected yet
 LEASE_FORCE_S = 0.1  # a task cancelled with force that runs for so long costs its worker
 LEASE_PAUSE_S = 0.1  # after others had to wait, tasks of their needs go by way of the head
 LEASE_LATE_S = 0.005  # and twice what it should take: longer, and those behind a task go elsewhere
+LEASE_BAR_S = 10.0  # for so long, whoever could not reach a worker gets none
 LEASE_BATCH_S = 0.004  # work in the queue of a leased worker, by the function's measured time
 LEASE_PACKET_S = 0.001  # of short tasks, so much goes in one packet
 LEASE_BEHIND_S = 0.1  # of shorter tasks, one waits at the worker behind the one that runs

@@ -9,6 +9,7 @@ from tests.core.benches import UNIT, identity, spec, template
 from zray import limits
 from zray.core.worker.served_lease import ServedLease
 from zray.core.worker.task_inbox import TaskInbox
+from zray.errors import ProtocolError
 from zray.ids import split_tasks
 from zray.protocol import messages as m
 
@@ -55,6 +56,14 @@ def test_a_packet_of_known_tasks_is_delivered() -> None:
     bench = Bench(FUNCTION, WORK)
     assert bench.lease.takes() and bench.lease.deliver(packet("t0", "t1"))
     assert bench.run() == "t0"
+
+
+def test_a_packet_without_an_argument_is_refused() -> None:
+    bench = Bench(FUNCTION, WORK)
+    bad = packet("t0", "t1")
+    bad.tasks[1].spec.dependencies.append(identity("t9") + bytes(4))
+    with pytest.raises(ProtocolError):
+        bench.lease.deliver(bad)
 
 
 def test_what_the_raylet_has_told_need_not_be_told_again() -> None:

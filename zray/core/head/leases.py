@@ -61,7 +61,7 @@ class Leases:
         self._tell_job = tell_job
         self._start_soon = start_soon
         self._contention = LeaseContention(table, scheduler, members, processes)
-        self._barred: dict[bytes, None] = {}  # submitters that could not reach a worker
+        self._barred: dict[bytes, float] = {}  # submitters that could not reach a worker, until
         self._away: dict[bytes, None] = {}  # submitters without a session
         self._silent: dict[bytes, float] = {}  # leases of whose end a node has yet to tell
         self._due = NEVER
@@ -99,14 +99,12 @@ class Leases:
         self._table.note(demand)
 
     def on_revoke(self, sender: Member, message: m.Revoke, now: float) -> None:
-        """A submitter cannot reach the worker: it would not reach others, either."""
+        """A submitter cannot reach the worker: it would hardly reach others now."""
         lease = self._leased_to(sender, message.lease_id)
-        submitter = sender.process_id
         if lease is not None:
+            assert lease.demand is not None
             self._revoke(lease)
-            if lease.demand is not None:
-                submitter = lease.demand.submitter
-        self._barred[submitter] = None
+            self._barred[lease.demand.submitter] = now + limits.LEASE_BAR_S
 
     def on_cancel(self, sender: Member, message: m.CancelLeased, now: float) -> None:
         """A submitter wants a task stopped that a leased worker runs: its node does it."""
@@ -314,7 +312,11 @@ class Leases:
 
     def _is_barred(self, demand: LeaseDemand, now: float) -> bool:
         contention = self._contention
-        if self._recovery.active or demand.submitter in self._barred or contention.bars(demand):
+        barred = self._barred.get(demand.submitter, 0.0)
+        if barred > now:
+            self._due = min(self._due, barred)
+            return True
+        if self._recovery.active or contention.bars(demand):
             return True
         behind = contention.own_wait(demand) or contention.is_starved(demand)
         if demand.wanting() <= 0 or not (behind or contention.is_stuck(demand)):

@@ -12,6 +12,7 @@ from typing import Any, Generic, TypeVar
 from zray import limits
 from zray.core.machine import NEVER
 from zray.core.worker.task_inbox import TaskInbox
+from zray.errors import ProtocolError
 from zray.ids import split_tasks
 from zray.protocol import messages as m
 
@@ -98,11 +99,18 @@ class ServedLease(Generic[Pin]):
         return not self.ending and self._early is None
 
     def deliver(self, packet: m.Tasks) -> bool:
-        """A packet was taken. False: ``deliver_early`` when what its tasks are made of is here."""
+        """A packet was taken. False: ``deliver_early`` when what its tasks are made of is here.
+
+        Raises:
+            ProtocolError: an argument is missing; whoever sent it is no submitter.
+        """
         if not all(self._is_known(task.spec.template_id) for task in packet.tasks):
             self._early = packet
             return False
-        self._task_inbox.on_tasks(packet)
+        try:
+            self._task_inbox.on_tasks(packet)
+        except KeyError as error:
+            raise ProtocolError(f"a task came without its argument {error}") from None
         return True
 
     def deliver_early(self) -> None:

@@ -253,21 +253,24 @@ class LeaseServer:
 
     def next(self) -> Delivered | None:
         """The next task, out of the queue; None: there is none now."""
-        lease, queue = self.lease, self._queue
-        assert lease is not None
+        assert self.lease is not None
+        try:
+            self._take_packet(self.lease)
+        except (ProtocolError, ValueError):
+            if self._link is not None:
+                self._ended(self.lease, self._link)  # whoever that is, it is no submitter
+        return self._inbox.next()
+
+    def _take_packet(self, lease: Lease) -> None:
         lease.deliver_early()
+        queue = self._queue
         if lease.takes() and queue is not None and (packet := queue.take()) is not None:
-            try:
-                (tasks,) = codec.decode(packet).messages
-            except (ProtocolError, ValueError):
-                tasks = None
+            (tasks,) = codec.decode(packet).messages
             if not isinstance(tasks, m.Tasks):
-                if self._link is not None:
-                    self._ended(lease, self._link)  # whoever that is, it is no submitter
-            elif not lease.deliver(tasks):
+                raise ProtocolError("there was something else than tasks in a queue of tasks")
+            if not lease.deliver(tasks):
                 self.read(None)  # what it is made of was sent before
                 lease.deliver_early()
-        return self._inbox.next()
 
     def begin(self, delivered: Delivered) -> None:
         """A task of the lease starts."""

@@ -153,7 +153,10 @@ def accept(listener: socket.socket) -> DirectLink | None:
 
 def connect(worker_id: bytes) -> DirectLink | None:
     """A connection to a worker of this machine; None: there is no such way."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    except OSError:
+        return None  # this process has no descriptors left
     try:
         sock.connect(_name(worker_id))
     except OSError:
