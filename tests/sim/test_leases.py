@@ -499,7 +499,7 @@ def test_references_in_arguments_and_results_live() -> None:
         cluster.run(story)
         until_done(cluster)
         assert cluster.drivers[0].threads[0].error is None
-        assert leased(cluster) > 20
+        assert leased(cluster) > 10
         cluster.finish()
 
 

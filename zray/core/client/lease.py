@@ -98,9 +98,9 @@ class Lease:
         first = next(iter(self.inflight.values()))
         return now - self.seen_at > limits.LEASE_LATE_S + 2 * first.seconds
 
-    def load(self) -> tuple[bool, float]:
-        """To be given tasks in this order: whatever rounding has left, those first with none."""
-        return bool(self.inflight), self.seconds
+    def load(self) -> tuple[bool, float, int]:
+        """To be given tasks in this order: first whoever has none, however short the others are."""
+        return bool(self.inflight), self.seconds, len(self.inflight)
 
     def room(self, template: LeasedTemplate) -> int:
         """How many tasks of this template it may be given now."""

@@ -67,6 +67,10 @@ class LeasedTasks:
         """How many tasks have no outcome."""
         return len(self._by_task)
 
+    def __contains__(self, task_id: bytes) -> bool:
+        """Whether the task is one of them."""
+        return task_id in self._by_task
+
     def submit(self, spec: m.TaskSpec, num_returns: int) -> list[bytes] | None:
         """Queue a task; the ids of its returns, for each of which the caller makes a reference.
 

@@ -212,11 +212,23 @@ class ClientLeases:
             task = lease.ends(done.task_id)
             if task is not None:
                 lease.finished += 1
-                self.tasks.ended(task, done)
+                if done.printed:
+                    self._after_prints(task, done)
+                else:
+                    self.tasks.ended(task, done)
         lease.blocked = lease.full = False
         self._classes.dirty[lease.key] = None
         if message.seq:
             self._settle(lease, message.seq)
+
+    def _after_prints(self, task: PendingTask, done: m.TaskDone) -> None:
+        """What the task has printed is on its way from the head: the answer comes behind it."""
+
+        def printed() -> None:
+            if task.spec.task_id in self.tasks:  # it may have been cancelled meanwhile
+                self.tasks.ended(task, done)
+
+        self._requests.ask(lambda number: m.Sync(number), Waiter(printed))
 
     def _settle(self, lease: Lease, seq: int) -> None:
         """The worker holds what its end refers to until this process's own holds are known."""
