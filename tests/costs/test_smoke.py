@@ -20,7 +20,7 @@ def test_costs_of_calls_and_tasks_are_accounted_to_processes() -> None:
         assert sync[role]["cpu_us"] > 1 and sync[role]["switches"] > 0
     assert spins["workers"]["cpu_us"] > 1000 and spins["wall_us"] > 500
     text = "\n".join(table("a load", spins, sync))
-    assert text.count("| raylet |") == 1 and "before" in text and "efficiency" in text
+    assert text.count("| workers |") == 1 and "before" in text and "efficiency" in text
 
 
 def test_bare_costs() -> None:
