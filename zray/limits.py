@@ -106,6 +106,7 @@ LEASE_BAR_S = 10.0  # for so long, whoever could not reach a worker gets none
 LEASE_BATCH_S = 0.004  # work in the queue of a leased worker, by the function's measured time
 LEASE_PACKET_S = 0.001  # of short tasks, so much goes in one packet
 LEASE_BEHIND_S = 0.1  # of shorter tasks, one waits at the worker behind the one that runs
+LEASE_HAND_OVER_TASKS = 2000  # at once, of those that are to go by way of the head after all
 LEASE_FUNCTION_BYTES_MAX = 1 << 20  # tasks of larger functions go by way of the head
 LEASE_FUNCTIONS_MAX = 256  # of former leases, which a worker keeps
 LEASE_TASK_BYTES_MAX = 64 << 10  # larger ones go by way of the head

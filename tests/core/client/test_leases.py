@@ -613,6 +613,22 @@ def test_when_others_wait_all_goes_by_way_of_the_head() -> None:
     assert bench.submit("t5") is not None  # it still has its lease
 
 
+def test_many_tasks_go_the_heads_way_one_part_after_the_other() -> None:
+    bench, count = Bench(), 2 * limits.LEASE_HAND_OVER_TASKS + 1
+    for number in range(count):
+        bench.submit(f"t{number}")
+    bench.leases.on_leasing(m.Leasing(0, ME, CLASS, False))
+    found = []
+    while bench.leases.unsent() and len(found) < 10:
+        before = len(bench.by_head)
+        bench.leases.flush()
+        found.append(len(bench.by_head) - before)
+    assert found[:3] == [limits.LEASE_HAND_OVER_TASKS] * 2 + [1]
+    assert [spec.task_id for spec in bench.by_head] == [identity(f"t{n}") for n in range(count)]
+    bench.leases.flush()
+    assert not bench.leases.unsent()
+
+
 def test_failures_are_known_to_the_head_when_a_task_goes_its_way() -> None:
     bench = Bench()
     worker = bench.lease("w1")
@@ -631,6 +647,7 @@ def test_a_result_that_nobody_wants_any_more_is_dropped_when_its_task_is_submitt
     bench.submit("t1")
     bench.references.remove(object_of("t1"))
     bench.leases.on_leasing(m.Leasing(0, ME, CLASS, False))
+    bench.leases.flush()
     assert bench.told(m.Drop) == [object_of("t1")]
 
 

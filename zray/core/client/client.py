@@ -222,11 +222,17 @@ class Client:
         if self.tasks.backlog:
             self.tasks.flush()
         self.calls.flush()  # they may refer to what was submitted
-        self.leases.flush()
+        self.flush_leases()
         if self.references.new_drops and not self.requests.may_bring_handle():  # else undone
             self.references.drop_some(self.tasks.unsubmitted)
         if self.tasks.ack_upto:
             self.tasks.acknowledge()
+
+    def flush_leases(self) -> None:
+        """Give tasks to leased workers; what is not for those goes to the head."""
+        self.leases.flush()
+        if self.tasks.backlog:
+            self.tasks.flush()
 
     def in_flight(self) -> int:
         """How many tasks have left, or wait for a worker, and have no outcome."""
