@@ -211,8 +211,7 @@ class Client:
         self.definitions.template(message)
 
     def submit(self, spec: m.TaskSpec, num_returns: int) -> list[bytes]:
-        """Queue a task; returns the ids of its returns, for each of which the caller makes a
-        reference (already counted here)."""
+        """Queue a task; the ids of its returns, each counted once for the caller's reference."""
         returns = self.leased_tasks.submit(spec, num_returns) if self._remote else None
         return self.tasks.submit(spec, num_returns) if returns is None else returns
 
