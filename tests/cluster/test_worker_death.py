@@ -12,6 +12,7 @@ import pytest
 
 import zray
 from zray.errors import WorkerCrashedError
+from zray.limits import PING_S
 
 
 def test_a_killed_worker_is_noticed_at_once_and_its_task_runs_again(
@@ -33,7 +34,9 @@ def test_a_killed_worker_is_noticed_at_once_and_its_task_runs_again(
     assert time.monotonic() - killed < 1.5
     assert zray.get(refs, timeout=20) == [10, 20, 30]
     assert len(records.lines()) == 4
-    assert dict(connected.status().counters)["retried"] == 1
+    connected.until(
+        lambda: dict(connected.status().counters)["retried"] == 1, 2 * PING_S, "it is counted"
+    )
 
 
 def test_without_retries_the_error_says_how_the_worker_died(connected: Any) -> None:

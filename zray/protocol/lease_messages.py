@@ -27,6 +27,7 @@ class Demand(Message, tag=86):
     In absolute figures. ``finished``: tasks of the class that were ended for this submitter by
     workers leased to it, in all. ``lease_ids``: the leases of the class that it has; LEASE_ENDED
     is sent again for those that are over. ``served``: how many tasks each of them has ended.
+    ``retried``: attempts beyond the first of each task, in all.
     """
 
     submitter: Id
@@ -36,6 +37,7 @@ class Demand(Message, tag=86):
     finished: Count = 0
     lease_ids: Ids = b""
     served: Annotated[list[Count], MANY] = []
+    retried: Count = 0
 
 
 class Grant(Message, tag=87):

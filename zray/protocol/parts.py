@@ -169,7 +169,10 @@ class Assignment(Struct, array_like=True, frozen=True, gc=False):
 
 
 class TaskDone(Struct, array_like=True, frozen=True, gc=False):
-    """One attempt's end. ``borrowed``: references from its arguments that the worker keeps."""
+    """One attempt's end. ``borrowed``: references from its arguments that the worker keeps.
+
+    ``printed``: what it has printed reaches its submitter by another way, and should come first.
+    """
 
     task_id: Id
     attempt: Count
@@ -178,6 +181,7 @@ class TaskDone(Struct, array_like=True, frozen=True, gc=False):
     seconds: float = 0.0
     borrowed: list[ObjId] = []
     worker_id: IdOrNone = b""
+    printed: bool = False
 
 
 class CallDone(Struct, array_like=True, frozen=True, gc=False):

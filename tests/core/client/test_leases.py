@@ -343,6 +343,24 @@ def test_results_are_the_processs_own_until_somebody_hears_of_them() -> None:
     assert not bench.told(m.Drop)
 
 
+def test_what_a_task_has_printed_comes_before_its_result() -> None:
+    bench = Bench()
+    worker = bench.lease("w1")
+    bench.submit("t1")
+    bench.turn()
+    bench.take(worker)
+    result = m.Outcome(object_of("t1"), m.VALUE, 1, b"v")
+    done = m.TaskDone(identity("t1"), 1, m.FINISHED, [result], 0.01, printed=True)
+    bench.leases.link_message(worker, m.Done(0, [done]))
+    bench.turn()
+    assert object_of("t1") not in bench.outcomes
+    (sync,) = bench.taken(m.Sync)
+    asked = bench.requests.take(sync.seq)
+    assert asked is not None
+    asked.waiter.arrived()
+    assert bench.outcomes[object_of("t1")].value == b"v"
+
+
 def test_a_result_that_others_have_heard_of_is_put_when_it_comes() -> None:
     bench = Bench()
     worker = bench.lease("w1")

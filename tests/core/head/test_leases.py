@@ -97,6 +97,9 @@ def test_a_node_has_finished_what_its_leased_workers_have() -> None:
     assert view.finished == 13
     bench.end(first, 6)
     bench.end(second, 9, "it died", seq=2)  # with its last one
+    bench.demand(1, retried=1)
+    bench.demand(1, retried=1)
+    assert bench.counters["retried"] == 1
     assert view.finished == 14
     bench.demand(0, lease_ids=ids, served=[6, 8])
     assert view.finished == 14

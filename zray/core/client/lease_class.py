@@ -14,13 +14,14 @@ class LeaseClass:
     """``told``: what the head reckons that is wanted beyond what it has granted."""
 
     __slots__ = (
+        "counted",
         "expected",
         "finished",
         "key",
         "leases",
         "open",
+        "retried",
         "told",
-        "told_finished",
         "waiting",
     )
 
@@ -32,7 +33,8 @@ class LeaseClass:
         self.told = 0
         self.expected = False  # a task of it goes by way of the head: others may follow
         self.finished = 0
-        self.told_finished = 0
+        self.retried = 0
+        self.counted = (0, 0)  # finished and retried, as the head was told last
 
     def wanted(self) -> int:
         """How many leases more would be of use."""

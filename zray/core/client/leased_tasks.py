@@ -67,6 +67,10 @@ class LeasedTasks:
         """How many tasks have no outcome."""
         return len(self._by_task)
 
+    def __contains__(self, task_id: bytes) -> bool:
+        """Whether the task is one of them."""
+        return task_id in self._by_task
+
     def submit(self, spec: m.TaskSpec, num_returns: int) -> list[bytes] | None:
         """Queue a task; the ids of its returns, for each of which the caller makes a reference.
 
@@ -212,7 +216,7 @@ class LeasedTasks:
             self._resolve(task, done.results)
 
     def again(self, tasks: list[PendingTask]) -> None:
-        """These have not begun, or may begin again: they wait once more, before all others."""
+        """These have not begun: they wait once more, before all others."""
         over = []
         for task in reversed(tasks):
             group = self._classes[task.template.key]
@@ -227,9 +231,15 @@ class LeasedTasks:
         self._hand_over(over[::-1])
 
     def _retry(self, task: PendingTask) -> None:
+        """Behind all others: what fails again and again does not keep them waiting."""
         task.failures += 1
         task.attempt += 1
-        self.again([task])
+        group = self._classes[task.template.key]
+        group.retried += 1
+        if group.open:
+            self._queue(group, task)
+        else:
+            self._hand_over([task])
 
     def crashed(self, task: PendingTask, text: str) -> None:
         """The worker died, or its node did, and may have begun the task.

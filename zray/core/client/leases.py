@@ -90,21 +90,18 @@ class ClientLeases:
 
     def _demand(self, group: LeaseClass) -> None:
         count = group.told = group.wanted()
-        group.told_finished = group.finished
+        group.counted = (group.finished, group.retried)
         group.expected = False
         ids = b"".join(lease.lease_id for lease in group.leases.values())
         served = [lease.finished for lease in group.leases.values()]
-        self._outbox.append(
-            m.Demand(
-                *(0, self._process_id, self._job_id(), list(group.key)),
-                *(count, group.finished, ids, served),
-            )
-        )
+        who = (0, self._process_id, self._job_id(), list(group.key))
+        told = m.Demand(*who, count, group.finished, ids, served, group.retried)
+        self._outbox.append(told)
 
     def account(self) -> None:
         """Tell now and then how much has ended."""
         for group in self._classes.values():
-            if group.finished != group.told_finished:
+            if group.counted != (group.finished, group.retried):
                 self._demand(group)
 
     # ---- leases ----------------------------------------------------------------------------
@@ -215,11 +212,23 @@ class ClientLeases:
             task = lease.ends(done.task_id)
             if task is not None:
                 lease.finished += 1
-                self.tasks.ended(task, done)
+                if done.printed:
+                    self._after_prints(task, done)
+                else:
+                    self.tasks.ended(task, done)
         lease.blocked = lease.full = False
         self._classes.dirty[lease.key] = None
         if message.seq:
             self._settle(lease, message.seq)
+
+    def _after_prints(self, task: PendingTask, done: m.TaskDone) -> None:
+        """What the task has printed is on its way from the head: the answer comes behind it."""
+
+        def printed() -> None:
+            if task.spec.task_id in self.tasks:  # it may have been cancelled meanwhile
+                self.tasks.ended(task, done)
+
+        self._requests.ask(lambda number: m.Sync(number), Waiter(printed))
 
     def _settle(self, lease: Lease, seq: int) -> None:
         """The worker holds what its end refers to until this process's own holds are known."""

@@ -35,7 +35,7 @@ class LeaseDemand:
             "leases",
             "needs",
         ),
-        *("open", "submitter", "takes_cpu", "waits_since"),
+        *("open", "retried", "submitter", "takes_cpu", "waits_since"),
     )
 
     def __init__(self, submitter: bytes, job_id: bytes, needs: Needs) -> None:
@@ -46,6 +46,7 @@ class LeaseDemand:
         self.takes_cpu = bool(dict(needs).get(CPU))
         self.count = 0
         self.finished = 0  # tasks, as the submitter has said last
+        self.retried = 0  # the same
         self.granted = 0  # leases that are on their way to it
         self.leases: dict[bytes, Lease] = {}
         self.open: bool | None = True  # as the submitter was told; None: it may not have heard

@@ -88,6 +88,8 @@ class Leases:
             demand.finished = message.finished
             job.finished += more
             self._counters["finished"] += more
+        self._counters["retried"] += max(0, message.retried - demand.retried)
+        demand.retried = max(demand.retried, message.retried)
         claimed = split_tasks(message.lease_ids)
         for lease_id in claimed:
             if lease_id not in self._table.leases:

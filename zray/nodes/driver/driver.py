@@ -328,8 +328,6 @@ class Driver(Participant):
         return self._printing or bool(self.client.prints)
 
     def _show_prints(self) -> None:
-        if self._leased:
-            self._receive()  # results of leased workers come by another way
         if self.client.prints:
             self._unlocked(self._print)
         deadline = time.monotonic() + PRINT_S if self._printing else 0.0

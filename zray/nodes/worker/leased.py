@@ -12,6 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from msgspec.structs import replace
+
 from zray import limits
 from zray.core.client.waiters import Waiter
 from zray.core.worker.served_lease import ServedLease
@@ -312,7 +314,7 @@ class LeaseServer:
             lease.sentenced = b""
         if printed() != self._printed:  # which the submitter gets by way of the head, and first
             self._printed = printed()
-            self._tell_later(lease, done, pins)
+            self._tell_later(lease, replace(done, printed=True), pins)
             return
         if delivered.assignment.spec.nested or any(one.contained for one in delivered.values):
             worker.client.references.new_holds.update(dict.fromkeys(borrowed))
