@@ -125,9 +125,10 @@ class Export(Message, tag=17):
 
 
 class Exported(Message, tag=18):
-    """The functions are durable."""
+    """The functions are durable. ``about``: the ``seq`` of the EXPORT that this answers."""
 
     function_ids: Annotated[list[Id], MANY]
+    about: Seq = 0
 
 
 class Forget(Message, tag=76):

@@ -88,7 +88,11 @@ def test_a_new_session_gets_templates_and_those_functions_that_the_head_may_not_
     before = bench.taken()
     bench.definitions.resume()
     assert sorted(map(repr, bench.taken())) == sorted(map(repr, before))
-    bench.definitions.durable([FUNCTION])
+    export = next(message for message in before if isinstance(message, m.Export))
+    bench.definitions.durable([FUNCTION], export.seq + 50)  # it was of an earlier one
+    bench.definitions.resume()
+    assert len(bench.taken()) == 2
+    bench.definitions.durable([FUNCTION], export.seq)
     bench.definitions.resume()
     assert [type(message) for message in bench.taken()] == [m.Template]
 

@@ -53,7 +53,9 @@ def test_a_function_is_told_again_until_it_is_stored() -> None:
     (export,) = bench.told()
     assert (export.seq, export.holder) == (100, W1) and bench.numbered == {100: (W1, 9)}
     assert bench.resumed() == [export]
-    bench.definitions.on_exported(m.Exported(0, [FUNCTION]))
+    bench.definitions.on_exported(m.Exported(0, [FUNCTION], 99))  # it was of an earlier one
+    assert bench.resumed() == [export]
+    bench.definitions.on_exported(m.Exported(0, [FUNCTION], 100))
     assert bench.resumed() == []
 
 

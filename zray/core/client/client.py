@@ -174,7 +174,7 @@ class Client:
         calls, tasks, values = self.calls, self.tasks, self.values
         return {
             m.Result: tasks.on_result,
-            m.Exported: lambda msg: self.definitions.durable(msg.function_ids),
+            m.Exported: lambda msg: self.definitions.durable(msg.function_ids, msg.about),
             m.Pull: lambda msg: values.on_pull(msg, self.here(msg.object_id)),
             m.Chunk: values.on_chunk,
             m.ChunkAck: values.server.on_ack,

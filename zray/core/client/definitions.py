@@ -82,10 +82,11 @@ class ClientDefinitions:
         """Code and text with which the head has refused what a template names."""
         return self.refused.get(self.templates[template_id].function_id)
 
-    def durable(self, function_ids: list[bytes]) -> None:
-        """The head keeps these functions."""
+    def durable(self, function_ids: list[bytes], about: int) -> None:
+        """The head keeps these functions, unless they were let go and sent again since."""
         for function_id in function_ids:
-            if function_id in self._exports:
+            export = self._exports.get(function_id)
+            if export is not None and export.seq == about:
                 self._exports[function_id] = None
 
     def resume(self) -> None:

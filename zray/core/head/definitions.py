@@ -72,7 +72,7 @@ class Definitions:
             for task in waiting:
                 if task.state == WAITING:
                     self._wake(task)
-            self._outbox.send(sender.process_id, Exported(0, [function_id]))
+            self._outbox.send(sender.process_id, Exported(0, [function_id], message.seq))
             self._look_at(function)  # who sent it may be gone
 
         self._catalog.export(message, durable)

@@ -92,6 +92,7 @@ class Raylet:
             tell_head=tell_head,
         )
         self.jobs: dict[bytes, m.JobInfo] = {}
+        self._held_in_transit = False  # this node has held what ends that were told referred to
         self.leases = HostedLeases(
             *(self.info, self.outbox, self.scheduler, self.workers, self.completions),
             *(tell_head, self.jobs),
@@ -256,7 +257,8 @@ class Raylet:
         jobs = list(self.jobs)
         self.session.tell(m.Announce(0, held, objects, holds, jobs, failed, actors, leases=leases))
         self.completions.tell_again()
-        if in_transit:
+        self._held_in_transit = self._held_in_transit or bool(in_transit)
+        if self._held_in_transit:  # in an earlier session this may have been lost
             self.session.tell(m.Hold(0, self.node_id, b"", True))
 
     def _start_over(self) -> None:

@@ -125,9 +125,11 @@ class WorkerDefinitions:
     # ---- sessions --------------------------------------------------------------------------
 
     def on_exported(self, message: Exported) -> None:
-        """The head has stored these functions."""
+        """The head has stored these functions, unless they were let go and sent again since."""
         for function_id in message.function_ids:
-            self._exports.pop(function_id, None)
+            export = self._exports.get(function_id)
+            if export is not None and export.seq == message.about:
+                del self._exports[function_id]
 
     def resume(self) -> None:
         """Tell a new session what it may not have stored."""

@@ -101,7 +101,7 @@ class SimLeases:
     def _greet(self, wire: Wire) -> None:
         """Whoever has connected says first for which lease."""
         found = wire.calls()
-        if not found and wire.caller_open:
+        if wire not in self._callers or (not found and wire.caller_open):
             return
         self._callers.remove(wire)
         lease = self.lease
