@@ -132,7 +132,7 @@ def test_the_end_of_an_earlier_attempt_says_nothing_of_the_one_that_runs() -> No
     """The node has got the second attempt, and not heard that the first one's end is known."""
 
     def story(driver: Any, random: Random) -> Program:
-        values = yield Get(driver.submit("crashes", [1.0, 1], max_retries=1))
+        values = yield Get(driver.submit("crashes", [1.0, 1], cpus=0, max_retries=1))
         assert values[0].number == 8
 
     with SimCluster(33, latency_s=0.05, bounds={"PAYLOAD_ITEMS_MAX": 1}) as cluster:

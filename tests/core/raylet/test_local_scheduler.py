@@ -196,3 +196,19 @@ def test_the_room_for_more_is_by_number_and_by_bytes() -> None:
     assert bench.scheduler.room() == 0
     assert bench.scheduler.reclaim(task.template.needs, 5) == [task]
     assert bench.scheduler.reclaim(task.template.needs, 5) == []
+
+
+def test_jobs_that_take_turns_keep_a_worker_each() -> None:
+    """Once nobody has used them for a while, as many stay as there are CPUs."""
+    scheduler = LocalScheduler({"CPU": UNIT}, 0, max_workers=3)
+    slots = []
+    for number in range(4):
+        key: PoolKey = (identity(f"job{number}"), (), 1)
+        surplus = scheduler.surplus(key)
+        assert surplus == (slots[:1] if number == 3 else [])  # so many may have tasks at a time
+        slots.append(WorkerSlot(identity(f"w{number}"), key))
+        scheduler.add_worker(slots[-1])
+        scheduler.rest(slots[-1], float(number))
+    assert scheduler.surplus() == slots[:3]
+    slots[0].progress = 9.0
+    assert scheduler.surplus() == slots[1:]

@@ -211,8 +211,7 @@ class Client:
         self.definitions.template(message)
 
     def submit(self, spec: m.TaskSpec, num_returns: int) -> list[bytes]:
-        """Queue a task; returns the ids of its returns, for each of which the caller makes a
-        reference (already counted here)."""
+        """Queue a task; the ids of its returns, each counted once for the caller's reference."""
         returns = self.leased_tasks.submit(spec, num_returns) if self._remote else None
         return self.tasks.submit(spec, num_returns) if returns is None else returns
 
@@ -222,11 +221,17 @@ class Client:
         if self.tasks.backlog:
             self.tasks.flush()
         self.calls.flush()  # they may refer to what was submitted
-        self.leases.flush()
+        self.flush_leases()
         if self.references.new_drops and not self.requests.may_bring_handle():  # else undone
             self.references.drop_some(self.tasks.unsubmitted)
         if self.tasks.ack_upto:
             self.tasks.acknowledge()
+
+    def flush_leases(self) -> None:
+        """Give tasks to leased workers; what is not for those goes to the head."""
+        self.leases.flush()
+        if self.tasks.backlog:
+            self.tasks.flush()
 
     def in_flight(self) -> int:
         """How many tasks have left, or wait for a worker, and have no outcome."""

@@ -109,7 +109,7 @@ class Lease:
         count, seconds = len(self.inflight), template.seconds
         if seconds is None or seconds >= limits.LEASE_BEHIND_S:
             return 0 if count else 1
-        if seconds >= limits.SHORT_TASK_S:
+        if seconds >= limits.LEASE_SHORT_S:
             return max(0, 2 - count)
         more = round((limits.LEASE_BATCH_S - self.seconds) / max(seconds, 1e-6))
         return min(more if count else max(1, more), limits.WORKER_BATCH_TASKS_MAX)

@@ -43,11 +43,11 @@ class LeaseClass:
             return 0
         if count:
             seconds = self.waiting[0].template.seconds
-            if seconds is not None and seconds < limits.SHORT_TASK_S:
+            if seconds is not None and seconds < limits.LEASE_SHORT_S:
                 return int(count * seconds / limits.LEASE_PACKET_S) + 1
         if count < EXACT:
             for lease in self.leases.values():
-                if len(lease.inflight) > 1 and lease.seconds >= limits.SHORT_TASK_S:
+                if len(lease.inflight) > 1 and lease.seconds >= limits.LEASE_SHORT_S:
                     count += len(lease.inflight) - 1
         return count or int(self.expected)
 

@@ -74,7 +74,7 @@ class LeaseQueues:
         """One packet: one task, or several short ones of the same function."""
         template = waiting[0].template
         seconds = template.seconds
-        if seconds is None or seconds >= limits.SHORT_TASK_S:
+        if seconds is None or seconds >= limits.LEASE_SHORT_S:
             most = 1
         else:
             most = min(most, max(1, int(limits.LEASE_PACKET_S / max(seconds, 1e-6))))

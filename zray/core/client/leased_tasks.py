@@ -195,10 +195,10 @@ class LeasedTasks:
         count = task.template.message.num_returns
         return [object_id(task.spec.task_id, index) for index in range(count)]
 
-    def hand_over_waiting(self, group: LeaseClass) -> None:
-        """All that waits in a class goes by way of the head."""
-        waiting, group.waiting = group.waiting, deque()
-        self._hand_over([*waiting])
+    def hand_over_some(self, group: LeaseClass) -> None:
+        """What waits in a class goes by way of the head: so much as holds nobody up."""
+        count = min(len(group.waiting), limits.LEASE_HAND_OVER_TASKS)
+        self._hand_over([group.waiting.popleft() for _ in range(count)])
 
     # ---- ends ------------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from zray.core.client.lease import Lease, PendingTask
+from zray.core.client.lease import ClassKey, Lease, PendingTask
 from zray.core.client.lease_class import LeaseClass, LeaseClasses
 from zray.core.client.lease_queues import LeaseQueues
 from zray.core.client.leased_tasks import LeasedTasks
@@ -59,15 +59,21 @@ class ClientLeases:
         classes, queues = self._classes, self.queues
         self.tasks.fresh = 0
         queues.forget(self._leases.values())
+        later: dict[ClassKey, None] = {}
         while classes.dirty:
             key, _ = classes.dirty.popitem()
             group = classes[key]
+            if not group.open and group.waiting:
+                self.tasks.hand_over_some(group)
+                later[key] = None
+                continue
             if not group.waiting and (back := queues.surplus(group)):
                 self.tasks.again(back)
             if group.waiting and group.leases:
                 queues.feed(group)
             if group.has_news():
                 self._demand(group)
+        classes.dirty = later
 
     def crowded(self) -> bool:
         """Whether tasks wait behind others, and ``look`` has to look."""
@@ -145,7 +151,6 @@ class ClientLeases:
 
     def _close(self, group: LeaseClass) -> None:
         group.open = False
-        self.tasks.hand_over_waiting(group)
         self._classes.dirty[group.key] = None
         self._demand(group)  # nothing, whatever else was on its way when the head decided so
 

@@ -387,10 +387,19 @@ class LocalScheduler:
             return False
         return sum(not slot.actor for slot in self.workers.values()) > self._kept
 
-    def surplus(self, starting: int = 0) -> list[WorkerSlot]:
-        """Idle workers beyond the CPUs, with those about to start: forking again is cheap."""
+    def surplus(self, starting: PoolKey | None = None) -> list[WorkerSlot]:
+        """Idle workers beyond the CPUs, those first that have rested longest.
+
+        ``starting``: a worker of that pool is about to start. Each pool may have so many then:
+        where jobs take turns, forking for each turn would take longer than their tasks do.
+        """
         idle = [slot for pool in self.idle.values() for slot in pool.values()]
-        return idle[: max(0, len(idle) + starting - self._kept)]
+        most = self._kept
+        if starting is not None:
+            pools = {starting, *(slot.key for slot in self.workers.values() if not slot.actor)}
+            most = max(most, min(most * len(pools), self.max_workers)) - 1
+        idle.sort(key=lambda slot: slot.progress)
+        return idle[: max(0, len(idle) - most)]
 
     def overrun(self, now: float) -> list[WorkerSlot]:
         """Workers whose started task keeps others waiting behind it."""

@@ -66,7 +66,7 @@ class Workers:
 
     def start(self, key: PoolKey) -> WorkerSlot:
         """Have a worker forked for a pool; what it is told first is in the outbox."""
-        self.retire(self._scheduler.surplus(starting=1))
+        self.retire(self._scheduler.surplus(key))
         slot = WorkerSlot(self._ids.process_id(), key)
         self._scheduler.add_worker(slot)
         self._worker_requests.employ(slot.worker_id, key[0])

@@ -33,7 +33,7 @@ class LeaseLinks(ActorCalls):
     def _respond(self) -> None:
         leases = self.client.leases
         if leases.unsent():
-            leases.flush()
+            self.client.flush_leases()
         self._tend_leases()
         super()._respond()
 

@@ -269,7 +269,10 @@ class Worker(Transport):
 
     def _send_done(self) -> None:
         """Results, and before them whatever they refer to."""
-        self._flush()
+        if self.client.outbox:
+            self._flush()
+        else:
+            self.flush_if_due()
         done = self.task_inbox.take_done(time.monotonic(), next_is_short=True)
         if done is not None:
             self._tell([done])
