@@ -14,13 +14,16 @@ import pytest
 from zray import limits
 from zray.core.client.actor_caller import ActorCaller
 from zray.core.client.calls import ClientCalls
+from zray.core.client.leases import ClientLeases
 from zray.core.client.references import ClientReferences
 from zray.core.head.object_table import ObjectTable
 from zray.core.head.results import Results
 from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.tasks import TaskManager
 from zray.core.raylet.completions import Completions
+from zray.core.raylet.leases import HostedLeases
 from zray.core.worker.actor_inbox import ActorInbox
+from zray.core.worker.served_lease import ServedLease
 from zray.protocol import messages as m
 from zray.testing import SimCluster, simulate
 from zray.testing.processes.steps import Get, Program
@@ -115,6 +118,19 @@ def no_promise(self: ClientReferences, oid: bytes) -> None:
     pass
 
 
+def keeps_nothing(self: ServedLease[Any], pins: Any) -> None:
+    pass
+
+
+def has_begun_nothing(self: ClientLeases, lease: Any, message: m.LeaseEnded) -> None:
+    OVER(self, lease, m.LeaseEnded(0, message.lease_id, 0, message.text))
+
+
+def dies_silently(self: HostedLeases, slot: Any, begun: int, cause: str) -> None:
+    if slot.lease is not None:
+        self._forget(slot, slot.lease)
+
+
 def forgets_its_death(self: Completions, actor: Any, *, intended: bool, text: str) -> None:
     pass
 
@@ -122,6 +138,7 @@ def forgets_its_death(self: Completions, actor: Any, *, intended: bool, text: st
 PUSH = TaskScheduler.push
 RECEIVE = ActorInbox.receive
 FAIL = ClientCalls._fail
+OVER = ClientLeases._over
 
 
 @pytest.mark.parametrize(
@@ -137,6 +154,9 @@ FAIL = ClientCalls._fail
         (ActorCaller, "ends_incarnation", at_once),
         (ClientReferences, "_promise", no_promise),
         (Completions, "exited", forgets_its_death),
+        (ServedLease, "keep", keeps_nothing),
+        (ClientLeases, "_over", has_begun_nothing),
+        (HostedLeases, "exited", dies_silently),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )

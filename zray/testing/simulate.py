@@ -152,7 +152,7 @@ def with_leases(drawn: Plan, random: Random, span: float) -> Plan:
         "PAYLOAD_ITEMS_MAX": random.choice([2, 8, 50, 50]),
         "LEASE_TASK_BYTES_MAX": random.choice([500, 1500, 1500]),
     }
-    return drawn._replace(
+    drawn = drawn._replace(
         nodes=nodes,
         bounds=bounds,
         latency_s=random.choice([0.0001, 0.0003, 0.001, 0.001, drawn.latency_s]),
@@ -164,6 +164,14 @@ def with_leases(drawn: Plan, random: Random, span: float) -> Plan:
         stream_max=random.choice([0, 0, 1, 5]),
         eager=random.random() < 0.7,
     )
+    if random.random() < 0.4:  # leases that come and go
+        bounds["LEASE_IDLE_S"] = random.choice([0.0005, 0.005])
+        bounds["LEASE_PAUSE_S"] = random.choice([0.001, 0.01, 0.1])
+        bounds["LEASE_CONNECT_S"] = random.choice([0.0001, 0.005, 1.0])
+        bounds["CANCEL_GRACE_S"] = random.choice([0.01, 5.0])
+        bounds["LEASE_BAR_S"] = random.choice([0.05, 10.0])
+        bounds["LEASE_FUNCTIONS_MAX"] = random.choice([1, 2, 256])
+    return drawn
 
 
 def _when(entry: tuple[Any, ...]) -> float:
