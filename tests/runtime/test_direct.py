@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import time
@@ -177,3 +178,26 @@ def test_a_connection_that_begins_otherwise_is_none(stack: ExitStack) -> None:
     ours.close()
     with pytest.raises(EOFError):
         TaskQueue.received(theirs)
+
+
+def test_a_caller_does_not_wait_behind_others(stack: ExitStack) -> None:
+    """The worker is stopped, and somebody else has filled its line of callers."""
+    worker_id = os.urandom(16)
+    stack.enter_context(closing(direct.listen(worker_id)))
+    for _ in range(1000):
+        link = direct.connect(worker_id)
+        if link is None:
+            return
+        stack.enter_context(closing(link))
+    raise AssertionError("everybody had room")
+
+
+def test_without_descriptors_there_is_no_way(stack: ExitStack) -> None:
+    worker_id = os.urandom(16)
+    stack.enter_context(closing(direct.listen(worker_id)))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        assert direct.connect(worker_id) is None
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -158,7 +158,9 @@ def connect(worker_id: bytes) -> DirectLink | None:
     except OSError:
         return None  # this process has no descriptors left
     try:
+        sock.setblocking(False)  # where others wait already, and nobody accepts, there is no way
         sock.connect(_name(worker_id))
+        sock.setblocking(True)
     except OSError:
         sock.close()
         return None
