@@ -50,6 +50,41 @@ def test_values_of_all_sizes_come_and_go(connected: Any) -> None:
     assert zray.get(second, timeout=20) == [(2, b"")] * len(sizes)
 
 
+@pytest.mark.parametrize("count", [500, 900, 1500, 2500, 5000])
+def test_many_arguments(connected: Any, count: int) -> None:
+    """However little each of them is: a packet to a worker takes only so much."""
+
+    @zray.task
+    def one(number: int) -> int:
+        return number
+
+    @zray.task
+    def total(*numbers: int) -> int:
+        return sum(numbers)
+
+    leased(one, 0)
+    refs = [one.remote(number) for number in range(count)]
+    expected = sum(range(count))
+    assert zray.get(total.remote(*refs), timeout=10) == expected  # most are not there yet
+    assert zray.get(total.remote(*refs), timeout=10) == expected
+    assert zray.get(total.remote(*range(count)), timeout=10) == expected
+
+
+def test_many_large_returns(connected: Any) -> None:
+    @zray.task(num_returns=64)
+    def many(size: int) -> list[bytes]:
+        return [b"x" * size] * 64
+
+    @zray.task
+    def nothing() -> None:
+        pass
+
+    leased(nothing)
+    for size in (1, 1000, 60_000, 70_000):
+        for refs in [many.remote(size) for _ in range(4)]:
+            assert {len(value) for value in zray.get(refs, timeout=20)} == {size}
+
+
 def test_many_returns_and_none(connected: Any) -> None:
     @zray.task(num_returns=64)
     def many(number: int) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -243,3 +244,28 @@ def test_a_signal_that_comes_where_a_block_begins_or_ends(
     assert not torn
     with pytest.raises(KeyboardInterrupt), interrupts:
         strike()
+
+
+def test_a_handler_does_not_raise_in_a_finalizer_where_nobody_would_hear(
+    interrupts: Interrupts,
+) -> None:
+    class Told(Exception):
+        pass
+
+    def handler(*_: object) -> None:
+        raise Told
+
+    class Thing:
+        def __del__(self) -> None:
+            signal.raise_signal(signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, handler)
+    interrupts.spare(Thing.__del__.__code__)
+    with interrupts:
+        pass
+    with pytest.raises(Told):
+        thing = Thing()
+        del thing
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            pass

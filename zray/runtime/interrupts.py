@@ -7,14 +7,17 @@ message sent by half, or a lock not taken again, would be worse.
 
 from __future__ import annotations
 
+import _thread
 import importlib
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
-from types import FrameType
+from types import CodeType, FrameType
 from typing import Any, TypeVar
 
+AGAIN_S = 0.0005  # until then a finalizer is over
 T = TypeVar("T")
 Handler = Callable[[int, FrameType | None], object]
 
@@ -62,6 +65,7 @@ class Interrupts:
         "_pending",
         "_replaced",
         "_sigint",
+        "_spared",
     )
 
     def __init__(self) -> None:
@@ -72,6 +76,7 @@ class Interrupts:
         self._pending: set[int] = set()
         self._sigint = PutOff(self, signal.default_int_handler)  # takes the place of the program's
         self._replaced = False  # it has it now
+        self._spared: set[CodeType] = set()
         self._others: list[Any] = [0] * len(_OTHERS)  # their handlers when last looked at
 
     # A handler runs after a call at the earliest, so what stands between two calls is not torn.
@@ -127,6 +132,10 @@ class Interrupts:
         """As ``signal.signal``, for a handler that need not be replaced for each block."""
         signal.signal(number, PutOff(self, handler))
 
+    def spare(self, code: CodeType) -> None:
+        """A finalizer: what is raised in one Python prints, and forgets. Handlers run after it."""
+        self._spared.add(code)
+
     def allow(self, call: Callable[..., T], *arguments: Any) -> T:
         """Call something that waits or that is the user's, in which handlers may run."""
         if _get_ident() != self._main or not self._depth:
@@ -141,7 +150,9 @@ class Interrupts:
 
     def handle(self, handler: Handler, number: int, frame: FrameType | None) -> None:
         """Run a handler, now or later."""
-        if not self._depth:
+        if frame is not None and frame.f_code in self._spared:
+            _thread.start_new_thread(self._send_again, (number,))
+        elif not self._depth:
             handler(number, frame)
         elif self._allowed:
             self._allowed = False
@@ -151,6 +162,10 @@ class Interrupts:
                 self._deliver()
         else:
             self._pending.add(number)
+
+    def _send_again(self, number: int) -> None:
+        time.sleep(AGAIN_S)
+        signal.pthread_kill(self._main or 0, number)
 
     def _wrap(self) -> None:
         for number in _OTHERS:

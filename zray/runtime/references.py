@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from zray.ids import task_of
 from zray.runtime import pickling, serialization
+from zray.runtime.interrupts import interrupts
 
 if TYPE_CHECKING:  # imported where they are used: they take long, and most programs need neither
     import asyncio
@@ -41,6 +42,8 @@ class ObjectRef(Generic[T_co]):
 
     def __del__(self) -> None:
         self._drop(self.id)  # may run anywhere, so that is all it does
+
+    interrupts.spare(__del__.__code__)
 
     def hex(self) -> str:
         """The id as 40 hexadecimal digits."""

@@ -701,18 +701,39 @@ def test_a_cancelled_task_that_ends_well_has_its_value() -> None:
     assert bench.outcomes[object_of("t1")].value == b"v"
 
 
-def test_a_full_queue_keeps_tasks_here_until_the_worker_has_ended_some() -> None:
-    bench = Bench()
-    worker = bench.lease("w1")
-    bench.submit("t1")
+def refused(bench: Bench, worker: bytes, name: str) -> None:
+    """A task whose packet does not go into the queue."""
+    bench.submit(name)
     bench.leases.flush()
     ((_, message),) = bench.leases.queues.packets
     bench.leases.queues.packets.clear()
     bench.leases.refused(worker, message)
     bench.turn()
+
+
+def test_a_full_queue_keeps_tasks_here_until_the_worker_has_ended_some() -> None:
+    bench = Bench()
+    worker = bench.lease("w1")
+    measured(bench, worker, 0.05)
+    bench.submit("t1")
+    bench.turn()
+    assert bench.take(worker) == ["t1"]
+    refused(bench, worker, "t2")
     assert not bench.waiting(worker)
     two = bench.lease("w2")
-    assert bench.waiting(two) == ["t1"]
+    assert bench.waiting(two) == ["t2"]
+
+
+def test_what_does_not_go_into_an_empty_queue_goes_by_way_of_the_head() -> None:
+    """It would not go into the next one, either."""
+    bench = Bench()
+    worker = bench.lease("w1")
+    refused(bench, worker, "t1")
+    assert [spec.task_id for spec in bench.by_head] == [identity("t1")]
+    assert not len(bench.tasks)
+    bench.submit("t2")
+    bench.turn()
+    assert bench.take(worker) == ["t2"]
 
 
 def test_a_new_session_hears_what_is_wanted_and_what_there_is() -> None:

@@ -21,6 +21,8 @@ from zray.errors import NodeDiedError, TaskCancelledError, WorkerCrashedError, Z
 from zray.ids import object_id
 from zray.protocol import messages as m
 
+DEPENDENCY_BYTES = 64  # of a packet, beside its value
+
 
 class LeasedTasks:
     """Args:
@@ -137,7 +139,7 @@ class LeasedTasks:
 
         -1: the task cannot go this way.
         """
-        size = len(spec.arguments)
+        size = len(spec.arguments) + DEPENDENCY_BYTES * len(spec.dependencies)
         missing = 0
         for oid in spec.dependencies:
             outcome = self._outcomes.get(oid)
@@ -169,9 +171,9 @@ class LeasedTasks:
         if group.open and not self._missing(spec):
             self._queue(group, task)
         else:
-            self._hand_over([task])
+            self.hand_over([task])
 
-    def _hand_over(self, tasks: list[PendingTask]) -> None:
+    def hand_over(self, tasks: list[PendingTask]) -> None:
         """These go by way of the head, and behind them those that wait for their results."""
         following = deque(tasks)
         while following:
@@ -198,7 +200,7 @@ class LeasedTasks:
     def hand_over_some(self, group: LeaseClass) -> None:
         """What waits in a class goes by way of the head: so much as holds nobody up."""
         count = min(len(group.waiting), limits.LEASE_HAND_OVER_TASKS)
-        self._hand_over([group.waiting.popleft() for _ in range(count)])
+        self.hand_over([group.waiting.popleft() for _ in range(count)])
 
     # ---- ends ------------------------------------------------------------------------------
 
@@ -228,7 +230,7 @@ class LeasedTasks:
                 self._classes.dirty[group.key] = None
             else:
                 over.append(task)
-        self._hand_over(over[::-1])
+        self.hand_over(over[::-1])
 
     def _retry(self, task: PendingTask) -> None:
         """Behind all others: what fails again and again does not keep them waiting."""
@@ -239,7 +241,7 @@ class LeasedTasks:
         if group.open:
             self._queue(group, task)
         else:
-            self._hand_over([task])
+            self.hand_over([task])
 
     def crashed(self, task: PendingTask, text: str) -> None:
         """The worker died, or its node did, and may have begun the task.
@@ -346,7 +348,7 @@ class LeasedTasks:
             refusal = self._definitions.refusal(task.spec.template_id)
             if refusal is not None and task.lease is None:
                 self._withdraw(task)
-                self._hand_over([task])
+                self.hand_over([task])
 
     def cancel_again(self) -> None:
         """Tell a new session what is to be cancelled."""

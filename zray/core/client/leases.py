@@ -90,9 +90,13 @@ class ClientLeases:
         """The queue to the worker has no room for the packet."""
         lease = self._leases.get(lease_id)
         if lease is not None:
-            lease.full = True
-            back = [lease.ends(assignment.spec.task_id) for assignment in message.tasks]
-            self.tasks.again([task for task in back if task is not None])
+            found = [lease.ends(assignment.spec.task_id) for assignment in message.tasks]
+            back = [task for task in found if task is not None]
+            lease.full = bool(lease.inflight)
+            if lease.full:
+                self.tasks.again(back)
+            else:  # it never will have
+                self.tasks.hand_over(back)
 
     def _demand(self, group: LeaseClass) -> None:
         count = group.told = group.wanted()

@@ -182,7 +182,7 @@ class SharedValues(LeaseLinks):
         parts = serialization.dumps_parts(value)
         references = self.client.references
         if parts.size <= limits.INLINE_BYTES_MAX and not parts.contained:
-            with self._lock:  # an interrupt may come: at worst a value stays that nobody has
+            with interrupts, self._lock:
                 return ObjectRef(references.put(parts.to_bytes(), []))
         with interrupts:
             outcome = self.share(parts)
