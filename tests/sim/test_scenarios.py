@@ -184,7 +184,7 @@ def test_a_message_of_a_worker_is_lost_between_raylet_and_head(kind: type[m.Mess
         inner = yield Get([ref for value in values for ref in value.refs])
         assert [value.number for value in inner] == [11, 20]
 
-    with SimCluster(8, nodes=[{"CPU": 2}]) as cluster:
+    with SimCluster(12, nodes=[{"CPU": 2}]) as cluster:
         cluster.run_for(0.1)
         cluster.cut_at(kind, cluster.raylets[0])
         cluster.run(story)
