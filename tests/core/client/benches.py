@@ -67,6 +67,7 @@ class Lower:
         self.unresolved: dict[bytes, m.TaskSpec] = {}
         self.expected: set[bytes] = set()
         self.unsubmitted: set[bytes] = set()
+        self.hurried: list[bytes] = []  # tasks that are to be submitted now
         self.watched: list[bytes] = []
         self.gone_handles: list[bytes] = []
         self.results = CallResults()
@@ -116,6 +117,7 @@ class Lower:
             definitions=self.definitions,
             requests=self.requests,
             unsubmitted=self.unsubmitted.__contains__,
+            submit=self.hurried.append,
             refuse=refuse,
             asked=asked,
         )

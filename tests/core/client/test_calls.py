@@ -191,5 +191,7 @@ def test_a_call_that_needs_a_task_of_the_backlog_keeps_those_behind_it() -> None
     bench.call()
     bench.connect(direct=True)
     assert not bench.sent()
+    # What was submitted before it may wait for this call's result: that is not waited for.
+    assert identity("t1") in bench.hurried
     bench.unsubmitted.clear()
     assert [call.seq for call in bench.sent()] == [0, 1]

@@ -137,6 +137,8 @@ class ClientCalls:
                     break
             if actor.waiting and not self._call_may_leave(actor.waiting[0]):
                 self._delayed[actor_id] = None
+                first = actor.waiting[0]
+                self._creations.hurry((*first.dependencies, *first.nested))
 
     def _call_may_leave(self, call: PendingCall) -> bool:
         needed = bool(call.dependencies or call.nested)

@@ -154,6 +154,7 @@ class Client:
             definitions=self.definitions,
             requests=self.requests,
             unsubmitted=self.tasks.unsubmitted.__contains__,
+            submit=self.tasks.hurry,
             refuse=lambda actor, text: self.calls.refuse(actor, text),
             asked=lambda actor_id: self.calls.creation_asked(actor_id),
         )

@@ -31,6 +31,7 @@ class ClientCreations:
     job_id: of the process, as it is by then.
     actors: that are called from here, or of which there is a handle.
     unsubmitted: whether a task has not been submitted yet.
+    submit: does so now, if it has not.
     refuse: an actor will not be, and why.
     asked: a request that had to wait has left.
     """
@@ -45,6 +46,7 @@ class ClientCreations:
         definitions: ClientDefinitions,
         requests: Requests,
         unsubmitted: Callable[[bytes], bool],
+        submit: Callable[[bytes], None],
         refuse: Callable[[ActorCaller, str], None],
         asked: Callable[[bytes], None],
     ) -> None:
@@ -55,6 +57,7 @@ class ClientCreations:
         self._definitions = definitions
         self._requests = requests
         self._unsubmitted = unsubmitted
+        self._submit = submit
         self._refuse = refuse
         self._asked = asked
         self.waiting: dict[bytes, Creation] = {}  # actors whose arguments were not submitted
@@ -109,6 +112,7 @@ class ClientCreations:
             del self.waiting[actor_id]
             if not self.may_leave(creation.needed):
                 self.waiting[actor_id] = creation
+                self.hurry(creation.needed)
                 continue
             creation.ask()
             self._asked(actor_id)
@@ -117,6 +121,11 @@ class ClientCreations:
         """Whether the cluster is told of these before it is told who needs them."""
         creations = self.waiting
         return not any(oid[:16] in creations or self._unsubmitted(oid[:16]) for oid in object_ids)
+
+    def hurry(self, object_ids: Iterable[bytes]) -> None:
+        """These hold up others, on which the tasks may wait that were submitted before them."""
+        for oid in object_ids:
+            self._submit(oid[:16])
 
     # ---- answers ---------------------------------------------------------------------------
 

@@ -101,11 +101,13 @@ class ClientTasks:
         promised = bool(self._results.promised) and any(map(self._results.is_promised, returns))
         self._references.entrust(returns)
         if promised:
-            self._hurry(spec)
+            self.hurry(spec.task_id)
 
-    def _hurry(self, spec: m.TaskSpec) -> None:
+    def hurry(self, task_id: bytes) -> None:
         """The task does not wait for the window, nor do those whose results it needs."""
-        needed = [spec]
+        if task_id not in self.unsubmitted:
+            return
+        needed = [self.unresolved[task_id]]
         for one in needed:  # grows with what that needs
             for oid in (*one.dependencies, *one.nested):
                 if task_of(oid) in self.unsubmitted:
