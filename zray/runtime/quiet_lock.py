@@ -61,6 +61,11 @@ class QuietLock:
         finally:
             give()
 
+    def let_go(self) -> None:
+        """Release it if this thread has it: a signal handler raised where a block was left."""
+        if self._is_owned():
+            self.__exit__()
+
     def take_back(self) -> None:
         """Acquire it in any case: what a signal handler raises meanwhile is raised after that."""
         try:

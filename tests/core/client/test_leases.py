@@ -328,6 +328,19 @@ def test_what_waits_behind_a_task_that_takes_too_long_can_go_elsewhere() -> None
     assert bench.waiting(one) == ["t2"]
 
 
+def test_a_new_lease_is_not_late_before_it_was_looked_at() -> None:
+    bench = Bench()
+    one = bench.lease("w1")
+    measured(bench, one, 0.01)
+    two = bench.lease("w2")
+    for number in range(4):
+        bench.submit(f"t{number}")
+    bench.turn()
+    bench.leases.look(1000.0)
+    bench.turn()
+    assert len(bench.waiting(one)) == len(bench.waiting(two)) == 2
+
+
 def test_results_are_the_processs_own_until_somebody_hears_of_them() -> None:
     bench = Bench()
     worker = bench.lease("w1")

@@ -81,7 +81,7 @@ class Lease:
         self.ended: m.LeaseEnded | None = None  # to be applied once the socket is read to its end
         self.inflight: dict[bytes, PendingTask] = {}
         self.finished = 0  # of its tasks
-        self.seen = 0  # of these, when it was looked at
+        self.seen = -1  # of these, when it was looked at; -1: never
         self.seen_at = 0.0  # when it had not ended more than that
         self.seconds = 0.0  # that those in flight are expected to take
         self.known: dict[bytes, None] = {}  # functions and templates

@@ -83,7 +83,7 @@ class ClientLeases:
         """Now and then: what waits behind a task that takes too long goes elsewhere."""
         for lease in [*self._leases.values()]:
             if lease.is_late(now) and (back := self.queues.taken_back(lease)):
-                lease.blocked = True
+                lease.blocked = bool(lease.inflight)  # until it ends that
                 self.tasks.again(back)
 
     def refused(self, lease_id: bytes, message: m.Tasks) -> None:

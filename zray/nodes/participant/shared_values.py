@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from zray import limits
 from zray.core.client.client import Client
+from zray.errors import ReentrantCallError
 from zray.ids import object_id
 from zray.nodes.participant.lease_links import LeaseLinks
 from zray.protocol import messages as m
@@ -182,8 +183,14 @@ class SharedValues(LeaseLinks):
         parts = serialization.dumps_parts(value)
         references = self.client.references
         if parts.size <= limits.INLINE_BYTES_MAX and not parts.contained:
-            with interrupts, self._lock:
-                return ObjectRef(references.put(parts.to_bytes(), []))
+            try:
+                with self._lock:  # an interrupt may come: at worst a value stays that nobody has
+                    return ObjectRef(references.put(parts.to_bytes(), []))
+            except ReentrantCallError:  # whoever was interrupted has it
+                raise
+            except BaseException:
+                self._lock.let_go()
+                raise
         with interrupts:
             outcome = self.share(parts)
             with self._lock:
