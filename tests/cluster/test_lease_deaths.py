@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 import zray
-from zray.errors import GetTimeoutError, NodeDiedError, TaskCancelledError, WorkerCrashedError
+from tests.cluster.leasing import leased
+from zray.errors import NodeDiedError, TaskCancelledError, WorkerCrashedError
 
 LOAD = """
     import os, sys, time
@@ -35,20 +36,6 @@ LOAD = """
             told = time.monotonic() + 0.1
             print("pid", *pids, flush=True)
 """
-
-
-def leased(work: Any, *arguments: Any) -> None:
-    """Have tasks of this function run until they go by leases, as their reasons say."""
-    deadline = time.monotonic() + 20
-    told = ""
-    while "leased to this process" not in told:
-        assert time.monotonic() < deadline, told
-        refs = [work.remote(*arguments) for _ in range(50)]
-        try:
-            zray.get(refs, timeout=0.001)
-        except GetTimeoutError as error:
-            told = str(error)
-        zray.get(refs)
 
 
 def test_killed_workers_cost_retries_and_nothing_else(connected: Any, records: Any) -> None:

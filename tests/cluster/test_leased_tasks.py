@@ -4,27 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from typing import Any
 
 import pytest
 
 import zray
-from zray.errors import GetTimeoutError, TaskError
-
-
-def leased(work: Any, *arguments: Any) -> None:
-    """Have tasks of this function run until they go by leases, as their reasons say."""
-    deadline = time.monotonic() + 20
-    told = ""
-    while "leased to this process" not in told:
-        assert time.monotonic() < deadline, told
-        refs = [work.remote(*arguments) for _ in range(50)]
-        try:
-            zray.get(refs, timeout=0.001)
-        except GetTimeoutError as error:
-            told = str(error)
-        zray.get(refs)
+from tests.cluster.leasing import leased
+from zray.errors import TaskError
 
 
 def test_values_of_all_sizes_come_and_go(connected: Any) -> None:

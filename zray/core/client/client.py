@@ -250,8 +250,7 @@ class Client:
     def unsent(self) -> bool:
         """Whether ``flush`` has more to do soon."""
         drops = bool(self.references.new_drops) and not self.requests.may_bring_handle()
-        waits = self.calls.unsent() or self.leases.unsent()
-        return bool(self.tasks.backlog) or drops or waits
+        return bool(self.tasks.backlog) or drops or self.calls.unsent() or self.leases.unsent()
 
     def unsaid(self) -> bool:
         """Whether ``flush`` has anything to tell."""

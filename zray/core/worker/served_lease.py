@@ -6,7 +6,7 @@ until the submitter holds that itself, and when the lease is over. Tasks are in 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Generic, TypeVar
 
 from zray import limits
@@ -82,6 +82,13 @@ class ServedLease(Generic[Pin]):
         """The submitter holds what these ends refer to."""
         while self.kept and (oldest := next(iter(self.kept))) <= message.upto:
             del self.kept[oldest]
+
+    def hear(self, messages: Iterable[m.Message]) -> None:
+        """What the submitter says over its socket; anything else passes by."""
+        for message in messages:
+            handler = self.handlers.get(type(message))
+            if handler is not None:
+                handler(message)
 
     def connected(self, now: float) -> None:
         """The submitter can send tasks from now on."""

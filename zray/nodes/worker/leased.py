@@ -150,7 +150,7 @@ class LeaseServer:
             return
         del self._callers[link.fileno()]
         self._attach(lease, link, queue)
-        self._handle(lease, found)
+        lease.hear(found)
         if ended:
             self._ended(lease, link)
 
@@ -182,18 +182,11 @@ class LeaseServer:
             found, ended = _read(link)
         except (OSError, ProtocolError):
             found, ended = [], True
-        self._handle(lease, found)
+        lease.hear(found)
         if ended:
             self._ended(lease, link)
         elif lease is not self.lease:
             self._close_if_done(lease, link)
-
-    @staticmethod
-    def _handle(lease: Lease, found: list[m.Message]) -> None:
-        for message in found:
-            handler = lease.handlers.get(type(message))
-            if handler is not None:
-                handler(message)
 
     def _ended(self, lease: Lease, link: DirectLink) -> None:
         """The submitter has closed the link."""

@@ -113,7 +113,7 @@ class SimLeases:
         self._wire = wire
         self._wires[wire] = lease
         lease.connected(self._worker.clock.now)
-        self._handle(lease, found)
+        lease.hear(found)
 
     def _stop_listening(self) -> None:
         self._worker.world.direct.listeners.pop(self._worker.worker_id, None)
@@ -123,7 +123,7 @@ class SimLeases:
 
     def _read_wire(self, lease: Lease, wire: Wire) -> None:
         wire.flush_answers()
-        self._handle(lease, wire.calls())
+        lease.hear(wire.calls())
         if not wire.caller_open:
             lease.gone()
             if wire is self._wire:
@@ -133,13 +133,6 @@ class SimLeases:
             wire.hang_up()
         elif lease is not self.lease:
             self._close_if_done(lease, wire)
-
-    @staticmethod
-    def _handle(lease: Lease, found: list[m.Message]) -> None:
-        for message in found:
-            handler = lease.handlers.get(type(message))
-            if handler is not None:
-                handler(message)
 
     def _close_if_done(self, lease: Lease, wire: Wire) -> None:
         """The lease is over: the socket stays while something is kept for the submitter."""
