@@ -1,11 +1,13 @@
 # `make` lists the targets. run and test set up all they need by themselves in a fresh clone.
 PYTHON_IN_VENV := .venv/bin/python
 SEED ?=
+RAY ?=
+TESTS ?= tests/conformance
 MINUTES ?= 30
 SEEDS ?= $(if $(SEED),1,1000)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-core check sim enemy venv system-packages clean
+.PHONY: help run test test-core conformance check sim enemy venv system-packages clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -18,6 +20,11 @@ test: venv system-packages ## Run every test (installs the system parts that tes
 
 test-core: venv ## Run the tests that need no system parts
 	@$(PYTHON_IN_VENV) .ci/suites.py --core
+
+conformance: venv ## Hold zray to the contracts of Ray's API, or with RAY=1 Ray itself
+	@$(if $(RAY),.ci/ray-venv)
+	@$(if $(RAY),CONFORMANCE_SIDE=ray .venv-ray/bin/python,$(PYTHON_IN_VENV)) -m pytest --quiet \
+		$(if $(RAY),--confcutdir=tests/conformance -W default) $(TESTS)
 
 check: venv ## Check style, types and layers (ruff, mypy --strict, tests/tidy)
 	$(PYTHON_IN_VENV) -m ruff check .
@@ -38,5 +45,5 @@ system-packages: ## Install the Debian packages that tests use, if they are miss
 	@.ci/system-packages
 
 clean: ## Remove what make and the tools have made here
-	@rm -rf .venv .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
+	@rm -rf .venv .venv-ray .mypy_cache .pytest_cache .ruff_cache build dist *.egg-info
 	@find bin examples tests zray -name __pycache__ -type d -prune -exec rm -rf {} +
