@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from zray.api.functions import RemoteFunction, remote, task
     from zray.api.objects import cancel, get, put, wait
     from zray.api.runtime_context import get_gpu_ids, get_runtime_context
+    from zray.api.timeline import timeline
+    from zray.runtime.generators import DynamicObjectRefGenerator, ObjectRefGenerator
     from zray.runtime.references import ObjectRef
 
 _HOMES = {
@@ -54,14 +56,19 @@ _HOMES = {
     "cancel": "zray.api.objects",
     "get_gpu_ids": "zray.api.runtime_context",
     "get_runtime_context": "zray.api.runtime_context",
+    "timeline": "zray.api.timeline",
     "ObjectRef": "zray.runtime.references",
+    "DynamicObjectRefGenerator": "zray.runtime.generators",
+    "ObjectRefGenerator": "zray.runtime.generators",
 }
 _MODULES = ("errors", "exceptions", "util")
 
 __all__ = [
     "ActorClass",
     "ActorHandle",
+    "DynamicObjectRefGenerator",
     "ObjectRef",
+    "ObjectRefGenerator",
     "RemoteFunction",
     "__version__",
     "actor",
@@ -86,6 +93,7 @@ __all__ = [
     "shutdown",
     "task",
     "task_by_name",
+    "timeline",
     "util",
     "wait",
 ]

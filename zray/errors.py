@@ -7,6 +7,8 @@ at the end of this module, so that ``except ray.exceptions.X`` works unchanged.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 
 class ZrayError(Exception):
     """Base of all zray exceptions; ``code`` is stable across releases."""
@@ -128,25 +130,57 @@ class TaskError(ZrayError):
 
     def __init__(
         self,
-        message: str = "",
-        *,
         function_name: str = "",
-        traceback_text: str = "",
+        traceback_str: str = "",
         cause: BaseException | None = None,
+        proctitle: str | None = None,
+        pid: int | None = None,
+        ip: str | None = None,
+        actor_repr: str | None = None,
+        actor_id: str | None = None,
     ) -> None:
-        super().__init__(message)
+        """As Ray's, for programs that make one; those that ``get`` raises are made otherwise."""
+        super().__init__(function_name)
         self.function_name = function_name
-        self.traceback_text = traceback_text
+        self.traceback_text = traceback_str
         self.cause = cause
+        self.proctitle, self.pid, self.ip = proctitle, pid, ip
+        self.actor_repr, self._actor_id = actor_repr, actor_id
 
     def __str__(self) -> str:
         return self.traceback_text or super().__str__()
+
+    def as_instanceof_cause(self) -> TaskError:
+        """The error as one of its cause's own type, too, where that can be.
+
+        What ``get`` raises is that already.
+        """
+        if self.cause is None or isinstance(self, type(self.cause)):
+            return self
+        return _of_both_types(self)
+
+
+_of_both_types: Callable[[TaskError], TaskError] = lambda error: error  # noqa: E731
+
+
+def set_of_both_types(made: Callable[[TaskError], TaskError]) -> None:
+    """``made(error)``: a TaskError that is of the type of its cause, too."""
+    global _of_both_types
+    _of_both_types = made
 
 
 class TaskCancelledError(ZrayError):
     """The task was cancelled before it had a result."""
 
     code = "ZR-3002"
+
+    def __init__(
+        self, task_id: object = None, error_message: str = "", *, code: str | None = None
+    ) -> None:
+        """As Ray's; a text alone is the message."""
+        which = "" if task_id is None or isinstance(task_id, str) else f"{task_id} was cancelled"
+        parts = (task_id if isinstance(task_id, str) else which, error_message)
+        super().__init__(". ".join(filter(None, parts)), code=code)
 
 
 class WorkerCrashedError(ZrayError):
@@ -166,6 +200,19 @@ class ObjectLostError(ZrayError):
 
     code = "ZR-3005"
 
+    def __init__(
+        self,
+        object_ref_hex: str = "",
+        owner_address: object = None,
+        call_site: str = "",
+        *,
+        code: str | None = None,
+    ) -> None:
+        """As Ray's; zray's own have the whole message in place of the id."""
+        super().__init__(object_ref_hex, code=code)
+        self.object_ref_hex = object_ref_hex
+        self.owner_address, self.call_site = owner_address, call_site
+
 
 class OwnerDiedError(ObjectLostError):
     """The process that made the object ended, and the object with it."""
@@ -183,6 +230,12 @@ class NameNotOfferedError(ZrayError, LookupError):
     """No node offers a function or actor class of that name."""
 
     code = "ZR-3008"
+
+
+class TaskTimeoutError(ZrayError, TimeoutError):
+    """The task ran longer than its ``timeout=``; the message says where it was by then."""
+
+    code = "ZR-3009"
 
 
 class GetTimeoutError(ZrayError, TimeoutError):
@@ -209,6 +262,12 @@ class ObjectStoreFullError(ZrayError):
     code = "ZR-3202"
 
 
+class OutOfBandReferenceError(ZrayError):
+    """A reference was pickled where nobody can follow it, and the environment forbids that."""
+
+    code = "ZR-3203"
+
+
 class ClusterShutdownError(ZrayError):
     """The cluster was shut down while the value was awaited."""
 
@@ -228,15 +287,26 @@ class ActorError(ZrayError):
     def __init__(
         self,
         message: str = "",
+        actor_id: str | None = "",
         *,
+        error_msg: str = "",
         maybe_executed: bool = False,
-        actor_id: str = "",
         cause: BaseException | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(message or error_msg)
         self.maybe_executed = maybe_executed
-        self.actor_id = actor_id
+        self.actor_id = actor_id or ""
         self.cause = cause
+
+    @property
+    def error_msg(self) -> str:
+        """The message, as Ray calls it."""
+        return str(self)
+
+    @property
+    def actor_init_failed(self) -> bool:
+        """Whether the actor's constructor raised; ``cause`` is what."""
+        return self.cause is not None
 
 
 class ActorDiedError(ActorError):
@@ -246,7 +316,7 @@ class ActorDiedError(ActorError):
 
 
 class ActorUnavailableError(ActorError):
-    """The actor died while it had the call; it is being restarted and can be called again."""
+    """The actor died, and is being restarted: it can be called again."""
 
     code = "ZR-3403"
 
@@ -310,7 +380,8 @@ class StartError(ZrayError, RuntimeError):
 
 RayError = ZrayError
 RayTaskError = TaskError
-RaySystemError = ZrayError
+RaySystemError = InternalFaultError
 RayActorError = ActorError
+OufOfBandObjectRefSerializationException = OutOfBandReferenceError
 PendingCallsLimitExceeded = PendingCallsLimitExceededError
 ActorHandleNotFoundError = ActorNotFoundError

@@ -52,9 +52,32 @@ def object_id(task_id: bytes, index: int = 0) -> ObjectID:
     return task_id + index.to_bytes(4, "big")
 
 
+def items_of(task_id: bytes) -> TaskID:
+    """What stands in place of the task in the ids of items that it yields; and the task, of that.
+
+    An unfinished task has no objects of its id, and items are there before its end.
+    """
+    return task_id[:8] + bytes((task_id[8] ^ 0x80,)) + task_id[9:]
+
+
+def item_id(task_id: bytes, number: int) -> ObjectID:
+    """The id of the ``number``-th item that a task yields, from 1."""
+    return items_of(task_id) + number.to_bytes(4, "big")
+
+
+def origin_of(object_id: bytes) -> TaskID:
+    """The task that makes the object, or yields it."""
+    return items_of(object_id[:TASK_BYTES]) if object_id[8] & 0x80 else object_id[:TASK_BYTES]
+
+
 def task_of(object_id: bytes) -> TaskID:
     """The task that makes the object."""
     return object_id[:TASK_BYTES]
+
+
+def index_of(object_id: bytes) -> int:
+    """Which of its task's objects it is."""
+    return int.from_bytes(object_id[TASK_BYTES:], "big")
 
 
 def split_objects(joined: bytes) -> list[ObjectID]:

@@ -72,10 +72,17 @@ WORKERS_PER_CPU = 4  # and on one of many
 STALL_S = 0.25  # past that bound, nothing that others wait for has started: another task does
 IDLE_S = 0.05  # a task that waits and does nothing else for so long lends its CPU
 IDLE_SHARE = 0.1  # of a CPU; whoever uses less does nothing
-RECALL_S = 0.020  # a worker's batch that overruns this is recalled
+RECALL_S = 0.020  # nothing waits for longer behind a task that should have ended, or runs long
+RECALL_IDLE_S = 0.005  # the same where a CPU is idle, of what only the worker can give back
+BEHIND_S = 0.020  # a long task that should end within this does so soon
+BEHIND_TASKS_MAX = 8  # at one worker, unless all are short
+PACKET_TASKS_BYTES_MAX = 64 << 10  # of tasks that wait behind others at a worker, in one packet
 LOCALITY_BYTES_MIN = 1 << 20  # a task with larger arguments prefers the node that has them
 LOCALITY_WAIT_S = 0.3  # and goes to another rather than wait longer than this for nothing
-STEAL_IDLE_S = 0.005  # a raylet that finished nothing for this long is stolen from
+NEAR_TASKS = 1024  # submitted by workers of a node and not told to the head
+NEAR_WAIT_S = 0.010  # so long they wait for one of them to start, then all are told
+NEAR_REPORT_S = 0.020  # how often the head hears how many there are
+STEAL_IDLE_S = 0.005  # tasks that take less are stolen only if another raylet is idle for so long
 STEAL_PAUSE_S = 0.050  # after an empty RETURNED
 SPARE_WORKERS = 2  # ready for the next actors, where they come in a row; else one
 OWN_NODE_RETRY_FIRST_S = 0.5  # after the second early end of a head's own node; doubled each time
@@ -91,8 +98,19 @@ RETURNS_MAX = 10_000  # of one task
 REFERENCES_MAX = 1_000_000  # in one value, or in all results of one task
 ACK_DELAY_S = 0.1  # a DONE is acknowledged along with other messages, or after this
 CANCEL_GRACE_S = 5.0  # from a soft cancel to the kill
+SPANS_KEPT_MAX = 1000  # tasks that a worker remembers, for a timeline
+SPANS_NODE_MAX = 10_000  # of those that a node tells at a time, or keeps of workers that have ended
+TRACE_WAIT_S = 0.5  # how long a node waits for what its workers remember
+ALIGNED_BYTES_MAX = (
+    16 << 20
+)  # of values outside shared memory whose arrays are copied to be aligned
+TIMEOUT_MAX_S = 10 * 365 * 86400.0  # of a task, as an option
+PRIORITY_MAX = 1_000_000  # of a task, either way
 RESOURCES_MAX = 1000  # kinds that one task or actor may name
+SELECTORS_CHARS_MAX = 16_384  # of all names and values that select nodes by their labels
+ENV_VARS_CHARS_MAX = 1 << 20  # of all names and values of an environment
 NODE_OPTIONS_BYTES_MAX = 64 << 10  # of JSON; Linux takes an argument of 128 KiB
+NODES_COMPARED = 32  # of those with room, to spread few tasks; of those with tasks to be taken back
 RESOURCE_UNIT = 10_000  # a resource of 1 is this many units: granularity 0.0001
 PREFETCH_UNKNOWN_TASKS = 1
 
@@ -101,9 +119,23 @@ LEASE_IDLE_S = 0.1  # a leased worker without a task for so long ends its lease
 LEASE_CONNECT_S = 1.0  # the same for one whose submitter has not connected yet
 LEASE_FORCE_S = 0.1  # a task cancelled with force that runs for so long costs its worker
 LEASE_PAUSE_S = 0.1  # after others had to wait, tasks of their needs go by way of the head
+LEASE_TURN_S = 0.06  # about so long a job has a CPU that jobs have in turn
+LEASE_SPARE_S = 0.01  # a lease that others could use ends when it has had no task for so long
+LEASE_MEMORY_S = 1.0  # for so long after, it is known who has had how much
+LEASE_LOOK_EACH_S = 5e-6  # node, lease or task: so long until it is looked again who has what
+LEASE_STARVED_S = 1.0  # tasks that wait so long for a turn go by way of the head
+LEASE_REFUSALS = 3  # in a row: the node knows better, and gets tasks instead for a while
+LEASE_HOLD_S = 2.0  # so long, of tasks without any node, most wait for one at their submitter
+LEASE_WINDOW_TASKS = 16  # that go by way of the head meanwhile, of those that are not leased
+LEASE_WINDOW_LANES = 4  # or so many for each that can run
 LEASE_LATE_S = 0.005  # and twice what it should take: longer, and those behind a task go elsewhere
 LEASE_BAR_S = 10.0  # for so long, whoever could not reach a worker gets none
-LEASE_BATCH_S = 0.004  # work in the queue of a leased worker, by the function's measured time
+LEASE_BATCH_S = 0.008  # work in the queue of a leased worker, by the function's measured time
+LEASE_DEEP_TASKS = 32  # or so many tasks, if that is more, of a worker on this machine
+LEASE_DEEP_S = 0.08  # but of no more than this
+LEASE_BRIEF_NAP_S = 0.003  # at most, until ends of which the wait is not over are read together
+LEASE_NAP_S = 0.02  # the same where each worker has some tasks more to do
+LEASE_NAP_TASKS = 4  # so many
 LEASE_SHORT_S = 0.002  # tasks known to take less go several in one packet
 LEASE_PACKET_S = 0.002  # so much of those
 LEASE_BEHIND_S = 0.1  # of shorter tasks, one waits at the worker behind the one that runs
@@ -111,15 +143,36 @@ LEASE_HAND_OVER_TASKS = 2000  # at once, of those that are to go by way of the h
 LEASE_FUNCTION_BYTES_MAX = 1 << 20  # tasks of larger functions go by way of the head
 LEASE_FUNCTIONS_MAX = 256  # of former leases, which a worker keeps
 LEASE_TASK_BYTES_MAX = 64 << 10  # larger ones go by way of the head
+LEASE_NODES_MAX = 64  # on other machines, to which one submitter has connections
+LEASE_WORD_BYTES_MAX = (
+    1 << 20
+)  # what is said to a leased worker on another machine goes in such parts
+LEASE_SAID_BYTES_MAX = 4 << 20  # of one thing that is said to it, and of what waits for one end
+LEASE_ACK_WORDS = 32  # that have come are acknowledged, though there is nothing to say
+LEASE_ACK_BYTES = 256 << 10
+HANDSHAKE_ROUND_TRIPS = 5  # from connecting to a node's port to its WELCOME
+LEASE_SUBMITTERS_MAX = 4096  # that a node remembers without having a lease for them
+
+# ---- generators ------------------------------------------------------------------------------
+STREAM_DELAY_S = 0.001  # what is yielded leaves the worker within this, with what follows it
+STREAM_SEND_BYTES = 256 << 10  # so much leaves at once
+STREAM_KEPT_ITEMS = 10_000  # that the consumer has not said to have; then the generator waits
+STREAM_KEPT_BYTES = 16 << 20
+STREAM_AGAIN_S = 1.0  # without a word from the consumer, it is told again
+STREAM_PATIENCE_S = 0.02  # a generator that waits for longer for its consumer lends its CPU
 
 # ---- actors ----------------------------------------------------------------------------------
 ACTOR_WINDOW_CALLS = 16_384  # sent by one caller to one actor and unanswered; the rest waits
 ACTOR_WINDOW_BYTES = 64 << 20
+ACTOR_CANCELS_MAX = 1024  # of one caller, of calls that have not come yet
+GROUPS_MAX = 1000  # concurrency groups of one actor
+ACTOR_PASSED_CALLS_MAX = 1024  # that may not be sent yet, and that others overtake
 ACTOR_RESTART_FIRST_S = 0.05  # before the second restart in a row; doubles with each
 ACTOR_RESTART_MAX_S = 30.0
 ACTORS_DEAD_KEPT_MAX = 10_000  # dead actors whose cause the head remembers
 ACTOR_CALLERS_CHECK_S = 30.0  # an actor asks this often whether silent callers have ended
 ACTOR_LINGER_S = 5.0  # an actor that ends by its own wish waits so long for acknowledgements
+ACTOR_EXIT_S = 30.0  # for its exit handlers, and __ray_shutdown__
 ASYNC_CONCURRENCY = 1000  # calls that an async actor runs at once by default
 
 # ---- values --------------------------------------------------------------------------------
@@ -135,8 +188,9 @@ CHUNK_WINDOW = 8  # chunks on the way in one transfer
 PEER_PULLS_MAX = 2  # of one object from one node at once; later ones go to those that got it
 PEER_CONNECT_S = 2.0  # a node that cannot be reached in this time is asked by way of the head
 PEER_AVOID_S = 60.0  # and again for so long
-FUNCTION_BYTES_WARN = 10 << 20
-FUNCTION_BYTES_MAX = 60 << 20
+FUNCTION_BYTES_WARN = 10_000_000  # this and the next as in Ray
+FUNCTION_BYTES_MAX = 100_000_000
+FUNCTION_INLINE_BYTES_MAX = 10_000_000  # the pickle of a larger one is an object
 SOURCE_CHARS_MAX = 256 << 10  # of its source, for tracebacks
 ERROR_TEXT_BYTES_MAX = 64 << 10
 
@@ -181,5 +235,5 @@ CALLBACK_PAUSE_S = 0.1  # a callback of the loop that failed is not called again
 
 assert INLINE_TOTAL_BYTES_MAX + REFERENCES_MAX * 22 + RETURNS_MAX * 100 < FRAME_BYTES_MAX
 assert SUSPECT_S > 2 * PING_S and DEAD_S > SUSPECT_S and DEAD_S > ACTOR_LEASE_S + PING_S
-assert CHUNK_BYTES < FRAME_BYTES_MAX and FUNCTION_BYTES_MAX < FRAME_BYTES_MAX
-assert PAYLOAD_BYTES_SOFT + FUNCTION_BYTES_MAX <= FRAME_BYTES_MAX + (8 << 20)
+assert CHUNK_BYTES < FRAME_BYTES_MAX and FUNCTION_INLINE_BYTES_MAX < FRAME_BYTES_MAX
+assert PAYLOAD_BYTES_SOFT + FUNCTION_INLINE_BYTES_MAX <= FRAME_BYTES_MAX + (8 << 20)

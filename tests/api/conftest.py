@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import zray
+from zray.api.cluster import _status
 from zray.nodes.driver.observer import Observer
 from zray.nodes.participant.participant import Participant
 from zray.runtime import session
@@ -86,6 +88,12 @@ def counter(tmp_path: Path) -> Callable[[], int]:
         return path.stat().st_size
 
     return count
+
+
+def objects() -> int:
+    """How many objects the head knows."""
+    gc.collect()
+    return _status().objects
 
 
 def eventually(condition: Callable[[], object], timeout_s: float = 10.0) -> None:

@@ -14,11 +14,12 @@ import pytest
 
 import zray
 from zray import limits
+from zray.api.actor_handles import Returns
 from zray.exceptions import ActorClassInheritanceException
 from zray.ids import object_id
 from zray.protocol import messages as m
 from zray.runtime import references, serialization, session
-from zray.runtime.references import ObjectRef
+from zray.runtime.references import ObjectRef, counted
 
 
 class Creation(NamedTuple):
@@ -33,12 +34,16 @@ class Call(NamedTuple):
     num_returns: int
     retries: int
     arguments: serialization.Arguments
+    yields: tuple[int, ...]
+    group: str = ""
+    retry: bytes = m.RETRY_AS_DECLARED
 
 
 class Recorder:
     """What a participant is to the API of actors."""
 
     namespace = "space"
+    env_vars = ()
 
     def __init__(self) -> None:
         self.exports: list[m.Export] = []
@@ -72,12 +77,14 @@ class Recorder:
         ref: ObjectRef[Any],
         info: m.ActorInfo,
         method: str,
-        num_returns: int,
+        returned: tuple[int, int, int],
         retries: int,
         arguments: serialization.Arguments,
+        group: str,
+        retry: bytes,
     ) -> list[ObjectRef[Any]]:
-        self.calls.append(Call(method, num_returns, retries, arguments))
-        return [self.borrow(object_id(bytes(16), index)) for index in range(num_returns)]
+        self.calls.append(Call(method, returned[0], retries, arguments, returned[1:], group, retry))
+        return [self.borrow(object_id(bytes(16), index)) for index in range(returned[0])]
 
     def find_actor(self, namespace: str, name: str) -> tuple[ObjectRef[Any], m.ActorInfo] | None:
         return self.named.get((namespace, name))
@@ -89,10 +96,13 @@ class Recorder:
         return [key for key in self.named if all_namespaces or key[0] == namespace]
 
     def borrow(self, found: bytes) -> ObjectRef[Any]:
-        return ObjectRef(found)
+        return counted(found)
 
     def pin(self, found: bytes) -> None:
         self.pinned.append(found)
+
+    def handle_collected(self) -> None:
+        pass
 
 
 @pytest.fixture
@@ -256,8 +266,7 @@ def test_constructor_arguments_are_checked(recorder: Recorder, args: Any) -> Non
         ({"max_pending_calls": -2}, ValueError, "only accepts"),
         ({"max_concurrency": 0}, ValueError, "at least 1"),
         ({"max_concurrency": 1.5}, TypeError, "whole number"),
-        ({"concurrency_groups": {"io": 2}}, ValueError, "not supported yet"),
-        ({"allow_out_of_order_execution": True}, ValueError, "not supported yet"),
+        ({"allow_out_of_order_execution": 1}, TypeError, "must be a bool"),
     ],
 )
 def test_bad_options(options: dict[str, Any], error: type[Exception], text: str) -> None:
@@ -334,7 +343,7 @@ def test_get_if_exists(recorder: Recorder) -> None:
     with pytest.raises(ValueError, match="needs a name"):
         Actor.options(get_if_exists=True).remote(1)
     older = m.ActorInfo("Older", bytes(16), [("old", 1)], name="n", namespace="space")
-    recorder.named["space", "n"] = ObjectRef(object_id(b"o" * 16)), older
+    recorder.named["space", "n"] = counted(object_id(b"o" * 16)), older
     handle = Actor.options(name="n", get_if_exists=True).remote(1)
     handle.old.remote(1, 2, 3)  # of that class nothing else is known here
     with pytest.raises(AttributeError, match="the actor Older has no method 'add'; it has: old"):
@@ -346,7 +355,7 @@ def test_get_if_exists(recorder: Recorder) -> None:
 
 def test_calls(recorder: Recorder) -> None:
     handle = Actor.options(max_task_retries=2).remote(1)
-    ref: ObjectRef[int] = ObjectRef(object_id(b"r" * 16))
+    ref: ObjectRef[int] = counted(object_id(b"r" * 16))
     assert isinstance(handle.add.remote(1, twice=True), ObjectRef)
     assert len(handle.pair.remote()) == 2  # type: ignore[arg-type]
     assert handle.add.options(num_returns=0).remote(ref) is None
@@ -420,11 +429,25 @@ def test_what_is_no_method(recorder: Recorder) -> None:
     assert {"add", "pair", "__ray_ready__"} <= set(dir(handle))
 
 
-def test_generators_are_refused_at_the_call(recorder: Recorder) -> None:
+def test_methods_that_yield(recorder: Recorder) -> None:
+    """In a handle that was passed on as well."""
     handle = Actor.remote(1)
+    limited = {"_generator_backpressure_num_objects": 3}
     for one in (handle, pickle.loads(pickle.dumps(handle))):
-        with pytest.raises(ValueError, match=r"Plain\.numbers is a generator"):
-            one.numbers.remote()
+        recorder.calls.clear()
+        assert isinstance(one.numbers.remote(), zray.ObjectRefGenerator)
+        one.numbers.options(**limited).remote()
+        one.numbers.options(num_returns=2).remote()
+        calls = [(call.num_returns, *call.yields) for call in recorder.calls]
+        assert calls == [(1, m.ITEMS, 0), (1, m.ITEMS, 3), (2, m.RETURNS, 0)]
+
+
+@pytest.mark.parametrize(
+    "returns",
+    [(), (0,), (3,), (1, m.ITEMS), (1, m.ITEMS, 5), (1, m.REFERENCES)],
+)
+def test_what_calls_bring_is_one_number_in_a_handle(returns: tuple[int, ...]) -> None:
+    assert Returns.of_number(Returns(*returns).number()) == Returns(*returns)
 
 
 @pytest.mark.parametrize(
@@ -432,9 +455,13 @@ def test_generators_are_refused_at_the_call(recorder: Recorder) -> None:
     [
         ({"num_return": 2}, ValueError, "for methods of actors; did you mean 'num_returns'"),
         ({"num_returns": -1}, ValueError, "at least 0"),
-        ({"num_returns": "streaming"}, ValueError, "generators"),
+        ({"num_returns": "stream"}, ValueError, "'streaming' or 'dynamic'"),
+        ({"_generator_backpressure_num_objects": 0}, ValueError, "is not allowed"),
         ({"max_task_retries": -2}, ValueError, "only accepts"),
-        ({"concurrency_group": "io"}, ValueError, "not supported yet"),
+        ({"concurrency_group": 3}, TypeError, "must be None or a string"),
+        ({"concurrency_group": ""}, ValueError, "cannot be an empty string"),
+        ({"retry_exceptions": 3}, TypeError, "a bool or a list of exceptions"),
+        ({"retry_exceptions": [3]}, TypeError, "must list exception classes"),
     ],
 )
 def test_bad_options_of_methods(
@@ -444,6 +471,46 @@ def test_bad_options_of_methods(
         Actor.remote(1).add.options(**options)
     with pytest.raises(error, match=text):
         zray.method(**options)
+
+
+def test_the_group_and_the_retries_of_a_call(recorder: Recorder) -> None:
+    method = Actor.remote(1).add
+    method.options(concurrency_group="io", max_task_retries=2).remote(1)
+    listed = method.options(retry_exceptions=[KeyError], concurrency_group="io")
+    listed.options(max_task_retries=-1).remote(1)
+    pickle.loads(pickle.dumps(listed)).options(retry_exceptions=False).remote(1)
+    first, second, third = recorder.calls
+    assert [call.group for call in recorder.calls] == ["io"] * 3
+    assert [call.retries for call in recorder.calls] == [2, -1, 0]
+    assert first.retry == m.RETRY_AS_DECLARED and third.retry == b""
+    assert serialization.loads(second.retry) == (KeyError,)
+
+
+def test_groups_and_order_reach_the_cluster(recorder: Recorder) -> None:
+    class Grouped(Plain):
+        @zray.method(concurrency_group="io", max_task_retries=3)
+        def read(self) -> None: ...
+
+    made = zray.actor(concurrency_groups={"io": 2, "rest": 1})(Grouped)
+    made.remote(1)
+    made.options(allow_out_of_order_execution=True).remote(1)
+    made.options(max_concurrency=2).remote(1)
+    infos = [creation.info for creation in recorder.created]
+    assert [info.groups for info in infos] == [[("io", 2), ("rest", 1)]] * 3
+    assert [info.out_of_order for info in infos] == [False, True, True]
+    assert dict(infos[0].retries) == {"pair": 5, "read": 3}
+    with pytest.raises(ValueError, match="out-of-order"):
+        made.options(max_concurrency=2, allow_out_of_order_execution=False).remote(1)
+    with pytest.raises(ValueError, match="concurrency_groups' is not supported"):
+        made.options(concurrency_groups={"io": 1})
+    with pytest.raises(ValueError, match="'io', which its class does not have"):
+        zray.actor(concurrency_groups={"rest": 1})(Grouped).remote(1)
+
+
+def test_bind_names_what_to_do_instead(recorder: Recorder) -> None:
+    for thing in (Actor, Actor.remote(1).add):
+        with pytest.raises(NotImplementedError, match=r"call \.remote"):
+            thing.bind(1)
 
 
 def test_the_method_decorator() -> None:
@@ -518,7 +585,7 @@ def test_a_pickled_method(recorder: Recorder) -> None:
 
 def test_get_actor(recorder: Recorder) -> None:
     info = m.ActorInfo("Found", bytes(16), [("f", 1)], name="n", namespace="space")
-    recorder.named["space", "n"] = ObjectRef(object_id(b"n" * 16)), info
+    recorder.named["space", "n"] = counted(object_id(b"n" * 16)), info
     handle = zray.get_actor("n")
     assert handle == zray.get_actor("n", "space") and repr(handle).startswith("Actor(Found, 6e6e")
     with pytest.raises(zray.errors.ActorNotFoundError, match="Failed to look up actor with name"):
@@ -535,7 +602,7 @@ def test_get_actor(recorder: Recorder) -> None:
 def test_list_named_actors(recorder: Recorder) -> None:
     info = m.ActorInfo("Found", bytes(16), [])
     for key in (("space", "a"), ("other", "b")):
-        recorder.named[key] = ObjectRef(object_id(bytes(16))), info
+        recorder.named[key] = counted(object_id(bytes(16))), info
     assert zray.util.list_named_actors() == ["a"]
     assert zray.util.list_named_actors(all_namespaces=True) == [
         {"namespace": "space", "name": "a"},

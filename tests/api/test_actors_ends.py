@@ -14,8 +14,10 @@ import pytest
 
 import zray
 from tests.api.conftest import Run, eventually
+from zray import limits
 from zray.errors import ActorDiedError, ActorError, ActorUnavailableError, TaskError
 from zray.exceptions import RayActorError
+from zray.runtime import session
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -238,6 +240,21 @@ def test_an_actor_ends_with_its_last_handle() -> None:
     eventually(lambda: gone(pid))
 
 
+def test_an_actor_ends_with_its_last_handle_though_its_driver_idles(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And does not wait until the driver has something else to say."""
+    driver: Any = session.current()
+    monkeypatch.setattr("zray.nodes.driver.driver.COLLECT_S", 600.0)
+    monkeypatch.setattr(limits, "PING_S", 600.0)
+    driver._ping_at = driver._collect_at = time.monotonic() + 600.0
+    handle = Fragile.remote()
+    pid = zray.get(handle.pid.remote())
+    del handle
+    eventually(lambda: gone(pid))
+    driver._ping_at = driver._collect_at = time.monotonic()
+
+
 def test_calls_made_before_the_last_handle_went_are_answered() -> None:
     assert zray.get(Fragile.remote(4).add.remote(), timeout=GET_S) == 5
     handle = Fragile.remote()
@@ -343,7 +360,7 @@ def test_a_restart_runs_the_constructor_again() -> None:
     with pytest.raises(ActorUnavailableError) as caught:
         zray.get(handle.crash.remote(), timeout=GET_S)
     assert caught.value.maybe_executed and "Fragile" in str(caught.value)
-    assert zray.get(handle.add.remote(), timeout=GET_S) == 11
+    assert zray.get(handle.add.options(max_task_retries=1).remote(), timeout=GET_S) == 11
     assert zray.get(handle.restarted.remote()) is True
     error = died(handle.crash.remote())  # the budget is used up
     assert error.maybe_executed
@@ -353,9 +370,39 @@ def test_a_restart_runs_the_constructor_again() -> None:
 def test_an_actor_may_be_restarted_without_end() -> None:
     handle = Fragile.options(max_restarts=-1).remote()
     for _ in range(3):
-        with pytest.raises(ActorUnavailableError):
+        with pytest.raises(ActorUnavailableError) as caught:
             zray.get(handle.crash.remote(), timeout=GET_S)
-    assert zray.get(handle.add.remote(), timeout=GET_S) == 1
+        assert caught.value.maybe_executed
+        assert zray.get(handle.add.options(max_task_retries=1).remote(), timeout=GET_S) == 1
+
+
+def test_a_call_that_may_not_be_repeated_does_not_wait_for_a_restart(tmp_path: Path) -> None:
+    @zray.actor(max_restarts=1)
+    class Slow:
+        def __init__(self, path: str) -> None:
+            with open(path, "a") as file:
+                file.write("made\n")
+            while os.path.getsize(path) > 5 and not os.path.exists(path + "-go"):
+                time.sleep(0.01)
+
+        def pid(self) -> int:
+            return os.getpid()
+
+        def crash(self) -> None:
+            os._exit(3)
+
+    path = tmp_path / "made"
+    handle = Slow.remote(str(path))
+    zray.get(handle.pid.remote())
+    with pytest.raises(ActorUnavailableError) as caught:
+        zray.get(handle.crash.remote(), timeout=GET_S)
+    assert caught.value.maybe_executed
+    with pytest.raises(ActorUnavailableError, match="did not run") as caught:
+        zray.get(handle.pid.remote(), timeout=GET_S)  # while its constructor does not end
+    assert not caught.value.maybe_executed
+    waits = handle.pid.options(max_task_retries=1).remote()
+    (tmp_path / "made-go").touch()
+    assert zray.get(waits, timeout=GET_S)
 
 
 def test_a_call_is_repeated_only_where_that_is_allowed(counter: Callable[[], int]) -> None:

@@ -169,8 +169,12 @@ def test_resources_and_labels() -> None:
         num_cpus=1.5, num_gpus=0, resources={"disk": 0.5}, labels={"zone": "a"}, _memory=2**30
     )
     expected = {"CPU": 1.5, "disk": 0.5, "memory": 2**30}
-    assert zray.cluster_resources() == zray.available_resources() == expected
-    assert zray.nodes()[0]["Labels"] == {"zone": "a"}
+    found = zray.cluster_resources()
+    assert found == zray.available_resources()
+    others = {"node:127.0.0.1", "node:__internal_head__", "object_store_memory"}
+    assert found.items() >= expected.items() and found.keys() - expected.keys() == others
+    (node,) = zray.nodes()
+    assert node["Labels"] == {"zone": "a", "ray.io/node-id": node["NodeID"]}
 
 
 @pytest.mark.parametrize(
@@ -275,10 +279,21 @@ def test_local_starts_a_cluster_whatever_the_environment_says(
     monkeypatch.setenv("ZRAY_ADDRESS", f"127.0.0.1:{free_port()}")
     with pytest.raises(NothingListensError):
         zray.init()
-    with pytest.raises(ValueError, match="as ZRAY_ADDRESS says"):
+    with pytest.raises(ValueError, match="as ZRAY_ADDRESS or RAY_ADDRESS says"):
         zray.init(num_cpus=1)
     with zray.init("local", num_cpus=1):
         assert zray.get(double.remote(1)) == 2
+
+
+@pytest.mark.parametrize("prefix", ["ZRAY", "RAY"])
+def test_the_environment_says_the_namespace_unless_init_is_told(
+    monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    monkeypatch.setenv(f"{prefix}_NAMESPACE", "set")
+    with zray.init(num_cpus=1):
+        assert zray.get_runtime_context().namespace == "set"
+    with zray.init(num_cpus=1, namespace="given"):
+        assert zray.get_runtime_context().namespace == "given"
 
 
 SECOND = """

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 import zray
-from tests.api.conftest import eventually
-from zray.api import cluster
+from tests.api.conftest import eventually, objects
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -20,12 +19,6 @@ pytestmark = pytest.mark.usefixtures("cluster")
 def make(size: int = 1, seconds: float = 0.0) -> bytes:
     time.sleep(seconds)
     return bytes(size)
-
-
-def objects() -> int:
-    """How many objects the head knows."""
-    gc.collect()
-    return cluster._status().objects
 
 
 @pytest.fixture
@@ -41,7 +34,7 @@ def test_identity() -> None:
     same = pickle.loads(pickle.dumps(a))
     assert a == same and hash(a) == hash(same) and a != b and a != a.id
     assert {a: 1, b: 2}[same] == 1
-    assert a.hex() == a.id.hex() == a.binary().hex() and a.task_id() == a.id[:16]
+    assert a.hex() == a.id.hex() == a.binary().hex() and a.task_id().binary() == a.id[:16]
 
 
 def test_repr_tells_the_state() -> None:

@@ -104,14 +104,14 @@ def test_everything_is_given_back() -> None:
     cancelled = occupy.options(num_gpus=2).remote(60)
     eventually(lambda: "GPU" not in zray.available_resources())
     zray.cancel(cancelled)
-    assert zray.cluster_resources() == TOTAL
-    eventually(lambda: zray.available_resources() == TOTAL)
+    assert zray.cluster_resources().items() >= TOTAL.items()
+    eventually(lambda: zray.available_resources() == zray.cluster_resources())
 
 
 def test_available_resources_go_down() -> None:
     ref = occupy.options(num_cpus=1, num_gpus=1, resources={"disk": 0.25}).remote(0.5)
     expected = {"CPU": 3, "GPU": 1, "memory": 1000, "disk": 0.75}
-    eventually(lambda: zray.available_resources() == expected, 0.5)
+    eventually(lambda: zray.available_resources().items() >= expected.items(), 0.5)
     zray.get(ref)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import zray
-from tests.api.conftest import eventually
+from tests.api.conftest import eventually, objects
 from zray.api import cluster as api_cluster
 from zray.errors import GetTimeoutError
 
@@ -130,6 +130,38 @@ def test_submitted_tasks_start_while_nobody_waits(tmp_path: Any) -> None:
     for n in range(300):
         touch.remote(n)
     eventually(lambda: len(list(tmp_path.iterdir())) == 300)
+
+
+@pytest.mark.parametrize("after", range(0, 40, 3))
+def test_none_of_many_waits_for_the_next(tmp_path: Any, after: int) -> None:
+    """Most of many are left for whoever has the lock next: there is such a one for the last."""
+    (tmp_path / "done").touch()
+
+    @zray.remote
+    def append(n: int) -> None:
+        with open(tmp_path / "done", "a") as file:
+            file.write(f"{n}\n")
+
+    refs = [append.remote(n) for n in range(200 + after)]
+    eventually(lambda: len((tmp_path / "done").read_text().splitlines()) == len(refs))
+
+
+def test_what_many_tasks_need_may_be_dropped_as_soon_as_they_are_submitted() -> None:
+    @zray.remote
+    def total(ref: list[Any], x: int) -> int:
+        return zray.get(ref[0]) + x
+
+    def work() -> None:
+        refs = [double.remote(double.remote(n)) for n in range(500)]
+        nested = [total.remote([zray.put(n)], n) for n in range(100)]
+        for n in range(500):
+            double.remote(double.remote(n))
+        assert zray.get(refs) == [4 * n for n in range(500)]
+        assert zray.get(nested) == [2 * n for n in range(100)]
+
+    before = objects()
+    in_threads([work] * 4)
+    eventually(lambda: objects() <= before)
 
 
 def test_shared_functions_are_introduced_once_per_thread_or_more() -> None:

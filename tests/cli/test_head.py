@@ -51,8 +51,14 @@ def test_offers_what_it_is_told_to(commands: Any) -> None:
 
     node = commands.node("head")
     expected = {"CPU": 1.5, "GPU": 2.0, "memory": 3 * 2**30, "bar": 1.0, "foo": 0.25}
-    assert node["resources"] == expected
-    assert node["labels"] == {"disk": "ssd", "zone": "a"}
+    of_itself = {"node:127.0.0.1": 1.0, "node:__internal_head__": 1.0}
+    store = node["resources"].pop("object_store_memory")
+    assert node["resources"] == expected | of_itself and store > 2**20
+    assert node["labels"] == {
+        "disk": "ssd",
+        "zone": "a",
+        "ray.io/node-id": node["node_id"],
+    }
 
 
 def test_offers_what_the_machine_has(commands: Any) -> None:

@@ -108,7 +108,9 @@ def test_status_of_work_and_of_what_waits(commands: Any, waiting: Any) -> None:
     def settled() -> Any:
         view = commands.status()
         reasons = {entry["task"]: entry for entry in view["queue"]}
-        return view if {"never", "runs"} <= set(reasons) else None
+        # What a driver has by lease it tells now and then.
+        told = [job["unfinished"] for job in view["jobs"]] == [6]
+        return view if told and {"never", "runs"} <= set(reasons) else None
 
     view = wait_for(settled)
     (node,) = view["nodes"]
@@ -118,7 +120,7 @@ def test_status_of_work_and_of_what_waits(commands: Any, waiting: Any) -> None:
         *("job_id", "connected", "detached", "unfinished", "finished", "entrypoint", "host", "pid"),
         "user",
     }
-    assert (job["connected"], job["unfinished"], job["finished"]) == (True, 6, 0)
+    assert (job["connected"], job["finished"]) == (True, 0)
     queue = {entry["task"]: entry for entry in view["queue"]}
     assert set(queue["never"]) == {"task", "waiting", "reason", "resources", "job_id"}
     assert queue["never"]["waiting"] == 3

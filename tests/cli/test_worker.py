@@ -48,8 +48,9 @@ def test_joins_and_offers_what_it_is_told_to(commands: Any, head: Any) -> None:
     assert f"node one READY, joined the head at {head.address()}" in worker.text()
     node = commands.node("one")
     expected = {"CPU": 2.0, "GPU": 0.5, "memory": 1e9, "fast": 0.5, "slow": 3.0}
-    assert node["resources"] == expected
-    assert node["labels"] == {"zone": "a b"}
+    store = node["resources"].pop("object_store_memory")
+    assert node["resources"] == expected | {"node:127.0.0.1": 1.0} and store > 2**20
+    assert node["labels"] == {"zone": "a b", "ray.io/node-id": node["node_id"]}
     assert node["pid"] == worker.pid
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import itertools
 import os
+import socket
 import subprocess
+import time
 
 
 def ip(*words: str) -> None:
@@ -18,6 +20,8 @@ def ip(*words: str) -> None:
 
 
 _numbers = itertools.count()
+TURN = "\0zray-test-network"  # bound by who has a network
+TURN_S = 50.0
 
 
 class Network:
@@ -31,7 +35,9 @@ class Network:
         self._mark = f"z{os.getpid() % 10_000}{chr(97 + next(_numbers) % 26)}"
         self.nodes = nodes
         self._made: list[str] = []
+        self._turn = socket.socket(socket.AF_UNIX)
         try:
+            self._await_turn()
             self._space("head")
             self._link(0, "")
             for number, name in enumerate(nodes, 1):
@@ -40,6 +46,16 @@ class Network:
         except BaseException:
             self.close()
             raise
+
+    def _await_turn(self) -> None:
+        """Another run of the tests on this machine has the same addresses."""
+        deadline = time.monotonic() + TURN_S
+        while True:
+            try:
+                return self._turn.bind(TURN)
+            except OSError:
+                assert time.monotonic() < deadline, "other tests keep the networks of these"
+                time.sleep(0.05)
 
     def space(self, name: str) -> str:
         return f"{self._mark}-{name}"
@@ -75,8 +91,14 @@ class Network:
         for number, name in enumerate(self.nodes, 1):
             ip("-n", self.space(name), "route", "add", "default", "via", f"10.231.{number}.1")
 
+    def join_own(self) -> None:
+        """The same between the nodes and the test's own namespace; gone with the network."""
+        self.join()
+        ip("route", "add", "10.231.0.0/16", "via", "10.231.0.1")
+
     def close(self) -> None:
         # At once: the next network has the same addresses.
         subprocess.run(["ip", "link", "delete", f"{self._mark}n0"], capture_output=True, timeout=10)
         for name in self._made:  # its links go with it
             subprocess.run(["ip", "netns", "delete", name], capture_output=True, timeout=10)
+        self._turn.close()

@@ -109,6 +109,41 @@ def test_a_detached_actor_goes_on_without_its_driver(cluster: Any, end: str) -> 
     cluster.until(lambda: cluster.status().objects == 0, 10, "all objects are free")
 
 
+LARGE_CLASS = """
+    import os
+    import zray
+
+    zray.init(namespace="tests")
+    data = os.urandom(12 << 20)
+
+    @zray.actor
+    class Large:
+        def pid(self):
+            return os.getpid()
+
+        def size(self):
+            return len(data)
+
+    actor = Large.options(name="large", lifetime="detached", max_restarts=1).remote()
+    assert zray.get(actor.size.remote()) == 12 << 20
+    zray.shutdown()
+"""
+
+
+def test_a_detached_actor_of_a_large_class_starts_again_without_its_driver(cluster: Any) -> None:
+    """Its class is too large for messages: an object, which the class that was sent holds."""
+    cluster.run("maker", LARGE_CLASS).wait(20)
+    zray.init(cluster.address, namespace="tests")
+    actor = zray.get_actor("large")
+    pid = zray.get(actor.pid.remote(), timeout=GET_S)
+    cluster.until(lambda: len(cluster.status().jobs) == 2, 10, "the driver has ended")
+    os.kill(pid, signal.SIGKILL)
+    assert until_answered(actor.size) == 12 << 20
+    zray.kill(actor)
+    zray.shutdown()
+    cluster.until(lambda: cluster.status().objects == 0, 10, "nothing is left of the class")
+
+
 def until_answered(method: Any) -> Any:
     """A call's value, where calls that a restart interrupts are made again."""
     return zray.get(method.options(max_task_retries=-1).remote(), timeout=GET_S)

@@ -132,14 +132,13 @@ def test_ends_and_restarts(apart: Any, records: Any) -> None:
     assert zray.get(refs, timeout=GET_S) == list(range(150))
     seen = list(dict.fromkeys(line for line in records.lines() if line != "hold"))
     assert seen == [f"driver:{number}" for number in range(150)]
-    cautious = again.pid.options(max_task_retries=0)
     pid = zray.get(again.pid.remote(), timeout=GET_S)
     cut_off = again.hold.options(max_task_retries=0).remote()
     cluster.until(lambda: records.lines().count("hold") == 2, 20, "it is running")
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(ActorUnavailableError):
         zray.get(cut_off, timeout=GET_S)
-    assert zray.get(cautious.remote(), timeout=GET_S) != pid
+    assert zray.get(again.pid.remote(), timeout=GET_S) != pid
 
     value = os.urandom(300_000)
     leaves = cls.remote()

@@ -125,7 +125,7 @@ def test_a_killed_node_ends_its_actors_or_moves_them(sites: Any, records: Any) -
     assert unavailable.value.maybe_executed
     _, alive = psutil.wait_procs([psutil.Process(p) for p in pids if psutil.pid_exists(p)], 5)
     assert not alive
-    waits = fragile.add.remote()
+    waits = fragile.add.options(max_task_retries=1).remote()
     sites.start_node("two", 1, "--resources", "two=10")  # what it waits for is back
     assert zray.get(waits, timeout=GET_S) == 1
     with pytest.raises(ActorDiedError, match="node two") as late:

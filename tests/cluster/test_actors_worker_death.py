@@ -90,7 +90,7 @@ def test_after_a_restart_without_retries_only_new_calls_run(
         error = outcome(ref)
         assert isinstance(error, ActorUnavailableError) and error.maybe_executed
         assert "SIGKILL" in str(error)
-    again = zray.get(ledger.pid.remote(), timeout=GET_S)
+    again = zray.get(ledger.pid.options(max_task_retries=1).remote(), timeout=GET_S)
     assert again != pid
     assert [line for line in records.lines() if line.startswith("init")] == [
         f"init:{pid}:0",
@@ -296,7 +296,7 @@ def test_what_the_last_answer_refers_to_outlives_exit_actor(connected: Any) -> N
 def test_a_process_that_is_killed_in_its_constructor(
     connected: Any, records: Any, gate: Any, max_restarts: int
 ) -> None:
-    """Calls that wait for it have not run, and go to the next incarnation without retries."""
+    """Calls that wait for it have not run, and go to the next incarnation without a retry."""
     write, wait = records.write, gate.wait
 
     @zray.actor
@@ -309,13 +309,13 @@ def test_a_process_that_is_killed_in_its_constructor(
             return os.getpid()
 
     slow = Slow.options(max_restarts=max_restarts).remote()
-    refs = [slow.pid.remote() for _ in range(5)]
+    refs = [slow.pid.options(max_task_retries=number % 2).remote() for number in range(6)]
     first = int(records.until(1)[0])
     os.kill(first, signal.SIGKILL)
     if max_restarts:
         second = int(records.until(2)[1])
         gate.open()
-        assert zray.get(refs, timeout=GET_S) == [second] * 5
+        assert zray.get(refs, timeout=GET_S) == [second] * 6
         os.kill(second, signal.SIGKILL)
         refs = [slow.pid.remote()]
     for ref in refs:

@@ -227,10 +227,8 @@ def test_its_context_and_its_prints(connected: Any, capfd: pytest.CaptureFixture
         print(f"that is number {number}.")
 
     leased(speaks, -1)
-    refs = [speaks.remote(number) for number in range(20)]
-    others = [another.remote(number) for number in range(20)]
-    found = zray.get(refs, timeout=10)
-    zray.get(others, timeout=10)
+    found = zray.get([speaks.remote(number) for number in range(20)], timeout=10)
+    zray.get([another.remote(number) for number in range(20)], timeout=10)
     own = zray.get_runtime_context()
     nodes = {node["NodeID"] for node in zray.nodes()}
     assert {job for job, _, _, _ in found} == {str(own.get_job_id())}

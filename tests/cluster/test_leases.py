@@ -21,31 +21,33 @@ SHARES = """
     import zray
 
     zray.init()
-    own, other, begin = sys.argv[1:4]
-    milliseconds, workers = int(sys.argv[4]), int(sys.argv[5])
+    own, begin = sys.argv[1:3]
+    milliseconds, workers, cpus = int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5])
 
-    @zray.task
+    @zray.task(num_cpus=cpus)
     def spin(milliseconds):
         began, until = time.process_time(), time.process_time() + milliseconds / 1000
         while time.process_time() < until:
             pass
         return time.monotonic(), time.process_time() - began
 
-    def done():
-        return os.path.exists(begin)
-
     refs = [spin.remote(milliseconds) for _ in range(8 * workers)]
-    ended = []
-    while not done() or time.monotonic() < float(open(begin).read()):
+    window, used, until = 0, 0.0, 0.0
+    while not os.path.exists(f"{begin}.enough"):
         ready, refs = zray.wait(refs, num_returns=1)
-        ended += zray.get(ready)
+        for at, cpu in zray.get(ready):
+            if until and at > until:  # of a window of 2 s
+                print(f"used {window} {used}", flush=True)
+                window, used, until = window + 1, 0.0, until + 2
+            used += cpu
+        if not until and os.path.exists(begin):
+            until, used = float(open(begin).read()), 0.0
         refs += [spin.remote(milliseconds) for _ in ready]
         if not os.path.exists(own):
             open(own, "w").close()
     for _ in range(len(refs)):
         zray.cancel(refs.pop())
-    end = float(open(begin).read())
-    print("used", sum(cpu for at, cpu in ended if end - 2 < at <= end), flush=True)
+    print("ended", flush=True)
 """
 
 
@@ -184,24 +186,50 @@ def test_a_node_that_joins_gets_tasks_within_a_second(bare: Any) -> None:
         zray.cancel(ref)
 
 
-@pytest.mark.parametrize(("cpus", "milliseconds"), [(1, 5), (2, 20), (4, 10)])
-def test_two_drivers_get_the_same_cpu_time(
-    bare: Any, tmp_path: Any, cpus: int, milliseconds: int
+@pytest.mark.parametrize(
+    ("cpus", "jobs"),
+    [
+        (1, [(5, 1), (5, 1)]),
+        (2, [(1, 1), (1, 1)]),
+        (2, [(1, 1), (20, 1)]),
+        (2, [(5, 1), (5, 1), (5, 1)]),
+        (2, [(5, 1), (20, 2)]),
+        (4, [(10, 1), (10, 1)]),
+    ],
+)
+def test_drivers_get_the_same_cpu_time(
+    bare: Any, tmp_path: Any, cpus: int, jobs: list[tuple[int, int]]
 ) -> None:
+    """``jobs``: milliseconds and CPUs of each one's tasks. One begins after the other.
+
+    A task of two CPUs computes on one, and leaves the other to drivers and head, which others have
+    to share with these: so where the needs differ, so may what the tasks get done.
+    """
+    within = 0.1 if len({each for _, each in jobs}) == 1 else 0.3
     bare.start_head()
     bare.start_node("one", cpus)
-    paths = [tmp_path / name for name in ("first", "second", "begin")]
-    first, second, begin = (str(path) for path in paths)
-    options = (begin, str(milliseconds), str(cpus))
-    drivers = [bare.run("first", SHARES, first, second, *options)]
-    bare.until(paths[0].exists, 20, "the first one's first result")
-    drivers.append(bare.run("second", SHARES, second, first, *options))
-    bare.until(paths[1].exists, 20, "the second one's first result")
+    begin = tmp_path / "begin"
+    drivers = []
+    for place, (milliseconds, each) in enumerate(jobs):
+        path = tmp_path / str(place)
+        options = (str(path), str(begin), str(milliseconds), str(cpus), str(each))
+        drivers.append(bare.run(f"driver{place}", SHARES, *options))
+        bare.until(path.exists, 20, "its first result")
     whole = tmp_path / "whole"
-    whole.write_text(str(time.monotonic() + 2.2))
-    whole.rename(paths[2])
-    used = [float(driver.says("used", 30).split()[1]) for driver in drivers]
-    assert abs(used[0] - used[1]) < 0.1 * sum(used), used
+    whole.write_text(str(time.monotonic() + 0.2))
+    whole.rename(begin)
+    found = []
+    for window in range(6):  # others use the machine, too: what they leave may be uneven
+        told = [driver.says(f"used {window}", 30).split() for driver in drivers]
+        used = [float(spun[2]) * each for spun, (_, each) in zip(told, jobs, strict=True)]
+        found.append(used)
+        if window and max(used) - min(used) < within * (max(used) + min(used)):
+            break
+    else:
+        pytest.fail(f"in no window it was even: {found}")
+    (tmp_path / "begin.enough").touch()
+    for driver in drivers:
+        driver.says("ended", 30)
     bare.until(bare.at_rest, 5, "all is free again")
 
 
@@ -209,7 +237,7 @@ def test_who_comes_later_need_not_wait_for_leases_to_end(bare: Any, tmp_path: An
     bare.start_head()
     bare.start_node("one", 2)
     first, begin = tmp_path / "first", tmp_path / "begin"
-    driver = bare.run("first", SHARES, str(first), "", str(begin), "5", "2")
+    driver = bare.run("first", SHARES, str(first), str(begin), "5", "2", "1")
     bare.until(first.exists, 20, "the first one's first result")
     bare.connect()
 
@@ -229,9 +257,8 @@ def test_who_comes_later_need_not_wait_for_leases_to_end(bare: Any, tmp_path: An
     began = time.monotonic()
     zray.get(Actor.remote().here.remote(), timeout=10)
     assert time.monotonic() - began < 2
-    (tmp_path / "whole").write_text(str(time.monotonic()))
-    (tmp_path / "whole").rename(begin)
-    driver.says("used", 30)
+    (tmp_path / "begin.enough").touch()
+    driver.says("ended", 30)
 
 
 def test_a_lease_that_idles_yields_to_another_class(connected: Any) -> None:
@@ -274,5 +301,11 @@ def test_the_reason_of_a_wait_is_told(connected: Any, gate: Any) -> None:
     for ref, reason in zip(refs, ("LEASED", "LEASED", "WAIT_RESOURCES"), strict=True):
         with pytest.raises(GetTimeoutError, match=f"{reason}:.*leased to this process"):
             zray.get(ref, timeout=0.1)
+
+    def unfinished() -> list[int]:
+        return [job.unfinished for job in connected.status().jobs]
+
+    connected.until(lambda: unfinished() == [3], 5 + PING_S, "the status counts them")
     gate.open()
     zray.get(refs, timeout=10)
+    connected.until(lambda: unfinished() == [0], 5 + PING_S, "and no more once they have ended")

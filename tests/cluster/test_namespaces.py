@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import zray
+from zray.limits import PING_S
 
 pytestmark = pytest.mark.system
 
@@ -35,7 +36,11 @@ def test_nodes_at_different_addresses_share_work_and_values(apart: Any) -> None:
     made = [make.remote(place) for place in range(8)]
     assert zray.get([first.remote(ref) for ref in made], timeout=30) == list(range(8))
     assert all(len(value) == 1_000_000 for value in zray.get(made, timeout=30))
-    assert all(cluster.node(name).finished for name in ("one", "two"))
+
+    def counted() -> bool:
+        return all(cluster.node(name).finished for name in ("one", "two"))
+
+    cluster.until(counted, 5 + PING_S, "both nodes have run some, and this driver has told so")
 
 
 @pytest.mark.slow_limit(90)

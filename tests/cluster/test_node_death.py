@@ -56,8 +56,11 @@ def test_tasks_of_a_killed_node_run_on_the_other_and_nothing_of_it_is_left(
         time.sleep(0.05)
         return place
 
-    assert zray.get([again.remote(i) for i in range(10)], timeout=20) == list(range(10))
-    assert connected.node("one").finished > 0
+    def runs_some() -> bool:
+        assert zray.get([again.remote(i) for i in range(10)], timeout=20) == list(range(10))
+        return bool(connected.node("one").finished)
+
+    connected.until(runs_some, 20.0, "the node that is back runs tasks")
 
 
 def test_a_node_that_stands_still_for_three_seconds_loses_nothing(

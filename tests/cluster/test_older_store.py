@@ -73,7 +73,7 @@ def test_a_hello_that_cannot_be_read_is_refused_with_the_reason(bare: Any) -> No
     program = f"""
 import zray
 from zray.api import cluster
-cluster.checked_text = lambda option, value: value
+cluster.checked_namespace = lambda option, value: value
 try:
     zray.init({bare.address!r}, namespace="n" * 300)
 except ConnectionError as error:

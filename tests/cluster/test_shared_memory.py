@@ -238,9 +238,10 @@ def test_values_that_a_stopped_driver_has_and_does_not_use_are_few(bare: Any) ->
 
 def test_an_object_larger_than_the_store_is_refused_at_once(tight: None) -> None:
     until(shares_memory, 10, "this process shares memory")
+    large = array(300)
     began = time.monotonic()
     with pytest.raises(ObjectStoreFullError, match=r"300\.0 MB .* smaller parts"):
-        zray.put(array(300))
+        zray.put(large)
     assert time.monotonic() - began < 1.5
 
 

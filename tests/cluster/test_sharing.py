@@ -54,7 +54,8 @@ def test_custom_resources_and_labels_place_tasks(bare: Any) -> None:
     nodes = {node["NodeName"]: node for node in zray.nodes()}
     places = set(zray.get([where.remote() for _ in range(6)], timeout=20))
     assert places == {nodes["special"]["NodeID"]}
-    assert nodes["special"]["Labels"] == {"zone": "a"}
+    labels = {"zone": "a", "ray.io/node-id": nodes["special"]["NodeID"]}
+    assert nodes["special"]["Labels"] == labels
     assert nodes["special"]["Resources"]["disk"] == 2
     assert "disk" not in nodes["plain"]["Resources"]
     bare.until(lambda: zray.available_resources().get("disk") == 2, 5, "the resource is free again")

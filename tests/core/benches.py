@@ -192,6 +192,8 @@ class RayletBench:
         )
         self.to_head: list[m.Message] = []
         self.to_workers: dict[bytes, list[m.Message]] = {}
+        self.queues: dict[bytes, list[m.Tasks]] = {}  # of tasks that workers have not taken
+        self.raylet.take_back = lambda worker_id: self.queues.pop(worker_id, [])
         self.effects: list[Any] = []
         self.welcome()
         job = m.JobInfo("program", "/", [], "machine", "host", 1)
@@ -215,6 +217,24 @@ class RayletBench:
                 self.to_head += messages
             else:
                 self.to_workers.setdefault(peer, []).extend(messages)
+        packets, self.raylet.behind.packets = self.raylet.behind.packets, []
+        for worker_id, tasks in packets:
+            self.queues.setdefault(worker_id, []).append(tasks)
+
+    def take(self, worker_id: bytes) -> list[str]:
+        """A worker takes a packet out of its queue: the names of its tasks."""
+        packet = self.queues[worker_id].pop(0)
+        return [task.spec.task_id.rstrip(b"\0").decode() for task in packet.tasks]
+
+    def waiting(self) -> dict[bytes, list[str]]:
+        """Names of the tasks that each worker could take."""
+        return {
+            worker_id: [
+                task.spec.task_id.rstrip(b"\0").decode() for one in packets for task in one.tasks
+            ]
+            for worker_id, packets in self.queues.items()
+            if packets
+        }
 
     def give(
         self,
@@ -232,18 +252,23 @@ class RayletBench:
         return list(self.raylet.scheduler.workers)
 
     def worker(self, worker_id: bytes, *messages: m.Message) -> None:
-        """A worker sends messages; the raylet has a turn."""
+        """A worker sends messages, and takes what it runs next; the raylet has a turn."""
         for message in messages:
             self.raylet.worker_message(worker_id, message, self.now)
+            if self.queues.get(worker_id) and not self.running().get(worker_id):
+                self.take(worker_id)
         self.turn()
 
     def running(self) -> dict[bytes, list[str]]:
-        """Names of the tasks that each worker has been given and has not ended."""
-        return {
-            slot.worker_id: [task.rstrip(b"\0").decode() for task in slot.inflight]
-            for slot in self.raylet.scheduler.workers.values()
-            if slot.inflight
-        }
+        """Names of the tasks that each worker has got and has not ended."""
+        waiting = self.waiting()
+        found: dict[bytes, list[str]] = {}
+        for slot in self.raylet.scheduler.workers.values():
+            names = [task.rstrip(b"\0").decode() for task in slot.inflight]
+            got = [name for name in names if name not in waiting.get(slot.worker_id, ())]
+            if got:
+                found[slot.worker_id] = got
+        return found
 
     def told(self, kind: type[m.Message]) -> list[Any]:
         """What was sent to the head since the last call, of a kind."""

@@ -40,6 +40,25 @@ def test_the_deepest_are_popped_first_and_the_shallowest_given_away_first() -> N
     assert (queue.deepest, len(queue), list(queue)) == (-1, 0, [])
 
 
+def test_of_one_depth_those_with_more_priority_go_first() -> None:
+    queue: DepthQueue[str] = DepthQueue()
+    most = limits.PRIORITY_MAX
+    for name, depth, priority in [
+        *(("a", 0, 0), ("b", 0, 7), ("c", 0, -most), ("d", 0, 7), ("e", 1, -most), ("f", 0, most)),
+        *(("g", 1, -most), ("h", 0, 7)),
+    ]:
+        queue.push(name, depth, priority)
+    queue.push_front("i", 0, 7)
+    assert queue.deepest == 1 and queue.take(9) == ["e", "g"] and queue.deepest == 0
+    assert queue.remove("d", 0, 7) and not queue.remove("b", 0)
+    queue.keep(lambda name: name != "h")
+    assert queue.pop_last() == "c"
+    assert [queue.pop() for _ in range(4)] == ["f", "i", "b", "a"] and queue.deepest == -1
+    for name, depth, priority in [("a", 0, most), ("b", 1, -most), ("c", 2, 0)]:
+        queue.push(name, depth, priority)
+    assert queue.take_upto(1, bool) == ["b", "a"] and queue.take(9) == ["c"]
+
+
 def test_a_part_of_a_queue_is_taken_or_kept() -> None:
     queue: DepthQueue[int] = DepthQueue()
     for number in range(10):

@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from tests.core.benches import FUNCTION, HeadBench, RayletBench, identity, object_of, template
+from zray import limits
 from zray.core.client.client import Client
 from zray.core.client.waiters import Waiter
 from zray.ids import IdSource
@@ -190,6 +191,59 @@ def test_contention_at_the_head() -> None:
     check(contended_steps(FEW), contended_steps(MORE))
 
 
+def busy_nodes_steps(count: int, waiting: int) -> dict[str, int]:
+    """With so many nodes, all busy, with tasks ahead; ``waiting``: more of each driver for each."""
+    head = HeadBench()
+    for index in range(count):
+        head.node(f"n{index}", cpus=2, machine=f"machine{index}")
+    drivers = [f"d{index}" for index in range(8)]
+    for name in drivers:
+        head.driver(name, WORK)
+    turns = iter(range(1, 1 << 30))
+    made = iter(range(1 << 30))
+
+    def submit(name: str, tasks: int) -> m.Submit:
+        specs = [task("x", next(made), WORK) for _ in range(tasks)]
+        return m.Submit(0, identity(name), identity(name), specs)
+
+    def done(name: str) -> m.Done:
+        held = next(iter(head.gcs.members.nodes[identity(name)].view.assigned))
+        outcome = m.Outcome(object_of(held), m.VALUE, 5, b"value")
+        return m.Done(next(turns), [m.TaskDone(held, 1, m.FINISHED, [outcome], 0.02)])
+
+    for name in drivers:
+        head.say(name, submit(name, count // 2))
+    head.say("n0", done("n0"))  # now it is known how long they take
+    for name in drivers:
+        head.say(name, submit(name, waiting * count))
+    found: dict[str, int] = {}
+
+    def measure(what: str, route: str, *messages: m.Message) -> None:
+        found[what] = steps(lambda: head.say(route, *messages))
+
+    for name in ("n1", "n2", "n3"):
+        head.say(name, done(name))
+    measure("nothing", "d1", m.Ping(0, 0.0))
+    measure("done", "n4", done("n4"))
+    measure("submit", "d2", submit("d2", 1))
+    measure("credit", "n5", m.Credit(0, 1 << 41))
+    measure("demand", "d2", m.Demand(0, identity("d2"), identity("d2"), WORK.resources, 5))
+    measure("nothing while it is open", "d1", m.Ping(0, 0.0))
+    for index in range(count):  # all that was sent is done, so there is room everywhere
+        name = f"n{index}"
+        while not waiting and head.gcs.members.nodes[identity(name)].view.assigned:
+            head.say(name, done(name))
+    head.say("d3", submit("d3", 1))
+    measure("submit again", "d3", submit("d3", 3))
+    measure("nothing at last", "d1", m.Ping(0, 0.0))
+    return found
+
+
+@pytest.mark.parametrize("waiting", [0, 2])
+def test_many_nodes_at_the_head(waiting: int) -> None:
+    check(busy_nodes_steps(64, waiting), busy_nodes_steps(512, waiting))
+
+
 # ---- the raylet ----------------------------------------------------------------------------
 
 
@@ -246,6 +300,56 @@ def raylet_steps(count: int) -> dict[str, int]:
 
 def test_the_raylet() -> None:
     check(raylet_steps(FEW), raylet_steps(MORE))
+
+
+def near_steps(count: int) -> dict[str, int]:
+    """With so many tasks of a worker's that only its node knows, queued and ended."""
+    bench = RayletBench(cpus=1)
+    bench.head(WORK)
+    bench.give(task("1", 0, WORK))
+    (worker,) = bench.workers()
+    bench.worker(worker, m.Blocked(0))
+    raylet = bench.raylet
+
+    def submit(kind: str, index: int) -> m.Submit:
+        return m.Submit(0, DRIVER, worker, [task(kind, index, WORK, parent=number("1", 0))])
+
+    def end(kind: str, index: int) -> m.Done:
+        value = m.Outcome(object_of(number(kind, index)), m.VALUE, 5, b"value")
+        return m.Done(0, [m.TaskDone(number(kind, index), 1, m.FINISHED, [value], 1.0)])
+
+    for index in range(count):
+        raylet.worker_message(worker, submit("e", index), bench.now)
+        bench.turn()
+        runner = next(slot for slot in raylet.scheduler.workers if slot != worker)
+        raylet.worker_message(runner, end("e", index), bench.now)
+    for index in range(count):
+        raylet.worker_message(worker, submit("q", index), bench.now)
+    bench.turn()
+    assert raylet.scheduler.queued_near == count - 2  # one runs, one is behind it
+    found: dict[str, int] = {}
+
+    def works(what: str, who: bytes, *messages: m.Message) -> None:
+        found[what] = steps(lambda: bench.worker(who, *messages))
+
+    found["nothing"] = steps(lambda: bench.head(m.Pong(0, 0.0, "OK")))
+    works("submit", worker, submit("n", 0))
+    works("drop", worker, m.Drop(0, worker, object_of(number("e", 0))))
+    works("publish what is there", worker, m.Publish(0, object_of(number("e", 1))))
+    works("publish what waits", worker, m.Publish(0, object_of(number("q", 5))))
+    works("publish what runs", worker, m.Publish(0, object_of(number("q", 0))))
+    works("cancel", worker, m.Cancel(0, number("q", 6), False, True))
+    works("done", runner, end("q", 0))
+    works("done without the head", runner, end("q", 1))
+    bench.now += 1  # and the head is told how many there are
+    found["nothing, later"] = steps(lambda: bench.head(m.Crowded(0, False)))
+    return found
+
+
+def test_near_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    for bound in ("NEAR_TASKS", "NEAR_WAIT_S", "RAYLET_UNSTARTED_TASKS"):
+        monkeypatch.setattr(limits, bound, 1 << 30)
+    check(near_steps(FEW), near_steps(MORE))
 
 
 # ---- the client ----------------------------------------------------------------------------

@@ -43,6 +43,7 @@ def measured(load: Load, rounds: int) -> Figures:
         began = time.perf_counter()
         load.run(load.count)
         walls.append((time.perf_counter() - began) / load.count)
+        pids = processes.of_cluster()  # with workers that were started meanwhile
         for role in ROLES:
             uses[role].append(processes.use_of(pids[role]).since(before[role], load.count))
     found: Figures = {"wall_us": statistics.median(walls) * 1e6, "own_us": load.own_s * 1e6}

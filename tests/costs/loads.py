@@ -28,6 +28,14 @@ def busy(seconds: float) -> None:
         sum(range(300))  # the clock is a system call, so not all the time
 
 
+@zray.remote
+def calls_of_fibonacci(number: int) -> int:
+    """How many tasks this one is, with those that it submits and waits for."""
+    if number < 2:
+        return 1
+    return 1 + sum(zray.get([calls_of_fibonacci.remote(number - less) for less in (1, 2)]))
+
+
 class Still:
     def ping(self) -> bytes:
         return b"ok"
@@ -54,6 +62,12 @@ def all_loads() -> dict[str, Load]:
         while refs:
             _, refs = zray.wait(refs)
 
+    def nested(count: int) -> None:
+        number, before, calls = 1, 1, 1
+        while before + calls + 1 <= count:
+            number, before, calls = number + 1, calls, before + calls + 1
+        assert zray.get(calls_of_fibonacci.remote(number)) == calls
+
     def calls(count: int) -> None:
         if not actors:
             actors.append(zray.remote(Still).remote())
@@ -67,5 +81,6 @@ def all_loads() -> dict[str, Load]:
         "1ms": Load("tasks of 1 ms, 2,000 in flight", spins(0.001), 2000, 0.001),
         "10ms": Load("tasks of 10 ms, 200 in flight", spins(0.010), 200, 0.010),
         "wait": Load("1,000 no-op tasks, then `wait` for one of those left", waits, 1000),
+        "nested": Load("tasks that submit two and wait for them, 8,361 in all", nested, 8361),
         "actor": Load("calls of an actor, one at a time", calls, 3000),
     }

@@ -1,11 +1,12 @@
 """What the processes of one cluster have used so far: CPU time and context switches, all threads.
 
-Linux only: reads /proc. A thread that ends takes its share along, so the threads that matter must
-live for as long as is measured.
+Linux only: reads /proc. A thread or process that ends takes its share along, so those that matter
+must live for as long as is measured.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import NamedTuple
@@ -63,8 +64,9 @@ def use_of(pids: list[int]) -> Use:
     """Of these processes together."""
     total = Use()
     for pid in pids:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            total = total.plus(_use_of_thread(task))
+        with contextlib.suppress(OSError):  # it has ended
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                total = total.plus(_use_of_thread(task))
     return total
 
 

@@ -14,14 +14,15 @@ def test_a_record_is_an_array_that_any_peer_can_read() -> None:
     data = errors.encode_error(record)
     assert msgpack.unpackb(data) == [
         *("ZR-3001", "boom", "ValueError", "f", "Traceback", "n1", 7, b"\x80", "x"),
-        *(False, b""),
+        *(False, b"", "", []),
     ]
     assert errors.decode_error(data) == record
 
 
 def test_records_of_older_and_newer_peers_are_read() -> None:
     assert errors.decode_error(msgpack.packb(["ZR-3003"])) == ErrorRecord("ZR-3003")
-    newer = [*("ZR-3003", "m", "", "", "", "", 0, b"", "", False, b""), "a field of the future"]
+    known = ("ZR-3003", "m", "", "", "", "", 0, b"", "", False, b"", "", [])
+    newer = [*known, "a field of the future"]
     assert errors.decode_error(msgpack.packb(newer)) == ErrorRecord("ZR-3003", "m")
 
 

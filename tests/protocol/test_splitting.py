@@ -145,6 +145,11 @@ def united(parts: list[Any]) -> Any:
             assert {value.object_id for value in part.values} == needed
         values = {value.object_id: value for part in parts for value in part.values}
         fields["values"] = list(values.values())
+    if isinstance(parts[0], m.Relay):
+        fields["first"] = number = parts[0].first
+        for part in parts:
+            assert part.first == number
+            number += len(part.words)
     return msgspec.structs.replace(parts[-1], **fields)
 
 
@@ -231,9 +236,10 @@ def test_each_list_is_cut_or_bounded_where_it_is_made() -> None:
     """Lists and ids of one thing, which cannot be cut, are these and no others."""
     bounded = {
         *("Hello.features", "Welcome.features", "Template.resources", "Export.contained"),
+        "Template.labels",
         *("Chunk.contained", "Tasks.values", "Credit.released", "Reclaim.resources"),
         *("Setup.imports", "Demand.resources", "Grant.resources", "Leasing.resources"),
-        *("Demand.served",),
+        *("Demand.served", "Reach.nodes", "Near.classes", "Traced.workers"),
     }
     found = {
         f"{kind.__name__}.{field.name}"

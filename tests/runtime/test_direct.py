@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import select
 import signal
 import socket
 import time
@@ -149,6 +150,33 @@ def test_each_packet_is_taken_once(stack: ExitStack) -> None:
     assert {*taken, *theirs} == sent
     assert queue.take() is None
     queue.close()
+
+
+def test_whoever_takes_can_wake_whoever_gives(stack: ExitStack) -> None:
+    ours, theirs = connected(stack)
+    queue = stack.enter_context(closing(TaskQueue.make()))
+    queue.hand_over(ours)
+    worker = TaskQueue.received(theirs)
+    assert worker is not None
+    rung = select.poll()
+    rung.register(queue.bell(), select.POLLIN)
+    assert queue.put(b"task") and not rung.poll(0)
+    for _ in range(3):
+        worker.ring()
+        assert rung.poll(5000)
+        queue.hear()
+        assert not rung.poll(0)
+    for _ in range(100_000):  # though nobody hears it
+        worker.ring()
+    queue.hear()
+    assert not rung.poll(0)
+    assert worker.take() == b"task" and worker.take() is None  # it goes the other way
+    worker.ring()
+    queue.close()
+    worker.ring()
+    worker.close()
+    assert queue.bell() == -1
+    queue.hear()
 
 
 def test_nothing_is_left_behind(stack: ExitStack) -> None:

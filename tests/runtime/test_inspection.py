@@ -153,3 +153,12 @@ def test_looking_reports_no_stray_references() -> None:
     finally:
         pickling.set_stray_reference_hook(None)
     assert seen == []
+
+
+def test_the_steps_to_what_fails() -> None:
+    holder = Holder([1, MODULE_LOCK])
+
+    steps = serialization.steps_to_failure(holder, "h")
+
+    assert steps == [("h", holder), ("inner", holder.inner), ("[1]", MODULE_LOCK)]
+    assert serialization.steps_to_failure([1], "x") is None

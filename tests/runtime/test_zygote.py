@@ -39,7 +39,7 @@ from zray.runtime.linux.channels import open_page
 from zray.runtime.linux.zygote import set_process_name
 from zray.runtime.stream import FrameReader, FrameWriter, read_frames
 
-def main(worker_id, task_fd, control_fd, page_fd):
+def main(worker_id, task_fd, control_fd, page_fd, queue_fd):
     scope = dict(globals(), worker_id=worker_id, control_fd=control_fd, page_fd=page_fd)
     sock, reader = socket.socket(fileno=task_fd), FrameReader()
     writer = FrameWriter(sock)
@@ -198,7 +198,7 @@ def test_worker_holds_nothing_of_its_siblings(rig: Rig) -> None:
     for index, worker in enumerate(workers):
         ask(worker, "pass")  # it is in its entry now
         assert held_by(rig.find(Forked, b"%d" % index).pid) == [
-            *("/dev/null", "/memfd", "pipe", "pipe", "socket", "socket")
+            *("/dev/null", "/memfd", "pipe", "pipe", "socket", "socket", "socket")
         ]
     for index, worker in enumerate(workers):
         tell(worker, "leave = 0")

@@ -7,7 +7,7 @@ from random import Random
 from typing import Any
 
 from zray.testing.cluster import SimCluster
-from zray.testing.processes.steps import Get, Program, Step, TaskFailed
+from zray.testing.processes.steps import Get, Program, Ref, Step, TaskFailed
 from zray.testing.processes.worker import SimWorker
 
 Story = Callable[[Any, Random], Program]
@@ -46,6 +46,17 @@ def failure(refs: Any) -> Generator[Step, Any, TaskFailed]:
     raise AssertionError("there is a value")
 
 
+def failures(refs: list[Ref]) -> Generator[Step, Any, list[TaskFailed]]:
+    """Steps of a story: the errors of those of these that have no value."""
+    errors = []
+    for ref in refs:
+        try:
+            yield Get([ref])
+        except TaskFailed as error:
+            errors.append(error)
+    return errors
+
+
 def leased(cluster: SimCluster, name: str = "") -> int:
     """How many runs, of tasks of that name or of all, came straight from their submitter."""
     deeds = cluster.ledger.tasks.values()
@@ -57,3 +68,7 @@ def leased(cluster: SimCluster, name: str = "") -> int:
 def lessees(cluster: SimCluster) -> list[SimWorker]:
     """The workers that are leased now."""
     return [worker for worker in workers(cluster) if worker.lease is not None]
+
+
+def burst(driver: Any, seconds: float, count: int, **options: Any) -> list[Ref]:
+    return [driver.submit("add", [seconds, 0, n], **options)[0] for n in range(count)]

@@ -80,7 +80,7 @@ def test_two_callers_are_interleaved_and_each_keeps_its_order(machines: int) -> 
         created = yield until
         if created.actor_id != actor.oid[:16]:
             actor.drop()
-            actor = driver.adopt(created.actor_id)
+            actor = driver.found(created.actor_id)
         counts = []
         for _ in range(20):
             counts += driver.call(actor, "inc", [0.002, 1])
@@ -111,7 +111,7 @@ def test_without_retries_a_death_fails_what_was_sent_and_nothing_runs_twice(mach
         refs = [driver.call(actor, "inc", [0.1, 1])[0] for _ in range(6)]
         values = yield from gently(refs, ENDED)
         found.extend(value.number if value is not None else 0 for value in values)
-        again = yield Get(driver.call(actor, "inc", [0.0, 1]))
+        again = yield Get(driver.call(actor, "inc", [0.0, 1], retries=1))
         assert again[0].number == 1  # a new incarnation begins afresh
 
     found: list[int] = []
@@ -149,6 +149,7 @@ def test_restarts_end_with_their_budget() -> None:
         for _ in range(3):
             values = yield from gently(driver.call(actor, "crash", [0.0]), ENDED)
             assert values == [None]
+            yield Sleep(1.0)
         error = yield from failure(driver.call(actor, "inc", [0.0, 1]))
         assert error.code == "ZR-3402"
         assert "restarted 2 times" in str(error) and "signal 11" in str(error)
@@ -397,7 +398,7 @@ def test_an_actor_ends_with_the_driver_that_made_it() -> None:
     def other(driver: Any, random: Random) -> Program:
         yield Sleep(1.0)
         found = yield driver.find("it")
-        actor = driver.adopt(found.actor_id)
+        actor = driver.found(found.actor_id)
         yield Get(driver.call(actor, "inc", [0.0, 1]))
         cluster.drivers[0].leaving = True
         cluster.drivers[0].wake()
@@ -445,7 +446,7 @@ def test_a_detached_actor_outlives_its_driver_until_it_is_killed() -> None:
     def other(driver: Any, random: Random) -> Program:
         yield Sleep(30.0)
         found = yield driver.find("it")
-        actor = driver.adopt(found.actor_id)
+        actor = driver.found(found.actor_id)
         values = yield Get(driver.call(actor, "inc", [0.0, 1]))
         assert values[0].number == 2
         yield driver.kill(actor)
@@ -470,7 +471,7 @@ def test_the_node_of_an_actor_dies(restarts: int) -> None:
         assert error.code == ("ZR-3403" if restarts else "ZR-3402")
         assert f"node {raylet.name}" in str(error) and "may have run" in str(error)
         if restarts:
-            values = yield Get(driver.call(actor, "inc", [0.0, 1]))
+            values = yield Get(driver.call(actor, "inc", [0.0, 1], retries=1))
             assert values[0].number == 1
 
     with SimCluster(17, nodes=[{"CPU": 1}, {"CPU": 1}]) as cluster:
@@ -652,7 +653,7 @@ def test_a_caller_that_died_leaves_nothing_with_the_actor() -> None:
     def other(driver: Any, random: Random) -> Program:
         yield Sleep(0.5)
         found = yield driver.find("it")
-        driver.call(driver.adopt(found.actor_id), "store", [0.1, 5, 10])
+        driver.call(driver.found(found.actor_id), "store", [0.1, 5, 10])
         yield Sleep(0.05)
         cluster.freeze(driver, 0.2)
         cluster.clock.after(0.15, driver.die)
@@ -736,7 +737,8 @@ def test_the_node_of_an_actor_is_cut_off_and_back(kind: type[m.Message]) -> None
         yield Get(driver.call(actor, "inc", [0.0, 1]))
         values = yield from gently(driver.call(actor, "crash", [0.0]), ENDED)
         assert values == [None]
-        values = yield Get([driver.call(actor, "inc", [0.0, 1])[0] for _ in range(3)])
+        calls = [driver.call(actor, "inc", [0.0, 1], retries=1)[0] for _ in range(3)]
+        values = yield Get(calls)
         assert [value.number for value in values] == [1, 2, 3]
         yield driver.kill(other)
 
@@ -754,7 +756,7 @@ def test_the_end_of_a_constructor_that_died_at_once_is_no_ghost() -> None:
     """Its DONE and its process's end both wait for the next session, and for another head."""
 
     def story(driver: Any, random: Random) -> Program:
-        actor, _ = driver.create("counter", [1.0, 0], max_restarts=1)
+        actor, _ = driver.create("counter", [1.0, 0], max_restarts=1, max_task_retries=1)
         values = yield Get(driver.call(actor, "inc", [0.0, 1]))
         assert values[0].number == 1
 

@@ -1,4 +1,4 @@
-"""Tasks that go straight to workers that are leased, told on purpose: each way in and out."""
+"""Workers leased to drivers on their own machine, told on purpose: what only these have."""
 
 from __future__ import annotations
 
@@ -7,69 +7,34 @@ from typing import Any
 
 import pytest
 
-from tests.sim.stories import (
-    failure,
-    leased,
-    lessees,
-    runs,
-    until_done,
-    workers,
-)
+from tests.sim.lease_ways import NEAR, near, one_burst, warm
+from tests.sim.stories import burst, failures, leased, lessees, runs, until_done, workers
+from zray import limits
 from zray.protocol import messages as m
 from zray.testing.cluster import SimCluster
-from zray.testing.processes.steps import Get, Nested, Program, Ref, Sleep, TaskFailed, Wait
+from zray.testing.processes.steps import Get, Program, Sleep, Wait
 from zray.testing.world.errors import LOSSES
 
-CRASHED, CANCELLED = "ZR-3003", "ZR-3002"
-
-
-def near(seed: int, **options: Any) -> SimCluster:
-    """A cluster on one machine: only there are leases. Its nodes may have 4 workers or more."""
-    chosen = {"nodes": [{"CPU": 2}], "machines": 1, "eager": True, **options}
-    return SimCluster(4 * seed + (len(chosen["nodes"]) > 1) * 3, **chosen)
-
-
-def burst(driver: Any, seconds: float, count: int, **options: Any) -> list[Ref]:
-    return [driver.submit("add", [seconds, 0, n], **options)[0] for n in range(count)]
-
-
-def warm(driver: Any, seconds: float) -> Program:
-    """Tasks until there are leases, and one knows how long the function takes."""
-    for _ in range(10):
-        yield Get(burst(driver, seconds, 1, max_retries=0))
-
-
-def ends_through_head(cluster: SimCluster) -> list[int]:
-    """How many ends of tasks pass the head from now on, in a list of one number."""
-    count = [0]
-
-    def counts(link: Any, upwards: bool, messages: list[m.Message]) -> bool:
-        count[0] += sum(len(msg.tasks) for msg in messages if isinstance(msg, m.Done))
-        return False
-
-    cluster.network.traps.append((counts, False))
-    return count
+CANCELLED = "ZR-3002"
 
 
 # ---- the way in ----------------------------------------------------------------------------
 
 
-def test_a_burst_goes_by_leases() -> None:
-    """But for what came before there was a lease, no end passes the head."""
+def test_a_burst_before_there_is_a_node_goes_by_leases_once_it_joins() -> None:
+    """All but a few: the others wait where they were submitted."""
 
     def story(driver: Any, random: Random) -> Program:
-        yield from warm(driver, 0.0001)
-        for _ in range(3):
-            values = yield Get(burst(driver, 0.0001, 100, max_retries=0))
-            assert [value.number for value in values] == list(range(100))
+        for count in (200, 1000):
+            values = yield Get(burst(driver, 0.0005, count, max_retries=0))
+            assert [value.number for value in values] == list(range(count))
 
-    with near(1) as cluster:
-        passed = ends_through_head(cluster)
+    with near(22, nodes=[]) as cluster:
         cluster.run(story)
+        cluster.run_for(0.2)
+        cluster.add_node({"CPU": 2 * limits.RESOURCE_UNIT})
         until_done(cluster)
-        assert runs(cluster, "add") == [1] * 310
-        assert leased(cluster) >= 300
-        assert passed == [310 - leased(cluster)]
+        assert leased(cluster) >= 1200 - 40
         cluster.finish()
 
 
@@ -116,45 +81,14 @@ def test_a_driver_elsewhere_has_no_leases() -> None:
         cluster.finish()
 
 
-def test_a_worker_that_cannot_be_reached_is_given_back() -> None:
-    """There are no descriptors left: tasks go by way of the head, for good."""
-
-    def story(driver: Any, random: Random) -> Program:
-        for _ in range(3):
-            yield Get(burst(driver, 0.001, 30, max_retries=0))
-            yield Sleep(0.3)
-
-    with near(5, direct=0.0) as cluster:
-        cluster.run(story)
-        until_done(cluster)
-        assert not leased(cluster) and runs(cluster, "add") == [1] * 90
-        cluster.finish()
-
-
-def test_a_full_queue_keeps_nothing_waiting_for_ever() -> None:
-    def story(driver: Any, random: Random) -> Program:
-        yield from warm(driver, 0.00005)
-        yield Get(burst(driver, 0.00005, 300, max_retries=0))
-
-    with near(6, packets_max=1) as cluster:
-        cluster.run(story)
-        until_done(cluster)
-        assert runs(cluster, "add") == [1] * 310 and leased(cluster) >= 290
-        cluster.finish()
-
-
 # ---- what a worker has not begun -----------------------------------------------------------
 
 
 def test_what_a_stopped_worker_has_not_taken_runs_elsewhere() -> None:
     """SIGSTOP in the middle of a burst: what waits in its queue is taken back, without it."""
 
-    def story(driver: Any, random: Random) -> Program:
-        yield from warm(driver, 0.01)
-        yield Get(burst(driver, 0.01, 40, max_retries=0))
-
     with near(7) as cluster:
-        cluster.run(story)
+        cluster.run(one_burst(NEAR, 0.01, 40))
         cluster.run_until(lambda: len(lessees(cluster)) == 2 and leased(cluster) > 4, 5.0)
         stopped = lessees(cluster)[0]
         stopped.frozen_until = cluster.clock.now + 10.0
@@ -212,50 +146,124 @@ def test_a_worker_without_work_is_nobodys() -> None:
         cluster.finish()
 
 
-def test_another_job_does_not_wait_for_one_that_has_all_leases() -> None:
-    def greedy(driver: Any, random: Random) -> Program:
-        yield from warm(driver, 0.005)
-        for _ in range(8):
-            yield Get(burst(driver, 0.005, 200, max_retries=0))
-            yield Sleep(0.2)
+def keeps(seconds: float, cpus: float = 1.0) -> Any:
+    """A program that always has some tasks under way."""
 
-    def modest(driver: Any, random: Random) -> Program:
-        yield Get(driver.submit("several", [0.02, 5], num_returns=2, max_retries=0))
+    def story(driver: Any, random: Random) -> Program:
+        options = {"max_retries": 0, "cpus": cpus}
+        refs = burst(driver, seconds, 30, **options)
+        while True:
+            yield Get(refs[:10])
+            refs = refs[10:] + burst(driver, seconds, 10, **options)
 
-    with near(10, drivers=2) as cluster:
-        cluster.run(greedy)
-        cluster.run_until(lambda: len(lessees(cluster)) == 2 and leased(cluster) > 100, 5.0)
-        before = cluster.clock.now
-        cluster.run(modest, 1)
-        cluster.run_until(cluster.drivers[1].idle, 1.0)
-        assert cluster.clock.now - before < 0.1
-        assert not cluster.drivers[0].idle()
-        until_done(cluster)
-        assert leased(cluster) > 1200  # nobody waits any more: by leases again
-        assert runs(cluster, "add") == [1] * 1610
-        cluster.finish()
+    return story
 
 
-def test_two_bursts_of_two_jobs_both_go_on() -> None:
-    def greedy(driver: Any, random: Random) -> Program:
-        yield Get(burst(driver, 0.002, 300, max_retries=0))
+def loops(seconds: float) -> Any:
+    """A program that waits for each of its tasks."""
 
-    with near(11, drivers=2) as cluster:
-        cluster.run(greedy)
-        cluster.run_for(0.05)
-        cluster.run(greedy, 1)
+    def story(driver: Any, random: Random) -> Program:
+        while True:
+            yield Get(driver.submit("add", [seconds, 0, 1], max_retries=0))
+
+    return story
+
+
+def shares(cluster: SimCluster, seconds: float) -> list[float]:
+    """CPU time that each driver's tasks get from now on."""
+    began = cluster.clock.now
+    cluster.run_for(seconds)
+    ended = cluster.clock.now
+    used = dict.fromkeys((driver.process_id for driver in cluster.drivers), 0.0)
+    for deed in cluster.ledger.tasks.values():
+        for run in deed.runs:
+            until = min(run.ended or ended, ended)
+            cpus = dict(deed.template.resources)["CPU"] / limits.RESOURCE_UNIT
+            used[deed.job_id] += max(0.0, until - max(run.began, began)) * cpus
+    return [*used.values()]
+
+
+def words(cluster: SimCluster, kind: type[m.Message]) -> list[int]:
+    """How many of a kind the head says to nodes, or hears, from now on."""
+    count = [0]
+
+    def counts(link: Any, upwards: bool, messages: list[m.Message]) -> bool:
+        count[0] += sum(isinstance(message, kind) for message in messages)
+        return False
+
+    cluster.network.traps.append((counts, False))
+    return count
+
+
+@pytest.mark.parametrize(
+    ("cpus", "programs", "least"),
+    [
+        (2, [keeps(0.001), keeps(0.001)], 1.9),
+        (2, [keeps(0.001), keeps(0.02)], 1.9),
+        (2, [keeps(0.001), keeps(0.005), keeps(0.01)], 1.8),
+        (1, [keeps(0.005), keeps(0.005)], 0.9),
+        (3, [keeps(0.005), keeps(0.001)], 2.8),
+        (2, [keeps(0.005), keeps(0.02, 2.0)], 1.8),
+        (2, [loops(0.002), loops(0.002), loops(0.002)], 1.2),
+        (2, [keeps(0.002) for _ in range(7)], 1.7),
+    ],
+)
+def test_jobs_that_want_the_same_get_the_same(cpus: int, programs: list[Any], least: float) -> None:
+    """In CPU time, whatever their tasks are like, and little of that is lost."""
+    with near(23, drivers=len(programs), nodes=[{"CPU": cpus}]) as cluster:
+        for number, program in enumerate(programs):
+            cluster.run(program, number)
+            cluster.run_for(0.1)
+        cluster.run_for(1.0)
+        revoked = words(cluster, m.Revoke)
+        used = shares(cluster, 2.0)
+        assert sum(used) >= least * 2.0, used
+        assert max(used) - min(used) < 0.1 * (max(used) + min(used)), used
+        assert revoked[0] < 2.0 * 100
+
+
+def test_equal_shares_of_leases_stay_as_they_are() -> None:
+    with near(24, drivers=2, nodes=[{"CPU": 4}]) as cluster:
+        cluster.run(keeps(0.005))
         cluster.run_for(0.3)
-        ends = [
-            sum(run.ended is not None for deed in deeds for run in deed.runs)
-            for deeds in (
-                [deed for deed in cluster.ledger.tasks.values() if deed.job_id == who.process_id]
-                for who in cluster.drivers
-            )
-        ]
-        assert min(ends) > 40, ends
-        until_done(cluster)
-        assert runs(cluster, "add") == [1] * 600
-        cluster.finish()
+        cluster.run(keeps(0.001), 1)
+        cluster.run_for(0.3)
+        counts = [words(cluster, kind) for kind in (m.Grant, m.Revoke, m.Submit, m.Leasing)]
+        used = shares(cluster, 1.0)
+        assert min(used) > 1.9 and counts == [[0]] * 4
+
+
+@pytest.mark.parametrize("seed", range(24, 30))
+def test_a_task_that_needs_more_than_the_part_of_its_job_has_its_turn(seed: int) -> None:
+    """Also where a driver comes too late for a lease that is to end by then."""
+
+    def both(driver: Any, random: Random) -> Program:
+        yield from warm(driver, 0.002)
+        for _ in range(5):
+            refs = burst(driver, 0.002, 50, max_retries=0)
+            wide = driver.submit("add", [0.02, 0, 1], max_retries=0, cpus=2.0)
+            yield Get([*refs, *wide])
+
+    with near(seed, drivers=2) as cluster:
+        cluster.run(keeps(0.002))
+        cluster.run(both, 1)
+        cluster.run_until(cluster.drivers[1].idle, 2.5)
+
+
+def test_who_comes_later_has_a_part_at_once() -> None:
+    def one(driver: Any, random: Random) -> Program:
+        yield Get(burst(driver, 0.002, 1))
+
+    with near(25, drivers=3) as cluster:
+        cluster.run(keeps(0.002))
+        cluster.run(keeps(0.002), 1)
+        cluster.run_for(1.0)
+        for _ in range(5):
+            began = cluster.clock.now
+            cluster.run(one, 2)
+            cluster.run_until(cluster.drivers[2].idle, 1.0)
+            assert cluster.clock.now - began < 0.02
+            cluster.run_for(0.05)
 
 
 @pytest.mark.parametrize("cpus", [0.5, 1.0])
@@ -282,149 +290,7 @@ def test_a_task_with_other_needs_does_not_wait_for_ever(cpus: float) -> None:
         cluster.finish()
 
 
-# ---- deaths --------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("seconds", "most"), [(0.0001, 25), (0.002, 1)])
-def test_a_dead_worker_is_charged_with_what_it_had_begun(seconds: float, most: int) -> None:
-    """Nothing may be retried: what had not begun runs elsewhere. Ends of short tasks that it had
-    not told yet are lost with it."""
-
-    def story(driver: Any, random: Random) -> Program:
-        yield from warm(driver, seconds)
-        failed = 0
-        for ref in burst(driver, seconds, 500, max_retries=0):
-            try:
-                yield Get([ref])
-            except TaskFailed as error:
-                assert error.code == CRASHED
-                assert "the worker (pid" in str(error) and "that ran add died" in str(error)
-                failed += 1
-        assert failed <= most, failed
-
-    for seed in range(5):
-        with near(seed) as cluster:
-            cluster.run(story)
-            cluster.run_until(lambda: leased(cluster) > 50, 5.0)
-            cluster.run_until(lambda: any(w.delivered for w in lessees(cluster)), 1.0)
-            cluster.kill_worker(next(w for w in lessees(cluster) if w.delivered is not None))
-            until_done(cluster)
-            assert cluster.drivers[0].threads[0].error is None
-            assert runs(cluster, "add") == [1] * 510
-            cluster.finish()
-
-
-def test_a_task_that_its_worker_took_with_it_is_tried_again() -> None:
-    def story(driver: Any, random: Random) -> Program:
-        for _ in range(11):
-            yield Get(driver.submit("crashes", [0.001, 0]))
-        dying = driver.submit("crashes", [0.001, 2], max_retries=2)
-        hopeless = driver.submit("crashes", [0.001, 9], max_retries=1)
-        others = burst(driver, 0.001, 40, max_retries=0)
-        values = yield Get(dying)
-        assert values[0].number == 8
-        error = yield from failure(hopeless)
-        assert error.code == CRASHED
-        yield Get(others)
-
-    with near(13) as cluster:
-        cluster.excuse(CRASHED)
-        cluster.run(story)
-        until_done(cluster)
-        assert runs(cluster, "crashes") == [1] * 11 + [3, 2]
-        assert runs(cluster, "add") == [1] * 40
-        assert leased(cluster, "crashes") > 12
-        cluster.finish()
-
-
-@pytest.mark.parametrize("after_s", [0.01, 1.0, 30.0])
-def test_leases_go_on_while_the_head_restarts(after_s: float) -> None:
-    def story(driver: Any, random: Random) -> Program:
-        yield from warm(driver, 0.01)
-        values = yield Get(burst(driver, 0.01, 400, max_retries=0))
-        assert [value.number for value in values] == list(range(400))
-
-    with near(14) as cluster:
-        cluster.run(story)
-        cluster.run_until(lambda: len(lessees(cluster)) == 2 and leased(cluster) > 20, 5.0)
-        cluster.restart_head(after_s)
-        before = leased(cluster)
-        cluster.run_for(min(after_s, 1.0))
-        if after_s >= 1.0:
-            assert leased(cluster) > before + 100
-        until_done(cluster)
-        assert runs(cluster, "add") == [1] * 410
-        cluster.finish()
-
-
-def test_a_submitter_that_dies_leaves_nothing() -> None:
-    def story(driver: Any, random: Random) -> Program:
-        yield from warm(driver, 0.01)
-        yield Get(burst(driver, 0.01, 1000))
-
-    def other(driver: Any, random: Random) -> Program:
-        yield Sleep(2.0)
-        yield Get(burst(driver, 0.001, 10, max_retries=0))
-
-    with near(15, drivers=2) as cluster:
-        cluster.run(story)
-        cluster.run(other, 1)
-        cluster.run_until(lambda: leased(cluster) > 50, 5.0)
-        cluster.drivers[0].die()
-        before = leased(cluster)
-        cluster.run_for(0.3)
-        assert leased(cluster) <= before + 4 and not lessees(cluster)
-        until_done(cluster)
-        cluster.finish()
-
-
-def test_a_node_that_dies_takes_what_it_ran() -> None:
-    def story(driver: Any, random: Random) -> Program:
-        yield from warm(driver, 0.01)
-        values = yield Get(burst(driver, 0.01, 200, max_retries=1))
-        assert [value.number for value in values] == list(range(200))
-
-    with near(16, nodes=[{"CPU": 2}, {"CPU": 2}]) as cluster:
-        cluster.run(story)
-        cluster.run_until(lambda: len(lessees(cluster)) == 4 and leased(cluster) > 40, 5.0)
-        cluster.replace(cluster.raylets[0], 5.0, same_id=False)
-        until_done(cluster)
-        assert cluster.drivers[0].threads[0].error is None
-        assert sum(runs(cluster, "add")) <= 210 + 4
-        cluster.finish()
-
-
 # ---- cancelling ----------------------------------------------------------------------------
-
-
-def test_a_cancel_reaches_a_task_wherever_it_is() -> None:
-    """In the driver, in a queue, behind a running task in its worker, and running."""
-
-    def story(driver: Any, random: Random) -> Program:
-        yield from warm(driver, 0.01)
-        refs = burst(driver, 0.3, 12, max_retries=0)
-        yield Sleep(0.1)
-        for number, ref in enumerate(refs):
-            driver.cancel(ref, force=number % 3 == 0)
-        swallowed = 0
-        for ref in refs:
-            try:
-                yield Get([ref])
-            except TaskFailed as error:
-                assert error.code == CANCELLED
-            else:
-                swallowed += 1
-        assert swallowed <= 2, swallowed
-        yield Get(burst(driver, 0.01, 10, max_retries=0))
-
-    for seed in range(6):  # some of the running ones swallow it
-        with near(seed) as cluster:
-            cluster.excuse(CANCELLED)
-            cluster.run(story)
-            until_done(cluster)
-            assert cluster.drivers[0].threads[0].error is None
-            assert sum(runs(cluster, "add")) <= 10 + 4 + 10
-            cluster.finish()
 
 
 def test_the_grace_of_a_cancel_does_not_kill_the_task_after_it() -> None:
@@ -435,11 +301,8 @@ def test_the_grace_of_a_cancel_does_not_kill_the_task_after_it() -> None:
         for ref in refs:
             driver.cancel(ref, force=False)
         others = burst(driver, 4.0, 4, max_retries=0)
-        for ref in refs:
-            try:
-                yield Get([ref])
-            except TaskFailed as error:
-                assert error.code == CANCELLED
+        errors = yield from failures(refs)
+        assert {error.code for error in errors} <= {CANCELLED}
         yield Get(others)
 
     for seed in range(6):
@@ -453,54 +316,6 @@ def test_the_grace_of_a_cancel_does_not_kill_the_task_after_it() -> None:
 
 
 # ---- values --------------------------------------------------------------------------------
-
-
-def test_a_large_result_stays_with_its_node() -> None:
-    def story(driver: Any, random: Random) -> Program:
-        yield from warm(driver, 0.001)
-        large = [driver.submit("add", [0.001, 5000, n])[0] for n in range(20)]
-        sums = [driver.submit("add", [0.001, 0, ref, 1])[0] for ref in large]
-        values = yield Get(sums)
-        assert [value.number for value in values] == list(range(1, 21))
-        yield Sleep(1.0)
-        values = yield Get(large)
-        assert [value.number for value in values] == list(range(20))
-
-    with near(17, bounds={"INLINE_BYTES_MAX": 1000}) as cluster:
-        cluster.run(story)
-        until_done(cluster)
-        assert cluster.drivers[0].threads[0].error is None
-        assert set(runs(cluster, "add")) == {1}
-        cluster.finish()
-
-
-def test_references_in_arguments_and_results_live() -> None:
-    """Kept by workers beyond their tasks, returned by tasks that forget them, dropped at once."""
-
-    def story(driver: Any, random: Random) -> Program:
-        yield from warm(driver, 0.0005)
-        for number in range(10):
-            mine = driver.put(30)
-            made = driver.submit("child_ref", [0.0005, 11])
-            kept = driver.submit("keep", [0.0005, Nested([mine, made[0]])])
-            passed = driver.submit("pass_on", [0.0005, Nested([mine])])
-            mine.drop()
-            values = yield Get([*made, *passed])
-            assert [value.number for value in values] == [11, 30]
-            made[0].drop()
-            if number % 2:
-                yield Sleep(0.2)  # leases end meanwhile
-            inner = yield Get(values[0].refs)
-            assert inner[0].number == 11
-            yield Get(kept)
-            driver.submit("let_go", [0.0005])
-
-    with near(18, nodes=[{"CPU": 4}]) as cluster:
-        cluster.run(story)
-        until_done(cluster)
-        assert cluster.drivers[0].threads[0].error is None
-        assert leased(cluster) > 10
-        cluster.finish()
 
 
 def test_a_large_result_that_is_lost_is_made_again() -> None:
@@ -529,45 +344,13 @@ def test_a_large_result_that_is_lost_is_made_again() -> None:
 # ---- races ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_a_lease_that_is_revoked_as_tasks_begin(seed: int) -> None:
-    """Whatever the worker has begun it ends, and nothing else; it may be stopped in between."""
-
-    def greedy(driver: Any, random: Random) -> Program:
-        yield from warm(driver, 0.0002)
-        for _ in range(6):
-            yield Get(burst(driver, 0.0002, 60, max_retries=0))
-            yield Sleep(0.12)
-
-    def modest(driver: Any, random: Random) -> Program:
-        for _ in range(12):
-            yield Sleep(random.uniform(0.0, 0.12))
-            yield Get(driver.submit("several", [0.0001, 5], num_returns=2, max_retries=0))
-
-    with near(seed, drivers=2) as cluster:
-        cluster.run(greedy)
-        cluster.run(modest, 1)
-        for number in range(20):
-            cluster.run_for(0.03)
-            for worker in lessees(cluster)[: number % 2]:
-                worker.frozen_until = cluster.clock.now + 0.03
-        until_done(cluster)
-        assert runs(cluster, "add") == [1] * 370
-        assert runs(cluster, "several") == [1] * 12
-        cluster.finish()
-
-
 @pytest.mark.parametrize("seconds", [1.0, 12.0, 40.0])
 def test_a_submitter_that_stops_for_a_while(seconds: float) -> None:
     """Its workers end what they have; it hears of all that when it goes on, or its job is lost."""
 
-    def story(driver: Any, random: Random) -> Program:
-        yield from warm(driver, 0.01)
-        yield Get(burst(driver, 0.01, 100, max_retries=0))
-
     with near(20, drivers=2) as cluster:
         cluster.excuse("stopped")
-        cluster.run(story)
+        cluster.run(one_burst(NEAR, 0.01, 100))
         cluster.run_until(lambda: leased(cluster) > 20, 5.0)
         cluster.freeze(cluster.drivers[0], seconds)
         until_done(cluster, 120.0)
@@ -579,13 +362,8 @@ def test_a_submitter_that_stops_for_a_while(seconds: float) -> None:
 
 @pytest.mark.parametrize("same_id", [True, False])
 def test_a_raylet_that_starts_again_has_no_leases(same_id: bool) -> None:
-    def story(driver: Any, random: Random) -> Program:
-        yield from warm(driver, 0.01)
-        values = yield Get(burst(driver, 0.01, 100, max_retries=1))
-        assert [value.number for value in values] == list(range(100))
-
     with near(21) as cluster:
-        cluster.run(story)
+        cluster.run(one_burst(NEAR, 0.01, 100, max_retries=1))
         cluster.run_until(lambda: leased(cluster) > 20, 5.0)
         cluster.replace(cluster.raylets[0], 0.05, same_id=same_id)
         until_done(cluster)

@@ -48,7 +48,6 @@ PINNED = (
 )
 
 
-@pytest.mark.slow_limit(300)
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
 def test_seeds(first: int) -> None:
     failures = [
@@ -74,7 +73,9 @@ def test_seeds_reach_what_they_are_for() -> None:
     assert {what.__name__ for plan in plans for _, _, what in plan.workloads} == {
         workload.__name__
         for workload in (
-            *(*simulate.WORKLOADS, *simulate.ACTOR_WORKLOADS, *simulate.LEASE_WORKLOADS),
+            *(*simulate.WORKLOADS, *simulate.ACTOR_WORKLOADS),
+            *(*simulate.LEASE_WORKLOADS, *simulate.NEAR_WORKLOADS, *simulate.STREAM_WORKLOADS),
+            *simulate.CLASS_WORKLOADS,
         )
     }
     assert {fault.__name__ for plan in plans for _, fault in plan.faults} == {
@@ -82,6 +83,7 @@ def test_seeds_reach_what_they_are_for() -> None:
         for fault in (
             *(*simulate.GENTLE, *simulate.DEADLY, *simulate.FINAL),
             *(*simulate.LEASE_GENTLE, *simulate.LEASE_DEADLY),
+            *(*simulate.FAR_GENTLE, *simulate.FAR_DEADLY),
         )
     }
     assert sum(1 for plan in plans if not plan.faults) > 10

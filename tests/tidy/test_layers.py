@@ -94,7 +94,7 @@ MAY_USE_LINUX = (
     "zray.nodes.raylet",
     "zray.nodes.worker",
 )
-ANY_PLATFORM = ("zray", "zray.api", "zray.util", "zray.nodes.driver", "zray.testing")
+ANY_PLATFORM = ("zray", "zray.api", "zray.compat", "zray.util", "zray.nodes.driver", "zray.testing")
 LINUX_NAMES = {
     *("EPOLLIN", "EPOLLOUT", "SO_PEERCRED", "epoll", "eventfd", "memfd_create", "pidfd_open"),
     *("pidfd_send_signal", "prctl", "sched_getaffinity", "sched_setaffinity", "setns", "splice"),

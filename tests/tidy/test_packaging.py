@@ -110,7 +110,7 @@ for name in zray.__all__:
 
 
 def test_scripts_of_the_gate_are_executable() -> None:
-    for name in ("venv", "system-packages"):
+    for name in ("ray-venv", "venv", "system-packages"):
         assert os.access(ROOT / ".ci" / name, os.X_OK)
 
 

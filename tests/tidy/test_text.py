@@ -13,7 +13,7 @@ UNFINISHED = re.compile(r"\b(TO" + r"DO|FIX" + r"ME|XX" + r"X)\b")
 TESTS = ROOT / "tests"
 FILE_BYTES_MAX = 200_000
 # Every public name of these has a docstring: users read them.
-PUBLIC = ("zray.api", "zray.errors", "zray.exceptions", "zray.testing", "zray.util")
+PUBLIC = ("zray.api", "zray.compat", "zray.errors", "zray.exceptions", "zray.testing", "zray.util")
 
 # In limits.py for a part that is still to come.
 NOT_USED_YET: set[str] = set()

@@ -19,11 +19,20 @@ from typing import (
     overload,
 )
 
-from zray.api.definitions import Parameters
-from zray.api.options import MethodOptions, checked
+from zray.api.definitions import Parameters, UnderscoreRemote
+from zray.api.options import (
+    DYNAMIC,
+    ITEMS_PER_YIELD,
+    STREAMING,
+    MethodOptions,
+    check_yields,
+    checked,
+    returns,
+)
 from zray.api.session import participant as connected
 from zray.protocol import messages as m
-from zray.runtime import serialization
+from zray.runtime import pickling, references, serialization
+from zray.runtime.generators import ObjectRefGenerator
 from zray.runtime.references import ObjectRef
 
 P = ParamSpec("P")
@@ -32,15 +41,48 @@ R = TypeVar("R")
 T = TypeVar("T")
 T_contra = TypeVar("T_contra", contravariant=True)
 
-GENERATOR = -1  # in place of the number of returns in ActorInfo.methods
+
+class Returns(NamedTuple):
+    """What calls of a method bring. ``yields``, ``unread_max``: as in TEMPLATE."""
+
+    refs: int = 1
+    yields: int = m.RETURNS
+    unread_max: int = 0
+
+    def number(self) -> int:
+        """All of it, as ActorInfo.methods has it: below 0 for what yields."""
+        if not self.yields:
+            return self.refs
+        if self.yields == m.REFERENCES:
+            return DYNAMIC
+        return DYNAMIC - self.unread_max if self.unread_max else STREAMING
+
+    @classmethod
+    def of_number(cls, number: int) -> Returns:
+        """The same back."""
+        count, yields = returns(max(number, DYNAMIC), generates=False)
+        if number < DYNAMIC:
+            return cls(1, m.ITEMS, DYNAMIC - number)
+        return cls(count, yields)
+
+    def changed(self, options: MethodOptions) -> Returns:
+        """With these options, of which None are as here."""
+        count, yields, unread_max = self
+        if options.num_returns is not None:
+            count, yields = returns(options.num_returns, generates=False)
+        return Returns(count, yields, options.unread_max or unread_max)
 
 
 class Method(NamedTuple):
-    """What is known of one method of a class. ``retries`` None: as the actor says."""
+    """What is known of one method of a class. ``retries`` None: as the actor says; ``generates``
+    None: that is not known. ``group``, ``retry``: as in CALL."""
 
-    num_returns: int = 1
+    returns: Returns = Returns()
     retries: int | None = None
     parameters: Parameters | None = None
+    generates: bool | None = None
+    group: str = ""
+    retry: bytes = m.RETRY_AS_DECLARED
 
 
 # What every actor has; its worker runs these without looking at the class.
@@ -51,18 +93,24 @@ _OF_ALL = {
 }
 
 
-class ActorMethod(Generic[P, R_co]):
+class ActorMethod(UnderscoreRemote[Any], Generic[P, R_co]):
     """One method of one actor; ``remote`` calls it. Keeps the actor alive, as the handle does."""
 
-    __slots__ = ("_info", "_label", "_name", "_num_returns", "_parameters", "_ref", "_retries")
+    __slots__ = (
+        *("_generates", "_group", "_info", "_label", "_name", "_parameters", "_ref", "_retries"),
+        *("_retry", "_returns"),
+    )
 
     def __init__(self, ref: ObjectRef[Any], info: m.ActorInfo, name: str, method: Method) -> None:
         self._ref = ref
         self._info = info
         self._name = name
-        self._num_returns = method.num_returns
+        self._returns = method.returns
         self._retries = info.max_task_retries if method.retries is None else method.retries
         self._parameters = method.parameters
+        self._generates = method.generates
+        self._group = method.group
+        self._retry = method.retry
         self._label = f"{info.class_name}.{name}"
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -80,51 +128,66 @@ class ActorMethod(Generic[P, R_co]):
         Raises:
             TypeError: the arguments do not fit the method's signature, or cannot be pickled.
             PendingCallsLimitExceededError: as many calls wait as ``max_pending_calls`` allows.
-            ValueError: the method is a generator.
         """
         parameters = self._parameters
         if parameters is not None:
             shape = (len(args), *kwargs)
             if shape not in parameters.fitting:
                 parameters.check(shape, args, kwargs)
-        if self._num_returns < 0:
-            raise ValueError(
-                f"{self._label} is a generator, and generators are not supported yet; return a "
-                "list, or several values with num_returns"
-            )
         dumps = serialization.dumps_arguments
         if self._info.by_name:
             dumps = serialization.dumps_portable_arguments
         arguments = dumps(args, kwargs, ObjectRef, self._label)
-        refs: Any = connected().call_actor(
-            self._ref, self._info, self._name, self._num_returns, self._retries, arguments
+        participant = connected()
+        refs: Any = participant.call_actor(
+            *(self._ref, self._info, self._name, self._returns, self._retries, arguments),
+            *(self._group, self._retry),
         )
-        if self._num_returns != 1:
+        if self._returns.refs != 1:
             refs = [refs or None]
+        elif self._returns.yields == m.ITEMS:
+            refs = [ObjectRefGenerator(refs[0], participant)]
         result: ObjectRef[R_co] = refs[0]
         return result
 
     def options(self, **options: Any) -> ActorMethod[..., Any]:
         """The method with other options for the calls made through what is returned.
 
-        Options: num_returns; max_task_retries (0: at most once; -1: until it has run); name, which
-        is accepted as in Ray and changes nothing.
+        Options: num_returns (a number, "streaming" or "dynamic"); max_task_retries (0: at most
+        once; -1: until it has run), which counts ends of the actor and errors that retry_exceptions
+        (True: any; or a list of classes) covers; concurrency_group, one of the actor's;
+        _generator_backpressure_num_objects (items that wait to be read, at most; -1: no limit);
+        name, which is accepted as in Ray and changes nothing. As in ``ray.method``.
 
         Raises:
-            ValueError, TypeError: an unknown option or a bad value.
+            ValueError, TypeError: an unknown option or a bad value, or ``_num_objects_per_yield``,
+                which is the decorator's.
         """
-        base = MethodOptions(self._num_returns, self._retries)
+        if ITEMS_PER_YIELD in options:
+            raise ValueError(
+                f"{ITEMS_PER_YIELD} cannot be overridden per actor method call. Use "
+                f"@ray.method({ITEMS_PER_YIELD}=...) instead."
+            )
+        base = MethodOptions(max_task_retries=self._retries, concurrency_group=self._group)
         chosen = checked(base, options)
-        num_returns = self._num_returns if self._num_returns < 0 else chosen.num_returns
-        method = Method(num_returns, chosen.max_task_retries, self._parameters)
+        check_yields(chosen.num_returns, generates=self._generates)
+        retry, given = self._retry, chosen.retry_exceptions
+        if given is not None:
+            what = f"retry_exceptions of {self._label}"
+            retry = serialization.dumps(given, what)[0] if given else b""
+        method = Method(
+            *(self._returns.changed(chosen), chosen.max_task_retries, self._parameters),
+            *(self._generates, chosen.concurrency_group, retry),
+        )
         return ActorMethod(self._ref, self._info, self._name, method)
 
     def __repr__(self) -> str:
         return f"ActorMethod({self._label}, {self._ref.id[:16].hex()})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        found = (self._num_returns, self._retries)
-        return _restore_method, (self._ref, self._info, self._name, *found)
+        pickling.note_handle(self._ref.id)
+        method = Method(self._returns, self._retries, None, None, self._group, self._retry)
+        return ActorMethod, (self._ref, self._info, self._name, method)
 
 
 class SeveralMethod(Protocol[T_contra, P, R_co]):
@@ -175,17 +238,16 @@ class ActorHandle(Generic[T]):
         ref: ObjectRef[Any],
         info: m.ActorInfo,
         methods: Mapping[str, Method] | None = None,
-        retries: Mapping[str, int] | None = None,
     ) -> None:
-        """``methods`` are those of the class, if it is here; ``retries`` by method, if it is not.
+        """``methods`` are those of the class, if it is here.
 
         ``ref`` has index 0 of the task that makes the actor, whose id is the actor's.
         """
+        references.of_handle(ref)
         self._ref = ref
         self._info = info
         self._actor_id = ref.id[:16]
         self._methods = methods
-        self._retries = retries
 
     def __getattr__(self, name: str) -> ActorMethod[..., Any]:
         if name.startswith("_") and "_info" not in self.__dict__:
@@ -207,10 +269,10 @@ class ActorHandle(Generic[T]):
 
     def _known(self) -> Mapping[str, Method]:
         if self._methods is None:
-            retries = self._retries or {}
+            retries = dict(self._info.retries)
             self._methods = {
-                name: Method(num_returns, retries.get(name))
-                for name, num_returns in self._info.methods
+                name: Method(Returns.of_number(number), retries.get(name))
+                for name, number in self._info.methods
             }
         return self._methods
 
@@ -252,20 +314,5 @@ class ActorHandle(Generic[T]):
         return f"Actor({self._info.class_name}, {self._actor_id.hex()})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        retries = self._retries
-        if retries is None and self._methods is not None:
-            found = {name: method.retries for name, method in self._methods.items()}
-            retries = {name: count for name, count in found.items() if count is not None}
-        return _restore_handle, (self._ref, self._info, retries or None)
-
-
-def _restore_handle(
-    ref: ObjectRef[Any], info: m.ActorInfo, retries: dict[str, int] | None
-) -> ActorHandle[Any]:
-    return ActorHandle(ref, info, None, retries)
-
-
-def _restore_method(
-    ref: ObjectRef[Any], info: m.ActorInfo, name: str, num_returns: int, retries: int
-) -> ActorMethod[..., Any]:
-    return ActorMethod(ref, info, name, Method(num_returns, retries))
+        pickling.note_handle(self._ref.id)
+        return ActorHandle, (self._ref, self._info)

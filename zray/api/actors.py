@@ -14,9 +14,11 @@ from typing import Any, Concatenate, Generic, Literal, NoReturn, ParamSpec, Type
 from msgspec import structs
 
 from zray import limits
-from zray.api.actor_handles import GENERATOR, ActorHandle, Method, SeveralMethod
+from zray.api.actor_handles import ActorHandle, Method, Returns, SeveralMethod
 from zray.api.definitions import (
     Parameters,
+    UnderscoreRemote,
+    export_of,
     name_of,
     offer,
     take_offer,
@@ -25,15 +27,20 @@ from zray.api.definitions import (
 from zray.api.options import (
     ActorOptions,
     MethodOptions,
+    check_yields,
     checked,
+    is_generator,
     namespace,
+    returns,
 )
+from zray.api.runtime_env import merged
 from zray.api.session import participant as connected
 from zray.errors import ActorNotFoundError
 from zray.limits import ASYNC_CONCURRENCY
 from zray.nodes.options import checked_text
 from zray.protocol import messages as m
 from zray.runtime import serialization, session
+from zray.runtime.actor_class import OPTIONS_OF_METHOD, groups_of
 from zray.runtime.actor_exit import ActorExit
 from zray.runtime.offers import Offer
 from zray.runtime.references import FunctionName, ObjectRef
@@ -46,14 +53,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 _NOT_CALLED = frozenset(
     {"__class_getitem__", "__del__", "__init__", "__init_subclass__", "__new__"}
 )
-_OPTIONS_OF_METHOD = "__zray_method__"
 
 
 class ActorClassInheritanceException(TypeError):
     """A class statement has an actor class among its bases."""
 
 
-class ActorClass(Generic[T]):
+class ActorClass(UnderscoreRemote[ActorHandle[T]], Generic[T]):
     """A class whose instances ``remote`` makes on the cluster. Made by the decorators.
 
     mypy does not look at what decorates a class. Where types matter, call the decorator:
@@ -68,6 +74,8 @@ class ActorClass(Generic[T]):
         self._told: Any = None  # the participant that knows the class and these descriptions
         self._described: dict[ActorOptions, tuple[m.Template, m.ActorInfo]] = {}
         self._names: list[FunctionName] = []  # kept for as long as this lives
+        self._export: m.Export | None = None
+        self._kept: ObjectRef[Any] | None = None  # what the export of a large class refers to
 
     def __call__(self, *args: Any, **kwargs: Any) -> T:
         if not self._callable_here:
@@ -94,16 +102,24 @@ class ActorClass(Generic[T]):
         """The class with other options for the actors made through what is returned.
 
         Options: num_cpus, num_gpus, memory (bytes), resources: what the actor keeps while it lives,
-        by default nothing, and a CPU must be free to start it; name, namespace, get_if_exists
+        by default nothing, and a CPU must be free to start it; label_selector, fallback_strategy,
+        runtime_env (env_vars); name, namespace, get_if_exists
         (return the actor of that name instead of raising); lifetime ("detached": it outlives its
         last handle and its creator); max_restarts (-1: always), max_task_retries (of calls that an
-        end of the actor cut off; -1: always); max_pending_calls (-1: no limit) of one caller;
-        max_concurrency (calls that run at once: in threads, or for a class with ``async def``
-        methods in its event loop). As in ``ray.actor.ActorClass.options``.
+        end of the actor cut off, or failed with what their retry_exceptions cover; -1: always);
+        max_pending_calls (-1: no limit) of one caller; max_concurrency (calls that run at once: in
+        threads, or for a class with ``async def`` methods in its event loop);
+        allow_out_of_order_execution (a call that waits for its arguments does not hold up those
+        behind it; always where calls run at once); _actor_generator_backpressure_num_objects (items
+        that wait to be read, at most, of all its generators that run; -1: no limit).
+        As in ``ray.actor.ActorClass.options``.
 
         Raises:
-            ValueError, TypeError: an unknown option or a bad value.
+            ValueError, TypeError: an unknown option or a bad value, or concurrency_groups, which
+                only the class itself can have.
         """
+        if "concurrency_groups" in options:
+            raise ValueError("Setting 'concurrency_groups' is not supported in '.options()'.")
         return BoundActorOptions(self, checked(self._options, options))
 
     # ---- creation --------------------------------------------------------------------------
@@ -128,27 +144,39 @@ class ActorClass(Generic[T]):
         if self._told is not participant:
             self._described.clear()
             self._names.clear()
+            if self._kept is not None:  # in a cluster that was left
+                self._export = self._kept = None
             self._told = participant  # last: other threads take what they find for known
         nameless = options._replace(name="") if options.name else options
         found = self._described.get(nameless)
         if found is None:
+            export = self._export
+            if export is None:
+                exported = export_of(participant, self._class, False, name_of(self._class))
+                export, self._kept = exported
+                self._export = export
             template = template_of(
-                *(self._export.function_id, f"{name_of(self._class)}.__init__"[: limits.NAME_MAX]),
+                *(export.function_id, f"{name_of(self._class)}.__init__"[: limits.NAME_MAX]),
                 options.placed(),
                 num_returns=1,
                 max_retries=0,
+                labels=options.labels(),
+                env_vars=merged(participant.env_vars, options.env_vars),
             )
-            self._names.append(participant.export(self._export, template))
-            found = template, self._info(nameless, participant.namespace)
+            self._names.append(participant.export(export, template))
+            found = template, self._info(nameless, export, participant.namespace)
             self._described[nameless] = found
         template, info = found
         return template, structs.replace(info, name=options.name) if options.name else info
 
-    def _info(self, options: ActorOptions, default_namespace: str) -> m.ActorInfo:
+    def _info(self, options: ActorOptions, export: m.Export, default_namespace: str) -> m.ActorInfo:
+        methods = self._methods.items()
+        retries = [(name, one.retries) for name, one in methods if one.retries is not None]
+        self._check_groups(options)
         return m.ActorInfo(
             class_name=name_of(self._class),
-            function_id=self._export.function_id,
-            methods=[(name, method.num_returns) for name, method in self._methods.items()],
+            function_id=export.function_id,
+            methods=[(name, method.returns.number()) for name, method in methods],
             namespace=options.namespace or default_namespace,
             detached=options.lifetime == "detached",
             max_restarts=options.max_restarts,
@@ -157,26 +185,50 @@ class ActorClass(Generic[T]):
             max_concurrency=self._concurrency(options),
             is_async=self._is_async,
             held=options.held(),
+            retries=retries,
+            groups=[*options.concurrency_groups],
+            out_of_order=self._in_any_order(options),
+            unread_max=options.unread_max,
         )
+
+    def _check_groups(self, options: ActorOptions) -> None:
+        known = [name for name, _ in options.concurrency_groups]
+        for method, group in groups_of(self._class).items():
+            if group not in known:
+                raise ValueError(
+                    f"The method {method} of {self._class.__name__} is to run in the concurrency "
+                    f"group {group!r}, which its class does not have; it has: {known}"
+                )
+
+    def _in_any_order(self, options: ActorOptions) -> bool:
+        at_once = self._is_async or self._concurrency(options) > 1
+        if at_once and options.allow_out_of_order_execution is False:
+            what = "async" if self._is_async else "multi-threaded"
+            raise ValueError(
+                f"If you're using {what} actors, actor tasks cannot be executed in order. Set "
+                "`allow_out_of_order_execution=True` to allow out-of-order execution."
+            )
+        return at_once or bool(options.allow_out_of_order_execution)
 
     def _concurrency(self, options: ActorOptions) -> int:
         return options.max_concurrency or (ASYNC_CONCURRENCY if self._is_async else 1)
 
     def _offer(self) -> Offer:
-        concurrency = self._concurrency(self._options)
+        options = self._options
+        self._check_groups(options)
         return Offer(
-            self._class, is_class=True, is_async=self._is_async, max_concurrency=concurrency
+            self._class,
+            is_class=True,
+            is_async=self._is_async,
+            max_concurrency=self._concurrency(options),
+            groups=options.concurrency_groups,
+            out_of_order=self._in_any_order(options),
         )
 
     # ---- the class -------------------------------------------------------------------------
 
     # Cached on first use and not in __init__: a class whose methods refer to their own decorated
     # class is unpickled after the object that it calls.
-
-    @functools.cached_property
-    def _export(self) -> m.Export:
-        blob = serialization.dumps_function(self._class, False)
-        return m.Export(0, blob.function_id, name_of(self._class), blob.blob, blob.contained)
 
     @functools.cached_property
     def _parameters(self) -> Parameters:
@@ -242,16 +294,17 @@ def _methods_of(cls: type) -> Iterator[tuple[str, Method]]:
             continue  # what every object has
         static = inspect.getattr_static(cls, name)
         bound = hasattr(static, "__get__") and not isinstance(static, staticmethod | classmethod)
-        plain = inspect.unwrap(member)
-        chosen: MethodOptions = getattr(member, _OPTIONS_OF_METHOD, MethodOptions())
-        generates = inspect.isgeneratorfunction(plain) or inspect.isasyncgenfunction(plain)
+        chosen: MethodOptions = getattr(member, OPTIONS_OF_METHOD, MethodOptions())
+        generates = is_generator(member)
+        number, yields = returns(chosen.num_returns, generates=generates)
         checked_text(f"the name of a method of {cls.__name__}", name)
         yield (
             name,
             Method(
-                GENERATOR if generates else chosen.num_returns,
+                Returns(number, yields, chosen.unread_max),
                 chosen.max_task_retries,
                 Parameters(member, f"{cls.__name__}.{name}", bound=bound),
+                generates,
             ),
         )
 
@@ -322,9 +375,9 @@ def method(
 @overload
 def method(**options: Any) -> Callable[[F], F]: ...
 def method(*args: Any, **options: Any) -> Any:
-    """Give a method of an actor class options for its calls: num_returns and max_task_retries.
+    """Give a method of an actor class options for its calls, such as ``num_returns``.
 
-    The method stays what it is. See ``ActorMethod.options``.
+    The method stays what it is. Options: those of ``ActorMethod.options``.
 
     Raises:
         ValueError, TypeError: an unknown option or a bad value, or no function.
@@ -334,8 +387,9 @@ def method(*args: Any, **options: Any) -> Any:
     def mark(function: Any) -> Any:
         if not callable(function) and not isinstance(function, staticmethod | classmethod):
             raise TypeError(f"@zray.method takes a method, got {function!r}")
+        check_yields(chosen.num_returns, generates=is_generator(function))
         inner = getattr(function, "__func__", function)
-        setattr(inner, _OPTIONS_OF_METHOD, chosen)
+        setattr(inner, OPTIONS_OF_METHOD, chosen)
         return function
 
     if not args:
@@ -406,12 +460,17 @@ def kill(actor: ActorHandle[Any], *, no_restart: bool = True) -> None:
 def exit_actor() -> NoReturn:
     """End the actor that calls this, without a restart; the call that did it fails.
 
+    Calls that run beside it end first; those that have not started fail. Exit handlers run, and
+    ``__ray_shutdown__`` of the actor's class. As ``ray.actor.exit_actor``.
+
     Raises:
         TypeError: not called by a method of an actor.
     """
-    if not getattr(session.current(), "actor_id", b""):
+    worker: Any = session.current()
+    if not getattr(worker, "actor_id", b""):
         raise TypeError(
             "exit_actor API is called on a non-actor worker. Call this API inside an actor method "
             "if you'd like to exit the actor gracefully."
         )
+    worker.leaves()
     raise ActorExit

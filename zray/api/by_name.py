@@ -9,10 +9,12 @@ from typing import Any
 
 from zray.api.actor_handles import ActorHandle
 from zray.api.definitions import checked_name, template_of
-from zray.api.options import ActorOptions, TaskOptions, checked
+from zray.api.options import ActorOptions, TaskOptions, checked, returns
+from zray.api.runtime_env import merged
 from zray.api.session import participant as connected
 from zray.protocol import messages as m
 from zray.runtime import offers, serialization
+from zray.runtime.generators import ObjectRefGenerator
 from zray.runtime.references import ObjectRef
 
 
@@ -22,13 +24,8 @@ class TaskByName:
     def __init__(self, name: str, options: TaskOptions) -> None:
         self._name = name
         self._options = options
-        self._template = template_of(
-            *(offers.function_id(name), name, options.amounts()),
-            num_returns=options.num_returns,
-            max_retries=options.max_retries,
-            by_name=True,
-        )
         self._told: Any = None  # the participant that knows the template
+        self._template: m.Template | None = None
 
     def remote(self, *args: Any, **kwargs: Any) -> ObjectRef[Any]:
         """Run the function as a task; returns at once with a reference to its result.
@@ -44,19 +41,40 @@ class TaskByName:
             SerializationError: an argument is not portable.
         """
         participant = connected()
-        if self._told is not participant:
-            participant.name(self._template)
-            self._told = participant
+        template = self._template
+        if template is None or self._told is not participant:
+            template = self._template = self._introduce(participant)
+            self._told = participant  # last: other threads take what they find for known
         arguments = serialization.dumps_portable_arguments(args, kwargs, ObjectRef, self._name)
-        refs: Any = participant.submit(self._template, arguments)
-        if self._template.num_returns != 1:
+        refs: Any = participant.submit(template, arguments)
+        if template.num_returns != 1:
             refs = [refs or None]
+        elif template.yields == m.ITEMS:
+            refs = [ObjectRefGenerator(refs[0], participant)]
         result: ObjectRef[Any] = refs[0]
         return result
 
+    def _introduce(self, participant: Any) -> m.Template:
+        options = self._options
+        num_returns, yields = returns(options.num_returns, generates=False)
+        template = template_of(
+            *(offers.function_id(self._name), self._name, options.amounts()),
+            num_returns=num_returns,
+            max_retries=options.max_retries,
+            by_name=True,
+            yields=yields,
+            unread_max=options.unread_max,
+            timeout_s=options.timeout_s,
+            priority=options.priority,
+            labels=options.labels(),
+            env_vars=merged(participant.env_vars, options.env_vars),
+        )
+        participant.name(template)
+        return template
+
     def options(self, **options: Any) -> TaskByName:
         """The function with other options: num_cpus, num_gpus, memory, resources, num_returns,
-        max_retries. Which errors are retried is said where the function is defined.
+        max_retries, timeout, priority. Which errors are retried is said where it is defined.
 
         Raises:
             ValueError, TypeError: an unknown option or a bad value.
@@ -77,10 +95,8 @@ class ActorClassByName:
         self._name = name
         self._options = options
         self._function_id = offers.function_id(name)
-        self._template = template_of(
-            self._function_id, name, options.placed(), num_returns=1, max_retries=0, by_name=True
-        )
         self._told: Any = None  # the participant that knows the template
+        self._template: m.Template | None = None
 
     def remote(self, *args: Any, **kwargs: Any) -> ActorHandle[Any]:
         """Make an actor; returns at once with its handle, unless the actor has a name.
@@ -97,15 +113,29 @@ class ActorClassByName:
         if self._options.get_if_exists and not self._options.name:
             raise ValueError("get_if_exists needs a name: Please supply a non-empty name")
         participant = connected()
-        if self._told is not participant:
-            participant.name(self._template)
-            self._told = participant
+        template = self._template
+        if template is None or self._told is not participant:
+            template = self._template = self._introduce(participant)
+            self._told = participant  # last: other threads take what they find for known
         arguments = serialization.dumps_portable_arguments(args, kwargs, ObjectRef, self._name)
         info = self._info(participant.namespace)
         ref, found = participant.create_actor(
-            self._template, info, arguments, self._options.get_if_exists
+            template, info, arguments, self._options.get_if_exists
         )
         return ActorHandle(ref, found)
+
+    def _introduce(self, participant: Any) -> m.Template:
+        options = self._options
+        template = template_of(
+            *(self._function_id, self._name, options.placed()),
+            num_returns=1,
+            max_retries=0,
+            by_name=True,
+            labels=options.labels(),
+            env_vars=merged(participant.env_vars, options.env_vars),
+        )
+        participant.name(template)
+        return template
 
     def options(self, **options: Any) -> ActorClassByName:
         """The class with other options, as ``ActorClass.options``.

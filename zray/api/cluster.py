@@ -16,8 +16,11 @@ from types import TracebackType
 from typing import Any
 
 from zray import limits
+from zray._version import RAY_VERSION
+from zray.api.options import namespace as checked_namespace
+from zray.api.runtime_env import env_vars as checked_env_vars
 from zray.errors import HeadSilentError, NotInitializedError
-from zray.nodes.options import HeadOptions, NodeOptions, checked_text, units
+from zray.nodes.options import HeadOptions, NodeOptions, units
 from zray.protocol import messages as m
 from zray.protocol.errors import cut_text
 from zray.runtime import references, session
@@ -27,7 +30,7 @@ _IGNORED = frozenset(
     {  # accepted because Ray programs pass them; they change nothing here
         *("include_dashboard", "dashboard_host", "dashboard_port"),
         *("job_config", "configure_logging", "logging_level", "logging_format", "logging_config"),
-        *("runtime_env", "enable_resource_isolation", "cgroup_path", "system_reserved_cpu"),
+        *("enable_resource_isolation", "cgroup_path", "system_reserved_cpu"),
         *("system_reserved_memory", "proxy_server_url"),
     }
 )
@@ -40,7 +43,7 @@ class Context(Mapping[str, Any]):
         self._participant = participant
         self.dashboard_url = ""
         self.python_version = "{}.{}.{}".format(*sys.version_info[:3])
-        self.ray_version = ""
+        self.ray_version = RAY_VERSION
 
     @functools.cached_property
     def address_info(self) -> dict[str, str]:
@@ -91,18 +94,22 @@ def init(
     object_spilling_directory: str | os.PathLike[str] | None = None,
     max_workers: int | None = None,
     driver_lost_after_s: float | None = None,
+    runtime_env: Mapping[str, Any] | None = None,
     **others: Any,
 ) -> Context:
     """Connect this program to a cluster, or start one on this machine that ends with it.
 
     Args:
         address: ``host:port``, ``zray://host:port`` (or ``ray://``) of a head; ``"auto"``: the one
-            that runs on this machine; ``"local"``: always start one; None: ``ZRAY_ADDRESS`` if
-            that is set, else start one.
+            that runs on this machine; ``"local"``: always start one; None: ``ZRAY_ADDRESS`` or
+            ``RAY_ADDRESS`` if one is set, else the one that runs on this machine for this user, if
+            there is one (not those that programs have started for themselves), else start one.
         num_cpus, num_gpus, resources, labels: of the started cluster; by default what is there.
         ignore_reinit_error: a second call does nothing instead of raising.
-        log_to_driver: print here what workers print (the default).
-        namespace: in which actors' names are unique; None: one of this program's own.
+        log_to_driver: print here what workers print; None: unless ``ZRAY_LOG_TO_DRIVER`` or
+            ``RAY_LOG_TO_DRIVER`` is 0.
+        namespace: in which actors' names are unique; None: ``ZRAY_NAMESPACE``, ``RAY_NAMESPACE``,
+            or one of this program's own.
         object_store_memory: bytes for large values on the started cluster's node; None: a share
             of the machine's. What does not fit goes to disk.
         object_spilling_directory: where that goes; None: below the folder for temporary files.
@@ -111,6 +118,8 @@ def init(
         driver_lost_after_s: how long the cluster keeps what this program has in it when its
             connection is gone, in seconds; None: as the head says (20 s). A program that is killed
             where that can be proved is not waited for, one that is slow or stopped is.
+        runtime_env: ``{"env_vars": {name: value}}``: environment variables of all tasks and actors
+            of this program, beside which they may have others.
         others: options of ``ray.init`` that have no meaning here are accepted.
 
     Returns:
@@ -126,6 +135,7 @@ def init(
     node = _with_store(node, object_store_memory, object_spilling_directory)
     node = _with_workers(node, max_workers)
     lost_after_s = _checked_lost_after(driver_lost_after_s)
+    env_vars = () if runtime_env is None else checked_env_vars("runtime_env", runtime_env)
     with session.lock:
         existing = session.current()
         if existing is not None and existing.lost():
@@ -139,22 +149,51 @@ def init(
                 "passing in 'ignore_reinit_error=True' or by calling 'zray.shutdown()' prior to "
                 "'zray.init()'."
             )
-        chosen = address or os.environ.get("ZRAY_ADDRESS") or "local"
+        chosen = address or _environment("ADDRESS") or _running_or_local()
         if chosen != "local" and node._replace(name="") != NodeOptions():
             raise ValueError(
                 "When connecting to an existing cluster, num_cpus, num_gpus, resources, labels, "
                 "object_store_memory, object_spilling_directory and max_workers must not be "
-                f"provided: its nodes say what they have. The cluster is {chosen}"
-                + ("." if address else ", as ZRAY_ADDRESS says.")
+                "provided: its nodes say what they have. The cluster is "
+                + _who_says(address, chosen)
             )
         with interrupts:  # half a cluster is of no use to anybody
             driver = _connect(
-                *(chosen, node, log_to_driver is not False, namespace or "", lost_after_s)
+                *(chosen, node, _wants_prints(log_to_driver)),
+                *(namespace or _environment("NAMESPACE"), lost_after_s),
             )
+            driver.env_vars = env_vars
+            if _environment("IGNORE_UNHANDLED_ERRORS"):
+                driver.client.unasked.warn = None
             session.set_participant(driver)
             references.connect(driver)
             atexit.register(shutdown)
         return Context(driver)
+
+
+def _running_or_local() -> str:
+    from zray.nodes.contact import is_running
+
+    return "auto" if is_running() else "local"
+
+
+def _who_says(address: str | None, chosen: str) -> str:
+    if address:
+        return f"{chosen}."
+    if _environment("ADDRESS"):
+        return f"{chosen}, as ZRAY_ADDRESS or RAY_ADDRESS says."
+    return 'the one that runs on this machine; address="local" starts one of this program\'s own.'
+
+
+def _environment(name: str) -> str:
+    """What the environment says in place of an argument of ``init``, under either prefix."""
+    return os.environ.get(f"ZRAY_{name}") or os.environ.get(f"RAY_{name}") or ""
+
+
+def _wants_prints(log_to_driver: bool | None) -> bool:
+    if log_to_driver is None:
+        return _environment("LOG_TO_DRIVER").lower() not in ("0", "false")
+    return log_to_driver
 
 
 def _check_options(
@@ -178,8 +217,8 @@ def _check_options(
             raise TypeError(f"the names in {option} must be strings, got {value!r}")
     if any(not isinstance(value, str) for value in (labels or {}).values()):
         raise TypeError(f"the values of labels must be strings, got {labels!r}")
-    if namespace:
-        checked_text("namespace", namespace)
+    if namespace is not None:
+        checked_namespace("namespace", namespace)
     for resource, option in (("CPU", "num_cpus"), ("GPU", "num_gpus"), ("memory", "_memory")):
         if resource in (resources or {}):
             raise ValueError(f"Use the {option!r} option instead of {resource!r} in 'resources'")
@@ -239,7 +278,7 @@ def _check_others(others: dict[str, Any]) -> None:
 
             valid = ["address", "num_cpus", "num_gpus", "resources", "labels", "namespace"]
             valid += ["ignore_reinit_error", "log_to_driver", "object_store_memory"]
-            valid += ["object_spilling_directory", "max_workers", *sorted(_IGNORED)]
+            valid += ["object_spilling_directory", "max_workers", "runtime_env", *sorted(_IGNORED)]
             near = difflib.get_close_matches(option, valid, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise TypeError(f"init() got an unexpected keyword argument {option!r}{hint}")
@@ -349,6 +388,11 @@ def _status_from(participant: Any) -> m.Status:
         if joined or getattr(participant, "local", None) is None or left <= 0:
             return answer
         time.sleep(0.005)
+
+
+def cluster_id(participant: Any) -> bytes:
+    """The id of the cluster that a process is part of."""
+    return bytes(_status_from(participant).cluster_id)
 
 
 def driver_node(participant: Any) -> str:

@@ -1,4 +1,4 @@
-"""What remote functions and actor classes share: checks of calls, names, templates and offers.
+"""What remote functions and actors share: checks and forms of calls, names, templates and offers.
 
 Must never talk to a cluster.
 """
@@ -7,15 +7,24 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable
-from typing import Any
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, NoReturn, TypeVar
 
 import msgspec
 
 from zray import limits
+from zray.core.resources import ENVIRONMENT
 from zray.nodes.options import checked_text
 from zray.protocol import messages as m
-from zray.runtime import offers
+from zray.runtime import offers, pickling, serialization
+from zray.runtime.large_functions import LargeFunction
+from zray.runtime.references import ObjectRef
+
+Selectors = Sequence[Sequence[tuple[str, str]]]
+EnvVars = Sequence[tuple[str, str]]
+
+R_co = TypeVar("R_co", covariant=True)
 
 
 class _EveryShape(set[tuple[Any, ...]]):
@@ -84,10 +93,58 @@ def _makes_as_object_does(function: Callable[..., Any]) -> bool:
     return kind.__init__ is object.__init__ and kind.__new__ is object.__new__
 
 
+class UnderscoreRemote(Generic[R_co]):
+    """The ``_remote`` of what has ``options`` and ``remote``."""
+
+    __slots__ = ()
+
+    def _remote(
+        self: Any,
+        args: Sequence[Any] | None = None,
+        kwargs: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> R_co:
+        """``options(**options).remote(*args, **kwargs)``, as libraries on top of Ray call it."""
+        options.pop("max_calls", None)  # the decorator's, which has been heard
+        made: R_co = self.options(**options).remote(*(args or ()), **(kwargs or {}))
+        return made
+
+    def bind(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Ray's way to build graphs of calls, which zray does not have.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(
+            f"{self!r}.bind() makes graphs of ray.dag, which are not part of zray: call .remote(), "
+            "whose references can be arguments of other calls"
+        )
+
+
 def name_of(function: Callable[..., Any]) -> str:
     """The name that people see."""
     name = str(getattr(function, "__name__", type(function).__name__))[: limits.NAME_MAX]
     return name.encode("utf-8", "replace").decode()
+
+
+def export_of(
+    participant: Any, function: Callable[..., Any], retry: Any, name: str
+) -> tuple[m.Export, ObjectRef[Any] | None]:
+    """A function or class as it is sent, with what is to be kept for as long as that is used.
+
+    One that is too large for messages is an object, of which the function that is sent knows.
+
+    Raises:
+        SerializationError, ValueError: as ``serialization.dumps_function``.
+        OutOfBandReferenceError: it captures a reference, and the environment forbids that.
+    """
+    pickling.check_captured(function, name)
+    blob = serialization.dumps_function(function, retry)
+    kept = None
+    if len(blob.blob) > limits.FUNCTION_INLINE_BYTES_MAX:
+        kept = participant.put(pickle.PickleBuffer(blob.blob))
+        blob = serialization.dumps_function(LargeFunction(kept), False)
+    return m.Export(0, blob.function_id, name, blob.blob, blob.contained), kept
 
 
 def template_of(
@@ -98,14 +155,44 @@ def template_of(
     num_returns: int,
     max_retries: int,
     by_name: bool = False,
+    max_calls: int = 0,
+    labels: Selectors = (),
+    env_vars: EnvVars = (),
+    yields: int = m.RETURNS,
+    unread_max: int = 0,
+    timeout_s: float = 0.0,
+    priority: int = 0,
 ) -> m.Template:
     """A function with options; equal ones have equal ids, whoever makes them.
 
     ``by_name``: it is not sent, but found on the node under ``name``, as ``function_id`` says.
+    ``labels``: selectors of the node, the preferred one first. ``env_vars``: of its workers.
     """
+    if env_vars:
+        amounts = [*amounts, (ENVIRONMENT + _digest(env_vars).hex(), 0)]
     fields = (function_id, name, amounts, num_returns, max_retries)
-    digest = hashlib.blake2b(msgspec.msgpack.encode(fields), digest_size=16).digest()
-    return m.Template(0, digest, *fields, by_name=by_name)
+    others: tuple[Any, ...] = (max_calls, labels) if max_calls or labels else ()
+    if yields:
+        others = (*others, "yields", yields, unread_max)
+    if timeout_s or priority:
+        others = (*others, "in time", timeout_s, priority)
+    selectors = [[*selector] for selector in labels]
+    environment = m.Environment([*env_vars]) if env_vars else None
+    return m.Template(
+        *(0, _digest((*fields, *others)), *fields),
+        by_name=by_name,
+        max_calls=max_calls,
+        labels=selectors,
+        environment=environment,
+        yields=yields,
+        unread_max=unread_max,
+        timeout_s=timeout_s,
+        priority=priority,
+    )
+
+
+def _digest(fields: Sequence[Any]) -> bytes:
+    return hashlib.blake2b(msgspec.msgpack.encode(fields), digest_size=16).digest()
 
 
 # ---- offers --------------------------------------------------------------------------------

@@ -12,21 +12,36 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, Protocol, Ty
 
 from zray.api.definitions import (
     Parameters,
+    UnderscoreRemote,
+    export_of,
     name_of,
     offer,
     take_offer,
     template_of,
 )
-from zray.api.options import ActorOptions, TaskOptions, check_either, checked
+from zray.api.options import (
+    ITEMS_PER_YIELD,
+    ActorOptions,
+    TaskOptions,
+    check_either,
+    check_yields,
+    checked,
+    is_generator,
+    returns,
+)
+from zray.api.runtime_env import merged
 from zray.api.session import participant as connected
 from zray.protocol import messages as m
 from zray.runtime import serialization
+from zray.runtime.generators import ObjectRefGenerator
+from zray.runtime.grouped_items import GroupedItems
 from zray.runtime.offers import Offer
 from zray.runtime.references import FunctionName, ObjectRef
 
 if TYPE_CHECKING:  # loaded for the first class: many programs have functions only
     from zray.api.actors import ActorClass
 
+Retry = bool | tuple[type[BaseException], ...]
 P = ParamSpec("P")
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -52,7 +67,7 @@ class BoundSeveral(Protocol):
         """As ``RemoteFunction.remote``."""
 
 
-class RemoteFunction(Generic[P, R]):
+class RemoteFunction(UnderscoreRemote[Any], Generic[P, R]):
     """A function that ``remote`` runs as a task. Made by the decorators."""
 
     def __init__(
@@ -63,7 +78,8 @@ class RemoteFunction(Generic[P, R]):
         self._name = name_of(function)
         self._options = options
         self._callable_here = callable_here
-        self._exports: dict[bool | tuple[type[BaseException], ...], m.Export] = {}
+        self._exports: dict[tuple[Retry, int], m.Export] = {}  # by items in each yield, too
+        self._kept: list[ObjectRef[Any]] = []  # what exports of a large function refer to
         self._templates: dict[TaskOptions, m.Template] = {}
         self._names: list[FunctionName] = []  # kept for as long as this lives
         self._told: Any = None  # the participant that knows export and template
@@ -81,7 +97,8 @@ class RemoteFunction(Generic[P, R]):
         """Run the function as a task; returns at once with a reference to its result.
 
         Arguments may be references: the task starts when their values are there and gets those.
-        With ``num_returns=n`` it returns a list of n references, with 0 None.
+        With ``num_returns=n`` it returns a list of n references, with 0 None; of a function that
+        yields, or with "streaming", an ``ObjectRefGenerator``.
 
         Raises:
             TypeError: the arguments do not fit the function's signature, or cannot be pickled.
@@ -98,13 +115,37 @@ class RemoteFunction(Generic[P, R]):
     def options(self, **options: Any) -> Any:
         """The function with other options for the calls made through what is returned.
 
-        Options: num_cpus, num_gpus, memory (bytes), resources, num_returns, max_retries,
-        retry_exceptions, name; as in ``ray.remote_function.RemoteFunction.options``.
+        Options: num_cpus, num_gpus, memory (bytes), resources, accelerator_type, label_selector,
+        fallback_strategy, num_returns, max_retries, retry_exceptions, runtime_env (env_vars), name,
+        timeout, priority,
+        _generator_backpressure_num_objects (items that wait to be read, at most; -1: no limit); as
+        in ``ray.remote_function.RemoteFunction.options``, whose other options are taken where they
+        ask for nothing that zray does not do.
+
+        Two options are zray's own. ``timeout`` (seconds): a task that runs longer, from its start
+        on a worker, is interrupted by a KeyboardInterrupt, and killed with its worker if it goes on
+        for 5 s; it then ends with a TaskTimeoutError, which counts as raised by it, so
+        ``retry_exceptions`` may cover it. ``priority`` (a whole number, 0 by default): of a
+        program's ready tasks that need the same resources those with more start first. What a
+        running task has submitted goes before what its program has. Where a program uses
+        priorities, its tasks go by way of the head.
 
         Raises:
-            ValueError, TypeError: an unknown option or a bad value.
+            ValueError, TypeError: an unknown option or a bad value; or ``max_calls`` or another
+                ``_num_objects_per_yield``, which are the decorator's.
         """
-        return BoundOptions(self, checked(self._options, options))
+        if "max_calls" in options:
+            raise ValueError("Setting 'max_calls' is not supported in '.options()'.")
+        if options.get(ITEMS_PER_YIELD, self._options.items_per_yield) != (
+            self._options.items_per_yield
+        ):
+            raise ValueError(
+                f"{ITEMS_PER_YIELD} cannot be overridden per task call. Use "
+                f"@ray.remote({ITEMS_PER_YIELD}=...) instead."
+            )
+        chosen = checked(self._options, options)
+        check_yields(chosen.num_returns, generates=self._generates)
+        return BoundOptions(self, chosen)
 
     def _submit(self, options: TaskOptions, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         shape = (len(args), *kwargs)
@@ -117,8 +158,14 @@ class RemoteFunction(Generic[P, R]):
         arguments = serialization.dumps_arguments(args, kwargs, ObjectRef, self._name)
         refs = participant.submit(template, arguments)
         if template.num_returns == 1:
+            if template.yields == m.ITEMS:
+                return ObjectRefGenerator(refs[0], participant)
             return refs[0]
         return refs or None
+
+    @functools.cached_property
+    def _generates(self) -> bool:
+        return is_generator(self._function)
 
     @functools.cached_property
     def _parameters(self) -> Parameters:
@@ -130,16 +177,28 @@ class RemoteFunction(Generic[P, R]):
         if self._told is not participant:
             self._templates.clear()
             self._names.clear()
+            if self._kept:  # in a cluster that was left
+                self._kept.clear()
+                self._exports.clear()
             self._default = None
             self._told = participant  # last: other threads take what they find for known
         template = self._templates.get(options)
         if template is None:
-            export = self._export(options.retry_exceptions)
+            num_returns, yields = returns(options.num_returns, generates=self._generates)
+            size = options.items_per_yield if yields == m.ITEMS else 1
+            export = self._export(participant, options.retry_exceptions, size)
             template = template_of(
                 *(export.function_id, options.name or self._name),
                 options.amounts(),
-                num_returns=options.num_returns,
+                num_returns=num_returns,
                 max_retries=options.max_retries,
+                max_calls=options.max_calls,
+                labels=options.labels(),
+                env_vars=merged(participant.env_vars, options.env_vars),
+                yields=yields,
+                unread_max=options.unread_max,
+                timeout_s=options.timeout_s,
+                priority=options.priority,
             )
             self._names.append(participant.export(export, template))
             self._templates[options] = template
@@ -147,12 +206,14 @@ class RemoteFunction(Generic[P, R]):
                 self._default = template
         return template
 
-    def _export(self, retry: bool | tuple[type[BaseException], ...]) -> m.Export:
-        export = self._exports.get(retry)
+    def _export(self, participant: Any, retry: Retry, size: int) -> m.Export:
+        export = self._exports.get((retry, size))
         if export is None:
-            blob = serialization.dumps_function(self._function, retry)
-            export = m.Export(0, blob.function_id, self._name, blob.blob, blob.contained)
-            self._exports[retry] = export
+            function = GroupedItems(self._function, size) if size > 1 else self._function
+            export, kept = export_of(participant, function, retry, self._name)
+            self._exports[retry, size] = export
+            if kept is not None:
+                self._kept.append(kept)
         return export
 
     def _offer(self) -> Offer:
@@ -206,9 +267,12 @@ def task(*args: Any, **options: Any) -> Any:
     """Make a function a task: ``f.remote(x)`` runs it on the cluster, ``f(x)`` here and now.
 
     Bare (``@zray.task``) or with options (``@zray.task(num_cpus=2)``); see
-    ``RemoteFunction.options`` for them. With ``name="census.count"`` or ``offer="census.count"``,
-    nodes that ``--import`` the module also run it for programs without the code, in any language:
-    see ``zray.task_by_name``. ``offer`` must be the only one of that name.
+    ``RemoteFunction.options`` for them. With ``max_calls=n`` a worker process ends after it has run
+    the function n times (0: never for that); a function with ``num_gpus`` has 1 by default.
+
+    With ``name="census.count"`` or ``offer="census.count"``, nodes that ``--import`` the module
+    also run it for programs without the code, in any language: see ``zray.task_by_name``. ``offer``
+    must be the only one of that name.
 
     Raises:
         ValueError, TypeError: an unknown option or a bad value, or no function.
@@ -260,6 +324,9 @@ def _decorate(
                 "with 'asyncio.run(f())'."
             )
         chosen = checked(TaskOptions(), options)
+        if chosen.num_gpus and options.get("max_calls") is None:
+            chosen = chosen._replace(max_calls=1)  # as Ray: so the GPU's memory is free again
+        check_yields(chosen.num_returns, generates=is_generator(function))
         decorated = RemoteFunction(function, chosen, callable_here=callable_here)
         # Ray's name is for display, so that several may have one; then none is found by it.
         offer(offered or chosen.name, decorated, function, alone=bool(offered))

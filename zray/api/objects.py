@@ -9,6 +9,7 @@ from itertools import compress
 from typing import Any, TypeVar, overload
 
 from zray.api.session import participant
+from zray.runtime.generators import ObjectRefGenerator
 from zray.runtime.references import ObjectRef
 
 T = TypeVar("T")
@@ -40,6 +41,8 @@ def get(refs: Any, *, timeout: float | None = None, progress: bool = False) -> A
     """
     if isinstance(refs, ObjectRef):
         return participant().get([refs], timeout)[0]
+    if isinstance(refs, ObjectRefGenerator):
+        return refs
     if not isinstance(refs, list):
         raise ValueError(
             "Invalid type of object refs, "
@@ -92,7 +95,8 @@ def wait(
     """Wait until ``num_returns`` of the references are ready, or the timeout.
 
     Args:
-        refs: a list of distinct references.
+        refs: a list of distinct references, and of generators: one is ready when its next item is
+            there, or when it is known that none will be.
         num_returns: how many to wait for.
         timeout: seconds; None: as long as it takes.
         fetch_local: ready means that the value is here, not only somewhere.
@@ -104,22 +108,27 @@ def wait(
         TypeError, ValueError: as Ray's ``wait``.
     """
     global _left
-    if isinstance(refs, ObjectRef):
-        raise TypeError("wait() expected a list of ray.ObjectRef, got a single ray.ObjectRef")
+    if isinstance(refs, ObjectRef | ObjectRefGenerator):
+        raise TypeError(
+            "wait() expected a list of ray.ObjectRef or ray.ObjectRefGenerator, got a single "
+            f"ray.{type(refs).__name__}"
+        )
     if not isinstance(refs, list):
         raise TypeError(f"wait() expected a list of ray.ObjectRef, got {type(refs)}")
     if timeout is not None and timeout < 0:
         raise ValueError(f"The 'timeout' argument must be nonnegative. Received {timeout}")
     wanted: list[ObjectRef[T]] = [*refs]  # another thread may change the list meanwhile
-    if [*map(type, wanted)].count(ObjectRef) != len(wanted):
+    plain = [*map(type, wanted)].count(ObjectRef) == len(wanted)
+    if not plain:
         for ref in wanted:
-            if not isinstance(ref, ObjectRef):
+            if not isinstance(ref, ObjectRef | ObjectRefGenerator):
                 raise TypeError(
                     f"wait() expected a list of ray.ObjectRef, got list containing {ref!r}"
                 )
     if not wanted:
+        participant()
         return [], []
-    ids = [ref.id for ref in wanted]
+    ids = [ref.id for ref in wanted] if plain else [*map(_waited_id, wanted)]
     if ids != _left and len({*ids}) != len(ids):
         raise ValueError("Wait requires a list of unique object refs.")
     if num_returns <= 0:
@@ -132,6 +141,11 @@ def wait(
     if len(ids) <= LEFT_MAX:
         _left = _without(ids, places)
     return [wanted[place] for place in places], _without(wanted, places)
+
+
+def _waited_id(ref: Any) -> bytes:
+    found: bytes = ref.id if isinstance(ref, ObjectRef) else ref._next_id()
+    return found
 
 
 def _without(those: list[T], places: list[int]) -> list[T]:
@@ -147,18 +161,23 @@ def _without(those: list[T], places: list[int]) -> list[T]:
     return others
 
 
-def cancel(ref: ObjectRef[Any], *, force: bool = False, recursive: bool = True) -> None:
+def cancel(
+    ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool = False, recursive: bool = True
+) -> None:
     """Cancel the task that makes the value. A queued task is dropped; a running one is interrupted
     with KeyboardInterrupt, and killed if it does not end within some seconds.
 
     Args:
-        ref: a reference that a task returned.
-        force: kill the worker at once.
+        ref: a reference that a task returned, or the generator of its items.
+        force: kill the worker at once; not of calls of actors.
         recursive: cancel the tasks that it submitted as well.
 
     Raises:
         TypeError: not a reference.
+        ValueError: ``force`` for a call of an actor.
     """
+    if isinstance(ref, ObjectRefGenerator):
+        ref = ref.completed()
     if not isinstance(ref, ObjectRef):
         raise TypeError(f"cancel() only supported for object refs. Got: {type(ref)}.")
     participant().cancel(ref, force, recursive)

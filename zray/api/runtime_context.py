@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from typing import Any
 
 from zray import limits
 from zray.api import cluster
 from zray.api.actor_handles import ActorHandle
+from zray.api.runtime_env import RuntimeEnv
 from zray.api.session import participant
 from zray.ids import object_id
-from zray.runtime import session
+from zray.runtime import id_types, session
 
 
 class RuntimeContext:
@@ -27,6 +30,14 @@ class RuntimeContext:
     def gcs_address(self) -> str:
         """host:port of the head; empty in a worker."""
         return str(self._participant.address)
+
+    def get_session_name(self) -> str:
+        """Of the cluster, which has another one after each start that has no store."""
+        return f"session_{cluster.cluster_id(self._participant).hex()}"
+
+    def get_temp_dir(self) -> str:
+        """The folder for temporary files of this process."""
+        return tempfile.gettempdir()
 
     def get_job_id(self) -> str:
         """Of the driver that this process serves."""
@@ -46,6 +57,12 @@ class RuntimeContext:
         setup = self._setup()
         return str(setup.node_name) if setup is not None else ""
 
+    def get_node_labels(self) -> dict[str, str]:
+        """Of the node whose worker asks, as given to it at its start; for a driver as above."""
+        node_id = self.get_node_id()
+        found = [node["Labels"] for node in cluster.nodes() if node["NodeID"] == node_id]
+        return dict(found[0]) if found else {}
+
     def get_task_id(self) -> str | None:
         """None outside of a task."""
         return session.current_task().hex() or None
@@ -57,6 +74,24 @@ class RuntimeContext:
             return f"{info.class_name}.{call.method}"
         template = self._template()
         return str(template.name) if template is not None else None
+
+    def get_task_function_name(self) -> str | None:
+        """Of the function itself, whatever ``name`` the task has; None outside of a task."""
+        template = self._template()
+        if template is None or self._actor_info() is not None:
+            return self.get_task_name()
+        function = self._participant.task_inbox.functions.get(template.function_id)
+        return str(function.name) if function is not None else str(template.name)
+
+    @property
+    def runtime_env(self) -> RuntimeEnv:
+        """The runtime environment of the running task or actor; of a driver, that of its job."""
+        env_vars = dict(self._participant.env_vars)
+        return RuntimeEnv(env_vars=env_vars) if env_vars else RuntimeEnv()
+
+    def get_runtime_env_string(self) -> str:
+        """The same as JSON."""
+        return json.dumps(self.runtime_env, sort_keys=True)
 
     def get_attempt(self) -> int:
         """1 for the first time that the task runs; 0 outside of a task."""
@@ -70,7 +105,34 @@ class RuntimeContext:
             pairs = info.held
         else:
             pairs = template.resources if template is not None else []
-        return {name: amount / limits.RESOURCE_UNIT for name, amount in pairs}
+        return {name: amount / limits.RESOURCE_UNIT for name, amount in pairs if amount}
+
+    @property
+    def job_id(self) -> id_types.JobID:
+        """As ``get_job_id``, as an object."""
+        return id_types.JobID.from_hex(self.get_job_id())
+
+    @property
+    def node_id(self) -> id_types.NodeID:
+        """As ``get_node_id``, as an object."""
+        return id_types.NodeID.from_hex(self.get_node_id())
+
+    @property
+    def task_id(self) -> id_types.TaskID | None:
+        """As ``get_task_id``, as an object."""
+        found = self.get_task_id()
+        return id_types.TaskID.from_hex(found) if found else None
+
+    @property
+    def actor_id(self) -> id_types.ActorID | None:
+        """As ``get_actor_id``, as an object."""
+        found = self.get_actor_id()
+        return id_types.ActorID.from_hex(found) if found else None
+
+    @property
+    def worker_id(self) -> id_types.WorkerID:
+        """As ``get_worker_id``, as an object."""
+        return id_types.WorkerID.from_hex(self.get_worker_id())
 
     def get_actor_id(self) -> str | None:
         """Of the actor that asks; None outside of one."""
@@ -117,17 +179,34 @@ class RuntimeContext:
             raise RuntimeError("This method is not supported in an async actor.")
         return bool(self._participant.cancelled())
 
+    @property
+    def current_placement_group_id(self) -> id_types.PlacementGroupID:
+        """The nil id: there are no placement groups."""
+        return id_types.PlacementGroupID.nil()
+
+    def get_placement_group_id(self) -> str | None:
+        """None: there are no placement groups."""
+        return None
+
+    @property
+    def should_capture_child_tasks_in_placement_group(self) -> bool:
+        """False, as above."""
+        return False
+
+    def get_resource_ids(self) -> dict[str, list[str]]:
+        """As ``get_accelerator_ids``; Ray has both names."""
+        return self.get_accelerator_ids()
+
     def get_accelerator_ids(self) -> dict[str, list[str]]:
         """The GPUs of the running task, as ``get_gpu_ids``."""
         return {"GPU": [str(one) for one in get_gpu_ids()]}
 
-    def get(self) -> dict[str, str]:
-        """Job, node and worker id at once."""
-        return {
-            "job_id": self.get_job_id(),
-            "node_id": self.get_node_id(),
-            "worker_id": self.get_worker_id(),
-        }
+    def get(self) -> dict[str, Any]:
+        """``job_id``, ``node_id`` and ``namespace`` at once; in tasks ``task_id``, too, and in
+        actors ``actor_id``."""
+        found = {"job_id": self.job_id, "node_id": self.node_id, "namespace": self.namespace}
+        ids = {"task_id": self.task_id, "actor_id": self.actor_id}
+        return {**found, **{name: one for name, one in ids.items() if one is not None}}
 
     def _actor_id(self) -> bytes:
         return bytes(getattr(self._participant, "actor_id", b""))
@@ -159,8 +238,7 @@ def get_gpu_ids() -> list[int | str]:
     """The GPUs that the running task or actor may use, as CUDA_VISIBLE_DEVICES names them."""
     import os
 
-    found = participant()
-    if getattr(found, "assignment", None) is None and not getattr(found, "actor_id", b""):
+    if not get_runtime_context().get_assigned_resources().get("GPU"):
         return []
     names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
     return [int(name) if name.isdigit() else name for name in names]

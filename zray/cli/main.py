@@ -5,6 +5,7 @@ Must never import zmq before a subcommand runs: help stays fast.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,6 +83,25 @@ def stop(name: str | None, data_directory: Path | None, address: list[str] | Non
     if data_directory is not None:
         sys.exit(stopping.stop_directory(data_directory))
     sys.exit(stopping.stop_named(name or "default"))
+
+
+@command.command(
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    options_metavar="",
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="SCRIPT.py [ARGUMENTS]")
+def run(arguments: Sequence[str]) -> None:
+    """Run a program that was written for Ray, with zray in its place.
+
+    "import ray" gives zray in it and in its tasks and actors. With -m MODULE in place of SCRIPT.py
+    it runs a module, as python does.
+
+    Exit code: the program's own.
+    """
+    if not arguments:
+        raise click.UsageError("give a script, or -m and a module")
+    # Another process image: the program sees nothing of this one.
+    os.execv(sys.executable, [sys.executable, "-m", "zray.compat", *arguments])
 
 
 def main() -> None:

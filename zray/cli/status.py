@@ -212,7 +212,8 @@ def _node_row(node: dict[str, Any]) -> list[str]:
     others = [
         f"{name} {used[name]:g}/{total[name]:g}"
         for name in total
-        if name not in ("CPU", "GPU", "memory")
+        if name not in ("CPU", "GPU", "memory", "object_store_memory")
+        and not name.startswith("node:")  # every node has one of its own
     ]
     counts = [f"{node[name]:,}" for name in ("running", "queued", "finished")]
     where = [node["host"], str(node["pid"])]

@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from zray import limits
-from zray.errors import ZrayError
+from zray.errors import TaskTimeoutError, ZrayError
 from zray.ids import object_id
 from zray.protocol.errors import (
+    STOPPED_MAX,
     TASK_RAISED,
     ErrorRecord,
     cut_text,
@@ -40,6 +41,18 @@ def outcomes(task_id: bytes, num_returns: int, value: bytes) -> list[Outcome]:
     return found
 
 
+def of_argument(value: bytes, name: str) -> bytes:
+    """The error of a task or call of this name that cannot run since an argument is ``value``."""
+    try:
+        record = decode_error(value)
+    except msgspec.DecodeError:
+        return value
+    stopped = [*record.stopped, name]
+    if len(stopped) > STOPPED_MAX:
+        del stopped[STOPPED_MAX // 2]
+    return encode_error(msgspec.structs.replace(record, stopped=stopped))
+
+
 def _shortened(value: bytes, bytes_max: int) -> bytes:
     """The error without its exception and most of its texts."""
     record = read(value)
@@ -66,6 +79,13 @@ def read(value: bytes) -> ErrorRecord:
 def text_of(results: list[Outcome]) -> str:
     """What an error outcome says, for a sentence of which it is the cause."""
     return read(results[0].value).message
+
+
+def of_timeout(name: str, timeout_s: float, how: str, node: str = "") -> bytes:
+    """The error of a task that ran too long; ``how``: what became of it, behind "and"."""
+    text = f"{name} ran longer than its timeout of {timeout_s:g} s, and {how}; give it more time "
+    text += "with timeout=, or see what it does there"
+    return encode(TaskTimeoutError, text, name, node)
 
 
 def of_constructor(value: bytes) -> str:

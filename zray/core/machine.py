@@ -6,6 +6,7 @@ it has no socket, clock, thread, random generator, file or logger of its own.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from zray.protocol.messages import Message
@@ -22,6 +23,10 @@ class Outbox(Generic[Peer]):
 
     def __bool__(self) -> bool:
         return bool(self._queues)
+
+    def __iter__(self) -> Iterator[Peer]:
+        """The peers that there are messages for."""
+        return iter(self._queues)
 
     def __contains__(self, peer: Peer) -> bool:
         return peer in self._queues

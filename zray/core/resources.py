@@ -13,26 +13,39 @@ UNLIMITED = 1 << 30
 CPU = "CPU"
 GPU = "GPU"
 MEMORY = "memory"
+ENDLESS = 1 << 53
+LABELS = "labels "  # and selectors: what a node whose labels they select has without end
 _OFFER = "offers "  # and a name: what a node that offers the name has without end
-_ENDLESS = 1 << 53
+# And a digest: tasks of different environments do not share processes. It takes nothing of a node.
+ENVIRONMENT = "environment "
+_OF_THE_HEAD = (_OFFER, LABELS)
 
 
-def needs(amounts: Iterable[tuple[str, int]], offer: str = "") -> Needs:
-    """``offer``: and the name is offered there."""
-    wanted = [(name, amount) for name, amount in amounts if amount]
-    if offer:
-        wanted.append((_OFFER + offer, 1))
+def needs(amounts: Iterable[tuple[str, int]], *others: str) -> Needs:
+    """``others``: what a node has without end, or not at all; empty ones are left out."""
+    wanted = [(name, amount) for name, amount in amounts if amount or name.startswith(ENVIRONMENT)]
+    wanted += [(name, 1) for name in others if name]
     return tuple(sorted(wanted))
+
+
+def offer(name: str) -> str:
+    """What a task needs that runs by this name; nothing if that is empty."""
+    return name and _OFFER + name
 
 
 def offering(names: Iterable[str]) -> Vector:
     """What a node has that offers these names."""
-    return {_OFFER + name: _ENDLESS for name in names}
+    return {_OFFER + name: ENDLESS for name in names}
 
 
 def countable(wanted: Iterable[tuple[str, int]]) -> Needs:
-    """Without offers of names."""
-    return tuple(pair for pair in wanted if not pair[0].startswith(_OFFER))
+    """Without what is not counted: offers of names, labels, environments."""
+    return tuple(pair for pair in at_node(wanted) if not pair[0].startswith(ENVIRONMENT))
+
+
+def at_node(wanted: Iterable[tuple[str, int]]) -> Needs:
+    """As a node knows its classes: without what is only for the head to look at."""
+    return tuple(pair for pair in wanted if not pair[0].startswith(_OF_THE_HEAD))
 
 
 def is_cpu_only(wanted: Needs) -> bool:
@@ -44,7 +57,8 @@ def slots(free: Mapping[str, int], wanted: Needs) -> int:
     """How many of ``wanted`` fit into ``free`` at once."""
     room = UNLIMITED
     for name, amount in wanted:
-        room = min(room, free.get(name, 0) // amount)
+        if amount:  # nothing: an environment
+            room = min(room, free.get(name, 0) // amount)
     return max(room, 0)
 
 
@@ -74,11 +88,16 @@ def total(*parts: Vector) -> list[tuple[str, int]]:
 
 
 def in_words(wanted: Iterable[tuple[str, int]]) -> str:
-    """``CPU 2, GPU 0.5``; memory in MiB; ``an offer of "name"``."""
+    """``CPU 2, GPU 0.5``; memory in MiB; ``an offer of "name"``; ``the labels a=b``."""
     parts = []
     for name, amount in wanted:
         value = amount / limits.RESOURCE_UNIT
-        if name.startswith(_OFFER):
+        if name.startswith(ENVIRONMENT):
+            continue
+        if name.startswith(LABELS):
+            text = name.partition("\n")[0]  # then comes what it is made of
+            parts.append(f"{'the' if amount else 'not the'} {text}")
+        elif name.startswith(_OFFER):
             parts.append(f'{"an" if amount else "no"} offer of "{name.removeprefix(_OFFER)}"')
         elif name == MEMORY:
             parts.append(f"{name} {value / 2**20:.0f} MiB")

@@ -64,6 +64,16 @@ def running() -> tuple[ConnectionInfo, str]:
     return info, info.addresses[0]
 
 
+def is_running() -> bool:
+    """Whether there is a head for ``running``, other than those that programs have for themselves.
+
+    Raises:
+        KeyFileError: the file in ``ZRAY_CONNECTION_FILE`` is unusable.
+    """
+    info = connection.find(None)
+    return info is not None and not info.name.startswith(connection.LOCAL_PREFIX)
+
+
 def await_head(
     addresses: list[str], wait_s: float, say: Callable[[str], None]
 ) -> tuple[ConnectionInfo, list[str]]:

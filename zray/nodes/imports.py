@@ -86,7 +86,13 @@ class Imports:
         assert info is not None and offer is not None
         asked = info.max_concurrency
         concurrency = asked if asked > 1 else offer.max_concurrency
-        info = replace(info, is_async=offer.is_async, max_concurrency=concurrency)
+        info = replace(
+            info,
+            is_async=offer.is_async,
+            max_concurrency=concurrency,
+            groups=[*offer.groups],
+            out_of_order=offer.out_of_order or concurrency > 1,
+        )
         return replace(assignment, actor=info)
 
 

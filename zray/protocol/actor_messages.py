@@ -153,12 +153,16 @@ class Replies(Message, tag=67):
 
 
 class CancelCall(Message, tag=68):
-    """Drop a call that has not started; ask a running one to stop."""
+    """Drop a call that has not started; ask a running one to stop.
+
+    ``recursive``: also the calls that it has made.
+    """
 
     actor_id: Id
     incarnation: Count
     caller: Id
     task_id: Id
+    recursive: bool = False
 
 
 class StopActor(Message, tag=69):
@@ -195,7 +199,10 @@ class Gone(Message, tag=72):
 
 
 class Exiting(Message, tag=85):
-    """Worker to raylet: this actor ends now because it wants to."""
+    """Worker to raylet: this actor ends now because it wants to.
+
+    One that is no actor, and gives no reason: nothing more starts in it; EXIT ends it.
+    """
 
     reason: Text
 

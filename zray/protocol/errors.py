@@ -10,6 +10,7 @@ from zray import limits
 
 MESSAGE_BYTES_MAX = limits.ERROR_TEXT_BYTES_MAX // 16
 TASK_RAISED = "ZR-3001"
+STOPPED_MAX = 8  # names in a record of those that could not run because of it
 
 
 class ErrorRecord(msgspec.Struct, array_like=True, frozen=True):
@@ -27,6 +28,9 @@ class ErrorRecord(msgspec.Struct, array_like=True, frozen=True):
         note: what was left out of the record and why.
         maybe_executed: of an actor's call: whether it may have run in spite of the error.
         actor_id: of an actor's call: the actor, or empty.
+        actor_repr: of what an actor's method raised: ``repr`` of the actor, if its class has one.
+        stopped: tasks and calls that could not run because of it, as their argument or the argument
+            of those before: the one next to the error first, at most STOPPED_MAX of them.
     """
 
     code: str
@@ -40,6 +44,8 @@ class ErrorRecord(msgspec.Struct, array_like=True, frozen=True):
     note: str = ""
     maybe_executed: bool = False
     actor_id: bytes = b""
+    actor_repr: str = ""
+    stopped: list[str] = []
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -91,6 +97,31 @@ def system_error(
             pickled=cause.pickled if cause is not None else b"",
         )
     )
+
+
+def error_text(record: ErrorRecord, note: str = "") -> str:
+    """What people read of an error that a task raised: who failed where, and its traceback.
+
+    ``note``: one more, of who reads it.
+    """
+    name = record.function_name or "the task"
+    where = [f"pid={record.pid}"]
+    where += [f"node={record.node}"] if record.node else []
+    where += [f"actor_id={record.actor_id.hex()}"] if record.actor_id else []
+    where += [f"repr={record.actor_repr}"] if record.actor_repr else []
+    what = ": ".join(filter(None, (record.type_name, record.message.partition("\n")[0])))
+    lines = [f"{name} failed ({', '.join(where)}): {what}", record.traceback.rstrip()]
+    lines += [f"note: {text}" for text in (record.note, note) if text]
+    return f"{record.code} " + "\n".join(filter(None, (*lines_of_stopped(record), *lines)))
+
+
+def lines_of_stopped(record: ErrorRecord) -> list[str]:
+    """What could not run because of it, the one that was asked for first."""
+    return [
+        f"{name} could not run. At least one of the input arguments for this task could not be "
+        "computed:"
+        for name in reversed(record.stopped)
+    ]
 
 
 def cut_text(text: str, bytes_max: int) -> str:

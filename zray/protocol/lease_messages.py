@@ -7,12 +7,17 @@ submitter keeps each task until it is answered, and decides about retries.
 
 from typing import Annotated
 
+from msgspec import Struct
+
 from zray.protocol.parts import (
+    CRASHED,
     MANY,
     Amounts,
     Count,
+    EndStatus,
     HeldLease,
     Id,
+    IdOrNone,
     Ids,
     Message,
     Name,
@@ -27,7 +32,9 @@ class Demand(Message, tag=86):
     In absolute figures. ``finished``: tasks of the class that were ended for this submitter by
     workers leased to it, in all. ``lease_ids``: the leases of the class that it has; LEASE_ENDED
     is sent again for those that are over. ``served``: how many tasks each of them has ended.
-    ``retried``: attempts beyond the first of each task, in all.
+    ``retried``: attempts beyond the first of each task, in all. ``expected``: nothing waits yet; a
+    task goes by way of the head, and others may follow it. ``unfinished``: tasks of all classes, of
+    which the head does not know otherwise.
     """
 
     submitter: Id
@@ -38,6 +45,8 @@ class Demand(Message, tag=86):
     lease_ids: Ids = b""
     served: Annotated[list[Count], MANY] = []
     retried: Count = 0
+    expected: bool = False
+    unfinished: Count = 0
 
 
 class Grant(Message, tag=87):
@@ -55,21 +64,24 @@ class Grant(Message, tag=87):
 class Leased(Message, tag=88):
     """The worker waits for the submitter's connection: worker to raylet to head to submitter.
 
-    ``machine`` as in NodeInfo; ``node``: its name.
+    ``machine`` as in NodeInfo; ``node``: its name, and ``node_id``.
     """
 
     lease: HeldLease
     machine: Name = ""
     node: Name = ""
+    node_id: IdOrNone = b""
 
 
 class Revoke(Message, tag=89):
     """The lease is to end when the task that runs has ended: head to raylet to worker.
 
-    Submitter to head: the worker cannot be reached from here, nor could others.
+    ``spare``: others could use it, so it ends when it has had no task for a short while. Submitter
+    to head: the worker cannot be reached from here, nor could others.
     """
 
     lease_id: Id
+    spare: bool = False
 
 
 class LeaseEnded(Message, tag=90):
@@ -77,35 +89,44 @@ class LeaseEnded(Message, tag=90):
 
     ``text`` empty: in peace, and what the worker has not answered it has not begun. Else the
     worker died; ``text`` says how. ``begun``: tasks that it has begun under this lease. Kept by the
-    raylet until ACK names its ``seq``.
+    raylet until ACK names its ``seq``. ``told``: the last number of what the raylet has RELAYed to
+    the submitter; until it has that, the submitter does not know of all that came before the end.
+    ``status``: of the task that ran when the worker died: CRASHED, or, since it ran longer than its
+    timeout, FINISHED, or FAILED where its retry_exceptions covers that.
     """
 
     lease_id: Id
     begun: Count = 0
     text: Text = ""
+    told: Count = 0
+    status: EndStatus = CRASHED
 
 
 class Leasing(Message, tag=91):
     """Head to submitter: whether tasks of this class may wait for leases.
 
-    If not, others wait for what such tasks need: they go by way of the head, as SUBMIT.
+    If not, others wait for what such tasks need: they go by way of the head, as SUBMIT; so many of
+    them at a time (``window``), or all (0). The others wait at the submitter meanwhile.
     """
 
     target: Id
     resources: Amounts
     open: bool
+    window: Count = 0
 
 
 class CancelLeased(Message, tag=92):
     """Submitter to head to raylet: stop a task that a leased worker runs.
 
-    ``force``: end the worker; else it is ended after the grace of a cancel.
+    ``force``: end the worker; else it is ended after the grace of a cancel. ``recursive``: also the
+    calls of actors that it has made.
     """
 
     lease_id: Id
     task_id: Id
     attempt: Count
     force: bool
+    recursive: bool = False
 
 
 class Runs(Message, tag=93):
@@ -122,6 +143,71 @@ class Made(Message, tag=94):
     tasks: Annotated[list[TaskSpec], MANY]
 
 
+# LeaseWord.kind
+WORD_PAYLOAD = 1  # what submitter and worker say to each other: an encoded payload
+WORD_TASKS = 2  # to the raylet: a packet for the worker's queue, an encoded TASKS
+WORD_RECALL = 3  # to the raylet: give back what is still in the queue
+WORD_CLOSE = 4  # to the raylet: the lease is of no use any more
+WORD_RETURNED = 5  # from the raylet: ids of tasks, out of the queue
+WORD_FULL = 6  # from the raylet: ids of tasks for which the queue had no room
+WORD_ENDED = 7  # from the raylet: the worker has closed its socket, or cannot be reached
+
+
+class LeaseWord(Struct, array_like=True, frozen=True):
+    """A part of a RELAY; ``more``: the next word goes on with it."""
+
+    kind: Count
+    data: bytes = b""
+    more: bool = False
+
+
+class Reach(Message, tag=120):
+    """Head to submitter: all nodes on other machines that may serve it; ids, and their own ports.
+
+    It is leased workers of those that it REACHES.
+    """
+
+    target: Id
+    nodes: Annotated[list[tuple[Id, Name]], MANY]
+
+
+class Reaches(Message, tag=121):
+    """Submitter to head: all nodes on other machines to whose own ports it has a connection."""
+
+    submitter: Id
+    node_ids: Ids
+
+
+class Relay(Message, tag=122):
+    """Submitter to raylet, and back: what is said to a leased worker on another machine, and by it.
+
+    Over the raylet's own port, which begins with HELLO and WELCOME, or by way of the head.
+    ``path``: how many ways to this node the submitter has taken until now, as ``incarnation`` of
+    its HELLO was; what comes by an older one does not count. ``first``: number of the first of
+    ``words``, which are kept until ``upto`` of the other end, the last one it has, says that they
+    came.
+    """
+
+    source: Id
+    target: Id
+    lease_id: Id
+    path: Count
+    first: Count
+    upto: Count
+    words: Annotated[list[LeaseWord], MANY] = []
+
+
+class RelayRefused(Message, tag=123):
+    """Raylet to submitter: nothing is relayed for this lease; ``code`` is a stable error code."""
+
+    source: Id
+    target: Id
+    lease_id: Id
+    code: Name
+    text: Text
+
+
 LEASE_MESSAGES: tuple[type[Message], ...] = (
     *(Demand, Grant, Leased, Revoke, LeaseEnded, Leasing, CancelLeased, Runs, Made),
+    *(Reach, Reaches, Relay, RelayRefused),
 )

@@ -16,6 +16,8 @@ from zray.protocol.lease_messages import *
 from zray.protocol.node_messages import *
 from zray.protocol.parts import *
 from zray.protocol.store_messages import *
+from zray.protocol.stream_messages import *
+from zray.protocol.trace_messages import *
 
 # ---- session: both directions --------------------------------------------------------------
 
@@ -98,7 +100,17 @@ class Rejected(Message, tag=8):
 
 
 class Template(Message, tag=16):
-    """A function with options, sent once per session before the first task that names it."""
+    """A function with options, sent once per session before the first task that names it.
+
+    ``max_calls``: a worker that has run the function so often ends; 0: never for that. ``labels``:
+    selectors of the node, pairs of a label's name and what is wanted of its value; the first that
+    selects any node counts. ``environment``: of the worker; ``resources`` then has, with an amount
+    of 0, a name that begins with "environment ", equal for equal ones.
+    ``timeout_s``: a task that runs longer ends with an error; 0: none does. ``priority``: of the
+    ready tasks of one job, submitter's depth and needs, those that have more start first.
+    ``yields``: what becomes of what it yields. ``unread_max``: so many items, of which its consumer
+    has used none, are there at most before it goes on; 0: any number.
+    """
 
     template_id: Id
     function_id: Id
@@ -109,6 +121,13 @@ class Template(Message, tag=16):
     runtime: Name = "python"
     by_name: bool = False  # no EXPORT: ``name`` is one that modules offer on the nodes
     holder: IdOrNone = b""  # the worker that names it, as its node says; else the sender
+    max_calls: Count = 0
+    labels: Annotated[list[list[tuple[Name, Text]]], MANY] = []
+    environment: Environment | None = None
+    yields: Yields = RETURNS
+    unread_max: Count = 0
+    timeout_s: Timeout = 0.0
+    priority: Priority = 0
 
 
 class Export(Message, tag=17):
@@ -165,11 +184,15 @@ class Cancel(Message, tag=22):
     """Stop a task, wherever it is.
 
     ``force``: end the worker that runs it. ``recursive``: also the tasks that it has submitted.
+    ``index``: of its result by whose reference it is cancelled. A call or a leased task is known to
+    its submitter alone: the head passes this on to that, the ``target``.
     """
 
     task_id: Id
     force: bool
     recursive: bool
+    index: Index = 0
+    target: IdOrNone = b""
 
 
 class Hold(Message, tag=23):
@@ -353,7 +376,9 @@ ALL: tuple[type[Message], ...] = (
     *ACTOR_MESSAGES,
     *LEASE_MESSAGES,
     *STORE_MESSAGES,
+    *STREAM_MESSAGES,
+    *TRACE_MESSAGES,
 )
 
 # What answers a request; ``about`` is the request's ``seq``.
-ANSWERS = (Status, Reasons, KvReply, Synced, ActorCreated, ActorFound, ActorNames, Gone)
+ANSWERS = (Status, Reasons, KvReply, Synced, ActorCreated, ActorFound, ActorNames, Gone, Traced)

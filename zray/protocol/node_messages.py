@@ -6,6 +6,7 @@ from zray.protocol.parts import (
     MANY,
     Amounts,
     Assignment,
+    BegunTask,
     Count,
     Floor,
     HeldActor,
@@ -17,11 +18,14 @@ from zray.protocol.parts import (
     JobInfo,
     Message,
     Name,
+    NearClass,
+    NearJob,
     ObjIds,
     Outcome,
     Seq,
     TaskDone,
     Text,
+    Timeout,
 )
 
 # ---- node verbs: raylet and head ------------------------------------------------------------
@@ -30,15 +34,18 @@ from zray.protocol.parts import (
 class Credit(Message, tag=48):
     """``granted``: tasks the head may have sent in this session, in all.
 
-    ``released``: what tasks that are blocked, or wait long for arguments, let others have, in all.
+    ``released``: what tasks that are blocked, or wait long for arguments, let others have, in all,
+    less what near tasks have.
     ``floor``: the node has as many workers as it may, and starts only tasks that are deeper than
-    this; -1: any. ``free_floor``: the same of tasks that take no CPU.
+    this; -1: any. ``free_floor``: the same of tasks that take no CPU. ``ending``: so much of its
+    CPUs have tasks that run long and should end soon.
     """
 
     granted: Count
     released: Amounts = []
     floor: Floor = -1
     free_floor: Floor = -1
+    ending: Count = 0
 
 
 class Tasks(Message, tag=49):
@@ -77,11 +84,31 @@ class Returned(Message, tag=53):
 
 
 class CancelTask(Message, tag=54):
-    """Stop this attempt if it is here; ``force``: end the worker that runs it."""
+    """Stop this attempt if it is here; ``force``: end the worker that runs it.
+
+    ``recursive``: also the calls of actors that it has made. ``timed_out``: since it has run longer
+    than its timeout.
+    """
 
     task_id: Id
     attempt: Count
     force: bool
+    recursive: bool = False
+    timed_out: bool = False
+
+
+class Deadline(Message, tag=134):
+    """Worker to raylet: the attempt that it begins now is to end within ``timeout_s``.
+
+    ``begun``: how many tasks the worker has begun in its life, with this one. ``retried``: the
+    task's retry_exceptions covers that it did not end in time.
+    """
+
+    task_id: Id
+    attempt: Count
+    timeout_s: Timeout
+    begun: Count
+    retried: bool = False
 
 
 class Free(Message, tag=55):
@@ -158,6 +185,45 @@ class DriverEnded(Message, tag=77):
     job_id: Id
 
 
+# ---- near tasks: submitted by a worker and run on its node without the head --------------------
+
+
+class Begun(Message, tag=130):
+    """Near tasks that run, and are near no more: others may hear of their results.
+
+    As SUBMIT, and the sender has them.
+    """
+
+    job_id: Id
+    submitter: Id
+    tasks: Annotated[list[BegunTask], MANY]
+
+
+class Near(Message, tag=131):
+    """What near tasks a node has: ``jobs`` whose figures have changed, all ``classes`` that wait.
+
+    In absolute figures.
+    """
+
+    jobs: Annotated[list[NearJob], MANY]
+    classes: list[NearClass] = []
+
+
+class Crowded(Message, tag=132):
+    """Head to raylet: whether tasks of other jobs wait for what near tasks have.
+
+    If so, what workers submit goes to the head.
+    """
+
+    others_wait: bool
+
+
+class Publish(Message, tag=133):
+    """Worker to raylet: references to these results of its tasks leave the process."""
+
+    object_ids: ObjIds
+
+
 # ---- worker verbs: raylet and worker on one machine ------------------------------------------
 
 
@@ -203,6 +269,8 @@ NODE_MESSAGES: tuple[type[Message], ...] = (
         Recall,
         Blocked,
         Unblocked,
+        Deadline,
         Exit,
     ),
+    *(Begun, Near, Crowded, Publish),
 )

@@ -31,6 +31,13 @@ CANCELLED = 3
 
 # Refused.code: the peer's incarnation was declared dead, or its job has ended
 FENCED = "ZR-2012"
+# Also of Rejected and RelayRefused: that is not for the peer to say
+FORBIDDEN = "ZR-1410"
+
+# Template.yields, Call.yields
+RETURNS = 0
+ITEMS = 1  # what it yields goes to its submitter as it comes; what it returns is nothing
+REFERENCES = 2  # what it yields are objects of the worker's; it returns references to them
 
 # Query.what
 STATUS = 1
@@ -43,13 +50,20 @@ ACTOR_RESTARTING = 3
 ACTOR_DEAD = 4
 ACTOR_STATES = {1: "PENDING", 2: "ALIVE", 3: "RESTARTING", 4: "DEAD"}
 
+RETRY_AS_DECLARED = b"-"  # Call.retry
+
 Id = Annotated[bytes, Meta(min_length=16, max_length=16)]
 ObjId = Annotated[bytes, Meta(min_length=20, max_length=20)]
 IdOrNone = Annotated[bytes, Meta(max_length=16)]
 Count = Annotated[int, Meta(ge=0, lt=2**53)]
+Index = Annotated[int, Meta(ge=0, lt=2**32)]  # of an object among those of its task
 Floor = Annotated[int, Meta(ge=-1, lt=2**53)]
 Seq = Annotated[int, Meta(ge=0, lt=2**53)]
 Seconds = Annotated[float, Meta(ge=0, le=limits.DRIVER_LOST_MAX_S)]
+Timeout = Annotated[float, Meta(ge=0, le=limits.TIMEOUT_MAX_S)]
+Priority = Annotated[int, Meta(ge=-limits.PRIORITY_MAX, le=limits.PRIORITY_MAX)]
+EndStatus = Annotated[int, Meta(ge=0, le=3)]
+Yields = Annotated[int, Meta(ge=0, le=2)]
 Name = Annotated[str, Meta(max_length=limits.NAME_MAX)]
 Text = Annotated[str, Meta(max_length=limits.TEXT_MAX)]
 MANY = Meta(max_length=limits.PAYLOAD_ITEMS_MAX)  # a list that is sent in parts beyond this
@@ -69,7 +83,8 @@ class Versions(Struct, array_like=True, frozen=True):
 class NodeInfo(Struct, array_like=True, frozen=True):
     """A raylet's account of itself.
 
-    ``liveness`` is host:port of a port that it keeps open; there it serves PULL to other raylets.
+    ``liveness`` is host:port of a port that it keeps open; there it serves PULL to other raylets,
+    and RELAY to submitters that have workers of it leased.
     ``offers``: names of functions and actor classes that can be asked for by name there.
     """
 
@@ -100,13 +115,21 @@ class JobInfo(Struct, array_like=True, frozen=True):
     )
 
 
+class Environment(Struct, array_like=True, frozen=True):
+    """What the process of a task has beside its job. ``env_vars``: variables and their values."""
+
+    env_vars: Annotated[list[tuple[Name, Text]], MANY] = []
+
+
 class TaskSpec(Struct, array_like=True, frozen=True, gc=False):
     """One task as its submitter made it.
 
     ``dependencies``: ObjectIDs whose values replace top-level references in the arguments, in
     order. ``nested``: ObjectIDs that the arguments contain and that stay references. ``boxed``:
     the arguments are the value of the first dependency, and ``arguments`` is empty. ``failures``:
-    attempts that a failure has ended before it was submitted.
+    attempts that a failure has ended before it was submitted. ``depth``: how many tasks above it
+    run, where a raylet knows more than the head does. ``consumer``: the process that gets what the
+    task yields, which is its submitter.
     """
 
     task_id: Id
@@ -117,6 +140,8 @@ class TaskSpec(Struct, array_like=True, frozen=True, gc=False):
     parent: IdOrNone = b""
     boxed: bool = False
     failures: Count = 0
+    depth: Count = 0
+    consumer: IdOrNone = b""
 
 
 class Outcome(Struct, array_like=True, frozen=True, gc=False):
@@ -136,6 +161,10 @@ class ActorInfo(Struct, array_like=True, frozen=True):
     it lives; what it takes to be placed is in its template. -1 is "no limit" for ``max_restarts``,
     ``max_task_retries`` and ``max_pending_calls``. ``by_name``: of a class that a node offers under
     its template's name: results are portable values, and ``methods`` need not have all.
+    ``retries``: the ``max_task_retries`` of methods that have their own. ``groups``: how many calls
+    of each concurrency group run at once; of all others, ``max_concurrency``. ``out_of_order``: a
+    call that waits for its arguments does not hold up those behind it. ``unread_max``: so many
+    items of all its generators that run may be unused by their consumers; 0: any number.
     """
 
     class_name: Name
@@ -151,6 +180,10 @@ class ActorInfo(Struct, array_like=True, frozen=True):
     is_async: bool = False
     held: Amounts = []
     by_name: bool = False
+    retries: list[tuple[Name, Annotated[int, Meta(ge=-1, lt=2**53)]]] = []
+    groups: list[tuple[Name, Annotated[int, Meta(ge=1, lt=2**31)]]] = []
+    out_of_order: bool = False
+    unread_max: Annotated[int, Meta(ge=0, lt=2**31)] = 0
 
 
 class Assignment(Struct, array_like=True, frozen=True, gc=False):
@@ -185,7 +218,8 @@ class TaskDone(Struct, array_like=True, frozen=True, gc=False):
 
 
 class CallDone(Struct, array_like=True, frozen=True, gc=False):
-    """One call's end; ``status`` is FINISHED or CANCELLED."""
+    """One call's end; ``status`` is FINISHED, CANCELLED or, only where its ``retry`` covers what it
+    raised, FAILED: its caller makes it again, under another number."""
 
     seq: Seq
     task_id: Id
@@ -202,6 +236,34 @@ class HeldTask(Struct, array_like=True, frozen=True):
     template_id: Id
     failures: Count = 0
     makes_actor: bool = False
+
+
+class BegunTask(Struct, array_like=True, frozen=True, gc=False):
+    """A task that a raylet has, of which the head has not heard. ``attempt``: that is there."""
+
+    spec: TaskSpec
+    attempt: Count
+
+
+class NearJob(Struct, array_like=True, frozen=True, gc=False):
+    """A job's near tasks on one node.
+
+    ``finished``, ``retried``: tasks, and attempts beyond the first of each, since the node joined.
+    """
+
+    job_id: Id
+    unfinished: Count
+    finished: Count
+    retried: Count
+
+
+class NearClass(Struct, array_like=True, frozen=True, gc=False):
+    """Near tasks that wait for the same resources. ``name``: of one of them."""
+
+    resources: Amounts
+    job_id: Id
+    waiting: Count
+    name: Name
 
 
 class HeldActor(Struct, array_like=True, frozen=True):
@@ -227,7 +289,10 @@ class Call(Struct, array_like=True, frozen=True, gc=False):
 
     ``seq``: its number among its caller's calls of this incarnation, from 0: they start in this
     order, whatever path they take. ``dependencies``, ``nested``, ``boxed`` as in TaskSpec;
-    ``values`` has those dependencies that the caller has at hand.
+    ``values`` has those dependencies that the caller has at hand. ``yields``, ``unread_max`` as in
+    TEMPLATE. ``group``: the concurrency group that it runs in; empty: its method's. ``retry``: for
+    which errors it is made again, as the caller's language says it; RETRY_AS_DECLARED: as its
+    method says; empty: for none.
     """
 
     seq: Seq
@@ -240,6 +305,10 @@ class Call(Struct, array_like=True, frozen=True, gc=False):
     values: list[Outcome] = []
     parent: IdOrNone = b""
     boxed: bool = False
+    yields: Yields = RETURNS
+    unread_max: Count = 0
+    group: Name = ""
+    retry: bytes = b""
 
 
 class Holds(Struct, array_like=True, frozen=True):

@@ -35,6 +35,9 @@ RULES: dict[type[Message], Rule] = {
     m.Exported: Rule("function_ids"),
     m.Forget: Rule("function_ids", TASK_BYTES),
     m.Submit: Rule("tasks"),
+    m.Begun: Rule("tasks"),
+    m.Near: Rule("jobs"),
+    m.Publish: Rule("object_ids", OBJECT_BYTES),
     m.Result: Rule("outcomes", acknowledged=True),
     m.Hold: Rule("object_ids", OBJECT_BYTES, joined=True),
     m.Drop: Rule("object_ids", OBJECT_BYTES),
@@ -46,6 +49,7 @@ RULES: dict[type[Message], Rule] = {
     m.KvReply: Rule("keys", joined=True),
     m.Tasks: Rule("tasks"),
     m.Made: Rule("tasks"),
+    m.Relay: Rule("words"),
     m.Done: Rule("tasks", acknowledged=True),
     m.Returned: Rule("task_ids", TASK_BYTES),
     m.Discard: Rule("tasks"),
@@ -54,6 +58,7 @@ RULES: dict[type[Message], Rule] = {
     m.ActorNames: Rule("names", joined=True),
     m.Calls: Rule("calls"),
     m.Replies: Rule("replies"),
+    m.Items: Rule("outcomes"),
     m.AskGone: Rule("process_ids", TASK_BYTES, joined=True),
     m.Gone: Rule("process_ids", TASK_BYTES, joined=True),
     m.Query: Rule("object_ids", joined=True),
@@ -80,13 +85,13 @@ WHOLE: frozenset[type[Message]] = frozenset(
         *(m.Template, m.Export, m.Put, m.Chunk, m.PullFailed, m.PullFrom, m.Notice, m.Kv),
         *(m.Credit, m.Reclaim, m.Job, m.Shutdown, m.Setup, m.CreateActor, m.ActorCreated),
         *(m.ActorState, m.FindActor, m.ActorFound, m.ListActors, m.StopActor, m.ActorExited),
-        *(m.Exiting, m.Granted, m.Here, m.Missing),
+        *(m.Exiting, m.Granted, m.Here, m.Missing, m.Deadline, m.Trace, m.Traced),
         *(m.ResultAck, m.Cancel, m.Pull, m.ChunkAck, m.Ping, m.Pong, m.Ack, m.CancelTask),
         *(m.JobEnded, m.WorkerDied, m.Recall, m.Blocked, m.Unblocked, m.Exit, m.KillActor),
         *(m.Sync, m.Synced, m.CancelCall, m.Attach, m.Attached, m.Room, m.Take, m.Relieve),
         *(m.Unused, m.Relieved, m.FindDriver, m.DriverEnded),
         *(m.Demand, m.Grant, m.Leased, m.Revoke, m.LeaseEnded, m.Leasing, m.CancelLeased),
-        m.Runs,
+        *(m.Runs, m.Reach, m.Reaches, m.RelayRefused, m.Crowded, m.Taken),
     }
 )
 _HOLDS_PIECE = 512  # ids: one process's holds are cut into these, to be put in parts
@@ -139,6 +144,12 @@ def _cut_field(message: Message, rule: Rule, pieces: int) -> list[Message]:
     if len(slices) < 2:
         return []
     parts: list[Message] = [replace(message, **{rule.field: one}) for one in slices]
+    if isinstance(message, m.Relay):
+        number = message.first
+        for part in parts:
+            assert isinstance(part, m.Relay)
+            part.first = number
+            number += len(part.words)
     if isinstance(message, m.Tasks) and message.values:
         by_id = {outcome.object_id: outcome for outcome in message.values}
         for part in parts:

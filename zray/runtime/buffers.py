@@ -114,3 +114,23 @@ def split(data: memoryview) -> tuple[memoryview, list[memoryview]]:
     if at != len(data):
         raise ValueError(f"its parts take {at} bytes")
     return pickled, found
+
+
+def aligned(buffers: Sequence[memoryview]) -> list[memoryview]:
+    """Copies of these, read-only, each at a multiple of 64 bytes in memory.
+
+    Of values that travel inside messages, which may lie anywhere; those in shared memory have a
+    place that suits them.
+    """
+    import ctypes
+
+    sizes = [len(buffer) + -len(buffer) % ALIGNMENT for buffer in buffers]
+    block = bytearray(sum(sizes) + ALIGNMENT)
+    at = -ctypes.addressof(ctypes.c_char.from_buffer(block)) % ALIGNMENT
+    found, place = [], memoryview(block)
+    for buffer, size in zip(buffers, sizes, strict=True):
+        part = place[at : at + len(buffer)]
+        part[:] = buffer
+        found.append(part.toreadonly())
+        at += size
+    return found

@@ -27,6 +27,7 @@ from zray.runtime.keys import read_secret_file, secret_directory, write_secret_f
 FILE_VARIABLE: Final = "ZRAY_CONNECTION_FILE"
 HOME_VARIABLE: Final = "ZRAY_HOME"
 DEFAULT_NAME: Final = "default"
+LOCAL_PREFIX: Final = "local-"  # of drivers' own clusters: local-<driver's pid>-<random>
 _FILE_NAME: Final = "connection.json"
 _TEMPORARY: Final = "/tmp"  # never $TMPDIR, which differs between a user's processes
 _NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.:-]{0,127}")
@@ -170,9 +171,7 @@ def find(address: str | None = None) -> ConnectionInfo | None:
         and _may_run(info, here)
     ]
     if found:
-        return max(
-            found, key=lambda info: (wanted is None and info.name == DEFAULT_NAME, info.started)
-        )
+        return max(found, key=lambda info: (wanted is None and _rank(info.name), info.started))
     if chosen is None and wanted is not None and unusable:
         raise unusable[0]
     return chosen
@@ -326,6 +325,11 @@ def _stored(unusable: list[KeyFileError]) -> Iterator[ConnectionInfo]:
         except KeyFileError as error:
             if os.path.lexists(path):  # else a head removed it meanwhile
                 unusable.append(error)
+
+
+def _rank(name: str) -> int:
+    """Where no address is given: the default cluster first, those of programs' own last."""
+    return 2 if name == DEFAULT_NAME else 0 if name.startswith(LOCAL_PREFIX) else 1
 
 
 def _is_here(info: ConnectionInfo) -> bool:

@@ -38,6 +38,35 @@ def explain(value: Any, name: str, attempt: Callable[[Any], object]) -> str | No
         name: what users call it.
         attempt: pickles its argument, or raises.
     """
+    found = _follow(value, attempt)
+    if found is None:
+        return None
+    steps, error = found
+    offender = steps[-1].value
+    where = ", ".join(step.words for step in steps[1:])
+    path = name + "".join(step.path for step in steps[1:])
+    subject = f"{name}: {where}" if where else name
+    kind = _kind(offender)
+    article = "an" if kind[0] in "aeiouAEIOU" else "a"
+    reason = f"{type(error).__name__}: {_short(error)}"
+    hint = f", at {path}" if where else ""
+    return f"{subject} is {article} {kind}, which cannot be pickled ({reason}{hint})"
+
+
+def steps_to_failure(
+    value: Any, name: str, attempt: Callable[[Any], object]
+) -> list[tuple[str, Any]] | None:
+    """The way to what keeps ``value`` from being pickled: names and parts, from ``value`` on.
+
+    None if it can be pickled. Arguments as of ``explain``.
+    """
+    found = _follow(value, attempt)
+    if found is None:
+        return None
+    return [(step.path.rpartition(".")[2] or name, step.value) for step in found[0]]
+
+
+def _follow(value: Any, attempt: Callable[[Any], object]) -> tuple[list[_Part], Exception] | None:
     search = _Search(attempt)
     error = search.failure(value)
     if error is None:
@@ -51,15 +80,7 @@ def explain(value: Any, name: str, attempt: Callable[[Any], object]) -> str | No
         part, error = found
         seen.add(id(part.value))
         steps.append(part)
-    offender = steps[-1].value
-    where = ", ".join(step.words for step in steps[1:])
-    path = name + "".join(step.path for step in steps[1:])
-    subject = f"{name}: {where}" if where else name
-    kind = _kind(offender)
-    article = "an" if kind[0] in "aeiouAEIOU" else "a"
-    reason = f"{type(error).__name__}: {_short(error)}"
-    hint = f", at {path}" if where else ""
-    return f"{subject} is {article} {kind}, which cannot be pickled ({reason}{hint})"
+    return steps, error
 
 
 class _Search:

@@ -23,6 +23,8 @@ class Offer(NamedTuple):
         retry: as ``retry_exceptions`` of tasks.
         is_async: of a class: its actors run their calls in an event loop.
         max_concurrency: of a class, where who makes an actor asks for no more than 1.
+        groups: of a class: its concurrency groups.
+        out_of_order: of a class: as ActorInfo has it.
     """
 
     target: Callable[..., Any]
@@ -30,6 +32,8 @@ class Offer(NamedTuple):
     retry: bool | tuple[type[BaseException], ...] = False
     is_async: bool = False
     max_concurrency: int = 1
+    groups: tuple[tuple[str, int], ...] = ()
+    out_of_order: bool = False
 
 
 class Offered(Protocol):

@@ -7,13 +7,14 @@ only when a value needs it (start-up time), and never unpickle.
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from zray import limits
-from zray.errors import MessageTooLargeError
+from zray.errors import MessageTooLargeError, OutOfBandReferenceError
 from zray.runtime.buffers import Piece, assemble
 
 PROTOCOL = 5
@@ -31,9 +32,14 @@ _dumps = pickle.dumps
 
 
 class _Collecting(threading.local):
-    """The ids found so far by this thread's running dumps; None outside of one."""
+    """The ids found so far by this thread's running dumps; None outside of one.
+
+    ``handle``: the object of the handle that was pickled last outside of one.
+    """
 
     found: list[bytes] | None = None
+    handle = b""
+    looks = False  # what is pickled outside of one goes nowhere
 
 
 _collecting = _Collecting()
@@ -49,13 +55,58 @@ def set_stray_reference_hook(hook: Callable[[bytes], None] | None) -> None:
     _stray_reference_hook = hook
 
 
+def note_handle(object_id: bytes) -> None:
+    """An actor's handle is about to be pickled, and with it the reference to this object."""
+    if _collecting.found is None:
+        _collecting.handle = object_id
+
+
 def note_reference(object_id: bytes) -> None:
-    """A reference is being pickled; called by its ``__reduce__``."""
+    """A reference is being pickled; called by its ``__reduce__``.
+
+    Raises:
+        OutOfBandReferenceError: it is a reference, pickled outside of zray, where the environment
+            forbids that: RAY_allow_out_of_band_object_ref_serialization, or ZRAY_ALLOW_OUT_OF_BAND.
+    """
     found = _collecting.found
     if found is not None:
         found.append(object_id)
-    else:
+        return
+    if object_id != _collecting.handle and not _strays_are_allowed():
+        raise OutOfBandReferenceError(
+            f"the reference {object_id.hex()} was pickled outside of zray, which the environment "
+            "forbids, since its object would have to stay until the job ends: pass the reference "
+            "to a task, in a value or to an actor, or allow it with ZRAY_ALLOW_OUT_OF_BAND=1 (or "
+            "RAY_allow_out_of_band_object_ref_serialization=1)"
+        )
+    if not _collecting.looks:
         note_stray_reference(object_id)
+
+
+def check_captured(function: Any, name: str) -> None:
+    """Check that a function captures no reference, where the environment forbids that.
+
+    Raises:
+        OutOfBandReferenceError: it does.
+    """
+    if _strays_are_allowed():
+        return
+    from zray.runtime import code
+
+    _collecting.looks = True
+    try:
+        code.dumps(function, PROTOCOL)
+    except OutOfBandReferenceError as error:
+        raise OutOfBandReferenceError(f"{name} captures a reference: {error.args[0]}") from None
+    finally:
+        _collecting.looks = False
+
+
+def _strays_are_allowed() -> bool:
+    for name in ("ZRAY_ALLOW_OUT_OF_BAND", "RAY_allow_out_of_band_object_ref_serialization"):
+        if name in os.environ:
+            return os.environ[name].lower() in ("1", "true")
+    return True
 
 
 def note_stray_reference(object_id: bytes) -> None:
@@ -137,26 +188,18 @@ def in_band(value: Any, by_value: bool) -> bytes:
     return data
 
 
-def large_out_of_band(value: Any, by_value: bool) -> list[Piece]:
-    """One pickle, or the pieces of a value whose large buffers were not copied."""
-    buffers: list[memoryview] = []
-
-    def is_small(buffer: pickle.PickleBuffer) -> bool:
-        raw = buffer.raw()
-        if len(raw) < PAYLOAD_BYTES:
-            return True
-        buffers.append(raw)
-        return False
-
+def buffers_out_of_band(value: Any, by_value: bool) -> list[Piece]:
+    """One pickle, or the pieces of a value whose buffers were not copied."""
+    buffers: list[pickle.PickleBuffer] = []
     if by_value:
         from zray.runtime import code
 
-        data = code.dumps(value, PROTOCOL, is_small)
+        data = code.dumps(value, PROTOCOL, buffers.append)
     else:
-        data = _dumps(value, PROTOCOL, buffer_callback=is_small)
+        data = _dumps(value, PROTOCOL, buffer_callback=buffers.append)
         if _NAMES_MAIN in data:
             raise _NamesMain
-    return assemble([data], buffers) if buffers else [data]
+    return assemble([data], [buffer.raw() for buffer in buffers]) if buffers else [data]
 
 
 class _Sink:

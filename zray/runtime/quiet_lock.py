@@ -11,7 +11,7 @@ import contextlib
 import gc
 import os
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from threading import RLock
 
 from zray.errors import ReentrantCallError
@@ -20,17 +20,23 @@ _locks: weakref.WeakSet[QuietLock] = weakref.WeakSet()
 
 
 class QuietLock:
-    """As ``threading.Lock``, but that a second acquisition by its holder is an error."""
+    """As ``threading.Lock``, but that a second acquisition by its holder is an error.
+
+    ``admit`` is called with the lock before anything else is done with it, if there is something
+    ``left`` by then: by others, who did not wait for the lock.
+    """
 
     # Used several times for each task, so as few calls as possible.
-    __slots__ = ("__weakref__", "_collects", "_give", "_is_owned", "_take")
+    __slots__ = ("__weakref__", "_admit", "_collects", "_give", "_is_owned", "_left", "_take")
 
-    def __init__(self) -> None:
+    def __init__(self, left: Sized = (), admit: Callable[[], None] | None = None) -> None:
         lock = RLock()  # a signal may come at any place, and there it is known who has it
         self._take = lock.acquire
         self._give = lock.release
         self._is_owned: Callable[[], bool] = lock._is_owned  # type: ignore[attr-defined]
         self._collects = False  # before it was acquired
+        self._left = left
+        self._admit = admit
         _locks.add(self)
 
     def __enter__(self) -> None:
@@ -47,6 +53,8 @@ class QuietLock:
             if gc.isenabled():
                 self._collects = True
                 gc.disable()
+            if self._left and self._admit is not None:
+                self._admit()
         except BaseException:  # a signal handler of the program raises
             if self._is_owned():
                 self.__exit__()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from zray.ids import task_of
-from zray.runtime import pickling, serialization
+from zray.ids import OBJECT_BYTES, origin_of
+from zray.runtime import id_types, pickling, serialization
 from zray.runtime.interrupts import interrupts
 
 if TYPE_CHECKING:  # imported where they are used: they take long, and most programs need neither
@@ -18,7 +19,10 @@ T_co = TypeVar("T_co", covariant=True)
 
 # What a process does with its references; set by the participant that is connected.
 _dropped: deque[bytes] = deque()
+_drop = _dropped.append
+_new = object.__new__
 _unnamed: deque[bytes] = deque()  # functions; another one for each participant
+_unread: deque[bytes] = deque()  # tasks that yield, of which nobody wants more; the same
 _participant: Any = None
 
 
@@ -26,7 +30,8 @@ class ObjectRef(Generic[T_co]):
     """A reference to the value of a task or a ``put``.
 
     Awaitable (``await ref``), usable as an argument of tasks, comparable and hashable by id. The
-    value is kept in the cluster for as long as a reference to it lives anywhere. Made by zray only.
+    value is kept in the cluster for as long as a reference to it lives anywhere. A program that
+    makes one of an id must know that the value is still there.
 
     Attributes:
         id: 20 bytes, unique in the cluster.
@@ -35,15 +40,51 @@ class ObjectRef(Generic[T_co]):
     __slots__ = ("__weakref__", "_drop", "id")
 
     id: bytes
+    _drop: Callable[[bytes], None]
 
-    def __init__(self, object_id: bytes, drop: Callable[[bytes], None] = _dropped.append) -> None:
-        self.id = object_id
-        self._drop = drop
+    def __init__(self, id: bytes) -> None:
+        """Another reference to the object of this id; ``counted`` is for the library.
+
+        Raises:
+            TypeError, ValueError: it is no id.
+        """
+        self.id, self._drop = id, _ignore  # __del__ needs both, whatever comes
+        id_types.checked("ObjectRef", id, OBJECT_BYTES)
+        self._drop = _count(id)
 
     def __del__(self) -> None:
         self._drop(self.id)  # may run anywhere, so that is all it does
 
     interrupts.spare(__del__.__code__)
+
+    @classmethod
+    def size(cls) -> int:
+        """How many bytes an id has: 20."""
+        return OBJECT_BYTES
+
+    @classmethod
+    def from_binary(cls, id: bytes) -> ObjectRef[Any]:
+        """As the constructor."""
+        return cls(id)
+
+    @classmethod
+    def from_hex(cls, text: str) -> ObjectRef[Any]:
+        """The reference whose ``hex`` is this."""
+        return cls(bytes.fromhex(text))
+
+    @classmethod
+    def from_random(cls) -> ObjectRef[Any]:
+        """A reference to nothing, unlike all others."""
+        return _uncounted(os.urandom(OBJECT_BYTES))
+
+    @classmethod
+    def nil(cls) -> ObjectRef[Any]:
+        """A reference to nothing."""
+        return _uncounted(b"\xff" * OBJECT_BYTES)
+
+    def is_nil(self) -> bool:
+        """Whether it is ``nil()``."""
+        return id_types.is_nil(self.id)
 
     def hex(self) -> str:
         """The id as 40 hexadecimal digits."""
@@ -53,9 +94,17 @@ class ObjectRef(Generic[T_co]):
         """The id as 20 bytes."""
         return self.id
 
-    def task_id(self) -> bytes:
-        """The id (16 bytes) of the task that makes the value."""
-        return task_of(self.id)
+    def task_id(self) -> id_types.TaskID:
+        """Of the task that makes or yields the value."""
+        return id_types.TaskID(origin_of(self.id))
+
+    def job_id(self) -> id_types.JobID:
+        """Of this process's job.
+
+        Raises:
+            NotInitializedError: this process is not connected to a cluster.
+        """
+        return id_types.JobID(bytes(_connected().client.job_id))
 
     def future(self) -> concurrent.futures.Future[T_co]:
         """A ``concurrent.futures.Future`` of the value; cancelling it does not cancel the task.
@@ -100,6 +149,60 @@ class ObjectRef(Generic[T_co]):
         return serialization.restore_reference, (self.id,)
 
 
+def counted(object_id: bytes) -> ObjectRef[Any]:
+    """A reference that this process's participant has counted already."""
+    ref: ObjectRef[Any] = _new(ObjectRef)
+    ref.id = object_id
+    ref._drop = _drop
+    return ref
+
+
+def _uncounted(object_id: bytes) -> ObjectRef[Any]:
+    ref = counted(object_id)
+    ref._drop = _ignore
+    return ref
+
+
+def of_handle(ref: ObjectRef[Any]) -> None:
+    """A handle has this reference: that it is collected is told at once, not along with others."""
+    if ref._drop is _drop:
+        ref._drop = _drop_handle
+
+
+def _drop_handle(object_id: bytes) -> None:
+    _drop(object_id)
+    participant = _participant
+    if participant is not None:
+        participant.handle_collected()
+
+
+interrupts.spare(_drop_handle.__code__)
+
+
+class WeakReference(ObjectRef[Any]):
+    """A reference that nobody counts: it keeps nothing, whoever has it. Not for programs."""
+
+    __slots__ = ()
+
+    def __init__(self, id: bytes) -> None:
+        self.id, self._drop = id, _ignore
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return WeakReference, (self.id,)
+
+
+def _count(object_id: bytes) -> Callable[[bytes], None]:
+    """Count another reference; what is to be called when it is collected."""
+    if _participant is None or id_types.is_nil(object_id):
+        return _ignore
+    _participant.count(object_id)
+    return _drop
+
+
+def _ignore(_object_id: bytes) -> None:
+    pass
+
+
 def _connected() -> Any:
     if _participant is None:
         from zray.errors import NotInitializedError
@@ -123,10 +226,20 @@ class FunctionName:
         self._unname(self._function_id)  # may run anywhere, so that is all it does
 
 
+class Reader(FunctionName):
+    """Held by what reads the items of a task, until that is collected."""
+
+    __slots__ = ()
+
+    def __init__(self, task_id: bytes) -> None:
+        self._function_id = task_id
+        self._unname = _unread.append
+
+
 def connect(participant: Any) -> None:
     """References work through ``participant`` from now on; None: through nobody."""
-    global _participant, _unnamed
-    _unnamed = deque()  # names of an earlier one mean nothing to this one
+    global _participant, _unnamed, _unread
+    _unnamed, _unread = deque(), deque()  # those of an earlier one mean nothing to this one
     _participant = participant
     _dropped.clear()
     serialization.set_reference_factory(participant.borrow if participant is not None else None)
@@ -135,7 +248,7 @@ def connect(participant: Any) -> None:
 
 def pending() -> bool:
     """Whether there is something to take."""
-    return bool(_dropped or _unnamed)
+    return bool(_dropped or _unnamed or _unread)
 
 
 def take_dropped() -> list[bytes]:
@@ -146,6 +259,11 @@ def take_dropped() -> list[bytes]:
 def take_unnamed() -> list[bytes]:
     """The functions of which a name was collected since the last call; one may come twice."""
     return _take(_unnamed)
+
+
+def take_unread() -> list[bytes]:
+    """The tasks that yield whose reader was collected since the last call."""
+    return _take(_unread)
 
 
 def _take(collected: deque[bytes]) -> list[bytes]:

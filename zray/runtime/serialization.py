@@ -28,15 +28,15 @@ from typing import Any, NamedTuple
 
 from zray import limits
 from zray.errors import MessageTooLargeError, SerializationError
-from zray.runtime.buffers import BUFFERS_TAG, Parts, split
+from zray.runtime.buffers import BUFFERS_TAG, Parts, aligned, split
 from zray.runtime.interrupts import raised_by_handler
 from zray.runtime.pickling import (
     PAYLOAD_BYTES,
     PROTOCOL,
+    buffers_out_of_band,
     check_count,
     collected,
     encode,
-    large_out_of_band,
     out_of_band,
 )
 
@@ -70,9 +70,17 @@ class Arguments(NamedTuple):
     nested: list[bytes]
     parts: Parts | None = None
 
+    def is_small(self) -> bool:
+        """Whether they go along with the task whatever they are."""
+        return self.parts is None and len(self.data) <= limits.ARGUMENT_BYTES_MAX
+
     def whole(self) -> bytes:
         """For loads_arguments, wherever they are."""
         return self.data if self.parts is None else self.parts.to_bytes()
+
+
+_NO_REFERENCES: list[bytes] = []  # nobody adds to it
+_NOTHING = Arguments(_NO_ARGUMENTS, _NO_REFERENCES, _NO_REFERENCES)
 
 
 class FunctionBlob(NamedTuple):
@@ -127,6 +135,18 @@ def dumps(value: Any, name: str = "the value") -> tuple[bytes, list[bytes]]:
         raise _unpicklable([(value, name)], name, error) from error
 
 
+def dumps_atom(value: Any, most: int) -> bytes | None:
+    """The same for a value of one of the plain types; None: of another, or of over ``most`` bytes.
+
+    It refers to nothing.
+    """
+    kind = type(value)
+    if kind not in _ATOMS or (kind in _LONG_ATOMS and len(value) > most):
+        return None
+    data = _dumps(value, PROTOCOL)
+    return data if len(data) <= most else None
+
+
 def dumps_parts(value: Any, name: str = "the value") -> Parts:
     """Serialize a value without copying its large buffers: arrays, and whatever offers them.
 
@@ -149,8 +169,9 @@ def dumps_parts(value: Any, name: str = "the value") -> Parts:
 def loads(data: bytes | memoryview) -> Any:
     """The value of ``data``, in whichever format it is.
 
-    Where buffers stand beside the pickle, the value's arrays share the memory of ``data``, which
-    must not change any more, and are read-only.
+    Where buffers stand beside the pickle, the value's arrays are read-only, and aligned to 64
+    bytes where ``data`` is: they share its memory, which must not change any more. From ``bytes``,
+    which come inside messages, they are copied to where they are; but for very large ones.
 
     Raises:
         SerializationError: it is damaged, or needs a module that is not here.
@@ -161,6 +182,8 @@ def loads(data: bytes | memoryview) -> Any:
             return _loads(data)
         if tag == BUFFERS_TAG:
             pickled, buffers = split(memoryview(data).toreadonly())
+            if type(data) is bytes and len(data) <= limits.ALIGNED_BYTES_MAX:
+                buffers = aligned(buffers)
             return _loads(pickled, buffers=buffers)
         if tag == PORTABLE_TAG:
             from zray.protocol import values
@@ -209,9 +232,9 @@ def dumps_arguments(
         SerializationError: one cannot be pickled; the message names it and the part at fault.
     """
     if not args and not kwargs:
-        return Arguments(_NO_ARGUMENTS, [], [])
+        return _NOTHING
     value: tuple[Any, ...] = (args, kwargs)
-    dependencies: list[bytes] = []
+    dependencies = _NO_REFERENCES
     atoms = True
     for argument in (*args, *kwargs.values()) if kwargs else args:
         if type(argument) not in _ATOMS:
@@ -221,9 +244,9 @@ def dumps_arguments(
                 check_count(len(dependencies), function_name)
                 break
     if atoms:
-        return Arguments(_dumps(value, PROTOCOL), dependencies, [])
+        return Arguments(_dumps(value, PROTOCOL), dependencies, _NO_REFERENCES)
     try:
-        pieces, nested = collected(large_out_of_band, value, False)
+        pieces, nested = collected(buffers_out_of_band, value, False)
     except _AS_THEY_ARE:
         raise
     except Exception as error:
@@ -232,7 +255,10 @@ def dumps_arguments(
         raise _unpicklable(subjects, f"the arguments of {function_name}", error) from error
     if len(pieces) == 1:
         return Arguments(bytes(pieces[0]), dependencies, nested)
-    return Arguments(b"", dependencies, nested, Parts(pieces, nested))
+    parts = Parts(pieces, nested)
+    if parts.size < PAYLOAD_BYTES:
+        return Arguments(parts.to_bytes(), dependencies, nested)
+    return Arguments(b"", dependencies, nested, parts)
 
 
 def dumps_portable_arguments(
@@ -306,6 +332,17 @@ def loads_arguments(
 
 # ---- functions -----------------------------------------------------------------------------
 
+_prelude: tuple[Any, ...] = ()  # what is loaded before each function
+
+
+def set_prelude(value: Any) -> None:
+    """Let every function's pickle begin with ``value``.
+
+    It must load as None; what its ``__reduce__`` calls prepares the process for the function.
+    """
+    global _prelude
+    _prelude = (value,)
+
 
 def dumps_function(function: Callable[..., Any], retry_exceptions: Any) -> FunctionBlob:
     """Serialize a task's function and the exceptions for which it is retried.
@@ -319,7 +356,7 @@ def dumps_function(function: Callable[..., Any], retry_exceptions: Any) -> Funct
     """
     name = getattr(function, "__name__", None) or type(function).__name__
     try:
-        blob, contained = encode((function, retry_exceptions), by_value=True)
+        blob, contained = encode((*_prelude, function, retry_exceptions), by_value=True)
     except _AS_THEY_ARE:
         raise
     except Exception as error:
@@ -336,12 +373,12 @@ def _complain_of_size(name: str, size: int) -> None:
         "It captures large objects in its closure or in the globals it uses; store these with "
         "zray.put() and pass the references as arguments"
     )
-    if size > limits.FUNCTION_BYTES_MAX:
+    if size >= limits.FUNCTION_BYTES_MAX:
         raise ValueError(
-            f"The remote function {name} is too large ({size >> 20} MiB; at most "
-            f"{limits.FUNCTION_BYTES_MAX >> 20} MiB), so it was not sent. {advice}."
+            f"The remote function {name} is too large ({size >> 20} MiB; less than "
+            f"{limits.FUNCTION_BYTES_MAX >> 20} MiB may be), so it was not sent. {advice}."
         )
-    # The user's line: above dumps_function and the decorator's remote().
+    # The user's line: above export_of and the decorator's remote().
     warnings.warn(
         f"The remote function {name} is very large ({size >> 20} MiB), so every worker that runs "
         f"it loads as much. {advice}.",
@@ -357,7 +394,9 @@ def loads_function(blob: bytes | memoryview) -> tuple[Callable[..., Any], Any]:
         SerializationError: it is damaged, or needs a module or name that is not here.
     """
     try:
-        function, retry_exceptions = _loads(blob)
+        *prepared, function, retry_exceptions = _loads(blob)
+        if prepared not in ([], [None]):
+            raise ValueError("it is no function's")
     except SerializationError:
         raise
     except Exception as error:
@@ -370,6 +409,13 @@ def explain(value: Any, name: str) -> str | None:
     from zray.runtime import inspection
 
     return inspection.explain(value, name, encode)
+
+
+def steps_to_failure(value: Any, name: str) -> list[tuple[str, Any]] | None:
+    """Names and parts on the way to what keeps ``value`` from being pickled; None: nothing does."""
+    from zray.runtime import inspection
+
+    return inspection.steps_to_failure(value, name, encode)
 
 
 # ---- errors --------------------------------------------------------------------------------

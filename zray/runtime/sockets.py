@@ -32,8 +32,9 @@ KEEPALIVE_S: Final = 2
 _NOW: Final = int(zmq.DONTWAIT)
 _MORE: Final = int(zmq.DONTWAIT | zmq.SNDMORE)
 _READABLE: Final = int(zmq.POLLIN)  # pyzmq's enum takes longer to test a bit than to ask for it
-_TCP_INFO_BYTES: Final = 104
-_UNACKED, _LAST_ACK_RECEIVED = 24, 56  # offsets in struct tcp_info of linux/tcp.h
+_TCP_INFO_BYTES: Final = 232
+# In struct tcp_info of linux/tcp.h: snd_mss, unacked, last_ack_recv, notsent_bytes, snd_wnd.
+_TCP_INFO: Final = (16, 24, 56, 144, 228)
 _ZMQ_VERSION_MIN: Final = (4, 3, 5)
 _COMMAND_LENGTH_MAX: Final = 120
 
@@ -293,10 +294,15 @@ def is_out_of_reach(fd: int) -> bool:
             info = connection.getsockopt(*option)
     except OSError:
         return False  # it is about to be told of as ended
-    unacknowledged, since_ms = (
-        struct.unpack_from("=I", info, offset)[0] for offset in (_UNACKED, _LAST_ACK_RECEIVED)
+    if len(info) < _TCP_INFO_BYTES:
+        return False  # a kernel that knows less leaves it to its keep-alives
+    mss, unacknowledged, since_ms, unsent, window = (
+        struct.unpack_from("=I", info, offset)[0] for offset in _TCP_INFO
     )
-    return bool(unacknowledged and since_ms > limits.TRANSPORT_SILENT_S * 1000)
+    # Where this machine has lost its own way, nothing has left. A window that is shut is no such
+    # thing: the other end is there, and does not read.
+    held_up = unsent and window >= min(unsent, mss)
+    return bool((unacknowledged or held_up) and since_ms > limits.TRANSPORT_SILENT_S * 1000)
 
 
 def user_id(frame: zmq.Frame) -> str:

@@ -119,6 +119,9 @@ class FrameWriter:
 
         Raises OSError (BrokenPipeError, ConnectionResetError) when the peer is gone.
         """
+        if type(payload) is bytes and len(payload) <= COALESCE_BYTES:  # nearly all are
+            self._sock.sendall(_HEADER.pack(len(payload)) + payload, _NO_SIGNAL)
+            return
         parts = _frame(payload)
         if len(parts) == 1:
             self._sock.sendall(parts[0], _NO_SIGNAL)
@@ -133,6 +136,16 @@ class FrameWriter:
         Large buffers are kept, not copied: they must not change until ``pending`` is 0. Bounding
         ``pending`` is the caller's business. Raises OSError when the peer is gone.
         """
+        if type(payload) is bytes and len(payload) <= COALESCE_BYTES and not self._queue:
+            frame = _HEADER.pack(len(payload)) + payload
+            try:
+                sent = self._sock.send(frame, _SEND_NOW)
+            except BlockingIOError:
+                sent = 0
+            if sent < len(frame):
+                self._queue.append(memoryview(frame)[sent:])
+                self._queued = len(frame) - sent
+            return not self._queue
         parts = _frame(payload)
         self._queue.extend(parts)
         self._queued += sum(map(len, parts))

@@ -8,6 +8,7 @@ user's exception does. Must not import zmq or numpy.
 from __future__ import annotations
 
 import functools
+import os
 import traceback
 import types
 from typing import Any
@@ -21,6 +22,8 @@ from zray.protocol.errors import (
     cut_text,
     decode_error,
     encode_error,
+    error_text,
+    lines_of_stopped,
     system_error,
 )
 from zray.runtime import exception_parts
@@ -28,6 +31,7 @@ from zray.runtime import exception_parts
 __all__ = ["dump_exception", "load_exception", "system_error"]
 
 FRAMES_MAX = 200  # the innermost frames of a deep traceback; the outermost ones repeat
+ACTOR_REPR_BYTES_MAX = 1000
 _OWN_PACKAGE = __name__.partition(".")[0]
 _CLASSES = {
     kind.code: kind
@@ -42,7 +46,14 @@ _NEVER_RAISED_AS_SUCH = (StopIteration, StopAsyncIteration)
 # ---- where the task ran --------------------------------------------------------------------
 
 
-def dump_exception(exc: BaseException, function_name: str, node: str, pid: int) -> bytes:
+def dump_exception(
+    exc: BaseException,
+    function_name: str,
+    node: str,
+    pid: int,
+    actor_id: bytes = b"",
+    actor: Any = None,
+) -> bytes:
     """The encoded record of what a task raised.
 
     Args:
@@ -50,6 +61,7 @@ def dump_exception(exc: BaseException, function_name: str, node: str, pid: int) 
         function_name: the task's name.
         node: name of this node.
         pid: this process.
+        actor_id: of the actor whose method it was, and ``actor`` itself.
     """
     blob, note = exception_parts.dump(_original(exc))
     record = ErrorRecord(
@@ -62,8 +74,21 @@ def dump_exception(exc: BaseException, function_name: str, node: str, pid: int) 
         pid=pid,
         pickled=blob,
         note=cut_text(note, MESSAGE_BYTES_MAX),
+        actor_id=actor_id,
+        actor_repr=_repr_of_its_own(actor),
     )
     return encode_error(record)
+
+
+def _repr_of_its_own(actor: Any) -> str:
+    """``repr`` of an actor whose class says how; what Python would say tells nothing."""
+    kind: Any = type(actor)
+    if actor is None or kind.__repr__ is object.__repr__:
+        return ""
+    try:
+        return cut_text(repr(actor), ACTOR_REPR_BYTES_MAX)
+    except BaseException:
+        return ""
 
 
 def _original(exc: BaseException) -> BaseException:
@@ -154,7 +179,7 @@ def load_exception(record_bytes: bytes | memoryview) -> BaseException:
 
 def _system_exception(record: ErrorRecord) -> BaseException:
     kind = _CLASSES.get(record.code, ZrayError)
-    message = "\n".join(filter(None, (record.message, record.note)))
+    message = "\n".join(filter(None, (*lines_of_stopped(record), record.message, record.note)))
     if issubclass(kind, ActorError):
         cause = exception_parts.load(record.pickled)[0] if record.pickled else None
         text = "\n".join(filter(None, (message, record.traceback.rstrip())))
@@ -192,13 +217,8 @@ def _fill(
     cause: BaseException | None,
     note: str,
 ) -> _RemoteTaskError:
-    name = record.function_name or "the task"
-    where = f"pid={record.pid}, node={record.node}" if record.node else f"pid={record.pid}"
-    what = ": ".join(filter(None, (record.type_name, record.message.partition("\n")[0])))
-    lines = [f"{record.code} {name} failed ({where}): {what}", record.traceback.rstrip()]
-    lines += [f"note: {text}" for text in (record.note, note) if text]
     exc.function_name = record.function_name
-    exc.traceback_text = "\n".join(filter(None, lines))
+    exc.traceback_text = error_text(record, note)
     exc.cause = cause
     exc._zray_record = data
     return exc
@@ -217,6 +237,28 @@ def _as_both(cause: Exception) -> _RemoteTaskError:
     state.attributes.pop("__notes__", None)
     exception_parts.restore(exc, state)
     return exc
+
+
+def _of_both_types(made: TaskError) -> TaskError:
+    """The same for an error that a program has made, with its cause."""
+    assert made.cause is not None
+    record = ErrorRecord(
+        code=TASK_RAISED,
+        message=cut_text(_message(made.cause), MESSAGE_BYTES_MAX),
+        type_name=cut_text(_type_name(made.cause), MESSAGE_BYTES_MAX),
+        function_name=cut_text(made.function_name, MESSAGE_BYTES_MAX),
+        traceback=cut_text(made.traceback_text, limits.ERROR_TEXT_BYTES_MAX),
+        pid=os.getpid(),
+        pickled=exception_parts.dump(made.cause)[0],
+    )
+    found = load_exception(encode_error(record))
+    if not isinstance(found, _RemoteTaskError) or not isinstance(found, type(made.cause)):
+        return made
+    found.cause = made.cause
+    return found
+
+
+errors.set_of_both_types(_of_both_types)
 
 
 @functools.lru_cache(maxsize=256)

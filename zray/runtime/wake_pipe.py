@@ -35,5 +35,7 @@ class WakePipe:
 
     def close(self) -> None:
         """Give back its descriptors."""
-        os.close(self._read)
-        os.close(self._write)
+        read, write = self._read, self._write
+        self._read = self._write = -1  # somebody may still wake it
+        os.close(read)
+        os.close(write)

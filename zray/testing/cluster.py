@@ -24,16 +24,22 @@ from zray.testing.processes.process import Scene, SimPeer, SimProcess
 from zray.testing.processes.raylet import SimRaylet
 from zray.testing.processes.steps import Library
 from zray.testing.processes.worker import SimWorker
+from zray.testing.programs import stream_workloads
 from zray.testing.programs.actor_workloads import end_named_actors
 from zray.testing.programs.actors import CONSTRUCTORS, METHODS
 from zray.testing.programs.lease_workloads import LEASE_RUTHLESS
+from zray.testing.programs.near_workloads import NEAR_RUTHLESS
 from zray.testing.programs.workloads import FUNCTIONS
 from zray.testing.world.errors import CANCELLED, DEATHS, LOSSES, RAISED, Violation
 from zray.testing.world.network import Link
 from zray.testing.world.world import World
 
 UNIT = limits.RESOURCE_UNIT
-LIBRARY = Library(FUNCTIONS, CONSTRUCTORS, METHODS)
+LIBRARY = Library(
+    {**FUNCTIONS, **{one.__name__: one for one in stream_workloads.TASKS}},
+    CONSTRUCTORS,
+    {**METHODS, **{one.__name__: one for one in stream_workloads.STREAM_METHODS}},
+)
 EVENTS_MAX = 1_500_000
 QUIET_S = 400.0  # simulated seconds after the last fault for everything to be done
 EMPTY_S = 90.0  # and for everything to be freed
@@ -42,6 +48,8 @@ RUTHLESS = {
     *("crashing", "cancelling", "killing", "crashing_actor", "named", "sharing", "families"),
     *("stubborn", "abandoning"),
     *LEASE_RUTHLESS,
+    *NEAR_RUTHLESS,
+    *stream_workloads.STREAM_RUTHLESS,
 }
 
 

@@ -13,6 +13,7 @@ from zray.testing.processes.raylet import SimRaylet
 from zray.testing.processes.worker import SimWorker
 from zray.testing.programs.workloads import fan_out
 from zray.testing.world.network import Link
+from zray.testing.world.ports import PortLink
 
 Fault = Callable[[SimCluster, Random], None]
 
@@ -287,6 +288,58 @@ def restart_head_soon(cluster: SimCluster, random: Random) -> None:
     trap = (watches, False)
     traps.append(trap)
 
+
+# ---- what is aimed at leases on other machines: from one more stream ------------------------
+
+
+def cut_port(cluster: SimCluster, random: Random) -> None:
+    """A connection to a node's own port is reset."""
+    links = [*cluster.world.far_ports.links.values()]
+    if links:
+        cluster.world.far_ports.sever(random.choice(links))
+
+
+def cut_ports(cluster: SimCluster, random: Random) -> None:
+    """All of them, several times in a row."""
+
+    def again(times: int) -> None:
+        for link in [*cluster.world.far_ports.links.values()]:
+            cluster.world.far_ports.sever(link)
+        if times:
+            cluster.clock.after(random.choice([0.001, 0.02, 0.3]), again, times - 1)
+
+    again(random.randint(0, 4))
+
+
+def lose_relayed(cluster: SimCluster, random: Random) -> None:
+    """A connection to a node's own port is cut at the next words of some kind."""
+    up = random.random() < 0.5
+    kinds = (m.WORD_PAYLOAD, m.WORD_TASKS, m.WORD_RECALL, m.WORD_CLOSE)
+    kind = random.choice(kinds if up else (m.WORD_PAYLOAD, m.WORD_RETURNED, m.WORD_ENDED))
+
+    def springs(link: PortLink, upwards: bool, messages: list[m.Message]) -> bool:
+        relays = [message for message in messages if isinstance(message, m.Relay)]
+        return up == upwards and any(word.kind == kind for one in relays for word in one.words)
+
+    cluster.world.far_ports.traps.append(springs)
+
+
+def wall(cluster: SimCluster, random: Random) -> None:
+    """For a while nothing passes between a driver and a node's own port; others reach both."""
+    ports = cluster.world.far_ports
+    raylet, driver = _raylet(cluster, random), random.choice(cluster.drivers)
+    if raylet is None:
+        return
+    pair = (driver.name, raylet.raylet.info.liveness)
+    cluster.clock.tell(f"{pair[0]} does not reach {pair[1]} any more")
+    ports.wall_up(*pair)
+    cluster.clock.after(random.choice([0.3, 3.0, 30.0]), ports.walls.discard, pair)
+
+
+FAR_GENTLE: tuple[Fault, ...] = (
+    *(cut_port, cut_ports, lose_relayed, lose_relayed, lose_relayed, wall, lose_word),
+)
+FAR_DEADLY: tuple[Fault, ...] = (kill_raylet, kill_leased, lose_machine, freeze_long)
 
 LEASE_GENTLE: tuple[Fault, ...] = (
     *(freeze_leased, freeze_leased, crowd, unreachable, lose_word, restart_head_soon),

@@ -13,10 +13,22 @@ from random import Random
 from typing import Any, NamedTuple
 
 from zray.testing.cluster import SimCluster
-from zray.testing.faults import DEADLY, FINAL, GENTLE, LEASE_DEADLY, LEASE_GENTLE, Fault
+from zray.testing.faults import (
+    DEADLY,
+    FAR_DEADLY,
+    FAR_GENTLE,
+    FINAL,
+    GENTLE,
+    LEASE_DEADLY,
+    LEASE_GENTLE,
+    Fault,
+)
 from zray.testing.processes.driver import Workload
 from zray.testing.programs.actor_workloads import ACTOR_WORKLOADS
+from zray.testing.programs.class_workloads import CLASS_WORKLOADS
 from zray.testing.programs.lease_workloads import LEASE_WORKLOADS
+from zray.testing.programs.near_workloads import NEAR_WORKLOADS
+from zray.testing.programs.stream_workloads import STREAM_WORKLOADS
 from zray.testing.programs.workloads import WORKLOADS
 
 # Frames of 4 KiB, so that messages are cut in every run; what is never cut stays below that.
@@ -32,6 +44,9 @@ SMALL: dict[str, Any] = {
 }
 
 STREAM = 1159  # one with which the seeds that the tests name keep their plans
+
+GENERATORS = 2730  # the same for what yields
+CLASSES = 444  # and for what has labels, environments and the like
 
 
 class Plan(NamedTuple):
@@ -119,7 +134,11 @@ def plan(seed: int) -> Plan:
         random.choice([0, 1, 2]),
         random.choice([0.0, 0.5, 1.0, 1.0]),
     )
-    return with_leases(drawn, Random(f"{STREAM} leases {seed}"), span)
+    drawn = with_leases(drawn, Random(f"{STREAM} leases {seed}"), span)
+    drawn = with_far_nodes(drawn, Random(f"{STREAM} far {seed}"), span)
+    drawn = with_nesting(drawn, Random(f"{STREAM} nesting {seed}"), span)
+    drawn = with_generators(drawn, Random(f"{GENERATORS} generators {seed}"), span)
+    return with_classes(drawn, Random(f"{CLASSES} classes {seed}"), span)
 
 
 def with_leases(drawn: Plan, random: Random, span: float) -> Plan:
@@ -172,6 +191,86 @@ def with_leases(drawn: Plan, random: Random, span: float) -> Plan:
         bounds["LEASE_BAR_S"] = random.choice([0.05, 10.0])
         bounds["LEASE_FUNCTIONS_MAX"] = random.choice([1, 2, 256])
     return drawn
+
+
+def with_far_nodes(drawn: Plan, random: Random, span: float) -> Plan:
+    """In half of those plans in which everything is on one machine there are several after all."""
+    if drawn.machines != 1 or random.random() < 0.5:
+        return drawn
+    kinds = [*FAR_GENTLE]
+    if random.random() < 0.5:
+        kinds += FAR_DEADLY
+    faults = [
+        (random.uniform(0.0, span * 2), random.choice(kinds))
+        for _ in range(random.choice([0, 0, 1, 2, 4, 8]))
+    ]
+    small = random.choice([None, 100, 1000])
+    bounds = drawn.bounds if small is None else {**drawn.bounds, "LEASE_WORD_BYTES_MAX": small}
+    if random.random() < 0.3:
+        bounds = {**bounds, "LEASE_SAID_BYTES_MAX": 3000, "LEASE_ACK_BYTES": 1000}
+    return drawn._replace(
+        faults=sorted([*drawn.faults, *faults], key=_when),
+        bounds=bounds,
+        machines=random.choice([0, 2, 3]),
+    )
+
+
+def with_nesting(drawn: Plan, random: Random, span: float) -> Plan:
+    """In some plans there is more that tasks submit. From a stream of its own, too."""
+    if random.random() < 0.7:
+        return drawn
+    workloads = [
+        (random.uniform(0.0, span), random.randrange(drawn.drivers), random.choice(NEAR_WORKLOADS))
+        for _ in range(random.choice([1, 1, 2, 3]))
+    ]
+    if random.random() < 0.5:
+        drawn = drawn._replace(workloads=[])
+    bounds = {
+        **drawn.bounds,
+        "NEAR_TASKS": random.choice([1, 5, 1024, 1024]),
+        "NEAR_WAIT_S": random.choice([0.0005, 0.01, 0.1]),
+        "NEAR_REPORT_S": random.choice([0.0001, 0.02]),
+    }
+    workloads = sorted([*drawn.workloads, *workloads], key=_when)
+    return drawn._replace(bounds=bounds, workloads=workloads)
+
+
+def with_generators(drawn: Plan, random: Random, span: float) -> Plan:
+    """In some plans there are tasks and calls that yield. From a stream of its own, too."""
+    if random.random() < 0.7:
+        return drawn
+    workloads: list[tuple[float, int, Workload]] = [
+        (
+            random.uniform(0.0, span),
+            random.randrange(drawn.drivers),
+            random.choice(STREAM_WORKLOADS),
+        )
+        for _ in range(random.choice([1, 2, 2, 4]))
+    ]
+    if random.random() < 0.5:
+        drawn = drawn._replace(workloads=[])
+    bounds = {
+        **drawn.bounds,
+        "STREAM_DELAY_S": random.choice([0.0, 0.001, 0.02]),
+        "STREAM_KEPT_ITEMS": random.choice([1, 5, 10_000, 10_000]),
+        "STREAM_SEND_BYTES": random.choice([100, 2000]),
+        "STREAM_AGAIN_S": random.choice([0.05, 1.0, 1.0]),
+    }
+    workloads = sorted([*drawn.workloads, *workloads], key=_when)
+    return drawn._replace(bounds=bounds, workloads=workloads)
+
+
+def with_classes(drawn: Plan, random: Random, span: float) -> Plan:
+    """In some plans tasks select nodes, have environments, use up workers, or cancel others."""
+    if random.random() < 0.8:
+        return drawn
+    workloads: list[tuple[float, int, Workload]] = [
+        (random.uniform(0.0, span), random.randrange(drawn.drivers), random.choice(CLASS_WORKLOADS))
+        for _ in range(random.choice([1, 2, 3]))
+    ]
+    if random.random() < 0.5:
+        drawn = drawn._replace(workloads=[])
+    return drawn._replace(workloads=sorted([*drawn.workloads, *workloads], key=_when))
 
 
 def _when(entry: tuple[Any, ...]) -> float:

@@ -5,8 +5,15 @@ from __future__ import annotations
 from typing import Literal, overload
 
 from zray.api.session import participant
+from zray.util.check_serialize import inspect_serializability
+from zray.util.serialization import deregister_serializer, register_serializer
 
-__all__ = ["list_named_actors"]
+__all__ = [
+    "deregister_serializer",
+    "inspect_serializability",
+    "list_named_actors",
+    "register_serializer",
+]
 
 
 @overload

@@ -14,6 +14,7 @@ from zray.core.client.definitions import ClientDefinitions
 from zray.core.client.near_values import NearValues
 from zray.core.client.references import ClientReferences
 from zray.core.client.requests import Requests
+from zray.core.client.unasked import UnaskedErrors
 from zray.core.client.values import ClientValues
 from zray.core.client.waiters import Waiter, Waiters
 from zray.ids import IdSource, split_objects
@@ -86,6 +87,7 @@ class Lower:
         )
         self.near = NearValues(self.outcomes, self.waiters.values.__contains__)
         self.references = ClientReferences(
+            unasked=UnaskedErrors(None, {}),
             process_id=ME,
             outbox=self.outbox,
             outcomes=self.outcomes,
@@ -97,6 +99,7 @@ class Lower:
             near=self.near,
             new_task=self.new_task,
             handle_dropped=self.gone_handles.append,
+            hurry=lambda task_id: None,
             remote=remote,
         )
         self.definitions = ClientDefinitions(

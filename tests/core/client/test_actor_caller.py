@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.core.benches import identity
+from tests.core.benches import FUNCTION, identity
 from zray import limits
 from zray.core.client.actor_caller import DIRECT, RELAYED, ActorCaller, PendingCall
 from zray.protocol import messages as m
@@ -127,6 +127,26 @@ def test_a_call_that_may_not_leave_keeps_those_behind_it() -> None:
     assert bench.taken() == []
     bench.blocked = set()
     assert bench.taken() == [(1, "c2"), (2, "c3")]
+
+
+def test_where_order_does_not_matter_others_leave_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench()
+    bench.caller.info = m.ActorInfo("C", FUNCTION, [], out_of_order=True)
+    for name in ("c1", "c2", "c3", "c4"):
+        bench.add(name)
+    bench.blocked = {identity("c1"), identity("c3")}
+    assert bench.taken() == [(0, "c2"), (1, "c4")]
+    bench.blocked = set()
+    assert bench.taken() == [(2, "c1"), (3, "c3")]
+    monkeypatch.setattr(limits, "ACTOR_PASSED_CALLS_MAX", 1)
+    for name in ("c5", "c6", "c7"):
+        bench.add(name)
+    bench.blocked = {identity("c5"), identity("c6")}
+    assert bench.taken() == []  # it is not looked for any further
+    bench.blocked = set()
+    assert bench.taken() == [(4, "c5"), (5, "c6"), (6, "c7")]
 
 
 def test_the_end_of_an_incarnation_fails_what_may_not_run_twice() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from tests.core.client.benches import ME, Lower
 from zray import limits
 from zray.core import failures
 from zray.core.client.calls import ClientCalls
-from zray.errors import ActorDiedError, TaskCancelledError
+from zray.errors import ActorDiedError, ActorUnavailableError, TaskCancelledError
 from zray.ids import split_objects
 from zray.protocol import messages as m
 
@@ -54,6 +55,16 @@ class Bench(Lower):
         self.calls.connected(self.calls.connects.pop(), direct=direct)
         self.taken()
 
+    def connect_after(self, calls: Callable[[], object]) -> None:
+        """The same, of an actor that was called before, by way of the head."""
+        calls()
+        self.connect(direct=False)
+
+    def fail(self, call: Any) -> None:
+        """The method has raised what the call is made again for."""
+        done = m.CallDone(call.seq, call.task_id, m.FAILED, [])
+        self.calls.on_replies(m.Replies(0, ACTOR, 1, ME, [done]))
+
     def sent(self) -> list[Any]:
         """Calls that leave now over the socket to the worker."""
         self.calls.flush()
@@ -87,13 +98,25 @@ def test_the_head_is_asked_about_an_actor_once_and_calls_wait_for_a_way() -> Non
 
 def test_the_actor_lives_until_it_has_answered_whoever_else_has_a_handle() -> None:
     bench = Bench()
+    bench.references.adopt(HANDLE)
     oid = bench.call()
+    bench.references.remove(HANDLE)
     assert HANDLE in bench.references
     bench.connect(direct=False)
     (call,) = bench.relayed()
     bench.answer(call)
     assert HANDLE not in bench.references
     assert bench.outcomes[oid].value == b"value"
+
+
+def test_a_call_by_a_handle_that_keeps_nothing_alive_keeps_nothing_alive() -> None:
+    bench = Bench()
+    bench.call()
+    assert HANDLE not in bench.references
+    bench.connect(direct=False)
+    (call,) = bench.relayed()
+    bench.answer(call)
+    assert not bench.taken(m.Hold) and not bench.taken(m.Drop)
 
 
 @pytest.mark.parametrize("direct", [True, False])
@@ -124,18 +147,76 @@ def test_what_the_actor_answered_before_its_end_counts_and_the_rest_may_have_run
     assert bench.calls.closes == [WORKER]
 
 
-def test_calls_that_may_run_again_and_those_never_sent_wait_for_the_next_incarnation() -> None:
+def test_calls_that_may_run_again_wait_for_the_next_incarnation() -> None:
     bench = Bench()
     retried = bench.call(retries=1)
     bench.connect(direct=False)
     bench.relayed()
     bench.is_now(m.ACTOR_RESTARTING)
-    unsent = bench.call()
+    unsent = bench.call(retries=1)
     bench.is_now(m.ACTOR_ALIVE, incarnation=2)
     bench.calls.connected(bench.calls.connects.pop(), direct=False)
     calls = bench.relayed()
     assert [object_of(call.task_id) for call in calls] == [retried, unsent]
     assert [call.seq for call in calls] == [0, 1]
+
+
+def test_calls_that_may_not_run_again_do_not_wait_for_a_restart() -> None:
+    bench = Bench()
+    bench.unsubmitted.add(identity("t1"))
+    bench.connect_after(lambda: bench.call(nested=(object_of(identity("t1")),)))
+    (unsent,) = bench.results.awaited
+    bench.is_now(m.ACTOR_RESTARTING)
+    late = bench.call()
+    for oid in (unsent, late):
+        error = bench.error(oid)
+        assert error.code == ActorUnavailableError.code and not error.maybe_executed
+    bench.is_now(m.ACTOR_ALIVE, incarnation=2)
+    bench.calls.connected(bench.calls.connects.pop(), direct=False)
+    assert not bench.relayed() and bench.call() not in bench.outcomes
+
+
+def test_calls_wait_for_the_first_incarnation_whatever_they_may() -> None:
+    bench = Bench()
+    oid = bench.call()
+    bench.is_now(m.ACTOR_PENDING, incarnation=0)
+    assert oid not in bench.outcomes and bench.calls.waiting()
+
+
+def test_what_failed_is_made_again_as_often_as_it_may_be() -> None:
+    bench = Bench()
+    bench.connect_after(lambda: bench.call(retries=1))
+    (first,) = bench.relayed()
+    assert first.retry == m.RETRY_AS_DECLARED
+    bench.fail(first)
+    assert not bench.outcomes
+    bench.call()
+    again, other = bench.relayed()
+    assert (again.task_id, again.seq, again.retry) == (first.task_id, 1, b"")
+    assert (other.seq, other.retry) == (2, b"")
+    bench.answer(again)
+    assert bench.outcomes[object_of(first.task_id)].value == b"value"
+
+
+def test_ends_of_the_actor_and_failures_are_counted_together() -> None:
+    bench = Bench()
+    bench.connect_after(lambda: bench.call(retries=1))
+    (call,) = bench.relayed()
+    bench.fail(call)
+    bench.relayed()
+    bench.is_now(m.ACTOR_RESTARTING)
+    error = bench.error(object_of(call.task_id))
+    assert error.code == ActorUnavailableError.code and error.maybe_executed
+
+
+def test_what_failed_and_was_cancelled_is_not_made_again() -> None:
+    bench = Bench()
+    bench.connect_after(lambda: bench.call(retries=-1))
+    (call,) = bench.relayed()
+    bench.calls.cancel(call.task_id, recursive=False)
+    bench.fail(call)
+    assert bench.error(object_of(call.task_id)).code == TaskCancelledError.code
+    assert not bench.relayed()
 
 
 def test_calls_of_a_dead_actor_fail_at_once_and_it_is_forgotten_with_its_last_handle() -> None:
@@ -158,10 +239,24 @@ def test_a_cancel_ends_what_was_not_sent_and_asks_the_actor_for_the_rest() -> No
     (call,) = bench.sent()
     unsent = bench.call()
     for oid in (sent, unsent):
-        assert bench.calls.cancel(oid[:16])
+        assert bench.calls.cancel(oid[:16], recursive=False)
     assert bench.error(unsent).code == TaskCancelledError.code
     assert bench.taken() == [m.CancelCall(0, ACTOR, 1, ME, call.task_id)]
-    assert not bench.calls.cancel(identity("no call"))
+    assert not bench.calls.cancel(identity("no call"), recursive=False)
+
+
+def test_a_recursive_cancel_of_a_call_reaches_what_it_has_made() -> None:
+    bench = Bench()
+    sent = bench.call()
+    bench.connect(direct=True)
+    (call,) = bench.sent()
+    assert bench.calls.cancel(sent[:16], recursive=True)
+    assert bench.taken() == [
+        m.Cancel(0, call.task_id, False, True),  # tasks
+        m.CancelCall(0, ACTOR, 1, ME, call.task_id, True),  # and calls
+    ]
+    assert not bench.calls.cancel_below(call.task_id)
+    assert bench.calls.cancel_below(b"")  # of whoever has made this one
 
 
 def test_an_answer_that_refers_to_something_is_acknowledged_when_the_head_knows_the_holds() -> None:

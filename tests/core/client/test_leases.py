@@ -13,6 +13,7 @@ from tests.core.benches import identity, template
 from tests.core.client.benches import ME, Lower
 from zray import limits
 from zray.core import failures
+from zray.core.client.far_leases import FarLeases
 from zray.core.client.lease import Lease
 from zray.core.client.lease_class import LeaseClasses
 from zray.core.client.lease_queues import LeaseQueues
@@ -37,12 +38,23 @@ class Bench(Lower):
         super().__init__(remote=remote)
         self.by_head: list[m.TaskSpec] = []
         self.queue: dict[bytes, deque[m.Tasks]] = {}
+        self.items: list[m.Items] = []  # that leased workers have told of
         classes = LeaseClasses()
+        self.far = FarLeases(
+            process_id=ME,
+            outbox=self.outbox,
+            linked=lambda: True,
+            said=lambda lease_id, message: self.leases.link_message(lease_id, message),
+            returned=lambda *what: self.leases.returned(*what),
+            ended=lambda lease_id, reached: self.leases.link_ended(lease_id, reached),
+            caught_up=lambda lease_id: self.leases.caught_up(lease_id),
+        )
         queues = LeaseQueues(
             job_id=lambda: ME,
             outcomes=self.outcomes,
             references=self.references,
             definitions=self.definitions,
+            far=self.far,
         )
         queues.take_back = self._take_back
         self.tasks = LeasedTasks(
@@ -50,6 +62,7 @@ class Bench(Lower):
             job_id=lambda: ME,
             outbox=self.outbox,
             outcomes=self.outcomes,
+            unresolved=self.unresolved,
             results=self.results,
             classes=classes,
             references=self.references,
@@ -65,8 +78,10 @@ class Bench(Lower):
             classes=classes,
             tasks=self.tasks,
             queues=queues,
+            far=self.far,
             references=self.references,
             requests=self.requests,
+            items=self.items.append,
         )
         self.definitions.export(m.Export(0, WORK.function_id, "f", b"code"))
         self.definitions.template(WORK)
@@ -77,6 +92,7 @@ class Bench(Lower):
 
     def _hand_over(self, spec: m.TaskSpec, returns: list[bytes]) -> None:
         self.by_head.append(spec)
+        self.unresolved[spec.task_id] = spec
         self.references.entrust(returns)
 
     def _take_back(self, worker_id: bytes) -> list[m.Tasks]:
@@ -157,11 +173,12 @@ def test_the_first_task_goes_by_way_of_the_head_and_asks_for_a_lease() -> None:
     bench = Bench(warm=False)
     assert bench.submit("t1") is None
     bench.turn()
-    assert bench.demands() == [1]
+    assert [(told.count, told.expected) for told in bench.taken(m.Demand)] == [(1, True)]
     returns = bench.submit("t2")
     assert returns == [object_of("t2")]
     bench.turn()
-    assert bench.demands() == []  # the one that was asked for is for this
+    (told,) = bench.taken(m.Demand)
+    assert (told.count, told.expected) == (1, False)  # the one that was asked for is for this
     bench.submit("t3")
     bench.turn()
     assert bench.demands() == [2]
@@ -218,12 +235,14 @@ def test_nothing_waits_behind_a_task_of_unknown_length() -> None:
     assert bench.waiting(one) == ["t1"] and bench.waiting(two) == ["t2"]
 
 
-@pytest.mark.parametrize(("seconds", "at_once"), [(0.0021, 2), (0.05, 2), (0.2, 1), (30.0, 1)])
-def test_one_waits_behind_a_task_that_is_over_soon(seconds: float, at_once: int) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "at_once"), [(0.0021, 32), (0.01, 8), (0.05, 2), (0.2, 1), (30.0, 1)]
+)
+def test_some_wait_behind_a_task_that_is_over_soon(seconds: float, at_once: int) -> None:
     bench = Bench()
     worker = bench.lease("w1")
     measured(bench, worker, seconds)
-    for place in range(10):
+    for place in range(40):
         bench.submit(f"t{place}")
     bench.turn()
     assert len(bench.waiting(worker)) == at_once
@@ -237,7 +256,7 @@ def test_short_tasks_go_in_packets_up_to_some_milliseconds() -> None:
     for place in range(1000):
         bench.submit(f"t{place}")
     bench.turn()
-    assert [len(message.tasks) for message in bench.queue[worker]] == [20, 20]
+    assert [len(message.tasks) for message in bench.queue[worker]] == [20] * 4
 
 
 def test_the_last_tasks_are_shared_out() -> None:
@@ -304,6 +323,48 @@ def test_a_new_lease_gets_what_waits_behind_others() -> None:
     assert bench.waiting(two) == ["t2"] and not bench.waiting(one)
 
 
+def test_ends_need_not_be_read_at_once_where_more_is_waited_for_than_workers_have() -> None:
+    bench = Bench()
+    worker = bench.lease("w1")
+    measured(bench, worker, 0.01)
+    for place in range(40):
+        bench.submit(f"t{place}")
+    bench.turn()
+    there = len(bench.waiting(worker))
+    assert limits.LEASE_NAP_TASKS < there < 40
+    assert bench.leases.nap_s(40) == limits.LEASE_NAP_S
+    assert bench.leases.nap_s(there) == 0.0  # what is waited for may be among those
+    bench.submit("after", dependencies=[object_of("t39")])
+    assert bench.leases.nap_s(40) == limits.LEASE_BRIEF_NAP_S  # it should not wait for long
+    bench.leases._leases[worker].blocked = True
+    assert bench.leases.nap_s(40) == 0.0
+
+
+def test_naps_are_brief_where_few_tasks_are_left_to_a_worker() -> None:
+    """One that ends sooner than expected makes it idle."""
+    bench = Bench()
+    worker = bench.lease("w1")
+    measured(bench, worker, 0.05)
+    for place in range(40):
+        bench.submit(f"t{place}")
+    bench.turn()
+    assert len(bench.waiting(worker)) == 2
+    assert bench.leases.nap_s(40) == limits.LEASE_BRIEF_NAP_S
+
+
+def test_nobody_naps_while_a_worker_has_little_to_do() -> None:
+    bench = Bench()
+    assert bench.leases.nap_s(40) == 0.0
+    worker = bench.lease("w1")
+    assert bench.leases.nap_s(40) == 0.0
+    measured(bench, worker, 0.001)
+    bench.submit("t1")
+    bench.turn()
+    assert bench.leases.nap_s(40) <= 0.0005
+    bench.lease("w2")
+    assert bench.leases.nap_s(40) == 0.0
+
+
 def test_what_waits_behind_a_task_that_takes_too_long_can_go_elsewhere() -> None:
     bench = Bench()
     one = bench.lease("w1")
@@ -313,7 +374,7 @@ def test_what_waits_behind_a_task_that_takes_too_long_can_go_elsewhere() -> None
     bench.submit("t2")
     bench.turn()
     bench.take(one)
-    assert bench.leases.crowded() and bench.demands() == []
+    assert bench.leases.look_in() < limits.LEASE_LATE_S + 0.02 and bench.demands() == []
     bench.leases.look(1.0)
     bench.leases.look(1.004)
     bench.turn()
@@ -372,6 +433,36 @@ def test_what_a_task_has_printed_comes_before_its_result() -> None:
     assert asked is not None
     asked.waiter.arrived()
     assert bench.outcomes[object_of("t1")].value == b"v"
+
+
+def test_what_a_result_refers_to_is_held_before_its_worker_lets_go_of_it_also_after_prints() -> (
+    None
+):
+    bench = Bench()
+    worker = bench.lease("w1")
+    bench.submit("t1")
+    bench.turn()
+    bench.take(worker)
+    bench.leases.queues.direct.take()
+    inner = object_of("inner")
+    result = m.Outcome(object_of("t1"), m.VALUE, 1, b"v", [inner])
+    done = m.TaskDone(identity("t1"), 1, m.FINISHED, [result], 0.01, printed=True)
+    bench.references.add(object_of("t1"))
+    bench.leases.link_message(worker, m.Done(7, [done]))
+    bench.turn()
+    told = bench.taken()
+    assert [message.seq for message in told if isinstance(message, m.Sync)] and not any(
+        isinstance(message, m.Hold) for message in told
+    )
+    for message in told:
+        if isinstance(message, m.Sync):
+            bench.requests.take(message.seq).waiter.arrived()
+    bench.turn()
+    assert not bench.leases.queues.direct.take()  # it keeps that until the head knows
+    kinds = [message for message in bench.taken() if isinstance(message, (m.Hold, m.Sync))]
+    assert [type(message) for message in kinds] == [m.Hold, m.Sync]
+    bench.requests.take(kinds[1].seq).waiter.arrived()
+    assert bench.leases.queues.direct.take()[worker] == [m.Ack(0, 7)]
 
 
 def test_a_result_that_others_have_heard_of_is_put_when_it_comes() -> None:
@@ -642,6 +733,58 @@ def test_many_tasks_go_the_heads_way_one_part_after_the_other() -> None:
     assert not bench.leases.unsent()
 
 
+def test_few_tasks_go_the_heads_way_while_that_may_be_over_soon() -> None:
+    bench = Bench()
+    for number in range(3):
+        bench.submit(f"t{number}")
+    bench.leases.on_leasing(m.Leasing(0, ME, CLASS, False, 2))
+    bench.submit("t3")
+    bench.turn()
+
+    def by_head() -> list[str]:
+        return [spec.task_id.rstrip(b"\0").decode() for spec in bench.by_head]
+
+    assert by_head() == ["t0", "t1"]
+    assert bench.tasks.like(object_of("t3")) == object_of("t0")  # it waits for the same
+    bench.unresolved.clear()
+    bench.leases.heard_of_head()
+    bench.turn()
+    assert by_head() == ["t0", "t1", "t2", "t3"]
+    bench.submit("t4")
+    bench.submit("t5")
+    bench.submit("t6")
+    bench.turn()
+    assert by_head()[4:] == [] and bench.tasks.like(object_of("t5")) == object_of("t2")
+    assert bench.tasks.cancel(identity("t4"), force=False, recursive=False)
+    assert bench.code("t4") == TaskCancelledError.code
+    bench.leases.on_leasing(m.Leasing(0, ME, CLASS, True))
+    worker = bench.lease("w1")
+    assert bench.waiting(worker) == ["t5"]
+    assert bench.tasks.like(object_of("t6")) == b""
+    bench.leases.on_leasing(m.Leasing(0, ME, CLASS, False, 2))
+    bench.leases.on_leasing(m.Leasing(0, ME, CLASS, False))  # nor is it over soon
+    bench.turn()
+    assert by_head()[4:] == ["t6"]
+
+
+def test_what_does_not_go_the_heads_way_first_is_in_nobodys_way() -> None:
+    """A task whose argument came, or which is tried again, goes: others may wait for it."""
+    bench = Bench()
+    worker = bench.lease("w1")
+    measured(bench, worker, 0.2)
+    bench.submit("t1")
+    bench.turn()
+    bench.take(worker)
+    bench.submit("t2", dependencies=[object_of("t1")])
+    bench.leases.on_leasing(m.Leasing(0, ME, CLASS, False, 1))
+    for name in ("t3", "t4"):
+        bench.submit(name)
+    bench.turn()
+    assert [spec.task_id for spec in bench.by_head] == [identity("t3")]
+    bench.ends(worker, "t1", seconds=0.2)
+    assert [spec.task_id for spec in bench.by_head] == [identity("t3"), identity("t2")]
+
+
 def test_failures_are_known_to_the_head_when_a_task_goes_its_way() -> None:
     bench = Bench()
     worker = bench.lease("w1")
@@ -694,7 +837,7 @@ def test_a_cancel_finds_a_task_wherever_it_is() -> None:
     told = [message for message in bench.taken() if not isinstance(message, m.Demand)]
     assert told == [
         m.Cancel(0, identity("t1"), True, True),  # for those that it has submitted
-        m.CancelLeased(0, identity("lw1"), identity("t1"), 1, True),
+        m.CancelLeased(0, identity("lw1"), identity("t1"), 1, True, True),
     ]
     bench.leases.link_lost(worker)
     bench.leases.on_lease_ended(m.LeaseEnded(0, identity("lw1"), 2, "(pid 7, node one)\nkilled"))
@@ -779,6 +922,26 @@ def test_what_has_ended_is_told_in_all() -> None:
     assert not bench.taken(m.Demand)
 
 
+def test_what_has_not_ended_is_told_now_and_then() -> None:
+    bench = Bench()
+    worker = bench.lease("w1")
+    for name in ("t1", "t2"):
+        bench.submit(name)
+    bench.submit("t3", dependencies=[object_of("t1")])
+    bench.turn()
+    bench.leases.account()
+    assert bench.taken(m.Demand)[-1].unfinished == 3
+    bench.leases.account()
+    assert not bench.taken(m.Demand)
+    bench.take(worker)
+    for name in ("t1", "t2"):
+        bench.tasks.cancel(identity(name), force=False, recursive=False)
+    bench.ends(worker, "t1")
+    bench.turn()
+    bench.leases.account()
+    assert bench.taken(m.Demand)[-1].unfinished == len(bench.tasks)
+
+
 def test_it_is_said_where_a_task_is() -> None:
     bench = Bench()
     bench.submit("t0")
@@ -797,3 +960,57 @@ def test_it_is_said_where_a_task_is() -> None:
         "LEASED",
         "WAIT_DEPS",
     ]
+
+
+def test_what_a_leased_task_yields_is_passed_on() -> None:
+    bench = Bench()
+    lease = bench.lease("w1")
+    items = m.Items(0, identity("w1"), ME, identity("t1"), [])
+    bench.leases.link_message(lease, items)
+    assert bench.items == [items]
+
+
+# ---- priorities and timeouts -----------------------------------------------------------------
+
+URGENT = replace(WORK, template_id=identity("urgent"), priority=3)
+
+
+def test_where_tasks_have_priorities_all_of_their_class_go_by_way_of_the_head() -> None:
+    bench = Bench()
+    bench.definitions.template(URGENT)
+    worker = bench.lease("w1")
+    measured(bench, worker, 0.01)
+    for name in ("t1", "t2", "t3", "t4"):
+        bench.submit(name)
+    bench.turn()
+    assert bench.take(worker) == ["t1"] and bench.waiting(worker)
+    assert bench.submit("urgent", URGENT) is None
+    bench.turn()
+    assert bench.waiting(worker) == []
+    handed = [spec.task_id.rstrip(b"\0").decode() for spec in bench.by_head]
+    assert handed == ["t2", "t3", "t4"]
+    for open in (True, False):  # whatever the head says
+        bench.leases.on_leasing(m.Leasing(0, ME, CLASS, open, 5))
+        assert bench.submit("t5") is None
+    bench.leases.resume()
+    assert bench.submit("t6") is None and bench.submit("t7", URGENT) is None
+
+
+def test_a_task_that_ran_too_long_is_not_retried_unless_that_is_covered() -> None:
+    for status in (m.FINISHED, m.FAILED):
+        bench = Bench()
+        worker = bench.lease("w1")
+        for name in ("t1", "t2"):
+            bench.submit(name)
+        bench.turn()
+        assert bench.take(worker) == ["t1"]
+        ended = m.LeaseEnded(0, worker, 1, "(pid 7, node n1)\nsignal 9", status=status)
+        bench.leases.on_lease_ended(ended)
+        bench.turn()
+        if status == m.FINISHED:
+            assert bench.code("t1") == "ZR-3009"
+            said = failures.read(bench.outcomes[object_of("t1")].value)
+            assert "its worker (pid 7, node n1) was killed" in said.message and said.node == "n1"
+        else:
+            assert object_of("t1") not in bench.outcomes
+        assert object_of("t2") not in bench.outcomes  # it waits again

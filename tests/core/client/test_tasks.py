@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tests.core.benches import identity, object_of, value
 from tests.core.client.benches import ME, TWO, WORK, Lower
@@ -145,3 +146,16 @@ def test_tasks_of_a_refused_function_fail_here_and_are_cancelled_where_they_were
     assert [type(message) for message in bench.taken()] == [m.Cancel, m.Put][not sent :]
     (later,) = bench.submit("t2")
     assert bench.error(later) == "ZR-1" and not bench.submitted()
+
+
+def test_what_is_urgent_does_not_wait_for_the_window(narrow: None) -> None:
+    bench = Bench()
+    urgent = replace(WORK, template_id=identity("urgent"), priority=1)
+    low = replace(WORK, template_id=identity("low"), priority=-1)
+    for made_of in (urgent, low):
+        bench.definitions.template(made_of)
+    for name, made_of in [("t1", WORK), ("t2", WORK), ("l", low), ("u", urgent)]:
+        bench.submit(name, made_of)
+        if name == "t1":
+            assert bench.submitted() == [identity("t1")]
+    assert bench.submitted() == [identity("u")]

@@ -179,3 +179,13 @@ def test_the_end_releases_those_who_wait_for_some() -> None:
     bench.waiters.release_all()
     bench.waiters.forget_some(some)
     assert some.remaining == 0 and not bench.waiters
+
+
+def test_an_error_is_enough_for_who_says_so() -> None:
+    bench, one, other = Bench(), Waiter(until_error=True), Waiter()
+    for oid in (ONE, TWO):
+        bench.waiters.want_value(oid, one)
+        bench.waiters.want_value(oid, other)
+    bench.comes(m.Outcome(ONE, m.ERROR, 1, b"e"))
+    assert (one.remaining, one.failed) == (0, ONE)
+    assert (other.remaining, other.failed) == (1, None)

@@ -22,6 +22,7 @@ from zray.core.head.lease_table import LeaseTable
 from zray.core.head.leases import Leases
 from zray.core.head.lineage import Lineage
 from zray.core.head.members import JobMember, Members, NodeMember, NodeRow
+from zray.core.head.near_tasks import NearTasks
 from zray.core.head.object_table import ObjectTable
 from zray.core.head.processes import Processes
 from zray.core.head.recovery import Recovery
@@ -92,6 +93,12 @@ class Tables:
 
     start_soon = False
 
+    def make_near_tasks(self) -> NearTasks:
+        """The machine that hears of tasks that nodes start by themselves."""
+        return NearTasks(
+            *(self.outbox, self.counters, self.members, self.scheduler, self.lease_table)
+        )
+
     def make_leases(self) -> Leases:
         """The machine of leased workers; it takes what their nodes have of ``scheduler``."""
         return Leases(
@@ -123,7 +130,7 @@ class Tables:
         node.resynced = True
         node.view.new_session()
         node.view.granted = EVERY
-        self.members.nodes[node.process_id] = node
+        self.members.add(node)
         self.members.row(node.process_id, NodeRow(1, True, name))
         self.scheduler.add_node(node.view)
         return node
@@ -269,6 +276,7 @@ class Machines(Tables):
             acknowledgements=self.acknowledgements,
             incarnations=self.incarnations,
             outcomes=self.outcomes,
+            near_tasks=self.make_near_tasks(),
         )
 
     def make_actors(self, rows: dict[bytes, bytes] | None = None) -> Actors:

@@ -315,6 +315,17 @@ def test_calls_go_to_the_node_of_the_incarnation_that_they_name() -> None:
     assert bench.taken("d1", m.Replies) == [replies]
 
 
+def test_generators_and_their_consumers_hear_each_other() -> None:
+    bench = Bench()
+    bench.alive()
+    items = m.Items(0, identity("w9"), identity("d1"), identity("t"), [])
+    bench.say("n1", items)
+    assert bench.taken("d1", m.Items) == [items]
+    taken = m.Taken(0, identity("d1"), identity("w9"), identity("t"), 1, 0)
+    bench.say("d1", taken)
+    assert bench.taken("n1", m.Taken) == [taken]
+
+
 def test_the_link_changes_with_each_session_of_node_or_caller() -> None:
     bench = Bench()
     bench.alive()
@@ -458,6 +469,19 @@ def test_a_promise_may_come_after_who_asks_for_the_object() -> None:
     head.say("d1", m.Promise(0, identity("d1"), RESULT))
     head.after(2 * limits.UNKNOWN_OBJECT_S)
     assert head.taken("d2", m.Result) == []
+
+
+def test_who_has_promised_an_object_is_asked_to_cancel_what_makes_it() -> None:
+    head = promised()
+    head.say("d2", m.Cancel(0, identity("c1"), True, False))
+    (passed_on,) = head.taken("d1", m.Cancel)
+    assert (passed_on.task_id, passed_on.force) == (identity("c1"), True)
+    assert passed_on.target == identity("d1")
+    head.say("d2", m.Cancel(0, identity("c1"), True, False, index=1))  # that is not promised
+    head.say("d1", m.Cancel(0, identity("c1"), True, False))  # it knows of none any more
+    head.say("d1", m.Put(0, identity("d1"), value(identity("c1"))))
+    head.say("d2", m.Cancel(0, identity("c1"), True, False))  # it is too late
+    assert head.taken("d1", m.Cancel) == []
 
 
 def test_a_task_waits_for_a_promised_argument() -> None:

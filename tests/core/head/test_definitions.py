@@ -211,7 +211,7 @@ def test_a_raylet_tells_a_new_session_what_each_worker_needs() -> None:
 def test_a_function_stays_while_a_part_of_its_results_may_get_lost() -> None:
     """Its worker, which has heard a part of them, takes the task for ended."""
     bench = RayletBench()
-    bench.head(WORK)
+    bench.head(WORK, m.Crowded(0, True))  # what workers submit goes by way of the head
     bench.give(spec("t", WORK))
     (worker,) = bench.workers()
     two = template("two", returns=2)
@@ -239,7 +239,7 @@ def test_a_function_stays_while_a_part_of_its_results_may_get_lost() -> None:
 
 def test_a_function_that_comes_back_before_it_could_go_stays() -> None:
     bench = RayletBench()
-    bench.head(WORK)
+    bench.head(WORK, m.Crowded(0, True))  # what workers submit goes by way of the head
     bench.give(spec("t", WORK))
     (worker,) = bench.workers()
     two = template("two", returns=2)

@@ -6,6 +6,7 @@ from typing import Any
 
 from tests.core.benches import FUNCTION, identity, object_of, spec, template, value
 from tests.core.head.tables import Tables
+from zray import limits
 from zray.core.head.catalog import Catalog, FunctionRow
 from zray.core.head.dispatch import Dispatch
 from zray.core.head.task_records import TaskRecord
@@ -129,7 +130,9 @@ def test_what_one_node_has_too_much_of_is_asked_back_for_an_idle_one() -> None:
         group.pop(group.ready)
     bench.node("n2", 4)
     bench.dispatch.reclaim(100.0)
+    assert not bench.sent(m.Reclaim)  # it will soon be through with them
+    bench.dispatch.reclaim(100.0 + limits.STEAL_IDLE_S)
     (asked,) = bench.sent(m.Reclaim)[bench.n1.process_id]
     assert asked.count == max(1, sum(bench.n1.view.ahead.values()) // 2)
-    bench.dispatch.reclaim(100.0)
+    bench.dispatch.reclaim(101.0)
     assert not bench.sent(m.Reclaim)  # it has not answered yet

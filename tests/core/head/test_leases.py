@@ -9,6 +9,7 @@ import pytest
 from tests.core.benches import UNIT, identity, spec, template
 from tests.core.head.tables import Tables
 from zray import limits
+from zray.core.head.lease_shares import Claim, LeaseShares
 from zray.core.head.leases import ANY_NUMBER, UNKNOWN
 from zray.core.head.members import JobMember, Member, NodeMember
 from zray.core.head.task_records import READY, TaskRecord
@@ -17,6 +18,7 @@ from zray.protocol import messages as m
 
 WORK, WIDE = template(), template("wide", resources=[("CPU", 2)])
 WORKER = identity("w")
+CPU = (("CPU", UNIT),)
 PAUSE = limits.LEASE_PAUSE_S
 
 
@@ -184,14 +186,22 @@ def test_nothing_is_granted_where_others_come_first() -> None:
 
 
 def test_what_a_node_does_not_take_goes_by_way_of_the_head_for_a_while() -> None:
+    """At last: a worker, or a CPU, may be there a moment later."""
     bench = Bench(cpus=1)
     bench.demand(1)
+    for _ in range(limits.LEASE_REFUSALS - 1):
+        (grant,) = bench.granted()
+        bench.end(grant.lease_id)
+        assert bench.free() == 1
+        bench.turn()
+        assert not bench.outbox
+        bench.turn(bench.leases.deadline() - bench.now)
     (grant,) = bench.granted()
     bench.end(grant.lease_id)
-    assert bench.free() == 1
     bench.turn()
     sent = bench.outbox.take()[bench.job.process_id]
-    assert sent == [m.Leasing(0, bench.job.process_id, [("CPU", UNIT)], False)]
+    few = limits.LEASE_WINDOW_TASKS
+    assert sent == [m.Leasing(0, bench.job.process_id, [("CPU", UNIT)], False, few)]
     assert bench.leases.deadline() == pytest.approx(bench.now + PAUSE)
     bench.turn(PAUSE)
     assert bench.open() == [True] and bench.leases.deadline() == NEVER
@@ -225,6 +235,13 @@ def test_tasks_that_workers_ended_count_once() -> None:
     bench.demand(0, finished=7)
     bench.demand(0, finished=2, cpus=2)
     assert bench.job.finished == bench.counters["finished"] == 9
+
+
+def test_tasks_that_only_their_driver_knows_are_unfinished_all_the_same() -> None:
+    bench = Bench()
+    bench.demand(0, unfinished=5)
+    bench.demand(0, unfinished=4, cpus=2)
+    assert bench.members.unfinished(bench.job) == 4  # each time of all classes
 
 
 # ---- a lease's life ------------------------------------------------------------------------
@@ -266,6 +283,21 @@ def test_a_cancel_goes_to_the_node_and_again_in_its_new_session() -> None:
     announced = m.HeldLease(lease_id, *(bench.job.process_id,) * 2, [("CPU", UNIT)], WORKER)
     bench.leases.announced(bench.n1, [announced], bench.now)
     assert bench.sent(m.CancelLeased) == {bench.n1.process_id: [cancel]}
+
+
+def test_whoever_comes_too_late_for_a_lease_that_was_to_end_may_have_others() -> None:
+    """The worker may have ended it before: that says nothing of whether workers can be reached."""
+    bench = Bench(cpus=2)
+    (first, _) = bench.leased(2)
+    bench.leases._revoke(bench.lease_table.leases[first])
+    bench.outbox.take()
+    bench.leases.on_revoke(bench.job, m.Revoke(0, first), bench.now)
+    bench.end(first)
+    bench.turn()
+    bench.turn(PAUSE)
+    assert bench.open() == [True]  # who could not connect waits for this
+    bench.demand(1)
+    assert len(bench.granted()) == 1
 
 
 def test_whoever_cannot_reach_a_worker_gets_none_for_a_while() -> None:
@@ -322,25 +354,25 @@ def test_nothing_is_granted_to_a_driver_that_is_away() -> None:
 # ---- others wait ---------------------------------------------------------------------------
 
 
-def test_tasks_of_another_job_end_all_leases_in_their_way() -> None:
-    bench = Bench(cpus=2)
-    leases = bench.leased(2)
+def test_tasks_of_another_job_get_its_share_of_what_leases_hold() -> None:
+    bench = Bench(cpus=4)
+    leases = bench.leased(4)
     other = bench.driver("e")
-    task = bench.ready("t", other)
+    tasks = [bench.ready(f"t{number}", other) for number in range(6)]
     bench.turn()
     sent = bench.outbox.take()
-    assert {one.lease_id for one in sent[bench.n1.process_id]} == {*leases}  # type: ignore[attr-defined]
-    assert sent[bench.job.process_id] == [
-        m.Leasing(0, bench.job.process_id, [("CPU", UNIT)], False)
-    ]
+    revoked = {one.lease_id for one in sent[bench.n1.process_id] if not one.spare}  # type: ignore[attr-defined]
+    assert len(revoked) == 2 and revoked < {*leases}
+    assert bench.job.process_id not in sent  # what it has goes on
     bench.turn()
-    assert not bench.outbox and bench.leases.deadline() == NEVER  # all is said
-    bench.end(leases[0])
-    assert bench.scheduler.schedule(bench.now) and task.state != READY
-    bench.turn()
-    assert bench.open() == [] and bench.leases.deadline() == bench.now + PAUSE
-    bench.turn(PAUSE)
-    assert bench.open() == [True]
+    assert not bench.outbox  # all is said
+    for lease_id in revoked:
+        bench.end(lease_id)
+    assert bench.scheduler.schedule(bench.now)
+    assert sum(task.state != READY for task in tasks) >= 2
+    bench.demand(4)
+    bench.turn(10 * PAUSE)
+    assert not bench.granted() and bench.leases.deadline() == NEVER
 
 
 def test_tasks_of_the_same_job_end_as_many_leases_as_they_need() -> None:
@@ -374,13 +406,22 @@ def test_tasks_that_lack_more_than_a_cpu_close_nothing() -> None:
     assert not bench.outbox
 
 
-def test_tasks_of_others_close_leasing_although_no_lease_is_in_their_way() -> None:
-    bench = Bench(cpus=1)
+def test_a_lease_comes_before_the_tasks_of_a_job_that_has_its_share() -> None:
+    bench = Bench(cpus=2)
     other = bench.driver("e")
-    bench.n1.view.free["CPU"] = 0
-    bench.ready("t", other)
-    bench.demand(1)
-    assert bench.open() == [False]
+    first, second, _, _ = [bench.ready(name, other) for name in ("t1", "t2", "t3", "t4")]
+    bench.n1.view.reserved = True  # nothing is sent ahead
+    bench.scheduler.schedule(bench.now)
+    assert first.state == second.state != READY
+    bench.demand(3)
+    assert bench.open() == [] and bench.granted() == []
+    bench.scheduler.release(identity("t1"), first)
+    bench.leases.take_turns(bench.now)
+    assert len(bench.granted()) == 1
+    bench.turn()
+    bench.scheduler.release(identity("t2"), second)
+    bench.leases.take_turns(bench.now)
+    assert bench.granted() == []  # it has its share, too
 
 
 def test_ones_own_tasks_close_leasing_when_they_wait_for_long() -> None:
@@ -388,8 +429,9 @@ def test_ones_own_tasks_close_leasing_when_they_wait_for_long() -> None:
     bench.n1.view.free["CPU"] = 0
     bench.ready("t")
     bench.demand(1)
-    assert bench.open() == [] and bench.leases.deadline() == pytest.approx(bench.now + PAUSE)
-    bench.turn(PAUSE)
+    stall = limits.STALL_S
+    assert bench.open() == [] and bench.leases.deadline() == pytest.approx(bench.now + stall)
+    bench.turn(stall)
     assert bench.open() == [False]
     bench.demand(1)  # said before it heard that: what waited there is at the head by now
     bench.turn()
@@ -400,14 +442,126 @@ def test_ones_own_tasks_close_leasing_when_they_wait_for_long() -> None:
     assert bench.granted() == []
 
 
-def test_a_job_without_a_lease_is_not_kept_waiting_by_those_of_another() -> None:
+def test_a_cpu_that_two_jobs_want_goes_from_one_to_the_other() -> None:
+    bench = Bench(cpus=1)
+    (lease_id,) = bench.leased(1)
+    job, other = bench.job, bench.driver("e")
+    turns = []
+    for _ in range(8):
+        bench.demand(1, job)
+        bench.demand(1, other)
+        began = bench.now
+        while lease_id not in (
+            one.lease_id
+            for one in bench.sent(m.Revoke).get(bench.n1.process_id, [])
+            if not one.spare
+        ):
+            assert bench.leases.deadline() < bench.now + PAUSE
+            bench.turn(bench.leases.deadline() - bench.now)
+        turns.append(bench.now - began)
+        bench.turn(0.002)
+        bench.end(lease_id)
+        bench.turn(0.002)
+        (grant,) = bench.granted()
+        assert grant.job_id == other.process_id
+        lease_id = bench.lease(grant)
+        job, other = other, job
+    assert turns[0] == 0.0  # who comes has a turn at once
+    assert all(0.4 * limits.LEASE_TURN_S < turn < 1.3 * limits.LEASE_TURN_S for turn in turns[1:])
+
+
+def test_a_task_that_needs_all_of_a_node_has_its_turn() -> None:
+    bench = Bench(cpus=2)
+    leases = bench.leased(2)
+    other = bench.driver("e")
+    task = bench.ready("t", other, WIDE)
+    bench.demand(2)
+    sent = bench.sent(m.Revoke)[bench.n1.process_id]
+    assert {one.lease_id for one in sent if not one.spare} == {*leases}
+    bench.end(leases[0])
+    bench.turn()
+    assert bench.granted() == []  # what is free is for the task
+    bench.end(leases[1])
+    bench.leases.take_turns(bench.now)
+    bench.scheduler.schedule(bench.now)
+    assert task.state != READY
+    bench.turn()
+    bench.ready("u", other, WIDE)
+    bench.turn(2 * limits.LEASE_TURN_S)
+    assert bench.granted() == []
+    bench.scheduler.release(identity("t"), task)
+    bench.leases.take_turns(bench.now)
+    assert [grant.job_id for grant in bench.granted()] == [bench.job.process_id]
+
+
+def test_a_job_that_ends_before_its_turn_leaves_no_node_waiting_for_it() -> None:
+    bench = Bench(cpus=2)
+    leases = bench.leased(2)
+    other = bench.driver("e")
+    bench.ready("t", other, WIDE)
+    bench.demand(2)
+    for lease_id in leases:
+        bench.end(lease_id)
+    bench.scheduler.schedule(bench.now)
+    bench.turn()
+    for number in range(4):
+        bench.ready(f"u{number}", other, WIDE)
+    bench.turn(2 * limits.LEASE_TURN_S)
+    assert bench.scheduler.schedule(bench.now) == []
+    bench.leases.job_ended(bench.job.process_id)
+    bench.turn()
+    assert bench.scheduler.schedule(bench.now), "some are sent ahead"
+
+
+def test_what_was_sent_ahead_to_where_leases_stay_is_taken_back() -> None:
+    """Else it waits for as long as the job that has the leases, while what came later starts."""
     bench = Bench(cpus=1)
     bench.leased(1)
+    n2, other = bench.node("n2", cpus=3), bench.driver("e")
+    bench.demand(1)
+    (grant,) = bench.granted(n2)
+    bench.lease(grant, n2)
+    bench.outbox.take()
+    for number in range(64):
+        bench.ready(f"t{number}", other)
+    bench.scheduler.schedule(bench.now)
+    assert n2.view.free["CPU"] == 0, "the other job has as much"
+    sent_ahead = bench.n1.view.ahead[CPU]
+    bench.turn()
+    assert not any(one.revoked for one in bench.lease_table.leases.values())
+    ((view, _, count),) = bench.scheduler.reclaims(bench.now)
+    assert (view, count) == (bench.n1.view, sent_ahead)
+    assert not any(view is bench.n1.view for view, _ in bench.scheduler.schedule(bench.now))
+
+
+def test_what_ended_jobs_have_had_is_forgotten() -> None:
+    bench = Bench(cpus=1)
+    bench.leased(1)
+    node = bench.n1.view
+    shares = LeaseShares(bench.lease_table)
+
+    def kept() -> int:
+        return sum(len(each) for each in vars(shares).values() if isinstance(each, dict))
+
+    sizes = []
+    for number in range(1000):
+        claim = Claim(identity(f"job {number}"), CPU, 1, [node])
+        shares.divide([claim], bench.now)
+        bench.now += 0.1
+        sizes.append(kept())
+    assert max(sizes[500:]) <= max(sizes[:100]) < 50
+
+
+def test_leases_that_others_could_use_do_not_rest_for_long() -> None:
+    bench = Bench(cpus=2)
+    leases = bench.leased(1)
     other = bench.driver("e")
-    bench.demand(1, other)
-    assert bench.open(other) == []
-    bench.turn(PAUSE)
-    assert bench.open(other) == [False]  # its tasks come, and end the other's leases
+    leases += bench.leased(1, other)
+    bench.demand(1)
+    sent = bench.sent(m.Revoke)[bench.n1.process_id]
+    assert [(one.lease_id, one.spare) for one in sent] == [(one, True) for one in leases]
+    bench.turn()
+    assert not bench.outbox
 
 
 def test_jobs_that_have_their_shares_keep_them() -> None:
@@ -417,17 +571,30 @@ def test_jobs_that_have_their_shares_keep_them() -> None:
     bench.leased(1, other)
     bench.demand(1, other)
     bench.demand(1)
-    bench.turn(PAUSE)
+    bench.outbox.take()
+    for _ in range(20):  # but for one of the three, which they have in turn
+        bench.turn(limits.LEASE_TURN_S / 8)
+        if revoked := bench.sent(m.Revoke):
+            ((one,),) = revoked.values()
+            assert bench.lease_table.leases[one.lease_id].job_id == bench.job.process_id
     assert not bench.sent(m.Leasing)
 
 
-def test_tasks_sent_ahead_do_not_wait_behind_leases() -> None:
-    bench = Bench(cpus=2)
-    bench.leased(2)
-    needs = (("CPU", UNIT),)
-    bench.n1.view.ahead[needs] = bench.scheduler._class(needs).ahead = 1
+@pytest.mark.parametrize("same", [True, False])
+def test_tasks_sent_ahead_do_not_wait_behind_leases(same: bool) -> None:
+    bench = Bench(cpus=1)
+    other = bench.job if same else bench.driver("e")
+    running, ahead, _, _ = [bench.ready(name, other) for name in ("t1", "t2", "t3", "t4")]
+    bench.scheduler.schedule(bench.now)
+    assert running.state == ahead.state != READY
+    bench.n1.view.free["CPU"] = UNIT
+    group = bench.scheduler.classes[CPU]
+    ahead_then, group.ahead = group.ahead, 0  # as if the lease had been there first
+    bench.leased(1)
+    group.ahead = ahead_then
     bench.turn()
-    assert len(bench.sent(m.Revoke)[bench.n1.process_id]) == 1
+    revoked = bench.sent(m.Revoke).get(bench.n1.process_id, [])
+    assert len([one for one in revoked if not one.spare]) == 1
 
 
 def test_leases_give_way_where_a_task_goes_on_with_what_it_had_lent() -> None:
@@ -450,6 +617,30 @@ def test_tasks_held_back_by_the_bound_on_workers_end_leases() -> None:
     bench.ready("t")
     bench.turn()
     assert len(bench.sent(m.Revoke)[bench.n1.process_id]) == 1
+
+
+def test_without_a_node_few_tasks_go_by_way_of_the_head_until_one_joins() -> None:
+    bench = Bench(cpus=2)
+    bench.n1.view.usable = False
+    bench.members.remove(bench.n1)
+    bench.demand(1)
+    ((told,),) = bench.sent(m.Leasing).values()
+    assert (told.open, told.window) == (False, limits.LEASE_WINDOW_TASKS)
+    bench.turn(limits.LEASE_HOLD_S / 2)
+    assert not bench.outbox
+    bench.n1 = bench.node("n2", cpus=8)
+    bench.turn()
+    assert bench.open() == [True]  # at once: nobody else waits
+    bench.demand(8)
+    assert len(bench.granted()) == 8
+
+
+def test_as_many_tasks_go_by_way_of_the_head_as_keep_all_cpus_busy() -> None:
+    bench = Bench(cpus=2)
+    bench.node("far", cpus=30, machine="another")
+    bench.demand(1)
+    ((told,),) = bench.sent(m.Leasing).values()
+    assert (told.open, told.window) == (False, 32 * limits.LEASE_WINDOW_LANES)
 
 
 # ---- where ---------------------------------------------------------------------------------

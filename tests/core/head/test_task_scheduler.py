@@ -197,11 +197,43 @@ def test_an_idle_node_gets_what_another_has_too_much_of() -> None:
     assert head.gcs.counters["reclaimed"] == reclaim.count
 
 
-def test_a_node_that_still_finishes_tasks_is_left_alone_for_a_while() -> None:
+def test_tasks_that_take_no_time_are_left_alone_for_a_while() -> None:
     head = reclaiming()
-    finish(head, "n1", "t0")
     soon = head.gcs.scheduler.steal_deadline()
-    assert soon >= head.now + limits.STEAL_IDLE_S
+    assert soon == head.now + limits.STEAL_IDLE_S
+    head.now += limits.STEAL_IDLE_S / 2
+    finish(head, "n1", "t0")
+    assert head.gcs.scheduler.steal_deadline() == soon, "though it still finishes some"
+
+
+def test_others_are_taken_back_at_once_as_many_as_can_start() -> None:
+    head = HeadBench()
+    head.driver("d1", WORK)
+    head.node("n1", 4)
+    head.submit("d1", spec("first", WORK))
+    finish(head, "n1", *head.assigned("n1"), seconds=0.05)
+    head.submit("d1", *tasks("t", 12))
+    sent = head.assigned("n1")
+    for name in {f"t{number}" for number in range(12)}.difference(sent):
+        head.say("d1", m.Cancel(0, identity(name), False, False))
+    assert len(sent) == 8
+    head.say("n2", head.hello_node("n2", 1, 3))
+    head.say("n2", m.Announce(0, [], [], []), m.Credit(0, 1 << 40))
+    assert [reclaim.count for reclaim in head.taken("n1", m.Reclaim)] == [3]
+
+
+def test_of_long_ones_as_many_are_sent_ahead_as_should_end_soon() -> None:
+    head = HeadBench()
+    head.node("n1", 4)
+    head.driver("d1", WORK)
+    head.submit("d1", spec("first", WORK))
+    finish(head, "n1", *head.assigned("n1"), seconds=10.0)
+    head.submit("d1", *tasks("t", 40))
+    assert len(head.assigned("n1")) == 4
+    head.say("n1", m.Credit(0, 1 << 40, ending=2 * UNIT))
+    assert len(head.assigned("n1")) == 2
+    head.say("n1", m.Credit(0, 1 << 40, ending=2 * UNIT))
+    assert not head.assigned("n1"), "they are there"
 
 
 def test_a_node_that_gave_nothing_is_not_asked_again_at_once() -> None:
@@ -407,3 +439,146 @@ def test_tasks_by_name_are_taken_back_as_their_node_counts_them() -> None:
     head.turn()
     (reclaim,) = head.taken("n1", m.Reclaim)
     assert reclaim.resources == [("CPU", UNIT)]
+
+
+# ---- many nodes ----------------------------------------------------------------------------
+
+
+def many_nodes(cpus: int = 2) -> tuple[HeadBench, list[str]]:
+    """Three times as many as are compared, all busy, with as many tasks ahead."""
+    head = HeadBench()
+    names = [f"n{number}" for number in range(3 * limits.NODES_COMPARED)]
+    for name in names:
+        head.node(name, cpus)
+    head.driver("d1", WORK)
+    head.submit("d1", spec("first", WORK))
+    (node,) = [name for name in names if head.assigned(name)]
+    finish(head, node, "first", seconds=0.05)  # one ahead for each that runs
+    return head, names
+
+
+def test_what_many_nodes_have_room_for_starts_at_once() -> None:
+    head, names = many_nodes()
+    head.submit("d1", *tasks("a", len(names)))
+    counts = [len(head.assigned(name)) for name in names]
+    assert sum(counts) == len(names)
+    head.submit("d1", *tasks("b", len(names)))
+    more = [len(head.assigned(name)) for name in names]
+    assert [a + b for a, b in zip(counts, more, strict=True)] == [2] * len(names)
+    head.submit("d1", *tasks("c", 1000 * len(names)))
+    for _ in range(4):  # these may be sent ahead, and not all nodes are looked at in a turn
+        head.turn()
+    assert [len(head.assigned(name)) for name in names] == [2] * len(names)
+
+
+def test_of_many_full_nodes_each_is_used_again_once_it_has_room() -> None:
+    head, names = many_nodes()
+    head.submit("d1", *tasks("a", 1000 * len(names)))
+    for _ in range(4):
+        head.turn()
+    sent = {name: head.assigned(name) for name in names}
+    for name in (*names, names[0], names[-1]):
+        finish(head, name, sent[name].pop(0), seconds=0.05)
+        (following,) = head.assigned(name)
+        sent[name].append(following)
+
+
+def test_an_idle_one_of_many_nodes_gets_what_another_has_ahead() -> None:
+    head, names = many_nodes()
+    head.submit("d1", *tasks("a", 5 * len(names)))
+    for _ in range(4):
+        head.turn()
+    sent = {name: head.assigned(name) for name in names}
+    gone = {f"a{number}" for number in range(5 * len(names))}.difference(*sent.values())
+    head.say("d1", *(m.Cancel(0, identity(name), False, False) for name in gone))
+    idle = names[50]
+    finish(head, idle, *sent[idle], seconds=0.05)
+    head.now += limits.STEAL_IDLE_S
+    head.turn()
+    asked = [reclaim.count for name in names for reclaim in head.taken(name, m.Reclaim)]
+    assert asked == [1, 1], "it has two CPUs"
+    head.turn()
+    assert not any(head.taken(name, m.Reclaim) for name in names), "they are on their way"
+
+
+# ---- priorities ------------------------------------------------------------------------------
+
+
+def ranked(priority: int, made_of: m.Template = WORK) -> m.Template:
+    name = identity(f"{made_of.name} {priority}")
+    return msgspec.structs.replace(made_of, template_id=name, priority=priority)
+
+
+HIGH, LOW = ranked(5), ranked(-5)
+
+
+def one_cpu(*made_of: m.Template) -> HeadBench:
+    head = HeadBench()
+    head.node("n1", 1)
+    for job in ("d1", "d2"):
+        head.driver(job, WORK, *made_of)
+    head.submit("d1", spec("first", WORK))
+    assert head.assigned("n1") == ["first"]
+    return head
+
+
+def order(head: HeadBench, count: int, first: str = "first") -> list[str]:
+    """So many that start, one after the other."""
+    found = []
+    for _ in range(count):
+        finish(head, "n1", first)
+        (first,) = head.assigned("n1")
+        found.append(first)
+    return found
+
+
+def test_of_one_job_those_with_more_priority_start_first() -> None:
+    head = one_cpu(HIGH, LOW)
+    head.submit("d1", spec("l1", LOW), spec("h1", HIGH), spec("n1", WORK), spec("h2", HIGH))
+    assert order(head, 4) == ["h1", "h2", "n1", "l1"]
+
+
+def test_what_was_sent_ahead_comes_back_for_them_and_nothing_more_is() -> None:
+    head = one_cpu(HIGH)
+    head.submit("d1", spec("a", WORK), spec("b", WORK))
+    assert head.assigned("n1") == ["a"]
+    head.submit("d1", spec("h", HIGH))
+    assert head.taken("n1", m.Reclaim) == [m.Reclaim(0, [("CPU", UNIT)], 1)]
+    head.say("n1", m.Returned(0, identity("a")))
+    assert order(head, 2) == ["h", "a"]
+
+
+def test_other_jobs_get_what_they_would_get() -> None:
+    head, urgent = HeadBench(), ranked(5, GPU)
+    head.driver("d1", urgent)
+    head.driver("d2", GPU)
+    head.submit("d1", *tasks("a", 20, urgent))
+    head.submit("d2", *tasks("b", 20, GPU))
+    head.node("n1", 10, GPU=5)
+    head.turn()
+    names = head.assigned("n1")
+    assert sum(name.startswith("b") for name in names) == 5 and len(names) == 10
+
+
+def test_depth_comes_before_priority() -> None:
+    """Who waits for what a running task has submitted has begun."""
+    head = one_cpu(HIGH)
+    head.submit("d1", spec("h", HIGH), spec("child", WORK, parent=identity("first")))
+    assert order(head, 2) == ["child", "h"]
+
+
+def test_the_node_of_large_arguments_does_not_change_the_order() -> None:
+    head = one_cpu(HIGH)
+    large = m.Outcome(object_of(identity("p")), m.VALUE | m.LOCATED, 4 * limits.LOCALITY_BYTES_MIN)
+    head.say("d1", m.Put(0, identity("d1"), large, identity("n1")))
+    head.submit("d1", spec("h0", HIGH))
+    head.submit("d1", spec("a", WORK, dependencies=[large.object_id]), spec("h", HIGH))
+    assert order(head, 3) == ["h0", "h", "a"]
+
+
+def test_a_job_that_has_ended_is_forgotten() -> None:
+    head = one_cpu(HIGH)
+    head.submit("d1", spec("h", HIGH))
+    assert [*head.gcs.scheduler.ranked] == [identity("d1")]
+    head.say("d1", m.Goodbye(0, "over"))
+    assert not head.gcs.scheduler.ranked

@@ -9,12 +9,14 @@ from tests.core.benches import FUNCTION, UNIT, identity, object_of, spec, templa
 from zray.core.incidents import Incidents
 from zray.core.machine import Outbox
 from zray.core.raylet.actors import HostedActors
+from zray.core.raylet.behind import Behind
 from zray.core.raylet.completions import Completions
 from zray.core.raylet.credit import Credit
 from zray.core.raylet.head_session import HEAD, HeadSession
 from zray.core.raylet.lending import Lending
 from zray.core.raylet.local_records import WorkerSlot
 from zray.core.raylet.local_scheduler import LocalScheduler
+from zray.core.raylet.near_tasks import NearTasks
 from zray.core.raylet.objects import LocalObjects
 from zray.core.raylet.tasks import LocalTasks
 from zray.core.raylet.worker_requests import WorkerRequests
@@ -22,6 +24,7 @@ from zray.protocol import messages as m
 from zray.protocol.codec import Payload
 
 JOB = identity("job")
+NODE = identity("node")
 WORK = template()
 OID = object_of(identity("argument"))
 
@@ -40,26 +43,45 @@ class TaskBench:
         self.scheduler = LocalScheduler({"CPU": UNIT}, 0, max_workers)
         self.completions = Completions(tell_head, count(1))
         self.lending = Lending()
+        behind = Behind(self.scheduler, self.outbox, lambda worker_id: [])
+        self.requests = WorkerRequests(self.outbox, self.objects, tell_head, count(1))
         self.tasks = LocalTasks(
             node="n1",
             outbox=self.outbox,
             incidents=incidents,
             objects=self.objects,
             scheduler=self.scheduler,
+            behind=behind,
             completions=self.completions,
             lending=self.lending,
-            worker_requests=WorkerRequests(self.outbox, self.objects, tell_head, count(1)),
+            worker_requests=self.requests,
             actors=HostedActors(
                 *(self.outbox, self.scheduler, self.completions, tell_head, self._kill)
             ),
             tell_head=tell_head,
             kill=self._kill,
             let_go=lambda slot: None,
+            near_ended=lambda task, done, maker: self.near.ended(task, done, maker),
+            near_returned=lambda tasks: self.near.hand_up(tasks),
+            near_withdrawn=lambda task: self.near.withdrawn(task),
         )
-        self.credit = Credit(self.session, self.scheduler, self.tasks, self.lending)
+        self.leased_to: list[bytes] = []  # jobs
+        self.near = NearTasks(
+            outbox=self.outbox,
+            objects=self.objects,
+            scheduler=self.scheduler,
+            local_tasks=self.tasks,
+            worker_requests=self.requests,
+            node_id=NODE,
+            tell_head=tell_head,
+            foreign_lease=lambda job_id: any(one != job_id for one in self.leased_to),
+        )
+        self.credit = Credit(
+            self.session, self.scheduler, behind, self.tasks, self.lending, self.near
+        )
         self.tasks.on_template(WORK)
         self.tasks.on_export(m.Export(0, FUNCTION, "work", b"code"))
-        self.slot = WorkerSlot(identity("w"), (JOB, (), 1))
+        self.slot = WorkerSlot(identity("w"), (JOB, (), 1, ""))
         self.scheduler.add_worker(self.slot)
         self.scheduler.rest(self.slot, 0.0)
 

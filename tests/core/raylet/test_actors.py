@@ -15,7 +15,7 @@ from zray.core.raylet.local_scheduler import LocalScheduler
 from zray.protocol import messages as m
 
 ACTOR, OTHER = identity("actor"), identity("other")
-KEY: PoolKey = (identity("job"), (), 1)
+KEY: PoolKey = (identity("job"), (), 1, "")
 
 
 class Bench:
@@ -55,13 +55,26 @@ def test_a_worker_s_calls_and_answers_go_the_shortest_way() -> None:
     bench = Bench()
     bench.actors.on_worker_calls(calls(ACTOR, 2))
     here = m.Replies(0, ACTOR, 2, identity("w2"), [])
-    bench.actors.on_replies(here)
+    bench.actors.pass_on(here)
     assert bench.outbox.take() == {identity("w1"): [calls(ACTOR, 2)], identity("w2"): [here]}
     assert not bench.to_head
     away = m.Replies(0, ACTOR, 2, identity("driver"), [])
     bench.actors.on_worker_calls(calls(OTHER, 1))
-    bench.actors.on_replies(away)
+    bench.actors.pass_on(away)
     assert bench.to_head == [calls(OTHER, 1), away] and not bench.outbox
+
+
+def test_generators_and_their_consumers_hear_each_other() -> None:
+    bench = Bench()
+    items = m.Items(0, identity("w1"), identity("w2"), OTHER, [])
+    away = m.Taken(0, identity("w2"), identity("elsewhere"), OTHER, 1, 0)
+    bench.actors.pass_on(items)
+    bench.actors.pass_on(away)
+    assert bench.outbox.take() == {identity("w2"): [items]} and bench.to_head == [away]
+    bench.actors.deliver(items)
+    bench.actors.deliver(away)
+    assert bench.outbox.take() == {identity("w2"): [items]}
+    assert bench.to_head == [away], "what the head believed to be here is not sent back"
 
 
 def test_a_graceful_end_is_the_actor_s_own_and_told_as_meant() -> None:

@@ -12,17 +12,17 @@ from zray.protocol import messages as m
 def test_credit_is_told_in_a_session_and_when_it_has_moved_enough() -> None:
     bench = TaskBench()
     for _ in range(2):
-        bench.credit.report()
+        bench.credit.report(0.0)
     assert [credit.granted for credit in bench.told(m.Credit)] == [limits.RAYLET_UNSTARTED_TASKS]
     bench.give("a", "b")
-    bench.credit.report()
+    bench.credit.report(0.0)
     assert bench.told(m.Credit) == [], "what was received and what waits cancel out"
     bench.scheduler.released = {"CPU": UNIT}
-    bench.credit.report()
+    bench.credit.report(0.0)
     assert [credit.released for credit in bench.told(m.Credit)] == [[("CPU", UNIT)]]
     bench.session.disconnected()
     bench.credit.new_session()
-    bench.credit.report()
+    bench.credit.report(0.0)
     assert not bench.outbox
 
 
@@ -33,7 +33,7 @@ def test_what_cannot_start_past_the_bound_is_given_back() -> None:
     bench.scheduler.block(bench.slot)
     bench.give("beside", depth=1)
     bench.give("below", depth=2)
-    bench.credit.report()
+    bench.credit.report(0.0)
     messages = bench.outbox.take()[HEAD]
     assert [(c.floor, c.free_floor) for c in messages if isinstance(c, m.Credit)] == [(1, 1)]
     returned = [message.task_ids for message in messages if isinstance(message, m.Returned)]

@@ -6,6 +6,7 @@ from typing import Any
 
 from tests.core.benches import FUNCTION, UNIT, identity, spec, template
 from zray.core.machine import Outbox
+from zray.core.raylet.behind import Behind
 from zray.core.raylet.dispatch import Dispatch
 from zray.core.raylet.local_records import LocalTask, LocalTemplate, PoolKey
 from zray.core.raylet.local_scheduler import LocalScheduler
@@ -38,8 +39,9 @@ class Bench:
             setup=self._setup,
             tell_head=tell_head,
         )
+        self.behind = Behind(self.scheduler, self.outbox, lambda worker_id: [])
         self.dispatch = Dispatch(
-            *(self.outbox, self.scheduler, self.workers, self.requests),
+            *(self.outbox, self.scheduler, self.behind, self.workers, self.requests),
             lambda worker_id, what, error, now: self.failures.append((worker_id, str(error))),
         )
         self.work = LocalTemplate(WORK)
@@ -72,9 +74,10 @@ def test_a_worker_gets_functions_and_templates_once_before_their_first_task() ->
     bench.dispatch.start(0.0)
     (worker,) = bench.scheduler.workers
     assert bench.told() == {worker: [m.Setup, m.Export, m.Template, m.Tasks]}
+    assert [who for who, _ in bench.behind.packets] == [worker], "what it runs next is there"
     bench.end(first)
     bench.dispatch.start(0.0)
-    assert bench.told() == {worker: [m.Tasks]} and len(bench.effects) == 1
+    assert bench.told() == {} and len(bench.effects) == 1
 
 
 def test_a_worker_that_others_depend_on_does_not_become_an_actor() -> None:

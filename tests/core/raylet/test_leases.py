@@ -51,8 +51,8 @@ class Bench:
             tell_head=self.told.append,
         )
         self.leases = HostedLeases(
-            *(INFO, self.outbox, self.scheduler, self.workers, self.completions),
-            *(self.told.append, {JOB}),
+            *(identity("n1"), INFO, self.outbox, self.scheduler, self.workers, self.completions),
+            *(self.told.append, {JOB}, lambda lease_id: 0),
         )
 
     def grant(self, name: str, resources: Any = (("CPU", UNIT),), job: bytes = JOB) -> m.Grant:
@@ -67,7 +67,7 @@ class Bench:
 
     def idle(self) -> WorkerSlot:
         """A worker that waits for work."""
-        slot = self.workers.start((JOB, (), 1))
+        slot = self.workers.start((JOB, (), 1, ""))
         self.scheduler.rest(slot, self.now)
         return slot
 
@@ -98,7 +98,7 @@ def test_an_idle_worker_is_taken_before_one_is_forked() -> None:
     grant = bench.grant("l1")
     assert bench.slot("l1") is last and not bench.effects
     assert bench.outbox.take() == {last.worker_id: [grant]}
-    assert [*bench.scheduler.idle[JOB, (), 1].values()] == [first]
+    assert [*bench.scheduler.idle[JOB, (), 1, ""].values()] == [first]
     assert bench.leases.announced() == [
         m.HeldLease(identity("l1"), JOB, DRIVER, [("CPU", UNIT)], last.worker_id)
     ]
@@ -108,7 +108,7 @@ def test_a_forked_one_hears_who_it_is_and_then_of_its_lease() -> None:
     bench = Bench()
     grant = bench.grant("l1", [("CPU", 2 * UNIT)])
     slot = bench.slot("l1")
-    assert bench.effects == [StartWorker(slot.worker_id, (JOB, (), 2))]
+    assert bench.effects == [StartWorker(slot.worker_id, (JOB, (), 2, ""))]
     setup, told = bench.outbox.take()[slot.worker_id]
     assert isinstance(setup, m.Setup) and told is grant
 
@@ -123,7 +123,7 @@ def test_a_lease_holds_its_resources_until_it_ends() -> None:
     slot = bench.ends("l1")
     assert bench.scheduler.free == {"CPU": UNIT} and bench.refused("l1")
     assert slot.lease is None and not slot.busy
-    assert bench.scheduler.idle[JOB, (), 1] == {slot.worker_id: slot}
+    assert bench.scheduler.idle[JOB, (), 1, ""] == {slot.worker_id: slot}
     bench.grant("l4")
     assert bench.slot("l4") is slot
 
@@ -154,7 +154,7 @@ def test_no_lease_is_begun_past_the_bound_on_workers() -> None:
 
 def test_no_lease_is_begun_while_workers_cannot_be_forked() -> None:
     bench = Bench()
-    slot = bench.workers.start((JOB, (), 1))
+    slot = bench.workers.start((JOB, (), 1, ""))
     bench.workers.exited(slot, 0, "exit code 1", bench.now)
     bench.grant("l1")
     assert bench.refused("l1")
@@ -176,7 +176,7 @@ def test_the_head_hears_where_the_worker_is() -> None:
     slot = bench.slot("l1")
     assert slot.lease is not None
     bench.leases.on_leased(slot, m.Leased(0, slot.lease))
-    assert bench.told == [m.Leased(0, slot.lease, "machine-7", "n1")]
+    assert bench.told == [m.Leased(0, slot.lease, "machine-7", "n1", identity("n1"))]
     bench.ends("l1")
     bench.told.clear()
     bench.leases.on_leased(slot, m.Leased(0, bench.completions.held_leases()[0]))

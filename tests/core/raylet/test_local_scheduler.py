@@ -12,7 +12,7 @@ from zray.core.raylet.local_scheduler import LocalScheduler
 from zray.protocol import messages as m
 
 JOB = identity("job")
-KEY: PoolKey = (JOB, (), 1)
+KEY: PoolKey = (JOB, (), 1, "")
 
 
 class Bench:
@@ -203,7 +203,7 @@ def test_jobs_that_take_turns_keep_a_worker_each() -> None:
     scheduler = LocalScheduler({"CPU": UNIT}, 0, max_workers=3)
     slots = []
     for number in range(4):
-        key: PoolKey = (identity(f"job{number}"), (), 1)
+        key: PoolKey = (identity(f"job{number}"), (), 1, "")
         surplus = scheduler.surplus(key)
         assert surplus == (slots[:1] if number == 3 else [])  # so many may have tasks at a time
         slots.append(WorkerSlot(identity(f"w{number}"), key))

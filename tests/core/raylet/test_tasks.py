@@ -23,7 +23,8 @@ def test_an_argument_that_is_an_error_is_the_task_s_own_and_nothing_runs() -> No
     bench.objects.put(m.Outcome(OID, m.ERROR, len(text), text))
     bench.give("t", dependencies=[OID])
     (end,) = bench.ends()
-    assert (end.status, end.results[0].value) == (m.FINISHED, text)
+    value = failures.of_argument(text, "work")
+    assert (end.status, end.results[0].value) == (m.FINISHED, value)
     assert not bench.tasks.held and not bench.scheduler.queued
 
 

@@ -41,7 +41,7 @@ class Bench:
 
     def resumed(self, *kinds: type[m.Message]) -> list[Any]:
         self.to_head.clear()
-        self.requests.resume()
+        self.requests.resume({})
         self.requests.resume_requests()
         return self.told(*kinds)
 

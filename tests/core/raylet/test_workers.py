@@ -16,7 +16,7 @@ from zray.ids import IdSource
 from zray.protocol import messages as m
 
 JOB = b"job".ljust(16, b"\0")
-KEY: PoolKey = (JOB, (), 1)
+KEY: PoolKey = (JOB, (), 1, "")
 
 
 class Requests:
@@ -54,7 +54,7 @@ class Bench:
 
     def start(self) -> WorkerSlot:
         slot = self.workers.start(KEY)
-        self.workers.started(slot.worker_id, 4711)
+        self.workers.started(slot.worker_id, 4711, int)
         return slot
 
 
@@ -130,3 +130,23 @@ def test_an_incarnation_that_is_over_kills_all_and_tells_none() -> None:
     bench.workers.kill_all()
     assert bench.effects == [KillWorker(slot.worker_id) for slot in slots]
     assert not bench.outbox
+
+
+def test_one_that_takes_no_more_is_let_go_once_nothing_depends_on_it() -> None:
+    bench = Bench()
+    slot = bench.start()
+    bench.outbox.take()
+    slot.busy = True
+    bench.requests.busy.add(slot.worker_id)
+    bench.workers.on_exiting(slot, m.Exiting(0, ""), 0.0)
+    bench.workers.tend(0.0)
+    slot.busy = False  # its task has ended
+    bench.workers.tend(0.0)
+    assert not bench.outbox and slot.exiting
+
+    bench.requests.busy.clear()
+    bench.workers.tend(0.0)
+    bench.workers.tend(0.0)
+    assert [type(message) for message in bench.outbox.take()[slot.worker_id]] == [m.Exit]
+    bench.workers.exited(slot, 0, "exit code 0", 0.0)
+    assert bench.workers.may_start(0.0) and not bench.told

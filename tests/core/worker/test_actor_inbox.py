@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.core.benches import identity, object_of, value
-from zray.core.worker.actor_inbox import ActorInbox, Entry, errors
+from zray import limits
+from zray.core.worker.actor_inbox import ActorInbox, Entry
 from zray.protocol import messages as m
 
 ACTOR = identity("a1")
@@ -17,8 +20,8 @@ def call(seq: int, **fields: Any) -> m.Call:
 
 
 class Bench:
-    def __init__(self, max_concurrency: int = 1) -> None:
-        self.inbox: ActorInbox[str] = ActorInbox(ACTOR, 1, max_concurrency)
+    def __init__(self, max_concurrency: int = 1, **options: Any) -> None:
+        self.inbox: ActorInbox[str] = ActorInbox(ACTOR, 1, max_concurrency, **options)
 
     def calls(
         self, *calls: m.Call, caller: bytes = A, upto: int = 0, incarnation: int = 1, way: str = "x"
@@ -38,10 +41,6 @@ class Bench:
             (way, message.caller, [done.seq for done in message.replies])
             for way, message in self.inbox.take_replies()
         ]
-
-
-def cancelled(made: m.Call) -> list[m.Outcome]:
-    return errors(made, b"cancelled")
 
 
 def test_calls_start_in_the_order_of_their_numbers_whatever_way_they_come() -> None:
@@ -118,14 +117,83 @@ def test_so_many_run_at_once_as_may() -> None:
     assert not bench.inbox.idle()
 
 
+def test_each_group_has_a_limit_of_its_own() -> None:
+    bench = Bench(groups={"io": 2, "rest": 1}, group_of={"f": "io"})
+    bench.calls(*(call(seq) for seq in range(3)), call(3, group="rest"), call(4, group="rest"))
+    running = [bench.inbox.next() for _ in range(4)]
+    assert [entry and entry.call.seq for entry in running] == [0, 1, 3, None]
+    assert running[0] is not None and running[0].group.name == "io"
+    bench.inbox.ended(running[0], m.FINISHED, [], None)
+    entry = bench.inbox.next()
+    assert entry is not None and entry.call.seq == 2 and bench.inbox.next() is None
+    assert bench.inbox.busy() and not bench.inbox.idle()
+
+
+def test_a_call_that_waits_for_an_argument_keeps_those_of_its_group_only() -> None:
+    bench = Bench(groups={"io": 1})
+    missing = object_of(identity("t1"))
+    (entry,) = bench.calls(call(0, dependencies=[missing]), call(1), call(2, group="io"))
+    entry.missing += 1
+    bench.inbox.arrived(entry)
+    assert bench.started() == [2]
+    bench.inbox.arrived(entry, value(identity("t1")))
+    assert bench.started() == [0, 1]
+
+
+def test_a_call_of_a_group_that_there_is_not_is_answered() -> None:
+    bench = Bench(groups={"io": 1}, unknown_group=lambda call: call.group.encode())
+    bench.calls(call(0, group="nope"), call(1))
+    assert bench.started() == [1]
+    ((_, message),) = bench.inbox.take_replies()
+    assert [done.results[0].value for done in message.replies] == [b"nope", b"value"]
+
+
+def test_where_order_does_not_matter_a_call_waits_for_its_own_arguments_only() -> None:
+    bench = Bench(out_of_order=True)
+    missing = object_of(identity("t1"))
+    (entry,) = bench.calls(call(0, dependencies=[missing]), call(1), call(2))
+    entry.missing += 1
+    bench.inbox.arrived(entry)
+    assert bench.started() == [1, 2] and not bench.inbox.idle()
+    bench.inbox.arrived(entry, value(identity("t1")))
+    assert bench.started() == [0] and bench.inbox.idle()
+
+
+def test_the_same_of_one_that_is_cancelled_or_whose_caller_is_gone() -> None:
+    for gone in (False, True):
+        bench = Bench(out_of_order=True)
+        (entry,) = bench.calls(call(0, dependencies=[object_of(identity("t1"))]))
+        entry.missing += 1
+        bench.inbox.arrived(entry)
+        if gone:
+            bench.inbox.forget(A)
+        else:
+            bench.inbox.cancel(A, identity("c0"))
+        assert bench.inbox.idle()
+        bench.inbox.arrived(entry, value(identity("t1")))
+        assert bench.started() == [] and bench.inbox.idle()
+
+
+def test_after_a_call_that_has_ended_the_actor_nothing_starts() -> None:
+    bench = Bench(max_concurrency=2)
+    bench.calls(call(0), call(1), call(2))
+    leaves, other = bench.inbox.next(), bench.inbox.next()
+    assert leaves is not None and other is not None
+    bench.inbox.left(leaves)
+    assert bench.inbox.next() is None and bench.inbox.busy()
+    bench.inbox.ended(other, m.FINISHED, [], None)
+    assert not bench.inbox.busy() and bench.started() == []
+    assert bench.replies() == [("x", A, [1])]
+
+
 def test_a_cancelled_call_does_not_start_nor_keep_others_waiting() -> None:
     bench = Bench()
     missing = object_of(identity("t1"))
     (entry,) = bench.calls(call(0, dependencies=[missing]), call(1), call(2))
     entry.missing += 1
     bench.inbox.arrived(entry)
-    assert bench.inbox.cancel(A, identity("c0"), cancelled) is None
-    assert bench.inbox.cancel(A, identity("c2"), cancelled) is None
+    assert bench.inbox.cancel(A, identity("c0")) is None
+    assert bench.inbox.cancel(A, identity("c2")) is None
     assert bench.started() == [1]
     bench.inbox.arrived(entry, value(identity("t1")))
     assert bench.started() == [] and bench.inbox.idle()
@@ -137,16 +205,28 @@ def test_a_cancelled_call_does_not_start_nor_keep_others_waiting() -> None:
     }
 
 
+def test_a_cancel_that_comes_before_its_call_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "ACTOR_CANCELS_MAX", 2)
+    bench = Bench(cancelled=lambda call: b"cancelled")
+    bench.calls(call(0))
+    for name in ("c9", "c1", "c8"):
+        assert bench.inbox.cancel(A, identity(name)) is None
+    bench.calls(call(1), call(2))
+    assert bench.started() == [0, 2]
+    ((_, message),) = bench.inbox.take_replies()
+    assert [done.status for done in message.replies] == [m.CANCELLED, m.FINISHED, m.FINISHED]
+
+
 def test_a_cancel_names_a_call_that_runs_and_no_other() -> None:
     bench = Bench()
     bench.calls(call(0))
     entry = bench.inbox.next()
     assert entry is not None
-    assert bench.inbox.cancel(A, identity("c0"), cancelled) is entry and entry.cancelled
-    assert bench.inbox.cancel(A, identity("c9"), cancelled) is None
-    assert bench.inbox.cancel(B, identity("c0"), cancelled) is None
+    assert bench.inbox.cancel(A, identity("c0")) is entry and entry.cancelled
+    assert bench.inbox.cancel(A, identity("c9")) is None
+    assert bench.inbox.cancel(B, identity("c0")) is None
     bench.inbox.ended(entry, m.CANCELLED, [], None)
-    assert bench.inbox.cancel(A, identity("c0"), cancelled) is None
+    assert bench.inbox.cancel(A, identity("c0")) is None
 
 
 def test_pins_are_kept_until_the_answer_is_acknowledged() -> None:

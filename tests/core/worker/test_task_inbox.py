@@ -56,6 +56,43 @@ def test_a_cancel_takes_back_only_what_waits() -> None:
     assert split_tasks(made.recall().task_ids) == [identity("t2")]
 
 
+def packet(seq: int, *names: str) -> m.Tasks:
+    return m.Tasks(seq, [m.Assignment(1, identity("job"), spec(name, WORK)) for name in names])
+
+
+def begun(made: TaskInbox) -> bytes | None:
+    delivered = made.next()
+    return delivered.assignment.spec.task_id if delivered is not None else None
+
+
+def test_a_packet_waits_for_what_was_sent_before_it_however_that_is_cut() -> None:
+    made = TaskInbox(identity("w1"))
+    hear = made.handlers
+    assert made.takes()
+    made.on_packet(packet(2, "behind"))
+    assert not made.takes() and begun(made) is None, "nobody has said what it is made of"
+    hear[m.Template](WORK)
+    hear[m.Export](m.Export(0, WORK.function_id, "work", b"code"))
+    hear[m.Tasks](packet(0, "first"))
+    assert begun(made) == identity("first")
+    finish(made, 1.0)
+    assert begun(made) is None, "another one comes before it"
+    hear[m.Tasks](packet(0, "second"))
+    assert begun(made) == identity("second")
+    finish(made, 1.0)
+    assert begun(made) == identity("behind")
+
+
+def test_what_is_in_a_packet_is_given_back_too() -> None:
+    made = inbox("t0", "t1")
+    made.next()
+    made.on_packet(packet(0, "t2", "t3", "t4"))
+    returned = made.cancel(m.CancelTask(0, identity("t3"), 1, False))
+    assert returned == m.Returned(0, identity("t3"))
+    assert split_tasks(made.recall().task_ids) == [identity("t1"), identity("t2"), identity("t4")]
+    assert made.takes()
+
+
 def test_results_wait_for_company_but_not_for_long() -> None:
     made = inbox("t0", "t1", "t2")
     made.next()

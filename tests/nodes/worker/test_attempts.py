@@ -15,6 +15,7 @@ from zray.core.worker.task_inbox import Delivered, TaskInbox
 from zray.errors import TaskCancelledError
 from zray.ids import IdSource
 from zray.nodes.worker.attempts import Attempts
+from zray.nodes.worker.streams import StreamServer
 from zray.nodes.worker.user_code import UserCode
 from zray.protocol import messages as m
 from zray.runtime import serialization
@@ -43,10 +44,13 @@ class Bench:
     def __init__(self) -> None:
         self.host = Host()
         inbox = TaskInbox(ME)
-        code = UserCode(self.host, inbox)  # type: ignore[arg-type]
+        streams = StreamServer(self.host, lambda: None)  # type: ignore[arg-type]
+        code = UserCode(self.host, inbox, streams)  # type: ignore[arg-type]
         self.actors: list[Any] = []
+        self.ran: list[Any] = []
         self.attempts = Attempts(
-            code, self.host.client.references, lambda made, _: self.actors.append(made)
+            *(code, self.host.client.references, lambda made, _: self.actors.append(made)),
+            self.ran.append,
         )
         self._inbox = inbox
 

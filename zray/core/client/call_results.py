@@ -1,11 +1,12 @@
 """Results that this process waits for and that are its own, until somebody hears of them.
 
-Of calls of actors, and of tasks that go straight to leased workers.
+Of calls of actors, of tasks that go straight to leased workers, and of generators.
 """
 
 from __future__ import annotations
 
 from zray.core.client.actor_caller import PendingCall
+from zray.core.client.incoming_stream import IncomingStream
 from zray.core.client.lease import PendingTask
 
 
@@ -13,7 +14,7 @@ class CallResults:
     """Of one process."""
 
     def __init__(self) -> None:
-        self.awaited: dict[bytes, PendingCall | PendingTask] = {}  # by object id
+        self.awaited: dict[bytes, PendingCall | PendingTask | IncomingStream] = {}  # by object id
         self.promised: dict[bytes, None] = {}  # of these, what others have heard of
 
     def is_private(self, oid: bytes) -> bool:

@@ -81,19 +81,27 @@ class ClientCalls:
         num_returns: int,
         retries: int,
         given: tuple[bytes, list[bytes], list[bytes], bytes, bytes],
+        group: str = "",
+        retry: bytes = m.RETRY_AS_DECLARED,
+        yields: int = m.RETURNS,
+        unread_max: int = 0,
     ) -> list[bytes]:
         """Queue a call; the ids of its returns, for each of which the caller makes a reference.
 
         ``given``: arguments, dependencies, nested references, the task that calls, and the box: an
         own object, counted for the call, that holds the arguments; empty if there is none.
+        ``group``, ``retry``: as in CALL. ``yields``, ``unread_max``: as in TEMPLATE.
         """
         actor = self.actors.of(actor_id)
         actor.info = info
         if not actor.kept_alive:
-            actor.kept_alive = True
-            self._references.add(object_id(actor_id, HANDLE_INDEX))  # it lives until it answers
+            handle = object_id(actor_id, HANDLE_INDEX)
+            actor.kept_alive = handle in self._references  # else that, too, keeps nothing
+            if actor.kept_alive:
+                self._references.add(handle)  # it lives until it answers
         task_id = self._new_task()
-        call = PendingCall(actor, task_id, method, num_returns, retries, *given)
+        call = PendingCall(actor, task_id, method, num_returns, retries, *given, group, retry)
+        call.yields, call.unread_max = yields, unread_max
         for oid in (*call.dependencies, *call.nested):
             self._references.add(oid)
         actor.add(call)
@@ -104,6 +112,8 @@ class ClientCalls:
             self._references.count(oid)
         if actor.state == m.ACTOR_DEAD and actor.ended is None:
             self._fail(actor.refused(), actor, maybe_executed=False)
+        elif actor.state == m.ACTOR_RESTARTING and not retries and actor.ended is None:
+            self._fail(actor.unavailable(), actor, maybe_executed=False)
         elif not actor.state and actor_id not in self._creations.waiting:
             self._watch(actor)
         self._busy[actor_id] = None
@@ -158,6 +168,10 @@ class ClientCalls:
             return m.Call(
                 *(call.seq, call.task_id, call.method, call.num_returns, arguments),
                 parent=call.parent,
+                yields=call.yields,
+                unread_max=call.unread_max,
+                group=call.group,
+                retry=call.retry if call.retries else b"",
             )
         nested = list(call.nested)
         if not fits:
@@ -183,30 +197,53 @@ class ClientCalls:
         self._references.publish(nested)
         return m.Call(
             *(call.seq, call.task_id, call.method, call.num_returns, arguments, dependencies),
-            *(nested, values, call.parent, boxed),
+            *(nested, values, call.parent, boxed, call.yields, call.unread_max),
+            group=call.group,
+            retry=call.retry if call.retries else b"",
         )
 
     def has_promised(self) -> bool:
         """Whether somebody else has heard of a result that is not there yet."""
         return bool(self._results.promised)
 
-    def cancel(self, task_id: bytes) -> bool:
+    def is_open(self, task_id: bytes) -> bool:
+        """Whether that is a call without an answer."""
+        return task_id in self._by_task
+
+    def cancel(self, task_id: bytes, recursive: bool) -> bool:
         """Cancel a call; False: there is none with that id."""
         call = self._by_task.get(task_id)
         if call is None:
             return False
         call.cancelled = True
+        call.recursive = recursive
         if call.actor.withdraw(call):
             value = record(TaskCancelledError, "the call was cancelled before it was sent", call)
             self._resolve_error(call, value)
-        else:
-            self._outbox.append(self._cancellation(call))
+            return True
+        if recursive:  # of the call itself the head knows nothing
+            self._outbox.append(m.Cancel(0, task_id, False, recursive))
+        self._outbox.append(self._cancellation(call))
         return True
+
+    def goes_direct(self, task_id: bytes, worker_id: bytes) -> bool:
+        """Whether the call is with that worker, over a socket of this process."""
+        call = self._by_task.get(task_id)
+        if call is None or call.actor.path != DIRECT:
+            return False
+        return call.actor.worker_id == worker_id
+
+    def cancel_below(self, task_id: bytes) -> bool:
+        """Cancel the calls that a task or call of this process has made; False: there are none."""
+        below = [call.task_id for call in self._by_task.values() if call.parent == task_id]
+        for one in below:
+            self.cancel(one, recursive=True)
+        return bool(below)
 
     def _cancellation(self, call: PendingCall) -> m.CancelCall:
         actor = call.actor
         ids = (actor.actor_id, actor.incarnation, actor.caller, call.task_id)
-        return m.CancelCall(0, *ids)
+        return m.CancelCall(0, *ids, call.recursive)
 
     # ---- in --------------------------------------------------------------------------------
 
@@ -215,10 +252,21 @@ class ClientCalls:
         actor = self.actors.get(message.actor_id)
         if actor is None:
             return
+        failed = []
         for done in message.replies:
             call = actor.answered(done, message.incarnation)
-            if call is not None:
+            if call is None:
+                continue
+            if done.status != m.FAILED:
                 self._resolve(call, done.results, done.seq)
+            elif call.cancelled:
+                self._resolve_error(
+                    call, record(TaskCancelledError, "the call was cancelled", call)
+                )
+            else:
+                failed.append(call)
+        if failed:
+            actor.again(failed)
         self._answered[actor.actor_id] = None
         if actor.waiting:
             self._busy[actor.actor_id] = None
@@ -245,10 +293,12 @@ class ClientCalls:
         ends = actor.ends_incarnation(state)
         if ends and actor.worker_id:
             self.closes.append(actor.worker_id)
-        before = actor.incarnation
+        before, lived = actor.incarnation, actor.state == m.ACTOR_ALIVE
         again = actor.news(state)
         if ends:
             self._fail(actor.interrupted(), actor, maybe_executed=True)
+        if state.state == m.ACTOR_RESTARTING and lived:  # else they wait for its first life
+            self._fail(actor.unavailable(), actor, maybe_executed=False)
         if state.state == m.ACTOR_DEAD:
             self._fail(actor.refused(), actor, maybe_executed=False)
             self._forget_dead(actor)
@@ -256,6 +306,8 @@ class ClientCalls:
             for message in actor.calls_again(self._made):
                 self._outbox.append(message)
             self._cancel_again(actor)
+        elif actor.relinked and actor.path == DIRECT:
+            self._cancel_again(actor)  # those alone do not go with the calls
         elif state.state == m.ACTOR_ALIVE and actor.path == UNDECIDED:
             if actor.incarnation == before and actor.sent:
                 self.connected(actor, direct=False)  # its socket was lost, and it lives
@@ -309,6 +361,11 @@ class ClientCalls:
     def unacknowledged(self) -> bool:
         """Whether actors keep answers that this process has."""
         return bool(self._answered)
+
+    def due(self) -> bool:
+        """Whether ``flush`` has anything to look at."""
+        looked_at = self._busy or self._answered or self._delayed
+        return bool(looked_at or self._creations.waiting)
 
     def waiting(self) -> bool:
         """Whether there are calls that cannot leave before this process hears something."""

@@ -6,8 +6,7 @@ session is told. Owns the session, and what is said to the user.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import compress, count, filterfalse, islice
+from collections.abc import Callable
 from typing import Any
 
 from zray.core.client.actor_caller import ActorCallers
@@ -15,17 +14,21 @@ from zray.core.client.call_results import CallResults
 from zray.core.client.calls import ClientCalls
 from zray.core.client.creations import ClientCreations
 from zray.core.client.definitions import ClientDefinitions
+from zray.core.client.far_leases import FarLeases
 from zray.core.client.lease_class import LeaseClasses
 from zray.core.client.lease_queues import LeaseQueues
 from zray.core.client.leased_tasks import LeasedTasks
 from zray.core.client.leases import ClientLeases
 from zray.core.client.near_values import NearValues
 from zray.core.client.prints import ClientPrints
+from zray.core.client.readiness import Readiness
 from zray.core.client.references import ClientReferences
 from zray.core.client.requests import Requests
+from zray.core.client.streams import ClientStreams
 from zray.core.client.tasks import ClientTasks
+from zray.core.client.unasked import UnaskedErrors
 from zray.core.client.values import ClientValues
-from zray.core.client.waiters import SomeOf, Waiter, Waiters
+from zray.core.client.waiters import Waiter, Waiters
 from zray.errors import MessageTooLargeError, ProtocolError
 from zray.ids import IdSource, task_of
 from zray.protocol import messages as m
@@ -70,7 +73,9 @@ class Client:
             pull=lambda oid: self.values.pull(oid),
         )
         self.values = ClientValues(self.outbox.append, self._pulled)
+        self.unasked = UnaskedErrors(self.prints.say if self._remote else None, self.outcomes)
         self.near = NearValues(self.outcomes, self.waiters.values.__contains__)
+        self.readiness = Readiness(self.outcomes, self.near.reached, self.waiters)
         self.references = ClientReferences(
             process_id=self.process_id,
             outbox=self.outbox,
@@ -83,6 +88,8 @@ class Client:
             near=self.near,
             new_task=self.new_task,
             handle_dropped=lambda actor_id: self.calls.handle_dropped(actor_id),
+            hurry=lambda task_id: self.tasks.hurry(task_id),
+            unasked=self.unasked,
             remote=self._remote,
         )
         self.definitions = ClientDefinitions(
@@ -109,23 +116,36 @@ class Client:
         self.want_value = self.waiters.want_value
         self.want_outcome = self.waiters.want_outcome
         self.want_located = self.waiters.want_located
+        self.first_ready = self.readiness.first_ready
+        self.want_some = self.readiness.want_some
         self.forget_waiter = self.waiters.forget
         self.forget_some = self.waiters.forget_some
         self.has_callbacks = self.waiters.has_callbacks
 
     def _make_lease_machines(self) -> None:
         classes = LeaseClasses()
+        self.far_leases = FarLeases(
+            process_id=self.process_id,
+            outbox=self.outbox,
+            linked=lambda: self.linked,
+            said=lambda lease_id, message: self.leases.link_message(lease_id, message),
+            returned=lambda *what: self.leases.returned(*what),
+            ended=lambda lease_id, reached: self.leases.link_ended(lease_id, reached),
+            caught_up=lambda lease_id: self.leases.caught_up(lease_id),
+        )
         queues = LeaseQueues(
             job_id=lambda: self.job_id,
             outcomes=self.outcomes,
             references=self.references,
             definitions=self.definitions,
+            far=self.far_leases,
         )
         self.leased_tasks = LeasedTasks(
             process_id=self.process_id,
             job_id=lambda: self.job_id,
             outbox=self.outbox,
             outcomes=self.outcomes,
+            unresolved=self.unresolved,
             results=self.call_results,
             classes=classes,
             references=self.references,
@@ -141,8 +161,10 @@ class Client:
             classes=classes,
             tasks=self.leased_tasks,
             queues=queues,
+            far=self.far_leases,
             references=self.references,
             requests=self.requests,
+            items=lambda message: self.streams.on_items(message),
         )
 
     def _make_actor_machines(self, actors: ActorCallers) -> None:
@@ -169,23 +191,37 @@ class Client:
             requests=self.requests,
             new_task=self.new_task,
         )
+        self.streams = ClientStreams(
+            process_id=self.process_id,
+            outcomes=self.outcomes,
+            results=self.call_results,
+            references=self.references,
+            waiters=self.waiters,
+            requests=self.requests,
+            say=self._say_taken,
+        )
 
     def _table(self) -> dict[type[m.Message], Callable[[Any], None]]:
         """Which message goes to whom, but for what is of a session: see `_on_session`."""
-        calls, tasks, values = self.calls, self.tasks, self.values
+        calls, values = self.calls, self.values
         return {
-            m.Result: tasks.on_result,
+            m.Result: self._on_result,
             m.Exported: lambda msg: self.definitions.durable(msg.function_ids, msg.about),
             m.Pull: lambda msg: values.on_pull(msg, self.here(msg.object_id)),
             m.Chunk: values.on_chunk,
             m.ChunkAck: values.server.on_ack,
             m.PullFailed: values.on_failed,
             m.Free: lambda msg: values.freed(msg.object_ids),
+            m.Cancel: self._on_cancel,
             m.Replies: calls.on_replies,
+            m.Items: self.streams.on_items,
             m.ActorState: calls.on_state,
             m.Leased: self.leases.on_leased,
             m.LeaseEnded: self.leases.on_lease_ended,
             m.Leasing: self.leases.on_leasing,
+            m.Reach: self.far_leases.on_reach,
+            m.Relay: self.far_leases.on_relay,
+            m.RelayRefused: self.far_leases.on_refused,
             **dict.fromkeys(m.ANSWERS, self._on_answer),
             m.Rejected: self._on_rejected,
             m.Log: self.prints.on_log,
@@ -230,6 +266,7 @@ class Client:
 
     def flush_leases(self) -> None:
         """Give tasks to leased workers; what is not for those goes to the head."""
+        self.leased_tasks.fresh = 0
         self.leases.flush()
         if self.tasks.backlog:
             self.tasks.flush()
@@ -244,18 +281,22 @@ class Client:
 
     def reason(self, oid: bytes) -> tuple[str, bytes]:
         """What an object waits for, as far as this process knows, and the actor to ask about."""
+        if like := self.leased_tasks.like(oid):
+            return "", like
         known = self.leased_tasks.reason(oid)
         return (known, b"") if known else self.calls.reason(oid)
 
     def unsent(self) -> bool:
         """Whether ``flush`` has more to do soon."""
-        drops = bool(self.references.new_drops) and not self.requests.may_bring_handle()
-        return bool(self.tasks.backlog) or drops or self.calls.unsent() or self.leases.unsent()
+        leased = self._remote and self.leases.unsent()
+        if leased or self.tasks.backlog or self.calls.unsent():
+            return True
+        return bool(self.references.new_drops) and not self.requests.may_bring_handle()
 
     def unsaid(self) -> bool:
         """Whether ``flush`` has anything to tell."""
-        told = self.references.new_holds or self.calls.unacknowledged() or self.tasks.ack_upto
-        return bool(told) or self.unsent()
+        told = self.outbox or self.references.new_holds or self.tasks.ack_upto
+        return bool(told or self.calls.due() or self.unsent())
 
     def owes(self) -> bool:
         """Whether others may wait for what ends with this process: its tasks, and promises."""
@@ -268,12 +309,24 @@ class Client:
                 self.tasks.too_large(message.tasks, text)
             else:
                 self.prints.warn(MessageTooLargeError.code, text)
+        self.leases.heard_of_head()
 
-    def cancel(self, task_id: bytes, force: bool, recursive: bool) -> None:
-        """Cancel a task; one that is still in the backlog ends here and now."""
+    def cancel(self, task_id: bytes, force: bool, recursive: bool, index: int = 0) -> None:
+        """Cancel a task, by its result of that index; one that is still in the backlog ends here
+        and now."""
         self.flush()
-        if not (self.calls.cancel(task_id) or self.leased_tasks.cancel(task_id, force, recursive)):
-            self.tasks.cancel(task_id, force, recursive)
+        if not self._cancel_own(task_id, force, recursive):
+            self.tasks.cancel(task_id, force, recursive, index)
+            self.leases.heard_of_head()
+
+    def _cancel_own(self, task_id: bytes, force: bool, recursive: bool) -> bool:
+        return self.calls.cancel(task_id, recursive) or self.leased_tasks.cancel(
+            task_id, force, recursive
+        )
+
+    def _on_cancel(self, message: m.Cancel) -> None:
+        """Somebody else cancels what the head knows only that it is this process's."""
+        self._cancel_own(message.task_id, message.force, message.recursive)
 
     # ---- waiting ---------------------------------------------------------------------------
 
@@ -281,36 +334,6 @@ class Client:
         """The outcome with its value, if both are in this process."""
         outcome = self.outcomes.get(oid)
         return outcome if outcome is not None and not outcome.kind & m.LOCATED else None
-
-    def is_ready(self, oid: bytes) -> bool:
-        """Whether the value is in this process, or was, and is with its node now."""
-        outcome = self.outcomes.get(oid)
-        here = outcome is not None and not outcome.kind & m.LOCATED
-        return here or oid in self.near.reached
-
-    def first_ready(self, oids: list[bytes], number: int, *, whole: bool) -> list[int]:
-        """Places of the first ``number`` that are ready; ``whole``: whose values are."""
-        known = compress(count(), map(self.outcomes.__contains__, oids))
-        if not whole:
-            return [*islice(known, number)]
-        get, reached = self.outcomes.get, self.near.reached
-        ready: Iterator[int] = (
-            place
-            for place in known
-            if (found := get(oids[place])) is not None
-            and (not found.kind & m.LOCATED or oids[place] in reached)
-        )
-        return [*islice(ready, number)]
-
-    def want_some(self, oids: list[bytes], number: int, *, whole: bool) -> SomeOf:
-        """A waiter for so many of these, ready ones among them; no two are alike."""
-        missing = {*oids}.difference(self.outcomes)
-        if whole:
-            known = filterfalse(missing.__contains__, oids)
-            missing.update(filterfalse(self.is_ready, [*known]))
-        waiter = SomeOf(missing, number - len(oids) + len(missing), whole=whole)
-        self.waiters.want_some(oids, waiter)
-        return waiter
 
     def fetch(self, oid: bytes, come: Callable[[m.Outcome | None], None]) -> None:
         """Hold an object until its value is here, which ``come`` gets; None: there will be none."""
@@ -365,6 +388,10 @@ class Client:
         if handler is not None:
             handler(message)
 
+    def _on_result(self, message: m.Result) -> None:
+        self.tasks.on_result(message)
+        self.leases.heard_of_head()
+
     def _on_answer(self, message: m.Message) -> None:
         """What was asked is answered, perhaps in several parts."""
         whole = self._joiner.take(message)
@@ -375,6 +402,16 @@ class Client:
             self.creations.on_answer(asked.request, whole)
             asked.answer.append(whole)
             asked.waiter.arrived()
+
+    def _say_taken(self, message: m.Taken) -> None:
+        """To a worker, the way that its task went."""
+        lease = self.leased_tasks.lease_of(message.task_id)
+        if lease is not None and lease.worker_id == message.target:
+            self.leases.queues.say(lease, message)
+        elif self.calls.goes_direct(message.task_id, message.target):
+            self.calls.direct.send(message.target, message)
+        else:
+            self.outbox.append(message)
 
     def _on_pong(self, message: m.Pong) -> None:
         self.health = message.health
@@ -397,12 +434,14 @@ class Client:
         self.creations.class_refused(function_id, f"the head refused its class: {message.text}")
         self.leased_tasks.definition_refused()
         self.tasks.definition_refused()
+        self.leases.heard_of_head()
 
     def stop(self, reason: str) -> None:
         """The cluster has ended: whoever waits need wait no longer."""
         self.stopped = reason or "the cluster was shut down"
         self.waiters.release_all()
         self.requests.release_all()
+        self.leases.stop()
 
     def _pulled(self, outcome: m.Outcome) -> None:
         oid = outcome.object_id

@@ -1,7 +1,8 @@
 """The part of the Client that has actors made.
 
 A request for an actor leaves once the cluster has been told of what its constructor needs; until
-then it waits here. The answers make this process a holder of handles.
+then it waits here. The answers make this process a holder of handles; of one that was there already
+it does not stay one.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class ClientCreations:
         self, task: m.TaskSpec, info: m.ActorInfo, get_if_exists: bool, waiter: Waiter
     ) -> list[m.Message]:
         """Ask for a new actor, whose handle is counted here. The answer is in the list when
-        ``waiter`` has arrived; the handle of another actor that it names is counted, too."""
+        ``waiter`` has arrived; the handle of another actor that it names is not counted."""
         self._definitions.use(task.template_id)
         needed = [*task.dependencies, *task.nested]
         self._references.publish(needed)
@@ -132,12 +133,13 @@ class ClientCreations:
     def on_answer(self, request: m.Message, answer: m.Message) -> None:
         """The head makes this process a holder of handles that it names in answers."""
         if isinstance(answer, m.ActorFound) and answer.actor_id:
-            self._references.adopt(object_id(answer.actor_id, HANDLE_INDEX))
+            # A handle that was found keeps nothing alive.
+            self._references.drop_again(object_id(answer.actor_id, HANDLE_INDEX))
         elif isinstance(answer, m.ActorCreated) and isinstance(request, m.CreateActor):
             asked = request.task.task_id
             self._references.drop_again(object_id(asked, HANDLE_INDEX))
-            if not answer.code and answer.actor_id != asked:
-                self._references.adopt(object_id(answer.actor_id, HANDLE_INDEX))
+            if not answer.code and answer.actor_id != asked:  # one that was there is only found
+                self._references.drop_again(object_id(answer.actor_id, HANDLE_INDEX))
 
     def on_refusal(self, request: m.Message) -> None:
         """The head does not take a request as it is."""

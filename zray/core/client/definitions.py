@@ -41,6 +41,7 @@ class ClientDefinitions:
         self._unnamed: dict[bytes, None] = {}  # functions that nothing names any more
         self._told: dict[int, bytes] = {}  # what the head may refuse -> function
         self.refused: dict[bytes, tuple[str, str]] = {}  # function -> code and text
+        self.urgent: dict[bytes, None] = {}  # templates of tasks that go before most others
         # Effect: functions that leased workers need not keep, and their templates.
         self.let_go: list[tuple[bytes, list[bytes]]] = []
 
@@ -63,6 +64,8 @@ class ClientDefinitions:
             message = replace(message, seq=self._number(message.function_id))
             self.templates[template_id] = message
             self._uses[template_id] = 0
+            if message.priority > 0:
+                self.urgent[template_id] = None
             self._of_functions.setdefault(message.function_id, {})[template_id] = None
             self._outbox.append(message)
 
@@ -135,4 +138,5 @@ class ClientDefinitions:
         for template_id in templates:
             self._told.pop(self.templates[template_id].seq, None)
             del self.templates[template_id], self._uses[template_id]
+            self.urgent.pop(template_id, None)
         self._outbox.append(m.Forget(0, function_id))

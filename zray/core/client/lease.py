@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from msgspec import Struct
+
 from zray import limits
 from zray.core.client.definitions import ClientDefinitions
+from zray.core.machine import NEVER
 from zray.protocol import messages as m
 
 ClassKey = tuple[tuple[str, int], ...]  # amounts by resource, as templates have them
@@ -31,27 +34,24 @@ class LeasedTemplate:
         self.seconds = seconds if old is None else old + (seconds - old) * 0.2
 
 
-class PendingTask:
+class PendingTask(Struct, eq=False, gc=False):
     """A task without an outcome that has not gone by way of the head.
 
     ``waiting``: results of other such tasks among its arguments that are not there yet.
+    ``seconds``: that it was expected to take when it was given.
     """
 
-    __slots__ = (
-        *("attempt", "cancelled", "failures", "lease", "spec", "template", "waiting"),
-        *("seconds", "queued"),
-    )
+    # The garbage collector does not look at it: a lease lets go of its tasks when it ends.
 
-    def __init__(self, spec: m.TaskSpec, template: LeasedTemplate) -> None:
-        self.spec = spec
-        self.template = template
-        self.attempt = 1
-        self.failures = 0
-        self.waiting = 0
-        self.cancelled: m.CancelLeased | None = None
-        self.lease: Lease | None = None
-        self.queued = False
-        self.seconds = 0.0  # that it was expected to take when it was given
+    spec: m.TaskSpec
+    template: LeasedTemplate
+    attempt: int = 1
+    failures: int = 0
+    waiting: int = 0
+    cancelled: m.CancelLeased | None = None
+    lease: Lease | None = None
+    queued: bool = False
+    seconds: float = 0.0
 
     def may_retry(self) -> bool:
         """Whether another attempt is allowed, after one more failure than are counted."""
@@ -59,12 +59,47 @@ class PendingTask:
         return most < 0 or self.failures < most
 
 
-class Lease:
-    """One worker that serves this process."""
+class FarNode:
+    """A node on another machine, which this process speaks to at the node's own port.
+
+    ``opened``: a connection is there or being made; ``linked``: it works. ``reached``: the head
+    knows that. ``by_head``: what is said goes by way of the head. ``path``: number of the
+    connection that was tried last; ``way``: of the way in use. ``rtt_s``: there and back.
+    ``asked_at``: when PING was sent that has no answer yet.
+    """
 
     __slots__ = (
-        *("blocked", "connected", "ended", "finished", "full", "inflight", "key", "known"),
-        "lease_id",
+        *(
+            "address",
+            "asked_at",
+            "by_head",
+            "linked",
+            "lost_at",
+            "node_id",
+            "opened",
+            "opened_at",
+            "path",
+        ),
+        *("ping_at", "reached", "retry_at", "rtt_s", "wait_s", "way"),
+    )
+
+    def __init__(self, node_id: bytes) -> None:
+        self.node_id = node_id
+        self.address = ""
+        self.path = self.way = 0
+        self.opened = self.linked = self.reached = self.by_head = False
+        self.opened_at = self.retry_at = self.ping_at = self.rtt_s = 0.0
+        self.asked_at: float | None = None
+        self.lost_at: float | None = None
+        self.wait_s = limits.RECONNECT_FIRST_S
+
+
+class Lease:
+    """One worker that serves this process. ``far``: its node, if that is on another machine."""
+
+    __slots__ = (
+        *("asked", "blocked", "cancels", "connected", "ended", "far", "finished", "full"),
+        *("inflight", "key", "known", "lease_id"),
         *("lost", "node", "seconds", "worker_id", "machine", "seen", "seen_at"),
     )
 
@@ -74,6 +109,9 @@ class Lease:
         self.machine = message.machine
         self.node = message.node
         self.key = key
+        self.far: FarNode | None = None
+        self.asked = False  # what is in its queue was asked back
+        self.cancels: list[PendingTask] = []  # to be stopped, if they are not in what comes back
         self.connected = False
         self.blocked = False  # its task waits, and says so, or takes too long
         self.full = False  # its queue was, when something was given to it last
@@ -88,6 +126,9 @@ class Lease:
 
     def may_begin(self) -> bool:
         """Whether it takes tasks."""
+        far = self.far
+        if far is not None and (self.asked or not far.linked):
+            return False
         return self.connected and not (self.blocked or self.full or self.lost or self.ended)
 
     def is_late(self, now: float) -> bool:
@@ -96,11 +137,18 @@ class Lease:
             self.seen, self.seen_at = self.finished, now
             return False
         first = next(iter(self.inflight.values()))
-        return now - self.seen_at > limits.LEASE_LATE_S + 2 * first.seconds
+        ahead = self.far.rtt_s if self.far is not None else 0.0
+        return now - self.seen_at > limits.LEASE_LATE_S + 2 * first.seconds + ahead
 
-    def load(self) -> tuple[bool, float, int]:
+    def patience(self) -> float:
+        """For how many seconds none of its tasks is late, from when one of them has ended."""
+        if len(self.inflight) < 2 or self.blocked:
+            return NEVER
+        return limits.LEASE_LATE_S + next(iter(self.inflight.values())).seconds
+
+    def load(self) -> tuple[bool, float, int, bool]:
         """To be given tasks in this order: first whoever has none, however short the others are."""
-        return bool(self.inflight), self.seconds, len(self.inflight)
+        return bool(self.inflight), self.seconds, len(self.inflight), self.far is not None
 
     def room(self, template: LeasedTemplate) -> int:
         """How many tasks of this template it may be given now."""
@@ -109,18 +157,25 @@ class Lease:
         count, seconds = len(self.inflight), template.seconds
         if seconds is None or seconds >= limits.LEASE_BEHIND_S:
             return 0 if count else 1
+        if self.far is not None:
+            batch, behind = limits.LEASE_BATCH_S, 2 * seconds
+            ahead = self.far.rtt_s  # the next ones are under way
+        else:
+            deep = min(limits.LEASE_DEEP_S, limits.LEASE_DEEP_TASKS * seconds)
+            batch, behind, ahead = max(limits.LEASE_BATCH_S, deep), max(deep, 2 * seconds), 0.0
         if seconds >= limits.LEASE_SHORT_S:
-            return max(0, 2 - count)
-        more = round((limits.LEASE_BATCH_S - self.seconds) / max(seconds, 1e-6))
+            return max(0, round(behind / seconds) + int(ahead / seconds) - count)
+        more = round((batch + ahead - self.seconds) / max(seconds, 1e-6))
         return min(more if count else max(1, more), limits.WORKER_BATCH_TASKS_MAX)
 
     def take(self, tasks: list[PendingTask]) -> None:
         """These are given to it."""
+        inflight = self.inflight
         for task in tasks:
             task.lease = self
-            task.seconds = task.template.seconds or 0.0
-            self.seconds += task.seconds
-            self.inflight[task.spec.task_id] = task
+            task.seconds = seconds = task.template.seconds or 0.0
+            self.seconds += seconds
+            inflight[task.spec.task_id] = task
 
     def ends(self, task_id: bytes) -> PendingTask | None:
         """The task is not there any more; None: it was not."""

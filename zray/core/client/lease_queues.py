@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 
 from zray import limits
 from zray.core.client.definitions import ClientDefinitions
+from zray.core.client.far_leases import FarLeases
 from zray.core.client.lease import Lease, PendingTask
 from zray.core.client.lease_class import LeaseClass
 from zray.core.client.references import ClientReferences
@@ -19,7 +20,10 @@ from zray.protocol import messages as m
 
 
 class LeaseQueues:
-    """``job_id``: of the process, as it is by then. ``outcomes``: those known here."""
+    """``job_id``: of the process, as it is by then. ``outcomes``: those known here.
+
+    ``far``: for those workers that are on other machines.
+    """
 
     def __init__(
         self,
@@ -28,11 +32,13 @@ class LeaseQueues:
         outcomes: dict[bytes, m.Outcome],
         references: ClientReferences,
         definitions: ClientDefinitions,
+        far: FarLeases,
     ) -> None:
         self._job_id = job_id
         self._outcomes = outcomes
         self._references = references
         self._definitions = definitions
+        self._far = far
         # Effects for the shell:
         self.direct: Outbox[bytes] = Outbox()  # by lease, over its socket
         self.packets: list[tuple[bytes, m.Tasks]] = []  # by lease, for its queue
@@ -98,9 +104,20 @@ class LeaseQueues:
             tasks.append(task)
             assignments.append(m.Assignment(task.attempt, self._job_id(), spec, task.failures))
         for definition in lease.definitions(template.message, self._definitions):
-            self.direct.send(lease.lease_id, definition)
+            self.say(lease, definition)
         lease.take(tasks)
-        self.packets.append((lease.lease_id, m.Tasks(0, assignments, list(values.values()))))
+        packet = m.Tasks(0, assignments, list(values.values()))
+        if lease.far is None:
+            self.packets.append((lease.lease_id, packet))
+        else:
+            self._far.give(lease.lease_id, packet)
+
+    def say(self, lease: Lease, message: m.Message) -> None:
+        """Something beside tasks."""
+        if lease.far is None:
+            self.direct.send(lease.lease_id, message)
+        else:
+            self._far.say(lease.lease_id, message)
 
     def forget(self, leases: Iterable[Lease]) -> None:
         """Workers need not keep functions of which nothing is made any more."""
@@ -108,10 +125,16 @@ class LeaseQueues:
             function_id, templates = self._definitions.let_go.pop()
             for lease in leases:
                 if lease.forgets(function_id, templates):
-                    self.direct.send(lease.lease_id, m.Forget(0, function_id))
+                    self.say(lease, m.Forget(0, function_id))
 
     def taken_back(self, lease: Lease) -> list[PendingTask]:
-        """What the worker has not taken out of its queue, in order."""
+        """What the worker has not taken out of its queue, in order.
+
+        Nothing, if it is on another machine: what its node takes out comes later.
+        """
+        if lease.far is not None:
+            self._far.recall(lease)
+            return []
         messages = self.take_back(lease.lease_id)
         if self.packets:
             messages += [msg for lease_id, msg in self.packets if lease_id == lease.lease_id]

@@ -7,7 +7,9 @@ Their results are the process's own, as those of actors' calls are. Which worker
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Container
+
+from msgspec.structs import replace
 
 from zray import limits
 from zray.core import failures, resources
@@ -16,7 +18,6 @@ from zray.core.client.definitions import ClientDefinitions
 from zray.core.client.lease import Lease, LeasedTemplate, PendingTask
 from zray.core.client.lease_class import EXACT, LeaseClass, LeaseClasses
 from zray.core.client.references import ClientReferences
-from zray.core.resources import CPU
 from zray.errors import NodeDiedError, TaskCancelledError, WorkerCrashedError, ZrayError
 from zray.ids import object_id
 from zray.protocol import messages as m
@@ -28,6 +29,7 @@ class LeasedTasks:
     """Args:
     job_id: of the process, as it is by then.
     outcomes: those known here.
+    unresolved: tasks that go by way of the head, until that tells how they ended.
     results: of tasks and calls that have none.
     by_head: takes over a task, and its returns.
     taken_back: what a worker has not begun, out of its queue.
@@ -41,6 +43,7 @@ class LeasedTasks:
         job_id: Callable[[], bytes],
         outbox: list[m.Message],
         outcomes: dict[bytes, m.Outcome],
+        unresolved: Container[bytes],
         results: CallResults,
         classes: LeaseClasses,
         references: ClientReferences,
@@ -53,6 +56,7 @@ class LeasedTasks:
         self._job_id = job_id
         self._outbox = outbox
         self._outcomes = outcomes
+        self._unresolved = unresolved
         self._results = results
         self._classes = classes
         self._references = references
@@ -73,41 +77,50 @@ class LeasedTasks:
         """Whether the task is one of them."""
         return task_id in self._by_task
 
+    def dependents(self) -> bool:
+        """Whether tasks wait for results of others."""
+        return bool(self._dependents)
+
     def submit(self, spec: m.TaskSpec, num_returns: int) -> list[bytes] | None:
         """Queue a task; the ids of its returns, for each of which the caller makes a reference.
 
         None: it goes by way of the head.
         """
-        template = self._template(spec.template_id)
+        template_id = spec.template_id
+        template = self._templates.get(template_id) or self._template(template_id)
         if template is None or template.stays or spec.parent or self._definitions.refused:
             return None
         group = self._classes[template.key]
-        if not group.open:
+        if not (group.open or group.window):
             return None
         missing = self._missing(spec) if spec.dependencies else 0
         if missing < 0:
             return None
-        if not (group.leases or group.told or group.waiting or missing):
+        if group.open and not (group.leases or group.told or group.waiting or missing):
             group.expected = True  # a lease would take longer than this task
             self._classes.dirty[group.key] = None
             return None
         task = PendingTask(spec, template)
         task_id = spec.task_id
-        for oid in (*spec.dependencies, *spec.nested):
-            self._references.add(oid)
-        self._definitions.use(spec.template_id)
+        if spec.dependencies or spec.nested:
+            for oid in (*spec.dependencies, *spec.nested):
+                self._references.add(oid)
+        self._definitions.use(template_id)
         self._by_task[task_id] = task
         returns = [object_id(task_id, index) for index in range(num_returns)]
+        awaited, count = self._results.awaited, self._references.count
         for oid in returns:
-            self._results.awaited[oid] = task
-            self._references.count(oid)
-        task.waiting = missing
+            awaited[oid] = task
+            count(oid)
         if missing:
+            task.waiting = missing
             for oid in spec.dependencies:
                 if oid not in self._outcomes:
                     self._dependents.setdefault(oid, []).append(task)
         else:
-            self._queue(group, task)
+            task.queued = True
+            group.waiting.append(task)
+            self._classes.dirty[group.key] = None
         self.fresh += 1
         return returns
 
@@ -121,18 +134,30 @@ class LeasedTasks:
             self._templates = {key: one for key, one in self._templates.items() if key in kept}
         template = None
         message = self._definitions.templates.get(template_id)
-        if message is not None and self._remote and self._may_lease(message):
-            key = tuple((name, amount) for name, amount in message.resources if amount)
+        if message is not None and self._remote and message.priority:
+            self._rank(self._classes.of(resources.needs(message.resources)))
+        elif message is not None and self._remote and self._may_lease(message):
+            key = resources.needs(message.resources)
             template = LeasedTemplate(message, key)
             self._classes.of(key)
         self._templates[template_id] = template
         return template
 
     def _may_lease(self, message: m.Template) -> bool:
-        amounts = [(name, amount) for name, amount in message.resources if amount]
-        only_cpu = bool(amounts) and all(name == CPU for name, _ in amounts)
+        needs = resources.needs(message.resources)
+        takes_cpu = bool(resources.countable(needs)) and resources.is_cpu_only(needs)
         near = message.function_id in self._definitions.near
-        return only_cpu and near and not message.by_name
+        return takes_cpu and near and not (message.by_name or message.labels)
+
+    def _rank(self, group: LeaseClass) -> None:
+        """From now on the tasks of a class go by their priorities, which the head keeps."""
+        if group.ranked:
+            return
+        group.ranked = True
+        group.open, group.window = False, 0
+        self._classes.dirty[group.key] = None
+        for lease in [*group.leases.values()]:
+            self.again(self._taken_back(lease))
 
     def _missing(self, spec: m.TaskSpec) -> int:
         """How many arguments are results of such tasks that are not there yet.
@@ -164,8 +189,7 @@ class LeasedTasks:
         for oid in spec.dependencies:
             outcome = self._outcomes[oid]
             if outcome.kind & m.ERROR and _travels(outcome):
-                returns = task.template.message.num_returns
-                self._resolve(task, failures.outcomes(spec.task_id, returns, outcome.value))
+                self._fail(task, failures.of_argument(outcome.value, task.template.message.name))
                 return
         group = self._classes[task.template.key]
         if group.open and not self._missing(spec):
@@ -183,10 +207,7 @@ class LeasedTasks:
             if self._by_task.pop(spec.task_id, None) is None:
                 continue
             if task.failures:
-                spec = m.TaskSpec(
-                    *(spec.task_id, spec.template_id, spec.arguments, spec.dependencies),
-                    *(spec.nested, spec.parent, spec.boxed, task.failures),
-                )
+                spec = replace(spec, failures=task.failures)
             returns = self._returns(task)
             self._by_head(spec, returns)
             for oid in returns if self._dependents else ():
@@ -199,8 +220,17 @@ class LeasedTasks:
 
     def hand_over_some(self, group: LeaseClass) -> None:
         """What waits in a class goes by way of the head: so much as holds nobody up."""
-        count = min(len(group.waiting), limits.LEASE_HAND_OVER_TASKS)
-        self.hand_over([group.waiting.popleft() for _ in range(count)])
+        room = group.room(self._unresolved)
+        count = min(len(group.waiting), room, limits.LEASE_HAND_OVER_TASKS)
+        tasks = [group.waiting.popleft() for _ in range(count)]
+        if group.window:
+            group.at_head.update((task.spec.task_id, None) for task in tasks)
+        self.hand_over(tasks)
+
+    def lease_of(self, task_id: bytes) -> Lease | None:
+        """Under which lease it runs or waits, if it does."""
+        task = self._by_task.get(task_id)
+        return task.lease if task is not None else None
 
     # ---- ends ------------------------------------------------------------------------------
 
@@ -243,6 +273,18 @@ class LeasedTasks:
         else:
             self.hand_over([task])
 
+    def timed_out(self, task: PendingTask, ended: m.LeaseEnded) -> None:
+        """The task ran too long, and its worker was killed, as it did not stop."""
+        if task.cancelled is not None:
+            self._cancelled(task)
+        elif ended.status == m.FAILED and task.may_retry():
+            self._retry(task)
+        else:
+            where, node, _ = _place(ended.text)
+            how = f"did not stop: its worker {where} was killed"
+            message = task.template.message
+            self._fail(task, failures.of_timeout(message.name, message.timeout_s, how, node))
+
     def crashed(self, task: PendingTask, text: str) -> None:
         """The worker died, or its node did, and may have begun the task.
 
@@ -253,9 +295,8 @@ class LeasedTasks:
         elif task.may_retry():
             self._retry(task)
         else:
-            where, cause = text.split("\n", 1) if "\n" in text else ("", text)
-            pid, _, node = where.strip("()").rpartition("node ")
-            if pid:
+            where, node, cause = _place(text)
+            if where.startswith("(pid"):
                 name = task.template.message.name
                 died = f"the worker {where} that ran {name} died: {cause}"
                 self._fail(task, failures.encode(WorkerCrashedError, died, name, node))
@@ -313,8 +354,9 @@ class LeasedTasks:
     def _end(self, task: PendingTask) -> None:
         spec = task.spec
         del self._by_task[spec.task_id]
-        for oid in (*spec.dependencies, *spec.nested):
-            self._references.remove(oid)
+        if spec.dependencies or spec.nested:
+            for oid in (*spec.dependencies, *spec.nested):
+                self._references.remove(oid)
         self._definitions.unuse(spec.template_id)
 
     # ---- cancelling and giving up ----------------------------------------------------------
@@ -331,9 +373,12 @@ class LeasedTasks:
             self._withdraw(task)
             self._cancelled(task)
             return True
-        task.cancelled = m.CancelLeased(0, lease.lease_id, task_id, task.attempt, force)
+        what = (lease.lease_id, task_id, task.attempt, force, recursive)
+        task.cancelled = m.CancelLeased(0, *what)
         self.again(self._taken_back(lease))
-        if task.lease is lease:
+        if task.lease is lease and lease.asked:
+            lease.cancels.append(task)
+        elif task.lease is lease:
             self._outbox.append(task.cancelled)
         self._classes.dirty[lease.key] = None
         return True
@@ -356,6 +401,15 @@ class LeasedTasks:
             if task.cancelled is not None:
                 self._outbox.append(task.cancelled)
 
+    def like(self, oid: bytes) -> bytes:
+        """A result that waits at the head for what this one waits for here; or empty."""
+        task = self._results.awaited.get(oid)
+        if isinstance(task, PendingTask) and task.queued:
+            group = self._classes[task.template.key]
+            if not group.open and not group.room(self._unresolved):
+                return object_id(next(iter(group.at_head)))
+        return b""
+
     def reason(self, oid: bytes) -> str:
         """What a task waits for, as far as this process knows."""
         task = self._results.awaited.get(oid)
@@ -374,10 +428,18 @@ class LeasedTasks:
             )
         before = [*lease.inflight].index(task.spec.task_id)
         behind = f", behind {before} others" if before else ""
+        cut = lease.far is not None and not lease.far.linked
+        where = f"{lease.node} (the connection to it is cut)" if cut else lease.node
         return (
-            f"LEASED: {name} is with node {lease.node}, in a worker that is leased to this process"
+            f"LEASED: {name} is with node {where}, in a worker that is leased to this process"
             f"{behind}, attempt {task.attempt}"
         )
+
+
+def _place(text: str) -> tuple[str, str, str]:
+    """Where a worker died, if it did, on which node, and of what, from the text of LEASE_ENDED."""
+    where, cause = text.split("\n", 1) if "\n" in text else ("", text)
+    return where, where.strip("()").rpartition("node ")[2], cause
 
 
 def _travels(outcome: m.Outcome) -> bool:

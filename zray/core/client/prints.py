@@ -29,6 +29,10 @@ class ClientPrints:
         """A warning of this process's own."""
         self._waiting.append(m.Notice(0, code, text[: limits.TEXT_MAX]))
 
+    def say(self, text: str) -> None:
+        """The same in words that need no code."""
+        self.warn("", text)
+
     def take(self) -> list[m.Log | m.Notice]:
         """All that waits, in order; it is the caller's to show."""
         taken, self._waiting = self._waiting, []

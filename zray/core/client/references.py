@@ -13,6 +13,7 @@ from zray import limits
 from zray.core.client.actor_caller import ActorCaller
 from zray.core.client.call_results import CallResults
 from zray.core.client.near_values import NearValues
+from zray.core.client.unasked import UnaskedErrors
 from zray.core.client.values import ClientValues, without_value
 from zray.core.client.waiters import Waiters
 from zray.ids import object_id, task_of
@@ -29,6 +30,8 @@ class ClientReferences:
         actors: that it has called, or has a handle of.
         new_task: makes an id for a value.
         handle_dropped: there is no handle of the actor any more.
+        hurry: submits a task now, if that was not done yet.
+        unasked: hears of errors that are dropped.
     """
 
     def __init__(
@@ -45,6 +48,8 @@ class ClientReferences:
         near: NearValues,
         new_task: Callable[[], bytes],
         handle_dropped: Callable[[bytes], None],
+        hurry: Callable[[bytes], None],
+        unasked: UnaskedErrors,
         remote: bool,
     ) -> None:
         self._process_id = process_id
@@ -58,6 +63,8 @@ class ClientReferences:
         self._near_values = near
         self._new_task = new_task
         self._handle_dropped = handle_dropped
+        self._hurry = hurry
+        self._unasked = unasked
         self._remote = remote
         self.counts: dict[bytes, int] = {}
         self.held: dict[bytes, None] = {}  # the head knows that this process holds it
@@ -68,6 +75,7 @@ class ClientReferences:
         self._later_drops: dict[bytes, dict[bytes, None]] = {}  # by tasks not yet submitted
         self._near: dict[bytes, None] = {}  # of its own, what is with the node's store
         self._covered: dict[bytes, None] = {}  # held by the running task
+        self.unpublished: dict[bytes, None] = {}  # results of which the node may know alone
 
     # ---- counting --------------------------------------------------------------------------
 
@@ -97,8 +105,11 @@ class ClientReferences:
         self._values.lost.pop(oid, None)
         outcome = self._outcomes.pop(oid, None)
         near = self._near_values
-        if outcome is not None and (type(outcome.value) is not bytes or oid in near.reached):
-            near.dropped(oid)
+        if outcome is not None:
+            if outcome.kind == m.ERROR:
+                self._unasked.dropped(outcome)
+            if type(outcome.value) is not bytes or oid in near.reached:
+                near.dropped(oid)
         if oid in self.own:
             del self.own[oid]
             if self._near.pop(oid, 0) is None and self._values.near is not None:
@@ -107,10 +118,15 @@ class ClientReferences:
                 self.remove(inner)
         elif oid in self.held:
             del self.held[oid]
+            self.unpublished.pop(oid, None)
             if oid in self.new_holds:
                 del self.new_holds[oid]
             else:
                 self.new_drops[oid] = None
+
+    def came_unasked(self, outcome: m.Outcome) -> None:
+        """An error came whose last reference was collected before."""
+        self._unasked.dropped(outcome)
 
     def __contains__(self, oid: bytes) -> bool:
         """Whether a reference to the object lives in this process."""
@@ -127,6 +143,8 @@ class ClientReferences:
         for oid in returns:
             self.counts[oid] = 1
             self.held[oid] = None
+            if not self._remote:
+                self.unpublished[oid] = None
 
     def entrust(self, returns: list[bytes]) -> None:
         """Results that were this process's own are those of a task to be submitted."""
@@ -172,6 +190,12 @@ class ClientReferences:
         self._keep_own(m.Outcome(oid, m.VALUE, len(value), value, contained))
         return oid
 
+    def put_error(self, data: bytes) -> bytes:
+        """The same for an error."""
+        oid = object_id(self._new_task())
+        self._keep_own(m.Outcome(oid, m.ERROR, len(data), data))
+        return oid
+
     def put_near(self, outcome: m.Outcome) -> bytes:
         """The same for a value that was written to the node's shared memory."""
         self._near[outcome.object_id] = None
@@ -198,6 +222,16 @@ class ClientReferences:
                     self.remove(inner)  # from now on the object itself holds it
             elif oid in self._results.awaited:
                 self._promise(oid)
+            elif oid in self.unpublished:
+                del self.unpublished[oid]
+                self._hurry(task_of(oid))
+                self._outbox.append(m.Publish(0, oid))
+
+    def publish_arguments(self, spec: m.TaskSpec) -> None:
+        """The same for what a task refers to; its node finds by itself what it knows alone."""
+        for oids in (spec.dependencies, spec.nested):
+            if oids:
+                self.publish([oid for oid in oids if oid not in self.unpublished])
 
     def _promise(self, oid: bytes) -> None:
         """A reference to a result that is not there yet leaves this process."""
@@ -239,6 +273,8 @@ class ClientReferences:
             self.own[oid] = None
             for inner in outcome.contained:
                 self.add(inner)
+        elif outcome.kind == m.ERROR:
+            self._unasked.dropped(outcome)
         self._waiters.wake(oid, outcome)
 
     def take_located(self, outcome: m.Outcome, *, promised: bool) -> None:
@@ -260,6 +296,7 @@ class ClientReferences:
         ``submitted``: it has, and no more of it.
         """
         oid = outcome.object_id
+        self.unpublished.pop(oid, None)
         if not submitted:
             self._undrop(oid)
         if oid in self.counts:

@@ -69,9 +69,8 @@ class ClientTasks:
         """Queue a task; returns the ids of its returns, for each of which the caller makes a
         reference (already counted here)."""
         references = self._references
-        if references.own or self._results.awaited:
-            references.publish(spec.dependencies)
-            references.publish(spec.nested)
+        if references.own or self._results.awaited or references.unpublished:
+            references.publish_arguments(spec)
         for oid in (*spec.dependencies, *spec.nested):
             references.add(oid)  # the backlog's: no DROP may come before the SUBMIT
         self.unresolved[spec.task_id] = spec
@@ -86,6 +85,8 @@ class ClientTasks:
         refusal = self._definitions.refusal(spec.template_id) if self._definitions.refused else None
         if refusal is not None:
             self._give_up(spec, *refusal)
+        elif spec.template_id in self._definitions.urgent and not self._window_open():
+            self.hurry(spec.task_id)
         return returns
 
     def take_over(self, spec: m.TaskSpec, returns: list[bytes]) -> None:
@@ -154,12 +155,12 @@ class ClientTasks:
 
     # ---- cancelling and giving up ----------------------------------------------------------
 
-    def cancel(self, task_id: bytes, force: bool, recursive: bool) -> None:
+    def cancel(self, task_id: bytes, force: bool, recursive: bool, index: int = 0) -> None:
         """Cancel a task; one that is still in the backlog ends here and now."""
         if task_id in self.unsubmitted:
             self._withdraw(self.unresolved[task_id])
             return
-        self._cancels[task_id] = m.Cancel(0, task_id, force, recursive)
+        self._cancels[task_id] = m.Cancel(0, task_id, force, recursive, index)
         self._outbox.append(self._cancels[task_id])
 
     def _withdraw(self, spec: m.TaskSpec) -> None:
@@ -252,6 +253,8 @@ class ClientTasks:
                 self._outcomes[oid] = outcome
                 if oid in for_values or oid in for_ends:
                     self._waiters.wake(oid, outcome)
+            elif outcome.kind == m.ERROR and spec is not None and oid not in references:
+                self._references.came_unasked(outcome)
         if self._remote and message.seq:
             self.ack_upto = message.seq
 

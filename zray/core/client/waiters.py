@@ -14,18 +14,23 @@ class Waiter:
     """Counts down to zero as what it waits for arrives; ``done`` is called then, if given.
 
     ``values``: gets each value that it waits for, which then stays, whatever else is let go of.
+    ``until_error``: an error is enough; ``failed`` is the object that came with it.
     """
 
-    __slots__ = ("done", "remaining", "values")
+    __slots__ = ("done", "failed", "remaining", "until_error", "values")
 
     def __init__(
         self,
         done: Callable[[], None] | None = None,
         values: dict[bytes, m.Outcome] | None = None,
+        *,
+        until_error: bool = False,
     ) -> None:
         self.remaining = 0
         self.done = done
         self.values = values
+        self.until_error = until_error
+        self.failed: bytes | None = None
 
     def arrived(self) -> None:
         """One thing less to wait for."""
@@ -142,7 +147,7 @@ class Waiters:
 
     def wake(self, oid: bytes, outcome: m.Outcome) -> None:
         """The object has come: those who wait for it have one thing less to wait for."""
-        for waiter in self.ends.pop(oid, ()):
+        for waiter in self.ends.pop(oid, ()) if self.ends else ():
             self._callbacks -= waiter.done is not None
             waiter.arrived()
         elsewhere = outcome.kind & m.LOCATED
@@ -157,6 +162,9 @@ class Waiters:
             self._callbacks -= waiter.done is not None
             if waiter.values is not None:
                 waiter.values[oid] = outcome
+            if outcome.kind & m.ERROR and waiter.until_error:
+                waiter.failed, waiter.remaining = oid, 0
+                continue
             waiter.arrived()
 
     def _pull_if_wanted(self, oid: bytes) -> None:

@@ -38,9 +38,11 @@ class Acknowledgements:
 
     def send(self, now: float) -> None:
         """A message of its own would cost the raylet a turn, so it goes along with others."""
-        for node_id in [*self._due]:
-            if node_id in self._outbox or now >= self._at:
-                self._outbox.send(node_id, Ack(0, self._due.pop(node_id)))
+        due = self._due
+        if not due:
+            return
+        for node_id in [*due] if now >= self._at else [*filter(due.__contains__, self._outbox)]:
+            self._outbox.send(node_id, Ack(0, due.pop(node_id)))
 
     def deadline(self) -> float:
         """When one is due that nothing else goes along with."""

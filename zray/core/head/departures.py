@@ -124,8 +124,7 @@ class Departures:
 
     def _bury(self, node: NodeMember, why: str) -> None:
         """Move the tasks of a dead incarnation, void its copies and its workers' holds."""
-        if self._members.nodes.get(node.process_id) is node:
-            del self._members.nodes[node.process_id]
+        self._members.remove(node)
         self._outbox.discard(node.process_id)
         self._transfers.session_lost(node.process_id)
         # It may be one of before the restart that said HELLO and no more.
@@ -185,7 +184,8 @@ class Departures:
         """What ends with a job, in words."""
         actors = len(self._actor_table.of_job(job.process_id))
         objects = len(self._objects.held_by.get(job.process_id, ()))
-        counted = [(job.unfinished, "unfinished task"), (actors, "actor"), (objects, "object")]
+        unfinished = self._members.unfinished(job)
+        counted = [(unfinished, "unfinished task"), (actors, "actor"), (objects, "object")]
         words = [f"{count:,} {what}{'s' if count > 1 else ''}" for count, what in counted if count]
         return f"{why}, so its job was ended, with {', '.join(words) or 'nothing left in it'}"
 
@@ -197,6 +197,7 @@ class Departures:
         self._holders.broken(job_id)
         self._lineage.job_ended(job_id)
         self._leases.job_ended(job_id)
+        self._scheduler.ranked.pop(job_id, None)
         del self._members.jobs[job_id]
         self._outbox.discard(job_id)
         self._prints.gone(job_id)

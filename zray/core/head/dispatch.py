@@ -69,7 +69,7 @@ class Dispatch:
     def reclaim(self, now: float) -> None:
         """Ask nodes for tasks that others could start sooner."""
         for view, group, count in self._scheduler.reclaims(now):
-            wanted = list(resources.countable(group.needs))  # a node counts nothing else
+            wanted = list(resources.at_node(group.needs))
             self._outbox.send(view.node_id, Reclaim(0, wanted, count))
 
     def _dispatch(self, view: NodeView, records: list[TaskRecord]) -> None:

@@ -57,9 +57,6 @@ class Gcs(Tables):
     ) -> None:
         super().__init__(identity, rows, now)
         self.incidents = incidents or Incidents()
-        counted = ("finished", "retried", "stale", "lost", "rebuilt", "reclaimed")
-        self.counters = dict.fromkeys(counted, 0)
-
         self._make_machines_of_objects()
         self._make_ends_of_tasks()
         self._make_machines_of_tasks()
@@ -82,10 +79,12 @@ class Gcs(Tables):
             m.Announce: self.reconciliation.on_announce,
             m.Credit: self.reconciliation.on_credit,
             m.Returned: self.reconciliation.on_returned,
+            m.Begun: self.reconciliation.on_begun,
+            m.Near: self.near_tasks.on_near,
             m.Have: self.reconciliation.on_have,
             m.WorkerDied: self.departures.on_worker_died,
             m.DriverEnded: self.membership.on_driver_ended,
-            m.AskGone: self.processes.on_ask_gone,
+            **self.processes.handlers,
             # functions and tasks
             m.Export: self.definitions.on_export,
             m.Template: self.definitions.on_template,
@@ -101,6 +100,9 @@ class Gcs(Tables):
             m.Revoke: self.leases.on_revoke,
             m.CancelLeased: self.leases.on_cancel,
             m.Made: self.lineage.on_made,
+            m.Reaches: self.leases.on_reaches,
+            m.Relay: self.leases.on_relay,
+            m.RelayRefused: self.leases.on_relay,
             # objects
             m.Hold: self.holders.on_hold,
             m.Drop: self.holders.on_drop,
@@ -115,8 +117,7 @@ class Gcs(Tables):
             m.CreateActor: self.actors.on_create,
             m.KillActor: self.actors.on_kill,
             m.ActorExited: self.actors.on_exited,
-            m.Calls: self.actors.on_calls,
-            m.CancelCall: self.actors.on_calls,
+            **dict.fromkeys((m.Calls, m.CancelCall), self.actors.on_calls),
             m.Replies: self.actors.on_replies,
             m.ActorWatch: self.actor_directory.on_watch,
             m.FindActor: self.actor_directory.on_find,
@@ -233,6 +234,7 @@ class Gcs(Tables):
             acknowledgements=self.acknowledgements,
             incarnations=self.incarnations,
             outcomes=self.task_outcomes,
+            near_tasks=self.near_tasks,
         )
         self.dispatch = Dispatch(
             outbox=self.outbox,
@@ -379,6 +381,7 @@ class Gcs(Tables):
             scheduler=self.scheduler,
             dispatch=self.dispatch,
             leases=self.leases,
+            near_tasks=self.near_tasks,
             results=self.results,
             garbage=self.garbage,
             definitions=self.definitions,

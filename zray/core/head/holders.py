@@ -161,7 +161,7 @@ class Holders:
                 continue
             record = self.named(oid, now)  # a pending task's: that it is not held is noted
             self._objects.drop(message.holder, oid, process=True)
-            if not record.served:
+            if not record.served and isinstance(sender, JobMember):
                 self._objects.remove_location(oid, record, message.holder)
 
     def on_promise(self, sender: Member, message: Promise, now: float) -> None:
@@ -178,6 +178,10 @@ class Holders:
     def is_promised(self, oid: bytes) -> bool:
         """Whether the object is the result of a call that somebody waits for."""
         return oid in self._promised
+
+    def promiser(self, oid: bytes) -> bytes:
+        """The process that will put the object, or empty."""
+        return self._promised.get(oid, b"")
 
     def broken(self, process_id: bytes) -> None:
         """The process is gone, and will not put what it has promised."""

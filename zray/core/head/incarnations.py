@@ -173,7 +173,7 @@ class Incarnations:
     def left(self, record: ActorRecord, node: NodeMember) -> None:
         """It does not live on that node any more, which has its resources back."""
         node.actors.pop(record.actor_id, None)
-        resources.give(node.view.free, record.held)
+        node.view.give(record.held)
 
     def lost(self, record: ActorRecord, text: str) -> None:
         """An incarnation died against its will: another follows, if its restarts allow."""

@@ -24,18 +24,9 @@ class LeaseDemand:
     """
 
     __slots__ = (
-        *(
-            "amounts",
-            "calm_at",
-            "claimed",
-            "count",
-            "finished",
-            "granted",
-            "job_id",
-            "leases",
-            "needs",
-        ),
-        *("open", "retried", "submitter", "takes_cpu", "waits_since"),
+        *("amounts", "calm_at", "claimed", "count", "expected", "finished", "granted"),
+        *("hold_until", "job_id", "leases", "needs", "open", "pause_until", "refusals"),
+        *("retried", "submitter", "takes_cpu", "waits_since"),
     )
 
     def __init__(self, submitter: bytes, job_id: bytes, needs: Needs) -> None:
@@ -45,13 +36,17 @@ class LeaseDemand:
         self.amounts: Amounts = list(needs)  # the same, as the submitter puts it
         self.takes_cpu = bool(dict(needs).get(CPU))
         self.count = 0
+        self.expected = False  # nothing waits yet, but may soon
         self.finished = 0  # tasks, as the submitter has said last
         self.retried = 0  # the same
         self.granted = 0  # leases that are on their way to it
         self.leases: dict[bytes, Lease] = {}
         self.open: bool | None = True  # as the submitter was told; None: it may not have heard
         self.calm_at: float | None = None  # when it opens again, unless something is in the way
+        self.hold_until: float | None = None  # it is closed, and its tasks go up a few at a time
         self.waits_since: float | None = None  # behind others that it comes after
+        self.refusals = 0  # in a row, of a node that could not take a lease
+        self.pause_until = 0.0  # for a moment after one
         self.claimed: dict[bytes, None] = {}  # leases that the submitter has, yet to be looked at
 
     @property
@@ -75,7 +70,7 @@ class Lease:
 
     __slots__ = (
         *("cancels", "demand", "gone", "job_id", "lease_id", "leased", "needs", "node"),
-        *("revoked", "served"),
+        *("own", "revoked", "served"),
     )
 
     def __init__(self, lease_id: bytes, node: NodeView, demand: LeaseDemand) -> None:
@@ -86,6 +81,7 @@ class Lease:
         self.demand: LeaseDemand | None = demand
         self.leased = False  # the submitter was told
         self.revoked = False
+        self.own = False  # that is for tasks of the same job
         self.served = 0  # tasks, as far as is known
         self.cancels: dict[bytes, CancelLeased] = {}  # of its tasks, which may not have arrived
         self.gone = False  # the node does not have it any more, and has yet to say how it ended
@@ -114,6 +110,7 @@ class LeaseTable:
         self.leases: dict[bytes, Lease] = {}
         self.active: dict[DemandKey, LeaseDemand] = {}
         self.words: dict[bytes, LeaseEnded] = {}  # on leases that have ended, by their ids
+        self.unspared: dict[bytes, Lease] = {}  # whose worker was not told that others wait
         self._by_node: dict[bytes, dict[bytes, Lease]] = {}
         self._by_submitter: dict[bytes, dict[Needs, LeaseDemand]] = {}
         self._submitters: dict[bytes, dict[bytes, None]] = {}  # by job
@@ -183,7 +180,7 @@ class LeaseTable:
         """A lease takes what it needs of its node, as a running task does."""
         assert lease.demand is not None
         resources.take(lease.node.free, lease.needs)
-        self.leases[lease.lease_id] = lease
+        self.leases[lease.lease_id] = self.unspared[lease.lease_id] = lease
         self._by_node.setdefault(lease.node.node_id, {})[lease.lease_id] = lease
         lease.demand.leases[lease.lease_id] = lease
         lease.demand.granted += 1
@@ -200,7 +197,7 @@ class LeaseTable:
         if lease.gone:
             return
         lease.gone = True
-        resources.give(lease.node.free, lease.needs)
+        lease.node.give(lease.needs)
         there = self._by_node[lease.node.node_id]
         del there[lease.lease_id]
         if not there:
@@ -210,6 +207,7 @@ class LeaseTable:
         """It has ended."""
         self.free(lease)
         del self.leases[lease.lease_id]
+        self.unspared.pop(lease.lease_id, None)
         demand = lease.demand
         if demand is not None:
             del demand.leases[lease.lease_id]

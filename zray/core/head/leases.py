@@ -7,7 +7,7 @@ head again, until nobody has waited for a while.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from msgspec.structs import replace
 
@@ -15,10 +15,12 @@ from zray import limits
 from zray.core import resources
 from zray.core.head.acknowledgements import Acknowledgements
 from zray.core.head.lease_contention import LeaseContention
+from zray.core.head.lease_reach import LeaseReach
 from zray.core.head.lease_table import Lease, LeaseDemand, LeaseTable
 from zray.core.head.members import Member, Members, NodeMember
 from zray.core.head.processes import Processes
 from zray.core.head.recovery import Recovery
+from zray.core.head.task_records import NodeView
 from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.machine import NEVER, Outbox
 from zray.errors import ProtocolError
@@ -60,7 +62,10 @@ class Leases:
         self._acknowledgements = acknowledgements
         self._tell_job = tell_job
         self._start_soon = start_soon
-        self._contention = LeaseContention(table, scheduler, members, processes)
+        self._reach = LeaseReach(outbox, members, processes, recovery)
+        self._contention = LeaseContention(
+            *(table, scheduler, members, processes), places=self._places, reach=self._reach
+        )
         self._barred: dict[bytes, float] = {}  # submitters that could not reach a worker, until
         self._away: dict[bytes, None] = {}  # submitters without a session
         self._silent: dict[bytes, float] = {}  # leases of whose end a node has yet to tell
@@ -83,6 +88,9 @@ class Leases:
         demand = self._table.demand(message.submitter, message.job_id, needs)
         demand.amounts = message.resources
         demand.count = 0 if demand.open is False else message.count
+        demand.expected = message.expected
+        if message.submitter == job.process_id:
+            job.leased = message.unfinished
         more = message.finished - demand.finished
         if more > 0:
             demand.finished = message.finished
@@ -101,12 +109,32 @@ class Leases:
         self._table.note(demand)
 
     def on_revoke(self, sender: Member, message: m.Revoke, now: float) -> None:
-        """A submitter cannot reach the worker: it would hardly reach others now."""
+        """A submitter cannot reach the worker: it would hardly reach others there now."""
         lease = self._leased_to(sender, message.lease_id)
         if lease is not None:
             assert lease.demand is not None
+            if lease.revoked:  # so its worker may have ended it before the submitter came
+                lease.demand.open = None
+                self._table.note(lease.demand)
+                return
             self._revoke(lease)
-            self._barred[lease.demand.submitter] = now + limits.LEASE_BAR_S
+            submitter, node_id = lease.demand.submitter, lease.node.node_id
+            if self._reach.reaches(submitter, node_id):
+                self._reach.bar(submitter, node_id, now + limits.LEASE_BAR_S)
+            else:
+                self._barred[submitter] = now + limits.LEASE_BAR_S
+
+    def on_reaches(self, sender: Member, message: m.Reaches, now: float) -> None:
+        """A submitter has connections to these nodes of other machines."""
+        lost = self._reach.on_reaches(message)
+        for demand in self._table.of_submitter(message.submitter):
+            for lease in demand.leases.values():
+                if lease.node.node_id in lost:
+                    self._revoke(lease)
+
+    def on_relay(self, sender: Member, message: m.Relay | m.RelayRefused, now: float) -> None:
+        """A submitter and a node say to each other what they cannot say without the head."""
+        self._reach.on_relay(sender.process_id, message)
 
     def on_cancel(self, sender: Member, message: m.CancelLeased, now: float) -> None:
         """A submitter wants a task stopped that a leased worker runs: its node does it."""
@@ -128,9 +156,11 @@ class Leases:
         for submitter in self._submitters_at(member):
             self._away.pop(submitter, None)
             self._barred.pop(submitter, None)
+            self._reach.session_begins(submitter)
             for demand in self._table.of_submitter(submitter):
                 demand.count = 0
                 demand.open = demand.open or None
+                demand.hold_until = None
                 self._table.note(demand)
 
     def session_lost(self, member: Member) -> None:
@@ -152,6 +182,7 @@ class Leases:
         """A driver or worker has ended: nobody gives tasks to its leases, so they end."""
         self._away.pop(submitter, None)
         self._barred.pop(submitter, None)
+        self._reach.forget(submitter)
         for demand in self._table.of_submitter(submitter):
             self._table.forget(demand)
 
@@ -172,6 +203,7 @@ class Leases:
         elif not (lease.leased or lease.revoked or lease.demand is None):
             self._table.told(lease)
             lease.demand.count = max(0, lease.demand.count - 1)
+            lease.demand.refusals = 0
             self._processes.send_to(lease.demand.submitter, message)
 
     def on_ended(self, node: NodeMember, message: m.LeaseEnded, now: float) -> None:
@@ -180,7 +212,7 @@ class Leases:
         if lease is not None and lease.node is node.view:
             demand, refused = lease.demand, not (lease.leased or lease.revoked)
             lease.has_served(message.begun - bool(message.text))  # it died with the last
-            self._end(lease, message.begun, message.text)
+            self._end(lease, message.begun, message.text, message.told, message.status)
             if demand is not None and refused:
                 self._refused(demand, now)
         elif lease is None:  # the head of before knew whose it was
@@ -189,19 +221,24 @@ class Leases:
             self._acknowledgements.acknowledge(node, message.seq, now, durable=True)
 
     def _refused(self, demand: LeaseDemand, now: float) -> None:
-        """A node knows better what can start there: it gets the tasks themselves for a while."""
-        if demand.submitter not in self._away:
+        """A node knows better what can start there: at last it gets the tasks for a while."""
+        demand.refusals += 1
+        demand.pause_until = now + limits.LEASE_LATE_S
+        if demand.refusals >= limits.LEASE_REFUSALS and demand.submitter not in self._away:
+            demand.refusals = 0
             demand.calm_at = now + limits.LEASE_PAUSE_S
             if demand.open is not False:
-                self._tell(demand, now_open=False)
+                self._close(demand, now)
             self._table.note(demand)
 
-    def _end(self, lease: Lease, begun: int, text: str) -> None:
+    def _end(
+        self, lease: Lease, begun: int, text: str, told: int = 0, status: int = m.CRASHED
+    ) -> None:
         """The submitter is told, unless it has never heard of the lease."""
         demand, leased = lease.demand, lease.leased
         self._forget(lease)
         if demand is not None and leased:
-            ended = m.LeaseEnded(0, lease.lease_id, begun, text)
+            ended = m.LeaseEnded(0, lease.lease_id, begun, text, told, status)
             self._table.keep(ended)
             self._processes.send_to(demand.submitter, ended)
 
@@ -255,20 +292,46 @@ class Leases:
         """Once the ready tasks have their places: leases are revoked, or granted."""
         self._due = NEVER
         if not self._table:
+            self._contention.rest(now)
+            self._scheduler.stranded = []
             return
+        self._due = self._reach.look(now)
         if self._silent:
             self._end_silent(now)
-        for lease in self._contention.look():
+        for lease in self._contention.look(now):
             self._revoke(lease)
+        self._scheduler.stranded = self._contention.shares.stranded
+        for lease in self._contention.unspared():
+            self._outbox.send(lease.node.node_id, m.Revoke(0, lease.lease_id, True))
+        if self._contention.shares.turns:
+            self._due = min(self._due, now + limits.LEASE_TURN_S / 8)
+        if now < self._contention.shares.again_at:
+            self._due = min(self._due, self._contention.shares.again_at)
         for demand in [*self._table.active.values()]:
             if demand.claimed and not self._recovery.active:
                 self._answer_claims(demand)
             if demand.submitter not in self._away:
                 self._open_or_close(demand, now)
+            if demand.open and demand.pause_until > now:
+                self._due = min(self._due, demand.pause_until)
             self._table.note(demand)
-        wanting = [one for one in self._table.active.values() if one.open and one.wanting() > 0]
+        self._reach.tell()
+        if self._contention.contended:
+            for demand, node in self._contention.shares.grants:
+                self._give_to(demand, [node], now)
+            return
+        wanting = [
+            one
+            for one in self._table.active.values()
+            if one.open and one.wanting() > 0 and now >= one.pause_until
+        ]
         if wanting:
             self._grant(wanting)
+
+    def take_turns(self, now: float) -> None:
+        """Before ready tasks get their places: those leases whose turn it is come first."""
+        for demand in self._contention.shares.first:
+            self._give_to(demand, [node.view for node in self._places(demand)], now)
 
     def deadline(self) -> float:
         """When ``step`` has something to do although nothing arrives."""
@@ -300,9 +363,10 @@ class Leases:
     def _open_or_close(self, demand: LeaseDemand, now: float) -> None:
         """Whether the submitter's tasks may wait for leases; it is told of changes."""
         if self._is_barred(demand, now):
-            demand.calm_at = NEVER
+            # Nodes that come do not flutter as others' tasks do.
+            demand.calm_at = NEVER if self._contention.is_served(demand) else now
             if demand.open is not False:
-                self._tell(demand, now_open=False)
+                self._close(demand, now)
         elif not demand.open:
             if demand.calm_at in (None, NEVER):
                 demand.calm_at = now + limits.LEASE_PAUSE_S
@@ -311,6 +375,8 @@ class Leases:
                 self._tell(demand, now_open=True)
             else:
                 self._due = min(self._due, demand.calm_at)
+        if demand.hold_until is not None:
+            self._hold(demand, now)
 
     def _is_barred(self, demand: LeaseDemand, now: float) -> bool:
         contention = self._contention
@@ -320,23 +386,46 @@ class Leases:
             return True
         if self._recovery.active or contention.bars(demand):
             return True
-        behind = contention.own_wait(demand) or contention.is_starved(demand)
-        if demand.wanting() <= 0 or not (behind or contention.is_stuck(demand)):
+        starved = contention.is_starved(demand)
+        behind = starved or contention.own_wait(demand) or contention.is_stuck(demand)
+        if demand.wanting() <= 0 or not behind:
             demand.waits_since = None
             return False
         # Its tasks come after others, but not for as long as there are such.
         if demand.waits_since is None:
             demand.waits_since = now
-        pause = limits.LEASE_PAUSE_S if behind else limits.STALL_S
+        pause = limits.LEASE_PAUSE_S if starved else limits.STALL_S
+        if contention.contended:  # its turn will come
+            pause = limits.LEASE_STARVED_S
         when = demand.waits_since + pause
         if now < when:
             self._due = min(self._due, when)
         return now >= when
 
+    def _close(self, demand: LeaseDemand, now: float) -> None:
+        served = self._contention.is_served(demand)
+        demand.hold_until = now + (limits.STALL_S if served else limits.LEASE_HOLD_S)
+        self._tell(demand, now_open=False)
+
+    def _hold(self, demand: LeaseDemand, now: float) -> None:
+        """It may open soon: until then few of its tasks go by way of the head, else all."""
+        assert demand.hold_until is not None
+        if now >= demand.hold_until:
+            demand.hold_until = None
+            self._tell(demand, now_open=False)
+        else:
+            self._due = min(self._due, demand.hold_until)
+
     def _tell(self, demand: LeaseDemand, *, now_open: bool) -> None:
         demand.open = now_open
-        demand.count = demand.count if now_open else 0  # what waited there goes by way of the head
-        told = m.Leasing(0, demand.submitter, demand.amounts, now_open)
+        window = 0
+        if now_open:
+            demand.hold_until = None
+        else:
+            demand.count = 0  # what waits there goes by way of the head
+            if demand.hold_until is not None:
+                window = self._contention.window(demand)
+        told = m.Leasing(0, demand.submitter, demand.amounts, now_open, window)
         self._processes.send_to(demand.submitter, told)
 
     # ---- grants ----------------------------------------------------------------------------
@@ -360,17 +449,36 @@ class Leases:
     def _place(
         self, demand: LeaseDemand, by_machine: dict[str, list[NodeMember]]
     ) -> NodeMember | None:
-        """The node of the submitter's machine that has most room."""
+        """The node that has most room: of the submitter's machine, else of those it reaches."""
         group = self._scheduler.classes.get(demand.needs)
         if group is not None and group.ahead:
             return None  # what was sent ahead of it comes first
         if self._start_soon(demand.job_id):
             return None
-        nodes = by_machine.get(self._contention.machine_of(demand.submitter), ())
-        free = [node for node in nodes if self._contention.has_room(node.view, demand)]
-        return max(
-            free, key=lambda node: resources.slots(node.view.free, demand.needs), default=None
-        )
+        near = by_machine.get(self._contention.machine_of(demand.submitter), ())
+        for nodes in (near, self._reach.nodes(demand.submitter)):
+            free = [node for node in nodes if self._contention.has_room(node.view, demand)]
+            if free:
+                return max(free, key=lambda node: resources.slots(node.view.free, demand.needs))
+        return None
+
+    def _places(self, demand: LeaseDemand) -> Iterable[NodeMember]:
+        """Where a demand may be met."""
+        machine = self._contention.machine_of(demand.submitter)
+        near = self._members.at(machine) if machine else ()
+        far = self._reach.nodes(demand.submitter)
+        return (*near, *far) if far else near
+
+    def _give_to(self, demand: LeaseDemand, nodes: list[NodeView], now: float) -> None:
+        """A lease on one of these nodes, if that can be now."""
+        if not demand.open or demand.wanting() <= 0 or now < demand.pause_until:
+            return
+        if demand.submitter in self._away or self._start_soon(demand.job_id):
+            return
+        for view in nodes:
+            if self._contention.has_room(view, demand):
+                self._give(demand, self._members.nodes[view.node_id])
+                return
 
     def _give(self, demand: LeaseDemand, node: NodeMember) -> None:
         self._tell_job(node, demand.job_id)

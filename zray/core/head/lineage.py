@@ -77,7 +77,7 @@ class Lineage:
             template = self._definitions.templates.get(spec.template_id)
             if template is not None and message.job_id in self._members.jobs:
                 record = TaskRecord(spec, template, message.job_id, message.submitter)
-                record.attempt = 1
+                record.attempt += 1
                 returns = range(template.message.num_returns)
                 oids = [object_id(spec.task_id, index) for index in returns]
                 self.finished(record, [Outcome(oid, LOCATED, 0) for oid in oids])

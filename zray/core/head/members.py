@@ -6,7 +6,7 @@ A node is known by (node_id, incarnation); a dead incarnation never returns.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 
 import msgspec
@@ -88,7 +88,7 @@ class NodeMember(Member):
         self.ends_durable = True  # what it has told since the last end with a number
         self.ends_unstored: dict[int, None] = {}  # those whose consequences are not durable
         total = {**dict(info.resources), **resources.offering(info.offers)}
-        self.view = NodeView(hello.process_id, hello.incarnation, total)
+        self.view = NodeView(hello.process_id, hello.incarnation, total, info.labels)
 
     def in_words(self) -> str:
         """What it is, for people."""
@@ -135,6 +135,7 @@ class JobMember(Member):
         self.driverless = driverless
         self.resynced = not resumed  # once for all: another session has nothing to add
         self.unfinished = 0
+        self.leased = 0  # the same, of those that pass the head by, as the driver has said last
         self.finished = 0
 
     def in_words(self) -> str:
@@ -158,6 +159,7 @@ class Members:
     def __init__(self, rows: dict[str, dict[bytes, bytes]], now: float) -> None:
         self.driver_lost_s = limits.DRIVER_LOST_S
         self.nodes: dict[bytes, NodeMember] = {}
+        self._machines: dict[str, dict[bytes, NodeMember]] = {}  # their nodes
         self.jobs: dict[bytes, JobMember] = {}
         self.node_rows: dict[bytes, NodeRow] = {}
         self.awaited: dict[bytes, AbsentNode] = {}
@@ -179,10 +181,37 @@ class Members:
         """The node or driver with that process id."""
         return self.nodes.get(process_id) or self.jobs.get(process_id)
 
+    def add(self, node: NodeMember) -> None:
+        """A node has joined."""
+        former = self.nodes.get(node.process_id)
+        if former is not None:
+            self.remove(former)
+        self.nodes[node.process_id] = node
+        self._machines.setdefault(node.info.machine, {})[node.process_id] = node
+
+    def remove(self, node: NodeMember) -> None:
+        """A node is no more, or another incarnation of it has joined."""
+        if self.nodes.get(node.process_id) is node:
+            del self.nodes[node.process_id]
+            there = self._machines[node.info.machine]
+            del there[node.process_id]
+            if not there:
+                del self._machines[node.info.machine]
+
+    def at(self, machine: str) -> Iterable[NodeMember]:
+        """The nodes of a machine."""
+        return self._machines.get(machine, {}).values()
+
     def all(self) -> Iterator[Member]:
         """All nodes, then all drivers."""
         yield from self.nodes.values()
         yield from self.jobs.values()
+
+    def unfinished(self, job: JobMember) -> int:
+        """How many tasks of a job have no outcome, those that only its driver or nodes know too."""
+        told = [node.view.near.get(job.process_id) for node in self.nodes.values()]
+        near = sum(one.unfinished for one in told if one is not None)
+        return job.unfinished + job.leased + near
 
     def away(self) -> list[JobMember]:
         """The drivers that are not connected, where their machine is known."""
@@ -258,6 +287,7 @@ class Members:
                 dead.append((node, "its own port refuses connections: the process has ended"))
             elif node.announced:
                 node.view.usable = node.connected and silent < limits.SUSPECT_S
+                node.view.changed()
         for job in self.jobs.values():
             lost_after_s = job.info.lost_after_s or self.driver_lost_s
             if not (job.connected or job.driverless) and now - job.lost >= lost_after_s:

@@ -83,7 +83,7 @@ class Membership:
             joined = members.nodes.get(hello.process_id)
             if joined is None or joined.incarnation != hello.incarnation:
                 joined = NodeMember(hello, info, now)
-                members.nodes[hello.process_id] = joined
+                members.add(joined)
                 self._scheduler.add_node(joined.view)
                 self._offers.learn(info.offers)
             welcome(now)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from zray.core.head.members import Member, Members, NodeMember
 from zray.core.head.recovery import Recovery
 from zray.core.machine import Outbox
 from zray.ids import split_tasks
-from zray.protocol.messages import AskGone, Gone, Message
+from zray.protocol.messages import AskGone, Gone, Items, Message, Taken, Trace, Traced
 
 
 class Processes:
@@ -17,6 +20,10 @@ class Processes:
         self._outbox = outbox
         self._recovery = recovery
         self.workers: dict[bytes, bytes] = {}  # worker -> its node
+        self.handlers: dict[type[Message], Callable[[Any, Any, float], None]] = {
+            AskGone: self.on_ask_gone,
+            **dict.fromkeys((Items, Taken, Trace, Traced), self.on_mail),
+        }
 
     def note_worker(self, sender: Member, process_id: bytes) -> None:
         """A member speaks for a process, which is a worker of it if it is a node."""
@@ -31,6 +38,11 @@ class Processes:
     def send_to(self, process_id: bytes, message: Message) -> None:
         """Send to a driver, or to a worker by way of its node."""
         self._outbox.send(self.workers.get(process_id, process_id), message)
+
+    def on_mail(self, sender: Member, message: Items | Taken | Trace | Traced, now: float) -> None:
+        """Pass on what one process says to another."""
+        self.note_worker(sender, message.source)
+        self.send_to(message.target, message)
 
     def on_ask_gone(self, sender: Member, message: AskGone, now: float) -> None:
         """Tell which of these processes have ended."""

@@ -25,6 +25,7 @@ from zray.core.resources import Vector
 from zray.ids import object_id, split_objects, split_tasks, task_of
 from zray.protocol.messages import (
     Announce,
+    Begun,
     Credit,
     Discard,
     Free,
@@ -34,6 +35,7 @@ from zray.protocol.messages import (
     JobEnded,
     Outcome,
     Returned,
+    Submit,
 )
 
 
@@ -116,8 +118,11 @@ class Reconciliation:
         else:
             self._task_manager.requeue(task_id, record)
 
-    def _confirm(self, node: NodeMember, held: HeldTask) -> bool:
-        """Whether the attempt that the raylet has counts; if so, the task is there."""
+    def _confirm(self, node: NodeMember, held: HeldTask, *, is_new: bool = False) -> bool:
+        """Whether the attempt that the raylet has counts; if so, the task is there.
+
+        ``is_new``: this head may be the first to hear of it.
+        """
         record = self._tasks.get(held.task_id)
         if record is None and held.makes_actor:
             if self._actors.has_made(node, held):
@@ -126,7 +131,7 @@ class Reconciliation:
             if record is None:
                 return False
         elif record is None:
-            if held.job_id not in self._members.jobs or not self._recovery.active:
+            if held.job_id not in self._members.jobs or not (is_new or self._recovery.active):
                 return False
             outcome = self._objects.get(object_id(held.task_id))
             if outcome is not None and outcome.kind != PENDING:
@@ -142,10 +147,10 @@ class Reconciliation:
                     self._task_manager.cancel(held.task_id, record, record.forced)
                 return mine
             self._scheduler.release(held.task_id, record)  # another node has an earlier one
-        elif record.attempt and (not record.parked or record.attempt >= held.attempt):
+        elif record.was_given() and (not record.parked or record.attempt >= held.attempt):
             return False  # this head gave it to somebody else since, or has counted its end
         elif record.state == READY:
-            self._scheduler.withdraw(record, GONE)
+            self._scheduler.take_out(record)
         record.parked = False
         record.attempt = held.attempt
         record.failures = max(record.failures, held.failures)
@@ -176,6 +181,20 @@ class Reconciliation:
                 self._holders.found(unclaimed.pop(oid), node.process_id)
         self._holders.refuse_copies(unclaimed.values(), node)
 
+    def on_begun(self, node: NodeMember, message: Begun, now: float) -> None:
+        """Tasks of a node's workers, which it has begun by itself, are the cluster's."""
+        not_yours = []
+        for task in message.tasks:
+            who = (task.spec.task_id, task.attempt, message.job_id, task.spec.template_id)
+            held = HeldTask(*who, task.spec.failures)
+            if not self._confirm(node, held, is_new=True):
+                not_yours.append(held)
+        specs = [task.spec for task in message.tasks]
+        submit = Submit(message.seq, message.job_id, message.submitter, specs)
+        self._task_manager.on_submit(node, submit, now)
+        if not_yours:
+            self._outbox.send(node.process_id, Discard(0, not_yours))
+
     # ---- what changes ----------------------------------------------------------------------
 
     def on_credit(self, node: NodeMember, message: Credit, now: float) -> None:
@@ -183,6 +202,7 @@ class Reconciliation:
         released: Vector = dict(message.released)
         node.view.report(message.granted, released)
         node.view.floor, node.view.free_floor = message.floor, message.free_floor
+        node.view.ending = message.ending
         node.view.usable = node.announced and node.connected
 
     def on_returned(self, node: NodeMember, message: Returned, now: float) -> None:

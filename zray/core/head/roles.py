@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zray.protocol import messages as m
 
-FORBIDDEN = "ZR-1410"
+FORBIDDEN = m.FORBIDDEN
 
 CLIENT_VERBS = frozenset(
     {
@@ -12,12 +12,13 @@ CLIENT_VERBS = frozenset(
         *(m.Pull, m.Chunk, m.ChunkAck, m.PullFailed, m.Query, m.Kv, m.Ping, m.Goodbye),
         *(m.CreateActor, m.ActorWatch, m.KillActor, m.FindActor, m.ListActors),
         *(m.Calls, m.CancelCall, m.Promise, m.Sync, m.AskGone, m.Forget),
-        *(m.Demand, m.Revoke, m.CancelLeased, m.Made),
+        *(m.Demand, m.Revoke, m.CancelLeased, m.Made, m.Reaches, m.Relay, m.Taken, m.Trace),
     }
 )
 NODE_VERBS = CLIENT_VERBS | {
     *(m.Credit, m.Done, m.Returned, m.WorkerDied, m.Announce, m.Have, m.Log),
-    *(m.Replies, m.ActorExited, m.DriverEnded, m.Leased, m.LeaseEnded),
+    *(m.Replies, m.ActorExited, m.DriverEnded, m.Leased, m.LeaseEnded, m.Begun, m.Near),
+    *(m.RelayRefused, m.Items, m.Traced),
 }
 OBSERVER_VERBS = frozenset({m.Query, m.Ping, m.Goodbye, m.Shutdown})
 VERBS = {m.ROLE_DRIVER: CLIENT_VERBS, m.ROLE_NODE: NODE_VERBS, m.ROLE_OBSERVER: OBSERVER_VERBS}
@@ -28,6 +29,7 @@ SPEAKS_FOR: dict[type[m.Message], str] = {
     **dict.fromkeys((m.Template, m.Export, m.Forget), "holder"),
     **dict.fromkeys((m.ResultAck, m.Watch), "target"),
     **dict.fromkeys((m.Calls, m.CancelCall), "caller"),
-    **dict.fromkeys((m.Submit, m.Demand, m.Made), "submitter"),
+    **dict.fromkeys((m.Submit, m.Begun, m.Demand, m.Made, m.Reaches), "submitter"),
+    **dict.fromkeys((m.Relay, m.RelayRefused, m.Items, m.Taken, m.Trace, m.Traced), "source"),
     m.CreateActor: "owner",
 }

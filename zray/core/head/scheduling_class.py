@@ -5,10 +5,13 @@ One queue per job, in turn, so that none waits behind another's; within one, the
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from zray import limits
 from zray.core import resources
 from zray.core.depth_queue import DepthQueue
-from zray.core.head.task_records import READY, TaskRecord
+from zray.core.head.openings import Openings
+from zray.core.head.task_records import READY, NodeView, TaskRecord
 from zray.core.resources import CPU, Needs
 
 
@@ -19,8 +22,9 @@ class SchedulingClass:
     """
 
     __slots__ = (
-        *("ahead", "cpu_only", "infeasible_since", "left", "near", "needs", "queues", "ready"),
-        *("since", "takes_cpu", "warned"),
+        *("ahead", "ahead_at", "asked", "brief", "cpu_only", "idle_since", "infeasible_since"),
+        *("left", "near", "near_waits", "needs", "openings", "queues", "ready", "since"),
+        *("takes_cpu", "warned"),
     )
 
     def __init__(self, needs: Needs, near: bytes = b"") -> None:
@@ -33,8 +37,24 @@ class SchedulingClass:
         self.ready = 0
         self.left = 0  # tasks in the queues that will not run
         self.ahead = 0  # tasks sent to raylets beyond what can start there now
+        self.ahead_at: dict[NodeView, None] = {}  # the nodes that have such
+        self.asked: dict[NodeView, int] = {}  # to give so many of these back
+        self.brief = False  # whether the last of these were
+        self.idle_since: float | None = None  # when a raylet could have started some of these
+        self.near_waits: dict[NodeView, None] = {}  # where near tasks wait
+        self.openings = Openings()
         self.infeasible_since: float | None = None
         self.warned = False
+
+    def sent_ahead(self, node: NodeView, count: int) -> None:
+        """So many more of its tasks are with a node beyond what can start there; or fewer."""
+        there = node.ahead.get(self.needs, 0) + count
+        node.ahead[self.needs] = there
+        self.ahead += count
+        if there:
+            self.ahead_at[node] = None
+        else:
+            self.ahead_at.pop(node, None)
 
     def first(self) -> TaskRecord:
         """The task that would be taken next."""
@@ -46,8 +66,11 @@ class SchedulingClass:
         assert template is not None
         return template.seconds is not None and template.seconds < limits.STEAL_IDLE_S
 
-    def pop(self, count: int, floor: int = -1) -> list[TaskRecord]:
-        """Up to ``count`` ready tasks that are deeper than ``floor``, the jobs in turn."""
+    def pop(self, count: int, floor: int = -1, but: Container[bytes] = ()) -> list[TaskRecord]:
+        """Up to ``count`` ready tasks that are deeper than ``floor``, the jobs in turn.
+
+        ``but``: not of these jobs.
+        """
         taken: list[TaskRecord] = []
         left_in_round = share = 0
         before = -1
@@ -60,7 +83,7 @@ class SchedulingClass:
                 share = -(-(count - len(taken)) // left_in_round)
             left_in_round -= 1
             job_id, queue = next(iter(self.queues.items()))
-            room = min(share, count - len(taken))
+            room = min(share, count - len(taken)) if job_id not in but else 0
             while room and queue.deepest > floor:
                 found = queue.take(room)
                 ready = list(filter(_is_ready, found)) if self.left else found

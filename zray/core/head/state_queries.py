@@ -77,12 +77,18 @@ class StateQueries:
         self._scheduler = scheduler
         self._recovery = recovery
         self._transfers = transfers
+        self._troubled: dict[bytes, Member] = {}  # who has said that something goes wrong there
 
     # ---- questions -------------------------------------------------------------------------
 
     def on_ping(self, member: Member, message: Ping, now: float) -> None:
         """A peer lives, says what troubles it, and hears how the cluster is."""
-        member.trouble = message.trouble
+        if message.trouble:
+            member.trouble = message.trouble
+            self._troubled[member.process_id] = member
+        elif member.trouble:
+            member.trouble = ""
+            self._troubled.pop(member.process_id, None)
         pong = Pong(0, message.sent_s, self.health(now)[: limits.NAME_MAX])
         self._outbox.send(member.process_id, pong)
 
@@ -111,7 +117,11 @@ class StateQueries:
         if self._store.later_epoch:
             troubles.append(("the control store", self._store.outdated()))
         troubles.append(("the head", self._incidents.trouble(now)))
-        troubles += [(node.in_words(), node.trouble) for node in self._members.nodes.values()]
+        for process_id, member in [*self._troubled.items()]:
+            if self._members.member(process_id) is not member:
+                del self._troubled[process_id]
+            elif isinstance(member, NodeMember):
+                troubles.append((member.in_words(), member.trouble))
         told = "; ".join(f"{who}: {what}" for who, what in troubles if what)
         return f"DEGRADED: {told}"[: limits.HEALTH_TEXT_MAX] if told else "OK"
 
@@ -132,7 +142,8 @@ class StateQueries:
             [self._node(node, now) for node in self._members.nodes.values()],
             [
                 JobStatus(
-                    *(job.process_id, job.info, job.unfinished, job.finished),
+                    *(job.process_id, job.info),
+                    *(self._members.unfinished(job), job.finished),
                     *(job.connected, job.driverless),
                 )
                 for job in self._members.jobs.values()
@@ -157,6 +168,8 @@ class StateQueries:
     def _node(self, node: NodeMember, now: float) -> NodeStatus:
         view = node.view
         ahead = sum(view.ahead.values())
+        near, near_waiting = view.near_counts()
+        held = len(view.assigned) + self._leases.count_at(node.process_id)
         free = sorted((name, max(amount, 0)) for name, amount in view.free.items())
         return NodeStatus(
             node.process_id,
@@ -164,8 +177,8 @@ class StateQueries:
             node.state(),
             node.info,
             list(resources.countable(free)),
-            len(view.assigned) - ahead + self._leases.count_at(node.process_id),
-            ahead,
+            held - ahead + max(0, near - near_waiting),
+            ahead + near_waiting,
             view.finished,
             max(0.0, now - node.heard),
         )
@@ -177,11 +190,22 @@ class StateQueries:
                 continue
             reason = self._scheduler.reason(group)
             for job_id, queue in group.queues.items():
-                waiting = sum(1 for record in queue if record.state == READY)
+                waiting = len(queue)
+                if group.left:
+                    waiting = sum(1 for record in queue if record.state == READY)
                 template = queue.first().template if queue else None
                 name = template.message.name if template is not None else ""
                 wanted = list(resources.countable(group.needs))
                 found.append(ClassStatus(wanted, job_id, waiting, reason, name))
+        for node in self._members.nodes.values():
+            for told in node.view.near_waiting.values():
+                wants = resources.in_words(told.resources)
+                reason = (
+                    f"WAIT_RESOURCES: needs {wants}; all of it is in use on node {node.info.name}, "
+                    "where the tasks run that have submitted them"
+                )
+                which = (told.resources, told.job_id, told.waiting)
+                found.append(ClassStatus(*which, reason, told.name))
         for demand in self._leases.active.values():
             if demand.count:
                 reason = self._scheduler.reason(SchedulingClass(demand.needs))

@@ -10,6 +10,7 @@ from zray.core.head.identity import HeadIdentity
 from zray.core.head.journal import Journal
 from zray.core.head.lease_table import LeaseTable
 from zray.core.head.members import Members
+from zray.core.head.near_tasks import NearTasks
 from zray.core.head.notices import Notices
 from zray.core.head.object_table import ObjectTable
 from zray.core.head.processes import Processes
@@ -40,6 +41,11 @@ class Tables:
         self.objects = ObjectTable()
         self.actor_table = ActorTable()
         self.lease_table = LeaseTable()
+        counted = ("finished", "retried", "stale", "lost", "rebuilt", "reclaimed")
+        self.counters = dict.fromkeys(counted, 0)
+        self.near_tasks = NearTasks(
+            *(self.outbox, self.counters, self.members, self.scheduler, self.lease_table)
+        )
         restarted = bool(rows.get(ACTORS))
         self.recovery = Recovery(self.objects, self.members, restarted=restarted)
         self.processes = Processes(self.members, self.outbox, self.recovery)

@@ -10,9 +10,11 @@ that node's incarnation is declared dead.
 
 from __future__ import annotations
 
-from zray.core import resources
+from collections.abc import Iterable
+
+from zray.core import labels, resources
 from zray.core.resources import Needs, Vector
-from zray.protocol.messages import Outcome, TaskSpec, Template
+from zray.protocol.messages import NearClass, NearJob, Outcome, TaskSpec, Template
 
 WAITING = 0
 READY = 1
@@ -40,13 +42,16 @@ class FunctionUse:
 class TemplateRecord:
     """A function with options, and how long it has been taking."""
 
-    __slots__ = ("function", "message", "needs", "seconds")
+    __slots__ = ("function", "message", "needs", "priority", "seconds")
 
     def __init__(self, message: Template, function: FunctionUse) -> None:
         self.message = message
         offer = message.name if message.by_name else ""
-        self.needs = resources.needs(message.resources, offer)
+        amounts = message.resources
+        selected = labels.term(message.labels, amounts)
+        self.needs = resources.needs(amounts, resources.offer(offer), selected)
         self.function = function
+        self.priority = message.priority
         self.seconds: float | None = None  # measured run time, smoothed; None: never ran
 
     def measured(self, seconds: float) -> None:
@@ -85,8 +90,8 @@ class TaskRecord:
         self.job_id = job_id
         self.submitter = submitter
         self.state = WAITING
-        self.attempt = 0  # rises with each dispatch
         self.failures = 0 if spec is None else spec.failures  # that were none of its own fault
+        self.attempt = self.failures  # rises with each dispatch
         self.failure: list[Outcome] | None = None  # the last one, while ``spec`` is None
         self.node: NodeView | None = None
         self.waiting = 0  # dependencies without an outcome
@@ -98,6 +103,10 @@ class TaskRecord:
         self.near = b""  # the node that has its large arguments
         self.parked = False  # until all nodes known before a head restart are back or dead
 
+    def was_given(self) -> bool:
+        """Whether this head has given it to a node, or heard of a node that has it."""
+        return self.attempt > (0 if self.spec is None else self.spec.failures)
+
     def exhausted(self) -> bool:
         """Whether it failed more often than its retries allow."""
         if self.spec is None or self.template is None:
@@ -108,26 +117,57 @@ class TaskRecord:
 class NodeView:
     """What the head knows of one raylet incarnation."""
 
-    def __init__(self, node_id: bytes, incarnation: int, total: Vector) -> None:
+    def __init__(
+        self,
+        node_id: bytes,
+        incarnation: int,
+        total: Vector,
+        node_labels: Iterable[tuple[str, str]] = (),
+    ) -> None:
         self.node_id = node_id
         self.incarnation = incarnation
+        self.labels = dict(node_labels)
         self.total = total
         self.free = dict(total)
         self.released: Vector = {}
         self.floor = self.free_floor = -1  # only deeper tasks start there, as CREDIT says
+        self.ending = 0  # of its CPUs, with long tasks that should end soon, as CREDIT says
         self.granted = 0
         self.sent = 0
         self.finished = 0
         self.usable = False  # has a session and has not been silent for long
         self.assigned: dict[bytes, TaskRecord] = {}
         self.ahead: dict[Needs, int] = {}
+        self.near: dict[bytes, NearJob] = {}  # near tasks there, by job, as it says
+        self.near_waiting: dict[Needs, NearClass] = {}
+        self.crowded_at: float | None = None  # when others waited last for what those have
         self.reclaiming = False
         self.reclaim_after = 0.0
-        self.last_done = 0.0
+        self.reserved = False  # for a lease: no task is sent there ahead
+        self.changes: dict[NodeView, None] = {}  # where it notes that it may have more room
+
+    def changed(self) -> None:
+        """It may have more room than before."""
+        self.changes[self] = None
+
+    def give(self, needs: Needs) -> None:
+        """Something that was taken of it is free again."""
+        resources.give(self.free, needs)
+        self.changes[self] = None
 
     def floor_for(self, takes_cpu: bool) -> int:
         """The depth that a task has to be above to start there."""
         return self.floor if takes_cpu else self.free_floor
+
+    def waiting(self, needs: Needs) -> int:
+        """How many tasks of a class wait there, sent ahead or near."""
+        near = self.near_waiting.get(needs)
+        return self.ahead.get(needs, 0) + (near.waiting if near is not None else 0)
+
+    def near_counts(self) -> tuple[int, int]:
+        """How many near tasks it has, and how many of those wait."""
+        unfinished = sum(told.unfinished for told in self.near.values())
+        return unfinished, sum(told.waiting for told in self.near_waiting.values())
 
     def credit(self) -> int:
         """How many more tasks the node takes."""
@@ -140,9 +180,12 @@ class NodeView:
             change = released.get(name, 0) - self.released.get(name, 0)
             self.free[name] = self.free.get(name, 0) + change
         self.released = released
+        self.changed()
 
     def new_session(self) -> None:
         """The node counts credit from 0, and can get tasks."""
-        self.granted = self.sent = 0
+        self.granted = self.sent = self.ending = 0
         self.reclaiming = False
+        self.crowded_at = None
         self.usable = True
+        self.changed()

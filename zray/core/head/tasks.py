@@ -7,6 +7,8 @@ means is for `incarnations`.
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from zray import limits
 from zray.core import resources
 from zray.core.head.acknowledgements import Acknowledgements
@@ -17,6 +19,7 @@ from zray.core.head.incarnations import Incarnations
 from zray.core.head.journal import Journal
 from zray.core.head.lineage import Lineage
 from zray.core.head.members import Member, Members, NodeMember
+from zray.core.head.near_tasks import NearTasks
 from zray.core.head.object_table import PENDING, ObjectTable
 from zray.core.head.processes import Processes
 from zray.core.head.recovery import Recovery
@@ -27,6 +30,7 @@ from zray.core.head.task_table import TaskTable
 from zray.core.machine import Outbox
 from zray.core.offers import Offers
 from zray.errors import NameNotOfferedError, NodeDiedError, ProtocolError
+from zray.ids import object_id
 from zray.protocol.messages import (
     CANCELLED,
     CRASHED,
@@ -70,6 +74,7 @@ class TaskManager:
         acknowledgements: Acknowledgements,
         incarnations: Incarnations,
         outcomes: TaskOutcomes,
+        near_tasks: NearTasks,
     ) -> None:
         self._outbox = outbox
         self._journal = journal
@@ -88,6 +93,7 @@ class TaskManager:
         self._acknowledgements = acknowledgements
         self._incarnations = incarnations
         self._outcomes = outcomes
+        self._near_tasks = near_tasks
         self._commit = outcomes.commit  # looked up once: it is for each task
 
     # ---- submit ----------------------------------------------------------------------------
@@ -135,7 +141,7 @@ class TaskManager:
             record.depth = REBUILT_DEPTH
         elif spec.parent:
             parent = self._tasks.get(spec.parent)
-            record.depth = 1 if parent is None else parent.depth + 1
+            record.depth = (spec.depth or 1) if parent is None else parent.depth + 1
         if spec.dependencies or spec.nested:
             self._await_dependencies(record, spec, now)
         if record.exhausted() and record.node is None:
@@ -178,6 +184,8 @@ class TaskManager:
     def _near(self, record: TaskRecord) -> bytes:
         """The node that has most of the task's large arguments, if it can run the task."""
         assert record.spec is not None and record.template is not None
+        if record.job_id in self._scheduler.ranked:
+            return b""  # it would be out of the order of its job's tasks
         there: dict[bytes, int] = {}
         for oid in record.spec.dependencies:
             known = self._objects.get(oid)
@@ -197,7 +205,6 @@ class TaskManager:
     def on_done(self, sender: NodeMember, message: Done, now: float) -> None:
         """Ends of attempts, perhaps told before: each counts once, and only the holder's."""
         view, tasks = sender.view, self._tasks
-        view.last_done = now
         stored = self._journal.numbered
         for done in message.tasks:
             try:
@@ -278,15 +285,27 @@ class TaskManager:
         for task_id in (*children, message.task_id):
             record = self._tasks.get(task_id)
             if record is not None and task_id not in self._actors:
-                self.cancel(task_id, record, message.force)
+                self.cancel(task_id, record, message.force, message.recursive)
+            elif record is None and task_id == message.task_id:
+                self._pass_on(sender, message)
+            if message.recursive:
+                self._near_tasks.cancel_below(task_id, message.force)
 
-    def cancel(self, task_id: bytes, record: TaskRecord, force: bool) -> None:
+    def _pass_on(self, sender: Member, message: Cancel) -> None:
+        """To whom a call or leased task is, of which this head knows that its result will come."""
+        owner = self._holders.promiser(object_id(message.task_id, message.index))
+        if owner and owner != sender.process_id:
+            self._processes.send_to(owner, replace(message, target=owner))
+
+    def cancel(
+        self, task_id: bytes, record: TaskRecord, force: bool, recursive: bool = False
+    ) -> None:
         """Cancel one task: by its node if one has it, else here and now."""
         record.cancelled = True
         record.forced = record.forced or force
         if record.state == ASSIGNED:
             assert record.node is not None
-            request = CancelTask(0, task_id, record.attempt, record.forced)
+            request = CancelTask(0, task_id, record.attempt, record.forced, recursive)
             self._outbox.send(record.node.node_id, request)
         else:
             self._outcomes.cancelled(task_id, record)

@@ -21,6 +21,7 @@ from zray.core.head.incarnations import Incarnations
 from zray.core.head.journal import Journal
 from zray.core.head.leases import Leases
 from zray.core.head.membership import Membership
+from zray.core.head.near_tasks import NearTasks
 from zray.core.head.results import Results
 from zray.core.head.resumption import Resumption
 from zray.core.head.sessions import Sessions
@@ -49,6 +50,7 @@ class Turn:
         scheduler: TaskScheduler,
         dispatch: Dispatch,
         leases: Leases,
+        near_tasks: NearTasks,
         results: Results,
         garbage: GarbageCollector,
         definitions: Definitions,
@@ -68,8 +70,10 @@ class Turn:
             ("forgetting unknown objects", holders.forget_unknown),
             ("starting actors", incarnations.step),
             ("telling of actors that nobody made", directory.step),
+            ("taking turns", leases.take_turns),
             ("scheduling", dispatch.assign),
             ("granting leases", leases.step),
+            ("looking who waits for near tasks", near_tasks.step),
             ("reclaiming tasks", dispatch.reclaim),
             ("telling outcomes", results.flush),
             ("freeing objects", garbage.collect),
@@ -82,6 +86,7 @@ class Turn:
             directory.deadline,
             scheduler.steal_deadline,
             leases.deadline,
+            near_tasks.deadline,
             acknowledgements.deadline,
         )
 

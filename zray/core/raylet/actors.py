@@ -17,10 +17,14 @@ from zray.protocol.messages import (
     Exit,
     HeldActor,
     HeldTask,
+    Items,
     Message,
     Replies,
     StopActor,
+    Taken,
 )
+
+PASSED_ON = (Replies, Items, Taken)
 
 
 class HostedActors:
@@ -71,12 +75,24 @@ class HostedActors:
         else:
             self._tell_head(message)
 
-    def on_replies(self, message: Replies) -> None:
-        """Answers of an actor here, or for a worker here: by the shortest way."""
-        if message.caller in self._scheduler.workers:
-            self._outbox.send(message.caller, message)
-        else:
+    def pass_on(self, message: Replies | Items | Taken) -> None:
+        """From a worker here, for a process here or elsewhere: by the shortest way.
+
+        Answers of actors, and what generators and their consumers say to each other.
+        """
+        if not self._reaches(message):
             self._tell_head(message)
+
+    def deliver(self, message: Replies | Items | Taken) -> None:
+        """The same from the head, for a worker that was here."""
+        self._reaches(message)
+
+    def _reaches(self, message: Replies | Items | Taken) -> bool:
+        target = message.caller if isinstance(message, Replies) else message.target
+        if target not in self._scheduler.workers:
+            return False
+        self._outbox.send(target, message)
+        return True
 
     # ---- ends ------------------------------------------------------------------------------
 

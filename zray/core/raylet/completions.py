@@ -69,14 +69,20 @@ class Completions:
         self._tell(ActorExited(seq, actor.actor_id, actor.incarnation, intended, text))
 
     def lease_ended(
-        self, lease_id: bytes, lease: HeldLease | None = None, begun: int = 0, text: str = ""
+        self,
+        lease_id: bytes,
+        lease: HeldLease | None = None,
+        begun: int = 0,
+        text: str = "",
+        told: int = 0,
+        status: int = CRASHED,
     ) -> None:
-        """A lease is over; None: it has not begun. ``begun``, ``text``: as in LEASE_ENDED."""
+        """A lease is over; None: it has not begun. The others are as in LEASE_ENDED."""
         self.flush()
         seq = next(self._numbers)
         if lease is not None:
             self._leases[seq] = lease
-        self._tell(LeaseEnded(seq, lease_id, begun, text))
+        self._tell(LeaseEnded(seq, lease_id, begun, text, told, status))
 
     def acked(self, upto: int) -> None:
         """The head knows the ends up to this number."""
@@ -115,7 +121,8 @@ class Completions:
             lease = self._leases.pop(message.about, None)
             if end.text:
                 whose = end.text.partition("\n")[0]
-                self.lease_ended(end.lease_id, lease, end.begun, f"{whose}\n{text}")
+                said = f"{whose}\n{text}"
+                self.lease_ended(end.lease_id, lease, end.begun, said, end.told)
             return []
         value = failures.encode(ProtocolError, text)
         self._tell(Done(next(self._numbers), [_in_error(done, value) for done in end.tasks]))

@@ -22,14 +22,16 @@ class HostedLeases:
     """Of one incarnation of the raylet.
 
     Args:
-        info: of the node.
+        node_id, info: of the node.
         outbox: messages to workers.
         tell_head: as ``HeadSession.tell``.
         jobs: those that the node knows of.
+        conclude: as of ``LeaseRelays``.
     """
 
     def __init__(
         self,
+        node_id: bytes,
         info: m.NodeInfo,
         outbox: Outbox[bytes],
         scheduler: LocalScheduler,
@@ -37,7 +39,9 @@ class HostedLeases:
         completions: Completions,
         tell_head: Callable[[m.Message], None],
         jobs: Container[bytes],
+        conclude: Callable[[bytes], int],
     ) -> None:
+        self._node_id = node_id
         self._info = info
         self._outbox = outbox
         self._scheduler = scheduler
@@ -45,11 +49,23 @@ class HostedLeases:
         self._completions = completions
         self._tell_head = tell_head
         self._jobs = jobs
+        self._conclude = conclude
         self._slots: dict[bytes, WorkerSlot] = {}  # by lease
 
     def announced(self) -> list[m.HeldLease]:
         """The leases that go on here, for the head's new session."""
         return [slot.lease for slot in self._slots.values() if slot.lease is not None]
+
+    def held(self, lease_id: bytes) -> m.HeldLease | None:
+        """The lease of that id, if a worker has it."""
+        slot = self._slots.get(lease_id)
+        return slot.lease if slot is not None else None
+
+    def is_of_another(self, job_id: bytes) -> bool:
+        """Whether a worker is leased to a program of another job than this."""
+        return any(
+            slot.lease is not None and slot.lease.job_id != job_id for slot in self._slots.values()
+        )
 
     # ---- from the head ---------------------------------------------------------------------
 
@@ -90,7 +106,8 @@ class HostedLeases:
             return
         grace = limits.LEASE_FORCE_S if message.force else limits.CANCEL_GRACE_S
         slot.condemn(message.task_id, now + grace)
-        cancel = m.CancelTask(0, message.task_id, message.attempt, message.force)
+        what = (message.task_id, message.attempt, message.force, message.recursive)
+        cancel = m.CancelTask(0, *what)
         self._outbox.send(slot.worker_id, cancel)
 
     # ---- from workers ----------------------------------------------------------------------
@@ -99,7 +116,8 @@ class HostedLeases:
         """The worker waits for its submitter."""
         lease = slot.lease
         if lease is not None and lease.lease_id == message.lease.lease_id:
-            self._tell_head(m.Leased(0, lease, self._info.machine, self._info.name))
+            place = (self._info.machine, self._info.name, self._node_id)
+            self._tell_head(m.Leased(0, lease, *place))
 
     def on_runs(self, slot: WorkerSlot, message: m.Runs) -> None:
         """Of which function the tasks are whose prints come next."""
@@ -113,16 +131,26 @@ class HostedLeases:
         slot.finished += message.begun
         self._forget(slot, lease)
         self._scheduler.disengage(slot, now)
-        self._completions.lease_ended(lease.lease_id, lease, message.begun)
+        told = self._conclude(lease.lease_id)
+        self._completions.lease_ended(lease.lease_id, lease, message.begun, told=told)
 
-    def exited(self, slot: WorkerSlot, begun: int, cause: str) -> None:
-        """The worker is gone, having begun so many tasks that it had not answered by then."""
+    def exited(
+        self, slot: WorkerSlot, begun: int, cause: str, late: m.Deadline | None = None
+    ) -> None:
+        """The worker is gone, having begun so many tasks that it had not answered by then.
+
+        ``late``: what it ran had to stop, and did not.
+        """
         lease = slot.lease
         if lease is None:
             return
         self._forget(slot, lease)
         text = f"(pid {slot.pid}, node {self._info.name})\n{cause}"
-        self._completions.lease_ended(lease.lease_id, lease, begun, text)
+        told = self._conclude(lease.lease_id)
+        status = m.CRASHED
+        if late is not None:
+            status = m.FAILED if late.retried else m.FINISHED
+        self._completions.lease_ended(lease.lease_id, lease, begun, text, told, status)
 
     def _forget(self, slot: WorkerSlot, lease: m.HeldLease) -> None:
         slot.lease = None

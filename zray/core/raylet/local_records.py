@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from zray import limits
 from zray.core import resources
@@ -10,6 +10,7 @@ from zray.core.machine import NEVER
 from zray.core.resources import CPU, Needs
 from zray.protocol.messages import (
     Assignment,
+    Deadline,
     Export,
     HeldActor,
     HeldLease,
@@ -20,18 +21,21 @@ from zray.protocol.messages import (
 )
 from zray.protocol.splitting import Joiner
 
-PoolKey = tuple[bytes, tuple[int, ...], int]  # job, GPU indices, threads for numeric libraries
+# Job, GPU indices, threads for numeric libraries, environment.
+PoolKey = tuple[bytes, tuple[int, ...], int, str]
 
 
 class LocalTemplate:
     """A template, and how long its function has been taking here."""
 
-    __slots__ = ("function", "message", "needs", "seconds")
+    __slots__ = ("cpu_only", "function", "message", "needs", "seconds")
 
     def __init__(self, message: Template) -> None:
         self.message = message
         self.function: Export | None = None  # comes before the first task
         self.needs = resources.needs(message.resources)
+        counted = resources.countable(self.needs)
+        self.cpu_only = bool(counted) and resources.is_cpu_only(counted)
         self.seconds: float | None = None
 
     def measured(self, seconds: float) -> None:
@@ -44,10 +48,26 @@ class LocalTemplate:
         return self.seconds is not None and self.seconds < limits.SHORT_TASK_S
 
 
+class NearTask:
+    """What makes a task near: a worker of this node has submitted it, and the head has not heard.
+
+    ``number``: rises with each. ``used``: what it refers to.
+    """
+
+    __slots__ = ("number", "submitter", "used")
+
+    def __init__(self, submitter: bytes, number: int, used: list[bytes]) -> None:
+        self.submitter = submitter
+        self.number = number
+        self.used = used
+
+
 class LocalTask:
     """A task that this node holds. ``values``: dependencies at hand; ``waiting``: to be fetched."""
 
-    __slots__ = ("assignment", "cancelled", "forced", "template", "values", "waiting", "worker")
+    __slots__ = (
+        *("assignment", "cancelled", "forced", "near", "template", "values", "waiting", "worker"),
+    )
 
     def __init__(self, assignment: Assignment, template: LocalTemplate) -> None:
         self.assignment = assignment
@@ -57,6 +77,7 @@ class LocalTask:
         self.worker: WorkerSlot | None = None
         self.cancelled = False
         self.forced = False  # and nothing is to be waited for
+        self.near: NearTask | None = None
 
     @property
     def task_id(self) -> bytes:
@@ -72,6 +93,12 @@ class LocalTask:
         """Of its arguments in the message."""
         return len(self.assignment.spec.arguments)
 
+    def bytes_in_all(self) -> int:
+        """About what it takes in a message, with the values of its arguments."""
+        spec = self.assignment.spec
+        size = len(spec.arguments) + 32 * (len(spec.dependencies) + len(spec.nested))
+        return size + sum(len(value.value) for value in self.values.values())
+
 
 class WorkerSlot:
     """One worker process and what it has been given."""
@@ -80,7 +107,12 @@ class WorkerSlot:
         self.worker_id = worker_id
         self.key = key
         self.pid = 0
+        self.begun: Callable[[], int] = int  # how many tasks, in its life
         self.inflight: dict[bytes, LocalTask] = {}  # in the order of delivery
+        self.behind: dict[bytes, None] = {}  # of these, what it may not have taken yet
+        self.behind_depth = 0  # of the least deep of those
+        self.delivered = 0  # tasks that it was given to start at once, in its life
+        self.full = False  # there is no room for more of those until it ends something
         self.finished = 0
         self.needs: Needs = ()
         self.gpus: dict[int, int] = {}
@@ -90,6 +122,7 @@ class WorkerSlot:
         self.exiting = False
         self.progress = 0.0  # when it last got or finished a task
         self.condemned: dict[bytes, float] = {}  # cancelled tasks and when their grace ends
+        self.late: Deadline | None = None  # the last that it had to stop for its timeout
         self.known: set[bytes] = set()
         self.actor: HeldActor | None = None  # whose process it is
         self.class_name = ""  # of the actor that it is or is about to be

@@ -31,9 +31,14 @@ class LocalScheduler:
         self.blocked: dict[bytes, WorkerSlot] = {}
         self._moved = 0.0  # when a worker last got or finished a task
         self._lifted = False  # for too long nothing has moved: one more starts
+        self._floors: tuple[int, int] | None = None  # as last told, while nothing has changed
+        self._takes_cpu: dict[Needs, bool] = {}
         self.queues: dict[Needs, DepthQueue[LocalTask]] = {}
         self.queued = 0
         self.queued_bytes = 0
+        self.queued_near = 0
+        self.given_near = 0  # near tasks that workers were given, in all
+        self.queued_jobs: dict[bytes, int] = {}
         self.workers: dict[bytes, WorkerSlot] = {}
         self.idle: dict[PoolKey, dict[bytes, WorkerSlot]] = {}
         self.released: Vector = {}
@@ -41,21 +46,39 @@ class LocalScheduler:
     # ---- queue -----------------------------------------------------------------------------
 
     def push(self, task: LocalTask, *, front: bool = False) -> None:
-        """A task can start; ``front``: before the others of its depth."""
+        """A task can start; ``front``: before the others of its depth, but for new actors."""
         task.worker = None
         queue = self.queues.get(task.template.needs)
         if queue is None:
             queue = self.queues[task.template.needs] = DepthQueue()
         if front:
+            actors = []
+            if task.assignment.actor is None:
+                while queue.deepest == task.depth and queue.first().assignment.actor is not None:
+                    actors.append(queue.pop())
             queue.push_front(task, task.depth)
+            while actors:
+                queue.push_front(actors.pop(), task.depth)
         else:
             queue.push(task, task.depth)
         self.queued += 1
         self.queued_bytes += task.bytes()
+        self.queued_near += task.near is not None
+        job_id = task.assignment.job_id
+        self.queued_jobs[job_id] = self.queued_jobs.get(job_id, 0) + 1
+
+    def pop(self, queue: DepthQueue[LocalTask]) -> LocalTask:
+        """Take the next one out of a queue."""
+        return self._popped(queue.pop())
 
     def _popped(self, task: LocalTask) -> LocalTask:
         self.queued -= 1
         self.queued_bytes -= task.bytes()
+        self.queued_near -= task.near is not None
+        job_id = task.assignment.job_id
+        self.queued_jobs[job_id] -= 1
+        if not self.queued_jobs[job_id]:
+            del self.queued_jobs[job_id]
         return task
 
     def remove(self, task: LocalTask) -> bool:
@@ -80,6 +103,15 @@ class LocalScheduler:
             taken.append(self._popped(queue.pop_last()))
         return taken
 
+    def take_near(self) -> list[LocalTask]:
+        """Take all near tasks that have not started."""
+        taken: list[LocalTask] = []
+        for queue in self.queues.values():
+            if queue and self.queued_near:
+                found = queue.take_upto(queue.deepest, lambda task: task.near is not None)
+                taken += map(self._popped, found)
+        return taken
+
     # ---- the bound on workers ----------------------------------------------------------------
     #
     # Whoever blocks lets another task have the CPU, and that may block as well. Past the bound
@@ -94,11 +126,20 @@ class LocalScheduler:
         """Only deeper tasks start, of those that take a CPU and of the others; -1: any."""
         if not self.at_bound():
             return -1, -1
+        if self._floors is None:
+            self._floors = self._find_floors()
+        return self._floors
+
+    def _find_floors(self) -> tuple[int, int]:
         blocked = max((slot.depth() for slot in self.blocked.values()), default=-1)
         if self._lifted and self.active.keys() <= self.blocked.keys():
             return -1, -1
         # To those without a CPU the bound is what CPUs are to others: they wait for one another.
-        others = [slot.depth() for slot in self.active.values() if not slot.cpu_part()]
+        takes_cpu = self._takes_cpu
+        for slot in self.active.values():
+            if slot.needs not in takes_cpu:
+                takes_cpu[slot.needs] = bool(slot.cpu_part())
+        others = [slot.depth() for slot in self.active.values() if not takes_cpu[slot.needs]]
         free = max(blocked, *others) if others else blocked
         if free < 0:
             free = max(slot.depth() for slot in self.active.values())
@@ -108,6 +149,10 @@ class LocalScheduler:
         cpu, free = self.floors()
         return cpu if dict(wanted).get(CPU) else free
 
+    def deepest_blocked(self) -> int:
+        """The depth of what may be waited for here is more than that; -1: nobody waits."""
+        return max((slot.depth() for slot in self.blocked.values()), default=-1)
+
     def _held_back(self, task: LocalTask, wanted: Needs) -> bool:
         """Whether it is not to start; an actor may, it has a process to itself."""
         return (
@@ -115,14 +160,19 @@ class LocalScheduler:
         )
 
     def held_back(self) -> list[LocalTask]:
-        """Take the tasks that are not to start: in the queue they are in the way of deeper ones."""
+        """Take the head's tasks that are not to start: in the queue they are in the way of others.
+
+        Near ones are not: other nodes may have them at any time.
+        """
         taken: list[LocalTask] = []
+        if self.queued == self.queued_near:
+            return taken
         for wanted, queue in self.queues.items():
             if not queue or not self.at_bound():
                 continue
             floor = self._floor(wanted)
             if floor >= 0:
-                found = queue.take_upto(floor, lambda task: task.assignment.actor is None)
+                found = queue.take_upto(floor, _may_be_elsewhere)
                 taken.extend(map(self._popped, found))
         return taken
 
@@ -130,6 +180,7 @@ class LocalScheduler:
         """Let one more start if nothing has moved for long, and some are blocked."""
         if not (self.blocked or self._lifted):
             return
+        self._floors = None
         self._lifted = now >= self.lift_deadline() or (self._lifted and self.at_bound())
 
     def lift_deadline(self) -> float:
@@ -138,6 +189,7 @@ class LocalScheduler:
         return self._moved + limits.STALL_S if waiting else NEVER
 
     def _move(self, now: float) -> None:
+        self._floors = None
         self._moved = now
         self._lifted = False
 
@@ -151,8 +203,6 @@ class LocalScheduler:
         The caller makes the new worker known with ``add_worker`` and calls ``give`` for each.
         """
         for wanted, queue in self.queues.items():
-            if queue:
-                yield from self._top_up(wanted, queue)
             while queue and resources.fits(self.free, wanted):
                 gpus = self._pick_gpus(wanted)
                 if gpus is None:
@@ -177,51 +227,23 @@ class LocalScheduler:
         order = reversed(pool.values()) if task.assignment.actor is None else iter(pool.values())
         return next(order)
 
-    def _top_up(
-        self, wanted: Needs, queue: DepthQueue[LocalTask]
-    ) -> Iterator[tuple[PoolKey, WorkerSlot | None, list[LocalTask]]]:
-        """More short tasks for workers that will soon have none left."""
-        if not queue.first().template.short() or self.at_bound():
-            return
-        busy = [
-            slot
-            for slot in self.workers.values()
-            if slot.busy
-            and slot.needs == wanted
-            and not (slot.blocked or slot.recalled or slot.actor or slot.lease)
-        ]
-        lanes = len(busy) + resources.slots(self.free, wanted)
-        for slot in busy:
-            if not queue:
-                return
-            first = queue.first()
-            short = first.template.short() and slot.all_short()
-            if not short or slot.key[0] != first.assignment.job_id:
-                continue
-            room = self._batch_size(first) // 2 - len(slot.inflight)
-            if room > 0:
-                yield slot.key, slot, self._batch(queue, slot.key[0], lanes, room)
-
     def _running(self, wanted: Needs) -> int:
         return sum(
             s.busy and s.needs == wanted and not (s.actor or s.lease) for s in self.workers.values()
         )
 
     @staticmethod
-    def _batch_size(task: LocalTask) -> int:
+    def batch_size(task: LocalTask) -> int:
+        """How many of its kind a worker may have at once: one, or several short ones."""
         if not task.template.short():
             return 1
         by_time = int(limits.WORKER_BATCH_S / max(task.template.seconds or 0.0, 1e-6))
         return max(1, min(limits.WORKER_BATCH_TASKS_MAX, by_time))
 
-    def _batch(
-        self, queue: DepthQueue[LocalTask], job_id: bytes, lanes: int, room: int | None = None
-    ) -> list[LocalTask]:
+    def _batch(self, queue: DepthQueue[LocalTask], job_id: bytes, lanes: int) -> list[LocalTask]:
         """Tasks from the head of the queue for one worker: one, or several short ones."""
         share = -(-len(queue) // max(lanes, 1))
-        size = min(self._batch_size(queue.first()), share)
-        if room is not None:
-            size = min(size, room)
+        size = min(self.batch_size(queue.first()), share)
         batch = [self._popped(queue.pop())]
         while queue.deepest == batch[0].depth and len(batch) < size:
             task = queue.first()
@@ -233,11 +255,13 @@ class LocalScheduler:
     @staticmethod
     def pool_key(job_id: bytes, wanted: Needs, gpus: Iterable[int]) -> PoolKey:
         """Which workers may run a job's tasks that need this, on these GPUs."""
-        threads = 1
+        threads, environment = 1, ""
         for name, amount in wanted:
             if name == CPU:
                 threads = max(1, amount // limits.RESOURCE_UNIT)
-        return job_id, tuple(gpus), threads
+            elif name.startswith(resources.ENVIRONMENT):
+                environment = name
+        return job_id, tuple(gpus), threads, environment
 
     def _pick_gpus(self, wanted: Needs) -> dict[int, int] | None:
         """Which GPUs, and how much of each; None: they are free only in pieces."""
@@ -275,6 +299,7 @@ class LocalScheduler:
 
     def give(self, slot: WorkerSlot, tasks: list[LocalTask], now: float) -> None:
         """The worker gets these tasks; the first ones take the resources."""
+        self._floors = None
         if not slot.busy:
             slot.needs = tasks[0].template.needs
             slot.gpus = self._pick_gpus(slot.needs) or {}
@@ -290,18 +315,30 @@ class LocalScheduler:
         for task in tasks:
             task.worker = slot
             slot.inflight[task.task_id] = task
+            self.given_near += task.near is not None
             if task.assignment.actor is not None:
                 slot.class_name = task.assignment.actor.class_name
 
     def ended(self, slot: WorkerSlot, task_id: bytes, now: float) -> LocalTask | None:
         """A task left the worker; without any left, its resources are free."""
+        self._floors = None
         task = slot.inflight.pop(task_id, None)
+        slot.behind.pop(task_id, None)
+        slot.full = False
         slot.condemned.pop(task_id, None)
         slot.progress = now
         self._moved = now
         if not slot.inflight and slot.lease is None:
             self._rest(slot)
         return task
+
+    def withdrawn(self, slot: WorkerSlot, task_id: bytes) -> None:
+        """The worker has not taken the task, and will not: it waits here again, as the next."""
+        task = slot.inflight.pop(task_id, None)
+        if task is not None:
+            self.push(task, front=True)
+        if not slot.inflight and slot.lease is None:
+            self._rest(slot)  # what came before has ended
 
     def last_rested(self, key: PoolKey) -> WorkerSlot | None:
         """The idle worker of a pool that was used last: its memory is warm."""
@@ -327,6 +364,7 @@ class LocalScheduler:
 
     def keep(self, slot: WorkerSlot, task_id: bytes, held: Needs) -> LocalTask | None:
         """The worker has become an actor: it keeps ``held`` of what its creation took."""
+        self._floors = None
         task = slot.inflight.pop(task_id, None)
         slot.condemned.clear()
         slot.recalled = False
@@ -344,6 +382,7 @@ class LocalScheduler:
         slot.gpus = {}
 
     def _rest(self, slot: WorkerSlot) -> None:
+        self._floors = None
         if slot.busy:
             self.unblock(slot)
             resources.give(self.free, slot.needs)
@@ -359,6 +398,7 @@ class LocalScheduler:
     def block(self, slot: WorkerSlot) -> None:
         """The worker's task waits for others: its CPU is theirs meanwhile."""
         if slot.busy and not slot.blocked and not slot.actor:  # actors keep what they hold
+            self._floors = None
             slot.blocked = True
             self.blocked[slot.worker_id] = slot
             resources.give(self.free, slot.cpu_part())
@@ -367,6 +407,7 @@ class LocalScheduler:
     def unblock(self, slot: WorkerSlot) -> None:
         """It goes on, with its CPU, whoever else has one."""
         if slot.blocked:
+            self._floors = None
             slot.blocked = False
             del self.blocked[slot.worker_id]
             resources.take(self.free, slot.cpu_part())
@@ -377,6 +418,7 @@ class LocalScheduler:
         self.workers.pop(slot.worker_id, None)
         left = list(slot.inflight.values())
         slot.inflight = {}
+        slot.behind.clear()
         self._rest(slot)
         self.withdraw(slot)
         return left
@@ -402,18 +444,27 @@ class LocalScheduler:
         return idle[: max(0, len(idle) - most)]
 
     def overrun(self, now: float) -> list[WorkerSlot]:
-        """Workers whose started task keeps others waiting behind it."""
-        late = now - limits.RECALL_S
-        return [
-            s
-            for s in self.workers.values()
-            if len(s.inflight) > 1 and s.progress <= late and not s.recalled
-        ]
+        """Workers whose started task keeps others waiting that only they can give back."""
+        return [s for s in self._crowded() if now >= s.progress + self._patience_s(s)]
 
     def overrun_deadline(self) -> float:
         """When a task has kept others of its worker from starting for too long."""
-        crowded = [s for s in self.workers.values() if len(s.inflight) > 1 and not s.recalled]
-        return min([s.progress for s in crowded]) + limits.RECALL_S if crowded else NEVER
+        return min([s.progress + self._patience_s(s) for s in self._crowded()], default=NEVER)
+
+    def _crowded(self) -> list[WorkerSlot]:
+        return [
+            s
+            for s in self.active.values()
+            if len(s.inflight) > 1 + len(s.behind) and not s.recalled
+        ]
+
+    def _patience_s(self, slot: WorkerSlot) -> float:
+        idle = resources.fits(self.free, slot.needs) and not self.at_bound()
+        return limits.RECALL_IDLE_S if idle else limits.RECALL_S
+
+
+def _may_be_elsewhere(task: LocalTask) -> bool:
+    return task.assignment.actor is None and task.near is None
 
 
 def default_max_workers(cpu: int) -> int:

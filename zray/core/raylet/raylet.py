@@ -13,16 +13,19 @@ from typing import Any
 from zray import limits
 from zray.core.incidents import Incidents
 from zray.core.machine import Outbox
-from zray.core.raylet.actors import HostedActors
+from zray.core.raylet.actors import PASSED_ON, HostedActors
+from zray.core.raylet.behind import Behind
 from zray.core.raylet.completions import Completions, held_task
 from zray.core.raylet.credit import Credit
 from zray.core.raylet.dispatch import Dispatch
 from zray.core.raylet.effects import Effect, FindProcess
 from zray.core.raylet.head_session import HeadHandlers, HeadSession
+from zray.core.raylet.lease_relays import LeaseRelays
 from zray.core.raylet.leases import HostedLeases
 from zray.core.raylet.lending import Lending
 from zray.core.raylet.local_records import PoolKey, WorkerSlot
 from zray.core.raylet.local_scheduler import LocalScheduler
+from zray.core.raylet.near_tasks import NearTasks
 from zray.core.raylet.objects import LocalObjects
 from zray.core.raylet.peer_transfers import PeerTransfers
 from zray.core.raylet.tasks import LocalTasks
@@ -64,6 +67,7 @@ class Raylet:
         self.stopping = ""
         self.outbox: Outbox[bytes] = Outbox()
         self.effects: list[Effect] = []
+        self.take_back: Callable[[bytes], list[m.Tasks]] = lambda worker_id: []  # by the shell
         self._ids = ids
         self._gpu_count = gpu_count
         self._max_workers = max_workers
@@ -93,31 +97,19 @@ class Raylet:
         )
         self.jobs: dict[bytes, m.JobInfo] = {}
         self._held_in_transit = False  # this node has held what ends that were told referred to
-        self.leases = HostedLeases(
-            *(self.info, self.outbox, self.scheduler, self.workers, self.completions),
-            *(tell_head, self.jobs),
-        )
+        self._make_leases()
         kill = self.workers.kill
         self.actors = HostedActors(self.outbox, self.scheduler, self.completions, tell_head, kill)
         self.peer_transfers = PeerTransfers(self.objects)
         self._lending = Lending()
-        self.tasks = LocalTasks(
-            node=self.info.name,
-            outbox=self.outbox,
-            incidents=self.incidents,
-            objects=self.objects,
-            scheduler=self.scheduler,
-            completions=self.completions,
-            lending=self._lending,
-            worker_requests=self.worker_requests,
-            actors=self.actors,
-            tell_head=tell_head,
-            kill=kill,
-            let_go=self.workers.let_go,
+        self.behind = Behind(self.scheduler, self.outbox, lambda one: self.take_back(one))
+        self._make_tasks(tell_head)
+        self._credit = Credit(
+            self.session, self.scheduler, self.behind, self.tasks, self._lending, self.near_tasks
         )
-        self._credit = Credit(self.session, self.scheduler, self.tasks, self._lending)
         dispatch = Dispatch(
-            *(self.outbox, self.scheduler, self.workers, self.worker_requests, self.worker_failed)
+            *(self.outbox, self.scheduler, self.behind, self.workers),
+            *(self.worker_requests, self.worker_failed),
         )
         self.worker_handlers = self._worker_table()
         self.peer_handlers = self._peer_table()
@@ -125,10 +117,54 @@ class Raylet:
         self._steps: tuple[tuple[str, Callable[[float], None]], ...] = (
             ("looking after workers", self.workers.tend),
             ("starting tasks", dispatch.start),
+            ("handing near tasks up", self.near_tasks.step),
             ("telling ends", lambda now: self.completions.flush()),
+            ("relaying what is said under leases", self.lease_relays.step),
             ("lending resources", self._lending.step),
-            ("reporting", lambda now: self._credit.report()),
+            ("reporting", self._credit.report),
             ("pinging the head", self.session.ping),
+        )
+
+    def _make_tasks(self, tell_head: Callable[[m.Message], None]) -> None:
+        self.tasks = LocalTasks(
+            node=self.info.name,
+            outbox=self.outbox,
+            incidents=self.incidents,
+            objects=self.objects,
+            scheduler=self.scheduler,
+            behind=self.behind,
+            completions=self.completions,
+            lending=self._lending,
+            worker_requests=self.worker_requests,
+            actors=self.actors,
+            tell_head=tell_head,
+            kill=self.workers.kill,
+            let_go=self.workers.let_go,
+            near_ended=lambda task, done, maker: self.near_tasks.ended(task, done, maker),
+            near_returned=lambda tasks: self.near_tasks.hand_up(tasks),
+            near_withdrawn=lambda task: self.near_tasks.withdrawn(task),
+        )
+        self.near_tasks = NearTasks(
+            outbox=self.outbox,
+            objects=self.objects,
+            scheduler=self.scheduler,
+            local_tasks=self.tasks,
+            worker_requests=self.worker_requests,
+            node_id=self.node_id,
+            tell_head=tell_head,
+            foreign_lease=self.leases.is_of_another,
+        )
+
+    def _make_leases(self) -> None:
+        self.lease_relays = LeaseRelays(
+            self.node_id,
+            lambda: self.session.cluster_id,
+            lambda lease_id: self.leases.held(lease_id),
+            self.session.tell,
+        )
+        self.leases = HostedLeases(
+            *(self.node_id, self.info, self.outbox, self.scheduler, self.workers),
+            *(self.completions, self.session.tell, self.jobs, self.lease_relays.conclude),
         )
 
     # ---- which message goes to which machine -----------------------------------------------
@@ -147,6 +183,8 @@ class Raylet:
             m.Ack: lambda msg, now: self.completions.acked(msg.upto),
             m.Reclaim: lambda msg, now: tasks.on_reclaim(msg),
             m.CancelTask: tasks.on_cancel,
+            m.Cancel: self.near_tasks.on_cancel_below,
+            m.Crowded: lambda msg, now: self.near_tasks.on_crowded(msg),
             m.Discard: lambda msg, now: tasks.on_discard(msg),
             m.Free: lambda msg, now: objects.free(msg.object_ids),
             m.Pull: lambda msg, now: objects.on_pull(msg),
@@ -158,22 +196,23 @@ class Raylet:
             m.Exported: lambda msg, now: requests.definitions.on_exported(msg),
             **dict.fromkeys(m.ANSWERS, lambda msg, now: requests.on_answer(msg)),
             m.ActorState: lambda msg, now: requests.on_actor_state(msg),
-            m.Calls: lambda msg, now: actors.on_calls(msg),
-            m.CancelCall: lambda msg, now: actors.on_calls(msg),
-            m.Replies: lambda msg, now: actors.on_replies(msg),
+            **dict.fromkeys((m.Calls, m.CancelCall), lambda msg, now: actors.on_calls(msg)),
+            **dict.fromkeys(PASSED_ON, lambda msg, now: actors.deliver(msg)),
             m.StopActor: lambda msg, now: tasks.on_stop_actor(msg),
             m.Grant: leases.on_grant,
             m.Revoke: lambda msg, now: leases.on_revoke(msg),
             m.CancelLeased: leases.on_cancel,
+            m.Relay: lambda msg, now: self.lease_relays.on_relay_by_head(msg),
             m.Rejected: self._on_rejected,
             m.Pong: self.session.on_pong,
+            m.Trace: self.workers.tracing.on_trace,
             m.Shutdown: self._on_shutdown,
-            m.FindDriver: self._on_find_driver,
+            m.FindDriver: lambda msg, now: self.effects.append(FindProcess(msg.job_id, msg.pid)),
         }
 
     def _worker_table(self) -> WorkerHandlers:
         """What workers say; as clients of the head they have their raylet speak for them."""
-        requests = self.worker_requests
+        requests, near = self.worker_requests, self.near_tasks
         definitions = requests.definitions
 
         def client(method: Callable[[bytes, Any], None]) -> Callable[[Any, Any, float], None]:
@@ -182,39 +221,44 @@ class Raylet:
         return {
             m.Done: self.tasks.on_worker_done,
             m.Returned: self.tasks.on_worker_returned,
-            m.Blocked: lambda slot, msg, now: self.scheduler.block(slot),
+            m.Blocked: lambda slot, msg, now: self.tasks.on_worker_blocked(slot),
             m.Unblocked: lambda slot, msg, now: self.scheduler.unblock(slot),
             m.Template: self._on_worker_template,
-            m.Export: client(definitions.on_export),
+            m.Export: self._on_worker_export,
             m.Forget: client(definitions.on_forget),
-            m.Submit: client(requests.on_submit),
+            m.Submit: near.on_submit,
+            m.Publish: lambda slot, msg, now: near.on_publish(msg),
             m.Hold: client(requests.on_hold),
             m.Drop: self._on_worker_drop,
             m.Watch: client(requests.on_watch),
             m.Put: client(requests.on_put),
             m.Pull: client(requests.on_pull),
-            m.Cancel: client(requests.on_cancel),
+            m.Cancel: near.on_cancel,
             m.Promise: client(requests.on_promise),
             m.CreateActor: client(requests.on_create_actor),
             m.ActorWatch: client(requests.on_actor_watch),
             **dict.fromkeys(REQUESTS, client(requests.on_request)),
+            m.Query: lambda slot, msg, now: near.on_query(slot, msg),
             m.Calls: lambda slot, msg, now: self.actors.on_worker_calls(msg),
             m.CancelCall: lambda slot, msg, now: self.actors.on_worker_calls(msg),
-            m.Replies: lambda slot, msg, now: self.actors.on_replies(msg),
+            **dict.fromkeys(PASSED_ON, lambda slot, msg, now: self.actors.pass_on(msg)),
             m.Leased: lambda slot, msg, now: self.leases.on_leased(slot, msg),
             m.Runs: lambda slot, msg, now: self.leases.on_runs(slot, msg),
             m.LeaseEnded: self.leases.on_ended,
-            m.Exiting: lambda slot, msg, now: self.workers.on_exiting(slot, msg),
+            **self.workers.handlers,
         }
 
     def _peer_table(self) -> PeerHandlers:
-        """What other raylets say."""
-        peers = self.peer_transfers
+        """What other raylets say, and submitters of leased workers, at this node's own port."""
+        peers, relays = self.peer_transfers, self.lease_relays
         return {
             m.Pull: peers.on_pull,
             m.Chunk: peers.on_chunk,
             m.ChunkAck: peers.on_ack,
             m.PullFailed: peers.on_failed,
+            m.Hello: relays.on_hello,
+            m.Ping: relays.on_ping,
+            m.Relay: relays.on_relay,
         }
 
     # ---- the head --------------------------------------------------------------------------
@@ -231,26 +275,33 @@ class Raylet:
         """A new session is told everything."""
         self.completions.new_session()
         self.tasks.new_session()
+        self.near_tasks.new_session()
         self._credit.new_session()
         for template in self.tasks.templates.values():
             self.session.tell(template.message)
-        self.worker_requests.resume()
-        self._announce()
+        held = self._held()
+        self.worker_requests.resume({task.task_id: task.attempt for task in held})
+        self._announce(held)
         self.worker_requests.resume_requests()
+        self.lease_relays.new_session()
         self.objects.new_session()
 
-    def _announce(self) -> None:
+    def _held(self) -> list[m.HeldTask]:
+        """The head's tasks that are here, or have ended and may not be known to have."""
+        mine = [task for task in self.tasks.held.values() if task.near is None]
+        return [held_task(task.assignment) for task in mine] + self.completions.held()
+
+    def _announce(self, held: list[m.HeldTask]) -> None:
         """The full state, and the ends of tasks that the head may not know of.
 
         Until it has taken those, this node holds what they refer to: their workers may have
         dropped it since.
         """
-        held = [held_task(task.assignment) for task in self.tasks.held.values()]
-        held += self.completions.held()
         holds = self.worker_requests.holds()
         in_transit = self.completions.renew(self.worker_requests.still_borrowed)
-        if in_transit:
-            holds.append(m.Holds(self.node_id, b"".join(in_transit)))
+        pins: dict[bytes, None] = dict.fromkeys(self.near_tasks.results.pins)
+        if in_transit or pins:
+            holds.append(m.Holds(self.node_id, b"".join(in_transit | pins)))
         objects, failed = self.objects.announced(), self.completions.failed()
         actors = self.actors.announced() + self.completions.held_actors()
         leases = self.leases.announced() + self.completions.held_leases()
@@ -258,8 +309,10 @@ class Raylet:
         self.session.tell(m.Announce(0, held, objects, holds, jobs, failed, actors, leases=leases))
         self.completions.tell_again()
         self._held_in_transit = self._held_in_transit or bool(in_transit)
-        if self._held_in_transit:  # in an earlier session this may have been lost
-            self.session.tell(m.Hold(0, self.node_id, b"", True))
+        if (
+            self._held_in_transit or self.near_tasks.results.ever_pinned
+        ):  # a former DROP may be lost
+            self.session.tell(m.Hold(0, self.node_id, b"".join(pins), True))
 
     def _start_over(self) -> None:
         """This incarnation was declared dead: nothing of it may live on."""
@@ -276,6 +329,10 @@ class Raylet:
             elif isinstance(message, m.Submit):
                 for spec in message.tasks:
                     self.worker_requests.too_large(message.submitter, spec, text)
+            elif isinstance(message, m.Begun):
+                for task in message.tasks:
+                    self.tasks.abandon(task.spec.task_id)
+                    self.worker_requests.too_large(message.submitter, task.spec, text)
 
     def _on_rejected(self, message: m.Rejected, now: float) -> None:
         """The head refused what this node, or a worker of it, has said."""
@@ -289,9 +346,6 @@ class Raylet:
     def _on_shutdown(self, message: m.Shutdown, now: float) -> None:
         self.stopping = message.reason
 
-    def _on_find_driver(self, message: m.FindDriver, now: float) -> None:
-        self.effects.append(FindProcess(message.job_id, message.pid))
-
     def driver_ended(self, job_id: bytes) -> None:
         """The process of that driver has ended, on this machine."""
         self.session.tell(m.DriverEnded(0, job_id))
@@ -303,12 +357,14 @@ class Raylet:
         self.jobs.pop(message.job_id, None)
         self.completions.job_ended(message.job_id)
         self.tasks.job_ended(message.job_id)
+        self.lease_relays.job_ended(message.job_id)
+        self.near_tasks.report.job_ended(message.job_id)
         self.workers.end_job(message.job_id)
 
     # ---- workers and other raylets ---------------------------------------------------------
 
     def peer_message(self, peer: str, message: m.Message) -> None:
-        """One message of another raylet."""
+        """One message that came in at this node's own port, or over a connection to another's."""
         handler = self.peer_handlers.get(type(message))
         if handler is not None:
             handler(peer, message)
@@ -348,8 +404,14 @@ class Raylet:
             self.workers.kill(slot, f"its node failed while {what} ({said})")
 
     def _on_worker_drop(self, slot: WorkerSlot, message: m.Drop, now: float) -> None:
-        self.completions.flush()  # an end that hands the reference on comes first
-        self.worker_requests.on_drop(slot.worker_id, message)
+        known = self.near_tasks.on_drop(slot, message)
+        if known:
+            self.completions.flush()  # an end that hands the reference on comes first
+            self.worker_requests.on_drop(slot.worker_id, m.Drop(0, slot.worker_id, known))
+
+    def _on_worker_export(self, slot: WorkerSlot, message: m.Export, now: float) -> None:
+        self.tasks.on_export(m.Export(0, message.function_id, message.name, message.blob))
+        self.worker_requests.definitions.on_export(slot.worker_id, message)
 
     def _on_worker_template(self, slot: WorkerSlot, message: m.Template, now: float) -> None:
         self.tasks.on_template(message)
@@ -370,15 +432,18 @@ class Raylet:
             return
         cause = cut_text(cause, limits.CAUSE_BYTES_MAX)
         begun = max(0, started - slot.finished)
+        late = self.workers.timeouts.exited(slot)
         left = self.scheduler.remove_worker(slot)
+        principal = self.worker_requests.principals[worker_id]
         self.worker_requests.dismiss(worker_id)
         self.completions.flush()  # what it handed on comes first
+        self.near_tasks.dismissed(principal, now)
         why = self.workers.exited(slot, started, cause, now)
         died = f"its worker (pid {slot.pid}, node {self.info.name}) died: {cause}"
         self.actors.exited(slot, f"{died}{why and ': '}{why}")
-        self.leases.exited(slot, begun, f"{cause}{why and ': '}{why}")
+        self.leases.exited(slot, begun, f"{cause}{why and ': '}{why}", late)
         self.session.tell(m.WorkerDied(0, worker_id))
-        self.tasks.worker_died(slot, left, begun, f"{cause}{why and ': '}{why}")
+        self.tasks.worker_died(slot, left, begun, f"{cause}{why and ': '}{why}", late)
 
     def named(self, process_id: bytes) -> str:
         """A process of this node's machine, for people."""
@@ -412,5 +477,6 @@ class Raylet:
 
     def deadline(self) -> float:
         """When ``settle`` has something to do although nothing arrives."""
-        due = min(self.session.deadline(), self.workers.deadline(), self._lending.deadline())
+        parts = (self.session, self.workers, self._lending, self.behind, self.near_tasks)
+        due = min(*(part.deadline() for part in parts), self._credit.deadline())
         return min(due, self.scheduler.overrun_deadline(), self.scheduler.lift_deadline())

@@ -15,6 +15,7 @@ from zray.core import failures, resources
 from zray.core.incidents import Incidents
 from zray.core.machine import Outbox
 from zray.core.raylet.actors import HostedActors
+from zray.core.raylet.behind import Behind
 from zray.core.raylet.completions import Completions
 from zray.core.raylet.lending import Lending
 from zray.core.raylet.local_records import LocalTask, LocalTemplate, WorkerSlot
@@ -42,6 +43,9 @@ class LocalTasks:
         tell_head: as ``HeadSession.tell``.
         kill: ends a worker, for a reason.
         let_go: lets a worker end by itself.
+        near_ended: an attempt of a near task has; with the worker that ran it, or empty.
+        near_returned: near tasks are not to start here now.
+        near_withdrawn: nobody wants a near task any more.
     """
 
     def __init__(
@@ -52,6 +56,7 @@ class LocalTasks:
         incidents: Incidents,
         objects: LocalObjects,
         scheduler: LocalScheduler,
+        behind: Behind,
         completions: Completions,
         lending: Lending,
         worker_requests: WorkerRequests,
@@ -59,12 +64,16 @@ class LocalTasks:
         tell_head: Callable[[m.Message], None],
         kill: Callable[[WorkerSlot, str], None],
         let_go: Callable[[WorkerSlot], None],
+        near_ended: Callable[[LocalTask, m.TaskDone, bytes], None],
+        near_returned: Callable[[list[LocalTask]], None],
+        near_withdrawn: Callable[[LocalTask], None],
     ) -> None:
         self._node = node
         self._outbox = outbox
         self._incidents = incidents
         self._objects = objects
         self._scheduler = scheduler
+        self._behind = behind
         self._completions = completions
         self._lending = lending
         self._worker_requests = worker_requests
@@ -72,6 +81,9 @@ class LocalTasks:
         self._tell_head = tell_head
         self._kill = kill
         self._let_go = let_go
+        self._near_ended = near_ended
+        self._near_returned = near_returned
+        self._near_withdrawn = near_withdrawn
         self.held: dict[bytes, LocalTask] = {}
         self.templates: dict[bytes, LocalTemplate] = {}
         self.functions: dict[bytes, m.Export] = {}
@@ -101,13 +113,17 @@ class LocalTasks:
 
     def on_forget(self, message: m.Forget) -> None:
         """Nobody needs these functions any more; what runs of them here counts for nobody."""
+        named = self._worker_requests.definitions.is_named
         for function_id in split_tasks(message.function_ids):
+            if named(function_id):
+                continue  # by a worker here, of which the head had not heard
             self.functions.pop(function_id, None)
             forgotten = self._by_function.pop(function_id, {})
             for template_id in forgotten:
                 del self.templates[template_id]
             for slot in self._scheduler.workers.values():
                 if function_id in slot.known or slot.was_leased:
+                    self._behind.recall(slot)  # it reads of this before it takes those
                     slot.known.discard(function_id)
                     slot.known.difference_update(forgotten)
                     self._outbox.send(slot.worker_id, m.Forget(0, function_id))
@@ -145,7 +161,7 @@ class LocalTasks:
         if task.waiting:
             self._lending.waits(task.task_id, task.template.needs, now)
         else:
-            self._ready(task)
+            self.ready(task)
 
     def _arrival(self, task: LocalTask, oid: bytes) -> Callable[[m.Outcome | None, str], None]:
         def arrived(outcome: m.Outcome | None, text: str) -> None:
@@ -158,24 +174,26 @@ class LocalTasks:
             task.values[oid] = outcome
             if not task.waiting:
                 self._lending.waits_no_more(task.task_id)
-                self._ready(task)
+                self.ready(task)
 
         return arrived
 
-    def _ready(self, task: LocalTask) -> None:
+    def ready(self, task: LocalTask) -> None:
         """All arguments are here. A failed argument fails the task with the same error."""
         for outcome in task.values.values():
             if outcome.kind & m.ERROR:
-                results = failures.outcomes(
-                    task.task_id, task.template.message.num_returns, outcome.value
-                )
+                template = task.template.message
+                value = failures.of_argument(outcome.value, template.name)
+                results = failures.outcomes(task.task_id, template.num_returns, value)
                 self._end(task, m.FINISHED, results)
                 return
         self._scheduler.push(task, front=task.assignment.actor is not None)
 
     def on_reclaim(self, message: m.Reclaim) -> None:
         """The head wants some back that have not started."""
-        tasks = self._scheduler.reclaim(tuple(message.resources), message.count)
+        wanted = tuple(message.resources)
+        self._behind.surrender(wanted, message.count)
+        tasks = self._scheduler.reclaim(wanted, message.count)
         self._return(tasks)
 
     def give_back(self, tasks: list[LocalTask]) -> None:
@@ -187,6 +205,9 @@ class LocalTasks:
         for task in tasks:
             del self.held[task.task_id]
         self._tell_head(m.Returned(0, b"".join(task.task_id for task in tasks)))
+        near = [task for task in tasks if task.near is not None]
+        if near:  # of which the head hears after that: it may send them here again
+            self._near_returned(near)
 
     def on_discard(self, message: m.Discard) -> None:
         """These attempts count no more: somebody else has the task, or nobody wants it."""
@@ -197,11 +218,21 @@ class LocalTasks:
             else:  # it may have become an actor meanwhile
                 self._actors.discard(held)
 
+    def abandon(self, task_id: bytes) -> None:
+        """The head will not hear of the task."""
+        task = self.held.get(task_id)
+        if task is not None:
+            self._abandon(task)
+
     def _abandon(self, task: LocalTask) -> None:
         """The task is nobody's any more: no result is wanted."""
         self.held.pop(task.task_id, None)
         self._lending.waits_no_more(task.task_id)
-        if not self._scheduler.remove(task) and task.worker is not None:
+        self._behind.withdraw(task)
+        removed = self._scheduler.remove(task)
+        if task.near is not None:
+            self._near_withdrawn(task)
+        if not removed and task.worker is not None:
             self._kill(task.worker, "a task of it was withdrawn")
 
     def job_ended(self, job_id: bytes) -> None:
@@ -224,6 +255,7 @@ class LocalTasks:
             return
         task.cancelled = True
         task.forced = task.forced or message.force
+        self._behind.withdraw(task)
         if task.worker is None:
             self._scheduler.remove(task)
             self._fail(task, m.CANCELLED, TaskCancelledError, "the task was cancelled")
@@ -245,7 +277,9 @@ class LocalTasks:
 
     def _fail(self, task: LocalTask, status: int, error: type[ZrayError], text: str) -> None:
         name = task.template.message.name
-        value = failures.encode(error, text, name, self._node)
+        self._end_in_error(task, status, failures.encode(error, text, name, self._node))
+
+    def _end_in_error(self, task: LocalTask, status: int, value: bytes) -> None:
         results = failures.outcomes(task.task_id, task.template.message.num_returns, value)
         self._end(task, status, results)
 
@@ -253,6 +287,10 @@ class LocalTasks:
         self.held.pop(task.task_id, None)
         self._lending.waits_no_more(task.task_id)
         assignment = task.assignment
+        if task.near is not None:
+            done = m.TaskDone(task.task_id, assignment.attempt, status, results)
+            self._near_ended(task, done, b"")
+            return
         if status == m.FINISHED and assignment.actor is None:
             results = self._objects.put_all(results)
         done = m.TaskDone(task.task_id, assignment.attempt, status, results)
@@ -284,6 +322,9 @@ class LocalTasks:
                 continue
             del self.held[done.task_id]
             task.template.measured(done.seconds)
+            if task.near is not None:
+                self._near_ended(task, done, slot.worker_id)
+                continue
             if done.status != m.FINISHED:
                 self._completions.add(task.assignment, done)
                 continue
@@ -291,6 +332,7 @@ class LocalTasks:
             if any(new is not old for new, old in zip(results, done.results, strict=True)):
                 done = replace(done, results=results)
             self._completions.add(task.assignment, done)
+        self._behind.runs(slot)
         following = slot.current()
         if following is not None and following.cancelled:  # it has started before it was told
             self._end_running(slot, following, now)
@@ -310,6 +352,11 @@ class LocalTasks:
             del self.held[task.task_id]
             self._completions.add(task.assignment, replace(done, worker_id=slot.worker_id))
 
+    def on_worker_blocked(self, slot: WorkerSlot) -> None:
+        """The worker's task waits for others, which may be those behind it."""
+        self._scheduler.block(slot)
+        self._behind.recall(slot)
+
     def on_worker_returned(self, slot: WorkerSlot, message: m.Returned, now: float) -> None:
         """Tasks that did not start, in the order in which they were delivered."""
         for start in reversed(range(0, len(message.task_ids), 16)):
@@ -320,17 +367,34 @@ class LocalTasks:
                 self._fail(task, m.CANCELLED, TaskCancelledError, "the task was cancelled")
             else:
                 self._scheduler.push(task, front=True)
+        self._behind.runs(slot)
         if len(slot.inflight) > 1:  # some were on their way to it: ask again after a while
             slot.recalled = False
             slot.progress = now
 
-    def worker_died(self, slot: WorkerSlot, left: list[LocalTask], begun: int, cause: str) -> None:
-        """Of the tasks that a worker had ``left``, in order, so many had ``begun``."""
+    def worker_died(
+        self,
+        slot: WorkerSlot,
+        left: list[LocalTask],
+        begun: int,
+        cause: str,
+        late: m.Deadline | None = None,
+    ) -> None:
+        """Of the tasks that a worker had ``left``, in order, so many had ``begun``.
+
+        ``late``: the one that had to stop, and did not.
+        """
+        self._behind.runs(slot)
         for place, task in reversed([*enumerate(left)]):
             if task.task_id not in self.held:
                 continue
             if task.cancelled:
                 self._fail(task, m.CANCELLED, TaskCancelledError, "the task was cancelled")
+            elif place < begun and late is not None and late.task_id == task.task_id:
+                how = f"did not stop: its worker (pid {slot.pid}, node {self._node}) was killed"
+                name = task.template.message.name
+                value = failures.of_timeout(name, late.timeout_s, how, self._node)
+                self._end_in_error(task, m.FAILED if late.retried else m.FINISHED, value)
             elif place < begun:
                 text = slot.obituary(task, self._node, cause)
                 self._fail(task, m.CRASHED, WorkerCrashedError, text)

@@ -62,6 +62,10 @@ class WorkerDefinitions:
         template = self.templates.get(template_id)
         return template.num_returns if template is not None else 1
 
+    def is_named(self, function_id: bytes) -> bool:
+        """Whether a worker of this node may name the function."""
+        return any(function_id in functions for functions in self._functions.values())
+
     # ---- from workers ----------------------------------------------------------------------
 
     def on_template(self, worker_id: bytes, message: Template) -> None:

@@ -24,6 +24,8 @@ from zray.protocol.messages import (
     ActorState,
     ActorWatch,
     AskGone,
+    Begun,
+    BegunTask,
     Cancel,
     CreateActor,
     Drop,
@@ -52,12 +54,16 @@ from zray.protocol.messages import (
     Synced,
     TaskDone,
     TaskSpec,
+    Trace,
+    Traced,
     Watch,
 )
 
-REQUESTS = (Query, Kv, KillActor, FindActor, ListActors, Sync, AskGone)
-Request = Query | Kv | KillActor | FindActor | ListActors | Sync | AskGone | CreateActor
-Answer = Status | Reasons | KvReply | Synced | ActorCreated | ActorFound | ActorNames | Gone
+REQUESTS = (Query, Kv, KillActor, FindActor, ListActors, Sync, AskGone, Trace)
+Request = Query | Kv | KillActor | FindActor | ListActors | Sync | AskGone | CreateActor | Trace
+Answer = (
+    Status | Reasons | KvReply | Synced | ActorCreated | ActorFound | ActorNames | Gone | Traced
+)
 
 
 class Principal:
@@ -76,6 +82,9 @@ class Principal:
         self.actors: dict[bytes, None] = {}  # whose state it is told
         self.owned: dict[bytes, None] = {}  # actors that end with it
         self.asked: dict[int, None] = {}  # our numbers of its requests
+        self.begun: dict[bytes, None] = {}  # those that ran when the head was told of them
+        self.near_tasks: dict[bytes, None] = {}  # of which the head has not heard
+        self.near_results: dict[bytes, None] = {}  # of those, what it holds
 
 
 class WorkerRequests:
@@ -118,7 +127,8 @@ class WorkerRequests:
         """Whether nothing in the cluster depends on this worker staying alive."""
         principal = self.principals.get(worker_id)
         return principal is None or not (
-            principal.holds or principal.unresolved or principal.owned or principal.promised
+            *(principal.holds or principal.unresolved or principal.owned or principal.promised),
+            *(principal.near_tasks or principal.near_results),
         )
 
     def borrowed(self, worker_id: bytes, object_ids: list[bytes]) -> None:
@@ -142,8 +152,11 @@ class WorkerRequests:
         """Every living worker with all that it holds."""
         return [Holds(p.worker_id, b"".join(p.holds)) for p in self.principals.values()]
 
-    def resume(self) -> None:
-        """Tell a new session everything that is unresolved."""
+    def resume(self, attempts: dict[bytes, int]) -> None:
+        """Tell a new session everything that is unresolved.
+
+        ``attempts``: that this node has of tasks, running or ended.
+        """
         self.definitions.resume()
         for principal in self.principals.values():
             principal.early.clear()
@@ -151,7 +164,7 @@ class WorkerRequests:
                 self._tell_head(template)
             if principal.unresolved:
                 specs = list(principal.unresolved.values())
-                self._tell_head(Submit(0, principal.job_id, principal.worker_id, specs))
+                self._resubmit(principal, specs, attempts)
                 dropped = [oid for oid in self._returns(specs) if oid not in principal.holds]
                 if dropped:
                     self._tell_head(Drop(0, principal.worker_id, b"".join(dropped)))
@@ -160,6 +173,20 @@ class WorkerRequests:
                 self._tell_head(Watch(0, principal.worker_id, watched))
             for cancel in principal.cancels.values():
                 self._tell_head(cancel)
+
+    def _resubmit(
+        self, principal: Principal, specs: list[TaskSpec], attempts: dict[bytes, int]
+    ) -> None:
+        """That a task has begun here the head may not have heard: then it must not start twice."""
+        who = (0, principal.job_id, principal.worker_id)
+        begun = [spec.task_id for spec in specs if spec.task_id in principal.begun]
+        here = {task_id: attempts[task_id] for task_id in begun if task_id in attempts}
+        if here:
+            tasks = [BegunTask(spec, here[spec.task_id]) for spec in specs if spec.task_id in here]
+            specs = [spec for spec in specs if spec.task_id not in here]
+            self._tell_head(Begun(*who, tasks))
+        if specs:
+            self._tell_head(Submit(*who, specs))
 
     def resume_requests(self) -> None:
         """What a new session is asked once it knows what everybody here holds."""
@@ -197,11 +224,35 @@ class WorkerRequests:
 
     def on_submit(self, worker_id: bytes, message: Submit) -> None:
         """Pass tasks on, and keep them until their outcomes are known."""
+        self.submit(worker_id, message.tasks)
+
+    def submit(self, worker_id: bytes, tasks: list[TaskSpec]) -> None:
+        """The same."""
         principal = self.principals[worker_id]
-        for spec in message.tasks:
+        for spec in tasks:
             principal.unresolved[spec.task_id] = spec
-        principal.holds.update(dict.fromkeys(self._returns(message.tasks)))
-        self._tell_head(Submit(0, principal.job_id, worker_id, message.tasks))
+        principal.holds.update(dict.fromkeys(self._returns(tasks)))
+        self._tell_head(Submit(0, principal.job_id, worker_id, tasks))
+
+    def begun(self, worker_id: bytes, task: BegunTask) -> None:
+        """The same for a task that this node has already."""
+        principal = self.principals[worker_id]
+        principal.unresolved[task.spec.task_id] = task.spec
+        principal.begun[task.spec.task_id] = None
+        principal.holds.update(dict.fromkeys(self._returns([task.spec])))
+        self._tell_head(Begun(0, principal.job_id, worker_id, [task]))
+
+    def put_for(self, worker_id: bytes, outcome: Outcome, maker: bytes) -> Outcome:
+        """A result of a task of its own is the cluster's from now on; it as others see it."""
+        self.principals[worker_id].holds[outcome.object_id] = None
+        told = self._objects.put(outcome, maker)
+        self._tell_head(Put(0, worker_id, told))
+        return told
+
+    def drop_for(self, worker_id: bytes, object_ids: list[bytes]) -> None:
+        """It has dropped these before the cluster has heard of them."""
+        if object_ids:
+            self.on_drop(worker_id, Drop(0, worker_id, b"".join(object_ids)))
 
     def too_large(self, worker_id: bytes, spec: TaskSpec, text: str) -> None:
         """A worker's task is too large for the head: it has this error."""
@@ -348,6 +399,7 @@ class WorkerRequests:
     def _resolved(principal: Principal, task_id: bytes) -> bool:
         """The task need not be submitted again; whether that is news."""
         principal.cancels.pop(task_id, None)
+        principal.begun.pop(task_id, None)
         principal.partly.pop(task_id, None)
         return principal.unresolved.pop(task_id, None) is not None
 

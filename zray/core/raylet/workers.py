@@ -7,12 +7,15 @@ Owns why workers were killed and when others may be started. Which tasks they ru
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from zray import limits
 from zray.core.machine import NEVER, Outbox
 from zray.core.raylet.effects import Effect, KillWorker, StartWorker
 from zray.core.raylet.local_records import PoolKey, WorkerSlot
 from zray.core.raylet.local_scheduler import LocalScheduler
+from zray.core.raylet.timeouts import Timeouts
+from zray.core.raylet.tracing import Tracing
 from zray.core.raylet.worker_requests import WorkerRequests
 from zray.ids import IdSource
 from zray.protocol import messages as m
@@ -50,7 +53,16 @@ class Workers:
         self._effect = effect
         self._setup = setup
         self._tell_head = tell_head
+        self.timeouts = Timeouts(outbox)
+        self.tracing = Tracing(outbox, scheduler, tell_head)
+        # What workers say of themselves, as a part of the raylet's table.
+        self.handlers: dict[type[m.Message], Callable[[WorkerSlot, Any, float], None]] = {
+            m.Deadline: self.timeouts.on_deadline,
+            m.Traced: self.tracing.on_traced,
+            m.Exiting: self.on_exiting,
+        }
         self._killed: dict[bytes, str] = {}  # ended on purpose, and why
+        self._leaving: dict[bytes, WorkerSlot] = {}  # those that take no more tasks
         self._retire_at = NEVER
         self._fork_at = 0.0  # not sooner: workers have ended before they began anything
         self._fork_pause_s = 0.0
@@ -74,11 +86,11 @@ class Workers:
         self._outbox.send(slot.worker_id, self._setup(key))
         return slot
 
-    def started(self, worker_id: bytes, pid: int) -> None:
-        """It has been forked, and is that process."""
+    def started(self, worker_id: bytes, pid: int, begun: Callable[[], int]) -> None:
+        """It has been forked, and is that process. ``begun``: tasks in its life, as of now."""
         slot = self._scheduler.workers.get(worker_id)
         if slot is not None:
-            slot.pid = pid
+            slot.pid, slot.begun = pid, begun
 
     def may_start(self, now: float) -> bool:
         """Whether workers may be forked now: not while those before ended too soon."""
@@ -97,9 +109,14 @@ class Workers:
 
     # ---- ends ------------------------------------------------------------------------------
 
-    def on_exiting(self, slot: WorkerSlot, message: m.Exiting) -> None:
-        """A worker is about to end by its own wish."""
+    def on_exiting(self, slot: WorkerSlot, message: m.Exiting, now: float) -> None:
+        """A worker is about to end by its own wish.
+
+        One that is no actor waits until it is let go: what it has may be needed still.
+        """
         slot.exiting = True
+        if not slot.makes_actor():
+            self._leaving[slot.worker_id] = slot
         slot.exit_reason = cut_text(message.reason, limits.CAUSE_BYTES_MAX)
 
     def end_job(self, job_id: bytes) -> None:
@@ -145,18 +162,25 @@ class Workers:
             self._outbox.discard(worker_id)
 
     def tend(self, now: float) -> None:
-        """Ask back what long tasks keep from starting, and end what does not obey a cancel."""
+        """Ask back what long tasks keep from starting; end what runs too long or does not obey."""
+        for slot in [*self._leaving.values()] if self._leaving else ():
+            if not (slot.busy or slot.inflight) and self._worker_requests.idle(slot.worker_id):
+                del self._leaving[slot.worker_id]
+                self.let_go(slot)
+        self.timeouts.step(now)
+        self.tracing.step(now)
         for slot in self._scheduler.overrun(now):
             slot.recalled = True
             self._outbox.send(slot.worker_id, m.Recall(0))
         for slot in self._scheduler.workers.values():
-            if slot.condemned and now >= slot.kill_at():
-                slot.condemned.clear()
+            if slot.condemned and now >= slot.kill_at() and not self.killed(slot.worker_id):
                 self.kill(slot, "it did not stop within the grace of a cancel")
 
     def exited(self, slot: WorkerSlot, started: int, cause: str, now: float) -> str:
         """A worker is gone; why it was killed, or empty. ``started``: tasks begun in its life."""
         why = self._killed.pop(slot.worker_id, "")
+        self.tracing.exited(slot.worker_id)
+        self._leaving.pop(slot.worker_id, None)
         if not (started or why or slot.exiting):
             self._stillborn(slot, cause, now)
         return why
@@ -178,7 +202,8 @@ class Workers:
     def deadline(self) -> float:
         """When there is something to do although nothing arrives."""
         due = min(self._retire_at, self._fork_at or NEVER)
+        due = min(due, self.timeouts.deadline(), self.tracing.deadline())
         for slot in self._scheduler.workers.values():
-            if slot.condemned:
+            if slot.condemned and not self.killed(slot.worker_id):
                 due = min(due, slot.kill_at())
         return due

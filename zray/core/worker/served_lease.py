@@ -51,6 +51,7 @@ class ServedLease(Generic[Pin]):
         self._pins: list[Pin] = []  # of ends that have not left
         self._numbers = 0
         self._until = now + limits.LEASE_CONNECT_S  # without a task by then, it is over
+        self._idle_s = limits.LEASE_IDLE_S
 
     def held(self) -> m.HeldLease:
         """The lease as others are told of it."""
@@ -92,7 +93,13 @@ class ServedLease(Generic[Pin]):
 
     def connected(self, now: float) -> None:
         """The submitter can send tasks from now on."""
-        self._until = now + limits.LEASE_IDLE_S
+        self._until = now + self._idle_s
+
+    def spare(self, now: float) -> None:
+        """Others could use this worker: it does not rest for long any more."""
+        if self._until < now + self._idle_s:  # it rests, and not for its submitter to connect
+            self._until = min(self._until, now + limits.LEASE_SPARE_S)
+        self._idle_s = limits.LEASE_SPARE_S
 
     def gone(self) -> None:
         """The submitter wants nothing of it any more."""
@@ -181,7 +188,7 @@ class ServedLease(Generic[Pin]):
     def rests_s(self, now: float) -> float:
         """Nothing is here to be run: how long to wait for more; 0: the lease is over."""
         if self._until == NEVER:
-            self._until = now + limits.LEASE_IDLE_S
+            self._until = now + self._idle_s
         if self.unsure:
             return limits.LEASE_IDLE_S
         return 0.0 if self.ending else max(0.0, self._until - now)

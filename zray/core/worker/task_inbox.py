@@ -1,7 +1,8 @@
 """The TaskInbox machine: which task a worker runs next, and what it gives back.
 
 Delivered is not started: until ``next`` hands a task out, ``recall`` and ``cancel`` can take it
-back. The shell calls these from two threads, under one lock of its own.
+back. The shell calls these from two threads, under one lock of its own. Before it is delivered, a
+task may wait in a queue from which the raylet takes it back itself.
 """
 
 from __future__ import annotations
@@ -35,14 +36,17 @@ class TaskInbox:
         self._lent: dict[bytes, None] = {}  # functions of which the raylet has not told
         self.current: m.Assignment | None = None
         self.exiting = False
+        self.spent = False  # nothing more is to start in this process
         self.blocked = False
         self._inbox: deque[Delivered] = deque()
+        self._packet: m.Tasks | None = None  # out of the queue, behind all that
+        self._delivered = 0
         self._done: list[m.TaskDone] = []
         self._oldest_done = 0.0
         self._hands_on = False  # a result refers to objects that this process may drop soon
         # The part of a worker's table of messages that is about running tasks.
         self.handlers: dict[type[m.Message], Callable[[Any], None]] = {
-            m.Tasks: self.on_tasks,
+            m.Tasks: self._on_delivery,
             m.Template: self.on_template,
             m.Export: self.on_export,
             m.Forget: self.on_forget,
@@ -52,12 +56,40 @@ class TaskInbox:
 
     # ---- in --------------------------------------------------------------------------------
 
+    def _on_delivery(self, message: m.Tasks) -> None:
+        """Tasks to start at once."""
+        self._delivered += len(message.tasks)
+        self.on_tasks(message)
+
     def on_tasks(self, message: m.Tasks) -> None:
         """Tasks are delivered, with the values of their arguments."""
         by_id = {outcome.object_id: outcome for outcome in message.values}
         for assignment in message.tasks:
             values = [by_id[oid] for oid in assignment.spec.dependencies]
             self._inbox.append(Delivered(assignment, values))
+
+    def takes(self) -> bool:
+        """Whether a packet of tasks is to be taken out of the queue, as nothing else is here."""
+        return not (self._inbox or self.spent) and self._packet is None
+
+    def on_packet(self, message: m.Tasks) -> None:
+        """These were taken; what was sent before may still have to be read.
+
+        That is what they are made of and, as ``seq`` counts, tasks that come before them.
+        """
+        self._packet = message
+
+    def _open_packet(self) -> None:
+        packet = self._packet
+        if packet is None or packet.seq > self._delivered:
+            return
+        if all(map(self._is_known, packet.tasks)):
+            self._packet = None
+            self.on_tasks(packet)
+
+    def _is_known(self, assignment: m.Assignment) -> bool:
+        template = self.templates.get(assignment.spec.template_id)
+        return template is not None and (template.by_name or template.function_id in self.functions)
 
     def on_template(self, message: m.Template) -> None:
         """Tasks may name this template from now on."""
@@ -76,6 +108,8 @@ class TaskInbox:
     def on_forget(self, message: m.Forget) -> None:
         """Nobody needs these functions any more, but for what may still be in the inbox."""
         named = {delivered.assignment.spec.template_id for delivered in self._inbox}
+        if self._packet is not None:
+            named.update(assignment.spec.template_id for assignment in self._packet.tasks)
         if self.current is not None:
             named.add(self.current.spec.template_id)
         for function_id in split_tasks(message.function_ids):
@@ -119,7 +153,9 @@ class TaskInbox:
         """The task to start now; from here on it has started."""
         assert self.current is None
         if not self._inbox:
-            return None
+            self._open_packet()
+            if not self._inbox:
+                return None
         delivered = self._inbox.popleft()
         self.current = delivered.assignment
         return delivered
@@ -157,7 +193,10 @@ class TaskInbox:
         """This end can be told from now on."""
         if not self._done:
             self._oldest_done = now
-        if done.borrowed or any(outcome.contained for outcome in done.results):
+        for outcome in done.results:
+            if outcome.contained:
+                self._hands_on = True
+        if done.borrowed:
             self._hands_on = True
         self._done.append(done)
 
@@ -175,9 +214,9 @@ class TaskInbox:
         done, self._done = self._done, []
         return m.Done(0, done)
 
-    def next_values(self) -> list[m.Outcome]:
-        """The dependencies of the task that comes after the current one, if that is here."""
-        return self._inbox[0].values if self._inbox else []
+    def next_values(self) -> list[m.Outcome] | None:
+        """The dependencies of the task that comes after the current one; None: it is not here."""
+        return self._inbox[0].values if self._inbox else None
 
     # ---- giving back -----------------------------------------------------------------------
 
@@ -185,6 +224,9 @@ class TaskInbox:
         """Everything that has not started, in order of delivery."""
         ids = b"".join(d.assignment.spec.task_id for d in self._inbox)
         self._inbox.clear()
+        packet, self._packet = self._packet, None
+        if packet is not None:
+            ids += b"".join(assignment.spec.task_id for assignment in packet.tasks)
         return m.Returned(0, ids)
 
     def cancel(self, message: m.CancelTask) -> m.Returned | None:
@@ -193,5 +235,10 @@ class TaskInbox:
             assignment = delivered.assignment
             if assignment.spec.task_id == message.task_id and assignment.attempt == message.attempt:
                 self._inbox.remove(delivered)
+                return m.Returned(0, message.task_id)
+        for assignment in self._packet.tasks if self._packet is not None else ():
+            if assignment.spec.task_id == message.task_id and assignment.attempt == message.attempt:
+                assert self._packet is not None
+                self._packet.tasks.remove(assignment)
                 return m.Returned(0, message.task_id)
         return None

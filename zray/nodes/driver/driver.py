@@ -1,24 +1,28 @@
-"""The driver's side of a cluster: connect, the pump thread, what workers print. Wiring.
+"""The driver's side of a cluster: connect, read and write, keep the session. Wiring.
 
-The pump leads by default (receive, PING, prints, completions, reconnect) and gives the lead to a
-thread that blocks. Portable: nothing Linux-only is imported here.
+Portable: nothing Linux-only is imported here.
 """
 
 from __future__ import annotations
 
 import contextlib
 import select
-import sys
 import threading
 import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import zmq
 
 from zray import limits
 from zray.core.client.client import Client
 from zray.errors import HeadConnectionError, HeadSilentError, VersionMismatchError
+from zray.nodes.driver.far_links import FarLinks
 from zray.nodes.driver.local_cluster import LocalCluster
-from zray.nodes.participant.participant import COALESCE_S, Participant
+from zray.nodes.driver.poller import Poller
+from zray.nodes.driver.printing import say
+from zray.nodes.driver.pump import LEAD_BACK_S, Pump
+from zray.nodes.participant.participant import COALESCE_S
 from zray.protocol import messages as m
 from zray.runtime import identity, references, sockets
 from zray.runtime.connection import ConnectionInfo
@@ -26,14 +30,15 @@ from zray.runtime.interrupts import interrupts
 from zray.runtime.link import HeadLink
 from zray.runtime.wake_pipe import WakePipe
 
-LEAD_BACK_S = 0.005  # the pump takes the lead back when nobody has had it for so long
+if TYPE_CHECKING:  # Linux only
+    from zray.runtime.linux.direct import DirectLink
+
 TEND_S = 0.02  # so long only sockets are read that have something, if those are of leased workers
 COLLECT_S = 0.5  # how long an idle driver keeps it to itself that references were dropped
 HEAD_GONE_WARNING_S = 10.0
-PRINT_S = 1.0  # how long a value waits for prints that come before it and that nobody reads
 
 
-class Driver(Participant):
+class Driver(Pump):
     def __init__(
         self,
         info: ConnectionInfo,
@@ -56,21 +61,16 @@ class Driver(Participant):
         self._context = sockets.context()
         self._link = HeadLink(self._context, info, [address], self._hello, heartbeats=False)
         self._wake_pipe = WakePipe()
-        # The pump is no follower: see _pump.
-        self._pump_turn = threading.Condition(self._lock)  # type: ignore[arg-type]
-        self._pump_leads = False
-        self._pump_brief = False  # its present sleep ends within COALESCE_S
-        self._unsent_since = 0.0  # when the pump first saw what is still unsent; 0: nothing is
-        self._users = 0
-        self._lead_free = 0.0  # when somebody last gave the lead back
-        self._closing = False
+        self._far = FarLinks(
+            *(self._context, info, self.client.far_leases, self._far_hello),
+            *(self._links_changed, self._wake),
+        )
         self._node_joins_by = 0.0
         self._heard = self._ping_at = self._collect_at = self._lost_at = 0.0
         self._warned = False
-        self._printing = False
+        self._poller = Poller(self._watched)
+        self._nap_poller = Poller(self._watched_in_naps)
         self._ready: list[int] = []  # what the last poll found, if nobody has read since
-        self._tend_at = 0.0
-        self._thread = threading.Thread(target=self._pump, name="zray-pump", daemon=True)
 
     def _hello(self) -> tuple[int, m.Message]:
         client = self.client
@@ -79,6 +79,11 @@ class Driver(Participant):
             *(self._versions, ["tasks"], None, self._job, client.head_id),
         )
         return client.epoch, hello
+
+    def _far_hello(self, path: int) -> m.Hello:
+        """To a node's own port, by so many ways as there were until now."""
+        ids = (m.ROLE_DRIVER, self.client.process_id, path, self.client.cluster_id)
+        return m.Hello(0, m.PROTOCOL_VERSION, *ids, self._versions)
 
     # ---- connecting ------------------------------------------------------------------------
 
@@ -89,7 +94,7 @@ class Driver(Participant):
             HeadConnectionError and its kinds: why the head at the address cannot be used.
         """
         deadline = time.monotonic() + limits.WELCOME_S
-        self._link.open(time.monotonic())
+        self._open_link(time.monotonic())
         while not self.client.linked:
             left = deadline - time.monotonic()
             interrupts.allow(self._poll, max(0.0, min(left, 0.1)))
@@ -135,35 +140,57 @@ class Driver(Participant):
         if sockets.readable(link.socket):
             self._wake()  # sending took the signal that the leader waits for
 
+    def _held_up(self) -> bool:
+        return self._link.waits()
+
     def _poll(self, timeout_s: float) -> None:
-        fds = [self._wake_pipe.fileno()]
+        self._ready = self._poller.poll(timeout_s)
+
+    def _nap(self, seconds: float) -> None:
+        ready = self._nap_poller.poll(seconds)
+        for _, queue in [*self._leased.values()] if ready else ():
+            if queue.bell() in ready:
+                queue.hear()
+
+    def _stale(self) -> None:
+        self._poller.stale()
+        self._nap_poller.stale()
+
+    def _watched(self) -> Iterator[tuple[int, int]]:
+        """What to sleep on, but for what another thread has closed just now."""
+        yield from self._watched_but_workers()
+        for link, _ in [*self._leased.values()]:
+            if (fd := link.fileno()) >= 0:
+                yield fd, select.POLLIN | (select.POLLOUT if link.writer.pending else 0)
+
+    def _watched_in_naps(self) -> Iterator[tuple[int, int]]:
+        """The same, but of workers only whether they have nothing to do."""
+        yield from self._watched_but_workers()
+        for _, queue in [*self._leased.values()]:
+            if (fd := queue.bell()) >= 0:
+                yield fd, select.POLLIN
+
+    def _watched_but_workers(self) -> Iterator[tuple[int, int]]:
+        yield self._wake_pipe.fileno(), select.POLLIN
         socket, monitor = self._link.socket, self._link.monitor
         if socket is not None and monitor is not None:
-            try:
-                fds += [sockets.descriptor(socket), sockets.descriptor(monitor.socket)]
-            except zmq.ZMQError:
-                pass  # closed just now by another thread
-        poller = select.poll()
-        for fd in fds:
-            poller.register(fd, select.POLLIN)
+            with contextlib.suppress(zmq.ZMQError):
+                fds = sockets.descriptor(socket), sockets.descriptor(monitor.socket)
+                yield fds[0], select.POLLIN
+                yield fds[1], select.POLLIN
         store = self._store
-        if store is not None:
-            with contextlib.suppress(ValueError):
-                writes = select.POLLOUT if store.link.pending else 0
-                poller.register(store.link, select.POLLIN | writes)
+        pairs = [] if store is None else [(store.link.fileno(), bool(store.link.pending))]
         for link in [*self._links.values()]:
-            writes = select.POLLOUT if link.writer.pending else 0
-            with contextlib.suppress(ValueError):  # closed just now by another thread
-                poller.register(link, select.POLLIN | writes)
-        for link, _ in [*self._leased.values()]:
-            writes = select.POLLOUT if link.writer.pending else 0
-            with contextlib.suppress(ValueError):
-                poller.register(link, select.POLLIN | writes)
-        self._ready = [fd for fd, _ in poller.poll(timeout_s * 1000)]
+            pairs.append((link.fileno(), bool(link.writer.pending)))
+        for fd, pending in pairs:
+            if fd >= 0:
+                yield fd, select.POLLIN | (select.POLLOUT if pending else 0)
+        for fd in self._far.descriptors() if self._far else ():
+            yield fd, select.POLLIN
 
     def _read(self) -> None:
         ready, self._ready = self._ready, []
-        if ready and time.monotonic() < self._tend_at and self._read_only_leased(ready):
+        if ready and time.monotonic() < self._tend_at and self._read_only_of_leases(ready):
             self._look_at_leases()
             return
         self._wake_pipe.drain()
@@ -173,11 +200,31 @@ class Driver(Participant):
             self._read_leased()
         if self._store is not None:
             self._read_store()
+        if self._far:
+            self._far.read()
         self._receive()
         self._look_at_leases()
+        if self.client.far_leases.nodes:
+            self._far.tend()
         now = time.monotonic()
         self._tend_at = now + TEND_S
         self._tend(now)
+
+    def _read_only_of_leases(self, ready: list[int]) -> bool:
+        """As ``_read_only_leased``, and those by which others elsewhere are reached."""
+        far = self._far.fds
+        near = [fd for fd in ready if fd not in far] if far else ready
+        if not self._read_only_leased(near):
+            return False
+        if len(near) < len(ready):
+            self._far.read()
+        return True
+
+    def _tend_leases(self) -> None:
+        super()._tend_leases()
+        far = self.client.far_leases
+        if far.links or far.opens or far.shuts:
+            self._far.send()
 
     def _receive(self) -> None:
         payloads = self._link.receive()
@@ -191,10 +238,22 @@ class Driver(Participant):
                 self._completions.append(self._print)  # the program's streams may block
 
     def _links_changed(self) -> None:
+        self._stale()
         if self._leading:
             self._wake()
 
     _store_changed = _links_changed
+
+    def _link_closed(self, link: DirectLink) -> None:
+        self._stale()
+
+    def _store_leaves(self) -> None:
+        self._stale()
+
+    def _open_link(self, now: float) -> None:
+        """Raises zmq.ZMQError: as ``HeadLink.open``."""
+        self._stale()
+        self._link.open(now)
 
     def _store_name(self) -> bytes:
         return self.client.cluster_id if self.machine else b""
@@ -206,12 +265,12 @@ class Driver(Participant):
     def _wake(self) -> None:
         self._wake_pipe.wake()
 
-    def _attend(self) -> None:
-        """The pump shall look: with the lock held. It does so by itself after a brief sleep."""
-        if not self._pump_leads:
-            self._pump_turn.notify()
-        elif self._completions or not self._pump_brief:
-            self._wake()
+    def handle_collected(self) -> None:
+        """An actor ends with its last handle, and others may wait for what it has."""
+        self._collect_at = 0.0
+        self._wake()
+
+    interrupts.spare(handle_collected.__code__)
 
     # ---- the session -----------------------------------------------------------------------
 
@@ -220,7 +279,7 @@ class Driver(Participant):
         client, link = self.client, self._link
         if link.socket is None:
             if now >= link.retry_at and not client.stopped:
-                link.open(now)
+                self._open_link(now)
             self._warn(now)
             return
         silent = client.linked and now - self._heard > limits.DEAD_S
@@ -253,6 +312,7 @@ class Driver(Participant):
         if refusal is not None and refusal.code not in ("", m.FENCED):
             self._say_refused(refusal)
         self.client.disconnected()
+        self._stale()
         self._link.close(now)
         if self.local is not None and self.local.has_ended():
             self.client.stop("the local cluster's head has ended")
@@ -260,12 +320,12 @@ class Driver(Participant):
     def _say_refused(self, refusal: m.Refused) -> None:
         if refusal.text != self._refusal:
             self._refusal = refusal.text
-            _say(f"zray: the head at {self.address} refuses this driver: {refusal.text}")
+            say(f"zray: the head at {self.address} refuses this driver: {refusal.text}")
 
     def _warn(self, now: float) -> None:
         if not self._warned and now - self._lost_at > HEAD_GONE_WARNING_S:
             self._warned = True
-            _say(
+            say(
                 f"zray: no connection to the head at {self.address} for {HEAD_GONE_WARNING_S:.0f} "
                 "s; waiting for it to return. Submitted tasks are kept."
             )
@@ -273,86 +333,13 @@ class Driver(Participant):
     def _lead_s(self) -> float:
         now = time.monotonic()
         due = self._ping_at if self._link.socket is not None else self._link.retry_at
-        if self.client.unsent() and self.client.linked:
+        linked = self.client.linked
+        if (linked and self.client.unsent()) or (self._leave_off() and linked):
             return COALESCE_S
-        if self._leased and self.client.leases.crowded():
-            return limits.LEASE_LATE_S
-        return max(0.001, min(due - now, COLLECT_S))
-
-    # ---- leading ---------------------------------------------------------------------------
-
-    def _before_blocking(self) -> None:
-        self._users += 1
-        if self._pump_leads:
-            self._wake()
-
-    def _after_blocking(self) -> None:
-        self._users -= 1
-        self._lead_free = time.monotonic()
-
-    def _pump(self) -> None:
-        """Lead while nobody else does. Waking it for each ``get`` would cost as much as the task,
-        so it looks by itself now and then, unless something needs it."""
-        with self._lock:
-            while not self._closing:
-                recently = time.monotonic() - self._lead_free < LEAD_BACK_S
-                if self._leading or self._users or recently:
-                    self._pump_turn.wait(LEAD_BACK_S if recently and not self._users else 0.05)
-                    if self.client.unsent():
-                        self._flush()
-                    continue
-                self._pump_leads = True
-                self._pump_brief = self.client.unsent()
-                try:
-                    self._lead_once(self._lead_s())
-                except BaseException:  # of a callback: the others still need the pump
-                    threading.excepthook(
-                        threading.ExceptHookArgs([*sys.exc_info(), threading.current_thread()])
-                    )
-                finally:
-                    self._pump_leads = False
-                self._flush_what_waited()
-
-    def _flush_what_waited(self) -> None:
-        """Send what nobody has sent for COALESCE_S: more has come meanwhile, and goes along."""
-        now = time.monotonic()
-        if not self.client.unsent():
-            self._unsent_since = 0.0
-        elif not self._unsent_since:
-            self._unsent_since = now
-        elif now - self._unsent_since >= COALESCE_S:
-            self._unsent_since = 0.0
-            self._flush()
-
-    def _prints_due(self) -> bool:
-        return self._printing or bool(self.client.prints)
-
-    def _show_prints(self) -> None:
-        if self.client.prints:
-            self._unlocked(self._print)
-        deadline = time.monotonic() + PRINT_S if self._printing else 0.0
-        while self._printing and time.monotonic() < deadline:
-            self._follow(None, 0.005)  # another thread has them, and is about to finish
-
-    def _print(self) -> None:
-        """Print what has come, in order: one thread at a time prints for all."""
-        mine = False
-        try:
-            with interrupts, self._lock:
-                if self._printing:
-                    return
-                self._printing = mine = True
-            while True:
-                with interrupts, self._lock:
-                    prints = self.client.prints.take()
-                    if not prints:
-                        self._printing = False
-                        return
-                _write(prints)
-        except BaseException:
-            if mine:
-                self._printing = False
-            raise
+        most = min(due - now, COLLECT_S)
+        if self.client.leases.held():
+            most = min(most, self.client.leases.look_in())
+        return max(0.001, most)
 
     # ---- end -------------------------------------------------------------------------------
 
@@ -366,6 +353,7 @@ class Driver(Participant):
             if self._closing:
                 return
             self._closing = True
+            self._attended = False
             if self.client.linked and self._link.socket is not None:
                 self._flush()
                 self._link.send(self.client.epoch, [m.Goodbye(0, "the driver shut down")])
@@ -380,6 +368,7 @@ class Driver(Participant):
             if self._completions:
                 self._unlocked(self._complete)
             self._link.close(time.monotonic())
+            self._far.close()
             for worker_id in [*self._links]:
                 self._close_link(worker_id)
             for lease_id in [*self._leased]:
@@ -411,21 +400,3 @@ class Driver(Participant):
         self._abandon_store()
         if self.local is not None:
             self.local.abandon()
-
-
-def _write(prints: list[m.Log | m.Notice]) -> None:
-    for message in prints:
-        if isinstance(message, m.Notice):
-            _say(f"zray: warning {message.code}: {message.text}")
-            continue
-        prefix = f"({message.name} pid={message.pid}, node={message.node}) "
-        stream = sys.stderr if message.is_error else sys.stdout
-        # None, closed, a pipe that ended, or a stream of the program's own that fails.
-        with contextlib.suppress(Exception):
-            stream.write("".join(f"{prefix}{line}\n" for line in message.lines))
-            stream.flush()
-
-
-def _say(text: str) -> None:
-    with contextlib.suppress(Exception):
-        print(text, file=sys.stderr, flush=True)

@@ -19,6 +19,7 @@ import msgspec
 from zray import limits
 from zray.core.head.gcs import Gcs
 from zray.core.head.identity import HeadIdentity
+from zray.core.head.members import Suspect
 from zray.core.incidents import Incidents
 from zray.errors import DataDirectoryLockedError, StartError, ZrayError
 from zray.nodes import imports
@@ -39,7 +40,7 @@ from zray.store.lock import DirectoryLock
 from zray.store.memory import MemoryStore
 
 WILDCARDS = ("0.0.0.0", "::")  # hosts that mean every network of this machine
-LOCAL_PREFIX = "local-"  # names of drivers' own clusters: local-<driver's pid>-<random>
+PROBE_S = 0.05
 
 
 class Head:
@@ -52,6 +53,8 @@ class Head:
         self._loop = Loop(self._callback_failed)
         self._heap = Heap()
         self._look_at = 0.0  # at connections of drivers that say nothing
+        self._probe_at = 0.0  # nodes that may have ended
+        self._suspects: list[Suspect] | None = None  # those; None: they were not looked for
         self._probes = LivenessProbes(lambda *answer: self._gcs.members.probed(*answer))
         self._raylet: OwnRaylet | None = None
         self._name_lock: DirectoryLock | None = None
@@ -178,11 +181,7 @@ class Head:
         gc.freeze()
         gc.set_threshold(50_000, 20, 50)  # a long queue is live data, not garbage
         while not self._ended():
-            deadline = self._gcs.turn.deadline()
-            wait = min(deadline - self._loop.now(), 1.0)
-            if self._probes or self._gcs.members.suspects():
-                wait = min(wait, 0.25)
-            self._loop.turn(self._port.wait_s(wait))
+            self._loop.turn(self._port.wait_s(self._wait_s()))
             self._gcs.turn.attempt("ending lost connections", "", self._port.drop_cut)
             self._settle()
             self._gcs.turn.attempt("looking at suspects' ports", "", self._probe_suspects)
@@ -190,6 +189,15 @@ class Head:
             self._own_node.tend()
             self._heap.tend(self._loop.now())
         self._take_leave()
+
+    def _wait_s(self) -> float:
+        """How long there is nothing to do if nothing arrives."""
+        due = self._gcs.turn.deadline()
+        if self._probes or self._suspects:
+            due = min(due, self._loop.now() + 0.25)
+        elif self._suspects is None:
+            due = min(due, self._probe_at)
+        return min(due - self._loop.now(), 1.0)
 
     def _ended(self) -> bool:
         if self._sessions.stopping:
@@ -225,10 +233,16 @@ class Head:
     # ---- proof of death --------------------------------------------------------------------
 
     def _probe_suspects(self) -> None:
-        suspects = self._gcs.members.suspects()
+        """Not in each turn, for that would look at all nodes."""
+        now = self._loop.now()
+        if now < self._probe_at and not self._probes:
+            self._suspects = None  # there may be some by now
+            return
+        self._probe_at = now + PROBE_S
+        self._suspects = suspects = self._gcs.members.suspects()
         if suspects or self._probes:
             wanted = {suspect.process_id: suspect.liveness for suspect in suspects}
-            self._probes.look(wanted, self._loop.now())
+            self._probes.look(wanted, now)
 
     def _look_at_drivers(self) -> None:
         """One that says nothing is slow, unless its machine does not even acknowledge."""
@@ -279,8 +293,8 @@ def sweep_local_clusters() -> None:
     """Remove what drivers that were killed, and their heads too, have left behind."""
     import shutil
 
-    for directory in (connection.home() / "clusters").glob(f"{LOCAL_PREFIX}*"):
-        pid = directory.name.removeprefix(LOCAL_PREFIX).split("-")[0]
+    for directory in (connection.home() / "clusters").glob(f"{connection.LOCAL_PREFIX}*"):
+        pid = directory.name.removeprefix(connection.LOCAL_PREFIX).split("-")[0]
         if pid.isdigit() and not Path("/proc", pid).exists():
             shutil.rmtree(directory, ignore_errors=True)
 

@@ -5,6 +5,7 @@ A part of Participant. Owns the direct connections; decides nothing.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from zray import errors, limits
@@ -23,13 +24,14 @@ from zray.protocol import codec
 from zray.protocol import messages as m
 from zray.runtime import serialization
 from zray.runtime.interrupts import interrupts
-from zray.runtime.references import ObjectRef
-from zray.runtime.stream import Frame, read_available
+from zray.runtime.references import ObjectRef, WeakReference, counted
+from zray.runtime.stream import FRAME_BYTES_MAX, TURN_BYTES, read_available
 
 if TYPE_CHECKING:
     from zray.runtime.linux.direct import DirectLink
 
 EAGER_TASKS = 8  # up to so many in flight, each submit is sent at once
+FEED_TASKS = 32  # so often while there are more, what has ended is read and followed by others
 COALESCE_TASKS = 256  # beyond, so many go together, or what there is after COALESCE_S
 
 
@@ -46,6 +48,9 @@ class ActorCalls(LeaderFollower):
 
     def _attend(self) -> None:
         """Something has to be done although nobody blocks. Called with the lock."""
+
+    def handle_collected(self) -> None:
+        """The program has dropped a handle. Called by its finalizer, so wherever it is."""
 
     def _tend_store(self) -> None:
         """Say what is not used any more of shared memory. Called with the lock."""
@@ -93,7 +98,7 @@ class ActorCalls(LeaderFollower):
             )
             waiter = Waiter()
             answer = client.creations.create(spec, info, get_if_exists, waiter)
-            ref: ObjectRef[Any] = ObjectRef(object_id(spec.task_id))
+            ref: ObjectRef[Any] = counted(object_id(spec.task_id))
             if box:
                 client.references.remove(box)
             self._flush()
@@ -108,23 +113,23 @@ class ActorCalls(LeaderFollower):
         if created.code:
             raise _error(created.code, created.text)
         if created.actor_id != spec.task_id:
-            ref = self._adopt(created.actor_id)
+            ref = WeakReference(object_id(created.actor_id))
         return ref, created.info
-
-    def _adopt(self, actor_id: bytes) -> ObjectRef[Any]:
-        """The reference for a handle that an answer of the head has made this process hold."""
-        return ObjectRef(object_id(actor_id))
 
     def call_actor(
         self,
         ref: ObjectRef[Any],
         info: m.ActorInfo,
         method: str,
-        num_returns: int,
+        returned: tuple[int, int, int],
         retries: int,
         arguments: serialization.Arguments,
+        group: str,
+        retry: bytes,
     ) -> list[ObjectRef[Any]]:
         """Queue a call. Never waits; the references of its returns, in order.
+
+        ``returned``: how many these are, and ``yields`` and ``unread_max``, as in TEMPLATE.
 
         Raises:
             PendingCallsLimitExceededError: as many wait as the actor's options allow.
@@ -146,20 +151,26 @@ class ActorCalls(LeaderFollower):
             box = self._box(arguments, near) if near is not None else b""
             data = b"" if box else arguments.whole()
             given = (data, arguments.dependencies, arguments.nested, self.running_task(), box)
-            returns = calls.call(actor_id, info, method, num_returns, retries, given)
+            count, *yields = returned
+            returns = calls.call(
+                *(actor_id, info, method, count, retries, given, group, retry), *yields
+            )
+            if returned[1] == m.ITEMS:
+                limited = bool(returned[2] or info.unread_max)
+                self.client.streams.open(task_of(returns[0]), limited=limited)
             if unanswered < EAGER_TASKS or unanswered % COALESCE_TASKS == 0:
                 self._send_calls()
             elif not expected:
                 self._attend()
-            return [ObjectRef(object_id) for object_id in returns]
+            return [counted(object_id) for object_id in returns]
 
     def find_actor(self, namespace: str, name: str) -> tuple[ObjectRef[Any], m.ActorInfo] | None:
-        """The living actor of that name; None: there is none."""
+        """The living actor of that name, which does not live on for that; None: there is none."""
         process_id = self.client.process_id
         answer = self._request(lambda seq: m.FindActor(seq, process_id, namespace, name))
         if not isinstance(answer, m.ActorFound) or answer.info is None:
             return None
-        return self._adopt(answer.actor_id), answer.info
+        return WeakReference(object_id(answer.actor_id)), answer.info
 
     def kill_actor(self, actor_id: bytes, no_restart: bool) -> None:
         """End an actor; returns when the head knows."""
@@ -204,7 +215,7 @@ class ActorCalls(LeaderFollower):
         while calls.connects or calls.drains:
             while calls.drains:
                 actor = calls.drains.pop()
-                self._read_link(actor.worker_id)
+                self._read_link(actor.worker_id, turn_bytes=FRAME_BYTES_MAX)
                 calls.drained(actor)
             while calls.connects:
                 self._connect(calls.connects.pop())
@@ -243,31 +254,26 @@ class ActorCalls(LeaderFollower):
         for worker_id in [*self._links]:
             self._read_link(worker_id)
 
-    def _read_link(self, worker_id: bytes) -> None:
+    def _read_link(self, worker_id: bytes, turn_bytes: int = TURN_BYTES) -> None:
         link = self._links.get(worker_id)
         if link is None:
             return
         client = self.client
+        if link.writer.pending:
+            with contextlib.suppress(OSError):  # the stream has ended, as reading tells
+                link.writer.flush()
         try:
-            link.writer.flush()
-        except OSError:
-            pass  # the stream has ended, as reading tells
-        while True:
-            frames: list[Frame] = []
-            try:
-                frames, ended = read_available(link.socket, link.reader)
-                for frame in frames:
-                    for message in codec.decode(frame).messages:
-                        client.message(message)
-            except ProtocolError:  # something else than the actor's machinery wrote to it
-                ended = True
-            if ended:
-                self._close_link(worker_id)
-                for actor in [*client.calls.actors.values()]:
-                    if actor.worker_id == worker_id:
-                        client.calls.link_lost(actor)
-            if ended or not frames:
-                return
+            frames, ended = read_available(link.socket, link.reader, turn_bytes)
+            for frame in frames:
+                for message in codec.decode(frame).messages:
+                    client.message(message)
+        except ProtocolError:  # something else than the actor's machinery wrote to it
+            ended = True
+        if ended:
+            self._close_link(worker_id)
+            for actor in [*client.calls.actors.values()]:
+                if actor.worker_id == worker_id:
+                    client.calls.link_lost(actor)
 
     def _close_link(self, worker_id: bytes) -> None:
         link = self._links.pop(worker_id, None)

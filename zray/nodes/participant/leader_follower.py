@@ -14,10 +14,12 @@ from collections.abc import Callable
 
 from zray.core.client.client import Client
 from zray.core.client.waiters import Waiter
+from zray.protocol import messages as m
 from zray.runtime.interrupts import interrupts
 from zray.runtime.quiet_lock import QuietLock
 
 FOLLOW_S = 1.0  # a follower looks by itself after this
+NAP_MIN_S = 0.0003  # a shorter one saves nothing
 _NO_DEADLINE = float("inf")
 
 
@@ -27,11 +29,20 @@ class LeaderFollower:
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        self._lock = QuietLock()
+        # Tasks that were submitted without the lock, and how many returns each has.
+        self._left: deque[tuple[m.TaskSpec, int]] = deque()
+        self._lock = QuietLock(self._left, self._admit)
         self._leading = False
         self._leader = 0  # the thread that leads, or did last
+        self._napping = False
         self._following: dict[threading.Lock, Waiter | None] = {}  # what each follower sleeps on
         self._completions: deque[Callable[[], None]] = deque()
+
+    def _admit(self) -> None:
+        """Queue the tasks that were left for whoever has the lock."""
+        left, submit = self._left, self.client.submit
+        while left:
+            submit(*left.popleft())
 
     # ---- the transport: subclasses ---------------------------------------------------------
 
@@ -55,6 +66,10 @@ class LeaderFollower:
         """Send everything that is to be sent. Called with the lock."""
         raise NotImplementedError
 
+    def _flush_if_due(self) -> None:
+        """The same, if there is anything. Called with the lock."""
+        raise NotImplementedError
+
     def _before_blocking(self) -> None:
         """A task is about to wait. Called with the lock."""
 
@@ -65,6 +80,14 @@ class LeaderFollower:
         """How long a leader may sleep at most."""
         return 1.0
 
+    def _nap_s(self, waiter: Waiter | None) -> float:
+        """For how long the waiter has no need of what comes, if nobody else waits; None: nobody."""
+        return 0.0
+
+    def _nap(self, seconds: float) -> None:
+        """Wait for a wake-up alone. Called without the lock."""
+        raise NotImplementedError
+
     # ---- waiting ---------------------------------------------------------------------------
 
     def _await(self, waiter: Waiter, timeout: float | None) -> bool:
@@ -72,7 +95,7 @@ class LeaderFollower:
 
         Returns False at the timeout.
         """
-        self._flush()
+        self._flush_if_due()
         if waiter.remaining <= 0:
             return True
         if timeout is not None and timeout <= 0:
@@ -108,6 +131,8 @@ class LeaderFollower:
         ticket = threading.Lock()
         ticket.acquire()
         self._following[ticket] = waiter
+        if self._napping:
+            self._wake()
         try:
             self._unlocked(ticket.acquire, True, timeout_s)
         finally:
@@ -124,6 +149,10 @@ class LeaderFollower:
                     break
                 if self._completions:
                     break
+                nap_s = 0.0 if self._following else min(left, self._nap_s(waiter))
+                if nap_s >= NAP_MIN_S:
+                    self._napping = True
+                    self._unlocked(self._nap, nap_s)
         finally:
             self._leave_lead(nested)
         if self._completions:
@@ -170,6 +199,7 @@ class LeaderFollower:
 
     def _step(self, timeout_s: float) -> None:
         """One round of the leader: sleep, read, send. With the lock held, but for the sleep."""
+        self._napping = False
         self._unlocked(self._poll, timeout_s)
         self._read()
         self._respond()

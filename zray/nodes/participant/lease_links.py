@@ -16,7 +16,7 @@ from zray.errors import ProtocolError
 from zray.nodes.participant.actor_calls import ActorCalls
 from zray.protocol import codec
 from zray.protocol import messages as m
-from zray.runtime.stream import Frame, read_available
+from zray.runtime.stream import FRAME_BYTES_MAX, TURN_BYTES, read_available
 
 if TYPE_CHECKING:  # Linux only
     from zray.runtime.linux.direct import DirectLink, TaskQueue
@@ -37,13 +37,20 @@ class LeaseLinks(ActorCalls):
         self._tend_leases()
         super()._respond()
 
+    def _feed(self) -> None:
+        """The program goes on submitting: workers get more meanwhile. With the lock held."""
+        if self._leased:
+            self._read_leased()
+            self.client.leases.flush()
+            self._tend_leases()
+
     def _tend_leases(self) -> None:
         """Do what the machine wants done to sockets. With the lock held."""
         leases = self.client.leases
         while leases.connects or leases.drains:
             while leases.drains:
                 lease = leases.drains.pop()
-                self._read_lease(lease.lease_id)
+                self._read_lease(lease.lease_id, turn_bytes=FRAME_BYTES_MAX)
                 leases.drained(lease)
             while leases.connects:
                 self._connect_lease(leases.connects.pop())
@@ -56,7 +63,8 @@ class LeaseLinks(ActorCalls):
             packets, queues.packets = queues.packets, []
             for lease_id, message in packets:
                 self._put(lease_id, message)
-            leases.flush()  # what had no room waits
+            if leases.unsent():
+                leases.flush()  # what had no room waits
         while leases.closes:
             self._close_lease(leases.closes.pop())
 
@@ -117,7 +125,7 @@ class LeaseLinks(ActorCalls):
     def _look_at_leases(self) -> None:
         """With the lock held."""
         now = time.monotonic()
-        if self._leased and now >= self._look_at:
+        if now >= self._look_at and self.client.leases.held():
             self._look_at = now + limits.LEASE_LATE_S / 2
             self.client.leases.look(now)
 
@@ -135,27 +143,24 @@ class LeaseLinks(ActorCalls):
             self._read_lease(lease_id)
         return True
 
-    def _read_lease(self, lease_id: bytes) -> None:
+    def _read_lease(self, lease_id: bytes, turn_bytes: int = TURN_BYTES) -> None:
         pair = self._leased.get(lease_id)
         if pair is None or pair[0].fileno() < 0:
             return
         link, leases = pair[0], self.client.leases
-        with contextlib.suppress(OSError):  # the stream has ended, as reading tells
-            link.writer.flush()
-        while True:
-            frames: list[Frame] = []
-            try:
-                frames, ended = read_available(link.socket, link.reader)
-                for frame in frames:
-                    for message in codec.decode(frame).messages:
-                        leases.link_message(lease_id, message)
-            except ProtocolError:  # something else than the worker's machinery wrote to it
-                ended = True
-            if ended:
-                self._shut(link)
-                leases.link_lost(lease_id)
-            if ended or not frames:
-                return
+        if link.writer.pending:
+            with contextlib.suppress(OSError):  # the stream has ended, as reading tells
+                link.writer.flush()
+        try:
+            frames, ended = read_available(link.socket, link.reader, turn_bytes)
+            for frame in frames:
+                for message in codec.decode(frame).messages:
+                    leases.link_message(lease_id, message)
+        except ProtocolError:  # something else than the worker's machinery wrote to it
+            ended = True
+        if ended:
+            self._shut(link)
+            leases.link_lost(lease_id)
 
     def _close_lease(self, lease_id: bytes) -> None:
         pair = self._leased.pop(lease_id, None)
@@ -163,6 +168,7 @@ class LeaseLinks(ActorCalls):
             if pair[0].fileno() >= 0:
                 self._shut(pair[0])
             pair[1].close()
+            self._links_changed()
 
     def _shut(self, link: DirectLink) -> None:
         self._leased_fds.pop(link.fileno(), None)

@@ -8,17 +8,20 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from msgspec.structs import replace
+
 from zray import limits
 from zray.core.client.client import Client
 from zray.core.client.waiters import Waiter
 from zray.errors import ClusterShutdownError, GetTimeoutError, ObjectLostError, ZrayError
-from zray.ids import task_of
-from zray.nodes.participant.actor_calls import COALESCE_TASKS, EAGER_TASKS
-from zray.nodes.participant.shared_values import SharedValues, load
+from zray.ids import index_of, object_id, origin_of
+from zray.nodes.participant.actor_calls import COALESCE_TASKS, EAGER_TASKS, FEED_TASKS
+from zray.nodes.participant.item_streams import ItemStreams
+from zray.nodes.participant.shared_values import load
 from zray.protocol import messages as m
 from zray.runtime import references, serialization
 from zray.runtime.interrupts import interrupts
-from zray.runtime.references import ObjectRef
+from zray.runtime.references import ObjectRef, counted
 
 if TYPE_CHECKING:  # they take longer to import than everything else here
     import asyncio
@@ -30,16 +33,23 @@ COALESCE_S = 0.001  # after this, what there is goes together
 WHY_S = 0.5  # how long a timed-out get waits for its explanation
 
 
-class Participant(SharedValues):
+class Participant(ItemStreams):
+    _leaves = False  # tasks may be left for whoever has the lock next
+
     def __init__(self, client: Client) -> None:
         super().__init__(client)
+        self._attended = False  # somebody takes the lock within COALESCE_S, or clears this
         self._awaited: dict[asyncio.AbstractEventLoop, list[Awaited]] = {}
         self.namespace = ""
         self.address = ""  # of the head, as far as this process knows it
+        self.env_vars: tuple[tuple[str, str], ...] = ()  # of what is made from here
 
     def _prints_due(self) -> bool:
         """Whether there is something to be shown before a value is returned."""
         return False
+
+    def _prints_came(self) -> None:
+        """There is something to be shown of this process's own. Called with the lock."""
 
     def _show_prints(self) -> None:
         """Values are about to be returned: what came before them is shown first."""
@@ -48,9 +58,13 @@ class Participant(SharedValues):
 
     def borrow(self, object_id: bytes) -> ObjectRef[Any]:
         """A reference that came inside a value."""
+        self.count(object_id)
+        return counted(object_id)
+
+    def count(self, object_id: bytes) -> None:
+        """There is one more reference to the object."""
         with interrupts, self._lock:
             self.client.references.add(object_id)
-        return ObjectRef(object_id)
 
     def pin(self, object_id: bytes) -> None:
         """A reference was pickled where nobody can follow it: it is held until the job ends."""
@@ -59,11 +73,19 @@ class Participant(SharedValues):
             self.client.references.publish([object_id])
 
     def _collect_dropped(self) -> None:
+        dropped, unnamed = references.take_dropped(), references.take_unnamed()
+        unread = references.take_unread()
+        if self._left:  # a task that was submitted before one of these was dropped
+            self._admit()
         remove = self.client.references.remove
-        for object_id in references.take_dropped():
-            remove(object_id)
-        for function_id in references.take_unnamed():
+        for oid in dropped:
+            remove(oid)
+        for function_id in unnamed:
             self.client.definitions.unname(function_id)
+        for task_id in unread:
+            self.client.streams.close(task_id)
+        if self.client.prints:
+            self._prints_came()
 
     def state_of(self, object_id: bytes) -> str:
         outcome = self.client.outcomes.get(object_id)
@@ -90,6 +112,8 @@ class Participant(SharedValues):
         self, template: m.Template, arguments: serialization.Arguments
     ) -> list[ObjectRef[Any]]:
         """Queue a task. Never waits; the references of its returns, in order."""
+        if self._attended and not template.yields and arguments.is_small():
+            return self._leave(template, arguments)
         near = self.written(arguments, limits.INLINE_BYTES_MAX)
         with interrupts, self._lock:
             client = self.client
@@ -101,18 +125,61 @@ class Participant(SharedValues):
                 *(client.new_task(), template.template_id, data, dependencies),
                 *(arguments.nested, self.running_task(), box is not None),
             )
+            if template.yields == m.ITEMS:
+                spec = replace(spec, consumer=client.process_id)
             returns = client.submit(spec, template.num_returns)
+            if template.yields == m.ITEMS:
+                client.streams.open(spec.task_id, limited=bool(template.unread_max))
             if box is not None:
                 client.references.remove(box)
-            waiting = client.fresh()
-            if client.in_flight() + waiting <= EAGER_TASKS or waiting >= COALESCE_TASKS:
-                self._flush()
-            elif waiting == 1:
-                self._attend()
-            return [ObjectRef(object_id) for object_id in returns]
+            self._submitted(feed=not client.fresh() % FEED_TASKS)
+            return [counted(object_id) for object_id in returns]
+
+    def _submitted(self, *, feed: bool) -> None:
+        """Send what was submitted, or see to it that it is. With the lock held."""
+        client = self.client
+        waiting = client.fresh()
+        if client.in_flight() + waiting <= EAGER_TASKS or waiting >= COALESCE_TASKS:
+            self._flush()
+            return
+        if waiting == 1 or (self._leaves and not self._attended):
+            self._attend()
+            self._attended = self._leaves
+        if feed:
+            self._feed()
+
+    def _leave(self, template: m.Template, arguments: serialization.Arguments) -> list[Any]:
+        """Submit one of many tasks: whoever has the lock next queues it with others.
+
+        Most of what a task costs at its submitter is to take the lock. A signal handler may raise
+        at any place here: then the task was submitted or not, as anywhere else.
+        """
+        data, dependencies, nested, _ = arguments
+        task_id = self.client.new_task()
+        spec = m.TaskSpec(task_id, template.template_id, data, dependencies, nested)
+        count, left = template.num_returns, self._left
+        if count == 1:
+            refs = [counted(object_id(task_id))]
+        else:
+            refs = [counted(object_id(task_id, index)) for index in range(count)]
+        left.append((spec, count))
+        if len(left) >= FEED_TASKS or not self._attended:
+            with interrupts, self._lock:
+                self._submitted(feed=True)
+        return refs
+
+    def _flush_if_due(self) -> None:
+        due = references.pending() or self.client.unsaid() or self._store_due()
+        if due or self._held_up():
+            self._flush()
+
+    def _held_up(self) -> bool:
+        """Whether the transport has not taken all that was sent."""
+        return False
 
     def _flush(self) -> None:
-        self._collect_dropped()
+        if references.pending():
+            self._collect_dropped()
         self.client.flush()
         self._tend_calls()
         self._tend_leases()
@@ -121,7 +188,15 @@ class Participant(SharedValues):
 
     def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
         with interrupts, self._lock:
-            self.client.cancel(task_of(ref.id), force, recursive)
+            if ref.id in self.client.outcomes:
+                return  # it has ended, and what it has submitted goes on
+            task_id = origin_of(ref.id)
+            if force and self.client.calls.is_open(task_id):
+                raise ValueError(
+                    "force=True is not supported for actor tasks: end the actor with "
+                    "zray.kill(), or cancel the call without force"
+                )
+            self.client.cancel(task_id, force, recursive, index_of(ref.id))
             self.client.leases.flush()
             self._tend_calls()
             self._tend_leases()
@@ -134,15 +209,16 @@ class Participant(SharedValues):
     # ---- waiting ---------------------------------------------------------------------------
 
     def get(self, wanted: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
-        """The values, in order; the first error among them is raised instead."""
+        """The values, in order; an error among them is raised instead, as soon as it is known."""
         ids = [ref.id for ref in wanted]
         client = self.client
         present = [found for oid in ids if (found := client.here(oid)) is not None]
         if len(present) == len(ids) and not self._prints_due():
-            return [load(outcome) for outcome in present]
-        waiter = Waiter()
+            return self._loaded_all(present)
+        waiter = Waiter(until_error=True)
+        waiter.failed = next((one.object_id for one in present if one.kind & m.ERROR), None)
         with interrupts, self._lock:
-            for object_id in ids:
+            for object_id in ids if waiter.failed is None else ():
                 client.want_value(object_id, waiter)
             try:
                 arrived = not waiter.remaining or self._await(waiter, timeout)
@@ -150,8 +226,11 @@ class Participant(SharedValues):
                 client.forget_waiter(ids, waiter)
                 raise
             missing = []
-            if not arrived:
+            if not arrived or waiter.failed is not None:
                 client.forget_waiter(ids, waiter)
+            if waiter.failed is not None:
+                ids = [waiter.failed]
+            elif not arrived:
                 missing = [oid for oid in ids if client.here(oid) is None]
             outcomes = [client.here(object_id) for object_id in ids]
             if arrived and None in outcomes and not client.stopped:
@@ -160,7 +239,6 @@ class Participant(SharedValues):
             self._show_prints()
         if missing:
             raise GetTimeoutError(self._timeout_text(missing, len(ids), timeout))
-        values = []
         for outcome in outcomes:
             if outcome is None and not stopped:
                 raise ObjectLostError(
@@ -169,8 +247,17 @@ class Participant(SharedValues):
                 )
             if outcome is None:
                 raise ClusterShutdownError(f"the value will not come: {stopped}")
-            values.append(load(outcome))
-        return values
+        return self._loaded_all(outcomes)
+
+    def _loaded_all(self, outcomes: Sequence[m.Outcome | None]) -> list[Any]:
+        """Their values. Raises the error that one of them is: they have all been asked for."""
+        try:
+            return [load(outcome) for outcome in outcomes]  # type: ignore[arg-type]
+        except BaseException:
+            for outcome in outcomes:
+                if outcome is not None and outcome.kind & m.ERROR:
+                    self.client.unasked.asked(outcome)
+            raise
 
     def here_again(self, ids: list[bytes]) -> list[m.Outcome | None]:
         """All values at once, though some were let go of before all had come: memory was short.
@@ -207,6 +294,7 @@ class Participant(SharedValues):
                 finally:
                     client.forget_some(waiter)
                 places = client.first_ready(ids, num_returns, whole=fetch_local)
+        client.unasked.seen(ids[place] for place in places)
         return places
 
     def ask(self, make: Callable[[int], m.Message], timeout: float) -> m.Message | None:
@@ -287,7 +375,7 @@ class Participant(SharedValues):
             return self.get([ref], None)[0]  # memory was short, so it was let go of
         if outcome is None:
             raise ClusterShutdownError(f"the value will not come: {self.client.stopped}")
-        return load(outcome)
+        return self._loaded_all([outcome])[0]
 
     def _timeout_text(self, missing: list[bytes], total: int, timeout: float | None) -> str:
         text = f"after {timeout:g} s {len(missing)} of {total} values are not ready"

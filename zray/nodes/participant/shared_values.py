@@ -17,7 +17,7 @@ from zray.protocol import messages as m
 from zray.runtime import serialization, task_errors
 from zray.runtime.buffers import Parts
 from zray.runtime.interrupts import interrupts
-from zray.runtime.references import ObjectRef
+from zray.runtime.references import ObjectRef, counted
 
 if TYPE_CHECKING:  # Linux only
     from zray.nodes.participant.store_client import StoreClient
@@ -185,7 +185,7 @@ class SharedValues(LeaseLinks):
         if parts.size <= limits.INLINE_BYTES_MAX and not parts.contained:
             try:
                 with self._lock:  # an interrupt may come: at worst a value stays that nobody has
-                    return ObjectRef(references.put(parts.to_bytes(), []))
+                    return counted(references.put(parts.to_bytes(), []))
             except ReentrantCallError:  # whoever was interrupted has it
                 raise
             except BaseException:
@@ -195,8 +195,13 @@ class SharedValues(LeaseLinks):
             outcome = self.share(parts)
             with self._lock:
                 if outcome is not None:
-                    return ObjectRef(references.put_near(outcome))
-                return ObjectRef(references.put(parts.to_bytes(), parts.contained))
+                    return counted(references.put_near(outcome))
+                return counted(references.put(parts.to_bytes(), parts.contained))
+
+    def put_error(self, data: bytes) -> ObjectRef[Any]:
+        """Keep an error, which ``get`` raises; ``data``: its record."""
+        with interrupts, self._lock:
+            return counted(self.client.references.put_error(data))
 
     def share(self, parts: Parts, oid: bytes = b"") -> m.Outcome | None:
         """Write a large value to the node's memory, as this process's own object.

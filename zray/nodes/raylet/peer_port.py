@@ -1,7 +1,9 @@
-"""A raylet's own port: other raylets get values here, and the head sees whether the process lives.
+"""A raylet's own port: other raylets get values here, submitters elsewhere reach leased workers,
+and the head sees whether the process lives.
 
-The shell of the PeerTransfers machine. Encrypted like the head's port; every member of the cluster
-has the key that is a raylet's here, and may connect. Chunks travel as frames of their own.
+The shell of the PeerTransfers machine, and of LeaseRelays towards submitters. Encrypted like the
+head's port; every member of the cluster has the key that is a raylet's here, and may connect.
+Chunks travel as frames of their own.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import msgspec
 import zmq
 
 from zray import limits
+from zray.core.raylet.lease_relays import LeaseRelays
 from zray.core.raylet.peer_transfers import PeerTransfers
 from zray.errors import ProtocolError, StartError
 from zray.protocol import codec
@@ -43,7 +46,7 @@ class Link:
 class PeerPort:
     """``receive`` takes a message of a peer.
 
-    ``peer_transfers`` is the machine of the raylet's present incarnation.
+    ``peer_transfers`` and ``lease_relays`` are machines of the raylet's present incarnation.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class PeerPort:
         self._links: dict[str, Link] = {}  # by address
         self._unsent: dict[str, deque[list[Frame]]] = {}  # answers, by who asked
         self.peer_transfers: PeerTransfers | None = None
+        self.lease_relays: LeaseRelays | None = None
         loop.watch_zmq(self._zap.socket, self._answer_zap, rare=True)
         loop.watch_zmq(self._doorkeeper.monitor.socket, self._read_monitor, rare=True)
         loop.watch_zmq(self._router, self._read_router, rare=True)
@@ -119,8 +123,15 @@ class PeerPort:
 
     def tend(self, now: float) -> None:
         """Once a turn: send what is to be sent, connect, and look after connections."""
-        machine = self.peer_transfers
-        if machine is None or not (machine.outbox or self._unsent or self._links):
+        machine, relays = self.peer_transfers, self.lease_relays
+        if machine is None or relays is None:
+            return
+        if relays.outbox:
+            for peer, messages in relays.outbox.take().items():
+                payloads = codec.encode(0, messages, [])
+                queue = self._unsent.setdefault(peer, deque())
+                queue.extend([m.KIND, payload] for payload in payloads)
+        if not (machine.outbox or self._unsent or self._links):
             return
         for peer, messages in machine.outbox.take().items():
             frames = [frame for message in messages for frame in _frames(message)]
@@ -173,6 +184,8 @@ class PeerPort:
                 queue.clear()
                 assert self.peer_transfers is not None
                 self.peer_transfers.lost(peer, now, reached=True)
+                if self.lease_relays is not None:
+                    self.lease_relays.lost(peer)
                 break
             queue.popleft()
         del self._unsent[peer]

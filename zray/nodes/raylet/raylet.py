@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import os
 import socket
 from collections.abc import Callable
 from typing import NamedTuple
@@ -25,11 +24,13 @@ from zray.errors import (
 )
 from zray.nodes import contact, imports
 from zray.nodes.node_record import NodeRecord
-from zray.nodes.options import NodeOptions, units
+from zray.nodes.options import NodeOptions
+from zray.nodes.raylet.node_info import node_info, store_bytes
 from zray.nodes.raylet.peer_port import PeerPort
+from zray.nodes.raylet.relay_links import RelayLinks
 from zray.nodes.raylet.store_server import StoreServer
 from zray.nodes.raylet.worker_processes import WorkerProcesses
-from zray.protocol.messages import FENCED, Goodbye, Message, NodeInfo
+from zray.protocol.messages import FENCED, Goodbye, Message
 from zray.runtime import connection, identity, sockets
 from zray.runtime.connection import ConnectionInfo
 from zray.runtime.disk import OwnDirectory
@@ -88,10 +89,12 @@ class RayletNode:
             lambda peer, message: self._raylet.peer_message(peer, message),
         )
         self._raylet = self._make_machine(chosen)
+        self._relays = RelayLinks(self._loop)
         self._workers = WorkerProcesses(
             *(self._loop, zygote, self._raylet, self._found.gpus, options.log_directory),
             *(lambda worker_id: self._store.process_gone(worker_id), self.log, self._failed),
         )
+        self._raylet.take_back = self._workers.take_back
         self._store: StoreServer = self._make_store()
         self._link = HeadLink(
             self._context,
@@ -109,21 +112,16 @@ class RayletNode:
 
     def _make_machine(self, chosen: tuple[bytes, int] | None) -> Raylet:
         found, options = self._found, self._options
-        amounts = units(options, found.cpus, len(found.gpus), found.memory_bytes)
-        info = NodeInfo(
-            name=options.name or found.hostname,
-            host=self._host,
-            pid=os.getpid(),
-            resources=sorted(amounts.items()),
-            labels=sorted(options.labels.items()),
-            machine=found.machine_id,
-            liveness=self._port.address,
-            offers=list(options.offers),
-        )
         ids = identity.id_source()
-        gpu_count = -(-amounts.get("GPU", 0) // limits.RESOURCE_UNIT)
-        versions = identity.versions(pickles=True)
         node_id, incarnation = chosen or (ids.process_id(), 1)
+        info = node_info(
+            *(options, found, node_id),
+            host=self._host,
+            liveness=self._port.address,
+            is_of_head=self._lifeline is not None,
+        )
+        gpu_count = -(-dict(info.resources).get("GPU", 0) // limits.RESOURCE_UNIT)
+        versions = identity.versions(pickles=True)
         ours = (options.imports, options.import_directory, options.max_workers)
         incidents = Incidents(self.log, with_traceback)
         return Raylet(node_id, info, versions, ids, gpu_count, incarnation, *ours, incidents)
@@ -131,9 +129,7 @@ class RayletNode:
     def _make_store(self) -> StoreServer:
         """Memory for the objects of one incarnation."""
         raylet, options = self._raylet, self._options
-        mark = options.object_store_bytes
-        if mark is None:
-            mark = int(self._found.memory_bytes * limits.STORE_SHARE)
+        mark = store_bytes(options, self._found)
         directory = OwnDirectory(options.spill_directory, "spill")
         store = StoreServer(
             *(self._loop, raylet.node_id, lambda: raylet.objects, mark, directory),
@@ -142,6 +138,8 @@ class RayletNode:
         raylet.objects.attach(store.objects)
         raylet.objects.puller.direct = True
         self._port.peer_transfers = raylet.peer_transfers
+        self._port.lease_relays = raylet.lease_relays
+        self._relays.attach(raylet.lease_relays)
         return store
 
     # ---- life ------------------------------------------------------------------------------
@@ -206,6 +204,9 @@ class RayletNode:
                 raylet.driver_ended(effect.job_id)
         for worker_id, messages in outgoing.items():
             workers.send(worker_id, messages)
+        packets, raylet.behind.packets = raylet.behind.packets, []
+        for worker_id, tasks in packets:
+            workers.put(worker_id, tasks)
 
     def _attempt(self, what: str, action: Callable[..., object], *arguments: object) -> None:
         """Do a part of the work; if it fails, that is recorded, and the rest goes on."""
@@ -312,6 +313,7 @@ class RayletNode:
         self._workers.close()
         self._link.close(now)
         self._port.close()
+        self._relays.close_all()
         self._context.term()
         self._store.close()
         self._loop.close()

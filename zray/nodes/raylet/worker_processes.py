@@ -9,6 +9,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from zray import limits
@@ -17,7 +18,7 @@ from zray.core.raylet.raylet import Raylet
 from zray.errors import ProtocolError, StartError
 from zray.nodes.raylet.worker_channel import Printer, WorkerChannel
 from zray.protocol import codec
-from zray.protocol.messages import Message
+from zray.protocol.messages import Message, Tasks
 from zray.runtime.linux import machine
 from zray.runtime.linux.gpus import Gpu
 from zray.runtime.linux.processes import (
@@ -30,7 +31,7 @@ from zray.runtime.linux.processes import (
 from zray.runtime.loop import Loop
 from zray.runtime.stream import read_available
 
-URGENT = ("Recall", "CancelTask", "CancelCall", "Revoke")
+URGENT = ("Recall", "Cancel", "CancelTask", "CancelCall", "Revoke", "Trace")
 
 
 class WorkerProcesses:
@@ -108,13 +109,20 @@ class WorkerProcesses:
                 self._raylet.worker_exited(worker_id, 0, cause, self._loop.now())
 
     def _environment(self, effect: StartWorker) -> dict[str, str]:
-        _, gpus, threads = effect.key
-        names = ",".join(self._gpus[i].uuid if i < len(self._gpus) else str(i) for i in gpus)
+        _, gpus, threads, _ = effect.key
+        names = ",".join(map(self._gpu_name, gpus))
         env = {"CUDA_VISIBLE_DEVICES": names} if gpus or self._gpus else {}
         for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM"):
             if f"{name}_NUM_THREADS" not in os.environ:
                 env[f"{name}_NUM_THREADS"] = str(threads)
         return env
+
+    def _gpu_name(self, place: int) -> str:
+        """As CUDA knows it: what this process was told by whoever started it, or the index."""
+        preset = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+        if place < len(preset) and preset[place].strip():
+            return preset[place].strip()
+        return str(self._gpus[place].index if place < len(self._gpus) else place)
 
     def _open_log(self, worker_id: bytes, channel: WorkerChannel) -> None:
         directory = self._log_directory
@@ -197,6 +205,31 @@ class WorkerProcesses:
         except OSError:  # it has just ended, or a part of what it was told is lost
             self._zygote.kill(worker_id)
 
+    def put(self, worker_id: bytes, tasks: Tasks) -> None:
+        """Let tasks wait behind others of a worker, which reads before what it was told before."""
+        channel = self.channels.get(worker_id)
+        if channel is None:
+            return  # it has ended, and what it had with it
+        payloads = codec.encode_local([tasks])
+        late = channel.task.pending or len(payloads) > 1
+        if late or not channel.channels.queue.put(payloads[0]):
+            self._raylet.behind.refused(worker_id, tasks)
+
+    def _begun(self, worker_id: bytes) -> int:
+        """How many tasks a worker has begun in its life."""
+        channel = self.channels.get(worker_id)
+        return channel.channels.page.count if channel is not None else 0
+
+    def take_back(self, worker_id: bytes) -> list[Tasks]:
+        """Whatever a worker has not taken, in order."""
+        found: list[Tasks] = []
+        channel = self.channels.get(worker_id)
+        while channel is not None and (packet := channel.channels.queue.take()) is not None:
+            for message in codec.decode(packet).messages:
+                assert isinstance(message, Tasks)
+                found.append(message)
+        return found
+
     def _wait_writable(self, worker_id: bytes, channel: WorkerChannel) -> None:
         def read() -> None:
             self._read_worker(worker_id, channel)
@@ -221,7 +254,8 @@ class WorkerProcesses:
         for event in self._zygote.events():
             if isinstance(event, Forked):
                 self._has_forked = True
-                self._raylet.workers.started(event.worker_id, event.pid)
+                begun = partial(self._begun, event.worker_id)
+                self._raylet.workers.started(event.worker_id, event.pid, begun)
             elif isinstance(event, Exited):
                 killed = event.signal == signal.SIGKILL
                 oom = (

@@ -7,39 +7,41 @@ the main thread, one with max_concurrency in threads, one with ``async def`` met
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import functools
+import sys
 import time
 from collections.abc import Callable
+from types import GeneratorType
 from typing import Any
 
 from zray import limits
 from zray.core import failures
 from zray.core.client.waiters import Waiter
 from zray.core.worker.actor_inbox import ActorInbox, Entry, staying
-from zray.errors import ProtocolError, TaskCancelledError
-from zray.ids import object_id, split_tasks
+from zray.errors import TaskCancelledError
+from zray.ids import object_id
 from zray.nodes.participant.shared_values import bytes_of, load
+from zray.nodes.worker import call_errors, last_words
+from zray.nodes.worker.actor_links import ActorLinks, Route
+from zray.nodes.worker.departure import Departure
 from zray.nodes.worker.host import Host
-from zray.nodes.worker.returns import encoded, several
-from zray.protocol import codec
+from zray.nodes.worker.returns import collected, encoded, only, several
+from zray.nodes.worker.streams import Source, StreamServer
 from zray.protocol import messages as m
-from zray.protocol.errors import cut_text
 from zray.runtime import pickling, serialization
+from zray.runtime.actor_class import groups_of, items_per_yield
 from zray.runtime.actor_exit import ActorExit
-from zray.runtime.linux import direct
-from zray.runtime.linux.direct import DirectLink
-from zray.runtime.references import ObjectRef
-from zray.runtime.stream import read_available
+from zray.runtime.grouped_items import each
+from zray.runtime.references import ObjectRef, counted
 
-Route = DirectLink | None  # None: by the raylet
-# The outcomes of a call, and references that have to live until its caller has them.
-Ended = tuple[list[m.Outcome], list[ObjectRef[Any]]]
+# The outcomes of a call, and references that have to live until its caller has them; None in the
+# place of outcomes: it has failed with what it is to be made again for.
+Ended = tuple[list[m.Outcome] | None, list[ObjectRef[Any]]]
 current_call: contextvars.ContextVar[Entry | None] = contextvars.ContextVar("call", default=None)
 
 
-class ActorServer:
+class ActorServer(ActorLinks):
     """``worker``'s lock guards everything here, but for the user's code. ``error``: the record of
     what that has raised, in a call of that name."""
 
@@ -48,112 +50,51 @@ class ActorServer:
         worker: Host,
         instance: Any,
         assignment: m.Assignment,
-        error: Callable[[BaseException, str], bytes],
+        error: Callable[[BaseException, str, bytes, Any], bytes],
+        streams: StreamServer,
     ) -> None:
         assert assignment.actor is not None
-        self.worker = worker
         self._lock = worker.lock
-        self._record = error
+        self._record_of = error
         self.instance = instance
         self.info = assignment.actor
         self.actor_id = assignment.spec.task_id
         self.incarnation = assignment.attempt
         self.assignment = assignment
-        self.inbox: ActorInbox[Route] = ActorInbox(
+        inbox: ActorInbox[Route] = ActorInbox(
             self.actor_id,
             self.incarnation,
             self.info.max_concurrency,
             worker.lease_holds if self.info.max_restarts else None,
+            class_name=self.info.class_name,
+            groups=dict(self.info.groups),
+            group_of=groups_of(type(instance)) if self.info.groups else {},
+            out_of_order=self.info.out_of_order,
+            unknown_group=self._unknown_group,
+            cancelled=functools.partial(call_errors.cancelled_early, self.info),
         )
-        self._listener = direct.listen(worker.worker_id)
-        self._links: dict[int, DirectLink] = {}
+        super().__init__(worker, inbox, streams)
+        streams.unread_max = self.info.unread_max
         self._methods: dict[str, Callable[..., Any]] = {}
         self._seconds: dict[str, float] = {}  # measured, by method
         self._unsent_since = 0.0  # when the oldest answer was made that has not left
-        self._exit_reason: str | None = None
+        self._departure: Departure[Entry] = Departure()
         self._unsure = 0  # answers that wait until the cluster knows what their calls kept
-        self._check_at = time.monotonic() + limits.ACTOR_CALLERS_CHECK_S
-        worker.poller.watch(self._listener)
-
-    # ---- sockets ---------------------------------------------------------------------------
-
-    def read(self, ready: list[int] | None) -> None:
-        """Read callers' sockets: those that are ``ready``, or all. With the lock held."""
-        if ready is None or self._listener.fileno() in ready:
-            self._accept()
-        for fd in [*self._links] if ready is None else ready:
-            link = self._links.get(fd)
-            if link is not None:
-                self._read_link(fd, link)
-        if time.monotonic() >= self._check_at:
-            self._check_callers()
-
-    def _accept(self) -> None:
-        while (link := direct.accept(self._listener)) is not None:
-            self._links[link.fileno()] = link
-            self.worker.poller.watch(link)
-
-    def _read_link(self, fd: int, link: DirectLink) -> None:
-        with contextlib.suppress(OSError):
-            if link.writer.pending and link.writer.flush():
-                self.worker.poller.watch(fd)
-        try:
-            frames, ended = read_available(link.socket, link.reader)
-            for frame in frames:
-                for message in codec.decode(frame).messages:
-                    if isinstance(message, m.Calls):
-                        self.receive(message, link)
-        except ProtocolError:  # whoever that is, it is no caller
-            ended = True
-        if ended:
-            self.worker.poller.forget(fd)
-            del self._links[fd]
-            link.close()
-            for caller in self.inbox.callers(link):
-                self.inbox.reroute(caller, None)
-
-    def receive(self, message: m.Calls, route: Route) -> None:
-        """Calls have come. With the lock held."""
-        for entry in self.inbox.receive(message, route):
-            self._get_values(entry)
-
-    def _get_values(self, entry: Entry) -> None:
-        """Ask for the values of the call's arguments that did not come along."""
-        for oid in entry.call.dependencies:
-            if oid not in entry.values:
-                entry.missing += 1
-                self.worker.client.fetch(oid, functools.partial(self.inbox.arrived, entry))
-        self.inbox.arrived(entry)
-        self.worker.flush()
-
-    def _check_callers(self) -> None:
-        """Forget callers that have ended: nobody else tells."""
-        self._check_at = time.monotonic() + limits.ACTOR_CALLERS_CHECK_S
-        silent = self.inbox.silent()
-        if not silent:
-            return
-
-        def known() -> None:
-            for message in answer:
-                if isinstance(message, m.Gone):
-                    for caller in split_tasks(message.process_ids):
-                        self.inbox.forget(caller)
-
-        client = self.worker.client
-        answer = client.ask(lambda seq: m.AskGone(seq, b"".join(silent)), Waiter(known))
-        self.worker.flush()
+        self._titles: dict[str, bytes] = {}  # of the process, by method that runs
+        self.idle_title = worker.title.cut(f"zray::{self.info.class_name}")
+        worker.title.show(self.idle_title)
 
     def cancel(self, message: m.CancelCall) -> Entry | None:
         """Drop a call, or mark a running one, which is returned. With the lock held."""
-
-        def outcomes(call: m.Call) -> list[m.Outcome]:
-            text = "the call was cancelled before it started"
-            value = failures.encode(TaskCancelledError, text, self._name(call.method))
-            return failures.outcomes(call.task_id, call.num_returns, value)
-
-        running = self.inbox.cancel(message.caller, message.task_id, outcomes)
+        running = self.inbox.cancel(message.caller, message.task_id)
         self.send_replies()
         return running
+
+    def _record(self, error: BaseException, name: str) -> bytes:
+        return self._record_of(error, name, self.actor_id, self.instance)
+
+    def _unknown_group(self, call: m.Call) -> bytes:
+        return self._record(call_errors.unknown_group(self.info, call), self._name(call.method))
 
     # ---- answers ---------------------------------------------------------------------------
 
@@ -166,18 +107,7 @@ class ActorServer:
             if route is None:
                 self._send_by_raylet(replies)
                 continue
-            try:
-                for payload in codec.encode_local([replies]):
-                    route.writer.send_nowait(payload)
-            except OSError:
-                continue  # reading tells
-            if route.writer.pending and route.fileno() in self._links:
-                self.worker.poller.watch(route, writes=True)
-                self.worker.attend_writes()
-
-    def writes_pending(self) -> bool:
-        """Whether sockets of callers have not taken all that is to be sent."""
-        return any(link.writer.pending for link in self._links.values())
+            self._send(route, replies)
 
     def _send_by_raylet(self, replies: m.Replies) -> None:
         """Large results stay with the raylet; their caller pulls them."""
@@ -193,7 +123,7 @@ class ActorServer:
         for result in done.results:
             if result.object_id in stay:
                 client.references.adopt(result.object_id)
-                pins.append(ObjectRef(result.object_id))
+                pins.append(counted(result.object_id))
                 self.worker.tell_raylet([m.Put(0, self.worker.worker_id, result)])
                 kind = result.kind | m.LOCATED
                 located = m.Outcome(result.object_id, kind, result.size, b"", result.contained)
@@ -223,7 +153,7 @@ class ActorServer:
     def _next(self) -> Entry | None:
         """The next call; waits for it. None: the actor is to end. With the lock held."""
         worker = self.worker
-        while self._exit_reason is None:
+        while True:
             entry = self.inbox.next()
             if entry is not None:
                 self._hurry(entry)
@@ -231,9 +161,9 @@ class ActorServer:
             self.send_replies()
             if self.over():
                 return None
+            worker.title.show(self.idle_title)
             worker.flush_if_due()
             worker.lead_or_follow(self.look_after_s())
-        return None
 
     def look_after_s(self) -> float:
         """How long to wait for something to come, at most."""
@@ -251,10 +181,12 @@ class ActorServer:
         """Whether it is to end, and nothing is left to do. With the lock held."""
         if self.worker.task_inbox.exiting:
             self.inbox.closing = True
-        return self._exit_reason is not None or (self.inbox.closing and self.inbox.idle())
+        if self._departure.wanted:
+            return not self.inbox.busy()
+        return self.inbox.closing and self.inbox.idle()
 
     def leave(self) -> int:
-        """Deliver the answers that there are, and end."""
+        """Deliver the answers that there are, have user code say goodbye, and end."""
         worker, deadline = self.worker, time.monotonic() + limits.ACTOR_LINGER_S
         with self._lock:
             self.inbox.closing = True
@@ -262,43 +194,83 @@ class ActorServer:
             while self._undelivered() and (left := deadline - time.monotonic()) > 0:
                 worker.lead_or_follow(left)
                 self.send_replies()
-            if self._exit_reason is not None:
-                worker.tell_raylet([m.Exiting(0, self._exit_reason)])
-        return 0
+            if self._departure.wanted and not self._departure.failed:
+                worker.tell_raylet([m.Exiting(0, self._departure.reason)])
+        if self._departure.failed:
+            print(self._departure.reason, file=sys.stderr, flush=True)
+        last_words.run(self.instance, self._departure.code)
+        return self._departure.code
 
     def _undelivered(self) -> bool:
         """Whether an answer may still get lost. What a socket has taken is as good as read."""
         if self._unsure or self.writes_pending() or self.worker.client.owes():
             return True
-        return self._exit_reason is not None and self.inbox.owes(None)
+        return self._departure.wanted and self.inbox.owes(None)
 
     def execute(self, entry: Entry) -> Ended | None:
         """Run one call in this thread, to be finished; None: the actor has left."""
         call = entry.call
         token = current_call.set(entry)
+        title = self._titles.get(call.method)
+        if title is None:
+            title = self.worker.title.cut(f"zray::{self._name(call.method)}")
+            self._titles[call.method] = title
+        self.worker.title.show(title)
         began = time.perf_counter()
         try:
             ended = self._attempt(entry)
         finally:
             current_call.reset(token)
-        seconds = time.perf_counter() - began
+        seconds = self.ran(entry, began)
         known = self._seconds.get(call.method, seconds)
         self._seconds[call.method] = known + (seconds - known) * 0.2
         return ended
+
+    def ran(self, entry: Entry, began: float) -> float:
+        """Note for a timeline that a call has ended; how many seconds it took."""
+        seconds = time.perf_counter() - began
+        call = entry.call
+        self.worker.spans.append((self._name(call.method), call.task_id, began, seconds, True))
+        return seconds
 
     def _attempt(self, entry: Entry) -> Ended | None:
         try:
             method, args, kwargs = self.prepare(entry)
             try:
                 value = method(*args, **kwargs)
+                if entry.call.yields:
+                    value = self.yielded(entry, value)
             finally:
                 self.worker.end_if_forked()
-            return self.results(entry, value)
-        except ActorExit as leaving:
-            self.exit(str(leaving))
+            if self.is_leaving(entry):
+                raise ActorExit
+            return self.stopped(entry) if entry.cancelled else self.results(entry, value)
+        except SystemExit as leaving:
+            self.exit(entry, leaving)
             return None
         except BaseException as error:
-            return self.error(entry, error)
+            return self.stopped(entry) if entry.cancelled else self.error(entry, error)
+
+    def yielded(self, entry: Entry, values: Any) -> Any:
+        """What a call returns that has returned a generator, which runs here."""
+        source = self.source(entry)
+        if entry.call.yields == m.REFERENCES:
+            return collected(values, source.name, self.worker, source.error)
+        self.streams.drive(source, self.each(entry, values))
+        return None
+
+    def each(self, entry: Entry, values: Any) -> Any:
+        """What a call yields, item by item."""
+        return each(values, items_per_yield(type(self.instance), entry.call.method))
+
+    def source(self, entry: Entry) -> Source:
+        """The call as one that yields."""
+        call, name = entry.call, self._name(entry.call.method)
+        return Source(
+            *(call.task_id, entry.caller, call.unread_max, name, self.info.by_name),
+            *(self._send_items, lambda: entry.cancelled),
+            lambda error: None if entry.cancelled else self._record(error, name),
+        )
 
     def prepare(self, entry: Entry) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
         """The method of a call, and its arguments."""
@@ -336,6 +308,8 @@ class ActorServer:
             return [], []
         if call.num_returns > 1:
             values = several(value, call.num_returns, self._name(call.method))
+        elif type(value) is GeneratorType:
+            values = [only(value, self._name(call.method))]
         outcomes = []
         pins: list[ObjectRef[Any]] = []
         for index, one in enumerate(values):
@@ -359,16 +333,18 @@ class ActorServer:
         with self._lock:
             self.worker.client.references.adopt(outcome.object_id)
             self.worker.tell_raylet([m.Put(0, self.worker.worker_id, outcome)])
-        return ObjectRef(outcome.object_id)
+        return counted(outcome.object_id)
 
     def error(self, entry: Entry, error: BaseException) -> Ended:
         """The same for what a call raised."""
         call = entry.call
+        if call.retry and not entry.cancelled and call_errors.retried(self.instance, call, error):
+            return None, []
         data = self._record(error, self._name(call.method))
         return failures.outcomes(call.task_id, call.num_returns, data), []
 
     def stopped(self, entry: Entry) -> Ended:
-        """The same for a call that stopped because it was cancelled."""
+        """The same for a call that was cancelled while it ran, whatever it made of that."""
         call = entry.call
         data = failures.encode(
             TaskCancelledError, "the call was cancelled", self._name(call.method)
@@ -393,14 +369,19 @@ class ActorServer:
                 return
         self._answer(entry, outcomes, pins)
 
-    def _answer(self, entry: Entry, outcomes: list[m.Outcome], pins: list[ObjectRef[Any]]) -> None:
-        status = m.CANCELLED if entry.cancelled else m.FINISHED
-        self.inbox.ended(entry, status, outcomes, pins)
+    def _answer(
+        self, entry: Entry, outcomes: list[m.Outcome] | None, pins: list[ObjectRef[Any]]
+    ) -> None:
+        if outcomes is None:
+            self.inbox.ended(entry, m.FAILED, [], pins)
+        else:
+            status = m.CANCELLED if entry.cancelled else m.FINISHED
+            self.inbox.ended(entry, status, outcomes, pins)
         if not self._unsent_since:
             self._unsent_since = time.monotonic()
 
     def _answer_later(
-        self, entry: Entry, outcomes: list[m.Outcome], pins: list[ObjectRef[Any]]
+        self, entry: Entry, outcomes: list[m.Outcome] | None, pins: list[ObjectRef[Any]]
     ) -> None:
         def known() -> None:
             self._unsure -= 1
@@ -412,13 +393,30 @@ class ActorServer:
         self.worker.client.ask(lambda seq: m.Sync(seq), Waiter(known))
         self.worker.flush()
 
-    def exit(self, reason: str) -> None:
-        """User code wants the actor to end."""
+    def exit(self, entry: Entry | None, leaving: SystemExit) -> None:
+        """User code wants the actor to end, in that call, which gets no answer."""
+        where = self._name(entry.call.method) if entry is not None else ""
         with self._lock:
-            self._exit_reason = cut_text(
-                reason or "exit_actor() was called", limits.CAUSE_BYTES_MAX
-            )
+            self._departure.want(leaving, where)
+            self._departure.leavers.discard(entry)
+            self.inbox.left(entry)
             self.worker.wake()
+
+    def was_cancelled(self, entry: Entry) -> bool:
+        """Whether somebody wants it no more."""
+        return entry.cancelled
+
+    def is_leaving(self, entry: Entry) -> bool:
+        """Whether the call has called ``exit_actor``."""
+        return entry in self._departure.leavers
+
+    def leaves(self) -> None:
+        """``exit_actor`` was called, which user code may not keep from what it does."""
+        entry = current_call.get()
+        if entry is not None:
+            self._departure.leavers.add(entry)
+        else:
+            self.exit(None, ActorExit())
 
     def cancelled(self) -> bool:
         """Whether the running call was cancelled."""

@@ -6,26 +6,37 @@ runs in the attempt that was meant is interrupted.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
 
+from zray import limits
 from zray.core import failures
 from zray.core.client.references import ClientReferences
 from zray.core.worker.task_inbox import Delivered
-from zray.errors import TaskCancelledError
+from zray.errors import TaskCancelledError, TaskTimeoutError
 from zray.ids import object_id
+from zray.nodes.worker.construction import Construction
+from zray.nodes.worker.host import Ran
 from zray.nodes.worker.user_code import UserCode, covers
 from zray.protocol import messages as m
 from zray.runtime.interrupts import interrupts
+
+LIBRARY = os.path.dirname(limits.__file__)
 
 
 class Attempts:
     """Of one worker, one after the other, in the main thread.
 
-    ``become``: this process is the actor from now on that a constructor made.
+    ``become``: this process is the actor from now on that a constructor made. ``note``: takes
+    what has run, as ``spans`` of the worker has it.
+
+    Attributes:
+        construction: of the actor that this process is, or should have become.
     """
 
     def __init__(
@@ -33,21 +44,26 @@ class Attempts:
         code: UserCode,
         references: ClientReferences,
         become: Callable[[Any, m.Assignment], None],
+        note: Callable[[Ran], None],
     ) -> None:
         self._code = code
         self._references = references
         self._become = become
+        self.construction: Construction | None = None
+        self._note = note
         self._main = threading.main_thread().ident or 0
         self._running: bytes | None = None  # the task whose user code runs now
         self._cancelled: bytes | None = None  # the task that a cancel is for
+        self._timed_out = False  # since it has run too long
         self._interrupted = False  # it was raised in that task
 
     def handle_signals(self) -> None:
         """From now on a cancel, which is a SIGINT, comes here."""
         interrupts.install(signal.SIGINT, self._on_interrupt)
 
-    def cancel(self, task_id: bytes) -> None:
+    def cancel(self, task_id: bytes, *, timed_out: bool = False) -> None:
         """Interrupt the task, which was handed out and has not ended; from any thread."""
+        self._timed_out = timed_out
         self._cancelled = task_id
         signal.pthread_kill(self._main, signal.SIGINT)
 
@@ -63,7 +79,11 @@ class Attempts:
             raise KeyboardInterrupt
 
     def run(self, delivered: Delivered, template: m.Template) -> tuple[int, list[m.Outcome], float]:
-        """Run user code once: status, outcomes and run time in seconds."""
+        """Run user code once: status, outcomes and run time in seconds.
+
+        Raises:
+            SystemExit: a constructor wants this process to end, as a failure of its actor.
+        """
         spec = delivered.assignment.spec
         began = time.perf_counter()
         retry: Any = False
@@ -74,11 +94,15 @@ class Attempts:
                 )
                 if delivered.assignment.actor is not None:
                     self._references.own_handle = object_id(spec.task_id)
+                    self.construction = Construction(template.name)
+                    function = self.construction.of(function)
                 args, kwargs = self._code.arguments(delivered)
                 self._running = spec.task_id
-                self._on_interrupt(signal.SIGINT, None)  # for what came before user code
+                self._on_interrupt(0, None)  # for what came before user code
                 value = function(*args, **kwargs)
                 del args, kwargs
+                if template.yields:
+                    value = self._code.yielded(spec, template, value, retry)
             finally:
                 self._running = None
             if delivered.assignment.actor is not None:
@@ -89,16 +113,35 @@ class Attempts:
                 outcomes = [m.Outcome(object_id(spec.task_id), m.VALUE, 0)]
             else:
                 outcomes = self._code.outcomes(spec.task_id, template, value)
-            return m.FINISHED, outcomes, time.perf_counter() - began
+            seconds = time.perf_counter() - began
+            self._note((template.name, spec.task_id, began, seconds))
+            return m.FINISHED, outcomes, seconds
         except BaseException as error:
             seconds = time.perf_counter() - began
-            if isinstance(error, KeyboardInterrupt) and self._interrupted:
+            self._note((template.name, spec.task_id, began, seconds))
+            if isinstance(error, SystemExit) and self.construction is not None:
+                data, status = self.construction.left(error), m.FINISHED
+            elif not (isinstance(error, KeyboardInterrupt) and self._interrupted):
+                data = self._code.error(error, template.name)
+                again = retry is True and not isinstance(error, KeyboardInterrupt)
+                status = m.FAILED if again or covers(retry, error) else m.FINISHED
+            elif self._timed_out:
+                how = f"was interrupted{_place(error)}"
+                data = failures.of_timeout(template.name, template.timeout_s, how, self._code.node)
+                status = m.FAILED if covers(retry, TaskTimeoutError()) else m.FINISHED
+            else:
                 data = failures.encode(TaskCancelledError, "the task was cancelled", template.name)
                 status = m.CANCELLED
-            else:
-                data = self._code.error(error, template.name)
-                status = m.FAILED if covers(retry, error) else m.FINISHED
+            if self.construction is not None:
+                self.construction.failed()  # before the end is told, after which it may be killed
             return status, failures.outcomes(spec.task_id, template.num_returns, data), seconds
         finally:
             self._cancelled = None
             self._interrupted = False
+
+
+def _place(error: BaseException) -> str:
+    """Where user code was that has been interrupted, in words."""
+    frames = traceback.extract_tb(error.__traceback__)
+    users = [frame for frame in frames if not frame.filename.startswith(LIBRARY)]
+    return f" in line {users[-1].lineno} of {users[-1].filename}" if users else ""

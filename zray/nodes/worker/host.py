@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from zray.core.client.client import Client
@@ -12,22 +13,29 @@ from zray.core.worker.task_inbox import TaskInbox
 from zray.nodes.worker.poller import Poller
 from zray.protocol import messages as m
 from zray.runtime.buffers import Parts
+from zray.runtime.linux.process_title import ProcessTitle
 from zray.runtime.quiet_lock import QuietLock
 from zray.runtime.references import ObjectRef
 
 if TYPE_CHECKING:
     import asyncio
 
+# Name, task, when it began (of time.perf_counter) and for how many seconds it ran; True: it was a
+# call of an actor.
+Ran = tuple[str, bytes, float, float] | tuple[str, bytes, float, float, bool]
+
 
 class Host(Protocol):
-    """With the lock held, but for ``borrow``, ``kept``, ``unkeep``, ``end_if_forked``,
-    ``complete_due`` and ``read_in_loop``."""
+    """With the lock held, but for ``borrow``, ``get``, ``put``, ``put_error``, ``kept``,
+    ``unkeep``, ``end_if_forked``, ``complete_due`` and ``read_in_loop``."""
 
     worker_id: bytes
     client: Client
     task_inbox: TaskInbox
     poller: Poller
+    spans: deque[Ran]  # the last that have run
     tellings: int  # how often the raylet was told something
+    title: ProcessTitle
 
     @property
     def lock(self) -> QuietLock: ...
@@ -38,6 +46,10 @@ class Host(Protocol):
 
     def tell_raylet(self, messages: list[m.Message]) -> None: ...
 
+    def tell_items(self, items: m.Items) -> None: ...
+
+    def send_outbox(self) -> None: ...
+
     def flush(self) -> None: ...
 
     def flush_if_due(self) -> None: ...
@@ -45,6 +57,8 @@ class Host(Protocol):
     def attend_writes(self) -> None: ...
 
     def wait_for(self, waiter: Waiter) -> None: ...
+
+    def wait_some(self, waiter: Waiter, patience_s: float | None) -> None: ...
 
     def lead_or_follow(self, timeout_s: float) -> None: ...
 
@@ -67,7 +81,13 @@ class Host(Protocol):
 
     # ---- values and references -------------------------------------------------------------
 
+    def get(self, wanted: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]: ...
+
     def borrow(self, object_id: bytes) -> ObjectRef[Any]: ...
+
+    def put(self, value: Any) -> ObjectRef[Any]: ...
+
+    def put_error(self, data: bytes) -> ObjectRef[Any]: ...
 
     def kept(self, parts: Parts, oid: bytes) -> m.Outcome: ...
 

@@ -20,15 +20,17 @@ from zray.core.worker.served_lease import ServedLease
 from zray.core.worker.task_inbox import Delivered
 from zray.errors import ProtocolError
 from zray.nodes.worker.host import Host
+from zray.nodes.worker.streams import StreamServer
 from zray.protocol import codec
 from zray.protocol import messages as m
 from zray.runtime.linux import direct
 from zray.runtime.linux.direct import DirectLink, TaskQueue
 from zray.runtime.linux.prints import printed
-from zray.runtime.references import ObjectRef
+from zray.runtime.references import ObjectRef, counted
 from zray.runtime.stream import read_available
 
 Lease = ServedLease[ObjectRef[Any]]
+_THEIRS = (m.Done, m.Returned, m.Items)  # what a worker says to the submitter
 
 
 class LeaseServer:
@@ -39,7 +41,8 @@ class LeaseServer:
         sockets: those to be read, and how; of leases that are over as well, while they owe.
     """
 
-    def __init__(self, worker: Host) -> None:
+    def __init__(self, worker: Host, streams: StreamServer) -> None:
+        self._streams = streams
         self.lease: Lease | None = None
         self.sockets: dict[int, Callable[[], None]] = {}
         self._worker = worker
@@ -57,6 +60,7 @@ class LeaseServer:
         self._printed = 0  # how often this process had printed then
         self._begun = 0  # tasks of the present lease
         self._seen = 0  # of these, when ``look`` came last
+        self._rang = 0  # of these, when the submitter was last told that there are no more
 
     # ---- from the raylet -------------------------------------------------------------------
 
@@ -70,8 +74,9 @@ class LeaseServer:
             self._worker.tell_raylet([m.LeaseEnded(0, message.lease_id)])
             return
         self.lease = ServedLease(message, self._inbox, time.monotonic())
+        self.lease.handlers[m.Taken] = self._streams.on_taken
         self.lease.ending = message.lease_id == self._revoked
-        self._begun = self._seen = 0
+        self._begun = self._seen = self._rang = 0
         self._shown = None
         self._watch(self._listener, self._accept)
         self._worker.tell_raylet([m.Leased(0, self.lease.held())])
@@ -80,10 +85,19 @@ class LeaseServer:
         """The lease is to end; as this comes by another way than GRANT, it may come sooner."""
         lease = self.lease
         if lease is None or lease.grant.lease_id != message.lease_id:
-            self._revoked = message.lease_id
-            return
-        lease.ending = True
-        self._give_back(lease)
+            if not message.spare:
+                self._revoked = message.lease_id
+        elif message.spare:
+            lease.spare(time.monotonic())
+        else:
+            lease.ending = True
+            self._give_back(lease)
+
+    def leave(self) -> None:
+        """The worker runs nothing more: the lease ends with the task that has just ended."""
+        assert self.lease is not None
+        self.lease.ending = True
+        self._give_back(self.lease)
 
     def on_cancel(self, message: m.CancelTask) -> bool:
         """A task is not to run, or to stop; True: it runs, and is to be interrupted.
@@ -191,6 +205,7 @@ class LeaseServer:
     def _ended(self, lease: Lease, link: DirectLink) -> None:
         """The submitter has closed the link."""
         lease.gone()
+        self._streams.forget(lease.grant.submitter)
         if link is self._link:
             lease.recall()  # the submitter has them
             self._link = None
@@ -206,15 +221,18 @@ class LeaseServer:
     # ---- to the submitter ------------------------------------------------------------------
 
     def tell(self, messages: list[m.Message]) -> None:
-        """Ends of tasks, and tasks given back, to the submitter; the rest to the raylet."""
+        """Ends of tasks, what they yield, and tasks given back, to the submitter; the rest to the
+        raylet."""
         lease, link = self.lease, self._link
         assert lease is not None
-        theirs = [message for message in messages if isinstance(message, (m.Done, m.Returned))]
+        theirs = [message for message in messages if isinstance(message, _THEIRS)]
         for message in theirs:
             if isinstance(message, m.Done):
                 lease.number(message)
         if theirs and link is not None:
             self._send(link, theirs)
+            if self._queue is not None and any(isinstance(one, m.Returned) for one in theirs):
+                self._queue.ring()
         if len(theirs) < len(messages):
             self._worker.tell_raylet([one for one in messages if one not in theirs])
 
@@ -286,11 +304,11 @@ class LeaseServer:
         for outcome in outcomes:
             for oid in outcome.contained:
                 client.references.add(oid)
-                pins.append(ObjectRef(oid))
+                pins.append(counted(oid))
             if outcome.kind & m.LOCATED:  # it is an object of this process's meanwhile
                 client.references.adopt(outcome.object_id)
                 client.outbox.append(m.Put(0, self._worker.worker_id, outcome))
-                pins.append(ObjectRef(outcome.object_id))
+                pins.append(counted(outcome.object_id))
 
     def finished(
         self, status: int, outcomes: list[m.Outcome], seconds: float, borrowed: list[bytes]
@@ -309,7 +327,8 @@ class LeaseServer:
             self._printed = printed()
             self._tell_later(lease, replace(done, printed=True), pins)
             return
-        if delivered.assignment.spec.nested or any(one.contained for one in delivered.values):
+        values = delivered.values
+        if delivered.assignment.spec.nested or (values and any(one.contained for one in values)):
             worker.client.references.new_holds.update(dict.fromkeys(borrowed))
             worker.flush()
             if worker.tellings != self._told:
@@ -350,6 +369,9 @@ class LeaseServer:
         """Nothing is here to be run: how long to wait for more; 0: the lease has ended."""
         lease, link = self.lease, self._link
         assert lease is not None
+        if self._begun != self._rang and self._queue is not None:
+            self._rang = self._begun
+            self._queue.ring()
         left = lease.rests_s(time.monotonic())
         if left <= 0 and link is not None and link.writer.pending:
             return limits.LEASE_IDLE_S

@@ -69,8 +69,3 @@ class TaskWaits:
             self._say_blocked()
         elif lends is not None:
             self._tell([m.Unblocked(0)])
-
-    def lends(self) -> bool:
-        """Whether others have the running task's CPU though its main thread does not wait."""
-        current = self._task_inbox.current
-        return current is not None and current.spec.task_id == self._loan.task_id

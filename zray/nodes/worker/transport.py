@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from zray import limits
 from zray.core.client.client import Client
 from zray.core.client.waiters import Waiter
 from zray.core.worker.actor_inbox import Entry
@@ -20,7 +22,6 @@ from zray.nodes.worker.introspection import Introspection
 from zray.nodes.worker.poller import Poller
 from zray.protocol import codec
 from zray.protocol import messages as m
-from zray.runtime import references
 from zray.runtime.linux.direct import DirectLink
 from zray.runtime.quiet_lock import QuietLock
 from zray.runtime.stream import FrameReader, FrameWriter
@@ -147,12 +148,24 @@ class Transport(Introspection):
 
     def flush_if_due(self) -> None:
         """Send holds, drops and what else waits, if there is any. With the lock held."""
-        if references.pending() or self.client.unsaid() or self._store_due():
-            self._flush()
+        self._flush_if_due()
 
     def wait_for(self, waiter: Waiter) -> None:
         """Wait as one that runs nothing yet. With the lock held."""
         self._wait(waiter, float("inf"))
+
+    def wait_some(self, waiter: Waiter, patience_s: float | None) -> None:
+        """Wait a while; for so long as one that goes on soon, else as one that blocks. With the
+        lock held."""
+        if patience_s is not None:
+            self._wait(waiter, time.monotonic() + patience_s)
+        else:
+            self._await(waiter, limits.STREAM_AGAIN_S)
+
+    def send_outbox(self) -> None:
+        """Send what the client has to say, but no tasks. With the lock held."""
+        self.client.references.flush_holds()
+        self._transmit()
 
     def wake(self) -> None:
         """End the main thread's wait."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
+from zray import limits
 from zray.core import failures
 from zray.core.client.waiters import Waiter
 from zray.core.worker.task_inbox import Delivered, TaskInbox
@@ -13,9 +15,11 @@ from zray.errors import NameNotOfferedError
 from zray.ids import object_id
 from zray.nodes.imports import Imports
 from zray.nodes.participant.shared_values import bytes_of, load
-from zray.nodes.worker.returns import encoded, several
+from zray.nodes.worker.returns import collected, encoded, only, several
+from zray.nodes.worker.streams import Source, StreamServer
 from zray.protocol import messages as m
 from zray.runtime import pickling, serialization, task_errors
+from zray.runtime.large_functions import LargeFunction
 
 if TYPE_CHECKING:
     from zray.nodes.worker.host import Host
@@ -24,19 +28,27 @@ Function = Callable[..., Any]
 
 
 class UserCode:
-    def __init__(self, worker: Host, task_inbox: TaskInbox) -> None:
+    def __init__(self, worker: Host, task_inbox: TaskInbox, streams: StreamServer) -> None:
         self._worker = worker
+        self._streams = streams
         self._task_inbox = task_inbox
         self._functions: dict[bytes, tuple[Function, Any]] = {}
         self.imports = Imports()
-        self._shared: dict[bytes, m.Outcome | None] = {}  # large, for the next task
+        self._shared: dict[bytes, m.Outcome | None] = {}  # large, which the next task may need
 
-    def error(self, error: BaseException, name: str) -> bytes:
-        """The record of what user code raised."""
-        node = self._task_inbox.setup.node_name if self._task_inbox.setup is not None else ""
+    @property
+    def node(self) -> str:
+        """The name of this worker's node, or empty."""
+        return self._task_inbox.setup.node_name if self._task_inbox.setup is not None else ""
+
+    def error(
+        self, error: BaseException, name: str, actor_id: bytes = b"", actor: Any = None
+    ) -> bytes:
+        """The record of what user code raised, in a task or a method of an actor."""
+        node = self.node
         if isinstance(error, NameNotOfferedError):
             return failures.encode(NameNotOfferedError, str(error.args[0]), name, node)
-        return task_errors.dump_exception(error, name, node, os.getpid())
+        return task_errors.dump_exception(error, name, node, os.getpid(), actor_id, actor)
 
     def function(self, template: m.Template, is_class: bool) -> tuple[Function, Any]:
         if template.by_name:
@@ -48,14 +60,27 @@ class UserCode:
         found = self._functions.get(template.function_id)
         if found is None:
             blob = self._task_inbox.functions[template.function_id].blob
-            found = self._functions[template.function_id] = serialization.loads_function(blob)
+            found = serialization.loads_function(blob)
+            large = found[0]
+            if isinstance(large, LargeFunction):
+                found = serialization.loads_function(self._worker.get([large.ref], None)[0])
+            self._functions[template.function_id] = found
         return found
+
+    def retries(self, template: m.Template, error: BaseException) -> bool:
+        """Whether a task is to be made again that fails of this."""
+        try:
+            return covers(self.function(template, False)[1], error)
+        except BaseException:
+            return False  # it cannot be loaded, which is told when it is to run
 
     def arguments(self, delivered: Delivered) -> tuple[tuple[Any, ...], dict[str, Any]]:
         spec = delivered.assignment.spec
         data = spec.arguments
-        located = [value.object_id for value in delivered.values if value.kind & m.LOCATED]
         values = delivered.values
+        if not (values or spec.nested):
+            return serialization.loads_arguments(data, values)
+        located = [value.object_id for value in values if value.kind & m.LOCATED]
         with self._worker.lock:
             self._worker.client.references.begin_task([*spec.nested, *located])
             if located:
@@ -71,8 +96,10 @@ class UserCode:
         wanted = [oid for oid, outcome in found.items() if outcome is None]
         if wanted:
             found.update(self._take(wanted))
-        follow = {value.object_id for value in self._task_inbox.next_values()}
-        self._shared = {oid: value for oid, value in found.items() if oid in follow}
+        self._shared = found
+        if (following := self._task_inbox.next_values()) is not None:
+            follow = {value.object_id for value in following}
+            self._shared = {oid: value for oid, value in found.items() if oid in follow}
         return [found.get(value.object_id) or value for value in values]
 
     def rest(self) -> None:
@@ -94,13 +121,37 @@ class UserCode:
             client.references.remove(oid)
         return found
 
+    def yielded(self, spec: m.TaskSpec, template: m.Template, values: Any, retry: Any) -> Any:
+        """What the task returns that has returned a generator, which runs here.
+
+        ``retry``: its ``retry_exceptions``.
+        """
+
+        def record(error: Exception) -> bytes | None:
+            return None if covers(retry, error) else self.error(error, template.name)
+
+        if template.yields == m.REFERENCES:
+            return collected(values, template.name, self._worker, record)
+        source = Source(
+            *(spec.task_id, spec.consumer, template.unread_max, template.name, template.by_name),
+            *(self._worker.tell_items, bool, record),
+        )
+        self._streams.drive(source, values)
+        return None
+
     def outcomes(self, task_id: bytes, template: m.Template, value: Any) -> list[m.Outcome]:
         count = template.num_returns
+        if count == 1 and not template.by_name:
+            data = serialization.dumps_atom(value, limits.INLINE_BYTES_MAX)
+            if data is not None:
+                return [m.Outcome(object_id(task_id), m.VALUE, len(data), data)]
         values = [value]
         if count == 0:
             values = [None]
         elif count > 1:
             values = several(value, count, template.name)
+        elif type(value) is GeneratorType:
+            values = [only(value, template.name)]
         outcomes: list[m.Outcome] = []
         try:
             for index, one in enumerate(values):

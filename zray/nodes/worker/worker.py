@@ -1,8 +1,9 @@
 """A worker process: runs tasks one after the other, gives back on request what has not started.
 
-The main thread runs user code and reads the task socket when it has nothing to do or waits; the
-control thread (`control`) is parked on the control socket, for RECALL and CANCEL_TASK. Forked from
-the zygote; no zmq here.
+The main thread runs user code and reads the task socket when it has nothing to do or waits. What it
+runs next it takes out of a queue, as the raylet does that wants it back. The control thread
+(`control`) is parked on the control socket, for RECALL and CANCEL_TASK. Forked from the zygote; no
+zmq here.
 """
 
 from __future__ import annotations
@@ -13,16 +14,21 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 from zray import limits
 from zray.core.client.client import Client
 from zray.core.worker.task_inbox import Delivered, TaskInbox
+from zray.errors import TaskTimeoutError
 from zray.ids import IdSource
 from zray.nodes.worker.actor_worker import ActorServer
 from zray.nodes.worker.attempts import Attempts
+from zray.nodes.worker.environment import take_on
+from zray.nodes.worker.host import Ran
 from zray.nodes.worker.leased import LeaseServer
+from zray.nodes.worker.streams import StreamServer
 from zray.nodes.worker.task_waits import TaskWaits
 from zray.nodes.worker.transport import Transport
 from zray.nodes.worker.user_code import UserCode
@@ -32,26 +38,43 @@ from zray.runtime import references, session
 from zray.runtime.interrupts import interrupts
 from zray.runtime.linux.channels import open_page
 from zray.runtime.linux.clock import boot_time
+from zray.runtime.linux.direct import TaskQueue
+from zray.runtime.linux.process_title import ProcessTitle
 from zray.runtime.linux.zygote import set_process_name
 from zray.runtime.stream import read_available
 
+NO_JOB = bytes(16)
+IDLE = b"zray::IDLE"  # a title
 ACKNOWLEDGE_S = 0.5  # how long a blocked worker keeps it to itself that calls were answered
 
 
 class Worker(Transport):
-    def __init__(self, worker_id: bytes, task_fd: int, control_fd: int, page_fd: int) -> None:
+    def __init__(
+        self, worker_id: bytes, task_fd: int, control_fd: int, page_fd: int, queue_fd: int
+    ) -> None:
         ids = IdSource(os.urandom(8))
-        super().__init__(Client(worker_id, bytes(16), ids, remote=False), task_fd, control_fd)
+        super().__init__(Client(worker_id, NO_JOB, ids, remote=False), task_fd, control_fd)
         self.worker_id = worker_id
         self.task_inbox = TaskInbox(worker_id)
         self._page = open_page(page_fd)
+        self._queue = TaskQueue.inherited(queue_fd)
+        self.poller.watch(self._queue, once=True)  # it is looked at before each sleep
         self._started = 0
-        self.code = UserCode(self, self.task_inbox)
-        self.leases = LeaseServer(self)
-        self._attempts = Attempts(self.code, self.client.references, self._become)
+        self.streams = StreamServer(self, self._attend_items)
+        self._items_due = False  # the control thread is about to send what was yielded
+        self.code = UserCode(self, self.task_inbox, self.streams)
+        self.leases = LeaseServer(self, self.streams)
+        self.spans: deque[Ran] = deque(maxlen=limits.SPANS_KEPT_MAX)
+        self._attempts = Attempts(
+            self.code, self.client.references, self._become, self.spans.append
+        )
+        self._run = self._attempts.run
         self._main = threading.main_thread().ident or 0
         self._forked = False  # this process is a child of the worker
         self._shown: m.Template | None = None  # whose name the process carries
+        self.title = ProcessTitle()
+        self._task_title = IDLE
+        self._calls: dict[bytes, int] = {}  # of functions that may run only so often here
         self._keeps_drops = False  # results not yet sent contain references
         self._acknowledge_at = 0.0
         self._handlers = self._table()
@@ -62,12 +85,15 @@ class Worker(Transport):
         return {
             **self.task_inbox.handlers,
             m.Calls: self._on_calls,
+            m.Taken: self.streams.on_taken,
             m.Grant: self._on_grant,
             # By the control socket, since they cannot wait for user code:
             m.Recall: self._on_recall,
+            m.Cancel: self._on_cancel,
             m.CancelTask: self._on_cancel_task,
             m.CancelCall: self._on_cancel_call,
             m.Revoke: self.leases.on_revoke,
+            m.Trace: self._on_trace,
         }
 
     # ---- transport -------------------------------------------------------------------------
@@ -113,8 +139,6 @@ class Worker(Transport):
                 self._handlers.get(type(message), self.client.message)(message)
         if ended:
             os._exit(0)  # the raylet is gone
-        if self.task_inbox.blocked or self._waits.lends():
-            self._give_back()
 
     def _on_calls(self, message: m.Calls) -> None:
         if self.actor is not None:
@@ -125,12 +149,24 @@ class Worker(Transport):
         self._control.look_on()
 
     def _look_after(self) -> bool:
-        return self.leases.look(reads=not self._leading)
+        leased = self.leases.look(reads=not self._leading)
+        return self.streams.look(reads=not self._leading) or leased
 
-    def _give_back(self) -> None:
-        returned = self.task_inbox.recall()
-        if returned.task_ids:
-            self._tell([returned])
+    def _flush(self) -> None:
+        super()._flush()
+        self._items_due = False
+        self.streams.flush()
+
+    def _attend_items(self) -> None:
+        """What was yielded leaves soon, though user code goes on. With the lock held."""
+        if not self._items_due:
+            self._items_due = True
+            self._control.look_on()
+            self._control.nudge()
+
+    def tell_items(self, items: m.Items) -> None:
+        """To the consumer of the task that runs. With the lock held."""
+        self._tell([items])
 
     def _tell(self, messages: list[m.Message]) -> None:
         """Tell whoever has sent the tasks that are here."""
@@ -172,20 +208,51 @@ class Worker(Transport):
         self.tell_raylet([*([done] if done is not None else []), self.task_inbox.recall()])
 
     def _on_cancel_task(self, message: m.CancelTask) -> None:
+        self._cancel_below(message)
         if self.leases.lease is not None:
             if self.leases.on_cancel(message):
-                self._attempts.cancel(message.task_id)
+                self._attempts.cancel(message.task_id, timed_out=message.timed_out)
             return
         returned = self.task_inbox.cancel(message)
         if returned is not None:
             self.tell_raylet([returned])
         elif self.task_inbox.runs(message):
-            self._attempts.cancel(message.task_id)
+            self._attempts.cancel(message.task_id, timed_out=message.timed_out)
+
+    def _on_cancel(self, message: m.Cancel) -> None:
+        """Somebody else cancels what this process has called, or has submitted by a lease."""
+        self.client.message(message)
+        self._flush()
+
+    def _cancel_below(self, message: m.CancelTask | m.CancelCall) -> None:
+        if message.recursive and self.client.calls.cancel_below(message.task_id):
+            self._flush()
 
     def _on_cancel_call(self, message: m.CancelCall) -> None:
+        self._cancel_below(message)
         running = self.actor.cancel(message) if self.actor is not None else None
         if running is not None and self._loop is not None:
             self._loop.call_soon_threadsafe(self._stop_in_loop, running)
+
+    def _on_trace(self, message: m.Trace) -> None:
+        self._tell_spans(message.source, message.seq)
+
+    def tell_spans(self) -> None:
+        """What has run here, before this process ends."""
+        if self.spans:
+            with self._lock:
+                self._tell_spans(self.worker_id, 0)
+
+    def _tell_spans(self, target: bytes, about: int) -> None:
+        since_1970 = time.time() - time.perf_counter()
+        made, spans = self._creation(), []
+        for name, task_id, began, seconds, *is_call in [*self.spans]:
+            if made is not None and made.actor is not None and task_id == made.spec.task_id:
+                name, is_call = f"{made.actor.class_name}.__init__", [True]
+            spans.append(m.Span(name, task_id, began + since_1970, seconds, bool(is_call)))
+        node_id = self.task_inbox.setup.node_id if self.task_inbox.setup is not None else NO_JOB
+        found = [m.WorkerSpans(node_id, self.worker_id, spans)]
+        self.tell_raylet([m.Traced(0, self.worker_id, target, about, found)])
 
     def abandon(self) -> None:
         """In a forked child: this connection is the parent's."""
@@ -216,22 +283,29 @@ class Worker(Transport):
     def run(self) -> int:
         self._attempts.handle_signals()
         self._control.start()
-        while True:
-            with self._lock:
-                delivered = self._next()
-            if delivered is None:
-                return 0
-            self._execute(delivered)
+        with interrupts, self._lock:
+            delivered = self._next()
+        while delivered is not None:
+            delivered = self._execute(delivered)
             if self.actor is not None:
                 return self._serve(self.actor)
+        return 0
+
+    def leaves(self) -> None:
+        """The actor that this is, or is being made, is to end."""
+        if self.actor is not None:
+            self.actor.leaves()
+        elif self._attempts.construction is not None:
+            self._attempts.construction.leaves()
 
     def _become(self, instance: Any, made: m.Assignment) -> None:
-        self.actor = ActorServer(self, instance, made, self.code.error)
+        self.actor = ActorServer(self, instance, made, self.code.error, self.streams)
 
     @staticmethod
     def _serve(actor: ActorServer) -> int:
         """The rest of this process's life."""
-        if not (actor.info.is_async or actor.info.max_concurrency > 1):
+        info = actor.info
+        if not (info.is_async or info.max_concurrency > 1 or info.groups):
             return actor.run()
         from zray.nodes.worker import actor_modes  # takes long to import
 
@@ -242,12 +316,14 @@ class Worker(Transport):
     def _next(self) -> Delivered | None:
         """The next task; waits for it. None: the worker is to end. With the lock held."""
         while True:
-            if self._leading:
-                self._follow(None, 0.05)  # the pump of a former task reads
+            if self.task_inbox.spent and self.leases.lease is None:
+                self._give_back()
             delivered = self.task_inbox.next()
-            if delivered is None and self.leases.lease is not None:
-                delivered = self.leases.next()
+            if delivered is None:
+                delivered = self._take() if self.leases.lease is None else self.leases.next()
             if delivered is not None:
+                if self.client.job_id == NO_JOB:  # the first, which came with what it needs
+                    self._begin()
                 self._attempts.expect()
                 self._started += 1
                 self._page.count = self._started
@@ -258,14 +334,35 @@ class Worker(Transport):
             self._send_done()
             if self.task_inbox.exiting:
                 return None
+            self.title.show(IDLE)
             self.code.rest()
             rest_s = 60.0
             if self.leases.lease is not None and (rest_s := self.leases.rests_s()) <= 0:
                 continue
-            if not self._leading:
-                self._lead_once(rest_s)
-                if self.task_inbox.setup is not None and self.client.job_id == bytes(16):
-                    self._set_up(self.task_inbox.setup)
+            if self._leading:
+                self._follow(None, 0.05)  # the pump of a former task reads
+                continue
+            self._lead_once(rest_s)
+            if self.client.job_id == NO_JOB:
+                self._begin()
+
+    def _take(self) -> Delivered | None:
+        """The next task, out of the queue; None: there is none.
+
+        The queue is left empty, or with a packet taken out of it: the sleep that follows ends for
+        what comes later alone.
+        """
+        while self.task_inbox.takes() and (packet := self._queue.take()) is not None:
+            (tasks,) = codec.decode(packet).messages
+            assert isinstance(tasks, m.Tasks)
+            self.task_inbox.on_packet(tasks)
+            if self._leading:
+                self._read_task()  # what it is made of was sent before
+            else:
+                self._lead_once(0.0)  # all that: there is no other time where always one waits
+            if (delivered := self.task_inbox.next()) is not None:
+                return delivered
+        return None
 
     def _send_done(self) -> None:
         """Results, and before them whatever they refer to."""
@@ -283,6 +380,11 @@ class Worker(Transport):
         if not self._keeps_drops:
             super()._collect_dropped()
 
+    def _begin(self) -> None:
+        """Serve a job as soon as it is known which."""
+        if self.task_inbox.setup is not None:
+            self._set_up(self.task_inbox.setup)
+
     def _set_up(self, setup: m.Setup) -> None:
         """Take the place of the driver's process: its directory and import path, if it is here."""
         self.client.job_id = setup.job_id
@@ -296,22 +398,23 @@ class Worker(Transport):
         references.connect(self)
         session.set_participant(self)
 
-    def _execute(self, delivered: Delivered) -> None:
+    def _execute(self, delivered: Delivered) -> Delivered | None:
+        """Run a task, and wait for the next one; None: there is none for this loop."""
         assignment = delivered.assignment
         spec = assignment.spec
         template = self.task_inbox.templates[spec.template_id]
         if template is not self._shown:
-            self._shown = template
-            made = assignment.actor
-            set_process_name(f"zray:{made.class_name if made else template.name}"[:15])
-        status, outcomes, seconds = self._attempts.run(delivered, template)
+            self._show(template, assignment)
+        self.title.show(self._task_title)
+        status, outcomes, seconds = self._run(delivered, template)
         self.end_if_forked()
         with interrupts, self._lock:
             leased = self.leases.lease is not None
             if leased:
                 self.leases.pin(outcomes)
                 self._keeps_drops = False
-            self._collect_dropped()
+            if references.pending():
+                self._collect_dropped()
             borrowed = self.client.references.end_task()
             if self.client.tasks.backlog:
                 self._flush()
@@ -321,8 +424,50 @@ class Worker(Transport):
                 self.leases.finished(status, outcomes, seconds, borrowed)
             else:
                 self.task_inbox.finished(status, outcomes, seconds, borrowed, time.monotonic())
+            if template.max_calls:
+                self._count_call(template)
             self._send_done()
-        self.assignment = None
+            self.assignment = None
+            return self._next() if self.actor is None else None
+
+    def _show(self, template: m.Template, assignment: m.Assignment) -> None:
+        """Another function than before is about to run, or the first."""
+        if self._shown is None and template.environment is not None:
+            take_on(template.environment)  # that of all tasks which this process gets
+            self.env_vars = tuple(template.environment.env_vars)
+        self._shown = template
+        self._run = self._run_in_time if template.timeout_s else self._attempts.run
+        made = assignment.actor
+        title = f"zray::{made.class_name if made else template.name}"
+        set_process_name(title)
+        self._task_title = self.title.cut(title)
+
+    def _run_in_time(
+        self, delivered: Delivered, template: m.Template
+    ) -> tuple[int, list[m.Outcome], float]:
+        """The node is to see to it that the attempt ends in time."""
+        retried = self.code.retries(template, TaskTimeoutError())
+        what = delivered.assignment
+        deadline = (what.spec.task_id, what.attempt, template.timeout_s, self._started, retried)
+        with interrupts, self._lock:
+            self.tell_raylet([m.Deadline(0, *deadline)])
+        return self._attempts.run(delivered, template)
+
+    def _count_call(self, template: m.Template) -> None:
+        """A function has run that may so only so often in one process."""
+        calls = self._calls.get(template.function_id, 0) + 1
+        self._calls[template.function_id] = calls
+        if calls >= template.max_calls and not self.task_inbox.spent:
+            self.task_inbox.spent = True
+            self.tell_raylet([m.Exiting(0, "")])  # before the end, after which it is given more
+            if self.leases.lease is not None:
+                self.leases.leave()
+
+    def _give_back(self) -> None:
+        """Tasks came that this process does not start any more."""
+        returned = self.task_inbox.recall()
+        if returned.task_ids:
+            self.tell_raylet([returned])
 
     def _drain_backlog(self) -> None:
         """Submitted tasks reach the head before the result that may name them."""
@@ -335,7 +480,10 @@ class Worker(Transport):
         self._after_blocking()
 
 
-def main(worker_id: bytes, task_fd: int, control_fd: int, page_fd: int) -> int:
+def main(worker_id: bytes, task_fd: int, control_fd: int, page_fd: int, queue_fd: int) -> int:
     """Entry of a forked worker; see ``zray.runtime.linux.zygote``."""
     gc.freeze()
-    return Worker(worker_id, task_fd, control_fd, page_fd).run()
+    worker = Worker(worker_id, task_fd, control_fd, page_fd, queue_fd)
+    code = worker.run()
+    worker.tell_spans()
+    return code

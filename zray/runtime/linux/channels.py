@@ -1,4 +1,4 @@
-"""What a raylet shares with one worker: two sockets, two pipes and a page of shared memory.
+"""What a raylet shares with one worker: sockets, two pipes and a page of shared memory.
 
 Owns their making and their ends. It must never read or write what passes through them.
 """
@@ -11,6 +11,8 @@ import mmap
 import os
 import socket
 from dataclasses import dataclass
+
+from zray.runtime.linux.direct import TaskQueue
 
 PAGE_BYTES = 16
 
@@ -68,6 +70,8 @@ def open_page(fd: int) -> SharedPage:
 class WorkerChannels:
     """The raylet's ends of what it shares with one worker; the raylet closes them.
 
+    ``queue``: of tasks that wait behind others, out of which both take.
+
     The sockets and the two pipes are non-blocking. Their end of file is a hint, not the worker's
     death: a process that the worker left behind may hold the other ends.
     """
@@ -78,6 +82,7 @@ class WorkerChannels:
     stdout_fd: int
     stderr_fd: int
     page: SharedPage
+    queue: TaskQueue
 
     def close(self) -> None:
         """Close all of them. May be called again."""
@@ -88,6 +93,7 @@ class WorkerChannels:
                 os.close(fd)
         self.stdout_fd = self.stderr_fd = -1
         self.page.close()
+        self.queue.close()
 
 
 def open_channels(worker_id: bytes) -> tuple[WorkerChannels, list[int]]:
@@ -109,10 +115,13 @@ def open_channels(worker_id: bytes) -> tuple[WorkerChannels, list[int]]:
         err, err_fd = map(opened, os.pipe())
         os.set_blocking(out, False)
         os.set_blocking(err, False)
+        queue = TaskQueue.make()
+        undo.callback(queue.close)
+        queue_fd = opened(queue.theirs())
         page = SharedPage(page_fd)
         undo.pop_all()
-    channels = WorkerChannels(worker_id, task, control, out, err, page)
-    return channels, [task_fd, control_fd, page_fd, out_fd, err_fd]
+    channels = WorkerChannels(worker_id, task, control, out, err, page, queue)
+    return channels, [task_fd, control_fd, page_fd, queue_fd, out_fd, err_fd]
 
 
 def _socket_pair(undo: contextlib.ExitStack) -> tuple[socket.socket, int]:

@@ -7,6 +7,7 @@ go by way of the head.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
@@ -44,7 +45,8 @@ class TaskQueue:
     """Tasks on their way to a worker, where both ends can take them: delivered is not started.
 
     A connected pair of sockets that keep packets apart. Both processes have the end that is read,
-    and the kernel gives each packet to one of them, whatever the other one does.
+    and the kernel gives each packet to one of them, whatever the other one does. The other way goes
+    a bell, by which a worker wakes the giver: it need not be told of each end to be told of this.
     """
 
     __slots__ = ("_buffer", "_reads", "_writes")
@@ -56,7 +58,7 @@ class TaskQueue:
 
     @classmethod
     def make(cls) -> TaskQueue:
-        """The submitter's side.
+        """The side of who gives.
 
         Raises:
             OSError: there are no descriptors left.
@@ -96,6 +98,19 @@ class TaskQueue:
             raise ValueError("a connection began with something else than a queue")
         return cls(reads, None)
 
+    @classmethod
+    def inherited(cls, fd: int) -> TaskQueue:
+        """The worker's side, which it was forked with. Takes the descriptor over."""
+        return cls(socket.socket(fileno=fd), None)
+
+    def theirs(self) -> int:
+        """A new descriptor of the end that is read, for a worker that is about to be forked.
+
+        Raises:
+            OSError: there are no descriptors left.
+        """
+        return os.dup(self._reads.fileno())
+
     def put(self, payload: bytes) -> bool:
         """Append a packet; False: it is full, or the packet is too large for it."""
         if self._writes is None or len(payload) > PACKET_BYTES_MAX:
@@ -113,6 +128,21 @@ class TaskQueue:
         except OSError:
             return None
         return bytes(self._buffer[:size]) if size else None
+
+    def ring(self) -> None:
+        """The worker has nothing to do, or cannot go on."""
+        with contextlib.suppress(OSError):  # the giver is gone, or has not heard it for long
+            self._reads.send(b"!", _SEND_NOW)
+
+    def bell(self) -> int:
+        """What the giver can wait on for it, as a descriptor; -1: there is no such by now."""
+        return self._writes.fileno() if self._writes is not None else -1
+
+    def hear(self) -> None:
+        """It was rung: from now on it is silent until it is rung again."""
+        with contextlib.suppress(OSError):
+            while self._writes is not None and self._writes.recv(1, socket.MSG_DONTWAIT):
+                pass
 
     def fileno(self) -> int:
         """Of the end that is read."""

@@ -33,7 +33,7 @@ from typing import Any, TypeAlias
 import msgspec
 
 MESSAGE_BYTES_MAX = 160 << 10  # one request; the default socket buffer is 208 KiB
-FORK_FDS = 5  # task, control, counter, stdout, stderr
+FORK_FDS = 6  # task, control, counter, queue, stdout, stderr
 END_S = 1.0  # killing everything below the zygote gives up after this
 END_POLL_S = 0.002
 REPORT_S = 5.0  # for which the kernel may be short of memory
@@ -47,7 +47,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _PASSING = {errno.ENOMEM, errno.ENOBUFS, errno.ETOOMANYREFS, errno.EMFILE, errno.ENFILE}
 _WORKER_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-Entry: TypeAlias = Callable[[bytes, int, int, int], int | None]
+Entry: TypeAlias = Callable[[bytes, int, int, int, int], int | None]
 
 
 class Setup(msgspec.Struct, array_like=True):
@@ -353,8 +353,7 @@ def _end_everything_below() -> None:
 def _work(entry: Entry, job: _Job) -> int:
     """Become the worker and run its entry; returns the process's exit code."""
     try:
-        task_fd, control_fd, page_fd = _become_worker(job)
-        code: Any = entry(job.worker_id, task_fd, control_fd, page_fd)
+        code: Any = entry(job.worker_id, *_become_worker(job))
     except SystemExit as leaving:
         code = leaving.code
     except BaseException:
@@ -370,8 +369,8 @@ def _work(entry: Entry, job: _Job) -> int:
     return int(code or 0) & 0xFF
 
 
-def _become_worker(job: _Job) -> tuple[int, int, int]:
-    """Leave everything of the zygote's behind; returns the task, control and counter fds."""
+def _become_worker(job: _Job) -> tuple[int, int, int, int]:
+    """Leave everything of the zygote's behind; returns the task, control, counter and queue fds."""
     os.setsid()
     set_process_name("zray-idle")
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -379,10 +378,10 @@ def _become_worker(job: _Job) -> tuple[int, int, int]:
         signal.signal(number, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
-    task_fd, control_fd, page_fd, stdout_fd, stderr_fd = job.fds
+    task_fd, control_fd, page_fd, queue_fd, stdout_fd, stderr_fd = job.fds
     os.dup2(stdout_fd, 1)
     os.dup2(stderr_fd, 2)
-    keep = {0, 1, 2, task_fd, control_fd, page_fd}
+    keep = {0, 1, 2, task_fd, control_fd, page_fd, queue_fd}
     for name in os.listdir("/proc/self/fd"):
         if int(name) not in keep:
             with contextlib.suppress(OSError):  # the listing's own, closed by now
@@ -394,4 +393,4 @@ def _become_worker(job: _Job) -> tuple[int, int, int]:
     faulthandler.enable(sys.stderr)
     os.environ.update(job.env)
     gc.enable()
-    return task_fd, control_fd, page_fd
+    return task_fd, control_fd, page_fd, queue_fd

@@ -25,7 +25,8 @@ class Life:
         self.worker = worker
         self.incarnation = incarnation
         self.began = now
-        self.last: dict[bytes, int] = {}  # caller -> number of its call that started last
+        # Caller and concurrency group -> number of its call that started last.
+        self.last: dict[tuple[bytes, str], int] = {}
 
 
 class ActorDeed:
@@ -54,6 +55,7 @@ class CallDeed:
         self.retries = retries
         self.number = n
         self.starts: list[Life] = []
+        self.failures = 0  # starts that ended with an error for which it is made again
         self.cancelled = False
         self.denied = ""  # who was told that it did not run
 
@@ -164,11 +166,13 @@ class CallLedger:
             for known in self.actors[deed.actor_id].lives
             if known.worker is worker and known.incarnation == incarnation
         )
-        caller = deed.caller.client.process_id
-        before = life.last.get(caller, 0)
-        if deed.number <= before:
+        line = deed.caller.client.process_id, call.group
+        before = life.last.get(line, 0)
+        # What has failed comes after whatever was on its way by then.
+        in_order = not (deed.failures or self.actors[deed.actor_id].info.out_of_order)
+        if deed.number <= before and in_order:
             raise Violation(f"invariant 4: {word} starts after #{before} of the same caller")
-        life.last[caller] = deed.number
+        life.last[line] = max(before, deed.number)
         deed.starts.append(life)
         if 0 <= deed.retries < len(deed.starts) - 1:
             raise Violation(
@@ -188,6 +192,10 @@ class CallLedger:
                 f"invariant 4: {word} starts in incarnation {incarnation}, and "
                 f"{newer[-1].incarnation} lives"
             )
+
+    def failed(self, call: m.Call) -> None:
+        """A method has raised what its call is made again for."""
+        self.calls[call.task_id].failures += 1
 
     def ended(self, worker: Participant, *, owed: bool, orderly: bool) -> None:
         """An actor's process ends; ``owed``: it had something to say to its raylet."""

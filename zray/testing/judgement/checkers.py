@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from zray import limits
+from zray.core import resources
 from zray.core.head.actor_records import ActorRow
 from zray.core.head.members import NodeRow
 from zray.core.head.object_table import PENDING
@@ -40,6 +41,7 @@ class Checkers:
         self._checks = [
             self.one_holder,
             self.counts,
+            self.openings,
             self.incarnations,
             self.epochs,
             self.reasons,
@@ -49,6 +51,7 @@ class Checkers:
             self.durable_actors,
             self.actors,
             self.resources,
+            self.near_tasks,
         ]
 
     def step(self, process: SimProcess) -> None:
@@ -84,7 +87,10 @@ class Checkers:
             ready = sum(
                 1 for queue in group.queues.values() for record in queue if record.state == READY
             )
-            ahead = sum(node.ahead.get(needs, 0) for node in scheduler.nodes.values())
+            there = {node: node.ahead.get(needs, 0) for node in scheduler.nodes.values()}
+            ahead = sum(there.values())
+            if group.ahead_at.keys() != {node for node, count in there.items() if count}:
+                raise Violation(f"class {needs}: not those nodes are noted that have tasks ahead")
             if ready != group.ready or ahead != group.ahead:
                 raise Violation(
                     f"class {needs}: {group.ready} ready and {group.ahead} ahead are counted, "
@@ -93,6 +99,18 @@ class Checkers:
         for node in scheduler.nodes.values():
             if any(record.node is not node for record in node.assigned.values()):
                 raise Violation(f"invariant 2: node {node.node_id.hex()} lists a foreign task")
+
+    def openings(self, head: SimHead) -> None:
+        """No node with room is taken for full."""
+        scheduler = head.gcs.scheduler
+        nodes = scheduler.nodes.values()
+        for needs, group in scheduler.classes.items():
+            later = scheduler.changes.since(group.openings.heard)
+            known = {*group.openings.start, *(nodes if later is None else later)}
+            for node in nodes:
+                room = node.usable and node.credit() > 0 and resources.fits(node.free, needs)
+                if room and node not in known:
+                    raise Violation(f"class {needs}: node {node.node_id.hex()} is taken for full")
 
     def incarnations(self, head: SimHead) -> None:
         """Invariant 5: what was declared dead has no session and no task."""
@@ -286,6 +304,26 @@ class Checkers:
             named = records.get(actor_id)
             if named is None or (named.info.namespace, named.info.name) != key:
                 raise Violation(f"the name {key} stands for no actor")
+
+    def near_tasks(self, head: SimHead) -> None:
+        """Tasks that only their node knows are nowhere else, and belong to a worker of it."""
+        for raylet in self._population.raylets:
+            if not raylet.alive:
+                continue
+            machine = raylet.raylet
+            counted = (machine.scheduler.queued_near, sum(machine.scheduler.queued_jobs.values()))
+            queued = [task for queue in machine.scheduler.queues.values() for task in queue]
+            if counted != (sum(task.near is not None for task in queued), len(queued)):
+                raise Violation(f"{raylet.name} counts {counted} of {len(queued)} queued tasks")
+            principals = machine.worker_requests.principals
+            for task_id, task in machine.near_tasks.tasks.items():
+                word = self._ledger.word(task_id)
+                if task.near is None or machine.tasks.held.get(task_id) is not task:
+                    raise Violation(f"{word} is near {raylet.name} and not held there")
+                if task_id in head.gcs.tasks:
+                    raise Violation(f"{word} is near {raylet.name}, and the head's")
+                if task.near.submitter not in principals and not task.cancelled:
+                    raise Violation(f"{word} goes on, and whoever submitted it is gone")
 
     def resources(self, _: SimHead) -> None:
         """A raylet's free resources are its total minus what busy workers have."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sized
 
 from zray import limits
+from zray.core import resources
 from zray.core.head.leases import Leases
 from zray.core.head.object_table import PENDING
 from zray.testing.judgement.ledger import Ledger
@@ -74,8 +75,7 @@ class Leftovers:
         if gcs.objects.cache_bytes:
             found.append(f"{gcs.objects.cache_bytes} bytes counted in the cache")
         for view in gcs.scheduler.nodes.values():
-            free = {key: n for key, n in view.free.items() if view.total.get(key, 0) != n}
-            if free:
+            if free := _in_use(view.free, view.total):
                 found.append(f"the head thinks {name(view.node_id)} has only {free} free")
         found += self._left_at_raylets() + self._left_at_drivers()
         return found
@@ -111,12 +111,19 @@ class Leftovers:
                 "promises of workers": [oid for p in principals for oid in p.promised],
                 "actors of workers": [a for p in principals for a in (*p.owned, *p.actors)],
                 "leases": machine.leases._slots,
+                "relayed leases": machine.lease_relays._relays,
+                "sockets to leased workers": raylet.relays.wires,
+                "near tasks": machine.near_tasks.tasks,
+                "near tasks by parent": machine.near_tasks._children,
+                "near tasks by argument": machine.near_tasks._dependents,
+                "near results": machine.near_tasks.results._results,
+                "pins": machine.near_tasks.results.pins,
                 "leased workers": [w for w in machine.scheduler.workers.values() if w.lease],
             }
             found += [
                 f"{raylet.name} has {len(table)} {word}" for word, table in tables.items() if table
             ]
-            if machine.scheduler.free != machine.scheduler.total:
+            if _in_use(machine.scheduler.free, machine.scheduler.total):
                 found.append(f"{raylet.name} has only {machine.scheduler.free} free")
             if any(amount != limits.RESOURCE_UNIT for amount in machine.scheduler.gpu_free):
                 found.append(f"{raylet.name} has GPUs in use: {machine.scheduler.gpu_free}")
@@ -140,6 +147,7 @@ class Leftovers:
                 "results without an answer": client.call_results.awaited,
                 "promises": client.call_results.promised,
                 "actors to be made": client.creations.waiting,
+                "generators": client.streams,
                 "direct sockets": driver.wires,
                 "leased tasks": client.leased_tasks._by_task,
                 "tasks that wait for results": client.leased_tasks._dependents,
@@ -149,6 +157,7 @@ class Leftovers:
                     for task in group.waiting
                 ],
                 "leases": client.leases._leases,
+                "leases on other machines": client.far_leases._leases,
                 "ends that workers keep": client.leases._unsettled,
                 "sockets of leases": driver.leased.wires,
             }
@@ -156,3 +165,9 @@ class Leftovers:
             if client.tasks.in_flight or client.tasks._in_flight_bytes:
                 found.append(f"{driver.name} counts {client.tasks.in_flight} tasks in flight")
         return found
+
+
+def _in_use(free: resources.Vector, total: resources.Vector) -> resources.Vector:
+    """What is free of resources of which not all is; of those that are counted."""
+    counted = resources.countable(free.items())
+    return {name: amount for name, amount in counted if total.get(name, 0) != amount}

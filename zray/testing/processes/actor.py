@@ -18,22 +18,13 @@ from zray.testing.processes import steps
 from zray.testing.processes.contexts import CallContext
 from zray.testing.processes.host import Host
 from zray.testing.processes.participant import arguments_of, error_bytes
+from zray.testing.processes.pins import Pins
 from zray.testing.processes.steps import Program, Ref, Returned, TaskFailed
+from zray.testing.processes.yielding import SimStreams, Source
 from zray.testing.world.direct import Wire
 from zray.testing.world.errors import CANCELLED, RAISED
 
 Route = Wire | None  # None: by the raylet
-
-
-class Pins:
-    """References that live until the caller needs the answer no more."""
-
-    def __init__(self, refs: list[Ref]) -> None:
-        self._refs = refs
-
-    def __del__(self) -> None:
-        for ref in self._refs:
-            ref.drop()
 
 
 class CallRun:
@@ -51,9 +42,16 @@ class CallRun:
 class SimActor:
     """``state``: what the constructor made."""
 
-    def __init__(self, worker: Host, assignment: m.Assignment, state: dict[str, Any]) -> None:
+    def __init__(
+        self,
+        worker: Host,
+        assignment: m.Assignment,
+        state: dict[str, Any],
+        streams: SimStreams,
+    ) -> None:
         assert assignment.actor is not None
         self.worker = worker
+        self._streams = streams
         self.clock = worker.clock
         self.info = assignment.actor
         self.actor_id = assignment.spec.task_id
@@ -64,6 +62,9 @@ class SimActor:
             self.incarnation,
             self.info.max_concurrency,
             self._may_serve if self.info.max_restarts else None,
+            groups=dict(self.info.groups),
+            out_of_order=self.info.out_of_order,
+            cancelled=lambda call: error_bytes(CANCELLED, "it was cancelled before it started"),
         )
         self.wires: list[Wire] = []
         self.runs: list[CallRun] = []
@@ -90,6 +91,9 @@ class SimActor:
             for message in wire.calls():
                 if isinstance(message, m.Calls):
                     self.receive(message, wire)
+                elif isinstance(message, m.Taken):
+                    self.inbox.heard(message.source)
+                    self._streams.on_taken(message)
             if not wire.caller_open:
                 self.wires.remove(wire)
                 wire.hang_up()
@@ -110,11 +114,7 @@ class SimActor:
 
     def cancel(self, message: m.CancelCall) -> None:
         """Drop a call; one that runs goes on."""
-
-        def outcomes(call: m.Call) -> list[m.Outcome]:
-            return self._errors(call, CANCELLED, "the call was cancelled before it started")
-
-        self.inbox.cancel(message.caller, message.task_id, outcomes)
+        self.inbox.cancel(message.caller, message.task_id)
         self.send_replies()
 
     # ---- out -------------------------------------------------------------------------------
@@ -129,6 +129,16 @@ class SimActor:
                 if stay := staying(done.results):
                     replies.replies[place] = self._put_away(replies.caller, done, stay)
             self.worker.out([replies])
+
+    def _send_items(self, items: m.Items) -> None:
+        """What a call has yielded, to its caller."""
+        route = self.inbox.route_of(items.target)
+        if route is None:
+            self._streams.forget(items.target)
+        elif route[0] is None:
+            self.worker.out([items])
+        else:
+            route[0].answer([items])
 
     def _put_away(self, caller: bytes, done: m.CallDone, stay: frozenset[bytes]) -> m.CallDone:
         """Large results stay with the raylet; their caller pulls them."""
@@ -199,6 +209,7 @@ class SimActor:
             assert isinstance(message, m.Gone)
             for caller in split_tasks(message.process_ids):
                 self.inbox.forget(caller)
+                self._streams.forget(caller)
 
     def _start(self, entry: Entry) -> None:
         call = entry.call
@@ -214,6 +225,10 @@ class SimActor:
             return
         context = CallContext(self.worker, self.actor_id, self.state, call)
         run.program = self.worker.library.methods[call.method](context, *arguments)
+        if call.yields:
+            maker = f"{self.worker.name} {self.incarnation}".encode()
+            source = Source(call.task_id, entry.caller, call.unread_max, maker, self._send_items)
+            run.program = self._streams.run(source, run.program)
         self._advance(run, None)
 
     def _resume(self, run: CallRun) -> None:
@@ -257,7 +272,11 @@ class SimActor:
                 self._compute(run, step.seconds)
                 break
             if isinstance(step, steps.Fail):
-                self._end(run, self._errors(call, RAISED, "the method raised"))
+                if step.covered and call.retry and not run.entry.cancelled:
+                    self.worker.witness.calls.failed(call)
+                    self._end(run, [], status=m.FAILED)
+                else:
+                    self._end(run, self._errors(call, RAISED, "the method raised"))
                 return
             if isinstance(step, steps.Leave):
                 self._leaving = "exit_actor() was called"
@@ -307,7 +326,13 @@ class SimActor:
             outcomes.append(m.Outcome(oid, m.VALUE, len(data), data, contained))
         return outcomes, pins
 
-    def _end(self, run: CallRun, outcomes: list[m.Outcome], pins: list[Ref] | None = None) -> None:
+    def _end(
+        self,
+        run: CallRun,
+        outcomes: list[m.Outcome],
+        pins: list[Ref] | None = None,
+        status: int = m.FINISHED,
+    ) -> None:
         worker, call = self.worker, run.entry.call
         run.program = None
         self.runs.remove(run)
@@ -322,7 +347,9 @@ class SimActor:
         if held and not self._handle_known:
             borrowed.append(handle)
         self._handle_known = self._handle_known and held
-        status = m.CANCELLED if run.entry.cancelled else m.FINISHED
+        if run.entry.cancelled and status == m.FINISHED:
+            status = m.CANCELLED
+            outcomes, kept = self._errors(call, CANCELLED, "the call was cancelled"), None
         if not any(oid in worker.client.references for oid in borrowed):
             self.inbox.ended(run.entry, status, outcomes, kept)
             return

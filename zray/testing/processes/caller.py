@@ -15,7 +15,7 @@ from zray import limits
 from zray.core.client.actor_caller import ActorCaller
 from zray.core.client.client import Client
 from zray.core.client.waiters import Waiter
-from zray.ids import object_id, task_of
+from zray.ids import index_of, object_id, task_of
 from zray.protocol import messages as m
 from zray.testing.processes.participant import Participant, Witness, make_template, packed
 from zray.testing.processes.steps import Ref, Until
@@ -86,9 +86,9 @@ class Caller(Participant):
             self.client.references.remove(box)
         return Ref(self, object_id(spec.task_id)), Until(waiter, answer)
 
-    def adopt(self, actor_id: bytes) -> Ref:
-        """The handle of an actor that an answer of the head gave to this process."""
-        return Ref(self, object_id(actor_id))
+    def found(self, actor_id: bytes) -> Ref:
+        """A handle, which keeps the actor alive, of one that was found by its name."""
+        return self.borrow(object_id(actor_id))
 
     def call(
         self,
@@ -99,8 +99,13 @@ class Caller(Participant):
         num_returns: int = 1,
         retries: int | None = None,
         parent: bytes = b"",
+        unread_max: int | None = None,
+        group: str = "",
     ) -> list[Ref]:
-        """Call a method; the references of its returns. ``retries``: else what the actor says."""
+        """Call a method; the references of its returns. ``retries``: else what the actor says.
+
+        ``unread_max``: it yields; that is as in TEMPLATE.
+        """
         actor_id = task_of(handle.oid)
         info = self.witness.calls.info(actor_id)
         retries = info.max_task_retries if retries is None else retries
@@ -111,9 +116,13 @@ class Caller(Participant):
         returns = self.client.calls.call(
             *(actor_id, info, method, num_returns, retries),
             (data, dependencies, nested, parent, box),
+            group,
+            *((m.RETRY_AS_DECLARED, m.ITEMS, unread_max) if unread_max is not None else ()),
         )
         if returns:
             task_id = task_of(returns[0])
+            if unread_max is not None:
+                self.client.streams.open(task_id, limited=bool(unread_max))
             self.witness.calls.called(self, actor_id, task_id, method, retries)
         return [Ref(self, oid) for oid in returns]
 
@@ -133,7 +142,7 @@ class Caller(Participant):
     def cancel_call(self, ref: Ref) -> None:
         """Cancel the call behind a reference."""
         self.witness.calls.cancelled(task_of(ref.oid))
-        self.client.cancel(task_of(ref.oid), False, False)
+        self.client.cancel(task_of(ref.oid), False, False, index_of(ref.oid))
 
     # ---- direct sockets --------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from zray.ids import IdSource
 from zray.protocol import codec
 from zray.protocol import messages as m
 from zray.testing.processes.caller import Caller
+from zray.testing.processes.far_links import FarLinks
 from zray.testing.processes.lease_links import LeaseLinks
 from zray.testing.processes.process import VERSIONS, Scene, SimPeer
 from zray.testing.processes.steps import Ask, Get, Program, Ref, Sleep, TaskFailed, Until, Wait
@@ -48,6 +49,7 @@ class SimDriver(SimPeer, Caller):
         client = Client(process_id, process_id, ids, remote=True)
         Caller.__init__(self, client, world, scene.witness)
         self.leased = LeaseLinks(self)
+        self.far = FarLinks(self)
         self.process_id = process_id
         self.threads: list[Thread] = []
         self.leaving = False
@@ -85,6 +87,7 @@ class SimDriver(SimPeer, Caller):
         self.read()
         self.read_wires()
         self.leased.read()
+        self.far.read()
         self.tend()
         for thread in self.threads:
             self._try(thread)
@@ -93,6 +96,7 @@ class SimDriver(SimPeer, Caller):
         self.client.flush()
         self.tend_calls()
         self.leased.tend()
+        self.far.tend()
         self.leased.look_again()
         if self.linked():
             if now >= self._ping_at:
@@ -223,6 +227,7 @@ class SimDriver(SimPeer, Caller):
         self.end_link()
         self.end_wires()
         self.leased.end()
+        self.far.end()
         self.world.drivers.discard(self.process_id)
         self.witness.driver_ended(self)
 

@@ -20,16 +20,20 @@ from zray.testing.processes.participant import Witness
 from zray.testing.processes.steps import Library
 from zray.testing.world.world import World
 
-CONTROL = (m.Recall, m.CancelTask, m.CancelCall, m.Revoke)
+CONTROL = (m.Recall, m.Cancel, m.CancelTask, m.CancelCall, m.Revoke, m.Trace)
 
 
 class Parent(Protocol):
-    """A worker's raylet. ``slowness``: how many times as long everything takes on its node."""
+    """A worker's raylet. ``slowness``: how many times as long everything takes on its node.
+
+    ``labels``: of that.
+    """
 
     name: str
     alive: bool
     slowness: float
     raylet: Raylet
+    labels: dict[str, str]
 
     def from_worker(self, worker_id: bytes, data: bytes) -> None:
         """A batch of a worker came in."""
@@ -68,6 +72,7 @@ class Host(Caller):
         self.told = 0  # how often the raylet was told something
         self.born = False  # the process runs
         self.unread: deque[bytes] = deque()  # of the task socket
+        self.packets: deque[bytes] = deque()  # of tasks; the raylet can take them back
         self._out_at = self._task_at = self._control_at = 0.0  # when the last batch arrives
 
     # ---- its channels ----------------------------------------------------------------------
@@ -84,6 +89,14 @@ class Host(Caller):
         if urgent:
             self._control_at = max(self._control_at, self.clock.now + delay)
             self.clock.at(self._control_at, self._control_arrived, urgent)
+
+    def queue(self, payload: bytes) -> bool:
+        """Queue a packet of tasks, whether the process lives or not; False: the queue is full."""
+        if len(self.packets) >= self.world.direct.packets_max:
+            return False
+        self.packets.append(payload)
+        self.something_came()
+        return True
 
     def _task_arrived(self, data: bytes) -> None:
         self.unread.append(data)

@@ -5,8 +5,8 @@ Does what the shipped ClientLeases machine wants done to them, and decides nothi
 
 from __future__ import annotations
 
-from zray import limits
 from zray.core.client.lease import Lease
+from zray.core.machine import NEVER
 from zray.protocol import codec
 from zray.protocol import messages as m
 from zray.testing.processes.caller import Caller
@@ -63,9 +63,10 @@ class LeaseLinks:
 
     def look_again(self) -> None:
         """Have a turn soon, if tasks wait behind others."""
-        if not self._looks and self._leases.crowded():
+        within = NEVER if self._looks else self._leases.look_in()
+        if within < NEVER:
             self._looks = True
-            self._driver.clock.after(limits.LEASE_LATE_S, self._look)
+            self._driver.clock.after(within, self._look)
 
     def _look(self) -> None:
         self._looks = False

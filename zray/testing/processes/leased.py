@@ -16,9 +16,10 @@ from zray.core.worker.served_lease import ServedLease
 from zray.core.worker.task_inbox import Delivered
 from zray.protocol import codec
 from zray.protocol import messages as m
-from zray.testing.processes.actor import Pins
 from zray.testing.processes.host import Host
+from zray.testing.processes.pins import Pins
 from zray.testing.processes.steps import Ref
+from zray.testing.processes.yielding import SimStreams
 from zray.testing.world.direct import End, Wire
 
 Lease: TypeAlias = ServedLease[Pins]
@@ -27,9 +28,10 @@ Lease: TypeAlias = ServedLease[Pins]
 class SimLeases:
     """The leases of one worker, one after the other. ``lease``: the present one."""
 
-    def __init__(self, worker: Host) -> None:
+    def __init__(self, worker: Host, streams: SimStreams) -> None:
         self.lease: Lease | None = None
         self._worker = worker
+        self._streams = streams
         self._inbox = worker.sequence
         self._callers: list[Wire] = []  # whoever they are
         self._wires: dict[Wire, Lease] = {}  # of leases that are over as well, while they owe
@@ -53,6 +55,7 @@ class SimLeases:
             return
         worker.world.direct.listeners[worker.worker_id] = self._accept
         self.lease = ServedLease(message, self._inbox, worker.clock.now)
+        self.lease.handlers[m.Taken] = self._streams.on_taken
         self.lease.ending = message.lease_id == self._revoked
         self._begun = self._seen = 0
         self._shown = None
@@ -65,10 +68,19 @@ class SimLeases:
         """The lease is to end, which may come sooner than its beginning."""
         lease = self.lease
         if lease is None or lease.grant.lease_id != message.lease_id:
-            self._revoked = message.lease_id
-            return
-        lease.ending = True
-        self._give_back(lease)
+            if not message.spare:
+                self._revoked = message.lease_id
+        elif message.spare:
+            lease.spare(self._worker.clock.now)
+        else:
+            lease.ending = True
+            self._give_back(lease)
+
+    def leave(self) -> None:
+        """The worker runs nothing more: the lease ends with the task that has just ended."""
+        assert self.lease is not None
+        self.lease.ending = True
+        self._give_back(self.lease)
 
     def on_cancel(self, message: m.CancelTask) -> bool:
         """A task is not to run, or to stop; True: it runs, and is to be interrupted."""
@@ -126,6 +138,7 @@ class SimLeases:
         lease.hear(wire.calls())
         if not wire.caller_open:
             lease.gone()
+            self._streams.forget(lease.grant.submitter)
             if wire is self._wire:
                 lease.recall()  # the submitter has them
                 self._wire = None
@@ -148,7 +161,7 @@ class SimLeases:
         for message in messages:
             if isinstance(message, m.Done):
                 self.lease.number(message)
-            if not isinstance(message, (m.Done, m.Returned)):
+            if not isinstance(message, (m.Done, m.Returned, m.Items)):
                 self._worker.out([message])
             elif self._wire is not None:
                 self._wire.answer([message])

@@ -7,7 +7,7 @@ Decides nothing about the cluster.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -15,7 +15,8 @@ import msgspec
 from zray import limits
 from zray.core.client.client import Client
 from zray.core.client.waiters import Waiter
-from zray.ids import task_of
+from zray.core.resources import ENVIRONMENT
+from zray.ids import index_of, task_of
 from zray.protocol import messages as m
 from zray.protocol.errors import ErrorRecord, decode_error, encode_error
 from zray.testing.processes.steps import Nested, Ref, Returned, TaskFailed, Value
@@ -44,6 +45,9 @@ class CallWitness(Protocol):
 
     def cancelled(self, task_id: bytes) -> None:
         """A program cancels a call."""
+
+    def failed(self, call: m.Call) -> None:
+        """A method has raised what its call is made again for."""
 
     def constructing(self, worker: Participant, assignment: m.Assignment) -> None:
         """A constructor starts."""
@@ -126,10 +130,15 @@ class Participant:
         num_returns: int = 1,
         max_retries: int = 3,
         parent: bytes = b"",
+        unread_max: int | None = None,
+        **options: Any,
     ) -> list[Ref]:
-        """Submit a task; its references, in order. Arguments: Ref, Nested, or plain data."""
+        """Submit a task; its references, in order. Arguments: Ref, Nested, or plain data.
+
+        ``unread_max``: it yields; that is as in TEMPLATE. ``options``: as of ``make_template``.
+        """
         amounts = {"CPU": int(cpus * limits.RESOURCE_UNIT), **(resources or {})}
-        template = make_template(function, amounts, num_returns, max_retries)
+        template = make_template(function, amounts, num_returns, max_retries, unread_max, **options)
         self.client.export(m.Export(0, template.function_id, function, function.encode()))
         self.client.template(template)
         data, dependencies, nested = packed(arguments)
@@ -140,8 +149,11 @@ class Participant:
         spec = m.TaskSpec(
             *(self.client.new_task(), template.template_id, data, dependencies),
             *(nested, parent, box is not None),
+            consumer=self.client.process_id if unread_max is not None else b"",
         )
         returns = self.client.submit(spec, num_returns)
+        if unread_max is not None:
+            self.client.streams.open(spec.task_id, limited=bool(unread_max))
         if template.function_id[0] & 1:  # such functions are let go with the last task of theirs
             self.client.definitions.name(template.function_id)
             self.client.definitions.unname(template.function_id)
@@ -160,7 +172,7 @@ class Participant:
     def cancel(self, ref: Ref, *, force: bool, recursive: bool = True) -> None:
         """Cancel the task behind a reference."""
         self.witness.cancelled(task_of(ref.oid))
-        self.client.cancel(task_of(ref.oid), force, recursive)
+        self.client.cancel(task_of(ref.oid), force, recursive, index_of(ref.oid))
 
     def expect(self, refs: Iterable[Ref], *numbers: int) -> None:
         """State the values that these references must have."""
@@ -237,17 +249,44 @@ def packed(arguments: Iterable[Any]) -> tuple[bytes, list[bytes], list[bytes]]:
 
 
 def make_template(
-    function: str, amounts: dict[str, int], num_returns: int, max_retries: int
+    function: str,
+    amounts: dict[str, int],
+    num_returns: int,
+    max_retries: int,
+    unread_max: int | None = None,
+    *,
+    timeout_s: float = 0.0,
+    priority: int = 0,
+    labels: Sequence[list[tuple[str, str]]] = (),
+    environment: str = "",
+    max_calls: int = 0,
 ) -> m.Template:
-    """A function with options, under the id that its content gives it."""
+    """A function with options, under the id that its content gives it.
+
+    ``environment``: the value of a variable of its workers; empty: they have none of their own.
+    """
+    if environment:
+        amounts = {**amounts, f"{ENVIRONMENT}{environment}": 0}
     needs = sorted(amounts.items())
-    text = repr((function, needs, num_returns, max_retries)).encode()
+    others: tuple[Any, ...] = () if unread_max is None else (unread_max,)
+    if timeout_s or priority:
+        others = (*others, timeout_s, priority)
+    if labels or max_calls:
+        others = (*others, labels, max_calls)
+    text = repr((function, needs, num_returns, max_retries, *others)).encode()
     return m.Template(
         *(0, hashlib.sha256(text).digest()[:16], hashlib.sha256(function.encode()).digest()[:16]),
         function,
         needs,
         num_returns,
         max_retries,
+        yields=m.RETURNS if unread_max is None else m.ITEMS,
+        unread_max=unread_max or 0,
+        timeout_s=timeout_s,
+        priority=priority,
+        labels=[*labels],
+        max_calls=max_calls,
+        environment=m.Environment([("VALUE", environment)]) if environment else None,
     )
 
 

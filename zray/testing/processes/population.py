@@ -5,7 +5,8 @@ from __future__ import annotations
 from zray.testing.processes.driver import SimDriver
 from zray.testing.processes.head import SimHead
 from zray.testing.processes.raylet import SimRaylet
-from zray.testing.processes.worker import SimWorker, Workers
+from zray.testing.processes.worker import SimWorker
+from zray.testing.processes.workers import Workers
 
 
 class Population:
@@ -15,7 +16,7 @@ class Population:
         self.head: SimHead | None = None
         self.raylets: list[SimRaylet] = []
         self.drivers: list[SimDriver] = []
-        self.everywhere = Workers()
+        self.everywhere = Workers[SimWorker]()
 
     @property
     def workers(self) -> dict[bytes, SimWorker]:

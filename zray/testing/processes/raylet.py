@@ -12,7 +12,9 @@ from zray.ids import IdSource
 from zray.protocol import codec
 from zray.protocol import messages as m
 from zray.testing.processes.process import VERSIONS, Fatal, Scene, SimPeer
-from zray.testing.processes.worker import SimWorker, Workers
+from zray.testing.processes.relay_links import RelayLinks
+from zray.testing.processes.worker import SimWorker
+from zray.testing.processes.workers import Workers
 from zray.testing.world.network import in_words
 
 
@@ -22,7 +24,7 @@ class SimRaylet(SimPeer):
     def __init__(
         self,
         scene: Scene,
-        workers: Workers,
+        workers: Workers[SimWorker],
         name: str,
         node_id: bytes,
         incarnation: int,
@@ -34,14 +36,18 @@ class SimRaylet(SimPeer):
         world = scene.world
         info = m.NodeInfo(
             *(name, "host-" + name, world.next_pid(), sorted(resources.items())),
-            *([], machine, f"host-{name}:1"),
+            *([("zone", "a" if "special" in resources else "b")], machine, f"host-{name}:1"),
         )
+        self.labels = dict(info.labels)
         gpus = -(-resources.get("GPU", 0) // limits.RESOURCE_UNIT)
         ids = IdSource(world.random.randbytes(8))
         self.raylet = Raylet(
             *(node_id, info, VERSIONS, ids, gpus, incarnation), max_workers=most, incidents=Fatal()
         )
+        self.raylet.take_back = self._take_back
         self.workers: dict[bytes, SimWorker] = {}
+        self.relays = RelayLinks(self)
+        world.far_ports.listen(info.liveness, self.relays.arrived)
         self._everywhere = workers
         self._from_workers: deque[tuple[bytes, bytes]] = deque()
         self._exits: deque[tuple[bytes, int, str]] = deque()
@@ -71,8 +77,12 @@ class SimRaylet(SimPeer):
 
     def _forked(self, worker: SimWorker) -> None:
         if self.alive and worker.alive:
-            self.raylet.workers.started(worker.worker_id, worker.pid)
+            self.raylet.workers.started(worker.worker_id, worker.pid, lambda: worker.started)
             worker.begin()
+
+    def something_came(self) -> None:
+        """A socket to a leased worker has something to read, or its end."""
+        self.wake()
 
     # ---- turn ------------------------------------------------------------------------------
 
@@ -80,6 +90,7 @@ class SimRaylet(SimPeer):
         """Drain, tend the link, settle, carry out, send."""
         now = self.clock.now
         self.read()
+        self.relays.receive()
         while self._from_workers:
             worker_id, data = self._from_workers.popleft()
             payload = codec.decode(data)
@@ -103,11 +114,34 @@ class SimRaylet(SimPeer):
                     self.raylet.driver_ended(effect.job_id)
             elif effect.worker_id in self.workers:
                 self.workers[effect.worker_id].die("killed by its raylet")
+        self.relays.renew()
+        self.relays.send_out()
         for peer, messages in self.raylet.outbox.take().items():
             if peer == HEAD:
                 self.transmit(self.raylet.session.epoch, messages)
             elif peer in self.workers:
                 self.workers[peer].send(messages)
+        packets, self.raylet.behind.packets = self.raylet.behind.packets, []
+        for worker_id, tasks in packets:
+            self._put(worker_id, tasks)
+
+    def _put(self, worker_id: bytes, tasks: m.Tasks) -> None:
+        worker = self.workers.get(worker_id)
+        payloads = codec.encode_local([tasks])  # one, unless what fits in is little
+        if worker is not None and not (len(payloads) == 1 and worker.queue(payloads[0])):
+            self.raylet.behind.refused(worker_id, tasks)
+
+    def _take_back(self, worker_id: bytes) -> list[m.Tasks]:
+        found: list[m.Tasks] = []
+        worker = self.workers.get(worker_id)
+        while worker is not None and worker.packets:
+            for message in codec.decode(worker.packets.popleft()).messages:
+                assert isinstance(message, m.Tasks)
+                found.append(message)
+        if found:
+            name = self.world.name(worker_id)
+            self.clock.tell(f"{self.name} takes back {len(found)} of {name}")
+        return found
 
     def ask_again(self) -> None:
         """Resend what is not acknowledged, unchanged."""
@@ -128,6 +162,8 @@ class SimRaylet(SimPeer):
         """SIGKILL: its workers end with it."""
         self.end_link()
         self.world.ports.discard(self.raylet.node_id)
+        self.world.far_ports.shut(self.raylet.info.liveness)
+        self.relays.end()
         for worker in [*self.workers.values()]:
             worker.vanish()
 

@@ -111,11 +111,19 @@ class Fail(NamedTuple):
     covered: bool
 
 
+class Yield(NamedTuple):
+    """An item of a task or call that yields; its fields as those of Returned."""
+
+    number: int
+    refs: Sequence[Ref] = ()
+    size: int = 0
+
+
 class Leave(NamedTuple):
     """The actor ends here because it wants to."""
 
 
-Step: TypeAlias = Sleep | Get | Wait | Ask | Until | Die | Fail | Leave
+Step: TypeAlias = Sleep | Get | Wait | Ask | Until | Die | Fail | Leave | Yield
 Program: TypeAlias = Generator[Step, Any, Any]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from zray.core import failures
 from zray.core.client.waiters import Waiter
 from zray.core.raylet.local_records import PoolKey
 from zray.core.worker.task_inbox import Delivered
@@ -33,19 +34,14 @@ from zray.testing.processes.steps import (
     TaskFailed,
     Until,
 )
+from zray.testing.processes.suitability import Suitability
+from zray.testing.processes.workers import Workers
+from zray.testing.processes.yielding import SimStreams, Source
 from zray.testing.world.direct import End, Wire
-from zray.testing.world.errors import CANCELLED, RAISED
+from zray.testing.world.errors import CANCELLED, RAISED, TIMED_OUT
 from zray.testing.world.world import World
 
 IDLE, COMPUTING, BLOCKED, DRAINING = range(4)
-
-
-class Workers:
-    """Of all nodes. ``living``, ``ever``: by worker id, in the order of their forks."""
-
-    def __init__(self) -> None:
-        self.living: dict[bytes, SimWorker] = {}
-        self.ever: dict[bytes, SimWorker] = {}
 
 
 class SimWorker(Host):
@@ -56,7 +52,7 @@ class SimWorker(Host):
         world: World,
         witness: Witness,
         library: Library,
-        workers: Workers,
+        workers: Workers[SimWorker],
         raylet: Parent,
         worker_id: bytes,
         key: PoolKey,
@@ -72,9 +68,12 @@ class SimWorker(Host):
         self._ending: tuple[int, list[m.Outcome], float] | None = None
         self._result_refs: list[Ref] = []
         self._began = 0.0
+        self._timed_out = False  # what was cancelled last, since it has run too long
+        self._suitability = Suitability(self.name, self.raylet.labels)
         self.delivered: Delivered | None = None
         self.actor: SimActor | None = None  # what it has become
-        self.leases = SimLeases(self)
+        self.streams = SimStreams(self)
+        self.leases = SimLeases(self, self.streams)
         workers.living[worker_id] = workers.ever[worker_id] = self
         world.names[worker_id] = self.name
 
@@ -96,8 +95,13 @@ class SimWorker(Host):
         elif isinstance(message, m.Revoke):
             self.leases.on_revoke(message)
             self.something_came()
+        elif isinstance(message, m.Trace):
+            self.out([m.Traced(0, self.worker_id, message.source, message.seq)])
         elif isinstance(message, m.CancelCall) and self.actor is not None:
             self.actor.cancel(message)
+        elif isinstance(message, m.Cancel):
+            self.client.message(message)
+            self.something_came()
 
     def _cancel(self, message: m.CancelTask) -> None:
         if self.lease is not None:
@@ -107,6 +111,7 @@ class SimWorker(Host):
             return
         else:
             runs = self.sequence.runs(message)
+        self._timed_out = message.timed_out
         if runs and self._program is not None and self.world.random.random() < 0.8:
             self._interrupt()  # else the task swallows it
 
@@ -126,15 +131,10 @@ class SimWorker(Host):
                     self.actor.receive(message, None)
                 elif isinstance(message, m.Grant):
                     self.leases.on_grant(message)
+                elif isinstance(message, m.Taken):
+                    self.streams.on_taken(message)
                 else:
                     self.client.message(message)
-        if self.state in (BLOCKED, DRAINING):
-            self._give_back()
-
-    def _give_back(self) -> None:
-        returned = self.sequence.recall()
-        if returned.task_ids:
-            self._tell([returned])
 
     def _tell(self, messages: list[m.Message]) -> None:
         """To whoever gave this worker its tasks, or to the raylet."""
@@ -167,7 +167,10 @@ class SimWorker(Host):
 
     def _next(self) -> None:
         while self.alive and self.state == IDLE and self.actor is None:
-            delivered = self.sequence.next() if self.lease is None else self.leases.next()
+            if self.sequence.spent and self.lease is None:
+                returned = self.sequence.recall()
+                self.out([returned] if returned.task_ids else [])
+            delivered = self._take() if self.lease is None else self.leases.next()
             if delivered is None:
                 self._send_done(wait=True)
                 self.transmit()
@@ -179,11 +182,21 @@ class SimWorker(Host):
             self.started += 1
             self._execute(delivered)
 
+    def _take(self) -> Delivered | None:
+        """The next task, out of the inbox or the queue; None: there is none."""
+        if self.sequence.takes() and self.packets:
+            (tasks,) = codec.decode(self.packets.popleft()).messages
+            assert isinstance(tasks, m.Tasks)
+            self.sequence.on_packet(tasks)
+            self._read()
+        return self.sequence.next()
+
     def _execute(self, delivered: Delivered) -> None:
         self.delivered = delivered
         spec = delivered.assignment.spec
         template = self.sequence.templates[spec.template_id]
         assert self.sequence.functions[template.function_id].blob.decode() == template.name
+        self._suitability.check(template, spent=self.sequence.spent)
         if delivered.assignment.actor is None:
             self.witness.started(self, delivered.assignment)
         self.clock.tell(f"{self.name} starts {self.witness.word(spec.task_id)}")
@@ -191,6 +204,10 @@ class SimWorker(Host):
         self.client.references.begin_task(spec.nested)
         if self.lease is not None:
             self.leases.begin(delivered)
+        if template.timeout_s:
+            attempt = delivered.assignment.attempt
+            deadline = (spec.task_id, attempt, template.timeout_s, self.started)
+            self.out([m.Deadline(0, *deadline)])
         functions = self.library.functions
         if delivered.assignment.actor is not None:
             self.witness.calls.constructing(self, delivered.assignment)
@@ -202,7 +219,14 @@ class SimWorker(Host):
             return
         context = TaskContext(self, spec.task_id, template)
         self._program = functions[template.name](context, *arguments)
+        if template.yields:
+            maker = f"{self.name} {delivered.assignment.attempt}".encode()
+            source = Source(spec.task_id, spec.consumer, template.unread_max, maker, self._yielded)
+            self._program = self.streams.run(source, self._program)
         self._advance(None)
+
+    def _yielded(self, items: m.Items) -> None:
+        self._tell([items])
 
     def _advance_with_values(self) -> None:
         answer, self._answer = self._answer, None
@@ -227,6 +251,9 @@ class SimWorker(Host):
                 self._end(m.FINISHED, self._results(stop.value))
                 return
             except Interrupted:
+                if self._timed_out:
+                    self._end(m.FINISHED, self._error(TIMED_OUT, "the task ran too long"))
+                    return
                 self._end(m.CANCELLED, self._error(CANCELLED, "the task was cancelled"))
                 return
             except TaskFailed as failed:
@@ -309,16 +336,14 @@ class SimWorker(Host):
         self._tell([self.sequence.recall(), m.Blocked(0)])
 
     def _unblock(self) -> None:
-        self._waiter = None
-        self.state = IDLE
+        self._waiter, self.state = None, IDLE
         self.out([m.Unblocked(0)])
 
     def transmit(self) -> None:
         """What the client has to say."""
         self.client.flush()
         self.tend_calls()
-        outbox = self.client.take_outbox()
-        self.out(outbox)
+        self.out(self.client.take_outbox())
 
     def _send_done(self, *, wait: bool) -> None:
         done = self.sequence.take_done(self.clock.now, next_is_short=wait)
@@ -330,18 +355,14 @@ class SimWorker(Host):
     def _error(self, code: str, text: str) -> list[m.Outcome]:
         assert self.delivered is not None
         spec = self.delivered.assignment.spec
-        count = max(self.sequence.templates[spec.template_id].num_returns, 1)
-        data = error_bytes(code, text)
-        return [
-            m.Outcome(object_id(spec.task_id, index), m.ERROR, len(data), data)
-            for index in range(count)
-        ]
+        template = self.sequence.templates[spec.template_id]
+        return failures.outcomes(spec.task_id, template.num_returns, error_bytes(code, text))
 
     def _results(self, result: Any) -> list[m.Outcome]:
         assert self.delivered is not None
         spec, attempt = self.delivered.assignment.spec, self.delivered.assignment.attempt
         if self.delivered.assignment.actor is not None:
-            self.actor = SimActor(self, self.delivered.assignment, result)
+            self.actor = SimActor(self, self.delivered.assignment, result, self.streams)
             self.world.direct.listeners[self.worker_id] = self.accept
             return [m.Outcome(object_id(spec.task_id), m.VALUE, 0)]
         results = (result if isinstance(result, list) else [result]) or [Returned(0)]
@@ -385,6 +406,13 @@ class SimWorker(Host):
             self.sequence.finished(status, outcomes, seconds, borrowed, self.clock.now)
         else:
             self.leases.finished(status, outcomes, seconds, borrowed)
+        assert self.delivered is not None
+        template = self.sequence.templates[self.delivered.assignment.spec.template_id]
+        if self._suitability.used_up(template) and not self.sequence.spent:
+            self.sequence.spent = True
+            self.out([m.Exiting(0, "")])
+            if self.lease is not None:
+                self.leases.leave()
         self.state = IDLE
         self.delivered = None
         self._send_done(wait=True)
@@ -426,10 +454,12 @@ class SimWorker(Host):
 
     def vanish(self) -> None:
         """It ends together with its raylet."""
+        # For a submitter that has yet to hold it:
+        keeps = self.leases.keep_something() or self.streams.keep_something()
         self.alive = False
         self._program = None
         self.end_wires()
-        if self.leases.keep_something():  # for a submitter that has yet to hold it
+        if keeps:
             self.witness.calls.ended(self, owed=False, orderly=False)
         self.leases.vanish()
         if self.actor is not None:

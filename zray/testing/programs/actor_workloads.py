@@ -83,7 +83,21 @@ def makes_actor(context: TaskContext, seconds: float, number: int) -> Program:
     return Returned(number, [handle])
 
 
-TASKS = (calls_actor, leaves_call, makes_actor)
+def cancels_call(context: TaskContext, seconds: float, refs: list[Ref]) -> Program:
+    """Cancels what its submitter has called."""
+    yield Sleep(seconds)
+    context.process.cancel_call(refs[0])
+    return Returned(0)
+
+
+def cancels_task(context: TaskContext, seconds: float, refs: list[Ref], force: bool) -> Program:
+    """Cancels what its submitter has submitted."""
+    yield Sleep(seconds)
+    context.process.cancel(refs[0], force=force, recursive=True)
+    return Returned(0)
+
+
+TASKS = (calls_actor, leaves_call, makes_actor, cancels_call, cancels_task)
 
 
 # ---- drivers' programs -------------------------------------------------------------------------
@@ -251,10 +265,10 @@ def named(driver: SimDriver, random: Random) -> Program:
             found = yield driver.find(name)
             if found.info is None:
                 continue
-            handle = driver.adopt(found.actor_id)
+            handle = driver.found(found.actor_id)
         elif handle.oid[:16] != created.actor_id:
             handle.drop()
-            handle = driver.adopt(created.actor_id)
+            handle = driver.found(created.actor_id)
         refs = [driver.call(handle, "total", [seconds, 0, n])[0] for n in range(3)]
         driver.expect(refs, 0, 1, 2)
         if random.random() < 0.3:
@@ -384,7 +398,7 @@ def sharing(driver: SimDriver, random: Random) -> Program:
         raise TaskFailed("stopped", driver.client.stopped)
     if handle.oid[:16] != created.actor_id:
         handle.drop()
-        handle = driver.adopt(created.actor_id)
+        handle = driver.found(created.actor_id)
     refs: list[Ref] = []
     for number in range(random.randint(2, 6)):
         refs += driver.submit("calls_actor", [seconds, Nested([handle]), number])
@@ -401,7 +415,7 @@ def end_named_actors(driver: SimDriver, random: Random) -> Program:
     for _, name in listed.names:
         found: m.ActorFound = yield driver.find(name)
         if found.info is not None:
-            yield driver.kill(driver.adopt(found.actor_id))
+            yield driver.kill(driver.found(found.actor_id))
 
 
 ACTOR_WORKLOADS = (

@@ -171,6 +171,16 @@ def fails(context: CallContext, seconds: float) -> Program:
     yield Fail(covered=False)
 
 
+def wobble(context: CallContext, seconds: float, number: int, times: int) -> Program:
+    """Raises what its call is made again for, the first so many times."""
+    yield Sleep(seconds)
+    tried = context.state.setdefault("tried", {})
+    tried[number] = tried.get(number, 0) + 1
+    if tried[number] <= times:
+        yield Fail(covered=True)
+    return Returned(number)
+
+
 def crash(context: CallContext, seconds: float) -> Program:
     """Ends its process with a signal."""
     yield Sleep(seconds)
@@ -187,6 +197,6 @@ METHODS: dict[str, Callable[..., Program]] = {
     function.__name__: function
     for function in (
         *(inc, total, pair, retain, give_back, look, store, delegate, ask_other, spawn),
-        *(introduce, fails, crash, leave),
+        *(introduce, fails, wobble, crash, leave),
     )
 }

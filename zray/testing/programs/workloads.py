@@ -29,7 +29,7 @@ from zray.testing.processes.steps import (
     Value,
     Wait,
 )
-from zray.testing.programs import actor_workloads, loss_workloads
+from zray.testing.programs import actor_workloads, loss_workloads, near_workloads
 from zray.testing.world.errors import RAISED
 
 # ---- functions -----------------------------------------------------------------------------
@@ -158,6 +158,7 @@ FUNCTIONS: dict[str, Callable[..., Program]] = {
     for function in (
         *(add, nothing, several, tree, raises, flaky, crashes, child_ref, put_ref, keep, let_go),
         *(pass_on, unpack, asks, changes_mind, *actor_workloads.TASKS, *loss_workloads.TASKS),
+        *near_workloads.FUNCTIONS,
     )
 }
 

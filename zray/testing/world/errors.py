@@ -4,6 +4,7 @@ from __future__ import annotations
 
 RAISED = "ZR-3001"
 CANCELLED = "ZR-3002"
+TIMED_OUT = "ZR-3009"
 CRASHED = "ZR-3003"
 ACTOR_DIED = "ZR-3402"
 ACTOR_UNAVAILABLE = "ZR-3403"

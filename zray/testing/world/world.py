@@ -8,6 +8,7 @@ from zray import limits
 from zray.testing.world.clock import Clock
 from zray.testing.world.direct import DirectSockets
 from zray.testing.world.network import Network
+from zray.testing.world.ports import Ports
 
 
 class World:
@@ -29,6 +30,7 @@ class World:
         self.clock = Clock(events_max)
         self.network = Network(self.clock, Random(self.random.random()), latency_s)
         self.direct = DirectSockets(self.random, direct)
+        self.far_ports = Ports(self.clock, Random(f"ports {seed}"), latency_s)
         self.drain_max = limits.DRAIN_MESSAGES_MAX
         self.names: dict[bytes, str] = {}  # of processes, by their ids
         self.drivers: set[bytes] = set()  # whose processes run

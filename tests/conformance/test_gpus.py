@@ -1,0 +1,94 @@
+"""Contracts of GPUs: which ones tasks get to see. Nothing here needs a real one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+import ray
+
+
+@pytest.fixture(scope="module", autouse=True)
+def preset() -> Iterator[None]:
+    """A cluster with two GPUs, which are the fifth and seventh of a machine."""
+    os.environ["CUDA_VISIBLE_DEVICES"] = "4,6"
+    ray.init(num_cpus=4, num_gpus=2, include_dashboard=False)
+    yield
+    ray.shutdown()
+    del os.environ["CUDA_VISIBLE_DEVICES"]
+
+
+@ray.remote(num_gpus=1, max_calls=0)
+def see():
+    import time
+
+    time.sleep(0.2)
+    return os.environ["CUDA_VISIBLE_DEVICES"], ray.get_gpu_ids(), os.getpid()
+
+
+def test_tasks_see_what_was_preset() -> None:
+    """With ``CUDA_VISIBLE_DEVICES`` set for the node, its tasks get of these, each another one."""
+    found = ray.get([see.remote(), see.remote()])
+    assert sorted(seen for seen, _, _ in found) == ["4", "6"]
+    assert sorted(str(ids[0]) for _, ids, _ in found) == ["4", "6"]
+
+
+def test_several_for_one_task() -> None:
+    """All of them, and ``get_gpu_ids()`` in the same order."""
+    seen, ids, _ = ray.get(see.options(num_gpus=2).remote())
+    assert seen.split(",") == [*map(str, ids)]
+    assert {*map(str, ids)} == {"4", "6"}
+
+
+def test_a_part_of_one() -> None:
+    """Several tasks share it."""
+    found = ray.get([see.options(num_gpus=0.5).remote() for _ in range(2)])
+    assert {seen for seen, _, _ in found} <= {"4", "6"}
+
+
+def test_actors_see_theirs() -> None:
+    """For as long as they live."""
+
+    @ray.remote(num_gpus=1)
+    class Seeing:
+        def see(self):
+            return os.environ["CUDA_VISIBLE_DEVICES"]
+
+        def accelerators(self):
+            return ray.get_runtime_context().get_accelerator_ids()["GPU"]
+
+    actors = [Seeing.remote() for _ in range(2)]
+    assert sorted(ray.get([actor.see.remote() for actor in actors])) == ["4", "6"]
+    assert sorted(ray.get([actor.accelerators.remote() for actor in actors])) == [["4"], ["6"]]
+
+
+def test_ids_of_a_task_without() -> None:
+    """It has none."""
+
+    @ray.remote
+    def ids():
+        return ray.get_gpu_ids()
+
+    assert ray.get(ids.remote()) == []
+
+
+def test_a_function_with_gpus_has_a_process_for_each_call() -> None:
+    """As if it had ``max_calls=1``: so the memory of the GPU is free afterwards."""
+
+    @ray.remote(num_gpus=1)
+    def f():
+        return os.getpid()
+
+    assert len({ray.get(f.remote()) for _ in range(4)}) == 4
+
+
+def test_unless_it_says_otherwise() -> None:
+    """``max_calls=0``: a process may go on."""
+    pids = [ray.get(see.remote())[2] for _ in range(6)]
+    assert len(set(pids)) < 6
+
+
+def test_gpus_are_in_the_resources() -> None:
+    """``cluster_resources()`` has them."""
+    assert ray.cluster_resources()["GPU"] == 2.0

@@ -1,0 +1,76 @@
+"""What a driver's user is shown: prints of workers, and warnings of the head.
+
+A part of Driver. In the order in which they came, and before the values that came after them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+
+from zray.core.client.client import Client
+from zray.nodes.participant.participant import Participant
+from zray.protocol import messages as m
+from zray.runtime.interrupts import interrupts
+
+PRINT_S = 1.0  # how long a value waits for prints that come before it and that nobody reads
+
+
+class Printing(Participant):
+    def __init__(self, client: Client) -> None:
+        super().__init__(client)
+        self._printing = False  # a thread is at it
+
+    def _prints_came(self) -> None:
+        self._completions.append(self._print)
+        self._attend()
+
+    def _prints_due(self) -> bool:
+        return self._printing or bool(self.client.prints)
+
+    def _show_prints(self) -> None:
+        if self.client.prints:
+            self._unlocked(self._print)
+        deadline = time.monotonic() + PRINT_S if self._printing else 0.0
+        while self._printing and time.monotonic() < deadline:
+            self._follow(None, 0.005)  # another thread has them, and is about to finish
+
+    def _print(self) -> None:
+        """Print what has come, in order: one thread at a time prints for all."""
+        mine = False
+        try:
+            with interrupts, self._lock:
+                if self._printing:
+                    return
+                self._printing = mine = True
+            while True:
+                with interrupts, self._lock:
+                    prints = self.client.prints.take()
+                    if not prints:
+                        self._printing = False
+                        return
+                _write(prints)
+        except BaseException:
+            if mine:
+                self._printing = False
+            raise
+
+
+def _write(prints: list[m.Log | m.Notice]) -> None:
+    for message in prints:
+        if isinstance(message, m.Notice):
+            say(f"zray: warning {message.code}: {message.text}" if message.code else message.text)
+            continue
+        prefix = f"({message.name} pid={message.pid}, node={message.node}) "
+        stream = sys.stderr if message.is_error else sys.stdout
+        # None, closed, a pipe that ended, or a stream of the program's own that fails.
+        with contextlib.suppress(Exception):
+            stream.write("".join(f"{prefix}{line}\n" for line in message.lines))
+            stream.flush()
+
+
+def say(text: str) -> None:
+    """A line of zray's own, to standard error, if that takes it."""
+    with contextlib.suppress(Exception):
+        print(text, file=sys.stderr, flush=True)

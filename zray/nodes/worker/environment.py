@@ -1,0 +1,26 @@
+"""What a worker does before the first code of a user's: it takes on its tasks' environment.
+
+Each environment has workers of its own, so that is done once in a process.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+
+from zray.protocol.messages import Environment
+
+_UNKNOWN = re.compile(r"\$\{[A-Z0-9_]+\}")
+
+
+def take_on(environment: Environment) -> None:
+    """Set its variables. ``${NAME}`` is the value of a variable that is there, or nothing."""
+    for name, value in environment.env_vars:
+        os.environ[name] = _UNKNOWN.sub("", os.path.expandvars(value))
+    if any(name == "PYTHONPATH" for name, _ in environment.env_vars):  # Python runs already
+        entries = [
+            os.path.abspath(one) for one in os.environ["PYTHONPATH"].split(os.pathsep) if one
+        ]
+        known = set(sys.path)
+        sys.path[:0] = [entry for entry in entries if entry not in known]

@@ -1,0 +1,40 @@
+"""What user code does at the planned end of its actor: ``__ray_shutdown__`` and exit handlers.
+
+Nothing of it runs where the process is killed. Its time is bounded, since others wait for the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import inspect
+import os
+import sys
+import threading
+import traceback
+from typing import Any
+
+from zray import limits
+
+
+def run(instance: Any, code: int) -> None:
+    """Run it in this thread; past its time the process ends with ``code``."""
+    bound = threading.Timer(limits.ACTOR_EXIT_S, _end, (code,))
+    bound.daemon = True
+    bound.start()
+    shutdown = getattr(instance, "__ray_shutdown__", None)
+    if shutdown is not None:
+        try:
+            waits = shutdown()
+            if inspect.iscoroutine(waits):
+                asyncio.run(waits)
+        except BaseException:
+            traceback.print_exc()
+    atexit._run_exitfuncs()
+    bound.cancel()
+
+
+def _end(code: int) -> None:
+    text = f"its exit handlers took longer than {limits.ACTOR_EXIT_S:g} s: the actor ends without"
+    print(text, file=sys.stderr, flush=True)
+    os._exit(code)
