@@ -177,6 +177,16 @@ def trouble(cluster: Any, armory: Armory, call: str, fault: int) -> str:
     return wrong or (f"work that follows takes {took:.0f} s" if took > 45 else "")
 
 
+def test_a_fork_that_cannot_be_asked_for_is_asked_for_again(armed: tuple[Any, Armory]) -> None:
+    """Nothing else happens on the nodes meanwhile that would have them try."""
+    _, armory = armed
+    actors = []
+    for number in range(6):
+        armory.arm("socket.socket.sendmsg", errno.ENOBUFS)
+        actors.append(Counter.remote())
+        assert zray.get(actors[-1].add.remote(number), timeout=20) == 1
+
+
 @pytest.mark.slow_limit(600)
 def test_each_system_call_fails_once(armed: tuple[Any, Armory]) -> None:
     """In two ways here, of which each comes by turns; ZRAY_TEST_ALL_FAULTS=1: in every way."""

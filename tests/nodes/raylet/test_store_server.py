@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
+import resource
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from zray import limits
 from zray.core.raylet.objects import LocalObjects
 from zray.errors import ObjectLostError
 from zray.ids import IdSource
@@ -235,6 +238,66 @@ def test_who_wants_memory_gets_it_when_others_have_gone_to_disk(bench: Bench) ->
     assert placed.owner == bench.node_id and fd is not None
     assert os.pread(fd, 2, placed.offset) == b"x0"
     os.close(fd)
+
+
+def take_from_elsewhere(bench: Bench, reader: Process, name: str) -> None:
+    """A process wants an object, which comes from another node."""
+    reader.say(m.Take(0, oid(name)))
+    pull = next(pull for pull in bench.to_head if isinstance(pull, m.Pull))
+    bench.to_head.clear()
+    size = limits.INLINE_BYTES_MAX + 1
+    bench.local.on_chunk(m.Chunk(0, pull.transfer, m.VALUE, 0, size, bytes(size)))
+
+
+def test_who_waits_for_an_object_learns_that_its_descriptor_cannot_be_given(bench: Bench) -> None:
+    first, second = bench.process("first").attach(), bench.process("second").attach()
+    take_from_elsewhere(bench, first, "x")
+    placed, fd = first.hears_with(m.Placed)
+    assert fd is not None
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SEAL)  # a lying reader: now sealing fails
+    os.close(fd)
+    take_from_elsewhere(bench, second, "y")
+    assert "cannot be had in shared memory" in second.hears(m.Missing).text
+    first.say(m.Take(0, oid("y")))
+    assert first.hears(m.Placed).segment == placed.segment, "who has the segment can use it"
+    assert "Operation not permitted" in bench.failures.pop()
+
+
+def test_who_wants_an_object_from_disk_while_there_are_no_descriptors_can_ask_again(
+    bench: Bench,
+) -> None:
+    writer, reader = bench.process("writer").attach(), bench.process("reader").attach()
+    for number in range(8):
+        writer.put(f"x{number}", number * MB)
+    reader.say(m.Room(5, 2 * MB))
+    reader.hears(m.Granted)
+    allowed = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, allowed[1]))
+    try:
+        reader.say(m.Take(0, oid("x0")))
+        assert "cannot be had in shared memory" in reader.hears(m.Missing).text
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, allowed)
+    assert "Too many open files" in bench.failures.pop()
+    reader.say(m.Take(0, oid("x0")))
+    assert reader.hears(m.Placed).owner == bench.node_id
+
+
+def test_the_head_learns_that_an_object_which_it_wants_cannot_be_read(
+    bench: Bench, tmp_path: Path
+) -> None:
+    writer, other = bench.process("writer").attach(), bench.process("other").attach()
+    for number in range(8):
+        writer.put(f"x{number}", number * MB)
+        writer.say(m.Published(0, oid(f"x{number}")))
+    other.say(m.Room(5, 2 * MB))
+    other.hears(m.Granted)
+    (file,) = tmp_path.rglob(oid("x0").hex())
+    file.unlink()
+    with pytest.raises(FileNotFoundError):  # which the node tells of
+        bench.local.on_pull(m.Pull(0, 7, oid("x0")))
+    failed = bench.to_head[-1]
+    assert (failed.transfer, failed.code) == (7, ObjectLostError.code)
 
 
 def test_who_wants_memory_that_is_in_use_waits_and_then_learns_by_whom(bench: Bench) -> None:

@@ -225,5 +225,10 @@ class LocalObjects:
 
     def on_pull(self, message: Pull) -> None:
         """The head wants a value for somebody: it is sent in chunks."""
-        outcome = self.whole(message.object_id)
+        try:
+            outcome = self.whole(message.object_id)
+        except Exception:
+            text = "this node could not read the object"
+            self._tell_head(PullFailed(0, message.transfer, ObjectLostError.code, text))
+            raise
         self.server.serve(message, outcome, "this node does not have the object")

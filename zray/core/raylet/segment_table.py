@@ -111,6 +111,10 @@ class SegmentTable:
         readers[process] = None
         return True
 
+    def revoke(self, process: bytes, owner: bytes, number: int) -> None:
+        """The descriptor could not be given: the process cannot map the segment."""
+        self._segment(owner, number).readers.pop(process, None)
+
     def trim(self, asking: bytes) -> None:
         """Have all but the process that asks release the empty segments that they keep."""
         for owner, entry in self._owners.items():

@@ -140,27 +140,43 @@ class SharedObjects:
         self._object_store.process_died(process_id)
 
     def place(self, session: Session, oid: bytes) -> None:
-        """Tell where the object is; one that is on disk is read back first."""
+        """Tell where the object is, or that it is nowhere; one on disk is read back first."""
         place = self._object_store.view(oid, session.process_id)
         if place is None:
             waiting = self._takers.get(oid)
             if waiting is not None:
                 waiting.append(session)
             elif self._object_store.get(oid) is not None:
-                self._takers[oid] = [session]
-                self._restore(oid)
+                try:
+                    self._restore(oid)
+                except OSError as error:
+                    self._cannot_place(session, oid, error)
+                else:
+                    self._takers[oid] = [session]
             else:
                 text = "its memory went with the process that made it, or its file with the disk"
                 self._sessions.send(session, m.Missing(0, oid, ObjectLostError.code, text))
             return
         found = self._object_store.get(oid)
         assert found is not None
-        fd = None
-        if self._segments.grant(session.process_id, place.owner, place.segment):
-            fd = self._memory.descriptor(place.owner, place.segment)
+        fd, reader = None, session.process_id
+        if self._segments.grant(reader, place.owner, place.segment):
+            try:
+                fd = self._memory.descriptor(place.owner, place.segment)
+            except OSError as error:
+                self._segments.revoke(reader, place.owner, place.segment)
+                self._object_store.unview(oid, reader)
+                self._cannot_place(session, oid, error)
+                return
         session.given += 1
         message = m.Placed(0, oid, found.kind, *place, found.contained)
         self._sessions.send(session, message, fd)
+
+    def _cannot_place(self, session: Session, oid: bytes, error: OSError) -> None:
+        """The machine has no memory or descriptor for it just now: it is to be had in chunks."""
+        self._on_failure("giving an object to a process", error)
+        text = f"it cannot be had in shared memory: {error}"
+        self._sessions.send(session, m.Missing(0, oid, "", text))
 
     def claimed(self, oid: bytes, process_id: bytes) -> bool:
         """An object that a process sealed is the cluster's now; False: it is not here."""
@@ -316,8 +332,8 @@ class SharedObjects:
         found = self._object_store.get(oid)
         assert found is not None
         region = self._region(found.size)
-        path = self._object_store.restore(oid, self._node_id, region)
         mapping = self._memory.mapping(self._node_id, region.segment)
+        path = self._object_store.restore(oid, self._node_id, region)
         self._files.restore(path, mapping, region, partial(self._restored, oid))
 
     def _restored(self, oid: bytes, success: bool) -> None:

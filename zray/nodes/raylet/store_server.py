@@ -198,7 +198,7 @@ class StoreServer:
         if not self._sessions.attached(session):
             return
         if oid in self._local().stored:
-            self._answer(session, oid)
+            self._try_to_answer(session, oid)
         else:
             self._sessions.send(session, m.Missing(0, oid, ObjectLostError.code, text))
         self.objects.settle()

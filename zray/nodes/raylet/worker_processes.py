@@ -85,6 +85,7 @@ class WorkerProcesses:
                 channel.channels.page.lease_until = lease_until
         if self._zygote.pid is None:
             self._start_zygote(now)
+        self._zygote.flush()
 
     # ---- beginnings ------------------------------------------------------------------------
 

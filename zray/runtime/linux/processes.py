@@ -207,7 +207,7 @@ class Zygote:
                 continue
             self._apply(report, received_fds(ancillary))
             found.append(report)
-        self._flush()
+        self.flush()
         return found
 
     def kill(self, target: int | bytes, number: int = signal.SIGKILL) -> bool:
@@ -245,10 +245,10 @@ class Zygote:
 
     def _post(self, message: bytes, fds: list[int]) -> None:
         self._outbox.append((message, fds))
-        self._flush()
+        self.flush()
 
-    def _flush(self) -> None:
-        """Send what the socket takes. A full socket is flushed on the zygote's next answer."""
+    def flush(self) -> None:
+        """Send what the socket takes; to be called once in a while, and is at each `events`."""
         while self._outbox and self._sock is not None:
             message, fds = self._outbox[0]
             rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
