@@ -128,6 +128,26 @@ def test_a_cancel_finds_what_has_not_started() -> None:
     assert split_tasks(bench.lease.recall().task_ids) == [identity("t3")]
 
 
+def test_a_task_that_takes_long_is_looked_after_while_others_are_behind_it() -> None:
+    """And not otherwise: each look costs the task that runs a turn of the interpreter."""
+    bench = Bench(FUNCTION, WORK)
+    lease, inbox = bench.lease, bench.inbox
+    lease.deliver(packet("t0", "t1", "t2"))
+    for _ in range(2):
+        bench.run()
+        lease.begins()
+        assert lease.at_stake() and not lease.takes_long()
+        if inbox.current is not None and inbox.current.spec.task_id == identity("t0"):
+            inbox.finished(m.FINISHED, [], 0.001, [], 10.0)
+    assert lease.takes_long() and lease.takes_long()
+    assert split_tasks(lease.recall().task_ids) == [identity("t2")]
+    assert lease.at_stake(), "the end of the first is not told"
+    assert inbox.take_done(10.1, next_is_short=False) is not None
+    assert not lease.at_stake()
+    lease.unsure = 1
+    assert lease.at_stake()
+
+
 # ---- ends ------------------------------------------------------------------------------------
 
 

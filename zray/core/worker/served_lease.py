@@ -28,6 +28,7 @@ class ServedLease(Generic[Pin]):
         unsure: ends that are not told before the cluster knows what their tasks keep.
         kept: by the number of a DONE, what is kept until that is acknowledged.
         sentenced: the running task, if the raylet ends this worker should it not end.
+        begun: how many of its tasks have started.
     """
 
     def __init__(self, grant: m.Grant, task_inbox: TaskInbox, now: float) -> None:
@@ -42,6 +43,8 @@ class ServedLease(Generic[Pin]):
         self.unsure = 0
         self.kept: dict[int, list[Pin]] = {}
         self.sentenced = b""
+        self.begun = 0
+        self._seen = 0  # of these, when ``takes_long`` was asked last
         self._task_inbox = task_inbox
         # The raylet does not know what the submitter has told, and may have it forgotten.
         self._templates: dict[bytes, m.Template] = {}
@@ -151,6 +154,16 @@ class ServedLease(Generic[Pin]):
     def begins(self) -> None:
         """One of its tasks starts."""
         self._until = NEVER
+        self.begun += 1
+
+    def at_stake(self) -> bool:
+        """Whether a task that takes long could hold up others, or what is to be said."""
+        return bool(self.kept or self.unsure or self._early) or self._task_inbox.holds()
+
+    def takes_long(self) -> bool:
+        """Whether a task runs that did so when this was asked before."""
+        seen, self._seen = self._seen, self.begun
+        return seen == self.begun and self._task_inbox.current is not None
 
     # ---- giving back -----------------------------------------------------------------------
 

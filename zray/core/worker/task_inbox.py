@@ -214,6 +214,10 @@ class TaskInbox:
         done, self._done = self._done, []
         return m.Done(0, done)
 
+    def holds(self) -> bool:
+        """Whether something is here that has not started, or has ended and is not told."""
+        return bool(self._inbox or self._done) or self._packet is not None
+
     def next_values(self) -> list[m.Outcome] | None:
         """The dependencies of the task that comes after the current one; None: it is not here."""
         return self._inbox[0].values if self._inbox else None

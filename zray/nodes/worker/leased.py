@@ -58,9 +58,7 @@ class LeaseServer:
         self._told = 0  # what the raylet had been told when that began
         self._pins: list[ObjectRef[Any]] = []  # of its results
         self._printed = 0  # how often this process had printed then
-        self._begun = 0  # tasks of the present lease
-        self._seen = 0  # of these, when ``look`` came last
-        self._rang = 0  # of these, when the submitter was last told that there are no more
+        self._rang = 0  # tasks had begun when the submitter was last told that there are no more
 
     # ---- from the raylet -------------------------------------------------------------------
 
@@ -76,7 +74,7 @@ class LeaseServer:
         self.lease = ServedLease(message, self._inbox, time.monotonic())
         self.lease.handlers[m.Taken] = self._streams.on_taken
         self.lease.ending = message.lease_id == self._revoked
-        self._begun = self._seen = self._rang = 0
+        self._rang = 0
         self._shown = None
         self._watch(self._listener, self._accept)
         self._worker.tell_raylet([m.Leased(0, self.lease.held())])
@@ -290,7 +288,8 @@ class LeaseServer:
         assert self.lease is not None
         template = self._inbox.templates[delivered.assignment.spec.template_id]
         self.lease.begins()
-        self._begun += 1
+        if self.lease.at_stake():
+            self._worker.look_on()
         self._delivered = delivered
         if template is not self._shown:
             self._shown = template
@@ -351,17 +350,18 @@ class LeaseServer:
     def look(self, *, reads: bool) -> bool:
         """From another thread, now and then: a task that takes long holds up no others, nor ends.
 
-        ``reads``: nobody else does. Returns whether to look again.
+        ``reads``: nobody else does. Returns whether to look again; where not, ``begin`` has it
+        looked again once that is of use.
         """
         lease = self.lease
         if lease is None:
             return False
         if reads and (lease.kept or lease.unsure):
             self._worker.read_aside()
-        if self._begun == self._seen and self._inbox.current is not None:
+        takes_long = lease.takes_long()
+        if takes_long:
             self._give_back(lease)
-        self._seen = self._begun
-        return True
+        return not takes_long or lease.at_stake()
 
     # ---- the end ---------------------------------------------------------------------------
 
@@ -369,8 +369,8 @@ class LeaseServer:
         """Nothing is here to be run: how long to wait for more; 0: the lease has ended."""
         lease, link = self.lease, self._link
         assert lease is not None
-        if self._begun != self._rang and self._queue is not None:
-            self._rang = self._begun
+        if lease.begun != self._rang and self._queue is not None:
+            self._rang = lease.begun
             self._queue.ring()
         left = lease.rests_s(time.monotonic())
         if left <= 0 and link is not None and link.writer.pending:
@@ -393,7 +393,7 @@ class LeaseServer:
         if link is not None:
             self._send(link, [m.LeaseEnded(0, lease_id)])
             self._close_if_done(lease, link)
-        self._worker.tell_raylet([m.LeaseEnded(0, lease_id, self._begun)])
+        self._worker.tell_raylet([m.LeaseEnded(0, lease_id, lease.begun)])
 
 
 def _read(link: DirectLink) -> tuple[list[m.Message], bool]:

@@ -86,7 +86,7 @@ class Worker(Transport):
             **self.task_inbox.handlers,
             m.Calls: self._on_calls,
             m.Taken: self.streams.on_taken,
-            m.Grant: self._on_grant,
+            m.Grant: self.leases.on_grant,
             # By the control socket, since they cannot wait for user code:
             m.Recall: self._on_recall,
             m.Cancel: self._on_cancel,
@@ -144,8 +144,8 @@ class Worker(Transport):
         if self.actor is not None:
             self.actor.receive(message, None)
 
-    def _on_grant(self, message: m.Grant) -> None:
-        self.leases.on_grant(message)
+    def look_on(self) -> None:
+        """The control thread looks now and then from now on. With the lock held."""
         self._control.look_on()
 
     def _look_after(self) -> bool:

@@ -40,8 +40,6 @@ class SimLeases:
         self._delivered: Delivered | None = None  # the task that runs
         self._shown: m.Template | None = None  # whose name the raylet knows
         self._told = 0  # what the raylet had been told when that began
-        self._begun = 0  # tasks of the present lease
-        self._seen = 0  # of these, when ``look`` came last
         self._looks = False
         self._due = NEVER  # when the worker looks whether it has rested long enough
 
@@ -57,12 +55,8 @@ class SimLeases:
         self.lease = ServedLease(message, self._inbox, worker.clock.now)
         self.lease.handlers[m.Taken] = self._streams.on_taken
         self.lease.ending = message.lease_id == self._revoked
-        self._begun = self._seen = 0
         self._shown = None
         worker.out([m.Leased(0, self.lease.held())])
-        if not self._looks:
-            self._looks = True
-            worker.clock.after(limits.RECALL_S, self._look)
 
     def on_revoke(self, message: m.Revoke) -> None:
         """The lease is to end, which may come sooner than its beginning."""
@@ -198,7 +192,9 @@ class SimLeases:
         assert self.lease is not None
         template = self._inbox.templates[delivered.assignment.spec.template_id]
         self.lease.begins()
-        self._begun += 1
+        if self.lease.at_stake() and not self._looks:
+            self._looks = True
+            self._worker.clock.after(limits.RECALL_S, self._look)
         self._delivered = delivered
         if template is not self._shown:
             self._shown = template
@@ -264,15 +260,15 @@ class SimLeases:
         self._looks = worker.alive and lease is not None
         if lease is None or not self._looks:
             return
-        worker.clock.after(limits.RECALL_S, self._look)
-        if worker.clock.now < worker.frozen_until:
-            return
-        if lease.kept or lease.unsure:
-            worker.read_aside()
-        if self.lease is lease:
-            if self._begun == self._seen and self._inbox.current is not None:
+        if worker.clock.now >= worker.frozen_until:
+            if lease.kept or lease.unsure:
+                worker.read_aside()
+            takes_long = self.lease is lease and lease.takes_long()
+            if takes_long:
                 self._give_back(lease)
-            self._seen = self._begun
+            self._looks = not takes_long or lease.at_stake()
+        if self._looks:
+            worker.clock.after(limits.RECALL_S, self._look)
 
     # ---- the end ---------------------------------------------------------------------------
 
@@ -302,7 +298,7 @@ class SimLeases:
         if wire is not None:
             wire.answer([m.LeaseEnded(0, lease_id)])
             self._close_if_done(lease, wire)
-        self._worker.out([m.LeaseEnded(0, lease_id, self._begun)])
+        self._worker.out([m.LeaseEnded(0, lease_id, lease.begun)])
 
     def keep_something(self) -> bool:
         """Whether a submitter has not acknowledged all ends that refer to objects."""
