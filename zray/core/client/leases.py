@@ -121,7 +121,7 @@ class ClientLeases:
         brief = min(seconds / 2, limits.LEASE_BRIEF_NAP_S)
         if tasks < limits.LEASE_NAP_TASKS or self.tasks.dependents():
             return brief  # one that ends sooner than expected makes all the difference
-        return max(brief, min(seconds / 4, limits.LEASE_NAP_S))
+        return max(brief, min(seconds / 2, limits.LEASE_NAP_S))
 
     def look(self, now: float) -> None:
         """Now and then: what waits behind a task that takes too long goes elsewhere."""
