@@ -83,6 +83,18 @@ def test_a_packet_waits_for_what_was_sent_before_it_however_that_is_cut() -> Non
     assert begun(made) == identity("behind")
 
 
+def test_a_packet_that_was_taken_before_its_turn_is_not_kept_behind_the_task_that_starts() -> None:
+    """That may hold the interpreter for long, and another worker may be idle."""
+    made = inbox()
+    made.on_packet(packet(1, "behind", "too"))
+    made.handlers[m.Tasks](packet(0, "first"))
+    assert begun(made) == identity("first")
+    early = made.untake()
+    assert early is not None
+    assert split_tasks(early.task_ids) == [identity("behind"), identity("too")]
+    assert made.takes() and made.untake() is None
+
+
 def test_what_is_in_a_packet_is_given_back_too() -> None:
     made = inbox("t0", "t1")
     made.next()

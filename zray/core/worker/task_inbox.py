@@ -233,6 +233,16 @@ class TaskInbox:
             ids += b"".join(assignment.spec.task_id for assignment in packet.tasks)
         return m.Returned(0, ids)
 
+    def untake(self) -> m.Returned | None:
+        """A packet that was taken too early, as the task that starts now comes first; or None.
+
+        In the queue it was not yet bound to this worker, and here it is until that task ends.
+        """
+        packet, self._packet = self._packet, None
+        if packet is None:
+            return None
+        return m.Returned(0, b"".join(assignment.spec.task_id for assignment in packet.tasks))
+
     def cancel(self, message: m.CancelTask) -> m.Returned | None:
         """Give a task back that has not started; None where there is none such."""
         for delivered in self._inbox:

@@ -330,6 +330,8 @@ class Worker(Transport):
                 self.assignment = delivered.assignment
                 if self.leases.lease is not None:
                     self.leases.begin(delivered)
+                elif (early := self.task_inbox.untake()) is not None:
+                    self.tell_raylet([early])
                 return delivered
             self._send_done()
             if self.task_inbox.exiting:

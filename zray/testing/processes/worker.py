@@ -180,6 +180,8 @@ class SimWorker(Host):
                     self.exit()
                 return
             self.started += 1
+            if self.lease is None and (early := self.sequence.untake()) is not None:
+                self.out([early])
             self._execute(delivered)
 
     def _take(self) -> Delivered | None:
