@@ -544,6 +544,21 @@ def test_a_function_of_large_results_goes_by_way_of_the_head_from_then_on() -> N
     assert bench.leases.queues.direct.take()[worker] == [m.Ack(0, 7)]
 
 
+def test_how_a_large_result_was_made_is_not_told_where_nobody_wants_it() -> None:
+    """The head would keep that until the job ends: it never hears that the result is dropped."""
+    bench = Bench()
+    worker = bench.lease("w1")
+    bench.submit("t1")
+    bench.turn()
+    bench.take(worker)
+    bench.references.remove(object_of("t1"))
+    large = m.Outcome(object_of("t1"), m.VALUE | m.LOCATED, 1 << 20)
+    done = m.TaskDone(identity("t1"), 1, m.FINISHED, [large], 0.01)
+    bench.leases.link_message(worker, m.Done(7, [done]))
+    assert not bench.taken(m.Made)
+    assert bench.submit("t2") is None, "it is known to have large results"
+
+
 def test_a_worker_may_be_leased_anew_before_it_is_known_that_its_last_lease_has_ended() -> None:
     """A driver that computes reads both at once; what is left of the old one does not touch the
     new one."""

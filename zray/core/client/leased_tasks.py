@@ -320,7 +320,7 @@ class LeasedTasks:
     def _resolve(self, task: PendingTask, outcomes: list[m.Outcome]) -> None:
         results, references = self._results, self._references
         came: list[PendingTask] = []
-        stays = False
+        stays = needed = False
         for outcome in outcomes:
             oid = outcome.object_id
             if results.awaited.pop(oid, None) is None:
@@ -328,7 +328,8 @@ class LeasedTasks:
             promised = bool(results.promised) and results.take_promise(oid)
             if outcome.kind & m.LOCATED:
                 references.take_located(outcome, promised=promised)
-                stays = stays or not outcome.kind & m.ERROR
+                if not outcome.kind & m.ERROR:
+                    stays, needed = True, needed or promised or oid in references
             else:
                 references.take_result(outcome, promised=promised)
             if self._dependents:
@@ -337,6 +338,8 @@ class LeasedTasks:
                     if not dependent.waiting and dependent.spec.task_id in self._by_task:
                         came.append(dependent)
         if stays:
+            task.template.stays = True
+        if needed:
             self._made_large(task)
         for dependent in came:
             self._arguments_came(dependent)
@@ -344,7 +347,6 @@ class LeasedTasks:
 
     def _made_large(self, task: PendingTask) -> None:
         """A result is with a node: should that be lost, the head has it made again."""
-        task.template.stays = True
         spec = task.spec
         if task.template.message.max_retries:
             self._references.flush_holds()

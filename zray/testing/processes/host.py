@@ -126,6 +126,11 @@ class Host(Caller):
             for data in codec.encode_local(messages):
                 self.clock.at(self._out_at, self.raylet.from_worker, self.worker_id, data)
 
+    def give_back(self, returned: m.Returned | None) -> None:
+        """Tasks that this process does not start, if there are any."""
+        if returned is not None and returned.task_ids:
+            self.out([returned])
+
     def something_came(self) -> None:
         """A direct socket has something to read, or its end."""
         if self.alive:

@@ -168,8 +168,7 @@ class SimWorker(Host):
     def _next(self) -> None:
         while self.alive and self.state == IDLE and self.actor is None:
             if self.sequence.spent and self.lease is None:
-                returned = self.sequence.recall()
-                self.out([returned] if returned.task_ids else [])
+                self.give_back(self.sequence.recall())
             delivered = self._take() if self.lease is None else self.leases.next()
             if delivered is None:
                 self._send_done(wait=True)
@@ -180,8 +179,8 @@ class SimWorker(Host):
                     self.exit()
                 return
             self.started += 1
-            if self.lease is None and (early := self.sequence.untake()) is not None:
-                self.out([early])
+            if self.lease is None:
+                self.give_back(self.sequence.untake())
             self._execute(delivered)
 
     def _take(self) -> Delivered | None:
@@ -223,12 +222,10 @@ class SimWorker(Host):
         self._program = functions[template.name](context, *arguments)
         if template.yields:
             maker = f"{self.name} {delivered.assignment.attempt}".encode()
-            source = Source(spec.task_id, spec.consumer, template.unread_max, maker, self._yielded)
+            to = (spec.consumer, template.unread_max, maker, lambda items: self._tell([items]))
+            source = Source(spec.task_id, *to)
             self._program = self.streams.run(source, self._program)
         self._advance(None)
-
-    def _yielded(self, items: m.Items) -> None:
-        self._tell([items])
 
     def _advance_with_values(self) -> None:
         answer, self._answer = self._answer, None
