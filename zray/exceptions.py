@@ -168,4 +168,5 @@ class RayDirectTransportError(RaySystemError):
 
 
 class StreamingGeneratorReplayInconsistentError(RaySystemError):
-    """A generator that ran again did not yield what it had yielded before."""
+    """A generator that ran again did not yield what it had yielded before; here that is an
+    ObjectLostError."""

@@ -65,6 +65,11 @@ def item_id(task_id: bytes, number: int) -> ObjectID:
     return items_of(task_id) + number.to_bytes(4, "big")
 
 
+def is_item(object_id: bytes) -> bool:
+    """Whether a task has yielded the object."""
+    return bool(object_id[8] & 0x80)
+
+
 def origin_of(object_id: bytes) -> TaskID:
     """The task that makes the object, or yields it."""
     return items_of(object_id[:TASK_BYTES]) if object_id[8] & 0x80 else object_id[:TASK_BYTES]

@@ -93,6 +93,7 @@ FORK_RETRY_MAX_S = 5.0
 LEND_AFTER_S = 0.5  # a task that waits longer for its arguments lets others have its resources
 MAX_RETRIES = 3
 LINEAGE_PIN_BYTES_MAX = 1 << 20  # smaller arguments that cannot be made again are kept for it
+LINEAGE_ITEMS_MAX = 16_384  # of one generator that are made again at once
 LINEAGE_BYTES_MAX = 128 << 20  # of the head's memory, for how large results were made
 RETURNS_MAX = 10_000  # of one task
 REFERENCES_MAX = 1_000_000  # in one value, or in all results of one task

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import zray
@@ -89,3 +92,54 @@ def test_across_nodes_while_the_head_is_killed(sites: Any, records: Any) -> None
 def test_across_machines_while_the_head_is_killed(apart: Any, records: Any) -> None:
     cluster, _ = apart
     read_across(cluster, records, "--host", "0.0.0.0")
+
+
+def squares(count: int) -> Iterator[Any]:
+    """Large items, and in each the name of the node."""
+    node = zray.get_runtime_context().get_node_name()
+    for number in range(count):
+        yield node, np.full(LARGE, number * number, np.uint16)
+
+
+def squares_or_less(count: int, path: str) -> Iterator[Any]:
+    """Two items less when it runs again."""
+    if os.path.exists(path):
+        count -= 2
+    Path(path).touch()
+    yield from squares(count)
+
+
+def node_gone(cluster: Any, name: str) -> None:
+    """The node is killed, and the head knows."""
+    next(program for program in cluster.programs if program.name == name).kill()
+    cluster.until(lambda: cluster.node(name) is None, 35, f"node {name} is dead")
+
+
+@pytest.mark.parametrize("num_returns", ["streaming", "dynamic"])
+@pytest.mark.filterwarnings("ignore:num_returns='dynamic'")
+def test_items_that_went_with_their_node_are_made_again(sites: Any, num_returns: str) -> None:
+    made = zray.remote(num_cpus=1, num_returns=num_returns)(squares).remote(5)
+    refs = [*(made if num_returns == "streaming" else zray.get(made, timeout=GET_S))]
+    zray.wait(refs, num_returns=5, fetch_local=False, timeout=GET_S)
+    node, _ = zray.get(refs[1], timeout=GET_S)
+    del refs[1], made
+    node_gone(sites, node)
+    for ref, square in zip(refs, (0, 4, 9, 16), strict=True):
+        where, value = zray.get(ref, timeout=GET_S)
+        assert where != node and value[-1] == square
+        del value
+    assert dict(sites.status().counters)["rebuilt"] == 1
+    del ref, refs
+    sites.until(sites.at_rest, 10, "all resources are free")
+    sites.until(lambda: sites.status().objects == 0, 10, "all objects are free")
+
+
+def test_an_item_that_is_not_yielded_again_is_lost(sites: Any, tmp_path: Path) -> None:
+    made = zray.remote(num_cpus=1)(squares_or_less).remote(5, str(tmp_path / "ran"))
+    refs = [*made]
+    node, _ = zray.get(refs[0], timeout=GET_S)
+    node_gone(sites, node)
+    assert [zray.get(ref, timeout=GET_S)[1][0] for ref in refs[:3]] == [0, 1, 4]
+    for ref in refs[3:]:
+        with pytest.raises(zray.errors.ObjectLostError, match="did not yield as many items"):
+            zray.get(ref, timeout=GET_S)

@@ -57,7 +57,7 @@ def test_kinds_of_incidents_are_bounded_and_the_latest_is_told_first() -> None:
 
 def test_a_message_that_cannot_be_handled_begins_a_session_anew_and_then_is_refused() -> None:
     bench = head()
-    bench.gcs.handlers[m.Kv] = broken
+    bench.gcs.controller.handlers[m.Kv] = broken
     bench.say("job", m.Kv(7, "get", b"key"), m.Sync(8))
     assert [type(answer) for answer in bench.taken("job")] == [m.Rejoin]
     bench.say("job", m.Sync(8))  # whatever else comes in that session is lost with it

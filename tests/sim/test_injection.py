@@ -64,7 +64,7 @@ def fail_once(table: dict[type[m.Message], Any], kind: type[m.Message], left: li
 def tables(cluster: SimCluster, where: str) -> list[dict[type[m.Message], Any]]:
     if where == "head":
         assert cluster.head is not None
-        return [cluster.head.gcs.handlers]
+        return [cluster.head.gcs.controller.handlers]
     machines = [raylet.raylet for raylet in cluster.raylets]
     if where == "raylet":
         return [raylet.session.handlers for raylet in machines]

@@ -136,11 +136,15 @@ class Runs(Message, tag=93):
 
 
 class Made(Message, tag=94):
-    """Submitter to head: how large results of leased tasks were made, so that they can be again."""
+    """Submitter to head: how large results of leased tasks were made, so that they can be again.
+
+    ``runs``: they have not ended, and have yielded such.
+    """
 
     submitter: Id
     job_id: Id
     tasks: Annotated[list[TaskSpec], MANY]
+    runs: bool = False
 
 
 # LeaseWord.kind

@@ -129,7 +129,8 @@ class TaskSpec(Struct, array_like=True, frozen=True, gc=False):
     the arguments are the value of the first dependency, and ``arguments`` is empty. ``failures``:
     attempts that a failure has ended before it was submitted. ``depth``: how many tasks above it
     run, where a raylet knows more than the head does. ``consumer``: the process that gets what the
-    task yields, which is its submitter.
+    task yields, which is its submitter; empty: nobody does, and of its items those with the numbers
+    in ``wanted`` are put, as they were lost.
     """
 
     task_id: Id
@@ -142,6 +143,7 @@ class TaskSpec(Struct, array_like=True, frozen=True, gc=False):
     failures: Count = 0
     depth: Count = 0
     consumer: IdOrNone = b""
+    wanted: Annotated[list[Index], MANY] = []
 
 
 class Outcome(Struct, array_like=True, frozen=True, gc=False):

@@ -559,6 +559,26 @@ def test_how_a_large_result_was_made_is_not_told_where_nobody_wants_it() -> None
     assert bench.submit("t2") is None, "it is known to have large results"
 
 
+def test_of_a_generator_with_large_items_the_head_hears_as_it_runs_and_at_its_end() -> None:
+    bench = Bench()
+    worker = bench.lease("w1")
+    bench.submit("t1")
+    bench.turn()
+    bench.take(worker)
+    bench.leases.tasks.yielded_large(identity("t1"))
+    bench.leases.tasks.yielded_large(identity("t1"))
+    bench.leases.tasks.yielded_large(identity("other"))
+    end = m.Outcome(object_of("t1"), m.VALUE, 1, b"-")
+    done = m.TaskDone(identity("t1"), 1, m.FINISHED, [end], 0.01)
+    bench.leases.link_message(worker, m.Done(7, [done]))
+    made = bench.taken(m.Made)
+    assert [(one.tasks[0].task_id, one.runs) for one in made] == [
+        (identity("t1"), True),
+        (identity("t1"), False),
+    ]
+    assert bench.submit("t2") is not None  # its items are told of as they come
+
+
 def test_a_worker_may_be_leased_anew_before_it_is_known_that_its_last_lease_has_ended() -> None:
     """A driver that computes reads both at once; what is left of the old one does not touch the
     new one."""

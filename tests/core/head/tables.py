@@ -224,6 +224,7 @@ class Machines(Tables):
             objects=self.objects,
             definitions=self.definitions,
             begin=lambda task, spec, now: self.task_manager.begin(task, spec, now),
+            retry=self.transfers.retry,
         )
         self._make_ends()
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from tests.core.benches import HeadBench, done, identity, object_of, spec, template
 from zray import limits
+from zray.ids import item_id
 from zray.protocol import messages as m
 
 WORK = template()
@@ -206,3 +207,151 @@ def test_a_long_chain_is_forgotten_with_its_last_result() -> None:
     head, count = with_chain(), CHAIN
     head.say("d1", *drops([object_of(identity(f"t{count - 1}"))]))
     assert not head.gcs.lineage.origins and not head.gcs.objects.records
+
+
+def test_what_needs_what_is_being_made_again_is_made_again_as_well() -> None:
+    head = head_with()
+    head.submit("d1", spec("a", WORK))
+    finish(head, "n1", "a")
+    head.submit("d1", spec("b", WORK, dependencies=[object_of(identity("a"))]))
+    finish(head, "n1", "b")
+    lose(head, "n1")
+    assert pull(head, "a") == [] and pull(head, "b", transfer=6) == []
+    assert [head.assigned("n2"), head.gcs.counters["rebuilt"]] == [["a"], 2]
+
+
+# ---- what tasks yield ----------------------------------------------------------------------
+
+STREAM = m.Template(0, b"s" * 16, WORK.function_id, "stream", [], 1, 3, yields=m.ITEMS)
+WORKER = identity("w1")
+
+
+def item(number: int, task: str = "g", size: int = LARGE) -> m.Outcome:
+    return m.Outcome(item_id(identity(task), number), m.VALUE | m.LOCATED, size)
+
+
+def yields(head: HeadBench, node: str, *numbers: int) -> None:
+    """A worker there has yielded these large items, of which nobody but the driver has any."""
+    for number in numbers:
+        oid = item(number).object_id
+        head.say("d1", m.Hold(0, identity("d1"), oid))
+        head.say(node, m.Put(0, WORKER, item(number)), m.Drop(0, WORKER, oid))
+
+
+def end(head: HeadBench, node: str, attempt: int = 1) -> None:
+    head.say(node, m.Done(1, [done(identity("g"), attempt)]))
+    head.say("d1", m.ResultAck(0, identity("d1"), attempt))
+
+
+def streaming() -> HeadBench:
+    """A generator has yielded four large items and ended."""
+    head = head_with(STREAM)
+    head.submit("d1", spec("g", STREAM, consumer=identity("d1")))
+    yields(head, "n1", 1, 2, 3, 4)
+    end(head, "n1")
+    return head
+
+
+def pull_item(head: HeadBench, number: int) -> list[Any]:
+    head.taken("d1")
+    head.say("d1", m.Pull(0, 10 + number, item(number).object_id))
+    return head.taken("d1", m.PullFailed)
+
+
+def drop(head: HeadBench, *numbers: int) -> None:
+    head.say("d1", *drops([item(number).object_id for number in numbers]))
+
+
+def run_again(head: HeadBench, node: str) -> m.TaskSpec:
+    """What the node is given."""
+    (tasks,) = head.taken(node, m.Tasks)
+    (assignment,) = tasks.tasks
+    spec: m.TaskSpec = assignment.spec
+    return spec
+
+
+def test_a_generator_runs_again_for_those_of_its_items_that_are_lost_and_wanted() -> None:
+    head = streaming()
+    drop(head, 3)
+    lose(head, "n1")
+    assert pull_item(head, 2) == []
+    again = run_again(head, "n2")
+    assert (again.consumer, sorted(again.wanted)) == (b"", [1, 2, 4])
+    yields(head, "n2", 1, 2, 4)
+    assert [asked.object_id for asked in head.taken("n2", m.Pull)] == [item(2).object_id]
+    end(head, "n2", attempt=2)
+    assert pull_item(head, 4) == [] and head.gcs.counters["rebuilt"] == 1
+
+
+def test_how_items_were_made_is_forgotten_with_the_last_of_them() -> None:
+    head = streaming()
+    head.say("d1", *drops([object_of(identity("g"))]))
+    drop(head, 1, 2, 3)
+    assert head.gcs.lineage.origins
+    drop(head, 4)
+    assert not head.gcs.lineage.origins and not head.gcs.objects.records
+    assert not head.gcs.objects.items
+
+
+def test_an_item_that_is_not_yielded_again_is_lost() -> None:
+    head = streaming()
+    lose(head, "n1")
+    assert pull_item(head, 4) == [] and pull_item(head, 1) == []
+    yields(head, "n2", 1, 2, 3)
+    end(head, "n2", attempt=2)
+    (failed,) = head.taken("d1", m.PullFailed)
+    assert failed.transfer == 14 and "did not yield as many items" in failed.text
+    (failed,) = pull_item(head, 4)
+    assert head.gcs.counters["rebuilt"] == 1
+
+
+def test_items_of_a_generator_that_runs_again_anyway_are_waited_for() -> None:
+    head = head_with(STREAM)
+    head.submit("d1", spec("g", STREAM, consumer=identity("d1")))
+    yields(head, "n1", 1, 2)
+    lose(head, "n1")
+    again = run_again(head, "n2")
+    assert again.consumer == identity("d1") and not again.wanted
+    assert pull_item(head, 2) == []
+    yields(head, "n2", 1, 2)
+    assert head.taken("n2", m.Pull) and head.gcs.counters["rebuilt"] == 0
+
+
+def test_items_that_others_were_made_of_are_made_again_for_these() -> None:
+    head = head_with(STREAM, WORK)
+    head.submit("d1", spec("g", STREAM, consumer=identity("d1")))
+    yields(head, "n1", 1, 2)
+    head.submit("d1", spec("b", WORK, dependencies=[item(2).object_id]))
+    drop(head, 1, 2)
+    finish(head, "n1", "b")  # while the generator still runs
+    assert item(2).object_id not in head.gcs.objects.records
+    end(head, "n1")
+    lose(head, "n1")
+    assert pull(head, "b") == []
+    assert run_again(head, "n2").wanted == [2]
+    oid = item(2).object_id
+    head.say("n2", m.Put(0, WORKER, item(2)), m.Drop(0, WORKER, oid))
+    end(head, "n2", attempt=2)
+    assert run_again(head, "n2").dependencies == [oid]
+
+
+def test_of_a_leased_generator_that_runs_its_submitter_sees_to_another_attempt() -> None:
+    head = head_with(STREAM)
+    leased = spec("g", STREAM, consumer=identity("d1"))
+    yields(head, "n1", 1)
+    head.say("d1", m.Made(0, identity("d1"), identity("d1"), [leased], True))
+    lose(head, "n1")
+    assert pull_item(head, 1) == [] and not head.taken("n2", m.Tasks)
+    head.say("d1", m.Made(0, identity("d1"), identity("d1"), [leased]))  # that did not yield it
+    assert run_again(head, "n2").wanted == [1]
+
+
+def test_of_a_leased_generator_whose_items_are_gone_nothing_is_kept() -> None:
+    head = head_with(STREAM)
+    leased = spec("g", STREAM, consumer=identity("d1"))
+    yields(head, "n1", 1)
+    head.say("d1", m.Made(0, identity("d1"), identity("d1"), [leased], True))
+    drop(head, 1)
+    assert head.gcs.lineage.origins
+    head.say("d1", m.Made(0, identity("d1"), identity("d1"), [leased]))
+    assert not head.gcs.lineage.origins

@@ -95,7 +95,7 @@ def test_each_role_may_say_its_own_verbs_and_no_other(role: int, kind: type[m.Me
 
 
 def test_whatever_some_role_may_say_has_a_handler_and_nothing_else_does() -> None:
-    assert set(HeadBench().gcs.handlers) == {m.Hello}.union(*roles.VERBS.values())
+    assert set(HeadBench().gcs.controller.handlers) == {m.Hello}.union(*roles.VERBS.values())
 
 
 @pytest.mark.parametrize("kind", [kind for kind in m.ALL if kind is not m.Hello])

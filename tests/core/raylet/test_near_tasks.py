@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tests.core.benches import (
     FUNCTION,
@@ -18,7 +19,7 @@ from tests.core.benches import (
     value,
 )
 from zray import limits
-from zray.ids import split_tasks
+from zray.ids import item_id, split_tasks
 from zray.protocol import messages as m
 from zray.protocol.errors import decode_error
 
@@ -26,6 +27,7 @@ JOB = identity("job")
 WORK = template()
 PAIR = template("pair", returns=2)
 ONCE = template("once", retries=0)
+STREAM = replace(WORK, template_id=identity("stream"), name="stream", yields=m.ITEMS)
 LEFT = ("Submit", "Begun", "Put", "Made", "Hold", "Drop", "Cancel", "Returned")
 
 
@@ -292,6 +294,19 @@ def test_of_large_results_and_of_references_in_them_the_head_hears_at_once(
     made = ["Made"] if outcome.kind & m.LOCATED else []
     assert bench.left() == ["Put", *made]
     assert bench.answers() == {"a": outcome}
+
+
+@pytest.mark.parametrize("size", [5, 1 << 20])
+def test_of_large_items_the_head_hears_how_they_are_made_again(size: int) -> None:
+    bench = Bench()
+    bench.head(STREAM)
+    bench.submit(bench.child("a", STREAM, consumer=bench.parent))
+    runner = bench.runner("a")
+    item = m.Outcome(item_id(identity("a"), 1), m.VALUE | m.LOCATED, size)
+    other = m.Outcome(object_of(identity("put")), m.VALUE | m.LOCATED, size)
+    bench.worker(runner, m.Put(0, runner, item if size > 5 else other))
+    bench.ends("a", results=[value(identity("a"))])
+    assert bench.left() == ["Put", *(["Made"] if size > 5 else [])]
 
 
 def test_what_nobody_wants_is_not_kept() -> None:

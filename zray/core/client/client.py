@@ -199,6 +199,7 @@ class Client:
             waiters=self.waiters,
             requests=self.requests,
             say=self._say_taken,
+            yielded_large=self.leased_tasks.yielded_large,
         )
 
     def _table(self) -> dict[type[m.Message], Callable[[Any], None]]:
@@ -384,8 +385,7 @@ class Client:
 
     def message(self, message: m.Message) -> None:
         """One message from the head, from this worker's raylet, or from an actor's worker."""
-        handler = self._handlers.get(type(message))
-        if handler is not None:
+        if (handler := self._handlers.get(type(message))) is not None:
             handler(message)
 
     def _on_result(self, message: m.Result) -> None:

@@ -38,7 +38,8 @@ class PendingTask(Struct, eq=False, gc=False):
     """A task without an outcome that has not gone by way of the head.
 
     ``waiting``: results of other such tasks among its arguments that are not there yet.
-    ``seconds``: that it was expected to take when it was given.
+    ``seconds``: that it was expected to take when it was given. ``made``: the head was told how its
+    large items are made.
     """
 
     # The garbage collector does not look at it: a lease lets go of its tasks when it ends.
@@ -52,6 +53,7 @@ class PendingTask(Struct, eq=False, gc=False):
     lease: Lease | None = None
     queued: bool = False
     seconds: float = 0.0
+    made: bool = False
 
     def may_retry(self) -> bool:
         """Whether another attempt is allowed, after one more failure than are counted."""

@@ -339,19 +339,29 @@ class LeasedTasks:
                         came.append(dependent)
         if stays:
             task.template.stays = True
-        if needed:
+        if needed or task.made:
             self._made_large(task)
         for dependent in came:
             self._arguments_came(dependent)
         self._end(task)
 
-    def _made_large(self, task: PendingTask) -> None:
-        """A result is with a node: should that be lost, the head has it made again."""
-        spec = task.spec
+    def yielded_large(self, task_id: bytes) -> None:
+        """An item is with a node; the task, if it is one of these, may run again for it."""
+        task = self._by_task.get(task_id)
+        if task is not None and not task.made:
+            task.made = True
+            self._made_large(task, runs=True)
+
+    def _made_large(self, task: PendingTask, *, runs: bool = False) -> None:
+        """A value is with a node: should that be lost, the head has it made again.
+
+        ``runs``: once the task has ended, of which it is told then.
+        """
+        spec = replace(task.spec, failures=task.failures)
         if task.template.message.max_retries:
             self._references.flush_holds()
             self._references.publish([*spec.dependencies, *spec.nested])
-            self._outbox.append(m.Made(0, self._process_id, self._job_id(), [spec]))
+            self._outbox.append(m.Made(0, self._process_id, self._job_id(), [spec], runs))
 
     def _end(self, task: PendingTask) -> None:
         spec = task.spec

@@ -184,9 +184,17 @@ class ClientReferences:
 
     # ---- values of this process's own --------------------------------------------------------
 
-    def put(self, value: bytes, contained: list[bytes]) -> bytes:
-        """Keep a value here until its reference leaves this process; its id (counted here)."""
-        oid = object_id(self._new_task())
+    def is_new(self, oid: bytes) -> bool:
+        """Whether nothing here is left of an object of that id."""
+        known = oid in self.counts or oid in self.held or oid in self.own
+        return not (known or oid in self.new_drops)
+
+    def put(self, value: bytes, contained: list[bytes], oid: bytes = b"") -> bytes:
+        """Keep a value here until its reference leaves this process; its id (counted here).
+
+        ``oid``: which that is to be, if it is not to be a new one.
+        """
+        oid = oid or object_id(self._new_task())
         self._keep_own(m.Outcome(oid, m.VALUE, len(value), value, contained))
         return oid
 

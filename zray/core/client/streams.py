@@ -25,6 +25,7 @@ class ClientStreams:
     outcomes: those known here.
     results: those that this process waits for, and are its own.
     say: takes what is for the worker that runs a task or call.
+    yielded_large: hears of tasks of which an item is with a node.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class ClientStreams:
         waiters: Waiters,
         requests: Requests,
         say: Callable[[m.Taken], None],
+        yielded_large: Callable[[bytes], None],
     ) -> None:
         self._process_id = process_id
         self._outcomes = outcomes
@@ -45,6 +47,7 @@ class ClientStreams:
         self._waiters = waiters
         self._requests = requests
         self._say = say
+        self._yielded_large = yielded_large
         self._streams: dict[bytes, IncomingStream] = {}
         self.tells = False  # ``take`` has something for a worker that waits for it
 
@@ -99,6 +102,7 @@ class ClientStreams:
             self._references.count(oid)
         if outcome.kind & m.LOCATED:
             self._references.take_located(outcome, promised=False)
+            self._yielded_large(stream.task_id)
             return True
         self._references.take_result(outcome, promised=False)
         return bool(outcome.contained)

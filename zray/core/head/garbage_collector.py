@@ -12,7 +12,7 @@ from zray.core.head.results import Results
 from zray.core.head.task_table import TaskTable
 from zray.core.head.transfers import Transfers
 from zray.core.machine import Outbox
-from zray.ids import task_of
+from zray.ids import origin_of, task_of
 from zray.protocol.messages import Free
 
 
@@ -55,8 +55,8 @@ class GarbageCollector:
             for oid, known in swept:
                 task_id = task_of(oid)
                 self._holders.forget_freed(oid)
-                if task_id in origins:
-                    self._lineage.freed(task_id)  # which may let go of others
+                if (maker := origin_of(oid)) in origins:
+                    self._lineage.freed(maker)  # which may let go of others
                 if task_id in actors:
                     self._actors.handle_gone(task_id)
                 self._transfers.serve(oid)

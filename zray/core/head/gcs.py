@@ -180,6 +180,7 @@ class Gcs(Tables):
             objects=self.objects,
             definitions=self.definitions,
             begin=lambda task, spec, now: self.task_manager.begin(task, spec, now),
+            retry=self.transfers.retry,
         )
 
     def _make_ends_of_tasks(self) -> None:
@@ -419,10 +420,9 @@ class Gcs(Tables):
             departures=self.departures,
         )
         self.print_relay = PrintRelay(self.outbox, self.members, self.prints)
-        self.handlers = self._table()
         self.controller = TrafficController(
             epoch=self.epoch,
-            handlers=self.handlers,
+            handlers=self._table(),
             routed=self.routed,
             members=self.members,
             sessions=self.sessions,

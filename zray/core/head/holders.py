@@ -20,7 +20,7 @@ from zray.core.head.task_table import TaskTable
 from zray.core.head.transfers import Transfers
 from zray.core.machine import NEVER, Outbox
 from zray.errors import ObjectLostError, OwnerDiedError, ZrayError
-from zray.ids import split_objects, task_of
+from zray.ids import is_item, split_objects, task_of
 from zray.protocol.messages import (
     ERROR,
     Drop,
@@ -217,12 +217,17 @@ class Holders:
 
     def found(self, outcome: Outcome, place: bytes) -> None:
         """A process has the object: its outcome, unless that was known already."""
-        record = self._objects.get(outcome.object_id)
+        oid = outcome.object_id
+        record = self._objects.get(oid)
         if record is None or record.kind == PENDING:
             self.settle(outcome, (place,))
-        else:
-            self._objects.add_location(record, place)
-            self._objects.contain(outcome.object_id, record, outcome.contained)
+            return
+        if is_item(oid) and self._objects.is_lost(oid, record):
+            self._objects.made_again(oid, record, outcome)
+        self._objects.add_location(record, place)
+        self._objects.contain(oid, record, outcome.contained)
+        if is_item(oid):
+            self._transfers.serve(oid)
 
     def refuse_copies(self, outcomes: Iterable[Outcome], node: NodeMember) -> None:
         """A node keeps values that nobody asked it for: only those of known objects may stay."""
@@ -256,8 +261,10 @@ class Holders:
             if record is None or record.kind != PENDING or task_of(oid) in self._tasks:
                 continue
             if record.waiters or record.watchers or oid in self._transfers.unheard:
-                if not self._rebuild(oid):
-                    continue  # it was freed before it was known who holds it
+                if not self._rebuild(oid):  # it was freed before it was known who holds it
+                    if is_item(oid):  # which its task may not yield this time
+                        self.unknown.put(oid, now + limits.UNKNOWN_OBJECT_S)
+                    continue
                 text = f"object {oid.hex()} is not known: it was freed, or its owner ended"
                 self._lose(oid, ObjectLostError, text)
             elif record.holders is not None:

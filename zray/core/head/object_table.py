@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 
 from zray import limits
+from zray.ids import is_item, origin_of
 from zray.protocol.messages import LOCATED, Outcome
 
 PENDING = -1
@@ -41,6 +42,7 @@ class ObjectTable:
 
     def __init__(self) -> None:
         self.records: dict[bytes, ObjectRecord] = {}
+        self.items: dict[bytes, dict[bytes, None]] = {}  # what tasks have yielded, of these
         self.held_by: dict[bytes, dict[bytes, None]] = {}  # process -> what it holds
         self.cache: OrderedDict[bytes, bytes] = OrderedDict()
         self.cache_bytes = 0
@@ -60,6 +62,8 @@ class ObjectTable:
         record = self.records.get(object_id)
         if record is None:
             record = self.records[object_id] = ObjectRecord()
+            if is_item(object_id):
+                self.items.setdefault(origin_of(object_id), {})[object_id] = None
         return record
 
     # ---- holders ---------------------------------------------------------------------------
@@ -134,11 +138,19 @@ class ObjectTable:
                 if is_needed(object_id, record):
                     continue
                 del self.records[object_id]
+                if is_item(object_id):
+                    self._forget_item(object_id)
                 self._uncache(object_id)
                 freed.append((object_id, record))
                 for inner in record.contained:
                     self.drop(object_id, inner)
         return freed
+
+    def _forget_item(self, object_id: bytes) -> None:
+        items = self.items[origin_of(object_id)]
+        del items[object_id]
+        if not items:
+            del self.items[origin_of(object_id)]
 
     # ---- outcomes --------------------------------------------------------------------------
 
@@ -170,6 +182,22 @@ class ObjectTable:
                 if inner not in self.records:
                     self.appears(inner)
                 self.hold(object_id, inner)
+
+    def made_again(self, object_id: bytes, record: ObjectRecord, outcome: Outcome) -> None:
+        """Another value stands for the one that was lost, perhaps with other references in it."""
+        inner = tuple(outcome.contained)
+        if inner != record.contained:
+            before, record.contained = record.contained, ()
+            self.contain(object_id, record, outcome.contained)
+            for oid in before:
+                if oid not in inner:
+                    self.drop(object_id, oid)
+        record.kind, record.size = outcome.kind & ~LOCATED, outcome.size
+
+    def is_lost(self, object_id: bytes, record: ObjectRecord) -> bool:
+        """Whether there was a value, and no copy of it is left."""
+        gone = record.kind != PENDING and not record.locations
+        return gone and self.value(object_id) is None
 
     def value(self, object_id: bytes) -> bytes | None:
         """The value, if it is at hand."""

@@ -40,7 +40,7 @@ class TrafficController:
         incidents: Incidents,
     ) -> None:
         self._epoch = epoch
-        self._handlers = handlers
+        self.handlers = handlers
         self._routed = routed
         self._members = members
         self._sessions = sessions
@@ -80,7 +80,7 @@ class TrafficController:
                     if kind in JOINED:
                         self._join(session, message, now)
                     else:
-                        self._handlers[kind](session.member, message, now)
+                        self.handlers[kind](session.member, message, now)
                 except Exception as error:
                     self._failed(route, session.member, message, error, now)
                     if route not in by_route:
@@ -96,11 +96,11 @@ class TrafficController:
             self.refuse(session.route, message.seq, str(error))
             return
         if whole is not None:
-            self._handlers[type(message)](session.member, whole, now)
+            self.handlers[type(message)](session.member, whole, now)
 
     def _greet(self, newcomer: Newcomer, hello: m.Hello, now: float) -> None:
         try:
-            self._handlers[m.Hello](newcomer, hello, now)
+            self.handlers[m.Hello](newcomer, hello, now)
         except Exception as error:
             info = hello.node or hello.job
             whom = f"a peer on {info.host}" if info is not None else "an observer"

@@ -51,15 +51,17 @@ class LocalTemplate:
 class NearTask:
     """What makes a task near: a worker of this node has submitted it, and the head has not heard.
 
-    ``number``: rises with each. ``used``: what it refers to.
+    ``number``: rises with each. ``used``: what it refers to. ``large``: an item that it has yielded
+    stays on this node.
     """
 
-    __slots__ = ("number", "submitter", "used")
+    __slots__ = ("large", "number", "submitter", "used")
 
     def __init__(self, submitter: bytes, number: int, used: list[bytes]) -> None:
         self.submitter = submitter
         self.number = number
         self.used = used
+        self.large = False
 
 
 class LocalTask:

@@ -24,7 +24,7 @@ from zray.core.raylet.objects import LocalObjects
 from zray.core.raylet.tasks import LocalTasks
 from zray.core.raylet.worker_requests import Principal, WorkerRequests
 from zray.errors import TaskCancelledError
-from zray.ids import object_id, split_objects, task_of
+from zray.ids import is_item, object_id, origin_of, split_objects, task_of
 from zray.protocol import messages as m
 
 
@@ -274,7 +274,7 @@ class NearTasks:
         spec = task.assignment.spec
         principal = self._requests.principals.get(near.submitter)
         if principal is not None:
-            if large and task.template.message.max_retries:
+            if (large or near.large) and task.template.message.max_retries:
                 self._reveal_all(spec.dependencies)
                 kept = structs.replace(spec, depth=task.depth, failures=task.assignment.failures)
                 self._tell_head(m.Made(0, near.submitter, task.assignment.job_id, [kept]))
@@ -288,6 +288,14 @@ class NearTasks:
                     self._came.append(dependent)
         self._forget(task, finished=True)
         task.near = None
+
+    def on_put(self, worker_id: bytes, message: m.Put) -> None:
+        """A worker has a value, which may be an item of a task that it runs."""
+        oid = message.outcome.object_id
+        task = self.tasks.get(origin_of(oid)) if is_item(oid) else None
+        if task is not None and task.near is not None:
+            task.near.large = True
+        self._requests.on_put(worker_id, message)
 
     def withdrawn(self, task: LocalTask) -> None:
         """Nobody wants it any more, nor what it makes."""

@@ -231,7 +231,7 @@ class Raylet:
             m.Hold: client(requests.on_hold),
             m.Drop: self._on_worker_drop,
             m.Watch: client(requests.on_watch),
-            m.Put: client(requests.on_put),
+            m.Put: client(near.on_put),
             m.Pull: client(requests.on_pull),
             m.Cancel: near.on_cancel,
             m.Promise: client(requests.on_promise),

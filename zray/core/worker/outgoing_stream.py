@@ -23,7 +23,7 @@ class OutgoingStream(Generic[Pin]):
 
     Args:
         source: the process that runs it.
-        target: its consumer.
+        target: its consumer; empty: there is none.
         unread_max: as in TEMPLATE.
 
     Attributes:
@@ -37,7 +37,7 @@ class OutgoingStream(Generic[Pin]):
         self.task_id = task_id
         self.target = target
         self.yielded = 0
-        self.closed = False
+        self.closed = not target
         self._source = source
         self._unread_max = unread_max
         self._used = 0  # by the consumer's program

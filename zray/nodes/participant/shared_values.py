@@ -173,8 +173,10 @@ class SharedValues(LeaseLinks):
 
     # ---- values ----------------------------------------------------------------------------
 
-    def put(self, value: Any) -> ObjectRef[Any]:
+    def put(self, value: Any, oid: bytes = b"") -> ObjectRef[Any]:
         """Keep a value for the cluster.
+
+        ``oid``: as which, unless an attempt of before has left something of that id here.
 
         Raises:
             SerializationError: it cannot be pickled.
@@ -182,21 +184,23 @@ class SharedValues(LeaseLinks):
         """
         parts = serialization.dumps_parts(value)
         references = self.client.references
+        if oid and not references.is_new(oid):
+            oid = b""
         if parts.size <= limits.INLINE_BYTES_MAX and not parts.contained:
             try:
                 with self._lock:  # an interrupt may come: at worst a value stays that nobody has
-                    return counted(references.put(parts.to_bytes(), []))
+                    return counted(references.put(parts.to_bytes(), [], oid))
             except ReentrantCallError:  # whoever was interrupted has it
                 raise
             except BaseException:
                 self._lock.let_go()
                 raise
         with interrupts:
-            outcome = self.share(parts)
+            outcome = self.share(parts, oid)
             with self._lock:
                 if outcome is not None:
                     return counted(references.put_near(outcome))
-                return counted(references.put(parts.to_bytes(), parts.contained))
+                return counted(references.put(parts.to_bytes(), parts.contained, oid))
 
     def put_error(self, data: bytes) -> ObjectRef[Any]:
         """Keep an error, which ``get`` raises; ``data``: its record."""

@@ -154,6 +154,8 @@ class StoreClient:
         """
         if region.segment not in self._own:
             raise ConnectionResetError("the node's store is gone")
+        while self._unput and oid in self._objects:
+            self.tell()  # that it was here before, and is not needed, comes first
         new = region.segment not in self._told
         fd = self._own[region.segment].fd if new else None
         self.link.send(m.Sealed(0, oid, kind, *region, contained), fd)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Protocol
 
+from zray.ids import item_id
 from zray.runtime import serialization
 from zray.runtime.buffers import Parts
 from zray.runtime.generators import DynamicObjectRefGenerator
@@ -41,7 +42,7 @@ def only(values: Iterator[Any], name: str) -> Any:
 class Putter(Protocol):
     """What keeps values."""
 
-    def put(self, value: Any) -> ObjectRef[Any]:
+    def put(self, value: Any, oid: bytes = b"") -> ObjectRef[Any]:
         """As ``SharedValues.put``."""
 
     def put_error(self, data: bytes) -> ObjectRef[Any]:
@@ -49,19 +50,24 @@ class Putter(Protocol):
 
 
 def collected(
-    values: Any, name: str, process: Putter, record: Callable[[Exception], bytes | None]
+    values: Any,
+    name: str,
+    process: Putter,
+    record: Callable[[Exception], bytes | None],
+    task_id: bytes = b"",
 ) -> DynamicObjectRefGenerator:
     """The value of a call or task with ``num_returns="dynamic"``: each that it yields is ``put``.
 
     What it raises is the last one, as its ``record``, or raised where there is no such.
+    ``task_id``: of a task, which may run again for those of its items that get lost.
 
     Raises:
         TypeError: it has returned something else than a generator.
     """
-    refs = []
+    refs: list[ObjectRef[Any]] = []
     try:
         for value in generated(values, name):
-            refs.append(process.put(value))
+            refs.append(process.put(value, item_id(task_id, len(refs) + 1) if task_id else b""))
     except Exception as error:
         data = record(error)
         if data is None:

@@ -30,6 +30,7 @@ Send = Callable[[m.Items], None]
 class Source(NamedTuple):
     """Which task or call yields.
 
+    ``consumer``, ``wanted``: as in TaskSpec.
     ``send``: tells its consumer, with the worker's lock held. ``stopped``: whether it is cancelled.
     ``error``: what it has raised, as an item; None: that is not its last item, but its end.
     """
@@ -42,6 +43,7 @@ class Source(NamedTuple):
     send: Send
     stopped: Callable[[], bool]
     error: Callable[[Exception], bytes | None]
+    wanted: frozenset[int] = frozenset()
 
 
 class Running:
@@ -215,6 +217,9 @@ class StreamServer:
 
     def _add(self, running: Running, value: Any) -> None:
         source, machine, worker = running.source, running.machine, self._worker
+        if not source.consumer:
+            self._replace(running, value)
+            return
         oid = machine.next_id()
         parts = encoded(value, f"an item of {source.name}", portable=source.portable)
         with interrupts:
@@ -233,9 +238,39 @@ class StreamServer:
         if data is None:
             return False
         with interrupts, self._worker.lock:
-            oid = running.machine.next_id()
-            running.machine.add(m.Outcome(oid, m.ERROR, len(data), data), [])
+            outcome = m.Outcome(running.machine.next_id(), m.ERROR, len(data), data)
+            if not running.source.consumer and self._is_wanted(running):
+                self._put(outcome)
+            running.machine.add(outcome, [])
         return True
+
+    @staticmethod
+    def _is_wanted(running: Running) -> bool:
+        return running.machine.yielded + 1 in running.source.wanted
+
+    def _replace(self, running: Running, value: Any) -> None:
+        """An item that was lost is here again, or one that nobody lacks."""
+        machine, oid = running.machine, running.machine.next_id()
+        if not self._is_wanted(running):
+            machine.add(m.Outcome(oid, m.VALUE, 0), [])
+            return
+        source = running.source
+        parts = encoded(value, f"an item of {source.name}", portable=source.portable)
+        with interrupts:
+            outcome = self._worker.kept(parts, oid)
+            with self._worker.lock:
+                pins = self._pins(outcome)
+                if not outcome.kind & m.LOCATED:
+                    pins.append(self._put(outcome))
+                machine.add(outcome, pins)
+                self._worker.send_outbox()
+
+    def _put(self, outcome: m.Outcome) -> ObjectRef[Any]:
+        """The object is the cluster's; with the reference goes this process's hold."""
+        client = self._worker.client
+        client.references.adopt(outcome.object_id)
+        client.outbox.append(m.Put(0, self._worker.worker_id, outcome))
+        return counted(outcome.object_id)
 
     def _pins(self, outcome: m.Outcome) -> list[ObjectRef[Any]]:
         """What keeps all that an item refers to until its consumer holds it."""
@@ -245,9 +280,7 @@ class StreamServer:
             client.references.add(oid)
             pins.append(counted(oid))
         if outcome.kind & m.LOCATED:  # it is an object of this process's meanwhile
-            client.references.adopt(outcome.object_id)
-            client.outbox.append(m.Put(0, self._worker.worker_id, outcome))
-            pins.append(counted(outcome.object_id))
+            pins.append(self._put(outcome))
         return pins
 
     # ---- waiting ---------------------------------------------------------------------------

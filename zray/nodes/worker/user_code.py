@@ -131,10 +131,10 @@ class UserCode:
             return None if covers(retry, error) else self.error(error, template.name)
 
         if template.yields == m.REFERENCES:
-            return collected(values, template.name, self._worker, record)
+            return collected(values, template.name, self._worker, record, spec.task_id)
         source = Source(
             *(spec.task_id, spec.consumer, template.unread_max, template.name, template.by_name),
-            *(self._worker.tell_items, bool, record),
+            *(self._worker.tell_items, bool, record, frozenset(spec.wanted)),
         )
         self._streams.drive(source, values)
         return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from zray.core.machine import NEVER
-from zray.ids import task_of
+from zray.ids import is_item, origin_of, task_of
 from zray.protocol import messages as m
 from zray.protocol.errors import decode_error
 from zray.testing.judgement.call_ledger import CallLedger
@@ -230,7 +230,9 @@ class Ledger:
 
     def _same_again(self, oid: bytes, first: bytes, outcome: m.Outcome) -> bool:
         """Whether the object was lost and made again, by whomever: then its number is the same."""
-        if task_of(oid) not in self._history.rebuilt or outcome.kind & m.ERROR:
+        yielded_again = is_item(oid) and bool(self._history.nodes_died)  # by the next attempt
+        rebuilt = yielded_again or origin_of(oid) in self._history.rebuilt
+        if not rebuilt or outcome.kind & m.ERROR:
             return False
         return _number_in(first) == _number_in(outcome.value)
 

@@ -124,8 +124,7 @@ class SimWorker(Host):
         self.leases.read()
         while self.unread:
             for message in codec.decode(self.unread.popleft()).messages:
-                handler = self.sequence.handlers.get(type(message))
-                if handler is not None:
+                if (handler := self.sequence.handlers.get(type(message))) is not None:
                     handler(message)
                 elif self.actor is not None and isinstance(message, m.Calls):
                     self.actor.receive(message, None)
@@ -222,8 +221,8 @@ class SimWorker(Host):
         self._program = functions[template.name](context, *arguments)
         if template.yields:
             maker = f"{self.name} {delivered.assignment.attempt}".encode()
-            to = (spec.consumer, template.unread_max, maker, lambda items: self._tell([items]))
-            source = Source(spec.task_id, *to)
+            told = (lambda items: self._tell([items]), frozenset(spec.wanted))
+            source = Source(spec.task_id, spec.consumer, template.unread_max, maker, *told)
             self._program = self.streams.run(source, self._program)
         self._advance(None)
 

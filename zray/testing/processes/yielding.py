@@ -37,6 +37,7 @@ class Source(NamedTuple):
     unread_max: int
     maker: bytes
     send: Callable[[m.Items], None]
+    wanted: frozenset[int] = frozenset()
 
 
 class Running:
@@ -132,7 +133,7 @@ class SimStreams:
         outcome = m.Outcome(oid, m.VALUE, len(data), data, contained)
         client.references.publish(contained)
         pins = [worker.borrow(inner) for inner in contained]
-        if staying([outcome]):
+        if staying([outcome]) if source.consumer else machine.yielded + 1 in source.wanted:
             client.references.adopt(oid)
             pins.append(Ref(worker, oid))
             client.outbox.append(m.Put(0, worker.worker_id, outcome))
@@ -140,7 +141,9 @@ class SimStreams:
         for ref in pins:
             worker.references.remove(ref)
         machine.add(outcome, [Pins(pins)] if pins else [])
-        if machine.due(worker.clock.now):
+        if not source.consumer:
+            worker.transmit()
+        elif machine.due(worker.clock.now):
             self._flush(running)
         else:
             worker.clock.after(limits.STREAM_DELAY_S, self._flush_later, running)

@@ -114,6 +114,12 @@ def yields_and_raises(context: TaskContext, seconds: float, count: int, times: i
         yield Fail(covered=True)
 
 
+def yields_less(context: TaskContext, count: int, size: int) -> Program:
+    """The same, but two items less when it runs again."""
+    less = 2 if context.runs() > 1 else 0
+    yield from yields(context, 0.01, count - less, size)
+
+
 def reads_child(context: TaskContext, seconds: float, count: int) -> Program:
     """How many items its child has yielded, which it reads."""
     (end,) = context.submit("yields", [seconds, count, 0], unread_max=count % 3)
@@ -129,7 +135,7 @@ def random_size(number: int) -> int:
     return number % 3 and 2 * limits.INLINE_BYTES_MAX * (number % 2)
 
 
-TASKS = (yields, yields_references, yields_and_raises, reads_child)
+TASKS = (yields, yields_references, yields_and_raises, yields_less, reads_child)
 STREAM_METHODS = (yields,)
 
 
