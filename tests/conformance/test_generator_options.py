@@ -83,6 +83,15 @@ def eventually(condition, seconds=30) -> None:
         time.sleep(0.02)
 
 
+def heard(log, count) -> bool:
+    return len(ray.get(log.get.remote())) == count
+
+
+def stays(log, count) -> bool:
+    """Whether nobody goes on meanwhile, who would need one such call for each item."""
+    return all(heard(log, count) for _ in range(100))
+
+
 # ---- several items in each yield -------------------------------------------------------------
 
 
@@ -156,9 +165,8 @@ def test_backpressure_counts_items() -> None:
     log = Log.remote()
     generator = logged.remote(log)
     for told in (2, 2, 3, 3):  # 3 items, and then one more for each that is read
-        eventually(lambda told=told: len(ray.get(log.get.remote())) == told)
-        time.sleep(0.2)
-        assert len(ray.get(log.get.remote())) == told
+        eventually(lambda told=told: heard(log, told))
+        assert stays(log, told)
         next(generator)
     assert values(generator) == [2, 2, 3, 3, 4, 4, 5, 5]
 
@@ -248,10 +256,6 @@ def made(kind):
     return kind.remote(log), log
 
 
-def heard(log, count) -> bool:
-    return len(ray.get(log.get.remote())) == count
-
-
 @both
 def test_unread_items_of_all_generators_are_bounded(kind) -> None:
     """``_actor_generator_backpressure_num_objects``: as many may wait for their consumers."""
@@ -260,8 +264,7 @@ def test_unread_items_of_all_generators_are_bounded(kind) -> None:
     eventually(lambda: heard(log, 3))
     second = actor.logged.remote("second", 2)
     assert ray.get(actor.plain.remote(), timeout=40) == 5  # others than generators go on
-    time.sleep(0.2)
-    assert heard(log, 3)
+    assert stays(log, 3)
     assert values(first) == [*range(9)]
     assert values(second) == [0, 1]
 
@@ -276,8 +279,7 @@ def test_what_is_read_of_one_is_room_for_all(kind) -> None:
         ready, _ = ray.wait([first, second], num_returns=1, timeout=40)
         next(ready[0])
         eventually(lambda count=count: heard(log, count))
-        time.sleep(0.1)
-        assert heard(log, count)
+        assert stays(log, count)
 
 
 @both
@@ -296,8 +298,7 @@ def test_the_tighter_bound_counts() -> None:
     log = Log.remote()
     generator = Bounded.remote(log).tight.remote(4)
     eventually(lambda: heard(log, 1))
-    time.sleep(0.2)
-    assert heard(log, 1)
+    assert stays(log, 1)
     assert values(generator) == [0, 1, 2, 3]
 
 

@@ -153,6 +153,105 @@ said()
     assert "late" in text
 
 
+PASS = """
+@ray.remote(max_retries=0)
+def use(value):
+    raise AssertionError("it does not run")
+
+@ray.remote
+def get(refs):
+    try:
+        ray.get(refs[0])
+    except ValueError:
+        return "handled"
+
+@ray.remote
+class User:
+    def use(self, value):
+        raise AssertionError("it does not run")
+"""
+
+
+def test_an_argument_counts_as_asked_for(program) -> None:
+    """The task or call that gets it fails with the same error, which is asked for there."""
+    text = run(
+        program,
+        PASS
+        + """
+user = User.remote()
+for seconds in (0.0, 0.5):
+    for call in (use, user.use):
+        ref = fail.remote("of the argument", seconds)
+        used = call.remote(ref)
+        del ref
+        try:
+            ray.get(used)
+        except ValueError:
+            print("raised")
+        del used
+""",
+    )
+
+    assert text.count("raised") == 4
+    assert SAID not in text
+
+
+def test_an_argument_of_what_nobody_asks_for(program) -> None:
+    """It is said of the task at the end alone."""
+    text = run(
+        program,
+        PASS
+        + """
+first = fail.remote("of the argument")
+ray.wait([use.remote(ref) for ref in [first]], timeout=30)
+second = use.remote(use.remote(first))
+del first, second
+said()
+""",
+    )
+
+    assert text.count(SAID) == 1
+
+
+def test_an_argument_whose_error_was_there_before(program) -> None:
+    """It is the same if the task has failed by then."""
+    text = run(
+        program,
+        PASS
+        + """
+ref = fail.remote()
+ray.get([Actor.remote().__ray_ready__.remote() for _ in range(3)])
+time.sleep(1.0)
+used = use.remote(ref)
+del ref
+try:
+    ray.get(used)
+except ValueError:
+    print("raised")
+""",
+    )
+
+    assert "raised" in text
+    assert SAID not in text
+
+
+def test_a_reference_in_an_argument_that_is_asked_for_there(program) -> None:
+    """Whoever gets it has handled it; the driver says nothing."""
+    text = run(
+        program,
+        PASS
+        + """
+ref = fail.remote()
+print(ray.get(get.remote([ref])))
+print(ray.get(get.remote(ray.put([ref]))))
+del ref
+""",
+    )
+
+    assert text.count("handled") == 2
+    assert SAID not in text
+
+
 def test_nothing_is_said_of_what_succeeds(program) -> None:
     """A value that nobody asks for is nothing to speak of."""
     text = run(

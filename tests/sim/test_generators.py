@@ -284,9 +284,12 @@ def test_lost_items_of_a_leased_task_are_made_again(way: Way, seed: int) -> None
 
 
 @both_ways(near=723, far=724)
+@pytest.mark.parametrize("cut", [False, True])
 def test_items_that_are_lost_while_their_leased_task_runs_come_with_its_next_attempt(
-    way: Way, seed: int
+    way: Way, seed: int, cut: bool
 ) -> None:
+    """Though the connection is cut by which the head hears how they are made."""
+
     def story(driver: Any, random: Random) -> Program:
         yield from way.warm(driver, 0.001)
         (end,) = driver.submit("yields", [0.2, 10, LARGE], unread_max=0, max_retries=5)
@@ -303,12 +306,44 @@ def test_items_that_are_lost_while_their_leased_task_runs_come_with_its_next_att
 
     marks: list[Any] = []
     with way.cluster(seed) as cluster:
+        if cut:
+            cluster.cut_at(m.Made)
         cluster.run(story)
         cluster.run_until(lambda: bool(marks), 20.0)
         raylet = next(one for one in cluster.raylets if one.alive)
         cluster.replace(raylet, 0.2, same_id=False)
         until_done(cluster, 200.0)
-        assert runs(cluster, "yields") == [2]
+        assert runs(cluster, "yields") == [2] and not cluster.network.traps
+        cluster.finish()
+
+
+@both_ways(near=726, far=727)
+def test_items_of_a_leased_task_of_whose_end_a_cut_has_lost_word_are_made_again(
+    way: Way, seed: int
+) -> None:
+    def story(driver: Any, random: Random) -> Program:
+        yield from way.warm(driver, 0.001)
+        (end,) = driver.submit("yields", [0.1, 4, LARGE], unread_max=0)
+        refs = yield from taken(driver, end, 3)
+        cluster.cut_at(m.Made)
+        yield Get([end])
+        marks.append(driver)
+        yield Sleep(3.0)
+        assert numbers((yield Get(refs))) == [*range(3)]
+        for ref in (*refs, end):
+            ref.drop()
+        driver.client.streams.close(task_of(end.oid))
+
+    marks: list[Any] = []
+    with way.cluster(seed) as cluster:
+        cluster.run(story)
+        cluster.run_until(lambda: bool(marks), 20.0)
+        cluster.run_for(1.0)
+        assert not cluster.network.traps
+        raylet = next(one for one in cluster.raylets if one.alive)
+        cluster.replace(raylet, 0.2, same_id=False)
+        until_done(cluster, 200.0)
+        assert counter(cluster, "rebuilt") == 1
         cluster.finish()
 
 

@@ -138,13 +138,15 @@ class Runs(Message, tag=93):
 class Made(Message, tag=94):
     """Submitter to head: how large results of leased tasks were made, so that they can be again.
 
-    ``runs``: they have not ended, and have yielded such.
+    ``runs``: they have not ended, and have yielded such. Without ``tasks``: of those of which that
+    was said the ones in ``running`` (TaskIDs, concatenated) have not ended, and all others have.
     """
 
     submitter: Id
     job_id: Id
     tasks: Annotated[list[TaskSpec], MANY]
     runs: bool = False
+    running: Ids = b""
 
 
 # LeaseWord.kind

@@ -90,7 +90,7 @@ class Bench(Lower):
             self.turn()
         self.taken()
 
-    def _hand_over(self, spec: m.TaskSpec, returns: list[bytes]) -> None:
+    def _hand_over(self, spec: m.TaskSpec, returns: list[bytes], at_once: bool) -> None:
         self.by_head.append(spec)
         self.unresolved[spec.task_id] = spec
         self.references.entrust(returns)
@@ -568,14 +568,21 @@ def test_of_a_generator_with_large_items_the_head_hears_as_it_runs_and_at_its_en
     bench.leases.tasks.yielded_large(identity("t1"))
     bench.leases.tasks.yielded_large(identity("t1"))
     bench.leases.tasks.yielded_large(identity("other"))
+    bench.leases.resume()
     end = m.Outcome(object_of("t1"), m.VALUE, 1, b"-")
     done = m.TaskDone(identity("t1"), 1, m.FINISHED, [end], 0.01)
     bench.leases.link_message(worker, m.Done(7, [done]))
     made = bench.taken(m.Made)
-    assert [(one.tasks[0].task_id, one.runs) for one in made] == [
-        (identity("t1"), True),
-        (identity("t1"), False),
+    told = [([spec.task_id for spec in one.tasks], one.runs, one.running) for one in made]
+    assert told == [
+        ([identity("t1")], True, b""),
+        ([identity("t1")], True, b""),  # to a new session, which hears of no others
+        ([], True, identity("t1")),
+        ([identity("t1")], False, b""),
     ]
+    bench.leases.resume()
+    bench.leases.resume()
+    assert [(one.tasks, one.running) for one in bench.taken(m.Made)] == [([], b"")]
     assert bench.submit("t2") is not None  # its items are told of as they come
 
 

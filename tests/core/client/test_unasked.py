@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.core.benches import identity
+from tests.core.client import benches
+from tests.core.client.benches import ME, TWO, client, hear, resolve, submit
+from zray.core.client.client import Client
 from zray.core.client.unasked import UnaskedErrors
 from zray.errors import ActorDiedError, NodeDiedError, TaskCancelledError, WorkerCrashedError
 from zray.ids import object_id
@@ -76,3 +79,64 @@ def test_where_nobody_says_it_nothing_is_kept() -> None:
     unasked.asked(error(TASK_RAISED))
     unasked.dropped(error(TASK_RAISED))
     assert unasked._asked == {}
+
+
+# ---- references that are passed on -----------------------------------------------------------
+
+FAILED = system_error(TASK_RAISED, "what happened", function_name="f")
+
+
+def fail(made: Client, *oids: bytes, seq: int = 1) -> None:
+    outcomes = [m.Outcome(oid, m.ERROR, len(FAILED), FAILED) for oid in oids]
+    hear(made, m.Result(seq, ME, outcomes))
+
+
+def warned(made: Client) -> int:
+    return len([told for told in made.prints.take() if isinstance(told, m.Notice)])
+
+
+@pytest.mark.parametrize("field", ["dependencies", "nested"])
+@pytest.mark.parametrize("when", ["before", "after", "dropped later"])
+def test_what_others_have_is_not_said(field: str, when: str) -> None:
+    made = client()
+    (ref,) = submit(made)
+    if when == "after":
+        fail(made, ref)
+    (other,) = submit(made, **{field: [ref]})
+    if when == "dropped later":
+        fail(made, ref)
+    benches.said(made)
+    made.references.remove(ref)
+    if when == "before":
+        fail(made, ref)
+    assert warned(made) == 0 and not made.unasked.passed
+    fail(made, other, seq=2)
+    made.references.remove(other)  # of which nobody else knows
+    assert warned(made) == 1
+
+
+def test_nothing_is_kept_of_values_that_others_have() -> None:
+    made = client()
+    first, second = submit(made, TWO)
+    submit(made, dependencies=[first, second])
+    benches.said(made)
+    made.references.remove(second)
+    resolve(made, first)
+    hear(made, m.Result(2, ME, [m.Outcome(second, m.VALUE, 1, b"x")]))
+    assert [*made.unasked.passed] == [first]
+    made.references.remove(first)
+    assert not made.unasked.passed
+
+
+@pytest.mark.parametrize("passed", [False, True])
+def test_what_is_in_a_put_is_said_until_others_have_that(passed: bool) -> None:
+    made = client()
+    (ref,) = submit(made)
+    fail(made, ref)
+    put = made.references.put(b"[ref]", [ref])
+    if passed:
+        submit(made, dependencies=[put])
+        benches.said(made)
+    made.references.remove(ref)
+    made.references.remove(put)
+    assert warned(made) == (0 if passed else 1)

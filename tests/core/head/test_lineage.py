@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.core.benches import HeadBench, done, identity, object_of, spec, template
 from zray import limits
 from zray.ids import item_id
@@ -355,3 +357,16 @@ def test_of_a_leased_generator_whose_items_are_gone_nothing_is_kept() -> None:
     assert head.gcs.lineage.origins
     head.say("d1", m.Made(0, identity("d1"), identity("d1"), [leased]))
     assert not head.gcs.lineage.origins
+
+
+@pytest.mark.parametrize("running", [True, False])
+def test_a_new_session_says_which_leased_generators_still_run(running: bool) -> None:
+    head = head_with(STREAM)
+    leased = spec("g", STREAM, consumer=identity("d1"))
+    yields(head, "n1", 1)
+    who = (identity("d1"), identity("d1"))
+    head.say("d1", m.Made(0, *who, [leased], True))
+    lose(head, "n1")
+    assert pull_item(head, 1) == []
+    head.say("d1", m.Made(0, *who, [], True, leased.task_id if running else b""))
+    assert bool(head.taken("n2", m.Tasks)) is not running

@@ -104,6 +104,7 @@ class ClientCalls:
         call.yields, call.unread_max = yields, unread_max
         for oid in (*call.dependencies, *call.nested):
             self._references.add(oid)
+        self._references.passed_on((*call.dependencies, *call.nested))
         actor.add(call)
         self._by_task[task_id] = call
         returns = [object_id(task_id, index) for index in range(num_returns)]

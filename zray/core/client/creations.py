@@ -70,6 +70,7 @@ class ClientCreations:
         ``waiter`` has arrived; the handle of another actor that it names is not counted."""
         self._definitions.use(task.template_id)
         needed = [*task.dependencies, *task.nested]
+        self._references.passed_on(needed)
         self._references.publish(needed)
         for oid in needed:
             self._references.add(oid)  # until the head holds them for the actor

@@ -31,7 +31,7 @@ class LeasedTasks:
     outcomes: those known here.
     unresolved: tasks that go by way of the head, until that tells how they ended.
     results: of tasks and calls that have none.
-    by_head: takes over a task, and its returns.
+    by_head: takes over a task, and its returns; at once, if the third is true.
     taken_back: what a worker has not begun, out of its queue.
     remote: only a driver has leases.
     """
@@ -48,7 +48,7 @@ class LeasedTasks:
         classes: LeaseClasses,
         references: ClientReferences,
         definitions: ClientDefinitions,
-        by_head: Callable[[m.TaskSpec, list[bytes]], None],
+        by_head: Callable[[m.TaskSpec, list[bytes], bool], None],
         taken_back: Callable[[Lease], list[PendingTask]],
         remote: bool,
     ) -> None:
@@ -68,6 +68,7 @@ class LeasedTasks:
         self._by_task: dict[bytes, PendingTask] = {}
         self._dependents: dict[bytes, list[PendingTask]] = {}  # by awaited result
         self.fresh = 0  # since the last flush
+        self._told_of_running = False  # the head may take a task for one that runs
 
     def __len__(self) -> int:
         """How many tasks have no outcome."""
@@ -105,6 +106,7 @@ class LeasedTasks:
         if spec.dependencies or spec.nested:
             for oid in (*spec.dependencies, *spec.nested):
                 self._references.add(oid)
+            self._references.passed_on((*spec.dependencies, *spec.nested))
         self._definitions.use(template_id)
         self._by_task[task_id] = task
         returns = [object_id(task_id, index) for index in range(num_returns)]
@@ -209,7 +211,7 @@ class LeasedTasks:
             if task.failures:
                 spec = replace(spec, failures=task.failures)
             returns = self._returns(task)
-            self._by_head(spec, returns)
+            self._by_head(spec, returns, task.made)
             for oid in returns if self._dependents else ():
                 following += self._dependents.pop(oid, ())
 
@@ -349,7 +351,7 @@ class LeasedTasks:
         """An item is with a node; the task, if it is one of these, may run again for it."""
         task = self._by_task.get(task_id)
         if task is not None and not task.made:
-            task.made = True
+            task.made = self._told_of_running = True
             self._made_large(task, runs=True)
 
     def _made_large(self, task: PendingTask, *, runs: bool = False) -> None:
@@ -407,11 +409,18 @@ class LeasedTasks:
                 self._withdraw(task)
                 self.hand_over([task])
 
-    def cancel_again(self) -> None:
-        """Tell a new session what is to be cancelled."""
+    def resume(self) -> None:
+        """Tell a new session what is to be cancelled, and what runs that it was told of."""
         for task in self._by_task.values():
             if task.cancelled is not None:
                 self._outbox.append(task.cancelled)
+        made = [task for task in self._by_task.values() if task.made]
+        for task in made:
+            self._made_large(task, runs=True)
+        if self._told_of_running:
+            self._told_of_running = bool(made)
+            running = b"".join(task.spec.task_id for task in made)
+            self._outbox.append(m.Made(0, self._process_id, self._job_id(), [], True, running))
 
     def like(self, oid: bytes) -> bytes:
         """A result that waits at the head for what this one waits for here; or empty."""

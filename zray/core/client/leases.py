@@ -389,4 +389,4 @@ class ClientLeases:
             group.window = 0
             if group.leases or group.waiting or group.told:
                 self._demand(group)
-        self.tasks.cancel_again()
+        self.tasks.resume()

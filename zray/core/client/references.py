@@ -7,7 +7,7 @@ themselves are among the client's outcomes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 
 from zray import limits
 from zray.core.client.actor_caller import ActorCaller
@@ -106,7 +106,7 @@ class ClientReferences:
         outcome = self._outcomes.pop(oid, None)
         near = self._near_values
         if outcome is not None:
-            if outcome.kind == m.ERROR:
+            if outcome.kind == m.ERROR or self._unasked.passed:
                 self._unasked.dropped(outcome)
             if type(outcome.value) is not bytes or oid in near.reached:
                 near.dropped(oid)
@@ -124,9 +124,19 @@ class ClientReferences:
             else:
                 self.new_drops[oid] = None
 
-    def came_unasked(self, outcome: m.Outcome) -> None:
-        """An error came whose last reference was collected before."""
-        self._unasked.dropped(outcome)
+    def came_unwanted(self, outcome: m.Outcome, *, again: bool) -> None:
+        """An outcome came whose last reference was collected before; ``again``: perhaps before."""
+        if not again:
+            self._unasked.dropped(outcome)
+        else:
+            self._unasked.passed.pop(outcome.object_id, None)
+
+    def passed_on(self, object_ids: Iterable[bytes]) -> None:
+        """Others get these, who see to their errors or fail with them."""
+        if self._unasked.warn is not None:
+            for oid in object_ids:
+                awaited = task_of(oid) in self._unresolved or oid in self._results.awaited
+                self._unasked.passed_on(oid, awaited=awaited)
 
     def __contains__(self, oid: bytes) -> bool:
         """Whether a reference to the object lives in this process."""
@@ -220,6 +230,7 @@ class ClientReferences:
 
     def publish(self, object_ids: list[bytes]) -> None:
         """References to these objects leave this process: the cluster must know them."""
+        self.passed_on(object_ids)
         for oid in object_ids:
             if oid in self.own:
                 del self.own[oid]
@@ -281,7 +292,7 @@ class ClientReferences:
             self.own[oid] = None
             for inner in outcome.contained:
                 self.add(inner)
-        elif outcome.kind == m.ERROR:
+        elif outcome.kind == m.ERROR or self._unasked.passed:
             self._unasked.dropped(outcome)
         self._waiters.wake(oid, outcome)
 
@@ -292,6 +303,8 @@ class ClientReferences:
         if wanted:
             self._outcomes[oid] = outcome
             self.held[oid] = None
+        elif self._unasked.passed:
+            self._unasked.dropped(outcome)
         if wanted or promised:
             self.new_holds[oid] = None
         if promised and not wanted:
@@ -312,6 +325,8 @@ class ClientReferences:
             self.own[oid] = None
             self._outcomes[oid] = outcome
             self._waiters.wake(oid, outcome)
+        else:
+            self._unasked.passed.pop(oid, None)
 
     def rescue(self, own: list[m.Outcome], told: list[bytes]) -> None:
         """The node is gone that had these values of this process's own.

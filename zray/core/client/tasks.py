@@ -71,8 +71,10 @@ class ClientTasks:
         references = self._references
         if references.own or self._results.awaited or references.unpublished:
             references.publish_arguments(spec)
-        for oid in (*spec.dependencies, *spec.nested):
-            references.add(oid)  # the backlog's: no DROP may come before the SUBMIT
+        if spec.dependencies or spec.nested:
+            for oid in (*spec.dependencies, *spec.nested):
+                references.add(oid)  # the backlog's: no DROP may come before the SUBMIT
+            references.passed_on((*spec.dependencies, *spec.nested))
         self.unresolved[spec.task_id] = spec
         self._definitions.use(spec.template_id)
         self.backlog.append(spec)
@@ -89,7 +91,7 @@ class ClientTasks:
             self.hurry(spec.task_id)
         return returns
 
-    def take_over(self, spec: m.TaskSpec, returns: list[bytes]) -> None:
+    def take_over(self, spec: m.TaskSpec, returns: list[bytes], at_once: bool) -> None:
         """Queue a task that was to go straight to a worker; all of it is counted.
 
         Where others have heard of its results, they may be waited for by what fills the window.
@@ -101,7 +103,7 @@ class ClientTasks:
         self.unsubmitted[spec.task_id] = None
         promised = bool(self._results.promised) and any(map(self._results.is_promised, returns))
         self._references.entrust(returns)
-        if promised:
+        if promised or at_once:
             self.hurry(spec.task_id)
 
     def hurry(self, task_id: bytes) -> None:
@@ -253,8 +255,8 @@ class ClientTasks:
                 self._outcomes[oid] = outcome
                 if oid in for_values or oid in for_ends:
                     self._waiters.wake(oid, outcome)
-            elif outcome.kind == m.ERROR and spec is not None and oid not in references:
-                self._references.came_unasked(outcome)
+            elif oid not in references:
+                self._references.came_unwanted(outcome, again=spec is None)
         if self._remote and message.seq:
             self.ack_upto = message.seq
 

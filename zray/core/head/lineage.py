@@ -23,7 +23,7 @@ from zray.core.head.members import Member, Members
 from zray.core.head.object_table import ObjectTable
 from zray.core.head.task_records import TaskRecord, TemplateRecord
 from zray.core.head.task_table import TaskTable
-from zray.ids import index_of, is_item, item_id, object_id, origin_of
+from zray.ids import index_of, is_item, item_id, object_id, origin_of, split_tasks
 from zray.protocol.messages import ERROR, ITEMS, LOCATED, Made, Outcome, TaskSpec
 
 _ENTRY_BYTES = 700  # of the head's memory, besides the arguments
@@ -93,6 +93,8 @@ class Lineage:
 
     def on_made(self, sender: Member, message: Made, now: float) -> None:
         """Tasks that workers have run which were leased to their submitter."""
+        if message.runs and not message.tasks:
+            self._ended_but(message.job_id, {*split_tasks(message.running)})
         for spec in message.tasks:
             template = self._definitions.templates.get(spec.template_id)
             if template is not None and message.job_id in self._members.jobs:
@@ -104,6 +106,14 @@ class Lineage:
                 returns = range(template.message.num_returns)
                 oids = [object_id(spec.task_id, index) for index in returns]
                 self.finished(record, [Outcome(oid, LOCATED, 0) for oid in oids])
+
+    def _ended_but(self, job_id: bytes, running: set[bytes]) -> None:
+        """Of the tasks that the job was running these have not ended."""
+        for task_id in [*self._of_jobs.get(job_id, ())]:
+            if self.origins[task_id].runs and not (task_id in running or task_id in self._tasks):
+                self.origins[task_id].runs = False
+                self.freed(task_id)
+        self._retry()
 
     def _yielded(self, record: TaskRecord, *, runs: bool) -> None:
         """A leased task has yielded large items, and runs or has ended."""
