@@ -17,7 +17,10 @@ MODULES = (  # left out below
 PROGRAM = """
 from __future__ import annotations
 import asyncio
+from typing import Any, Sequence, TypeVar
 import zray
+
+T = TypeVar("T")
 
 @zray.remote
 def length(text: str) -> int:
@@ -38,6 +41,34 @@ def pair() -> tuple[int, str]:
 @zray.task(num_returns=2)
 def two() -> tuple[int, str]:
     return 1, ""
+
+@zray.remote
+def many(a: int, b: int, c: int, d: int, e: int, f: int, g: int, h: int, i: int, j: str) -> str:
+    return j
+
+@zray.task
+def only(x: int, *, k: int = 1) -> str:
+    return ""
+
+@zray.task
+def every(*xs: int) -> str:
+    return ""
+
+@zray.task
+def untyped(x: Any, y: Any) -> Any:
+    return x
+
+@zray.task
+def whatever(x: Any, y: object, z: float) -> str:
+    return ""
+
+@zray.task
+def nested(xs: list[zray.ObjectRef[int]]) -> str:
+    return ""
+
+@zray.task
+def first(xs: Sequence[T]) -> T:
+    return xs[0]
 
 class Counter:
     def __init__(self, start: int = 0) -> None: ...
@@ -105,6 +136,41 @@ reveal_type(zray.init().address_info)  # dict[str, str]
 async def main() -> None:
     reveal_type(await length.remote("x"))  # int
     reveal_type(await asyncio.gather(length.remote("x"), name.remote(1)))  # tuple[int, str]
+
+number = length.remote("x")
+text = name.remote(number)
+reveal_type(length.remote(text))  # ObjectRef[int]
+reveal_type(name.remote(number, number))  # ObjectRef[str]
+reveal_type(name.remote(number, y=1))  # ObjectRef[str]
+reveal_type(name.remote(y=1, x=1))  # ObjectRef[str]
+reveal_type(half.remote(number))  # ObjectRef[float]
+reveal_type(many.remote(1, number, 1, 1, 1, 1, 1, 1, number, text))  # ObjectRef[str]
+reveal_type(only.remote(number, k=2))  # ObjectRef[str]
+reveal_type(every.remote())  # ObjectRef[str]
+reveal_type(every.remote(number, 2, number))  # ObjectRef[str]
+reveal_type(untyped.remote(number, y=2))  # ObjectRef[Any]
+reveal_type(whatever.remote(number, text, number))  # ObjectRef[str]
+reveal_type(nested.remote([number]))  # ObjectRef[str]
+reveal_type(first.remote([1]))  # ObjectRef[int]
+reveal_type(name.options(num_cpus=1).remote(number, 2))  # ObjectRef[str]
+reveal_type(name.options(num_cpus=1).remote(x=number, y=number))  # ObjectRef[str]
+reveal_type(every.options(num_cpus=1).remote(number, 2))  # ObjectRef[str]
+reveal_type(half.options(num_cpus=1)(2))  # float
+
+name.remote()  # error: call-overload
+name.remote("1")  # error: call-overload
+name.remote(text)  # error: arg-type
+name.remote(number, text)  # error: arg-type
+name.remote(1, 2, 3)  # error: call-overload
+name.remote(1, z=3)  # error: call-overload
+name.remote(number, y="2")  # error: call-overload
+every.remote("1")  # error: call-overload
+only.remote(1, 2)  # error: call-overload
+many.remote(number)  # error: call-overload
+nested.remote([1])  # error: list-item
+name.options(num_cpus=1).remote("1")  # error: call-overload
+name.options(num_cpus=1).remote(text)  # error: arg-type
+name.options(num_cpus=1).remote(1, 2, 3)  # error: call-overload
 
 half("3")  # error: arg-type
 half(3, 4)  # error: call-arg

@@ -40,6 +40,9 @@ from zray.runtime.references import FunctionName, ObjectRef
 
 if TYPE_CHECKING:  # loaded for the first class: many programs have functions only
     from zray.api.actors import ActorClass
+    from zray.api.remote_arguments import BoundArguments, RemoteArguments
+else:
+    BoundArguments = RemoteArguments = Generic
 
 Retry = bool | tuple[type[BaseException], ...]
 P = ParamSpec("P")
@@ -67,7 +70,7 @@ class BoundSeveral(Protocol):
         """As ``RemoteFunction.remote``."""
 
 
-class RemoteFunction(UnderscoreRemote[Any], Generic[P, R]):
+class RemoteFunction(UnderscoreRemote[Any], RemoteArguments[P, R]):
     """A function that ``remote`` runs as a task. Made by the decorators."""
 
     def __init__(
@@ -93,18 +96,19 @@ class RemoteFunction(UnderscoreRemote[Any], Generic[P, R]):
             )
         return self._function(*args, **kwargs)
 
-    def remote(self, *args: Any, **kwargs: Any) -> ObjectRef[R]:
-        """Run the function as a task; returns at once with a reference to its result.
+    if not TYPE_CHECKING:
 
-        Arguments may be references: the task starts when their values are there and gets those.
-        With ``num_returns=n`` it returns a list of n references, with 0 None; of a function that
-        yields, or with "streaming", an ``ObjectRefGenerator``.
+        def remote(self, *args: Any, **kwargs: Any) -> Any:
+            """Run the function as a task; returns at once with a reference to its result.
 
-        Raises:
-            TypeError: the arguments do not fit the function's signature, or cannot be pickled.
-        """
-        result: ObjectRef[R] = self._submit(self._options, args, kwargs)
-        return result
+            Arguments may be references: the task starts when their values are there and gets
+            those. With ``num_returns=n`` it returns a list of n references, with 0 None; of a
+            function that yields, or with "streaming", an ``ObjectRefGenerator``.
+
+            Raises:
+                TypeError: the arguments do not fit the function's signature, or cannot be pickled.
+            """
+            return self._submit(self._options, args, kwargs)
 
     @overload
     def options(self, *, num_returns: Literal[1], **options: Any) -> BoundOptions[P, R]: ...
@@ -223,17 +227,21 @@ class RemoteFunction(UnderscoreRemote[Any], Generic[P, R]):
         return _restore, (self._function, self._options, self._callable_here)
 
 
-class BoundOptions(Generic[P, R]):
+class BoundOptions(BoundArguments[P, R]):
     """A remote function with options of its own."""
 
     def __init__(self, function: RemoteFunction[P, R], options: TaskOptions) -> None:
         self._function = function
         self._options = options
 
-    def remote(self, *args: Any, **kwargs: Any) -> ObjectRef[R]:
-        """As ``RemoteFunction.remote``, with these options."""
-        result: ObjectRef[R] = self._function._submit(self._options, args, kwargs)
-        return result
+    if not TYPE_CHECKING:
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Any:
+            return self._function(*args, **kwargs)
+
+        def remote(self, *args: Any, **kwargs: Any) -> Any:
+            """As ``RemoteFunction.remote``, with these options."""
+            return self._function._submit(self._options, args, kwargs)
 
 
 def _restore(
