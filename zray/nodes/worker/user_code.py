@@ -11,7 +11,7 @@ from zray import limits
 from zray.core import failures
 from zray.core.client.waiters import Waiter
 from zray.core.worker.task_inbox import Delivered, TaskInbox
-from zray.errors import NameNotOfferedError
+from zray.errors import NameNotOfferedError, ObjectLostError
 from zray.ids import object_id
 from zray.nodes.imports import Imports
 from zray.nodes.participant.shared_values import bytes_of, load
@@ -61,11 +61,25 @@ class UserCode:
         if found is None:
             blob = self._task_inbox.functions[template.function_id].blob
             found = serialization.loads_function(blob)
-            large = found[0]
-            if isinstance(large, LargeFunction):
-                found = serialization.loads_function(self._worker.get([large.ref], None)[0])
+            if isinstance(found[0], LargeFunction):
+                found = self._large(found[0], template.name)
             self._functions[template.function_id] = found
         return found
+
+    def _large(self, large: LargeFunction, name: str) -> tuple[Function, Any]:
+        """It is an object of the cluster's.
+
+        Raises:
+            ObjectLostError: that is lost.
+        """
+        try:
+            return serialization.loads_function(self._worker.get([large.ref], None)[0])
+        except ObjectLostError as error:
+            raise ObjectLostError(
+                f"{name.removesuffix('.__init__')} captures so much that its code is an object of "
+                f"the cluster, and that is lost: {error.object_ref_hex}. Define it again in a "
+                "program that stays connected, or capture less"
+            ) from None
 
     def retries(self, template: m.Template, error: BaseException) -> bool:
         """Whether a task is to be made again that fails of this."""
