@@ -28,7 +28,7 @@ from zray.testing.programs.actor_workloads import ACTOR_WORKLOADS
 from zray.testing.programs.class_workloads import CLASS_WORKLOADS
 from zray.testing.programs.lease_workloads import LEASE_WORKLOADS
 from zray.testing.programs.near_workloads import NEAR_WORKLOADS
-from zray.testing.programs.stream_workloads import STREAM_WORKLOADS
+from zray.testing.programs.stream_workloads import ITEM_WORKLOADS, STREAM_WORKLOADS
 from zray.testing.programs.workloads import WORKLOADS
 
 # Frames of 4 KiB, so that messages are cut in every run; what is never cut stays below that.
@@ -46,6 +46,7 @@ SMALL: dict[str, Any] = {
 STREAM = 1159  # one with which the seeds that the tests name keep their plans
 
 GENERATORS = 2730  # the same for what yields
+ITEMS = 6  # for items that are kept while nodes go
 CLASSES = 444  # and for what has labels, environments and the like
 
 
@@ -138,6 +139,7 @@ def plan(seed: int) -> Plan:
     drawn = with_far_nodes(drawn, Random(f"{STREAM} far {seed}"), span)
     drawn = with_nesting(drawn, Random(f"{STREAM} nesting {seed}"), span)
     drawn = with_generators(drawn, Random(f"{GENERATORS} generators {seed}"), span)
+    drawn = with_kept_items(drawn, Random(f"{ITEMS} items {seed}"), span)
     return with_classes(drawn, Random(f"{CLASSES} classes {seed}"), span)
 
 
@@ -258,6 +260,27 @@ def with_generators(drawn: Plan, random: Random, span: float) -> Plan:
     }
     workloads = sorted([*drawn.workloads, *workloads], key=_when)
     return drawn._replace(bounds=bounds, workloads=workloads)
+
+
+def with_kept_items(drawn: Plan, random: Random, span: float) -> Plan:
+    """In some plans items are kept while nodes die. From a stream of its own, too."""
+    if random.random() < 0.9:
+        return drawn
+    workloads: list[tuple[float, int, Workload]] = [
+        (random.uniform(0.0, span), random.randrange(drawn.drivers), random.choice(ITEM_WORKLOADS))
+        for _ in range(random.choice([1, 2, 4]))
+    ]
+    kinds = random.choice([DEADLY, (*GENTLE, *DEADLY), (*FAR_DEADLY, *LEASE_DEADLY, *DEADLY)])
+    faults = [
+        (random.uniform(0.0, span * 2), random.choice(kinds))
+        for _ in range(random.choice([1, 2, 4, 8]))
+    ]
+    if random.random() < 0.7:
+        drawn = drawn._replace(workloads=[], faults=[])
+    return drawn._replace(
+        workloads=sorted([*drawn.workloads, *workloads], key=_when),
+        faults=sorted([*drawn.faults, *faults], key=_when),
+    )
 
 
 def with_classes(drawn: Plan, random: Random, span: float) -> Plan:

@@ -370,3 +370,14 @@ def test_a_new_session_says_which_leased_generators_still_run(running: bool) -> 
     assert pull_item(head, 1) == []
     head.say("d1", m.Made(0, *who, [], True, leased.task_id if running else b""))
     assert bool(head.taken("n2", m.Tasks)) is not running
+
+
+def test_an_item_that_another_attempt_has_yielded_stays_as_it_was() -> None:
+    """Whoever asks for it gets the same value as others have."""
+    head = head_with(STREAM)
+    head.node("n2")
+    head.submit("d1", spec("g", STREAM, consumer=identity("d1")))
+    yields(head, "n1", 1)
+    yields(head, "n2", 1)
+    assert [freed.object_ids for freed in head.taken("n2", m.Free)] == [item(1).object_id]
+    assert pull_item(head, 1) == [] and head.taken("n1", m.Pull) and not head.taken("n2", m.Pull)

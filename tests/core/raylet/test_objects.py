@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from tests.core.benches import identity, value
 from zray import limits
 from zray.core.raylet.objects import LocalObjects
 from zray.errors import ObjectLostError
+from zray.ids import items_of
 from zray.protocol import messages as m
 
 LARGE = bytes(2 * limits.INLINE_BYTES_MAX)
@@ -41,6 +44,19 @@ def test_the_head_gets_small_values_and_of_large_ones_the_size() -> None:
     assert bench.objects.small_bytes == len(small.value) + len(LARGE)
     bench.objects.free(small.object_id + large.object_id)
     assert not bench.objects.stored and not bench.objects.small_bytes
+
+
+@pytest.mark.parametrize("data", [b"one", LARGE])
+def test_an_item_stays_as_the_first_attempt_has_yielded_it(data: bytes) -> None:
+    bench = Bench()
+    item = items_of(identity("t"))
+    first, second = value(item, data, 1), value(item, b"another", 1)
+    told = bench.objects.put(first)
+    assert bench.objects.put(second) == told
+    assert bench.objects.stored[first.object_id] is first
+    bench.objects.free(first.object_id)
+    bench.objects.put(second)
+    assert bench.objects.stored[first.object_id] is second
 
 
 def test_of_many_results_of_one_task_those_past_a_bound_stay_here() -> None:

@@ -110,9 +110,20 @@ class Holders:
         if message.place and message.place not in self._members.nodes:
             self.named(outcome.object_id, now)  # that node says so itself, when it is back
             return
+        if is_item(outcome.object_id) and self._has_another(outcome.object_id, sender):
+            self._outbox.send(sender.process_id, Free(0, outcome.object_id))
+            return
         self.found(outcome, message.place or sender.process_id)
         if isinstance(sender, JobMember) and not message.place:
             self._objects.make(outcome.object_id).served = True
+
+    def _has_another(self, oid: bytes, sender: Member) -> bool:
+        """Whether an attempt of before has yielded it, perhaps with another value, which counts."""
+        record = self._objects.get(oid)
+        if record is None or record.kind == PENDING or not isinstance(sender, NodeMember):
+            return False
+        here = sender.process_id in record.locations
+        return not here and not self._objects.is_lost(oid, record)
 
     def on_watch(self, sender: Member, message: Watch, now: float) -> None:
         """A process waits for outcomes that do not come to it by themselves."""

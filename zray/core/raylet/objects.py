@@ -11,7 +11,7 @@ from typing import Protocol
 from zray import limits
 from zray.core.chunks import ChunkPuller, ChunkServer, Memory
 from zray.errors import ObjectLostError
-from zray.ids import split_objects
+from zray.ids import is_item, split_objects
 from zray.protocol.messages import (
     LOCATED,
     Chunk,
@@ -76,14 +76,19 @@ class LocalObjects:
     def put(self, outcome: Outcome, maker: bytes = b"") -> Outcome:
         """Keep an outcome; returns it as the head is to see it (a large value stays here).
 
-        ``maker``: the process that made it.
+        ``maker``: the process that made it. Of an item the one that is here already stays: it is of
+        an attempt of before.
         """
+        oid = outcome.object_id
+        before = self.stored.get(oid) if is_item(oid) else None
         if outcome.kind & LOCATED:
-            if self.store is not None and self.store.claimed(outcome.object_id, maker):
+            if self.store is not None and self.store.claimed(oid, maker) and before is None:
                 self._store(outcome)
-            return outcome
-        self._store(outcome)
-        if len(outcome.value) <= limits.INLINE_BYTES_MAX:
+            return before or outcome
+        if before is None:
+            self._store(outcome)
+        outcome = before or outcome
+        if outcome.kind & LOCATED or len(outcome.value) <= limits.INLINE_BYTES_MAX:
             return outcome
         return self._elsewhere(outcome)
 

@@ -251,6 +251,34 @@ def reading_tasks(driver: SimDriver, random: Random) -> Program:
     yield from gently(refs)
 
 
+def keeping_items(driver: SimDriver, random: Random) -> Program:
+    """Items of which nobody asks for a while, and what is made of some that are let go of."""
+    count = random.choice([1, 5, 12])
+    arguments = [_pace(random), count, random.choice([2 * limits.INLINE_BYTES_MAX, 300])]
+    retries = random.choice([3, -1])
+    (end,) = driver.submit("yields", arguments, max_retries=retries, unread_max=0)
+    refs: list[Ref] = []
+    streams, task_id = driver.client.streams, task_of(end.oid)
+    while len(refs) < count and not driver.client.stopped:
+        oid = streams.take(task_id)
+        if oid is not None:
+            refs.append(Ref(driver, oid))
+            driver.expect(refs[-1:], len(refs) - 1)
+        elif streams.is_over(task_id):
+            break
+        else:
+            yield from _come(driver, streams.next_id(task_id))
+    made = driver.submit("add", [0.01, random.choice([0, 5000]), *refs[:2]], max_retries=retries)
+    while len(refs) > 1 and random.random() < 0.6:
+        refs.pop(random.randrange(len(refs))).drop()
+    yield Sleep(random.choice([0.0, 0.5, 5.0, 30.0]))
+    yield from gently([*made, *refs], (*ENDS, *LOSSES))
+    for ref in (*refs, *made, end):
+        ref.drop()
+    streams.close(task_id)
+
+
+ITEM_WORKLOADS = (keeping_items,)
 STREAM_WORKLOADS = (
     *(reading, abandoned, yielding_references, crashing_generators, generator_methods),
     reading_tasks,
