@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import zray
+from tests.cluster.leasing import leased
 
 GET_S = 40.0
 ITEMS = 120
@@ -101,6 +102,12 @@ def squares(count: int) -> Iterator[Any]:
         yield node, np.full(LARGE, number * number, np.uint16)
 
 
+def slow_squares(count: int) -> Iterator[Any]:
+    for item in squares(count):
+        time.sleep(0.2)
+        yield item
+
+
 def squares_or_less(count: int, path: str) -> Iterator[Any]:
     """Two items less when it runs again."""
     if os.path.exists(path):
@@ -132,6 +139,24 @@ def test_items_that_went_with_their_node_are_made_again(sites: Any, num_returns:
     del ref, refs
     sites.until(sites.at_rest, 10, "all resources are free")
     sites.until(lambda: sites.status().objects == 0, 10, "all objects are free")
+
+
+def test_items_of_a_leased_task_are_made_again_while_it_runs_and_after(sites: Any) -> None:
+    """It is in its second attempt when the first half of its items is asked for."""
+    leased(zray.task(lambda: time.sleep(0.005)))
+    made = zray.task(slow_squares).remote(8)
+    refs = [next(made) for _ in range(4)]
+    node, _ = zray.get(refs[0], timeout=GET_S)
+    node_gone(sites, node)
+    assert [zray.get(ref, timeout=GET_S)[1][0] for ref in refs] == [0, 1, 4, 9]
+    refs += [*made]
+    other, _ = zray.get(refs[-1], timeout=GET_S)
+    assert other != node and dict(sites.status().counters)["rebuilt"] == 0
+    sites.start_node("three")
+    node_gone(sites, other)
+    squares = [zray.get(ref, timeout=GET_S)[1][0] for ref in refs]
+    assert squares == [number * number for number in range(8)]
+    assert dict(sites.status().counters)["rebuilt"] == 1
 
 
 def test_an_item_that_is_not_yielded_again_is_lost(sites: Any, tmp_path: Path) -> None:

@@ -288,6 +288,7 @@ class ClientReferences:
                 self.held[oid] = None
             else:
                 self.new_drops[oid] = None
+                self._unasked.passed.pop(oid, None)
         elif wanted:
             self.own[oid] = None
             for inner in outcome.contained:

@@ -238,7 +238,7 @@ def generator_methods(driver: SimDriver, random: Random) -> Program:
     for end, count in ends:
         found = yield from read(driver, end)
         end.drop()
-        _checked(found, count)
+        _checked(found, count, codes=(*ENDS, *LOSSES))  # they are not made again
 
 
 def reading_tasks(driver: SimDriver, random: Random) -> Program:
