@@ -125,7 +125,8 @@ class Lineage:
                 self.origins[task_id].runs = runs
         if not runs:
             self.freed(task_id)
-            self._retry()
+            if task_id in self._objects.items:
+                self._retry()
 
     def finished(self, record: TaskRecord, outcomes: list[Outcome]) -> None:
         """A task has its outcomes: remember how they were made, if they could get lost."""

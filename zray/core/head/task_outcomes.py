@@ -120,7 +120,8 @@ class TaskOutcomes:
                 self._objects.drop(task_id, oid)
         if record.rebuilds or (template is not None and template.message.yields):
             self._lineage.ended(task_id, record)
-            self._transfers.retry()  # others wait for it
+            if record.rebuilds or task_id in self._objects.items:
+                self._transfers.retry()  # others wait for it
 
     # ---- errors of the cluster's own ---------------------------------------------------------
 
