@@ -229,3 +229,34 @@ def test_without_descriptors_there_is_no_way(stack: ExitStack) -> None:
         assert direct.connect(worker_id) is None
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_process_that_ends_is_not_connected_to_though_its_socket_still_listens(
+    stack: ExitStack,
+) -> None:
+    """Whoever finds its connection closed tries another, and would take the process for alive."""
+    for _ in range(30):
+        worker_id, (reads, writes) = os.urandom(16), os.pipe()
+        pid = os.fork()
+        if not pid:
+            listener = direct.listen(worker_id)
+            os.write(writes, b"x")
+            while (link := direct.accept(listener)) is None:
+                time.sleep(0.001)
+            ballast = bytearray(20 << 20)
+            link.socket.send(b"y")
+            time.sleep(DEADLINE_S)
+            os._exit(len(ballast) and 1)
+        try:
+            os.read(reads, 1)
+            link = direct.connect(worker_id)
+            assert link is not None
+            stack.callback(link.close)
+            assert link.socket.recv(1) == b"y"
+            os.kill(pid, signal.SIGKILL)
+            assert link.socket.recv(1) == b""
+            assert direct.connect(worker_id) is None
+        finally:
+            os.waitpid(pid, 0)
+            os.close(reads)
+            os.close(writes)

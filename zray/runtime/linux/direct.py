@@ -19,6 +19,8 @@ PACKET_BYTES_MAX = 160 << 10  # a socket of the default size takes one
 QUEUE_BYTES = 1 << 20  # in the kernel; a short packet takes some 800 bytes of it
 
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: pid, uid, gid
+_FLAGS = 6  # proc(5), stat: of the fields that follow the name
+_PF_EXITING = 0x4  # include/linux/sched.h; set before the first descriptor is closed
 _SEND_NOW = socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL
 
 
@@ -194,7 +196,25 @@ def connect(worker_id: bytes) -> DirectLink | None:
     except OSError:
         sock.close()
         return None
-    return _checked(sock)
+    link = _checked(sock)
+    if link is not None and _is_ending(sock):
+        link.close()
+        return None
+    return link
+
+
+def _is_ending(sock: socket.socket) -> bool:
+    """Whether the process at the other end ends: its sockets close one by one, this one late."""
+    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid = _CREDENTIALS.unpack(raw)[0]
+    if not pid:
+        return False  # it is out of this process's sight, in a container of its own
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()  # its name may have spaces
+    except OSError:
+        return True
+    return bool(int(fields[_FLAGS]) & _PF_EXITING)
 
 
 def _checked(sock: socket.socket) -> DirectLink | None:
