@@ -316,7 +316,10 @@ class ActorDiedError(ActorError):
 
 
 class ActorUnavailableError(ActorError):
-    """The actor died, and is being restarted: it can be called again."""
+    """The actor cannot be reached now, and can be called again.
+
+    It died and is being restarted, or its node is not heard of, or the connection to it broke.
+    """
 
     code = "ZR-3403"
 

@@ -30,6 +30,7 @@ DRAIN_BYTES_MAX = 8 << 20  # and about so many bytes: a flood of one peer is not
 # ---- liveness ------------------------------------------------------------------------------
 PING_S = 2.0
 SUSPECT_S = 5.0  # silent for this long: no new work
+AWAY_S = 8.0  # and who calls its actors is told so: TCP takes 6.2 s to get over a cut of 4 s
 DEAD_S = 20.0  # without a session for this long: declared dead
 DRIVER_LOST_S = 20.0  # a driver whose connection is gone for this long has lost its job
 FIND_DRIVER_S = 0.2  # so often a node is asked whether the process of one that is away has ended
@@ -235,6 +236,6 @@ RESERVED_DESCRIPTORS = 64  # or a quarter of those allowed: not for new workers
 CALLBACK_PAUSE_S = 0.1  # a callback of the loop that failed is not called again before this
 
 assert INLINE_TOTAL_BYTES_MAX + REFERENCES_MAX * 22 + RETURNS_MAX * 100 < FRAME_BYTES_MAX
-assert SUSPECT_S > 2 * PING_S and DEAD_S > SUSPECT_S and DEAD_S > ACTOR_LEASE_S + PING_S
+assert SUSPECT_S > 2 * PING_S and DEAD_S > AWAY_S > SUSPECT_S and DEAD_S > ACTOR_LEASE_S + PING_S
 assert CHUNK_BYTES < FRAME_BYTES_MAX and FUNCTION_INLINE_BYTES_MAX < FRAME_BYTES_MAX
 assert PAYLOAD_BYTES_SOFT + FUNCTION_INLINE_BYTES_MAX <= FRAME_BYTES_MAX + (8 << 20)

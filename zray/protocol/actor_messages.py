@@ -60,7 +60,8 @@ class ActorState(Message, tag=41):
 
     ``link`` changes when calls passed on by the head may have been lost: whatever is unanswered is
     to be sent again. ``machine`` as in NodeInfo. ``error``: of a dead actor, the encoded
-    ErrorRecord that its calls get.
+    ErrorRecord that its calls get. ``away``: it is ALIVE, but the head does not reach its node, as
+    ``text`` says; another ACTOR_STATE tells when that is over.
     """
 
     target: Id
@@ -73,6 +74,7 @@ class ActorState(Message, tag=41):
     machine: Name = ""
     text: Text = ""
     error: bytes = b""
+    away: bool = False
 
 
 class KillActor(Message, tag=42):

@@ -30,7 +30,14 @@ from zray.testing.programs.actors import CONSTRUCTORS, METHODS
 from zray.testing.programs.lease_workloads import LEASE_RUTHLESS
 from zray.testing.programs.near_workloads import NEAR_RUTHLESS
 from zray.testing.programs.workloads import FUNCTIONS
-from zray.testing.world.errors import CANCELLED, DEATHS, LOSSES, RAISED, Violation
+from zray.testing.world.errors import (
+    ACTOR_UNAVAILABLE,
+    CANCELLED,
+    DEATHS,
+    LOSSES,
+    RAISED,
+    Violation,
+)
 from zray.testing.world.network import Link
 from zray.testing.world.world import World
 
@@ -211,9 +218,10 @@ class SimCluster(Population):
         """Another head takes the store over, and the old one still runs for a while.
 
         It stores nothing any more. Half of its peers stay with it, and some find it again. It does
-        not hear who holds an object with the other head, and frees what nobody holds with it.
+        not hear who holds an object with the other head, and frees what nobody holds with it. To it
+        the peers that have left are away.
         """
-        self.excuse(*LOSSES)
+        self.excuse(*LOSSES, ACTOR_UNAVAILABLE)
         old = self.head
         if old is None:
             return

@@ -12,6 +12,7 @@ from zray.testing.processes.process import SimPeer
 from zray.testing.processes.raylet import SimRaylet
 from zray.testing.processes.worker import SimWorker
 from zray.testing.programs.workloads import fan_out
+from zray.testing.world.errors import ACTOR_UNAVAILABLE
 from zray.testing.world.network import Link
 from zray.testing.world.ports import PortLink
 
@@ -133,7 +134,7 @@ def kill_actor(cluster: SimCluster, random: Random) -> None:
 
 
 def cut_wire(cluster: SimCluster, random: Random) -> None:
-    """A direct socket is closed although both its processes live."""
+    """A direct socket is closed although both its processes live: what may not be retried fails."""
     wires = [
         wire
         for worker in cluster.workers.values()
@@ -143,6 +144,7 @@ def cut_wire(cluster: SimCluster, random: Random) -> None:
     if wires:
         wire = random.choice(wires)
         cluster.clock.tell(f"the socket of {wire.caller.name} to {wire.worker.name} is closed")
+        cluster.excuse(ACTOR_UNAVAILABLE)
         wire.sever()
 
 

@@ -13,8 +13,9 @@ ACTOR = identity("a1")
 ME = identity("d1")
 
 
-def state(kind: int, incarnation: int = 1, link: int = 1) -> m.ActorState:
-    return m.ActorState(0, ME, ACTOR, kind, incarnation, link, b"", identity(f"w{incarnation}"))
+def state(kind: int, incarnation: int = 1, link: int = 1, away: bool = False) -> m.ActorState:
+    worker_id = identity(f"w{incarnation}")
+    return m.ActorState(*(0, ME, ACTOR, kind, incarnation, link, b"", worker_id, "", "", b"", away))
 
 
 class Bench:
@@ -216,3 +217,42 @@ def test_what_is_sent_again_comes_in_messages_of_bounded_size() -> None:
         pass
     messages = bench.caller.calls_again(bench.make)
     assert [len(message.calls) for message in messages] == [2, 2, 1]
+
+
+def test_out_of_reach_nothing_is_sent_but_over_a_socket() -> None:
+    for path, sends in ((RELAYED, False), (DIRECT, True)):
+        bench = Bench(path)
+        bench.caller.news(state(m.ACTOR_ALIVE, away=True))
+        assert bench.caller.out_of_reach() is not sends
+        bench.add("c1", retries=1)
+        assert (bench.take() is not None) is sends
+
+
+def test_what_is_given_up_keeps_its_number_and_is_counted_no_more() -> None:
+    bench = Bench(RELAYED)
+    calls = [
+        bench.add(name, retries, size=10)
+        for name, retries in [("c1", 0), ("c2", 1), ("c3", -1), ("c4", 0)]
+    ]
+    calls[2].cancelled = True
+    bench.take()
+    assert bench.caller.give_up() == [calls[0], *calls[2:]]
+    assert bench.caller.give_up() == []
+    assert all(call.may_have_run and not call.arguments for call in (calls[0], *calls[2:]))
+    assert (bench.caller.open_calls(), bench.caller.unanswered()) == (1, 4)
+    (message,) = bench.caller.calls_again(bench.make)
+    assert [seq for seq, _ in named(message.calls)] == [0, 1, 2, 3]
+    assert bench.answer(0, "c1") is calls[0]
+    assert (bench.caller.open_calls(), bench.caller.unanswered()) == (1, 3)
+    bench.caller.news(state(m.ACTOR_RESTARTING))
+    assert bench.caller.interrupted() == calls[2:]
+    assert (bench.caller.open_calls(), bench.caller.unanswered()) == (1, 1)
+
+
+def test_once_it_is_reached_again_all_is_sent_again_whatever_link_was_lost_meanwhile() -> None:
+    bench = Bench(RELAYED)
+    bench.add("c1", retries=1)
+    bench.take()
+    assert not bench.caller.news(state(m.ACTOR_ALIVE, away=True))
+    bench.caller.news(state(m.ACTOR_ALIVE, link=2, away=True))  # the caller's own session
+    assert bench.caller.news(state(m.ACTOR_ALIVE, link=2))

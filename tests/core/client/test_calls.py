@@ -44,10 +44,11 @@ class Bench(Lower):
         (oid,) = self.calls.call(ACTOR, INFO, "add", 1, retries, (data, [], [*nested], b"", b""))
         return oid
 
-    def is_now(self, state: int, incarnation: int = 1, link: int = 1) -> None:
-        self.calls.on_state(
-            m.ActorState(0, ME, ACTOR, state, incarnation, link, b"", WORKER, "", "its node died")
-        )
+    def is_now(
+        self, state: int, incarnation: int = 1, link: int = 1, *, away: bool = False
+    ) -> None:
+        ids = (0, ME, ACTOR, state, incarnation, link, b"", WORKER, "")
+        self.calls.on_state(m.ActorState(*ids, "its node died", b"", away))
 
     def connect(self, *, direct: bool) -> None:
         """The actor lives, and there is a way to it."""
@@ -290,3 +291,108 @@ def test_a_call_that_needs_a_task_of_the_backlog_keeps_those_behind_it() -> None
     assert identity("t1") in bench.hurried
     bench.unsubmitted.clear()
     assert [call.seq for call in bench.sent()] == [0, 1]
+
+
+# ---- out of reach ------------------------------------------------------------------------------
+
+
+def test_what_may_not_be_made_again_does_not_wait_for_a_node_that_is_away() -> None:
+    bench = Bench()
+    bench.unsubmitted.add(identity("t1"))
+    flying: list[bytes] = []
+    bench.connect_after(lambda: flying.extend([bench.call(), bench.call(retries=1)]))
+    bench.relayed()
+    unsent = bench.call(nested=(object_of(identity("t1")),))
+    bench.is_now(m.ACTOR_ALIVE, away=True)
+    late = bench.call()
+    assert bench.error(flying[0]).maybe_executed and flying[1] not in bench.outcomes
+    for oid in (flying[0], unsent, late):
+        error = bench.error(oid)
+        assert error.code == ActorUnavailableError.code and "its node died" in error.message
+        assert error.maybe_executed is (oid == flying[0])
+    assert bench.calls.unanswered(ACTOR) == 1
+    assert "out of reach" in bench.calls.reason(flying[1])[0]
+    waits = bench.call(retries=-1)
+    assert "out of reach" in bench.calls.reason(waits)[0]
+    assert not bench.relayed()
+    bench.is_now(m.ACTOR_ALIVE)
+    given_up, again, first = bench.relayed()
+    assert (given_up.seq, given_up.method, given_up.num_returns) == (0, "", 0)
+    assert [object_of(call.task_id) for call in (again, first)] == [flying[1], waits]
+    assert [call.seq for call in (again, first)] == [1, 2]
+    (new,) = [call for call in [bench.call()] if call not in bench.outcomes]
+    assert [object_of(call.task_id) for call in bench.relayed()] == [new]
+
+
+def test_an_answer_after_the_error_changes_nothing_and_lets_all_go() -> None:
+    bench, inner = Bench(), object_of(identity("p"))
+    bench.references.adopt(HANDLE)
+    bench.references.adopt(inner)
+    oids: list[bytes] = []
+    bench.connect_after(lambda: oids.append(bench.call(nested=(inner,))))
+    (call,) = bench.relayed()
+    bench.references.remove(inner)
+    bench.references.remove(HANDLE)
+    bench.is_now(m.ACTOR_ALIVE, away=True)
+    before = bench.outcomes[oids[0]]
+    assert before.kind == m.ERROR and not bench.calls.is_open(call.task_id)
+    assert inner in bench.references and HANDLE in bench.references  # the actor may have it
+    assert not bench.calls.cancel(call.task_id, recursive=True)
+    bench.is_now(m.ACTOR_ALIVE)
+    bench.relayed()
+    bench.answer(call, contained=[object_of(identity("q"))])
+    assert bench.outcomes[oids[0]] is before
+    assert inner not in bench.references and HANDLE not in bench.references
+    assert object_of(identity("q")) not in bench.references
+    bench.calls.flush()
+    (acknowledged,) = bench.taken(m.Calls)
+    assert acknowledged.upto == 1
+
+
+def test_who_has_a_socket_to_the_actor_does_not_care_whether_its_node_is_away() -> None:
+    bench = Bench()
+    sent = bench.call()
+    bench.connect(direct=True)
+    bench.sent()
+    bench.is_now(m.ACTOR_ALIVE, away=True)
+    later = bench.call()
+    assert sent not in bench.outcomes
+    assert [object_of(call.task_id) for call in bench.sent()] == [later]
+
+
+@pytest.mark.parametrize("away", [False, True])
+@pytest.mark.parametrize("direct", [False, True])
+def test_a_socket_is_closed_and_the_actor_lives(direct: bool, away: bool) -> None:
+    """A new one shows that its process does, too; else it may be about to be told dead."""
+    bench = Bench()
+    oid, waits = bench.call(), bench.call(retries=1)
+    bench.connect(direct=True)
+    bench.sent()
+    bench.calls.link_lost(bench.actors[ACTOR])
+    assert bench.taken() == [m.ActorWatch(0, ME, [ACTOR])]
+    bench.is_now(m.ACTOR_ALIVE, away=away)
+    bench.calls.connected(bench.calls.connects.pop(), direct=direct)
+    calls = bench.sent() if direct else bench.relayed()
+    if direct:
+        error = bench.error(oid)
+        assert error.code == ActorUnavailableError.code and error.maybe_executed
+        assert "connection" in error.message
+        assert [call.method for call in calls] == ["", "add"]
+    elif away:
+        assert "its node died" in bench.error(oid).message and not calls
+    else:
+        assert oid not in bench.outcomes and [call.method for call in calls] == ["add"] * 2
+    assert waits not in bench.outcomes
+
+
+def test_the_end_of_the_actor_is_the_end_of_what_was_given_up() -> None:
+    bench, inner = Bench(), object_of(identity("p"))
+    bench.references.adopt(inner)
+    oids: list[bytes] = []
+    bench.connect_after(lambda: oids.append(bench.call(nested=(inner,))))
+    bench.relayed()
+    bench.references.remove(inner)
+    bench.is_now(m.ACTOR_ALIVE, away=True)
+    before = bench.outcomes[oids[0]]
+    bench.is_now(m.ACTOR_DEAD)
+    assert bench.outcomes[oids[0]] is before and inner not in bench.references

@@ -187,3 +187,13 @@ def test_a_closed_generator_may_end() -> None:
     bench.client.streams.close(bench.task)
     bench.ends()
     assert bench.end in bench.client.outcomes
+
+
+def test_a_generator_whose_call_was_given_up_hears_that_nobody_reads_on() -> None:
+    bench = Bench()
+    bench.items(1)
+    bench.ends(m.ERROR)
+    (taken,) = bench.items(1, 2, 3)
+    assert taken.closed and taken.upto == 1
+    assert bench.take() == 1
+    assert bench.client.streams.take(bench.task) == bench.end

@@ -166,3 +166,50 @@ def test_a_link_is_another_after_each_session_of_node_or_watcher() -> None:
     bench.owner.begin_session(1.0)
     links.append(link())
     assert links == sorted(set(links)) and links[0] >> 32 == 7  # epochs come first
+
+
+# ---- nodes that are away -----------------------------------------------------------------------
+
+
+def test_watchers_hear_when_the_node_of_an_actor_is_out_of_reach_and_back() -> None:
+    bench = Bench()
+    node, record = bench.node("n1"), bench.make("a")
+    worker = identity("w")
+    bench.processes.note_worker(node, worker)
+    record.state, record.node_id = m.ACTOR_ALIVE, node.process_id
+    node.actors[record.actor_id] = None
+    bench.watch("a")
+    bench.directory.on_watch(node, m.ActorWatch(0, worker, [record.actor_id]), 0.0)
+    bench.outbox.take()
+    for away in (True, False):
+        node.away = away
+        bench.members.away_changed = [node.process_id]
+        bench.directory.step(1.0)
+        told = bench.sent(m.ActorState)
+        assert {process: state.away for process, (state,) in told.items()} == {
+            OWNER: away,
+            ASKER: away,
+            node.process_id: False,  # for its worker: who is there as well reaches it
+        }
+        (state,) = told[ASKER]
+        assert state.state == m.ACTOR_ALIVE and ("n1" in state.text) is away
+
+
+def test_an_actor_of_before_is_told_as_away_if_its_node_is_not_back_for_long() -> None:
+    bench = Bench(awaited="n1")
+    record = bench.make("a")
+    record.state, record.node_id = m.ACTOR_ALIVE, identity("n1")
+    bench.actors.doubt(record)
+    bench.watch("a")
+    assert bench.states() == []
+    for second in range(int(limits.AWAY_S) + 1):
+        assert bench.states() == []
+        bench.members.check(float(second))
+        bench.directory.step(float(second))
+    (state,) = bench.sent(m.ActorState)[ASKER]
+    assert state.state == m.ACTOR_ALIVE and state.away and "restart" in state.text
+    bench.watch("a")
+    assert bench.states() == [m.ACTOR_ALIVE]
+    node = bench.node("n1")  # it is here again, and has yet to tell
+    bench.watch("a")
+    assert bench.states() == [] and not bench.members.why_away(node.process_id)

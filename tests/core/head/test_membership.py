@@ -6,6 +6,7 @@ from typing import Any
 
 from tests.core.benches import VERSIONS, identity
 from tests.core.head.tables import Tables
+from zray import limits
 from zray.core.head.catalog import Catalog
 from zray.core.head.definitions import Definitions
 from zray.core.head.members import JobMember, NodeMember
@@ -165,3 +166,55 @@ def test_a_driver_that_is_away_is_looked_for_on_its_machine_until_it_is_back() -
     assert not bench.ends.told  # who is connected lives
     bench.membership.look_for_drivers(7.0)
     assert not bench.outbox and bench.membership.look_at == NEVER
+
+
+# ---- nodes that are away -----------------------------------------------------------------------
+
+
+class Watched(Bench):
+    """A node that said something last at 0 s; the head looks once a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.member = self.node("n1")
+        self.member.resynced = self.member.connected = True
+        self.member.heard = self.now = 0.0
+        self.changed: list[tuple[float, bool]] = []
+
+    def looks(self, until: float, every: float = 1.0) -> None:
+        while self.now < until:
+            self.now += every
+            self.membership.check(self.now)
+            for node_id in self.members.away_changed:
+                self.changed.append((self.now, self.members.nodes[node_id].away))
+            self.members.away_changed.clear()
+
+
+def test_a_node_is_away_after_some_silence_and_back_with_a_word() -> None:
+    bench = Watched()
+    bench.looks(limits.AWAY_S + 1.0)
+    bench.member.heard = bench.now
+    bench.looks(limits.AWAY_S + 2.0)
+    assert bench.changed == [(limits.AWAY_S, True), (limits.AWAY_S + 2.0, False)]
+
+
+def test_one_without_a_session_is_away_until_it_has_announced_what_it_has() -> None:
+    bench = Watched()
+    bench.membership.session_lost(bench.member, 0.5)
+    bench.looks(limits.AWAY_S)
+    bench.membership.session_begins(bench.member, bench.now)
+    bench.looks(limits.AWAY_S + 1.0)
+    assert bench.changed == [(limits.AWAY_S, True)] and bench.member.away
+    bench.member.resynced = True
+    bench.looks(limits.AWAY_S + 2.0)
+    assert not bench.member.away
+
+
+def test_a_head_that_was_held_up_does_not_count_that_time() -> None:
+    bench = Watched()
+    bench.looks(3.0)
+    bench.looks(12.0, every=9.0)
+    bench.looks(11.0 + limits.AWAY_S)
+    assert not bench.changed
+    bench.looks(13.0 + limits.AWAY_S)
+    assert bench.changed == [(12.0 + limits.AWAY_S, True)]

@@ -298,3 +298,27 @@ def test_what_may_not_serve_keeps_its_calls_until_it_may() -> None:
     may[0] = True
     second = inbox.next()
     assert second is not None and second.call.seq == 1 and not inbox.paused
+
+
+@pytest.mark.parametrize("queued", [False, True])
+def test_a_call_that_was_given_up_only_takes_its_number_unless_it_has_come(queued: bool) -> None:
+    bench = Bench()
+    bench.calls(call(0))
+    if queued:
+        (entry,) = bench.calls(call(1, dependencies=[object_of(identity("t1"))]))
+        entry.missing += 1
+        bench.inbox.arrived(entry)
+    given_up = [m.Call(seq, identity(f"c{seq}"), "", 0, b"") for seq in (0, 1 + queued)]
+    bench.calls(*given_up, call(2 + queued), way="y")
+    ((_, replies),) = bench.inbox.take_replies()
+    assert [(done.seq, done.status, done.results) for done in replies.replies] == [
+        (1 + queued, m.CANCELLED, [])
+    ]
+    if queued:
+        bench.inbox.arrived(entry, value(identity("t1")))
+    assert bench.started() == [0, *([1] if queued else []), 2 + queued]
+    bench.replies()
+    bench.calls(*given_up, way="z")
+    assert bench.replies() == [("z", A, [0, 1 + queued])]
+    bench.calls(upto=3 + queued)
+    assert not bench.inbox.owes("z")

@@ -34,12 +34,15 @@ class PendingCall:
 
     ``box``: the object that holds its arguments where they are large; then ``arguments`` is empty,
     or they were too large only for the way that the call went. ``group``, ``retry``: as in CALL.
+
+    One that is ``given_up`` has its error already. It is kept until the actor answers, since that
+    may have it: its number is not free before, nor is what it refers to.
     """
 
     __slots__ = (
         *("task_id", "method", "num_returns", "arguments", "dependencies", "nested", "parent"),
         *("retries", "box", "group", "retry", "cancelled", "recursive", "seq", "actor"),
-        *("may_have_run", "yields", "unread_max"),
+        *("may_have_run", "given_up", "yields", "unread_max"),
     )
 
     def __init__(
@@ -73,6 +76,7 @@ class PendingCall:
         self.recursive = False  # and so are those that it has made
         self.seq = -1  # not sent to the present incarnation
         self.may_have_run = False  # an incarnation ended that had it, or it has failed
+        self.given_up = False
         self.yields = self.unread_max = 0
 
 
@@ -89,6 +93,8 @@ class ActorCaller:
         self.machine = ""
         self.text = ""
         self.error = b""
+        self.away = False  # it lives, but what goes by way of the head does not reach it
+        self.broken = False  # its socket was closed, whatever that means
         self.path = UNDECIDED
         self.waiting: deque[PendingCall] = deque()
         self.sent: dict[int, PendingCall] = {}
@@ -100,10 +106,19 @@ class ActorCaller:
         self._link = -1
         self._next = 0
         self._bytes = 0
+        self._given_up = 0  # of those that were sent
 
     def unanswered(self) -> int:
         """How many calls wait here or at the actor."""
         return len(self.waiting) + len(self.sent)
+
+    def open_calls(self) -> int:
+        """How many of these have no error yet."""
+        return self.unanswered() - self._given_up
+
+    def out_of_reach(self) -> bool:
+        """Whether nothing reaches the actor at present, which lives as far as is known."""
+        return self.away and self.path == RELAYED
 
     def add(self, call: PendingCall) -> None:
         """Queue a call."""
@@ -118,7 +133,7 @@ class ActorCaller:
 
         A call that may not leave yet keeps those behind it, unless order does not matter.
         """
-        if self.path == UNDECIDED or self.ended is not None:
+        if self.path == UNDECIDED or self.ended is not None or self.out_of_reach():
             return None
         calls: list[Call] = []
         size = 0
@@ -183,6 +198,7 @@ class ActorCaller:
             return None
         del self.sent[done.seq]
         self._bytes -= len(call.arguments)
+        self._given_up -= call.given_up
         self.acknowledge = True
         return call
 
@@ -206,11 +222,13 @@ class ActorCaller:
 
         Calls that the end of an incarnation interrupts are for ``interrupted`` to judge.
         """
-        self.relinked = self._link not in (-1, state.link)
+        # What was not sent while it was away, and perhaps lost on its way before, is sent then.
+        self.relinked = self.away or self._link not in (-1, state.link)
         self._link = state.link
         self.text = state.text
         self.state = state.state
         self.error = state.error
+        self.away = state.away
         if state.state != ACTOR_ALIVE:
             self.path = UNDECIDED
             return False
@@ -233,11 +251,12 @@ class ActorCaller:
         sent, self.sent = self.sent, {}
         self.unsettled.clear()
         self.acknowledge = False
-        self._next = self._bytes = 0
+        self._next = self._bytes = self._given_up = 0
+        self.broken = False
         lost = []
         again = []
         for call in sent.values():
-            if call.retries and not call.cancelled:
+            if call.retries and not (call.cancelled or call.given_up):
                 again.append(call)
             else:
                 lost.append(call)
@@ -247,8 +266,23 @@ class ActorCaller:
             call.may_have_run = True
         return lost
 
+    def give_up(self) -> list[PendingCall]:
+        """The way to the actor is cut: of the calls that were sent, those that get their error now.
+
+        The others are sent again once there is a way, unchanged, which is no retry.
+        """
+        lost = []
+        for call in self.sent.values():
+            if not call.given_up and (call.cancelled or not call.retries):
+                lost.append(call)
+                call.given_up = call.may_have_run = True
+                self._bytes -= len(call.arguments)
+                call.arguments = b""
+        self._given_up += len(lost)
+        return lost
+
     def unavailable(self) -> list[PendingCall]:
-        """The actor starts again: of the calls that wait, those that may not wait for that.
+        """The actor cannot be called now: of the calls that wait, those that may not wait for that.
 
         One that an incarnation's end has interrupted may: that was one of its retries.
         """

@@ -112,13 +112,19 @@ class ClientCalls:
             self._results.awaited[oid] = call
             self._references.count(oid)
         if actor.state == m.ACTOR_DEAD and actor.ended is None:
-            self._fail(actor.refused(), actor, maybe_executed=False)
-        elif actor.state == m.ACTOR_RESTARTING and not retries and actor.ended is None:
-            self._fail(actor.unavailable(), actor, maybe_executed=False)
+            self._fail(actor.refused())
+        elif self._is_unavailable(actor) and not retries:
+            self._fail(actor.unavailable())
         elif not actor.state and actor_id not in self._creations.waiting:
             self._watch(actor)
         self._busy[actor_id] = None
         return returns
+
+    @staticmethod
+    def _is_unavailable(actor: ActorCaller) -> bool:
+        """Whether it cannot be called now, which is to change."""
+        restarting = actor.state == m.ACTOR_RESTARTING
+        return actor.ended is None and (restarting or actor.out_of_reach())
 
     def _watch(self, actor: ActorCaller) -> None:
         actor.state = m.ACTOR_PENDING
@@ -127,7 +133,7 @@ class ClientCalls:
     def unanswered(self, actor_id: bytes) -> int:
         """How many calls of the actor by this process wait for their answers."""
         actor = self.actors.get(actor_id)
-        return len(actor.waiting) + len(actor.sent) if actor is not None else 0
+        return actor.open_calls() if actor is not None else 0
 
     def flush(self) -> None:
         """Send what can be sent to actors."""
@@ -163,6 +169,8 @@ class ClientCalls:
 
     def _made(self, call: PendingCall) -> m.Call:
         """The call as it travels; whatever it refers to is known to the cluster, or goes along."""
+        if call.given_up:
+            return m.Call(call.seq, call.task_id, "", 0, b"")
         arguments, dependencies = call.arguments, call.dependencies
         fits = len(arguments) <= limits.INLINE_BYTES_MAX or call.actor.path == DIRECT
         if fits and not (dependencies or call.nested or call.box):
@@ -258,7 +266,9 @@ class ClientCalls:
             call = actor.answered(done, message.incarnation)
             if call is None:
                 continue
-            if done.status != m.FAILED:
+            if call.given_up:
+                self._end(call)
+            elif done.status != m.FAILED:
                 self._resolve(call, done.results, done.seq)
             elif call.cancelled:
                 self._resolve_error(
@@ -294,26 +304,26 @@ class ClientCalls:
         ends = actor.ends_incarnation(state)
         if ends and actor.worker_id:
             self.closes.append(actor.worker_id)
-        before, lived = actor.incarnation, actor.state == m.ACTOR_ALIVE
+        lived = actor.state == m.ACTOR_ALIVE
         again = actor.news(state)
         if ends:
-            self._fail(actor.interrupted(), actor, maybe_executed=True)
+            self._fail(actor.interrupted())
         if state.state == m.ACTOR_RESTARTING and lived:  # else they wait for its first life
-            self._fail(actor.unavailable(), actor, maybe_executed=False)
+            self._fail(actor.unavailable())
         if state.state == m.ACTOR_DEAD:
-            self._fail(actor.refused(), actor, maybe_executed=False)
+            self._fail(actor.refused())
             self._forget_dead(actor)
+        elif actor.out_of_reach():
+            self._cut_off(actor)
         elif again:
             for message in actor.calls_again(self._made):
                 self._outbox.append(message)
             self._cancel_again(actor)
+            self._busy[actor.actor_id] = None  # what has waited for this
         elif actor.relinked and actor.path == DIRECT:
             self._cancel_again(actor)  # those alone do not go with the calls
         elif state.state == m.ACTOR_ALIVE and actor.path == UNDECIDED:
-            if actor.incarnation == before and actor.sent:
-                self.connected(actor, direct=False)  # its socket was lost, and it lives
-            else:
-                self.connects.append(actor)
+            self.connects.append(actor)
 
     def _cancel_again(self, actor: ActorCaller) -> None:
         for call in actor.sent.values():
@@ -325,7 +335,12 @@ class ClientCalls:
         if actor.state != m.ACTOR_ALIVE:
             return
         actor.path = DIRECT if direct else RELAYED
-        if actor.sent:
+        broken, actor.broken = actor.broken, False
+        if broken and direct:  # the process lives, whatever has become of its socket
+            self._give_up(actor)
+        if actor.out_of_reach():
+            self._cut_off(actor)
+        elif actor.sent:
             for message in actor.calls_again(self._made):
                 self._send(actor, message)
             self._cancel_again(actor)
@@ -335,6 +350,7 @@ class ClientCalls:
         """The socket to the actor's worker was closed: the head will know what that means."""
         if actor.path == DIRECT and actor.ended is None:
             actor.path = UNDECIDED
+            actor.broken = True
             self._outbox.append(m.ActorWatch(0, self._process_id, [actor.actor_id]))
 
     def creation_asked(self, actor_id: bytes) -> None:
@@ -347,7 +363,7 @@ class ClientCalls:
         """The actor will not be made: its calls fail."""
         actor.state = m.ACTOR_DEAD
         actor.text = text
-        self._fail(actor.refused(), actor, maybe_executed=False)
+        self._fail(actor.refused())
 
     def resume(self) -> None:
         """A new session: what the head must know of calls and promises."""
@@ -392,7 +408,12 @@ class ClientCalls:
     # ---- results ---------------------------------------------------------------------------
 
     def _resolve(self, call: PendingCall, outcomes: list[m.Outcome], seq: int) -> None:
-        actor = call.actor
+        if self._take_results(outcomes):
+            self._settle_later(call.actor, seq)
+        self._end(call)
+
+    def _take_results(self, outcomes: list[m.Outcome]) -> bool:
+        """Whether the actor has to keep something for this process until its holds are known."""
         elsewhere = False
         for outcome in outcomes:
             oid = outcome.object_id
@@ -405,9 +426,7 @@ class ClientCalls:
             else:
                 self._references.take_result(outcome, promised=promised)
                 elsewhere = elsewhere or bool(outcome.contained)
-        if elsewhere:
-            self._settle_later(actor, seq)
-        self._end(call)
+        return elsewhere
 
     def _settle_later(self, actor: ActorCaller, seq: int) -> None:
         """The actor holds what its answer refers to until this process's own holds are known."""
@@ -434,16 +453,26 @@ class ClientCalls:
             actor.kept_alive = False
             self._references.remove(object_id(actor.actor_id, HANDLE_INDEX))
 
-    def _fail(self, calls: list[PendingCall], actor: ActorCaller, *, maybe_executed: bool) -> None:
+    def _fail(self, calls: list[PendingCall]) -> None:
         for call in calls:
-            if call.cancelled:
-                value = record(TaskCancelledError, "the call was cancelled", call)
+            if call.given_up:
+                self._end(call)
             else:
-                value = obituary(call, actor, maybe_executed or call.may_have_run)
-            self._resolve_error(call, value)
+                self._resolve_error(call, obituary(call))
+
+    def _cut_off(self, actor: ActorCaller) -> None:
+        """Nothing reaches the actor now: what may not wait for it does not."""
+        self._give_up(actor)
+        self._fail(actor.unavailable())
+
+    def _give_up(self, actor: ActorCaller) -> None:
+        """What was sent and may not be made again has its error before its answer, if any comes."""
+        for call in actor.give_up():
+            self._by_task.pop(call.task_id, None)
+            self._take_results(_errors(call, obituary(call)))
 
     def _resolve_error(self, call: PendingCall, value: bytes) -> None:
-        self._resolve(call, failures.outcomes(call.task_id, call.num_returns, value), -1)
+        self._resolve(call, _errors(call, value), -1)
 
     # ---- reasons ---------------------------------------------------------------------------
 
@@ -457,7 +486,15 @@ class ClientCalls:
         if call.seq >= 0:
             before = sum(1 for other in actor.sent.values() if other.seq < call.seq)
             what = f"is with the actor, {before} calls of this process before it"
+            if actor.out_of_reach():
+                what = f"was sent to the actor, which is out of reach: {actor.text}"
+        elif actor.out_of_reach():
+            what = f"waits here for the actor, which is out of reach: {actor.text}"
         else:
             state = m.ACTOR_STATES.get(actor.state, "UNKNOWN")
             what = f"waits here for the actor, which is {state}"
         return f"WAIT_ACTOR: {name} {what}", object_id(actor.actor_id, HANDLE_INDEX)
+
+
+def _errors(call: PendingCall, value: bytes) -> list[m.Outcome]:
+    return failures.outcomes(call.task_id, call.num_returns, value)

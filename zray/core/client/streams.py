@@ -79,16 +79,19 @@ class ClientStreams:
             self._say(m.Taken(0, self._process_id, message.source, message.task_id, 0, 0, True))
             return
         stream.source = message.source
+        if stream.ended:  # its call was given up, and runs on
+            self._acknowledge(stream)
+            return
         before, refers = stream.came, False
         for outcome in message.outcomes:
             index = int.from_bytes(outcome.object_id[16:], "big")
-            if index == stream.came + 1 and not stream.ended:
+            if index == stream.came + 1:
                 refers = self._arrive(stream, outcome) or refers
                 while stream.ahead and (next_one := stream.ahead.pop(stream.came + 1, None)):
                     refers = self._arrive(stream, next_one) or refers
             elif index > stream.came:
                 stream.ahead[index] = outcome
-        if stream.came > before and not stream.ended:
+        if stream.came > before:
             self._expect(stream)
         if refers:
             self._settle(stream, before)
@@ -125,7 +128,7 @@ class ClientStreams:
         if stream.source:
             upto = stream.unsettled[0] if stream.unsettled else stream.came
             ids = (self._process_id, stream.source, stream.task_id)
-            self._say(m.Taken(0, *ids, upto, stream.taken, stream.closed))
+            self._say(m.Taken(0, *ids, upto, stream.taken, stream.closed or stream.ended))
 
     def _on_end(self, stream: IncomingStream) -> None:
         """The task has ended, and all that it has yielded is here; or it is lost."""

@@ -120,7 +120,7 @@ class ActorDirectory:
             record = self._records.get(actor_id)
             if record is not None:
                 self._watch(record, message.watcher)
-                if record.may_be_told():
+                if self._may_be_told(record):
                     self._processes.send_to(
                         message.watcher, self._state_of(record, message.watcher)
                     )
@@ -143,8 +143,18 @@ class ActorDirectory:
 
     def tell(self, record: ActorRecord) -> None:
         """Something has changed, durably: its watchers hear of it, if it can be told."""
-        if record.may_be_told():
+        if self._may_be_told(record):
             self._tell_watchers(record)
+
+    def _may_be_told(self, record: ActorRecord) -> bool:
+        return record.may_be_told(away=bool(self._members.why_away(record.node_id)))
+
+    def _away_changed(self, node_id: bytes) -> None:
+        node = self._members.nodes.get(node_id)
+        for actor_id in node.actors if node is not None else ():
+            self.tell(self._records[actor_id])
+        for record in self._records.doubtful(node_id):
+            self.tell(record)
 
     def tell_end(self, record: ActorRecord) -> None:
         """The actor is dead, durably: its watchers hear of it, and it is kept for later ones."""
@@ -173,12 +183,17 @@ class ActorDirectory:
         node = self._members.nodes.get(record.node_id)
         member = self._members.member(self._processes.workers.get(target, target))
         sessions = record.link + (member.sessions if member is not None else 0)
+        text, away = record.text, ""
+        if record.state == m.ACTOR_ALIVE and member is not node:  # who is there as well reaches it
+            away = self._members.why_away(record.node_id)
+            text = away or text
         return m.ActorState(
             *(0, target, record.actor_id, record.state, record.incarnation),
             *((self._epoch << 32) + sessions, record.node_id, record.worker_id),
             node.info.machine if node is not None else "",
-            record.text[: limits.TEXT_MAX],  # a node of another language may have filled it
+            text[: limits.TEXT_MAX],  # a node of another language may have filled it
             record.error,
+            bool(away),
         )
 
     # ---- actors that nobody has made yet -----------------------------------------------------
@@ -188,7 +203,11 @@ class ActorDirectory:
         self.unmade.postpone(now + limits.UNKNOWN_OBJECT_S)
 
     def step(self, now: float) -> None:
-        """Tell those who have waited long enough that there is no such actor."""
+        """Tell of actors that can be reached no more, or again, and of those that nobody makes."""
+        if self._members.away_changed:
+            changed, self._members.away_changed = self._members.away_changed, []
+            for node_id in changed:
+                self._away_changed(node_id)
         if not self.unmade or self._recovery.active:
             return
         for actor_id in self.unmade.due(now):

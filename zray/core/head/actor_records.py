@@ -105,9 +105,14 @@ class ActorRecord:
         stop = m.StopActor(0, self.actor_id, incarnation, graceful, text)
         self.farewells.append((node_id, stop))
 
-    def may_be_told(self) -> bool:
-        """Whether the state is durable, and true; watchers are told as soon as it is."""
-        return not (self.unstored or self.unconfirmed or self.state == m.ACTOR_DEAD)
+    def may_be_told(self, *, away: bool = False) -> bool:
+        """Whether the state is durable, and true; watchers are told as soon as it is.
+
+        ``away``: its node is out of reach. Then the last that was known is true enough.
+        """
+        if self.unstored or self.state == m.ACTOR_DEAD:
+            return False
+        return not self.unconfirmed or (away and self.state == m.ACTOR_ALIVE)
 
     def reason(self, now: float) -> str:
         """Why the actor is not alive, but for what its creation's task says."""

@@ -82,6 +82,7 @@ class NodeMember(Member):
         # anything: behind a tunnel or a translated address, somebody else refuses.
         self.reachable: bool | None = None
         self.refused_since: float | None = None
+        self.away = False  # out of reach: what lives there cannot be called from elsewhere
         self.workers: dict[bytes, None] = {}
         self.actors: dict[bytes, None] = {}  # those that live there
         self.ends_heard = 0  # the last end that it told
@@ -166,7 +167,9 @@ class Members:
         self.proven: list[NodeMember] = []  # turned out to be reachable, which is to be stored
         self.lost: list[Vector] = []  # of these, what those had that did not return
         self.lost_jobs: dict[bytes, str] = {}  # what was ended with their drivers
-        self.started = self._checked = now
+        self.started = self._checked = self._attentive = now
+        self._absent: set[bytes] = set()  # of the awaited, those that are out of reach
+        self.away_changed: list[bytes] = []  # nodes out of reach by now, or reached again
         for node_id, value in sorted(rows.get("nodes", {}).items()):
             row = msgspec.msgpack.decode(value, type=NodeRow)
             self.node_rows[node_id] = row
@@ -270,6 +273,8 @@ class Members:
         A dead node that never came back after a restart is given by its id alone.
         """
         stalled = now - self._checked - limits.SUSPECT_S
+        if now - self._checked >= limits.PING_S:
+            self._attentive = now
         self._checked = now
         if stalled > 0:  # this head itself was stopped: silence then proves nothing
             for member in self.all():
@@ -299,7 +304,37 @@ class Members:
                 dead.append((node_id, "did not return after the head's restart"))
             elif self._refuses(absent, now):
                 dead.append((node_id, "its own port refuses connections: the process has ended"))
+        self._look_who_is_away(now)
         return dead
+
+    def _look_who_is_away(self, now: float) -> None:
+        """Whether a node is dead can wait until a head that was held up has read what came
+        meanwhile. Here a wrong guess fails calls, so what was not heard then does not count."""
+        attentive_s = now - self._attentive
+        for node in self.nodes.values():
+            silent = now - node.heard >= limits.AWAY_S and not node.ended
+            if silent and not node.away and attentive_s >= limits.AWAY_S:
+                node.away = True
+                self.away_changed.append(node.process_id)
+            elif node.away and not silent and node.announced and node.connected:
+                node.away = False
+                self.away_changed.append(node.process_id)
+        if self.awaited and attentive_s >= limits.AWAY_S:
+            for node_id in self.awaited:
+                if node_id not in self._absent and node_id not in self.nodes:
+                    self._absent.add(node_id)
+                    self.away_changed.append(node_id)
+
+    def why_away(self, node_id: bytes) -> str:
+        """Why what lives on that node cannot be called from elsewhere; empty: it can."""
+        node = self.nodes.get(node_id)
+        if node is not None:
+            if not node.away:
+                return ""
+            return f"node {node.info.name} ({node.info.host}) is not heard of any more"
+        if node_id in self._absent and node_id in self.awaited:
+            return f"node {self.node_rows[node_id].name} is not back since the head's restart"
+        return ""
 
     @staticmethod
     def _refuses(suspect: Suspect, now: float) -> bool:

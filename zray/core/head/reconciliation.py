@@ -84,6 +84,7 @@ class Reconciliation:
         view = node.view
         view.new_session()
         node.resynced = True
+        node.away = False
         self._members.awaited.pop(node.process_id, None)
         held = {(task.task_id, task.attempt) for task in message.tasks}
         for task_id, record in [*view.assigned.items()]:

@@ -15,7 +15,7 @@ from zray.testing.processes.participant import Participant
 from zray.testing.processes.population import Population
 from zray.testing.processes.worker import SimWorker
 from zray.testing.world.clock import Clock
-from zray.testing.world.errors import LOSSES, Violation
+from zray.testing.world.errors import ACTOR_UNAVAILABLE, LOSSES, Violation
 
 
 class Life:
@@ -220,6 +220,11 @@ class CallLedger:
         deed = self.calls.get(task_of(oid))
         if deed is None or error.actor_id != deed.actor_id:
             return  # the method has raised what it got itself
+        if deed.retries < 0 and error.code == ACTOR_UNAVAILABLE:
+            raise Violation(
+                f"{who} is told that {self.word(task_of(oid))} may not wait for its actor, "
+                "which may be made any number of times"
+            )
         if not error.maybe_executed:
             deed.denied = who
             if deed.starts:

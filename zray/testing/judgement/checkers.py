@@ -233,12 +233,19 @@ class Checkers:
         word = f"{self._ledger.word(oid[:16])}[{oid[-1]}]"
         for driver in self._population.drivers:
             known = driver.alive and driver.process_id in gcs.members.jobs
-            if known and oid in driver.client.references.counts:
+            if known and self._refers(driver, oid):
                 raise Violation(f"invariant 11: {word} is freed, and {driver.name} refers to it")
         for worker in self._population.workers.values():
             known = worker.worker_id in gcs.processes.workers and worker.key[0] in gcs.members.jobs
-            if known and oid in worker.client.references.counts:
+            if known and self._refers(worker, oid):
                 raise Violation(f"invariant 11: {word} is freed, and {worker.name} refers to it")
+
+    @staticmethod
+    def _refers(process: Caller, oid: bytes) -> bool:
+        """Whether it needs the cluster's: of a call that was given up it has an error of its own,
+        whatever comes of the call later."""
+        references = process.client.references
+        return oid in references.counts and oid not in references.own
 
     def durable(self, head: SimHead) -> None:
         """Invariant 12: nobody takes part, and no function runs, before its row is durable."""

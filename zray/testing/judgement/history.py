@@ -5,6 +5,7 @@ from __future__ import annotations
 from zray.testing.processes.head import SimHead
 from zray.testing.processes.worker import SimWorker
 from zray.testing.world.clock import Clock
+from zray.testing.world.errors import ACTOR_UNAVAILABLE
 
 
 class History:
@@ -36,7 +37,10 @@ class History:
         if head.gcs.counters["rebuilt"]:
             again = [key for key, task in head.gcs.tasks.items() if task.rebuilds]
             self.rebuilt.update(again)
-        for node_id, row in head.gcs.members.node_rows.items():
+        members = head.gcs.members
+        if any(members.why_away(node_id) for node_id in (*members.nodes, *members.awaited)):
+            self.excuse(ACTOR_UNAVAILABLE)  # whatever may not wait for those nodes
+        for node_id, row in members.node_rows.items():
             self._note_row(node_id, row.incarnation, row.alive)
 
     def _note_row(self, node_id: bytes, incarnation: int, alive: bool) -> None:

@@ -187,6 +187,7 @@ class Caller(Participant):
             if wire is not None:
                 self.wires[actor.worker_id] = wire
         self.client.calls.connected(actor, direct=wire is not None)
+        self.something_came()  # it may have ended calls
 
     def _close_wire(self, worker_id: bytes) -> None:
         wire = self.wires.pop(worker_id, None)
