@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from tests.core.benches import identity, object_of, value
 from tests.core.client.benches import ME, Lower
 from zray import limits
@@ -112,3 +114,20 @@ def test_whoever_waits_for_what_was_collected_is_let_go_and_actors_hear_of_their
     lower.actors.of(CALL)
     lower.references.remove(OID)
     assert waiter.remaining == 0 and lower.gone_handles == [CALL]
+
+
+def test_values_may_be_nested_deeper_than_python_s_stack() -> None:
+    depth = 3 * sys.getrecursionlimit()
+    for leaves in (True, False):
+        lower = Lower()
+        oid = lower.references.put(b"", [])
+        for _ in range(depth):
+            inner, oid = oid, lower.references.put(b"", [oid])
+            lower.references.remove(inner)
+        if leaves:
+            lower.references.publish([oid])
+            puts = [message.outcome for message in lower.taken()]
+            assert len(puts) == depth + 1
+            assert all(puts[at].contained == [puts[at - 1].object_id] for at in range(1, depth))
+        lower.references.remove(oid)
+        assert not lower.references.counts and not lower.references.own

@@ -93,10 +93,18 @@ class ClientReferences:
 
     def remove(self, oid: bytes) -> None:
         """A reference object of this process was collected."""
+        contained = self._remove(oid)
+        if contained:  # however deep it goes
+            going = [*contained]
+            while going:
+                going += self._remove(going.pop())
+
+    def _remove(self, oid: bytes) -> list[bytes]:
+        """Returns the references that went with the last one to this object."""
         count = self.counts.get(oid, 0) - 1
         if count > 0:
             self.counts[oid] = count
-            return
+            return []
         self.counts.pop(oid, None)
         if self._actors:
             self._handle_dropped(oid[:16])
@@ -114,15 +122,15 @@ class ClientReferences:
             del self.own[oid]
             if self._near.pop(oid, 0) is None and self._values.near is not None:
                 self._values.near.unput(oid)
-            for inner in outcome.contained if outcome is not None else ():
-                self.remove(inner)
-        elif oid in self.held:
+            return outcome.contained if outcome is not None else []
+        if oid in self.held:
             del self.held[oid]
             self.unpublished.pop(oid, None)
             if oid in self.new_holds:
                 del self.new_holds[oid]
             else:
                 self.new_drops[oid] = None
+        return []
 
     def came_unwanted(self, outcome: m.Outcome, *, again: bool) -> None:
         """An outcome came whose last reference was collected before; ``again``: perhaps before."""
@@ -231,20 +239,35 @@ class ClientReferences:
     def publish(self, object_ids: list[bytes]) -> None:
         """References to these objects leave this process: the cluster must know them."""
         self.passed_on(object_ids)
-        for oid in object_ids:
-            if oid in self.own:
-                del self.own[oid]
-                self.held[oid] = None
-                outcome = self._outcomes[oid]
+        levels = [iter(object_ids)]
+        above: list[m.Outcome] = []  # they go out once what they contain has
+        while levels:
+            oid = next(levels[-1], None)
+            if oid is not None:
+                if oid in self.own:
+                    above.append(self._outcomes[oid])
+                    self.passed_on(above[-1].contained)
+                    levels.append(iter(above[-1].contained))
+                    del self.own[oid]
+                    self.held[oid] = None
+                else:
+                    self._tell_of(oid)
+                continue
+            levels.pop()
+            if above:
+                outcome = above.pop()
                 self._put_out(outcome)
                 for inner in outcome.contained:
                     self.remove(inner)  # from now on the object itself holds it
-            elif oid in self._results.awaited:
-                self._promise(oid)
-            elif oid in self.unpublished:
-                del self.unpublished[oid]
-                self._hurry(task_of(oid))
-                self._outbox.append(m.Publish(0, oid))
+
+    def _tell_of(self, oid: bytes) -> None:
+        """A reference leaves this process to what is no value of its own."""
+        if oid in self._results.awaited:
+            self._promise(oid)
+        elif oid in self.unpublished:
+            del self.unpublished[oid]
+            self._hurry(task_of(oid))
+            self._outbox.append(m.Publish(0, oid))
 
     def publish_arguments(self, spec: m.TaskSpec) -> None:
         """The same for what a task refers to; its node finds by itself what it knows alone."""
@@ -260,7 +283,6 @@ class ClientReferences:
             self._outbox.append(m.Promise(0, self._process_id, oid))
 
     def _put_out(self, outcome: m.Outcome) -> None:
-        self.publish(outcome.contained)
         oid, near = outcome.object_id, self._values.near
         if oid in self._near and near is not None:
             del self._near[oid]
@@ -283,6 +305,7 @@ class ClientReferences:
         if wanted:
             self._outcomes[oid] = outcome
         if promised:
+            self.publish(outcome.contained)
             self._put_out(outcome)  # which holds it
             if wanted:
                 self.held[oid] = None
