@@ -176,3 +176,27 @@ def test_example_wordcount(run: Run, tmp_path: Path) -> None:
         "most common: the, and, cat",
         "other words: 3",
     ]
+
+
+def test_ray_is_zray_in_processes_that_the_program_starts(run: Run, tmp_path: Path) -> None:
+    write(
+        tmp_path / "script.py",
+        """
+        import multiprocessing, subprocess, sys
+        import ray
+
+        def version(_):
+            return ray.__name__, "zray" in sys.modules
+
+        if __name__ == "__main__":
+            for how in ("fork", "spawn", "forkserver"):
+                with multiprocessing.get_context(how).Pool(1) as pool:
+                    print(pool.map(version, [0]))
+            other = "import ray.util; import ray; print(ray.init.__module__, ray.util.__name__)"
+            subprocess.run([sys.executable, "-c", other], check=True)
+        """,
+    )
+
+    said = run(*COMMAND, "script.py").stdout.splitlines()
+
+    assert said == ["[('ray', True)]"] * 3 + ["zray.api.cluster ray.util"]

@@ -11,6 +11,7 @@ import io
 import os
 import sys
 from importlib.abc import InspectLoader
+from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
 from typing import Any
 
@@ -33,6 +34,7 @@ def main() -> None:
         print(USAGE, file=sys.stderr)
         sys.exit(2)
     finder.install()
+    _install_below()
     module, code = (_module if is_module else _script)(arguments[is_module])
     name = str(module.__file__) if is_module else arguments[0]
     sys.argv = [name, *arguments[1 + is_module :]]
@@ -44,6 +46,15 @@ def main() -> None:
         error.__traceback__ = _of_program(error.__traceback__)
         sys.excepthook(type(error), error, error.__traceback__)
         sys.exit(1)
+
+
+def _install_below() -> None:
+    """``import ray`` gives zray in processes that this one starts, as multiprocessing does."""
+    folder = str(Path(__file__).with_name("import_path"))
+    sys.path.insert(1, folder)  # which multiprocessing hands on
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        [folder, *filter(None, [os.environ.get("PYTHONPATH")])]
+    )
 
 
 def _script(path: str) -> tuple[ModuleType, CodeType]:

@@ -1,0 +1,1 @@
+"""A folder for ``sys.path``: what is in it is imported as if it was on top."""
