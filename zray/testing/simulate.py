@@ -48,6 +48,7 @@ STREAM = 1159  # one with which the seeds that the tests name keep their plans
 GENERATORS = 2730  # the same for what yields
 ITEMS = 6  # for items that are kept while nodes go
 CLASSES = 444  # and for what has labels, environments and the like
+IMPATIENCE = 1  # and for how soon actors are out of reach
 
 
 class Plan(NamedTuple):
@@ -140,7 +141,8 @@ def plan(seed: int) -> Plan:
     drawn = with_nesting(drawn, Random(f"{STREAM} nesting {seed}"), span)
     drawn = with_generators(drawn, Random(f"{GENERATORS} generators {seed}"), span)
     drawn = with_kept_items(drawn, Random(f"{ITEMS} items {seed}"), span)
-    return with_classes(drawn, Random(f"{CLASSES} classes {seed}"), span)
+    drawn = with_classes(drawn, Random(f"{CLASSES} classes {seed}"), span)
+    return with_impatience(drawn, Random(f"{IMPATIENCE} impatience {seed}"))
 
 
 def with_leases(drawn: Plan, random: Random, span: float) -> Plan:
@@ -294,6 +296,13 @@ def with_classes(drawn: Plan, random: Random, span: float) -> Plan:
     if random.random() < 0.5:
         drawn = drawn._replace(workloads=[])
     return drawn._replace(workloads=sorted([*drawn.workloads, *workloads], key=_when))
+
+
+def with_impatience(drawn: Plan, random: Random) -> Plan:
+    """In some plans the actors of a node are out of reach when it has said little for a moment."""
+    if random.random() < 0.7:
+        return drawn
+    return drawn._replace(bounds={**drawn.bounds, "AWAY_S": random.choice([2.3, 4.0])})
 
 
 def _when(entry: tuple[Any, ...]) -> float:
