@@ -312,7 +312,9 @@ class Members:
         meanwhile. Here a wrong guess fails calls, so what was not heard then does not count."""
         attentive_s = now - self._attentive
         for node in self.nodes.values():
-            silent = now - node.heard >= limits.AWAY_S and not node.ended
+            if node.ended:
+                continue  # which its watchers are about to hear
+            silent = now - node.heard >= limits.AWAY_S
             if silent and not node.away and attentive_s >= limits.AWAY_S:
                 node.away = True
                 self.away_changed.append(node.process_id)
