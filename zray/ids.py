@@ -66,13 +66,13 @@ def item_id(task_id: bytes, number: int) -> ObjectID:
 
 
 def is_item(object_id: bytes) -> bool:
-    """Whether a task has yielded the object."""
-    return bool(object_id[8] & 0x80)
+    """Whether a task has yielded the object; also of what is too short for an id: no."""
+    return object_id[8:9] >= b"\x80"
 
 
 def origin_of(object_id: bytes) -> TaskID:
     """The task that makes the object, or yields it."""
-    return items_of(object_id[:TASK_BYTES]) if object_id[8] & 0x80 else object_id[:TASK_BYTES]
+    return items_of(object_id[:TASK_BYTES]) if is_item(object_id) else object_id[:TASK_BYTES]
 
 
 def task_of(object_id: bytes) -> TaskID:

@@ -381,3 +381,15 @@ def test_an_item_that_another_attempt_has_yielded_stays_as_it_was() -> None:
     yields(head, "n2", 1)
     assert [freed.object_ids for freed in head.taken("n2", m.Free)] == [item(1).object_id]
     assert pull_item(head, 1) == [] and head.taken("n1", m.Pull) and not head.taken("n2", m.Pull)
+
+
+def test_of_leased_generators_that_have_ended_one_may_go_with_another() -> None:
+    head = head_with(STREAM)
+    first = spec("g", STREAM, consumer=identity("d1"))
+    needed = item(1, "g").object_id
+    other = spec("h", STREAM, consumer=identity("d1"), dependencies=[needed])
+    who = (identity("d1"), identity("d1"))
+    head.say("d1", m.Made(0, *who, [other], True), m.Made(0, *who, [first], True))
+    head.say("d1", m.Made(0, *who, [first]))  # the other one needs what it has made
+    head.say("d1", m.Made(0, *who, [], True))
+    assert not head.gcs.lineage.origins

@@ -53,6 +53,15 @@ def test_hold_and_drop_are_set_operations() -> None:
     assert not table.records and not table.cache and not table.cache_bytes
 
 
+def test_ids_that_a_peer_has_cut_short_are_as_others() -> None:
+    table = ObjectTable()
+    for oid in (b"", b"12345678", b"12345678\xff", bytes(15)):
+        table.hold(b"p", oid, process=True)
+    table.vanish(b"p")
+    assert len(table.sweep(lambda oid, record: False)) == 4
+    assert not table.records and not table.items
+
+
 def test_a_process_that_vanishes_takes_all_its_holds_with_it() -> None:
     table = ObjectTable()
     job = identity("d1")

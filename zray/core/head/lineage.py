@@ -110,8 +110,11 @@ class Lineage:
     def _ended_but(self, job_id: bytes, running: set[bytes]) -> None:
         """Of the tasks that the job was running these have not ended."""
         for task_id in [*self._of_jobs.get(job_id, ())]:
-            if self.origins[task_id].runs and not (task_id in running or task_id in self._tasks):
-                self.origins[task_id].runs = False
+            origin = self.origins.get(task_id)  # it may have gone with another one
+            if origin is None or task_id in running or task_id in self._tasks:
+                continue
+            if origin.runs:
+                origin.runs = False
                 self.freed(task_id)
         self._retry()
 
