@@ -294,8 +294,8 @@ class Call(Struct, array_like=True, frozen=True, gc=False):
     ``values`` has those dependencies that the caller has at hand. ``yields``, ``unread_max`` as in
     TEMPLATE. ``group``: the concurrency group that it runs in; empty: its method's. ``retry``: for
     which errors it is made again, as the caller's language says it; RETRY_AS_DECLARED: as its
-    method says; empty: for none. An empty ``method``: the caller has given the call up; if it has
-    not come before, it does not run, and is answered with CANCELLED and no results.
+    method says; empty: for none. ``given_up``: the caller has given the call up; if it has not come
+    before, it does not run, and is answered with CANCELLED and no results.
     """
 
     seq: Seq
@@ -312,6 +312,7 @@ class Call(Struct, array_like=True, frozen=True, gc=False):
     unread_max: Count = 0
     group: Name = ""
     retry: bytes = b""
+    given_up: bool = False
 
 
 class Holds(Struct, array_like=True, frozen=True):

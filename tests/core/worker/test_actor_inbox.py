@@ -308,7 +308,9 @@ def test_a_call_that_was_given_up_only_takes_its_number_unless_it_has_come(queue
         (entry,) = bench.calls(call(1, dependencies=[object_of(identity("t1"))]))
         entry.missing += 1
         bench.inbox.arrived(entry)
-    given_up = [m.Call(seq, identity(f"c{seq}"), "", 0, b"") for seq in (0, 1 + queued)]
+    given_up = [
+        m.Call(seq, identity(f"c{seq}"), "add", 0, b"", given_up=True) for seq in (0, 1 + queued)
+    ]
     bench.calls(*given_up, call(2 + queued), way="y")
     ((_, replies),) = bench.inbox.take_replies()
     assert [(done.seq, done.status, done.results) for done in replies.replies] == [

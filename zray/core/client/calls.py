@@ -170,7 +170,7 @@ class ClientCalls:
     def _made(self, call: PendingCall) -> m.Call:
         """The call as it travels; whatever it refers to is known to the cluster, or goes along."""
         if call.given_up:
-            return m.Call(call.seq, call.task_id, "", 0, b"")
+            return m.Call(call.seq, call.task_id, call.method, 0, b"", given_up=True)
         arguments, dependencies = call.arguments, call.dependencies
         fits = len(arguments) <= limits.INLINE_BYTES_MAX or call.actor.path == DIRECT
         if fits and not (dependencies or call.nested or call.box):

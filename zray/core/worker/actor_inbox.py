@@ -159,7 +159,7 @@ class ActorInbox(Generic[Route]):
                 group = self._groups.get(call.group or self._group_of.get(call.method, ""))
             entry = Entry(caller, call, group or self._default)
             line.open[call.task_id] = entry
-            if not call.method:  # its caller has given it up
+            if call.given_up:
                 self._end(entry, CANCELLED, [], None)
                 continue
             if not (call.dependencies or line.cancels or line.queues or group is None):
