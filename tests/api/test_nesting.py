@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import psutil
 import pytest
@@ -212,3 +213,22 @@ def test_a_task_that_computes_keeps_its_cpu_whatever_its_futures_wait_for() -> N
 def test_a_bad_bound_on_workers(value: object, error: type[Exception]) -> None:
     with pytest.raises(error, match="max_workers must be"):
         zray.init(max_workers=value)  # type: ignore[arg-type]
+
+
+def test_tasks_that_wait_for_an_actor_of_their_submitter_do_not_keep_it_from_starting() -> None:
+    @zray.remote
+    class Log:
+        def add(self, number: int) -> int:
+            return number
+
+    @zray.remote
+    def adds(log: Any, number: int) -> int:
+        return int(zray.get(log.add.remote(number)))
+
+    @zray.remote
+    def group(count: int) -> int:
+        log = Log.remote()
+        return sum(zray.get([adds.remote(log, number) for number in range(count)]))
+
+    for _ in range(3):
+        assert zray.get([group.remote(80) for _ in range(4)], timeout=10) == [sum(range(80))] * 4

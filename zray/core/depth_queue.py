@@ -15,6 +15,8 @@ from zray import limits
 
 T = TypeVar("T")
 
+AWAITED = 1 << 20  # the depth of what may be waited for by whoever there is
+
 # Depth and priority are one number, a level: such comparisons are made for each task.
 _SPAN = 2 * limits.PRIORITY_MAX + 1
 

@@ -567,6 +567,20 @@ def test_depth_comes_before_priority() -> None:
     assert order(head, 2) == ["child", "h"]
 
 
+def test_an_actor_comes_before_what_is_urgent_or_deep_since_that_may_call_it() -> None:
+    head = one_cpu(HIGH)
+    head.submit("d1", spec("h", HIGH), spec("child", WORK, parent=identity("first")))
+    for name, held in [("keeps", [("CPU", UNIT)]), ("actor", [])]:
+        info = m.ActorInfo(name, WORK.function_id, [], held=held)
+        ids = identity("d1"), identity("d1")
+        head.say("d1", m.CreateActor(7, *ids, spec(name, WORK), info))
+    assert order(head, 1) == ["actor"]
+    end = done(identity("actor"), results=[m.Outcome(object_of(identity("actor")), m.VALUE, 0)])
+    head.say("n1", m.Done(1, [end]))
+    assert head.assigned("n1") == ["child"]
+    assert order(head, 2, "child") == ["h", "keeps"]
+
+
 def test_the_node_of_large_arguments_does_not_change_the_order() -> None:
     head = one_cpu(HIGH)
     large = m.Outcome(object_of(identity("p")), m.VALUE | m.LOCATED, 4 * limits.LOCALITY_BYTES_MIN)

@@ -24,10 +24,17 @@ class Bench:
         self.templates: dict[str, LocalTemplate] = {}
         self.slots: dict[str, WorkerSlot] = {}
 
-    def push(self, name: str, depth: int = 0, actor: bool = False, **needs: float) -> LocalTask:
+    def push(
+        self,
+        name: str,
+        depth: int = 0,
+        actor: bool = False,
+        held: m.Amounts | None = None,
+        **needs: float,
+    ) -> LocalTask:
         made_of = template(resources=[*(needs or {"CPU": 1}).items()])
         known = self.templates.setdefault(str(needs), LocalTemplate(made_of))
-        info = m.ActorInfo("Actor", bytes(16), []) if actor else None
+        info = m.ActorInfo("Actor", bytes(16), [], held=held or []) if actor else None
         assignment = m.Assignment(1, JOB, spec(name, made_of), actor=info, depth=depth)
         task = LocalTask(assignment, known)
         self.scheduler.push(task)
@@ -155,6 +162,18 @@ def test_what_is_kept_from_starting_by_a_long_one_is_recalled_once() -> None:
     (slot,) = bench.scheduler.overrun(1.0 + limits.RECALL_S)
     slot.recalled = True
     assert not bench.scheduler.overrun(9.0) and bench.scheduler.overrun_deadline() == NEVER
+
+
+def test_an_actor_comes_before_the_deepest_tasks_unless_it_takes_a_cpu_from_them() -> None:
+    bench = Bench()
+    bench.push("keeps", actor=True, held=[("CPU", UNIT)])
+    bench.push("deep", depth=7)
+    bench.push("actor", actor=True)
+    for name in ("actor", "deep", "keeps"):
+        assert bench.place() == [[name]]
+        bench.end(name)
+    creation = bench.push("other", actor=True)
+    assert bench.scheduler.remove(creation) and not bench.scheduler.queued
 
 
 def test_an_actor_keeps_what_it_holds_and_does_not_count_as_a_worker_with_tasks() -> None:

@@ -13,6 +13,7 @@ import msgspec
 from zray import limits
 from zray.core import failures, resources
 from zray.core.deadlines import Deadlines
+from zray.core.depth_queue import AWAITED
 from zray.core.head.actor_directory import ActorDirectory
 from zray.core.head.actor_records import DETACHED, TABLE, ActorRecord, ActorRow
 from zray.core.head.actor_table import ActorTable
@@ -94,6 +95,8 @@ class Incarnations:
             return
         task = TaskRecord(record.spec, record.template, record.job_id, b"")
         task.attempt = record.incarnation
+        if not record.held:  # calls wait for it, and it takes nothing from tasks
+            task.depth = AWAITED
         self._tasks.add(record.actor_id, task)
         self._begin(task, record.spec, now)
 

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from zray import limits
 from zray.core import resources
+from zray.core.depth_queue import AWAITED
 from zray.core.head.acknowledgements import Acknowledgements
 from zray.core.head.actor_table import ActorTable
 from zray.core.head.definitions import Definitions
@@ -47,8 +48,6 @@ from zray.protocol.messages import (
     TaskSpec,
     Template,
 )
-
-REBUILT_DEPTH = 1 << 20  # somebody waits for what is made again
 
 
 class TaskManager:
@@ -138,7 +137,7 @@ class TaskManager:
     def begin(self, record: TaskRecord, spec: TaskSpec, now: float) -> None:
         """A task's spec is known: it waits for its dependencies, unless it runs already."""
         if record.rebuilds:
-            record.depth = REBUILT_DEPTH
+            record.depth = AWAITED  # somebody waits for what is made again
         elif spec.parent:
             parent = self._tasks.get(spec.parent)
             record.depth = (spec.depth or 1) if parent is None else parent.depth + 1
@@ -171,7 +170,7 @@ class TaskManager:
                 self._definitions.waits(record)
             else:
                 record.near = self._near(record) if record.spec.dependencies else b""
-                # Calls wait for an actor: it does not stand in line behind tasks.
+                # Calls wait for an actor: it does not stand in line behind tasks as deep.
                 front = front or record.spec.task_id in self._actors
                 self._scheduler.push(record, front=front)
 

@@ -215,7 +215,7 @@ class Behind:
         scheduler = self._scheduler
         first = scheduler.pop(queue)
         tasks, size = [first], first.bytes_in_all()
-        while len(tasks) < most and queue.deepest == first.depth:
+        while len(tasks) < most and queue.deepest == first.level:
             task = queue.first()
             size += task.bytes_in_all()
             if size > limits.PACKET_TASKS_BYTES_MAX or task.assignment.actor is not None:

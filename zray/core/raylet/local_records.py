@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from zray import limits
 from zray.core import resources
+from zray.core.depth_queue import AWAITED
 from zray.core.machine import NEVER
 from zray.core.resources import CPU, Needs
 from zray.protocol.messages import (
@@ -68,7 +69,8 @@ class LocalTask:
     """A task that this node holds. ``values``: dependencies at hand; ``waiting``: to be fetched."""
 
     __slots__ = (
-        *("assignment", "cancelled", "forced", "near", "template", "values", "waiting", "worker"),
+        *("assignment", "cancelled", "forced", "level", "near", "template", "values", "waiting"),
+        "worker",
     )
 
     def __init__(self, assignment: Assignment, template: LocalTemplate) -> None:
@@ -80,6 +82,9 @@ class LocalTask:
         self.cancelled = False
         self.forced = False  # and nothing is to be waited for
         self.near: NearTask | None = None
+        actor = assignment.actor
+        # In the queue. Calls wait for an actor, which takes nothing from tasks if it holds nothing.
+        self.level = assignment.depth if actor is None or actor.held else AWAITED
 
     @property
     def task_id(self) -> bytes:

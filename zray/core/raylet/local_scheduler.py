@@ -54,13 +54,13 @@ class LocalScheduler:
         if front:
             actors = []
             if task.assignment.actor is None:
-                while queue.deepest == task.depth and queue.first().assignment.actor is not None:
+                while queue.deepest == task.level and queue.first().assignment.actor is not None:
                     actors.append(queue.pop())
-            queue.push_front(task, task.depth)
+            queue.push_front(task, task.level)
             while actors:
-                queue.push_front(actors.pop(), task.depth)
+                queue.push_front(actors.pop(), task.level)
         else:
-            queue.push(task, task.depth)
+            queue.push(task, task.level)
         self.queued += 1
         self.queued_bytes += task.bytes()
         self.queued_near += task.near is not None
@@ -84,7 +84,7 @@ class LocalScheduler:
     def remove(self, task: LocalTask) -> bool:
         """Take one task out of its queue; False: it is not queued."""
         queue = self.queues.get(task.template.needs)
-        if queue is None or not queue.remove(task, task.depth):
+        if queue is None or not queue.remove(task, task.level):
             return False
         self._popped(task)
         return True
@@ -245,7 +245,7 @@ class LocalScheduler:
         share = -(-len(queue) // max(lanes, 1))
         size = min(self.batch_size(queue.first()), share)
         batch = [self._popped(queue.pop())]
-        while queue.deepest == batch[0].depth and len(batch) < size:
+        while queue.deepest == batch[0].level and len(batch) < size:
             task = queue.first()
             if not task.template.short() or task.assignment.job_id != job_id:
                 break
