@@ -276,7 +276,8 @@ class Holders:
                     if is_item(oid):  # which its task may not yield this time
                         self.unknown.put(oid, now + limits.UNKNOWN_OBJECT_S)
                     continue
-                text = f"object {oid.hex()} is not known: it was freed, or its owner ended"
+                what = "it was freed, its owner ended, or it was lost while there was no head"
+                text = f"object {oid.hex()} is not known: {what}"
                 self._lose(oid, ObjectLostError, text)
             elif record.holders is not None:
                 self.unknown.put(oid, now + limits.UNKNOWN_OBJECT_S)
