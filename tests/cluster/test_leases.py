@@ -16,6 +16,28 @@ from zray.limits import PING_S
 
 BURST = 2000
 
+LASTS = """
+    import os, sys, time
+    import zray
+
+    zray.init()
+    ended = sys.argv[1]
+
+    @zray.task
+    def short():
+        pass
+
+    @zray.task
+    def lasts():
+        print("lasts", flush=True)
+        while not os.path.exists(ended):
+            time.sleep(0.05)
+
+    zray.get([short.remote() for _ in range(50)])
+    zray.get(lasts.remote())
+    print("ended", flush=True)
+"""
+
 SHARES = """
     import os, sys, time
     import zray
@@ -258,6 +280,30 @@ def test_who_comes_later_need_not_wait_for_leases_to_end(bare: Any, tmp_path: An
     assert time.monotonic() - began < 2
     (tmp_path / "begin.enough").touch()
     driver.says("ended", 30)
+
+
+def test_two_jobs_share_what_a_long_task_of_a_third_leaves(bare: Any, tmp_path: Any) -> None:
+    bare.start_head()
+    bare.start_node("one", 2)
+    ended, first, begin = (tmp_path / name for name in ("ended", "first", "begin"))
+    long = bare.run("long", LASTS, str(ended))
+    long.says("lasts", 20)
+    busy = bare.run("busy", SHARES, str(first), str(begin), "20", "8", "1")
+    bare.until(first.exists, 20, "the busy one's first result")
+    bare.connect()
+
+    @zray.task
+    def short(number: int) -> int:
+        return number
+
+    for _ in range(12):
+        refs = [short.remote(number) for number in range(200)]
+        assert zray.get(refs, timeout=6) == [*range(200)]
+        time.sleep(0.1)  # another lease, as the one before idled
+    ended.touch()
+    long.says("ended", 20)
+    (tmp_path / "begin.enough").touch()
+    busy.says("ended", 30)
 
 
 def test_a_lease_that_idles_yields_to_another_class(connected: Any) -> None:

@@ -552,6 +552,69 @@ def test_what_ended_jobs_have_had_is_forgotten() -> None:
     assert max(sizes[500:]) <= max(sizes[:100]) < 50
 
 
+def test_nobody_counts_on_the_end_of_a_lease_whose_task_takes_long() -> None:
+    """Another gives its own in turn, though there are only two CPUs for three jobs."""
+    bench = Bench(cpus=2)
+    long, other, third = bench.leased(1)[0], bench.driver("e"), bench.driver("f")
+    (short,) = bench.leased(1, other)
+    bench.demand(1, other)
+    bench.demand(1, third)
+    revoked: dict[bytes, float] = {}
+    began = bench.now
+    while bench.now < began + limits.LEASE_STARVED_S:
+        bench.turn(limits.LEASE_TURN_S)
+        for one in (long, short):
+            if bench.lease_table.leases[one].revoked:
+                revoked.setdefault(one, bench.now - began)
+    assert revoked.keys() == {long, short}, "neither has ended"
+    assert limits.LEASE_PAUSE_S <= max(revoked.values()) < 3 * limits.LEASE_PAUSE_S
+
+
+def test_who_takes_long_and_gives_nothing_does_not_keep_others_from_their_turns() -> None:
+    """Of two that share what is left, each is behind it by more and more."""
+    bench = Bench(cpus=2)
+    bench.ready("going on", bench.driver("e"))
+    bench.scheduler.schedule(bench.now)
+    (lease_id,) = bench.leased(1)
+    lease, third = bench.lease_table.leases[lease_id], bench.driver("f")
+    shares = LeaseShares(bench.lease_table)
+    turns = 0
+    for number in range(1000):
+        bench.now += limits.LEASE_TURN_S / 6
+        lease.leased = bool(number % 2)  # the rest of the time it has none
+        shares.divide([Claim(third.process_id, CPU, 1, [bench.n1.view])], bench.now)
+        turns += number >= 500 and lease_id in shares.due
+    assert turns == 500
+
+
+def test_what_a_lease_leaves_is_for_whom_it_ended_and_not_for_who_waits_for_a_task() -> None:
+    """Else it was granted anew to the same job, revoked again, and so on."""
+    bench = Bench(cpus=2)
+    bench.ready("going on", bench.driver("e"))
+    bench.scheduler.schedule(bench.now)
+    (lease_id,) = bench.leased(1)
+    bench.demand(1)
+    (demand,) = bench.lease_table.of_submitter(bench.job.process_id)
+    third, view, turn_s = bench.driver("f"), bench.n1.view, limits.LEASE_TURN_S
+    shares = LeaseShares(bench.lease_table)
+
+    def divide(after_s: float, *, leased: bool) -> None:
+        bench.now += after_s
+        bench.lease_table.leases[lease_id].leased = leased
+        mine = Claim(bench.job.process_id, CPU, 1, [view], demand)
+        shares.divide([Claim(third.process_id, CPU, 1, [view]), mine], bench.now)
+
+    divide(0.0, leased=True)
+    divide(turn_s, leased=False)
+    divide(turn_s, leased=False)
+    assert lease_id in shares.due and shares.first == [demand]
+    assert shares.is_promised(view, CPU)
+    view.free["CPU"] = UNIT
+    assert shares.is_promised(view, CPU)
+    view.free["CPU"] = 2 * UNIT
+    assert not shares.is_promised(view, CPU), "the task has ended"
+
+
 def test_leases_that_others_could_use_do_not_rest_for_long() -> None:
     bench = Bench(cpus=2)
     leases = bench.leased(1)

@@ -17,7 +17,7 @@ from zray.core.resources import CPU, Needs
 
 LOOKED_AT_MAX = 256  # tasks of a node, to see whose they are that run there
 FEW = 64  # nodes, leases and tasks, which it costs nothing to look at again
-LAG_MAX = limits.RESOURCE_UNIT  # CPU time that nobody is behind by more: a second of one
+LAG_MAX = limits.RESOURCE_UNIT  # CPU time that nobody is ahead by more: a second of one
 
 
 class Claim:
@@ -67,6 +67,7 @@ class LeaseShares:
         self._reserved: list[NodeView] = []
         self._room: dict[bytes, int] = {}  # by node; what is to end counts as free
         self._running: dict[bytes, dict[bytes, int]] = {}  # CPU of others' tasks, by node and job
+        self._promised: dict[bytes, int] = {}  # by node, of what is free or will be soon
         self._clear()
 
     def _clear(self) -> None:
@@ -78,6 +79,7 @@ class LeaseShares:
         self.grants: list[tuple[LeaseDemand, NodeView]] = []
         self.first: list[LeaseDemand] = []
         self.stranded: list[NodeView] = []
+        self._promised.clear()
         self.turns = self.denied = False
 
     def rest(self, now: float) -> None:
@@ -103,7 +105,7 @@ class LeaseShares:
         nodes = dict.fromkeys(self._table.nodes())  # only what jobs have there is compared
         for claim in claims:
             nodes.update(dict.fromkeys(claim.nodes))
-        looked_at = self._look(nodes)
+        looked_at = self._look(nodes, now)
         self.again_at = now + looked_at * limits.LEASE_LOOK_EACH_S if looked_at > FEW else now
         waiting: dict[bytes, list[Claim]] = {}
         for claim in claims:
@@ -135,7 +137,7 @@ class LeaseShares:
 
     # ---- who has what ----------------------------------------------------------------------
 
-    def _look(self, nodes: Iterable[NodeView]) -> int:
+    def _look(self, nodes: Iterable[NodeView], now: float) -> int:
         """Returns how much there was to look at."""
         looked_at = 0
         self._room.clear()
@@ -151,7 +153,10 @@ class LeaseShares:
                 if lease.leased:
                     self._uses(lease.job_id, amount)
                 if lease.revoked:
+                    lease.late_at = min(lease.late_at, now + limits.LEASE_PAUSE_S)
+                if lease.revoked and now < lease.late_at:
                     pending += amount
+                    self.turns = True
                 else:
                     self._has(lease.job_id, amount)
             self._room[node.node_id] = node.free.get(CPU, 0) + pending
@@ -178,16 +183,22 @@ class LeaseShares:
             if job_id in used:
                 used[job_id] += amount * span
         most = max(used.values(), default=0.0)
+        # One whose task goes on and on has ever more, and gives nothing: others are compared with
+        # who has least.
+        least = min((used.get(job, most) for job, held in self._held.items() if held), default=most)
         for job_id in {**self._held, **dict.fromkeys(waiting)}:
             if job_id in present or self._held.get(job_id):
-                used[job_id] = max(used.get(job_id, most), most - LAG_MAX)
+                used[job_id] = used.get(job_id, most)
             else:  # it was away, while others had its part: its turn comes soon, or at once
                 away = limits.RESOURCE_UNIT * (now - self._seen.get(job_id, 0.0))
-                used[job_id] = max(used.get(job_id, most) - away, most - _difference())
+                used[job_id] = max(used.get(job_id, least) - away, least - _difference())
             self._seen.pop(job_id, None)
             self._seen[job_id] = now  # who was seen longest ago comes first
             self._held.setdefault(job_id, 0)
             self._present[job_id] = None
+        bound = min((used[job] for job in self._present), default=0.0) + LAG_MAX
+        for job_id in self._present:
+            used[job_id] = min(used[job_id], bound)
         self._looked = now
         while self._seen:
             job_id, when = next(iter(self._seen.items()))
@@ -208,6 +219,8 @@ class LeaseShares:
             self._held[claim.job_id] += unit
             if claim.demand is not None and node.free.get(CPU, 0) - self._granted(node) >= unit:
                 self.grants.append((claim.demand, node))
+            else:
+                self._promise(claim, node)
             return True
         givers = {job for job in self._held if self._gives(job, claim, 0)}
         if givers and any(self._take(claim, node, givers) for node in claim.nodes):
@@ -218,6 +231,15 @@ class LeaseShares:
             self._give_up_own(claim)
         self.denied = True
         return False
+
+    def _promise(self, claim: Claim, node: NodeView) -> None:
+        promised = self._promised
+        promised[node.node_id] = promised.get(node.node_id, 0) + claim.unit
+
+    def is_promised(self, node: NodeView, needs: Needs) -> bool:
+        """Whether what is free there is not for one of those who are ``first``."""
+        promised = self._promised.get(node.node_id, 0)
+        return bool(promised) and node.free.get(CPU, 0) - promised < dict(needs).get(CPU, 0)
 
     def _granted(self, node: NodeView) -> int:
         return sum(dict(demand.needs).get(CPU, 0) for demand, there in self.grants if there is node)
@@ -257,6 +279,7 @@ class LeaseShares:
             return False
         self._room[node.node_id] = -missing
         self._held[claim.job_id] += claim.unit
+        self._promise(claim, node)
         for lease in taken:
             self.due[lease.lease_id] = lease
             lease.own = lease.job_id == claim.job_id

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from zray.core import resources
 from zray.core.head.task_records import NodeView
+from zray.core.machine import NEVER
 from zray.core.resources import CPU, Needs
 from zray.protocol.messages import Amounts, CancelLeased, LeaseEnded
 
@@ -70,7 +71,7 @@ class Lease:
 
     __slots__ = (
         *("cancels", "demand", "gone", "job_id", "lease_id", "leased", "needs", "node"),
-        *("own", "revoked", "served"),
+        *("late_at", "own", "revoked", "served"),
     )
 
     def __init__(self, lease_id: bytes, node: NodeView, demand: LeaseDemand) -> None:
@@ -81,6 +82,7 @@ class Lease:
         self.demand: LeaseDemand | None = demand
         self.leased = False  # the submitter was told
         self.revoked = False
+        self.late_at = NEVER  # once it is revoked: its task takes long, nobody counts on its end
         self.own = False  # that is for tasks of the same job
         self.served = 0  # tasks, as far as is known
         self.cancels: dict[bytes, CancelLeased] = {}  # of its tasks, which may not have arrived

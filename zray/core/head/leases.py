@@ -330,8 +330,11 @@ class Leases:
 
     def take_turns(self, now: float) -> None:
         """Before ready tasks get their places: those leases whose turn it is come first."""
-        for demand in self._contention.shares.first:
-            self._give_to(demand, [node.view for node in self._places(demand)], now)
+        shares = self._contention.shares
+        for demand in shares.first:
+            views = [node.view for node in self._places(demand)]
+            mine = [one for one in views if not shares.is_promised(one, demand.needs)]
+            self._give_to(demand, mine, now)
 
     def deadline(self) -> float:
         """When ``step`` has something to do although nothing arrives."""
