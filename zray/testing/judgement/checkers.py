@@ -20,6 +20,7 @@ from zray.testing.processes.caller import Caller
 from zray.testing.processes.head import SimHead
 from zray.testing.processes.population import Population
 from zray.testing.processes.process import SimProcess
+from zray.testing.processes.worker import SimWorker
 from zray.testing.world.errors import Violation
 from zray.testing.world.world import World
 
@@ -35,6 +36,7 @@ class Checkers:
         self._ledger = ledger
         self._turn = 0
         self._settled: set[bytes] = set()  # objects that the head had after its last turn
+        self._item_holders: dict[bytes, set[bytes]] = {}  # the same, of what tasks have yielded
         self._epoch = 0
         self._followed: dict[str, int] = {}  # peer -> the latest epoch that it knew
         self._alone: dict[bytes, list[bytes]] = {}  # worker -> its tasks that it alone wants
@@ -210,10 +212,14 @@ class Checkers:
         template = head.gcs.tasks[task_id].template
         found: set[bytes] = set()
         for index in range(template.message.num_returns if template is not None else 1):
-            record = head.gcs.objects.get(object_id(task_id, index))
-            held = record.holders if record is not None else None
-            found.update([held] if isinstance(held, bytes) else held or ())
+            found |= self._holders_of(head, object_id(task_id, index))
         return found
+
+    @staticmethod
+    def _holders_of(head: SimHead, oid: bytes) -> set[bytes]:
+        record = head.gcs.objects.get(oid)
+        held = record.holders if record is not None else None
+        return {held} if isinstance(held, bytes) else {*(held or ())}
 
     def frees(self, head: SimHead) -> None:
         """Invariant 11, from the side of those who refer: what they refer to is not freed."""
@@ -225,6 +231,8 @@ class Checkers:
                 self._nobody_refers(head, oid)
         self._epoch = gcs.epoch
         self._settled = {oid for oid, record in records.items() if record.kind != PENDING}
+        yielded = [oid for items in gcs.objects.items.values() for oid in items]
+        self._item_holders = {oid: self._holders_of(head, oid) for oid in yielded}
 
     def _nobody_refers(self, head: SimHead, oid: bytes) -> None:
         gcs = head.gcs
@@ -237,8 +245,13 @@ class Checkers:
                 raise Violation(f"invariant 11: {word} is freed, and {driver.name} refers to it")
         for worker in self._population.workers.values():
             known = worker.worker_id in gcs.processes.workers and worker.key[0] in gcs.members.jobs
-            if known and self._refers(worker, oid):
+            if known and self._refers(worker, oid) and not self._is_news(worker, oid):
                 raise Violation(f"invariant 11: {word} is freed, and {worker.name} refers to it")
+
+    def _is_news(self, worker: SimWorker, oid: bytes) -> bool:
+        """Whether it yields an item again that its consumer took from an attempt of before and has
+        let go of: what was freed is that one, and the PUT of this one is on its way."""
+        return worker.streams.yields(oid) and worker.worker_id not in self._item_holders[oid]
 
     @staticmethod
     def _refers(process: Caller, oid: bytes) -> bool:

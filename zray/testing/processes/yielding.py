@@ -12,6 +12,7 @@ from zray import limits
 from zray.core.client.waiters import Waiter
 from zray.core.worker.actor_inbox import staying
 from zray.core.worker.outgoing_stream import OutgoingStream
+from zray.ids import is_item, origin_of
 from zray.protocol import messages as m
 from zray.testing.processes.host import Host
 from zray.testing.processes.pins import Pins
@@ -67,6 +68,10 @@ class SimStreams:
         if running is not None:
             running.machine.on_taken(message, self._worker.clock.now)
             running.heard()
+
+    def yields(self, oid: bytes) -> bool:
+        """Whether that is an item of something that runs here."""
+        return is_item(oid) and origin_of(oid) in self._running
 
     def forget(self, consumer: bytes) -> None:
         """The consumer has ended."""
