@@ -29,6 +29,7 @@ DRAIN_BYTES_MAX = 8 << 20  # and about so many bytes: a flood of one peer is not
 
 # ---- liveness ------------------------------------------------------------------------------
 PING_S = 2.0
+SILENT_S = 3.0  # longer than between two PINGs: what was said may not have come
 SUSPECT_S = 5.0  # silent for this long: no new work
 AWAY_S = 8.0  # and who calls its actors is told so: TCP takes 6.2 s to get over a cut of 4 s
 DEAD_S = 20.0  # without a session for this long: declared dead
@@ -43,7 +44,7 @@ REFUSED_S = 2.0  # the raylet's own port refuses for this long: proof of death
 HEAD_LOST_GRACE_S = 600.0  # a raylet without a head gives up after this
 INFEASIBLE_WARNING_S = 5.0
 UNKNOWN_OBJECT_S = 10.0  # an object nobody has announced is lost after this
-UNHEARD_OBJECT_S = 2.0  # one that is asked for: word of it may come a little later
+UNHEARD_OBJECT_S = SILENT_S  # one that is asked for: word of it may come a little later
 STOP_S = 10.0  # a clean stop takes at most this long
 PART_S = 2.0  # a driver that leaves waits for so long until the head has heard that
 
@@ -236,6 +237,7 @@ RESERVED_DESCRIPTORS = 64  # or a quarter of those allowed: not for new workers
 CALLBACK_PAUSE_S = 0.1  # a callback of the loop that failed is not called again before this
 
 assert INLINE_TOTAL_BYTES_MAX + REFERENCES_MAX * 22 + RETURNS_MAX * 100 < FRAME_BYTES_MAX
-assert SUSPECT_S > 2 * PING_S and DEAD_S > AWAY_S > SUSPECT_S and DEAD_S > ACTOR_LEASE_S + PING_S
+assert SUSPECT_S > 2 * PING_S > SILENT_S > PING_S
+assert DEAD_S > AWAY_S > SUSPECT_S and DEAD_S > ACTOR_LEASE_S + PING_S
 assert CHUNK_BYTES < FRAME_BYTES_MAX and FUNCTION_INLINE_BYTES_MAX < FRAME_BYTES_MAX
 assert PAYLOAD_BYTES_SOFT + FUNCTION_INLINE_BYTES_MAX <= FRAME_BYTES_MAX + (8 << 20)

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.sim.stories import counter, failure, runs, started, until_done, workers
+from tests.sim.lease_ways import near, warm
+from tests.sim.stories import counter, failure, lessees, runs, started, until_done, workers
 from zray.protocol import messages as m
 from zray.testing.cluster import SimCluster
 from zray.testing.processes.steps import Get, Nested, Program, Sleep
@@ -327,3 +328,44 @@ def test_an_old_head_that_still_answers_is_not_followed_again() -> None:
             until_done(cluster)
             assert set(runs(cluster, "add")) == {1}
             cluster.finish()
+
+
+@pytest.mark.parametrize("stalls_s", [2.5, 8.0])
+def test_a_large_result_comes_though_its_node_is_not_heard_for_a_while(stalls_s: float) -> None:
+    """The driver asks the head for it, which hears of it from the node's connection alone."""
+
+    def story(driver: Any, random: Random) -> Program:
+        yield from warm(driver, 0.001)
+        (link,) = [raylet.link for raylet in cluster.raylets]
+        assert link is not None
+        cluster.network.hold(link, stalls_s)
+        values = yield Get(driver.submit("add", [0.001, 100_000, 7], max_retries=0))
+        assert values[0].number == 7
+
+    with near(23) as cluster:
+        cluster.run(story)
+        until_done(cluster)
+        assert [run.leased for run in [*cluster.ledger.tasks.values()][-1].runs] == [True]
+        cluster.finish()
+
+
+def test_a_task_does_not_wait_for_ever_for_a_large_result_that_went_with_its_node() -> None:
+    """The head knows it as promised by the driver alone, which has let go of it."""
+
+    def story(driver: Any, random: Random) -> Program:
+        yield from warm(driver, 0.001)
+        large = driver.submit("add", [0.05, 100_000, 7])
+        last = driver.submit("add", [0.001, 0, large[0], 1], resources={"GPU": 1})
+        large[0].drop()
+        yield Sleep(0.01)
+        lost = lessees(cluster)[0].raylet
+        cluster.network.hold(lost.link, 30.0)
+        yield Sleep(0.5)
+        cluster.lose_machine(lost)
+        values = yield Get(last)
+        assert values[0].number == 8
+
+    with near(24, nodes=[{"CPU": 1}, {"GPU": 1, "CPU": 1}]) as cluster:
+        cluster.run(story)
+        until_done(cluster, 100.0)
+        cluster.finish()

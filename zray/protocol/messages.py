@@ -196,7 +196,10 @@ class Cancel(Message, tag=22):
 
 
 class Hold(Message, tag=23):
-    """``holder`` holds these objects; with ``full`` these and no others. ``more``: a part of it."""
+    """``holder`` holds these objects; with ``full`` these and no others. ``more``: a part of it.
+
+    What it has promised of these is with the node that made it; with ``full`` no PROMISE stands.
+    """
 
     holder: Id
     object_ids: ObjIds

@@ -69,6 +69,19 @@ def test_a_promise_is_kept_though_this_process_dropped_the_result_meanwhile() ->
     assert lower.told(m.Drop) == [OID]  # the PUT has made this process a holder again
 
 
+def test_what_comes_back_before_the_answer_is_promised_again_and_not_said_to_be_there() -> None:
+    lower = Lower()
+    called(lower)
+    lower.references.publish([OID])
+    lower.references.remove(OID)
+    assert lower.told(m.Drop) == [OID]
+    lower.taken()
+    lower.references.add(OID)
+    assert lower.taken() == [m.Promise(0, ME, OID)]
+    answered(lower, located(OID))
+    assert lower.told(m.Hold) == [OID]
+
+
 def test_a_result_that_stays_with_its_node_is_held_from_then_on() -> None:
     lower = Lower()
     called(lower)

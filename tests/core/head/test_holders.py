@@ -7,6 +7,8 @@ import pytest
 from tests.core.benches import identity, object_of, spec, template, value
 from tests.core.head.tables import Tables
 from zray import limits
+from zray.core.head.members import Member
+from zray.core.head.object_table import PENDING
 from zray.core.head.task_records import TaskRecord
 from zray.core.machine import NEVER
 from zray.errors import ObjectLostError, OwnerDiedError
@@ -23,6 +25,12 @@ class Bench(Tables):
         self.woken: list[TaskRecord] = []
         self.all_told: list[bytes] = []
         self.holders = self.make_holders(told_all=self.all_told.append, wake=self.woken.append)
+
+    @staticmethod
+    def hear(*members: Member, now: float) -> None:
+        """All of these say something."""
+        for member in members:
+            member.heard = now
 
     def error(self, driver: bytes) -> bytes:
         """The code of the one error that the driver is told."""
@@ -80,6 +88,7 @@ def test_what_nobody_announces_is_lost_to_those_who_await_it() -> None:
     assert bench.holders.deadline() == due
     bench.holders.forget_unknown(due - 0.1)
     assert not bench.told(driver.process_id)
+    bench.hear(driver, now=due)
     bench.holders.forget_unknown(due)
     assert bench.error(driver.process_id) == ObjectLostError.code.encode()
     assert OTHER in bench.holders.unknown  # somebody holds it: whoever made it may be slow
@@ -114,6 +123,55 @@ def test_a_promised_object_is_never_unknown_and_lost_with_who_promised_it(kept: 
     if not kept:
         assert bench.error(driver.process_id) == OwnerDiedError.code.encode()
     assert not bench.told(driver.process_id)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_what_was_promised_and_is_with_a_node_is_lost_with_that(full: bool) -> None:
+    bench = Bench()
+    driver, caller = bench.driver("d"), bench.driver("c")
+    me = caller.process_id
+    bench.holders.on_promise(caller, m.Promise(0, me, OID), 0.0)
+    bench.holders.on_watch(driver, m.Watch(0, driver.process_id, OID), 0.0)
+    # In a new session it is not held any more by who had its answer, and not promised again.
+    bench.holders.on_hold(caller, m.Hold(0, me, OTHER if full else OID, full), 5.0)
+    bench.holders.on_drop(caller, m.Drop(0, me, OID), 5.0)
+    bench.hear(driver, caller, now=5.0 + limits.UNKNOWN_OBJECT_S)
+    bench.holders.forget_unknown(5.0 + limits.UNKNOWN_OBJECT_S)
+    assert bench.error(driver.process_id) == ObjectLostError.code.encode()
+
+
+def test_a_promise_that_is_repeated_in_a_new_session_stands() -> None:
+    bench = Bench()
+    driver, caller = bench.driver("d"), bench.driver("c")
+    me = caller.process_id
+    bench.holders.on_promise(caller, m.Promise(0, me, OID), 0.0)
+    bench.holders.on_watch(driver, m.Watch(0, driver.process_id, OID), 0.0)
+    bench.holders.on_hold(caller, m.Hold(0, me, OID, True), 5.0)
+    bench.holders.on_promise(caller, m.Promise(0, me, OID), 5.0)
+    bench.holders.forget_unknown(1000.0)
+    assert not bench.told(driver.process_id)
+
+
+@pytest.mark.parametrize("wait", ["watch", "pull"])
+def test_nothing_is_lost_while_somebody_is_silent_who_may_have_said_that_it_is_there(
+    wait: str,
+) -> None:
+    bench = Bench()
+    driver, node = bench.driver("d"), bench.node("n")
+    if wait == "watch":
+        bench.holders.on_watch(driver, m.Watch(0, driver.process_id, OID), 0.0)
+    else:
+        bench.holders.on_pull(driver, m.Pull(0, 1, OID), 0.0)
+    now = 0.0
+    while now + limits.UNHEARD_OBJECT_S < limits.DEAD_S:
+        now += limits.UNHEARD_OBJECT_S
+        bench.hear(driver, now=now)
+        bench.holders.forget_unknown(now)
+        assert bench.objects.records[OID].kind == PENDING
+    due = bench.holders.deadline()
+    bench.hear(driver, node, now=due)
+    bench.holders.forget_unknown(due)
+    assert bench.objects.records[OID].kind == m.ERROR
 
 
 def test_what_was_freed_before_its_holder_was_known_is_made_again() -> None:

@@ -87,6 +87,9 @@ class ClientReferences:
             return
         if self._undrop(oid):
             self.held[oid] = None
+        elif self._results.is_promised(oid):  # a HOLD would say that it is there
+            self.adopt(oid, count=False)
+            self._outbox.append(m.Promise(0, self._process_id, oid))
         elif oid not in self._covered and oid != self.own_handle:
             self.held[oid] = None
             self.new_holds[oid] = None

@@ -148,10 +148,18 @@ class Holders:
         self._transfers.pull(sender.process_id, message)
 
     def on_hold(self, sender: Member, message: Hold, now: float) -> None:
-        """A process holds these; ``full``: and nothing else."""
+        """A process holds these; ``full``: and nothing else.
+
+        What it has promised of these is with the node that made it, which says so itself. In a new
+        session it promises again what it still waits for.
+        """
         self._processes.note_worker(sender, message.holder)
         ids = split_objects(message.object_ids)
-        for oid in ids:
+        promises = self._promises.get(message.holder)
+        handed_on = [*(promises if message.full else ids)] if promises else ()
+        for oid in handed_on:
+            self._forget_promise(oid, message.holder)
+        for oid in (*ids, *handed_on) if message.full else ids:
             self.named(oid, now)
         if message.full:
             self._objects.set_holds(message.holder, ids)
@@ -185,6 +193,10 @@ class Holders:
                 self._promised[oid] = message.holder
                 self._promises.setdefault(message.holder, {})[oid] = None
                 self._objects.hold(message.holder, oid, process=True)
+
+    def _forget_promise(self, oid: bytes, holder: bytes) -> None:
+        if self._promised.get(oid) == holder:
+            del self._promised[oid], self._promises[holder][oid]
 
     def is_promised(self, oid: bytes) -> bool:
         """Whether the object is the result of a call that somebody waits for."""
@@ -267,7 +279,12 @@ class Holders:
         """Objects of which nobody has told for too long are lost, or forgotten."""
         if not self.unknown or self._recovery.active:
             return
-        for oid in self.unknown.due(now):
+        due = self.unknown.due(now)
+        if due and self._members.may_say_more(now):
+            for oid in due:
+                self.unknown.put(oid, now + limits.UNHEARD_OBJECT_S)
+            return
+        for oid in due:
             record = self._objects.get(oid)
             if record is None or record.kind != PENDING or task_of(oid) in self._tasks:
                 continue

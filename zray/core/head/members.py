@@ -307,6 +307,14 @@ class Members:
         self._look_who_is_away(now)
         return dead
 
+    def may_say_more(self, now: float) -> bool:
+        """Whether somebody is silent who may have said what has not come yet."""
+        return any(
+            limits.SILENT_S <= now - member.heard < limits.DEAD_S
+            for member in self.all()
+            if not (isinstance(member, JobMember) and member.driverless)
+        )
+
     def _look_who_is_away(self, now: float) -> None:
         """Whether a node is dead can wait until a head that was held up has read what came
         meanwhile. Here a wrong guess fails calls, so what was not heard then does not count."""
