@@ -91,6 +91,7 @@ class LeaseEnded(Message, tag=90):
     worker died; ``text`` says how. ``begun``: tasks that it has begun under this lease. Kept by the
     raylet until ACK names its ``seq``. ``told``: the last number of what the raylet has RELAYed to
     the submitter; until it has that, the submitter does not know of all that came before the end.
+    A head that does not know names one that never comes: the raylet says how it ends.
     ``status``: of the task that ran when the worker died: CRASHED, or, since it ran longer than its
     timeout, FINISHED, or FAILED where its retry_exceptions covers that.
     """

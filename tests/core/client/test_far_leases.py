@@ -16,6 +16,8 @@ from zray.protocol import codec
 from zray.protocol import messages as m
 
 NODE = identity("one")
+NEVER = 1 << 50  # tasks begun, and words told, as a head has it that knows of neither
+UNKNOWN = m.LeaseEnded(0, identity("l"), NEVER, "the lease is not known any more", NEVER)
 
 
 class Far(Bench):
@@ -324,6 +326,46 @@ def test_a_node_that_is_lost_with_what_was_said_has_begun_what_it_says() -> None
     refusal = m.RelayRefused(0, NODE, ME, identity("l"), NodeDiedError.code, "the node is lost")
     bench.far.on_refused(refusal)
     bench.turn()
+    task = bench.tasks._by_task
+    assert [bool(task[identity(name)].failures) for name in "ab"] == [True, False]
+
+
+@pytest.mark.parametrize("how", ["in peace", "it died", "refused"])
+def test_an_end_of_which_the_head_knows_nothing_is_the_node_s_to_tell(how: str) -> None:
+    bench = Far()
+    for name in "ab":
+        bench.submit(name)
+    bench.hear()
+    bench.leases.on_lease_ended(UNKNOWN)
+    bench.turn()
+    assert len(bench.tasks) == 2
+    bench.done("a")
+    assert bench.outcomes[object_of("a")].value == b"v"
+    failed = {"in peace": False, "it died": True, "refused": True}[how]
+    if how == "in peace":
+        ended = codec.encode_local([m.LeaseEnded(0, identity("l"), 1)])[0]
+        bench.say(m.WORD_PAYLOAD, ended)
+    elif how == "it died":
+        bench.say(m.WORD_ENDED)
+    else:
+        bench.far.on_refused(m.RelayRefused(0, NODE, ME, identity("l"), NodeDiedError.code, "lost"))
+        bench.turn()
+    (task,) = bench.tasks._by_task.values()
+    assert (task.lease, bool(task.failures)) == (None, failed)
+
+
+def test_what_the_head_learns_later_of_an_end_stands_for_that_it_knew_nothing() -> None:
+    bench = Far()
+    for name in "ab":
+        bench.submit(name)
+    bench.hear()
+    for ended in (
+        UNKNOWN,
+        m.LeaseEnded(0, identity("l"), 1, "(pid 7, node one)\ndied", 1),
+        UNKNOWN,
+    ):
+        bench.leases.on_lease_ended(ended)
+    bench.say(m.WORD_ENDED)
     task = bench.tasks._by_task
     assert [bool(task[identity(name)].failures) for name in "ab"] == [True, False]
 

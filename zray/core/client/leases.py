@@ -238,7 +238,8 @@ class ClientLeases:
         if lease is None:
             return
         if lease.far is not None:
-            lease.ended = lease.ended or message  # a head that has restarted may know of none
+            if lease.ended is None or message.told < lease.ended.told:
+                lease.ended = message  # a head that has restarted may know of none
             self.caught_up(lease.lease_id)
         elif lease.connected and not lease.lost:
             lease.ended = message
@@ -292,6 +293,8 @@ class ClientLeases:
         elif lease_id not in self.far:  # what its worker has answered went with its node
             text = lease.ended.text or f"(node {lease.node})\nthe node is lost"
             self._over(lease, replace(lease.ended, text=text))
+        elif lease.lost:  # its last word is here, whatever number that has
+            self._over(lease, lease.ended)
 
     def _forget(self, lease: Lease) -> None:
         group = self._classes[lease.key]

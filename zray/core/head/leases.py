@@ -28,7 +28,7 @@ from zray.ids import IdSource, split_tasks
 from zray.protocol import messages as m
 
 UNKNOWN = "the lease is not known any more"
-ANY_NUMBER = 1 << 50  # of tasks, which a worker may have begun
+ANY_NUMBER = 1 << 50  # of tasks that a worker may have begun, or of what its node has told
 
 
 class Leases:
@@ -343,14 +343,14 @@ class Leases:
     def _end_silent(self, now: float) -> None:
         for lease_id, when in [*self._silent.items()]:
             if now >= when:
-                self._end(self._table.leases[lease_id], ANY_NUMBER, UNKNOWN)
+                self._end(self._table.leases[lease_id], ANY_NUMBER, UNKNOWN, ANY_NUMBER)
             else:
                 self._due = min(self._due, when)
 
     def _answer_claims(self, demand: LeaseDemand) -> None:
         for lease_id in demand.claimed:
             if lease_id not in self._table.leases:
-                unknown = m.LeaseEnded(0, lease_id, ANY_NUMBER, UNKNOWN)
+                unknown = m.LeaseEnded(0, lease_id, ANY_NUMBER, UNKNOWN, ANY_NUMBER)
                 ended = self._table.words.get(lease_id, unknown)
                 self._processes.send_to(demand.submitter, ended)
         demand.claimed.clear()
