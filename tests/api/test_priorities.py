@@ -107,7 +107,8 @@ def test_a_large_argument_s_node_does_not_matter(tmp_path: Path) -> None:
     gate.open()
     zray.get(refs, timeout=20)
     found = positions(log)
-    assert max(found["high"]) - 1 <= min(found["low"])
+    early = [place for place in found["low"] if place < max(found["high"]) - 1]
+    assert len(early) <= 2, "each was next on its CPU before the others came"
 
 
 def test_it_is_a_whole_number() -> None:
