@@ -44,6 +44,7 @@ REFUSED_S = 2.0  # the raylet's own port refuses for this long: proof of death
 HEAD_LOST_GRACE_S = 600.0  # a raylet without a head gives up after this
 INFEASIBLE_WARNING_S = 5.0
 UNKNOWN_OBJECT_S = 10.0  # an object nobody has announced is lost after this
+EARLY_CANCELS_MAX = 10_000  # of what nobody has told of, which a head keeps for that time
 UNHEARD_OBJECT_S = SILENT_S  # one that is asked for: word of it may come a little later
 STOP_S = 10.0  # a clean stop takes at most this long
 PART_S = 2.0  # a driver that leaves waits for so long until the head has heard that

@@ -9,6 +9,7 @@ import pytest
 
 from tests.core.benches import FUNCTION, UNIT, done, identity, object_of, spec, template, value
 from tests.core.head.tables import Machines
+from zray import limits
 from zray.core.head.actor_records import ActorRecord
 from zray.core.head.members import Member, NodeRow
 from zray.errors import NameNotOfferedError, NodeDiedError, ProtocolError, TaskCancelledError
@@ -200,6 +201,36 @@ def test_a_cancelled_task_ends_where_it_is() -> None:
     bench.end(done(T, 1, m.CRASHED, results=[]))  # which is not retried any more
     assert [error_of(told, TaskCancelledError) for told in bench.values()] == [True]
     assert bench.starts() == []
+
+
+def test_a_cancel_by_somebody_else_that_overtakes_its_task_counts() -> None:
+    """Who has a reference may have got it by a faster way than that of the task to the head."""
+    bench = Bench()
+    other = bench.driver("e")
+    for task_id in (T, U):
+        bench.task_manager.on_cancel(other, m.Cancel(0, task_id, False, False), 0.0)
+    bench.submit(spec("t", WORK), spec("v", WORK))
+    assert bench.tasks.get(T) is None and bench.tasks.get(identity("v")) is not None
+    promise = m.Promise(0, bench.job.process_id, object_of(U))
+    bench.holders.on_promise(bench.job, promise, 1.0)
+    (passed_on,) = bench.sent(m.Cancel)[bench.job.process_id]
+    assert (passed_on.task_id, passed_on.target) == (U, bench.job.process_id)
+    bench.holders.on_promise(bench.job, promise, 1.0)
+    assert not bench.sent(m.Cancel)
+
+
+def test_a_cancel_that_is_for_nothing_is_forgotten() -> None:
+    bench = Bench()
+    kept = bench.holders.early_cancels
+    for number in range(limits.EARLY_CANCELS_MAX + 5):
+        bench.task_manager.on_cancel(
+            bench.job, m.Cancel(0, identity(f"{number}"), False, False), 0.0
+        )
+    assert len(kept) == limits.EARLY_CANCELS_MAX
+    later = limits.UNKNOWN_OBJECT_S
+    assert kept.take(identity("9999"), later) is None
+    bench.task_manager.on_cancel(bench.job, m.Cancel(0, T, False, False), later)
+    assert len(kept) == 1
 
 
 def test_tasks_below_a_cancelled_one_go_with_it_if_that_is_wanted() -> None:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from msgspec.structs import replace
+
 from zray import limits
 from zray.core import failures
 from zray.core.deadlines import Deadlines
+from zray.core.head.early_cancels import EarlyCancels
 from zray.core.head.members import JobMember, Member, Members, NodeMember
 from zray.core.head.object_table import PENDING, ObjectRecord, ObjectTable
 from zray.core.head.processes import Processes
@@ -71,6 +74,7 @@ class Holders:
         self._wake = wake
         self._objects.appears = self._appears
         self.unknown = Deadlines()  # awaited objects of unknown origin -> deadline
+        self.early_cancels = EarlyCancels()
         self._promised: dict[bytes, bytes] = {}  # object -> who will put it
         self._promises: dict[bytes, dict[bytes, None]] = {}  # the other way round
 
@@ -193,6 +197,14 @@ class Holders:
                 self._promised[oid] = message.holder
                 self._promises.setdefault(message.holder, {})[oid] = None
                 self._objects.hold(message.holder, oid, process=True)
+                if self.early_cancels:
+                    self._cancel_early(oid, message.holder, now)
+
+    def _cancel_early(self, oid: bytes, promiser: bytes, now: float) -> None:
+        """Somebody else has had the call or leased task cancelled before this was heard of it."""
+        cancel = self.early_cancels.take(task_of(oid), now)
+        if cancel is not None:
+            self._processes.send_to(promiser, replace(cancel, target=promiser))
 
     def _forget_promise(self, oid: bytes, holder: bytes) -> None:
         if self._promised.get(oid) == holder:

@@ -131,6 +131,9 @@ class TaskManager:
                 if self._recovery.active:
                     self._recovery.submitted(record, spec, sender)
                 self.begin(record, spec, now)
+                early = self._holders.early_cancels
+                if early and (cancel := early.take(spec.task_id, now)) is not None:
+                    self.cancel(spec.task_id, record, cancel.force, cancel.recursive)
             except Exception as error:
                 self._outcomes.fault(spec.task_id, "taking a submitted task", error, now)
 
@@ -286,14 +289,19 @@ class TaskManager:
             if record is not None and task_id not in self._actors:
                 self.cancel(task_id, record, message.force, message.recursive)
             elif record is None and task_id == message.task_id:
-                self._pass_on(sender, message)
+                self._pass_on(sender, message, now)
             if message.recursive:
                 self._near_tasks.cancel_below(task_id, message.force)
 
-    def _pass_on(self, sender: Member, message: Cancel) -> None:
+    def _pass_on(self, sender: Member, message: Cancel, now: float) -> None:
         """To whom a call or leased task is, of which this head knows that its result will come."""
-        owner = self._holders.promiser(object_id(message.task_id, message.index))
-        if owner and owner != sender.process_id:
+        oid = object_id(message.task_id, message.index)
+        owner = self._holders.promiser(oid)
+        if not owner:
+            known = self._objects.get(oid)
+            if known is None or known.kind == PENDING:
+                self._holders.early_cancels.note(message, now)
+        elif owner and owner != sender.process_id:
             self._processes.send_to(owner, replace(message, target=owner))
 
     def cancel(
