@@ -5,7 +5,6 @@ Must never talk to a cluster.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import warnings
 from collections.abc import Callable
@@ -214,6 +213,8 @@ def check_either(given: dict[str, Any]) -> None:
 
 
 def _unknown(option: str, kind: str, checks: dict[str, Check]) -> str:
+    import difflib  # for those who need it
+
     valid = sorted(name for name, check in checks.items() if check not in _REFUSALS)
     near = difflib.get_close_matches(option, valid, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else "."

@@ -214,7 +214,11 @@ class Participant(ItemStreams):
         client = self.client
         present = [found for oid in ids if (found := client.here(oid)) is not None]
         if len(present) == len(ids) and not self._prints_due():
-            return self._loaded_all(present)
+            try:
+                return [load(outcome) for outcome in present]
+            except BaseException:
+                self._asked_for(present)
+                raise
         waiter = Waiter(until_error=True)
         waiter.failed = next((one.object_id for one in present if one.kind & m.ERROR), None)
         with interrupts, self._lock:
@@ -250,14 +254,18 @@ class Participant(ItemStreams):
         return self._loaded_all(outcomes)
 
     def _loaded_all(self, outcomes: Sequence[m.Outcome | None]) -> list[Any]:
-        """Their values. Raises the error that one of them is: they have all been asked for."""
+        """Their values, or the error that one of them is."""
         try:
             return [load(outcome) for outcome in outcomes]  # type: ignore[arg-type]
         except BaseException:
-            for outcome in outcomes:
-                if outcome is not None and outcome.kind & m.ERROR:
-                    self.client.unasked.asked(outcome)
+            self._asked_for(outcomes)
             raise
+
+    def _asked_for(self, outcomes: Sequence[m.Outcome | None]) -> None:
+        """The error that one of them is was raised: all have been asked for."""
+        for outcome in outcomes:
+            if outcome is not None and outcome.kind & m.ERROR:
+                self.client.unasked.asked(outcome)
 
     def here_again(self, ids: list[bytes]) -> list[m.Outcome | None]:
         """All values at once, though some were let go of before all had come: memory was short.
