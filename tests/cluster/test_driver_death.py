@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 import zray
+from zray.limits import DRIVER_LOST_S
 from zray.protocol import messages as m
 
 LOCAL = """
@@ -127,7 +128,10 @@ def test_a_driver_that_is_killed_on_the_heads_machine_leaves_nothing(
 
 
 def test_a_driver_that_leaves_without_reading_its_answers_has_left(cluster: Any) -> None:
-    """The head finds its connection gone when it answers; what was said before still counts."""
+    """The head finds its connection gone when it answers; what was said before still counts.
+
+    Where the last words are lost with the connection after all, as now and then, it is given up.
+    """
     busy = cluster.peer()
     try:
         for _ in range(20):
@@ -137,7 +141,7 @@ def test_a_driver_that_leaves_without_reading_its_answers_has_left(cluster: Any)
                 driver.send(m.Ping(0, 0.0))
             driver.send(m.Goodbye(0, "done"))
             driver.close(linger_ms=5000)
-        cluster.until(lambda: not cluster.status().jobs, 5, "no job is left")
+        cluster.until(lambda: not cluster.status().jobs, DRIVER_LOST_S + 5, "no job is left")
     finally:
         busy.close()
 
