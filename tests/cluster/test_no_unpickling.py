@@ -11,7 +11,7 @@ import zray
 POISON = """
 import os, pickle, sys, traceback
 
-DAEMONS = {"zray.cli.head", "zray.cli.worker", "zray.nodes.raylet.own_main", "zray.nodes.head.head"}
+DAEMONS = {"zray.cli.head", "zray.cli.worker", "zray.nodes.raylet.own_main"}
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 def write(name, text):

@@ -94,7 +94,7 @@ def install(path):
 
 
 command = " ".join(sys.orig_argv)
-if any(name in command for name in ("zray.cli.head", "zray.cli.worker", "own_raylet_main")):
+if any(name in command for name in ("zray.cli.head", "zray.cli.worker", "raylet.own_main")):
     install({path!r})
 """
 

@@ -61,7 +61,7 @@ class Besieged:
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 command = " ".join(process.cmdline())
-                if "own_raylet_main" in command and str(self.cluster.home) in command:
+                if "raylet.own_main" in command and str(self.cluster.home) in command:
                     found.append(process)
         return found
 

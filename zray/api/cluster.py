@@ -287,20 +287,27 @@ def _check_others(others: dict[str, Any]) -> None:
 def _connect(
     address: str, node: NodeOptions, wants_logs: bool, namespace: str, lost_after_s: float
 ) -> Any:
-    from zray.nodes.contact import reach, running
-    from zray.nodes.driver.driver import Driver
     from zray.nodes.driver.local_cluster import LocalCluster
 
-    local = None
-    if address == "local":
-        local = LocalCluster(HeadOptions(node=node))
-        info, target = local.info, local.info.addresses[0]
-    elif address == "auto":
-        info, target = running()
-    else:
-        info, target = interrupts.allow(reach, address)
-    namespace = namespace or secrets.token_hex(16)  # of its own, as Ray does
-    driver = Driver(info, target, _job(wants_logs, namespace, lost_after_s), namespace, local)
+    # First of all, since its processes get their imports done beside this one.
+    local = LocalCluster(HeadOptions(node=node)) if address == "local" else None
+    try:
+        from zray.nodes.contact import reach, running
+        from zray.nodes.driver.driver import Driver
+
+        if local is not None:
+            info = local.wait()
+            target = info.addresses[0]
+        elif address == "auto":
+            info, target = running()
+        else:
+            info, target = interrupts.allow(reach, address)
+        namespace = namespace or secrets.token_hex(16)  # of its own, as Ray does
+        driver = Driver(info, target, _job(wants_logs, namespace, lost_after_s), namespace, local)
+    except BaseException:
+        if local is not None:
+            local.close()
+        raise
     try:
         driver.connect()
     except BaseException:

@@ -119,3 +119,9 @@ def decode_node(found: dict[str, Any]) -> NodeOptions:
     for name in ("log_directory", "spill_directory"):
         decoded[name] = Path(found[name]) if found[name] else None
     return NodeOptions(**decoded)
+
+
+def decode_head(text: str) -> HeadOptions:
+    """Head options from JSON, as a driver passes them to its local head."""
+    found: dict[str, Any] = json.loads(text)
+    return HeadOptions(**{**found, "node": decode_node(found["node"])})

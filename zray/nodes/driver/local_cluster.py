@@ -15,43 +15,33 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zray import limits
 from zray.errors import StartError
 from zray.nodes.options import HeadOptions, encode_node
-from zray.runtime.connection import ConnectionInfo
 from zray.runtime.interrupts import interrupts
+
+if TYPE_CHECKING:
+    from zray.runtime.connection import ConnectionInfo
 
 
 class LocalCluster:
     """A head of this driver's own: it ends with this process, however that ends."""
 
     def __init__(self, options: HeadOptions) -> None:
-        """Start the head and wait until it serves.
+        """Start the process; what takes long here can be imported before `wait`.
 
         Raises:
-            StartError: it did not come up; the message says what it said.
+            OSError: no process can be made.
         """
-        with interrupts:
-            ready = self._start(options)
-            try:
-                self.info = _connection(interrupts.allow(_read_line, ready, 30.0))
-            except BaseException:
-                self.close()
-                raise
-            finally:
-                os.close(ready)
-
-    def _start(self, options: HeadOptions) -> int:
-        """Start the process; the end of a pipe from which to read how that went."""
         name = f"local-{os.getpid()}-{secrets.token_hex(3)}"
         options = options._replace(name=name, local=True, port=0)
         found = {**options._asdict(), "node": encode_node(options.node), "data_directory": None}
         ready_read, ready_write = os.pipe()
         lifeline_read, self._lifeline = os.pipe()
         # -P: what lies in the program's directory shadows nothing that the head imports.
-        command = [sys.executable, "-P", "-m", "zray.nodes.head.head", json.dumps(found)]
+        command = [sys.executable, "-P", "-m", "zray.nodes.head.local_main", json.dumps(found)]
         self._process = subprocess.Popen(
             [*command, str(ready_write), str(lifeline_read)],
             pass_fds=(ready_write, lifeline_read),
@@ -61,7 +51,18 @@ class LocalCluster:
         )
         os.close(ready_write)
         os.close(lifeline_read)
-        return ready_read
+        self._ready = ready_read
+
+    def wait(self) -> ConnectionInfo:
+        """Wait until the head serves; once only.
+
+        Raises:
+            StartError: it did not come up; the message says what it said.
+        """
+        try:
+            return _connection(interrupts.allow(_read_line, self._ready, 30.0))
+        finally:
+            os.close(self._ready)
 
     def close(self) -> None:
         """End the head and all below it."""
@@ -92,6 +93,8 @@ def _connection(line: bytes) -> ConnectionInfo:
     if "connection" not in answer:
         reason = answer.get("error", "it ended without a word; see its output above")
         raise StartError(f"the local cluster did not start: {reason}")
+    from zray.runtime.connection import ConnectionInfo
+
     return ConnectionInfo.load(answer["connection"])
 
 

@@ -6,28 +6,24 @@ Starts the raylet of its own machine and watches over it.
 from __future__ import annotations
 
 import gc
-import json
 import os
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from zray import limits
 from zray.core.head.gcs import Gcs
 from zray.core.head.identity import HeadIdentity
 from zray.core.head.members import Suspect
 from zray.core.incidents import Incidents
-from zray.errors import DataDirectoryLockedError, StartError, ZrayError
+from zray.errors import DataDirectoryLockedError, StartError
 from zray.nodes import imports
 from zray.nodes.head.head_port import HeadPort
 from zray.nodes.head.liveness import LivenessProbes
 from zray.nodes.head.own_node import OwnNode
 from zray.nodes.head.own_raylet import OwnRaylet
-from zray.nodes.options import HeadOptions, decode_node
+from zray.nodes.head.raylet_process import RayletProcess
+from zray.nodes.options import HeadOptions
 from zray.runtime import connection, identity
 from zray.runtime.connection import ConnectionInfo
 from zray.runtime.keys import ClusterKey, secret_directory
@@ -46,9 +42,15 @@ PROBE_S = 0.05
 class Head:
     """One head process. ``start`` binds and announces; ``run`` serves until it is told to stop."""
 
-    def __init__(self, options: HeadOptions, lifeline_fd: int | None = None) -> None:
+    def __init__(
+        self,
+        options: HeadOptions,
+        lifeline_fd: int | None = None,
+        raylet: RayletProcess | None = None,
+    ) -> None:
         self._options = options
         self._lifeline_fd = lifeline_fd
+        self._raylet_process = raylet
         self.log = Log("zray-head")
         self._loop = Loop(self._callback_failed)
         self._heap = Heap()
@@ -75,7 +77,9 @@ class Head:
         self.directory = connection.cluster_directory(options.name)
         data = secret_directory(options.data_directory or self.directory)
         self._lock_name(data)
-        self._raylet = OwnRaylet(options.node, data, self.log, local=options.local)
+        self._raylet = OwnRaylet(
+            *(options.node, data, self.log), local=options.local, begun=self._raylet_process
+        )
         self._store = self._make_store(data)
         opened = self._store.open(limits.ADOPT_EPOCHS if options.adopt else 0)
         if options.local:
@@ -299,19 +303,15 @@ def sweep_local_clusters() -> None:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def decode_head(text: str) -> HeadOptions:
-    """Head options from JSON, as a driver passes them to its local head."""
-    found = msgspec.json.decode(text, type=dict[str, Any])
-    node = decode_node(found.pop("node"))
-    return HeadOptions(**found, node=node)
-
-
 def serve(
     options: HeadOptions,
     on_ready: Callable[[ConnectionInfo], None],
     lifeline_fd: int | None = None,
+    raylet: RayletProcess | None = None,
 ) -> None:
     """A head's whole life; ``on_ready`` is called once it serves.
+
+    ``raylet``: the process of its own node, where that was started before.
 
     Raises:
         What ``Head.start`` raises; StoreError: the store failed meanwhile; StartError: a module of
@@ -319,7 +319,7 @@ def serve(
     """
     offered = imports.check(options.node.imports, options.node.import_directory)
     options = options._replace(node=options.node._replace(offers=tuple(offered)))
-    head = Head(options, lifeline_fd)
+    head = Head(options, lifeline_fd, raylet)
     if offered:
         head.log(imports.in_words(offered))
     try:
@@ -347,37 +347,3 @@ def ready_text(info: ConnectionInfo, host: str) -> str:
         f'  use it from Python:  zray.init("{address}")\n'
         f"  look at it:          zray status      stop it: zray stop"
     )
-
-
-def _tell(fd: int, found: dict[str, Any]) -> None:
-    os.write(fd, json.dumps(found).encode() + b"\n")
-    os.close(fd)
-
-
-def main() -> int:
-    """Entry of a head that a driver starts: OPTIONS as JSON, READY and LIFELINE as descriptors.
-
-    READY gets one line of JSON: where the connection file is, or the error.
-    """
-    text, ready, lifeline = sys.argv[1:]
-    serves = False
-
-    def on_ready(info: ConnectionInfo) -> None:
-        nonlocal serves
-        serves = True
-        path = str(connection.connection_path(info.name))
-        _tell(int(ready), {"connection": path, "address": info.addresses[0], "pid": info.pid})
-
-    try:
-        serve(decode_head(text), on_ready, int(lifeline))
-    except (ZrayError, ValueError, OSError) as error:
-        if serves:
-            print(f"zray-head: {error}", file=sys.stderr)
-        else:
-            _tell(int(ready), {"error": str(error), "code": getattr(error, "code", "")})
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,18 +1,14 @@
 """The raylet on the head's own machine: started by the head, watched, and started again.
 
 It outlives a head that is killed, waits for the next one as other nodes do, and is adopted by it;
-in a local cluster it ends with its head, however that ends. Owns the process and the pipe that
-tells it of its head's end; what the raylet does is its own business.
+in a local cluster it ends with its head, however that ends. Owns which process it is, from start to
+end; what the raylet does is its own business.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import signal
-import site
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -21,16 +17,26 @@ from typing import Any
 
 from zray import limits
 from zray._version import __version__
+from zray.nodes.head.raylet_process import RayletProcess
 from zray.nodes.node_record import DataLock
 from zray.nodes.options import NodeOptions, encode_node
 from zray.runtime.linux.process_handle import ProcessHandle
 
 
 class OwnRaylet:
-    """``say`` is told in words whom it takes over. ``local``: nothing of it outlives the head."""
+    """``say`` is told in words whom it takes over. ``local``: nothing of it outlives the head.
+
+    ``begun``: its process, where that was started before.
+    """
 
     def __init__(
-        self, node: NodeOptions, data: Path, say: Callable[[str], None], *, local: bool
+        self,
+        node: NodeOptions,
+        data: Path,
+        say: Callable[[str], None],
+        *,
+        local: bool,
+        begun: RayletProcess | None = None,
     ) -> None:
         """Start it, first of all: it gets its imports done while the head opens its store.
 
@@ -49,13 +55,13 @@ class OwnRaylet:
         self._say = say
         self._outlives = not local
         self._fed = False
-        self._lifeline = -1
-        self._child: subprocess.Popen[bytes] | None = None  # None: another head's
+        self._process: RayletProcess | None = None  # None: another head's
         self.handle: ProcessHandle | None = None  # None: none runs
-        self._began_at = 0.0
         self._pause_s = 0.0
-        if local or DataLock.holder(data) is None:
-            self._spawn()
+        if begun is not None:
+            self._take(begun)
+        elif local or DataLock.holder(data) is None:
+            self._take(RayletProcess())
 
     # ---- begin -----------------------------------------------------------------------------
 
@@ -69,10 +75,10 @@ class OwnRaylet:
             OSError: no process can be made.
         """
         if self.handle is None and not (self._outlives and self._adopt()):
-            self._spawn()
-        if self._child is not None:
-            path = str(connection_file)
-            self._tell({"connection": path, "node_id": node_id, "incarnation": incarnation})
+            self._take(RayletProcess())
+        if self._process is not None:
+            found = {"connection": str(connection_file), "node_id": node_id}
+            self._process.tell({**found, "incarnation": incarnation})
         self._fed = True
 
     def _adopt(self) -> bool:
@@ -95,29 +101,15 @@ class OwnRaylet:
         self.end(limits.STOP_S / 2)
         return False
 
-    def _spawn(self) -> None:
-        read, self._lifeline = os.pipe()
+    def _take(self, process: RayletProcess) -> None:
+        self._process = process
         try:
-            self._child = subprocess.Popen(
-                [sys.executable, "-P", "-m", "zray.nodes.raylet.own_main", str(read)],
-                pass_fds=(read,),
-                stdin=subprocess.DEVNULL,
-                env=_import_environment(),
-                start_new_session=True,
-            )
-            self.handle = ProcessHandle(self._child.pid)
+            self.handle = ProcessHandle(process.child.pid)
         except OSError:
             self._hang_up()
             raise
-        finally:
-            os.close(read)
         self._fed = False
-        self._began_at = time.monotonic()
-        self._tell(self._start)
-
-    def _tell(self, found: dict[str, Any]) -> None:
-        with contextlib.suppress(BrokenPipeError):  # its end is about to be noticed
-            os.write(self._lifeline, json.dumps(found).encode() + b"\n")
+        process.tell(self._start)
 
     # ---- while it runs ---------------------------------------------------------------------
 
@@ -129,10 +121,11 @@ class OwnRaylet:
         """After its end: how it was, in words, and how long to wait before the next begins."""
         assert self.handle is not None
         how = f"its process (pid {self.handle.pid}) has ended"
-        if self._child is not None:
-            how += f": {_status_text(self._child.wait())}"
+        if self._process is not None:
+            how += f": {_status_text(self._process.child.wait())}"
+        began_at = self._process.began_at if self._process is not None else 0.0
         self._hang_up()
-        if time.monotonic() - self._began_at > limits.OWN_NODE_STEADY_S:
+        if time.monotonic() - began_at > limits.OWN_NODE_STEADY_S:
             self._pause_s = 0.0
         pause_s, longer = self._pause_s, max(limits.OWN_NODE_RETRY_FIRST_S, self._pause_s * 2)
         self._pause_s = min(longer, limits.OWN_NODE_RETRY_MAX_S)
@@ -144,11 +137,11 @@ class OwnRaylet:
         """Tell it to end."""
         if self._outlives and self.handle is not None:
             self.handle.signal(signal.SIGTERM)
-        self._close_lifeline()
+        self._close_pipe()
 
     def leave(self) -> None:
         """Let it wait for the next head, where it can."""
-        if self._outlives and (self._fed or self._child is None):
+        if self._outlives and (self._fed or self._process is None):
             self._hang_up()
         else:
             self.end(limits.STOP_S / 2)
@@ -164,32 +157,22 @@ class OwnRaylet:
             self.handle.signal(signal.SIGKILL)
             while self.runs():
                 time.sleep(0.01)
-        if self._child is not None:
-            self._child.wait()
+        if self._process is not None:
+            self._process.child.wait()
         self._hang_up()
 
     def _hang_up(self) -> None:
-        self._close_lifeline()
+        self._close_pipe()
         if self.handle is not None:
             self.handle.close()
-        self.handle = self._child = None
+        self.handle = self._process = None
 
-    def _close_lifeline(self) -> None:
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
+    def _close_pipe(self) -> None:
+        if self._process is not None:
+            self._process.close()
 
 
 def _status_text(status: int) -> str:
     if status >= 0:
         return f"exit status {status}"
     return f"killed by {signal.Signals(-status).name}"
-
-
-def _import_environment() -> dict[str, str]:
-    """The environment for a child that shall find this zray, wherever it is started."""
-    root = str(Path(__file__).parents[2])
-    if root in site.getsitepackages() or root == site.getusersitepackages():
-        return {**os.environ}
-    path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    return {**os.environ, "PYTHONPATH": path}

@@ -5,7 +5,6 @@ Nothing of it runs where the process is killed. Its time is bounded, since other
 
 from __future__ import annotations
 
-import asyncio
 import atexit
 import inspect
 import os
@@ -19,14 +18,18 @@ from zray import limits
 
 def run(instance: Any, code: int) -> None:
     """Run it in this thread; past its time the process ends with ``code``."""
+    shutdown = getattr(instance, "__ray_shutdown__", None)
+    if shutdown is None and not atexit._ncallbacks():
+        return
     bound = threading.Timer(limits.ACTOR_EXIT_S, _end, (code,))
     bound.daemon = True
     bound.start()
-    shutdown = getattr(instance, "__ray_shutdown__", None)
     if shutdown is not None:
         try:
             waits = shutdown()
             if inspect.iscoroutine(waits):
+                import asyncio  # takes long, and every worker would have it
+
                 asyncio.run(waits)
         except BaseException:
             traceback.print_exc()
