@@ -13,7 +13,6 @@ import sys
 import termios
 import threading
 import time
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -184,7 +183,9 @@ def test_a_driver_that_leaves_without_reading_its_answers_has_left(cluster: Any)
     try:
         for _ in range(20):
             ways.append(Deaf(port))
-            driver = Peer(replace(info, addresses=[ways[-1].address]), role=m.ROLE_DRIVER)
+            driver = Peer(
+                msgspec.structs.replace(info, addresses=[ways[-1].address]), role=m.ROLE_DRIVER
+            )
             drivers.append(driver)
             ways[-1].deafen()
         for driver in drivers:  # together more than the head reads before it hears of an end

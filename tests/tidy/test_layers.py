@@ -57,7 +57,6 @@ CORE_STDLIB = {
     "abc",
     "bisect",
     "collections",
-    "dataclasses",
     "enum",
     "functools",
     "heapq",

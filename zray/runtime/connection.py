@@ -13,10 +13,10 @@ import re
 import socket
 import struct
 from collections.abc import Callable, Iterator, Set
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import psutil
 from zmq.utils import z85
 
@@ -39,8 +39,7 @@ _LOCAL_PROBE_S: Final = 0.2
 _CLOCK_SLACK_S: Final = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectionInfo:
+class ConnectionInfo(msgspec.Struct, frozen=True):
     """What a client needs to reach a head, and to know that it is the right one.
 
     Attributes:
@@ -59,11 +58,14 @@ class ConnectionInfo:
     addresses: list[str]
     server_public: bytes
     client_public: bytes
-    client_secret: bytes = field(repr=False)
+    client_secret: bytes
     pid: int
     started: float
     name: str = DEFAULT_NAME
-    host: str = field(default_factory=socket.gethostname)
+    host: str = msgspec.field(default_factory=socket.gethostname)
+
+    def __repr__(self) -> str:
+        return f"<ConnectionInfo of cluster {self.name} ({self.cluster_id}) at {self.addresses}>"
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the file with mode 0600; a reader sees the old file or the whole new one.

@@ -13,10 +13,10 @@ import os
 import secrets
 import shlex
 import stat
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import zmq
 from zmq.utils import z85
 
@@ -29,12 +29,14 @@ _SALT: Final = b"zray cluster key 1"
 _SECRET_FILE_BYTES_MAX: Final = 64 << 10
 
 
-@dataclass(frozen=True, slots=True)
-class CurvePair:
+class CurvePair(msgspec.Struct, frozen=True):
     """A CURVE key pair, both halves as 40 bytes of Z85 text, as pyzmq takes them."""
 
     public: bytes
-    secret: bytes = field(repr=False)
+    secret: bytes
+
+    def __repr__(self) -> str:
+        return f"CurvePair(public={self.public!r})"
 
 
 class ClusterKey:

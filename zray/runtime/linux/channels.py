@@ -10,7 +10,8 @@ import fcntl
 import mmap
 import os
 import socket
-from dataclasses import dataclass
+
+import msgspec
 
 from zray.runtime.linux.direct import TaskQueue
 
@@ -66,8 +67,7 @@ def open_page(fd: int) -> SharedPage:
     return page
 
 
-@dataclass(slots=True)
-class WorkerChannels:
+class WorkerChannels(msgspec.Struct):
     """The raylet's ends of what it shares with one worker; the raylet closes them.
 
     ``queue``: of tasks that wait behind others, out of which both take.

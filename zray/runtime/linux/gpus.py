@@ -5,8 +5,9 @@ It must never decide how many of them are offered.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+import msgspec
 
 if TYPE_CHECKING:  # takes long to import, and only nodes look for GPUs
     import ctypes
@@ -15,8 +16,7 @@ NVML = "libnvidia-ml.so.1"
 _NVML_TEXT_BYTES = 96  # NVML_DEVICE_NAME_V2_BUFFER_SIZE; UUIDs need no more
 
 
-@dataclass(frozen=True, slots=True)
-class Gpu:
+class Gpu(msgspec.Struct, frozen=True):
     """One physical GPU. `index` is NVML's: PCI bus order, which CUDA's default order may not be."""
 
     index: int

@@ -14,9 +14,10 @@ import signal
 import socket
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
+
+import msgspec
 
 from zray import limits
 from zray.runtime.linux.gpus import NVML, Gpu, visible_gpus
@@ -25,8 +26,7 @@ _SIOCGIFADDR = 0x8915
 _IF_NAME_BYTES = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(msgspec.Struct, frozen=True):
     """What one daemon may use.
 
     Attributes:
@@ -40,10 +40,10 @@ class Machine:
 
     cpus: float
     memory_bytes: int
-    gpus: list[Gpu] = field(default_factory=list)
+    gpus: list[Gpu] = []
     hostname: str = ""
     machine_id: str = ""
-    addresses: list[str] = field(default_factory=list)
+    addresses: list[str] = []
 
 
 class Ending(Protocol):

@@ -16,7 +16,6 @@ import subprocess
 import sys
 import time
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
@@ -61,8 +60,7 @@ _BOOTSTRAP = (
 _PACKAGE_ROOT = str(Path(__file__).parents[3])
 
 
-@dataclass(slots=True)
-class ZygoteDied:
+class ZygoteDied(msgspec.Struct):
     """The zygote ended by itself; all its workers are dead too, and no `Exited` follows for them.
 
     Attributes:
@@ -80,8 +78,7 @@ class ZygoteDied:
 Event: TypeAlias = Forked | ForkFailed | Exited | ZygoteDied
 
 
-@dataclass(slots=True)
-class _Worker:
+class _Worker(msgspec.Struct):
     pid: int
     pidfd: int
 
