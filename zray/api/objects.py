@@ -41,9 +41,9 @@ def get(refs: Any, *, timeout: float | None = None, progress: bool = False) -> A
     """
     if isinstance(refs, ObjectRef):
         return participant().get([refs], timeout)[0]
-    if isinstance(refs, ObjectRefGenerator):
-        return refs
     if not isinstance(refs, list):
+        if isinstance(refs, ObjectRefGenerator):
+            return refs
         raise ValueError(
             "Invalid type of object refs, "
             f"{type(refs)}, is given. 'object_refs' must either be an ObjectRef or a list of "

@@ -29,7 +29,7 @@ class Bench:
         call = PendingCall(
             *(self.caller, identity(name), "f", 1, retries, bytes(size), [], [], b"", b""),
         )
-        self.caller.add(call)
+        self.caller.waiting.append(call)
         return call
 
     def make(self, call: PendingCall) -> m.Call:

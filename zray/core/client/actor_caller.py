@@ -114,15 +114,11 @@ class ActorCaller:
 
     def open_calls(self) -> int:
         """How many of these have no error yet."""
-        return self.unanswered() - self._given_up
+        return len(self.waiting) + len(self.sent) - self._given_up
 
     def out_of_reach(self) -> bool:
         """Whether nothing reaches the actor at present, which lives as far as is known."""
         return self.away and self.path == RELAYED
-
-    def add(self, call: PendingCall) -> None:
-        """Queue a call."""
-        self.waiting.append(call)
 
     # ---- out -------------------------------------------------------------------------------
 

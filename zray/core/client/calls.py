@@ -102,16 +102,19 @@ class ClientCalls:
         task_id = self._new_task()
         call = PendingCall(actor, task_id, method, num_returns, retries, *given, group, retry)
         call.yields, call.unread_max = yields, unread_max
-        for oid in (*call.dependencies, *call.nested):
-            self._references.add(oid)
-        self._references.passed_on((*call.dependencies, *call.nested))
-        actor.add(call)
+        if call.dependencies or call.nested:
+            for oid in (*call.dependencies, *call.nested):
+                self._references.add(oid)
+            self._references.passed_on((*call.dependencies, *call.nested))
+        actor.waiting.append(call)
         self._by_task[task_id] = call
         returns = [object_id(task_id, index) for index in range(num_returns)]
         for oid in returns:
             self._results.awaited[oid] = call
             self._references.count(oid)
-        if actor.state == m.ACTOR_DEAD and actor.ended is None:
+        if actor.state == m.ACTOR_ALIVE and not actor.away:
+            pass  # as nearly always
+        elif actor.state == m.ACTOR_DEAD and actor.ended is None:
             self._fail(actor.refused())
         elif self._is_unavailable(actor) and not retries:
             self._fail(actor.unavailable())

@@ -210,15 +210,16 @@ class Participant(ItemStreams):
 
     def get(self, wanted: Sequence[ObjectRef[Any]], timeout: float | None) -> list[Any]:
         """The values, in order; an error among them is raised instead, as soon as it is known."""
-        ids = [ref.id for ref in wanted]
         client = self.client
-        present = [found for oid in ids if (found := client.here(oid)) is not None]
-        if len(present) == len(ids) and not self._prints_due():
+        here = client.here
+        present = [found for ref in wanted if (found := here(ref.id)) is not None]
+        if len(present) == len(wanted) and not self._prints_due():
             try:
                 return [load(outcome) for outcome in present]
             except BaseException:
                 self._asked_for(present)
                 raise
+        ids = [ref.id for ref in wanted]
         waiter = Waiter(until_error=True)
         waiter.failed = next((one.object_id for one in present if one.kind & m.ERROR), None)
         with interrupts, self._lock:

@@ -41,6 +41,18 @@ Ended = tuple[list[m.Outcome] | None, list[ObjectRef[Any]]]
 current_call: contextvars.ContextVar[Entry | None] = contextvars.ContextVar("call", default=None)
 
 
+class _Names(dict[str, str]):
+    """Of an actor's methods as they are shown: with the class's."""
+
+    def __init__(self, class_name: str) -> None:
+        super().__init__()
+        self._class_name = class_name
+
+    def __missing__(self, method: str) -> str:
+        name = self[method] = f"{self._class_name}.{method}"
+        return name
+
+
 class ActorServer(ActorLinks):
     """``worker``'s lock guards everything here, but for the user's code. ``error``: the record of
     what that has raised, in a call of that name."""
@@ -80,6 +92,7 @@ class ActorServer(ActorLinks):
         self._unsent_since = 0.0  # when the oldest answer was made that has not left
         self._departure: Departure[Entry] = Departure()
         self._unsure = 0  # answers that wait until the cluster knows what their calls kept
+        self._names = _Names(self.info.class_name)
         self._titles: dict[str, bytes] = {}  # of the process, by method that runs
         self.idle_title = worker.title.cut(f"zray::{self.info.class_name}")
         worker.title.show(self.idle_title)
@@ -94,7 +107,7 @@ class ActorServer(ActorLinks):
         return self._record_of(error, name, self.actor_id, self.instance)
 
     def _unknown_group(self, call: m.Call) -> bytes:
-        return self._record(call_errors.unknown_group(self.info, call), self._name(call.method))
+        return self._record(call_errors.unknown_group(self.info, call), self._names[call.method])
 
     # ---- answers ---------------------------------------------------------------------------
 
@@ -213,7 +226,7 @@ class ActorServer(ActorLinks):
         token = current_call.set(entry)
         title = self._titles.get(call.method)
         if title is None:
-            title = self.worker.title.cut(f"zray::{self._name(call.method)}")
+            title = self.worker.title.cut(f"zray::{self._names[call.method]}")
             self._titles[call.method] = title
         self.worker.title.show(title)
         began = time.perf_counter()
@@ -230,7 +243,7 @@ class ActorServer(ActorLinks):
         """Note for a timeline that a call has ended; how many seconds it took."""
         seconds = time.perf_counter() - began
         call = entry.call
-        self.worker.spans.append((self._name(call.method), call.task_id, began, seconds, True))
+        self.worker.spans.append((self._names[call.method], call.task_id, began, seconds, True))
         return seconds
 
     def _attempt(self, entry: Entry) -> Ended | None:
@@ -242,7 +255,7 @@ class ActorServer(ActorLinks):
                     value = self.yielded(entry, value)
             finally:
                 self.worker.end_if_forked()
-            if self.is_leaving(entry):
+            if self._departure.leavers and self.is_leaving(entry):
                 raise ActorExit
             return self.stopped(entry) if entry.cancelled else self.results(entry, value)
         except SystemExit as leaving:
@@ -265,7 +278,7 @@ class ActorServer(ActorLinks):
 
     def source(self, entry: Entry) -> Source:
         """The call as one that yields."""
-        call, name = entry.call, self._name(entry.call.method)
+        call, name = entry.call, self._names[entry.call.method]
         return Source(
             *(call.task_id, entry.caller, call.unread_max, name, self.info.by_name),
             *(self._send_items, lambda: entry.cancelled),
@@ -297,9 +310,6 @@ class ActorServer(ActorLinks):
     def _terminate(self) -> None:
         raise ActorExit("__ray_terminate__ was called")
 
-    def _name(self, method: str) -> str:
-        return f"{self.info.class_name}.{method}"
-
     def results(self, entry: Entry, value: Any) -> Ended:
         """What a call has returned."""
         call = entry.call
@@ -307,13 +317,13 @@ class ActorServer(ActorLinks):
         if call.num_returns == 0:
             return [], []
         if call.num_returns > 1:
-            values = several(value, call.num_returns, self._name(call.method))
+            values = several(value, call.num_returns, self._names[call.method])
         elif type(value) is GeneratorType:
-            values = [only(value, self._name(call.method))]
+            values = [only(value, self._names[call.method])]
         outcomes = []
         pins: list[ObjectRef[Any]] = []
         for index, one in enumerate(values):
-            what = f"the result of {self._name(call.method)}"
+            what = f"the result of {self._names[call.method]}"
             parts = encoded(one, what, portable=self.info.by_name)
             if parts.contained:
                 with self._lock:  # while ``value`` has references
@@ -325,7 +335,7 @@ class ActorServer(ActorLinks):
             outcomes.append(outcome)
         if call.num_returns > 1:
             references = sum(len(outcome.contained) for outcome in outcomes)
-            pickling.check_count(references, f"the results of {self._name(call.method)}")
+            pickling.check_count(references, f"the results of {self._names[call.method]}")
         return outcomes, pins
 
     def _put(self, outcome: m.Outcome) -> ObjectRef[Any]:
@@ -340,14 +350,14 @@ class ActorServer(ActorLinks):
         call = entry.call
         if call.retry and not entry.cancelled and call_errors.retried(self.instance, call, error):
             return None, []
-        data = self._record(error, self._name(call.method))
+        data = self._record(error, self._names[call.method])
         return failures.outcomes(call.task_id, call.num_returns, data), []
 
     def stopped(self, entry: Entry) -> Ended:
         """The same for a call that was cancelled while it ran, whatever it made of that."""
         call = entry.call
         data = failures.encode(
-            TaskCancelledError, "the call was cancelled", self._name(call.method)
+            TaskCancelledError, "the call was cancelled", self._names[call.method]
         )
         return failures.outcomes(call.task_id, call.num_returns, data), []
 
@@ -395,7 +405,7 @@ class ActorServer(ActorLinks):
 
     def exit(self, entry: Entry | None, leaving: SystemExit) -> None:
         """User code wants the actor to end, in that call, which gets no answer."""
-        where = self._name(entry.call.method) if entry is not None else ""
+        where = self._names[entry.call.method] if entry is not None else ""
         with self._lock:
             self._departure.want(leaving, where)
             self._departure.leavers.discard(entry)
