@@ -8,6 +8,7 @@ go by way of the head.
 from __future__ import annotations
 
 import contextlib
+import mmap
 import os
 import socket
 import struct
@@ -56,7 +57,8 @@ class TaskQueue:
     def __init__(self, reads: socket.socket, writes: socket.socket | None) -> None:
         self._reads = reads
         self._writes = writes
-        self._buffer = memoryview(bytearray(PACKET_BYTES_MAX))
+        # Of its pages those alone are used that packets fill: few are larger than one.
+        self._buffer = mmap.mmap(-1, PACKET_BYTES_MAX, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
 
     @classmethod
     def make(cls) -> TaskQueue:
@@ -129,7 +131,7 @@ class TaskQueue:
             size = self._reads.recv_into(self._buffer, 0, socket.MSG_DONTWAIT)
         except OSError:
             return None
-        return bytes(self._buffer[:size]) if size else None
+        return self._buffer[:size] if size else None
 
     def ring(self) -> None:
         """The worker has nothing to do, or cannot go on."""

@@ -244,7 +244,7 @@ def check_descriptors() -> None:
         OSError: EMFILE, with what is in use and what would help.
     """
     allowed = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    used = len(os.listdir("/proc/self/fd"))
+    used = os.stat("/proc/self/fd").st_size or len(os.listdir("/proc/self/fd"))  # since Linux 6.2
     if allowed - used < min(limits.RESERVED_DESCRIPTORS, allowed // 4):
         text = f"{used} of {allowed} descriptors are in use (allow more with `ulimit -n`)"
         raise OSError(errno.EMFILE, text)

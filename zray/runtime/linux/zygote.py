@@ -107,12 +107,15 @@ Report: TypeAlias = Forked | ForkFailed | Exited | Fatal
 
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 _prctl.argtypes = (ctypes.c_int, *([ctypes.c_ulong] * 4))
+_prctl_text = ctypes.CDLL(None, use_errno=True).prctl
+_prctl_text.argtypes = (ctypes.c_int, ctypes.c_char_p, *([ctypes.c_ulong] * 3))
+# The module signal makes enums of all it takes and gives, by code that a child has to copy first.
+_set_handler: Callable[[int, Any], Any] = importlib.import_module("_signal").signal
 
 
 def set_process_name(name: str) -> None:
     """Name the calling thread (for a main thread: the process) in ps and top; 15 bytes are kept."""
-    text = ctypes.create_string_buffer(name.encode()[:15])
-    _prctl(_PR_SET_NAME, ctypes.addressof(text), 0, 0, 0)
+    _prctl_text(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
 
 
 # ---- the zygote ----------------------------------------------------------------------------
@@ -373,10 +376,9 @@ def _become_worker(job: _Job) -> tuple[int, int, int, int]:
     """Leave everything of the zygote's behind; returns the task, control, counter and queue fds."""
     os.setsid()
     set_process_name("zray-idle")
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    for number in _WORKER_SIGNALS:
-        signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGCHLD, *_WORKER_SIGNALS):
+        _set_handler(number, int(signal.SIG_DFL))
+    _set_handler(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     task_fd, control_fd, page_fd, queue_fd, stdout_fd, stderr_fd = job.fds
     os.dup2(stdout_fd, 1)
@@ -391,6 +393,7 @@ def _become_worker(job: _Job) -> tuple[int, int, int, int]:
     sys.stdout = sys.__stdout__ = text_stream(1)  # type: ignore[misc]
     sys.stderr = sys.__stderr__ = text_stream(2)  # type: ignore[misc]
     faulthandler.enable(sys.stderr)
-    os.environ.update(job.env)
+    for variable, value in job.env.items():
+        os.environ[variable] = value
     gc.enable()
     return task_fd, control_fd, page_fd, queue_fd
