@@ -139,13 +139,21 @@ class ActorMethod(UnderscoreRemote[Any], Generic[P, R_co]):
             dumps = serialization.dumps_portable_arguments
         arguments = dumps(args, kwargs, ObjectRef, self._label)
         participant = connected()
+        returns = self._returns
+        # Argument by argument: Python takes a longer way where they come out of tuples.
         refs: Any = participant.call_actor(
-            *(self._ref, self._info, self._name, self._returns, self._retries, arguments),
-            *(self._group, self._retry),
+            self._ref,
+            self._info,
+            self._name,
+            returns,
+            self._retries,
+            arguments,
+            self._group,
+            self._retry,
         )
-        if self._returns.refs != 1:
+        if returns.refs != 1:
             refs = [refs or None]
-        elif self._returns.yields == m.ITEMS:
+        elif returns.yields == m.ITEMS:
             refs = [ObjectRefGenerator(refs[0], participant)]
         result: ObjectRef[R_co] = refs[0]
         return result

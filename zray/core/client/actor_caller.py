@@ -59,6 +59,8 @@ class PendingCall:
         box: bytes,
         group: str = "",
         retry: bytes = b"",
+        yields: int = 0,
+        unread_max: int = 0,
     ) -> None:
         self.actor = actor
         self.task_id = task_id
@@ -77,7 +79,8 @@ class PendingCall:
         self.seq = -1  # not sent to the present incarnation
         self.may_have_run = False  # an incarnation ended that had it, or it has failed
         self.given_up = False
-        self.yields = self.unread_max = 0
+        self.yields = yields
+        self.unread_max = unread_max
 
 
 class ActorCaller:

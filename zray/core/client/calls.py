@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from zray import limits
 from zray.core import failures
 from zray.core.client.actor_caller import (
     DIRECT,
@@ -20,6 +19,7 @@ from zray.core.client.actor_caller import (
     PendingCall,
 )
 from zray.core.client.call_errors import named, obituary, record
+from zray.core.client.call_messages import CallMessages
 from zray.core.client.call_results import CallResults
 from zray.core.client.creations import ClientCreations
 from zray.core.client.references import ClientReferences
@@ -61,6 +61,7 @@ class ClientCalls:
         self._creations = creations
         self._requests = requests
         self._new_task = new_task
+        self._message_of = CallMessages(references, outcomes).made
         self._by_task: dict[bytes, PendingCall] = {}
         self._busy: dict[bytes, None] = {}  # actors that may have calls to send
         self._delayed: dict[bytes, None] = {}  # actors whose next call needs a task of the backlog
@@ -100,12 +101,27 @@ class ClientCalls:
             if actor.kept_alive:
                 self._references.add(handle)  # it lives until it answers
         task_id = self._new_task()
-        call = PendingCall(actor, task_id, method, num_returns, retries, *given, group, retry)
-        call.yields, call.unread_max = yields, unread_max
-        if call.dependencies or call.nested:
-            for oid in (*call.dependencies, *call.nested):
+        arguments, dependencies, nested, parent, box = given
+        call = PendingCall(
+            actor,
+            task_id,
+            method,
+            num_returns,
+            retries,
+            arguments,
+            dependencies,
+            nested,
+            parent,
+            box,
+            group,
+            retry,
+            yields,
+            unread_max,
+        )
+        if dependencies or nested:
+            for oid in (*dependencies, *nested):
                 self._references.add(oid)
-            self._references.passed_on((*call.dependencies, *call.nested))
+            self._references.passed_on((*dependencies, *nested))
         actor.waiting.append(call)
         self._by_task[task_id] = call
         returns = [object_id(task_id, index) for index in range(num_returns)]
@@ -151,7 +167,8 @@ class ClientCalls:
             actor = self.actors.get(actor_id)
             if actor is None:
                 continue
-            while (message := actor.take_calls(self._made, self._call_may_leave)) is not None:
+            made, may_leave = self._message_of, self._call_may_leave
+            while (message := actor.take_calls(made, may_leave)) is not None:
                 self._send(actor, message)
                 if not actor.waiting:
                     break
@@ -169,50 +186,6 @@ class ClientCalls:
             self.direct.send(actor.worker_id, message)
         else:
             self._outbox.append(message)
-
-    def _made(self, call: PendingCall) -> m.Call:
-        """The call as it travels; whatever it refers to is known to the cluster, or goes along."""
-        if call.given_up:
-            return m.Call(call.seq, call.task_id, call.method, 0, b"", given_up=True)
-        arguments, dependencies = call.arguments, call.dependencies
-        fits = len(arguments) <= limits.INLINE_BYTES_MAX or call.actor.path == DIRECT
-        if fits and not (dependencies or call.nested or call.box):
-            return m.Call(
-                *(call.seq, call.task_id, call.method, call.num_returns, arguments),
-                parent=call.parent,
-                yields=call.yields,
-                unread_max=call.unread_max,
-                group=call.group,
-                retry=call.retry if call.retries else b"",
-            )
-        nested = list(call.nested)
-        if not fits:
-            if not call.box:
-                call.box = self._references.put(arguments, nested)
-            arguments = b""
-        boxed = bool(call.box) and not arguments
-        dependencies = [call.box, *dependencies] if boxed else dependencies
-        values, room = [], limits.INLINE_TOTAL_BYTES_MAX
-        for oid in dependencies:
-            outcome = self._outcomes.get(oid)
-            here = outcome is not None and not outcome.kind & m.LOCATED
-            if (
-                outcome is not None
-                and here
-                and len(outcome.value) <= min(limits.INLINE_BYTES_MAX, room)
-            ):
-                room -= len(outcome.value)
-                values.append(outcome)
-                nested += outcome.contained
-            else:
-                self._references.publish([oid])
-        self._references.publish(nested)
-        return m.Call(
-            *(call.seq, call.task_id, call.method, call.num_returns, arguments, dependencies),
-            *(nested, values, call.parent, boxed, call.yields, call.unread_max),
-            group=call.group,
-            retry=call.retry if call.retries else b"",
-        )
 
     def has_promised(self) -> bool:
         """Whether somebody else has heard of a result that is not there yet."""
@@ -319,7 +292,7 @@ class ClientCalls:
         elif actor.out_of_reach():
             self._cut_off(actor)
         elif again:
-            for message in actor.calls_again(self._made):
+            for message in actor.calls_again(self._message_of):
                 self._outbox.append(message)
             self._cancel_again(actor)
             self._busy[actor.actor_id] = None  # what has waited for this
@@ -344,7 +317,7 @@ class ClientCalls:
         if actor.out_of_reach():
             self._cut_off(actor)
         elif actor.sent:
-            for message in actor.calls_again(self._made):
+            for message in actor.calls_again(self._message_of):
                 self._send(actor, message)
             self._cancel_again(actor)
         self._busy[actor.actor_id] = None

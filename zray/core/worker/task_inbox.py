@@ -185,8 +185,13 @@ class TaskInbox:
         assert self.current is not None
         current, self.current = self.current, None
         return m.TaskDone(
-            *(current.spec.task_id, current.attempt, status, results),
-            *(seconds, borrowed, self.worker_id if borrowed else b""),
+            current.spec.task_id,
+            current.attempt,
+            status,
+            results,
+            seconds,
+            borrowed,
+            self.worker_id if borrowed else b"",
         )
 
     def tell(self, done: m.TaskDone, now: float) -> None:

@@ -151,12 +151,12 @@ class ActorCalls(LeaderFollower):
             box = self._box(arguments, near) if near is not None else b""
             data = b"" if box else arguments.whole()
             given = (data, arguments.dependencies, arguments.nested, self.running_task(), box)
-            count, *yields = returned
+            count, yields, unread_max = returned
             returns = calls.call(
-                *(actor_id, info, method, count, retries, given, group, retry), *yields
+                actor_id, info, method, count, retries, given, group, retry, yields, unread_max
             )
-            if returned[1] == m.ITEMS:
-                limited = bool(returned[2] or info.unread_max)
+            if yields == m.ITEMS:
+                limited = bool(unread_max or info.unread_max)
                 self.client.streams.open(task_of(returns[0]), limited=limited)
             if unanswered < EAGER_TASKS or unanswered % COALESCE_TASKS == 0:
                 self._send_calls()

@@ -122,8 +122,13 @@ class Participant(ItemStreams):
                 box = self._box(arguments, near)
                 data, dependencies = b"", [box, *dependencies]
             spec = m.TaskSpec(
-                *(client.new_task(), template.template_id, data, dependencies),
-                *(arguments.nested, self.running_task(), box is not None),
+                client.new_task(),
+                template.template_id,
+                data,
+                dependencies,
+                arguments.nested,
+                self.running_task(),
+                box is not None,
             )
             if template.yields == m.ITEMS:
                 spec = replace(spec, consumer=client.process_id)

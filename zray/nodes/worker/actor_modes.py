@@ -80,7 +80,7 @@ class AsyncMode:
             self._loop = asyncio.new_event_loop()
             for name, _ in server.info.groups:
                 self._loops[name] = self._started(name, asyncio.new_event_loop())
-        self._tasks: dict[Entry, asyncio.Task[Any] | None] = {}  # that have begun
+        self._tasks: dict[Entry, asyncio.Task[None]] = {}
         self._flushing = False
         self._looks_soon = False
         self._ended = self._loop.create_future()
@@ -146,7 +146,7 @@ class AsyncMode:
             self._ended.set_result(None)
 
     def _begin(self, loop: asyncio.AbstractEventLoop, entry: Entry) -> None:
-        loop.create_task(self._execute(entry))  # which nobody cancels before it has begun
+        self._tasks[entry] = loop.create_task(self._execute(entry))
 
     def _look_again(self) -> None:
         """Now and then, though nothing has come: callers may have ended."""
@@ -166,14 +166,17 @@ class AsyncMode:
 
     def _stop(self, entry: Entry) -> None:
         task = self._tasks.get(entry)
-        if task is not None:
+        if task is None:
+            return
+        execution: Any = task.get_coro()
+        # One that has not begun sees to it when it does: else nobody would answer the call.
+        if inspect.getcoroutinestate(execution) != inspect.CORO_CREATED:
             task.cancel()
 
     async def _execute(self, entry: Entry) -> None:
         server = self._server
         current_call.set(entry)
         began = time.perf_counter()
-        self._tasks[entry] = asyncio.current_task()
         try:
             if server.was_cancelled(entry):  # before it has begun
                 raise asyncio.CancelledError

@@ -211,7 +211,7 @@ class SimDriver(SimPeer, Caller):
             messages.append(m.Watch(0, client.process_id, b"".join(client.waiters.watched)))
         for actor in client.calls.actors.values():
             if actor.sent and actor.ended is None:
-                for message in actor.calls_again(client.calls._made):
+                for message in actor.calls_again(client.calls._message_of):
                     client.calls._send(actor, message)  # never by two ways at once
         messages = client.take_outbox() + messages
         self.transmit(client.epoch, [*messages, *client.tasks._cancels.values()])
