@@ -39,7 +39,7 @@ from zray.errors import ActorNotFoundError
 from zray.limits import ASYNC_CONCURRENCY
 from zray.nodes.options import checked_text
 from zray.protocol import messages as m
-from zray.runtime import serialization, session
+from zray.runtime import references, serialization, session
 from zray.runtime.actor_class import OPTIONS_OF_METHOD, groups_of
 from zray.runtime.actor_exit import ActorExit
 from zray.runtime.offers import Offer
@@ -455,6 +455,8 @@ def kill(actor: ActorHandle[Any], *, no_restart: bool = True) -> None:
             f"Got: {type(actor)}."
         )
     connected().kill_actor(actor._actor_id, no_restart)
+    if no_restart:
+        references.of_ended(actor._ref)
 
 
 def exit_actor() -> NoReturn:

@@ -169,6 +169,12 @@ def of_handle(ref: ObjectRef[Any]) -> None:
         ref._drop = _drop_handle
 
 
+def of_ended(ref: ObjectRef[Any]) -> None:
+    """The actor of this handle's reference has ended already: nothing waits for its drop."""
+    if ref._drop is _drop_handle:
+        ref._drop = _drop
+
+
 def _drop_handle(object_id: bytes) -> None:
     _drop(object_id)
     participant = _participant
