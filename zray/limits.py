@@ -218,6 +218,34 @@ SPILL_RETRY_S = 5.0  # after a spill that failed, the next one is tried after th
 FILE_BYTES_MAX = 8 << 20  # read or written at a time
 COPY_BYTES_MAX = 8 << 20  # copied at a time, so that other threads are not held up for long
 
+# ---- what has happened -------------------------------------------------------------------------
+BRIEF_TEXT_MAX = 1000  # characters of a text in a row of a list
+FILTERS_MAX = 16  # of one list
+LISTED_ROWS_MAX = 1000  # in one answer; the next go into another
+LISTED_LOOK_ROWS = 500  # looked at in one turn of the head, of all lists that are asked for
+LISTS_WAITING_MAX = 64  # questions of one peer that wait for their turn; more are refused
+LISTS_ALL_MAX = 1024  # of all
+LISTS_OPEN_MAX = 16  # whose first rows were told: what they go on with is kept
+LISTS_OPEN_S = 60.0  # for so long
+LISTS_OPEN_ITEMS_MAX = 2_000_000  # of all of these
+LISTED_LOOK_BLOCKS = 200  # of what is over, looked through in one turn for an id
+REASONS_LOOKED_UP_MAX = 20  # of waiting classes, in one turn
+FINISHED_TASKS_BYTES = 16 << 20  # of the head's memory, for the last tasks that have ended well
+FAILED_TASKS_BYTES = 8 << 20  # and badly
+THINGS_ENDED_BYTES = 2 << 20  # each: actors, nodes, workers and jobs that are no more, and events
+TASK_NAMES_MAX = 2000  # by which ended tasks are counted, and things in a summary
+RUNNING_TOLD_MAX = 20_000  # tasks that run, of which the head hears by and by
+WORKERS_KNOWN_MAX = 100_000
+REPORT_FIRST_S = 0.1  # after a task, until its worker tells of it
+REPORT_BUSY_S = 1.0  # the same where there are more than it tells of
+REPORT_NODE_S = 0.1  # and until its node does
+REPORT_BURST_ROWS = 10_000  # ended tasks of which a node tells one by one
+REPORT_ROWS_PER_S = 200  # and so many more each second; of the others it tells how many there are
+REPORT_WORKER_ROWS = 1000  # of one worker at a time
+REPORT_ROWS_MAX = 2000  # in one message of a node
+REPORT_RUNNING_S = 0.1  # what runs for so long is told of as it runs
+REPORT_RUNNING_MAX = 100  # of one worker
+
 # ---- processes and logs --------------------------------------------------------------------
 LOG_UNREAD_BYTES = 16 << 20  # prints for one process that has said nothing since
 LOG_UNREAD_ALL_BYTES = 64 << 20  # for all

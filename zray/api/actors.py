@@ -162,6 +162,7 @@ class ActorClass(UnderscoreRemote[ActorHandle[T]], Generic[T]):
                 max_retries=0,
                 labels=options.labels(),
                 env_vars=merged(participant.env_vars, options.env_vars),
+                events=options.events,
             )
             self._names.append(participant.export(export, template))
             found = template, self._info(nameless, export, participant.namespace)

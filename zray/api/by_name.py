@@ -68,6 +68,7 @@ class TaskByName:
             priority=options.priority,
             labels=options.labels(),
             env_vars=merged(participant.env_vars, options.env_vars),
+            events=options.events,
         )
         participant.name(template)
         return template
@@ -133,6 +134,7 @@ class ActorClassByName:
             by_name=True,
             labels=options.labels(),
             env_vars=merged(participant.env_vars, options.env_vars),
+            events=options.events,
         )
         participant.name(template)
         return template

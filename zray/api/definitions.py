@@ -162,6 +162,7 @@ def template_of(
     unread_max: int = 0,
     timeout_s: float = 0.0,
     priority: int = 0,
+    events: bool = True,
 ) -> m.Template:
     """A function with options; equal ones have equal ids, whoever makes them.
 
@@ -176,6 +177,8 @@ def template_of(
         others = (*others, "yields", yields, unread_max)
     if timeout_s or priority:
         others = (*others, "in time", timeout_s, priority)
+    if not events:
+        others = (*others, "no events")
     selectors = [[*selector] for selector in labels]
     environment = m.Environment([*env_vars]) if env_vars else None
     return m.Template(
@@ -188,6 +191,7 @@ def template_of(
         unread_max=unread_max,
         timeout_s=timeout_s,
         priority=priority,
+        events=events,
     )
 
 

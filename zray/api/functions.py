@@ -199,6 +199,7 @@ class RemoteFunction(UnderscoreRemote[Any], RemoteArguments[P, R]):
                 max_calls=options.max_calls,
                 labels=options.labels(),
                 env_vars=merged(participant.env_vars, options.env_vars),
+                events=options.events,
                 yields=yields,
                 unread_max=options.unread_max,
                 timeout_s=options.timeout_s,

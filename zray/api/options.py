@@ -43,6 +43,7 @@ class TaskOptions(NamedTuple):
     timeout_s: float = 0.0
     priority: int = 0
     items_per_yield: int = 1
+    events: bool = True
 
     def labels(self) -> tuple[Selector, ...]:
         """Selectors of the node, the preferred one first; none if any will do."""
@@ -79,6 +80,7 @@ class ActorOptions(NamedTuple):
     concurrency_groups: tuple[tuple[str, int], ...] = ()
     allow_out_of_order_execution: bool | None = None
     unread_max: int = 0
+    events: bool = True
 
     def labels(self) -> tuple[Selector, ...]:
         """As ``TaskOptions.labels``."""
@@ -453,6 +455,7 @@ _NO_OPTIONS: dict[str, Check] = {"timeout": _no_timeout, "priority": _no_priorit
 _FIELDS = {
     "runtime_env": "env_vars",
     "timeout": "timeout_s",
+    "enable_task_events": "events",
     _UNREAD_MAX: "unread_max",
     _ACTOR_UNREAD_MAX: "unread_max",
     ITEMS_PER_YIELD: "items_per_yield",

@@ -15,6 +15,7 @@ from zray.protocol.actor_messages import *
 from zray.protocol.lease_messages import *
 from zray.protocol.node_messages import *
 from zray.protocol.parts import *
+from zray.protocol.state_messages import *
 from zray.protocol.store_messages import *
 from zray.protocol.stream_messages import *
 from zray.protocol.trace_messages import *
@@ -108,6 +109,7 @@ class Template(Message, tag=16):
     of 0, a name that begins with "environment ", equal for equal ones.
     ``timeout_s``: a task that runs longer ends with an error; 0: none does. ``priority``: of the
     ready tasks of one job, submitter's depth and needs, those that have more start first.
+    ``events``: whether lists and summaries have its tasks; for an actor, also its calls.
     ``yields``: what becomes of what it yields. ``unread_max``: so many items, of which its consumer
     has used none, are there at most before it goes on; 0: any number.
     """
@@ -128,6 +130,7 @@ class Template(Message, tag=16):
     unread_max: Count = 0
     timeout_s: Timeout = 0.0
     priority: Priority = 0
+    events: bool = True
 
 
 class Export(Message, tag=17):
@@ -381,7 +384,11 @@ ALL: tuple[type[Message], ...] = (
     *STORE_MESSAGES,
     *STREAM_MESSAGES,
     *TRACE_MESSAGES,
+    *STATE_MESSAGES,
 )
 
 # What answers a request; ``about`` is the request's ``seq``.
-ANSWERS = (Status, Reasons, KvReply, Synced, ActorCreated, ActorFound, ActorNames, Gone, Traced)
+ANSWERS = (
+    *(Status, Reasons, KvReply, Synced, ActorCreated, ActorFound, ActorNames, Gone, Traced),
+    *(Listed, Summary),
+)

@@ -15,6 +15,7 @@ from zray.core.head.actor_table import ActorTable
 from zray.core.head.actors import Actors
 from zray.core.head.catalog import Catalog
 from zray.core.head.definitions import Definitions
+from zray.core.head.events import Events
 from zray.core.head.holders import Holders
 from zray.core.head.incarnations import Incarnations
 from zray.core.head.journal import Journal
@@ -23,6 +24,7 @@ from zray.core.head.leases import Leases
 from zray.core.head.lineage import Lineage
 from zray.core.head.members import JobMember, Members, NodeMember, NodeRow
 from zray.core.head.near_tasks import NearTasks
+from zray.core.head.notices import Notices
 from zray.core.head.object_table import ObjectTable
 from zray.core.head.processes import Processes
 from zray.core.head.recovery import Recovery
@@ -47,6 +49,8 @@ class Tables:
     def __init__(self, awaited: str = "") -> None:
         self.outbox: Outbox[bytes] = Outbox()
         self.journal = Journal()
+        self.notices = Notices()
+        self.events = Events(0.0, 0.0, self.notices)
         self.counters = dict.fromkeys(COUNTED, 0)
         row = msgspec.msgpack.encode(NodeRow(1, True, awaited))
         rows = {"nodes": {identity(awaited): row}} if awaited else {}
@@ -240,11 +244,13 @@ class Machines(Tables):
             scheduler=self.scheduler,
             definitions=self.definitions,
             directory=self.directory,
+            events=self.events,
             begin=lambda task, spec, now: self.task_manager.begin(task, spec, now),
         )
         self.outcomes = TaskOutcomes(
             outbox=self.outbox,
             incidents=Fatal(),
+            events=self.events,
             counters=self.counters,
             members=self.members,
             processes=self.processes,
@@ -278,6 +284,7 @@ class Machines(Tables):
             incarnations=self.incarnations,
             outcomes=self.outcomes,
             near_tasks=self.make_near_tasks(),
+            events=self.events,
         )
 
     def make_actors(self, rows: dict[bytes, bytes] | None = None) -> Actors:

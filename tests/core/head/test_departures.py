@@ -11,7 +11,6 @@ from tests.core.benches import identity, object_of, spec, template, value
 from tests.core.head.tables import Tables
 from zray.core.head.departures import Departures
 from zray.core.head.members import JobMember, NodeMember, NodeRow
-from zray.core.head.notices import Notices
 from zray.core.head.task_records import ASSIGNED, GONE, TaskRecord
 from zray.core.prints import Prints
 from zray.protocol import messages as m
@@ -42,13 +41,12 @@ class Others:
 class Bench(Tables):
     def __init__(self, awaited: str = "") -> None:
         super().__init__(awaited)
-        self.notices = Notices()
         self.others: Any = Others()
         self.holders = self.make_holders()
         self.departures = Departures(
             outbox=self.outbox,
             persist=self.journal.persist,
-            notices=self.notices,
+            events=self.events,
             prints=Prints(),
             members=self.members,
             processes=self.processes,

@@ -60,6 +60,7 @@ class Bench(Tables):
             scheduler=self.scheduler,
             definitions=self.definitions,
             directory=self.directory,
+            events=self.events,
             begin=lambda task, made_of, now: self.begun.append(task),
         )
         self.n1 = self.node("n1")

@@ -11,7 +11,6 @@ from zray.core.head.catalog import Catalog
 from zray.core.head.definitions import Definitions
 from zray.core.head.members import JobMember, NodeMember
 from zray.core.head.membership import Membership
-from zray.core.head.notices import Notices
 from zray.core.machine import NEVER
 from zray.core.offers import Offers
 from zray.core.prints import Prints
@@ -57,7 +56,7 @@ class Bench(Tables):
         self.membership = Membership(
             outbox=self.outbox,
             persist=self.journal.persist,
-            notices=Notices(),
+            events=self.events,
             prints=Prints(),
             members=self.members,
             offers=Offers(),

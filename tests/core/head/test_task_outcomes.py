@@ -45,6 +45,7 @@ class Bench(Tables):
         self.outcomes = TaskOutcomes(
             outbox=self.outbox,
             incidents=Incidents(),
+            events=self.events,
             counters=self.counters,
             members=self.members,
             processes=self.processes,

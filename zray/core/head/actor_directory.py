@@ -6,6 +6,9 @@ last word on actors that are dead. Tells a state only once it is durable; change
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 
 from zray import limits
@@ -48,6 +51,11 @@ class ActorDirectory:
         self._unmade_watchers: dict[bytes, dict[bytes, None]] = {}  # by actor
         self._unmade_watched: dict[bytes, dict[bytes, None]] = {}  # by process
         self.watching: dict[bytes, dict[bytes, None]] = {}  # process -> actors
+        self.handlers: dict[type[m.Message], Callable[[Any, Any, float], None]] = {
+            m.ActorWatch: self.on_watch,
+            m.FindActor: self.on_find,
+            m.ListActors: self.on_list,
+        }
 
     # ---- names -----------------------------------------------------------------------------
 

@@ -57,6 +57,7 @@ class ActorRecord:
         self.worker_id = b""
         self.text = ""  # why it is not alive
         self.error = b""  # what its constructor raised
+        self.made = 0.0  # when this head heard of it first
         self.link = 0  # sessions of its node since it lives there
         self.launch_at = NEVER
         self.unconfirmed = False  # of before the head's restart; nobody has told of it since

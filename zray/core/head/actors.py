@@ -74,6 +74,7 @@ class Actors:
         record.worker_id = row.worker_id
         record.text = "the head was restarted"
         record.until_stored = None
+        record.made = now
         if row.job is not None:
             self._members.jobs[row.job_id] = JobMember(row.job_id, row.job, now, driverless=True)
         self._enter(record)
@@ -129,6 +130,7 @@ class Actors:
             of_driver = self._members.jobs[message.job_id].info
             self._members.jobs[job_id] = JobMember(job_id, of_driver, now, driverless=True)
         record = ActorRecord(info, message.task, template, job_id, message.owner)
+        record.made = now
         self._enter(record)
         self._directory.made(record)
         self._created(sender, message, record)

@@ -9,13 +9,13 @@ from __future__ import annotations
 from zray.core.head.actor_table import ActorTable
 from zray.core.head.actors import Actors
 from zray.core.head.definitions import Definitions
+from zray.core.head.events import Events
 from zray.core.head.holders import Holders
 from zray.core.head.incarnations import Incarnations
 from zray.core.head.journal import Persist
 from zray.core.head.leases import Leases
 from zray.core.head.lineage import Lineage
 from zray.core.head.members import JobMember, Members, NodeMember, NodeRow
-from zray.core.head.notices import Notices
 from zray.core.head.object_table import ObjectTable
 from zray.core.head.processes import Processes
 from zray.core.head.results import Results
@@ -40,7 +40,7 @@ class Departures:
         *,
         outbox: Outbox[bytes],
         persist: Persist,
-        notices: Notices,
+        events: Events,
         prints: Prints,
         members: Members,
         processes: Processes,
@@ -61,7 +61,7 @@ class Departures:
     ) -> None:
         self._outbox = outbox
         self._persist = persist
-        self._notices = notices
+        self._events = events
         self._prints = prints
         self._members = members
         self._processes = processes
@@ -141,7 +141,7 @@ class Departures:
         self._objects.vanish(node.process_id)
         self._objects.forget_place(node.process_id)
         self._transfers.retry()
-        self._notices.add(f"node {node.info.name} ({node.info.host}) is dead: {why}")
+        self._events.node_died(node, why)
 
     def _task_lost(self, task_id: bytes, record: TaskRecord, node: NodeMember, lost: str) -> None:
         record.node = None
@@ -168,7 +168,7 @@ class Departures:
 
         def then(_now: float) -> None:
             if self._members.gone(node_id, old):
-                self._notices.add(f"node {old.name} is dead: {why}")
+                self._events.never_returned(node_id, old.name, why)
 
         row = NodeRow(old.incarnation, False, old.name)
         self._persist([self._members.row(node_id, row)], then)
@@ -178,7 +178,7 @@ class Departures:
     def job_lost(self, job: JobMember, why: str) -> None:
         """A driver is given up that may come back, and then is told what it has lost."""
         self._members.job_lost(job.process_id, self._belongings(job, why))
-        self.job_ended(job)
+        self.job_ended(job, why)
 
     def _belongings(self, job: JobMember, why: str) -> str:
         """What ends with a job, in words."""
@@ -189,10 +189,14 @@ class Departures:
         words = [f"{count:,} {what}{'s' if count > 1 else ''}" for count, what in counted if count]
         return f"{why}, so its job was ended, with {', '.join(words) or 'nothing left in it'}"
 
-    def job_ended(self, job: JobMember) -> None:
-        """A driver is gone: its tasks end, its objects go, its workers stop."""
+    def job_ended(self, job: JobMember, lost: str = "") -> None:
+        """A driver is gone: its tasks end, its objects go, its workers stop.
+
+        ``lost``: why it was given up; empty: it has left.
+        """
         job_id = job.process_id
         job.ended = True
+        self._events.job_ended(job, "FAILED" if lost else "SUCCEEDED", lost)
         self._actors.job_ended(job_id)
         self._holders.broken(job_id)
         self._lineage.job_ended(job_id)

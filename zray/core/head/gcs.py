@@ -21,6 +21,7 @@ from zray.core.head.identity import HeadIdentity
 from zray.core.head.incarnations import Incarnations
 from zray.core.head.leases import Leases
 from zray.core.head.lineage import Lineage
+from zray.core.head.listings import Listings
 from zray.core.head.membership import Membership
 from zray.core.head.print_relay import PrintRelay
 from zray.core.head.reconciliation import Reconciliation
@@ -28,6 +29,7 @@ from zray.core.head.results import Results
 from zray.core.head.resumption import Resumption
 from zray.core.head.sessions import Sessions
 from zray.core.head.state_queries import StateQueries
+from zray.core.head.state_rows import StateRows
 from zray.core.head.tables import Tables
 from zray.core.head.task_outcomes import TaskOutcomes
 from zray.core.head.task_table import TaskTable
@@ -104,29 +106,21 @@ class Gcs(Tables):
             m.Relay: self.leases.on_relay,
             m.RelayRefused: self.leases.on_relay,
             # objects
-            m.Hold: self.holders.on_hold,
-            m.Drop: self.holders.on_drop,
-            m.Watch: self.holders.on_watch,
-            m.Put: self.holders.on_put,
-            m.Promise: self.holders.on_promise,
-            m.Pull: self.holders.on_pull,
-            m.Chunk: self.transfers.on_chunk,
-            m.ChunkAck: self.transfers.on_chunk_ack,
-            m.PullFailed: self.transfers.on_pull_failed,
+            **self.holders.handlers,
+            **self.transfers.handlers,
             # actors
             m.CreateActor: self.actors.on_create,
             m.KillActor: self.actors.on_kill,
             m.ActorExited: self.actors.on_exited,
             **dict.fromkeys((m.Calls, m.CancelCall), self.actors.on_calls),
             m.Replies: self.actors.on_replies,
-            m.ActorWatch: self.actor_directory.on_watch,
-            m.FindActor: self.actor_directory.on_find,
-            m.ListActors: self.actor_directory.on_list,
+            **self.actor_directory.handlers,
             # everything else
             m.Ping: self.queries.on_ping,
             m.Query: self.queries.on_query,
             m.Kv: self.catalog.on_kv,
             m.Log: self.print_relay.on_log,
+            **self.listings.handlers,
             m.Sync: self.queries.on_sync,
         }
 
@@ -196,11 +190,13 @@ class Gcs(Tables):
             scheduler=self.scheduler,
             definitions=self.definitions,
             directory=self.actor_directory,
+            events=self.events,
             begin=lambda task, spec, now: self.task_manager.begin(task, spec, now),
         )
         self.task_outcomes = TaskOutcomes(
             outbox=self.outbox,
             incidents=self.incidents,
+            events=self.events,
             counters=self.counters,
             members=self.members,
             processes=self.processes,
@@ -236,6 +232,7 @@ class Gcs(Tables):
             incarnations=self.incarnations,
             outcomes=self.task_outcomes,
             near_tasks=self.near_tasks,
+            events=self.events,
         )
         self.dispatch = Dispatch(
             outbox=self.outbox,
@@ -318,7 +315,7 @@ class Gcs(Tables):
         self.departures = Departures(
             outbox=self.outbox,
             persist=self.journal.persist,
-            notices=self.notices,
+            events=self.events,
             prints=self.prints,
             members=self.members,
             processes=self.processes,
@@ -340,7 +337,7 @@ class Gcs(Tables):
         self.membership = Membership(
             outbox=self.outbox,
             persist=self.journal.persist,
-            notices=self.notices,
+            events=self.events,
             prints=self.prints,
             members=self.members,
             offers=self.offers,
@@ -387,6 +384,7 @@ class Gcs(Tables):
             garbage=self.garbage,
             definitions=self.definitions,
             acknowledgements=self.acknowledgements,
+            listings=self.listings,
             now=now,
         )
 
@@ -408,6 +406,7 @@ class Gcs(Tables):
             recovery=self.recovery,
             transfers=self.transfers,
         )
+        self.listings = Listings(self, self.tasks, StateRows(self, self.tasks))
         self.sessions = Sessions(
             identity=identity,
             store=self.store,

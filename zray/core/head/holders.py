@@ -6,6 +6,7 @@ An object that somebody names and nobody has announced is unknown: lost after a 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -29,6 +30,7 @@ from zray.protocol.messages import (
     Drop,
     Free,
     Hold,
+    Message,
     Outcome,
     Promise,
     Pull,
@@ -77,6 +79,15 @@ class Holders:
         self.early_cancels = EarlyCancels()
         self._promised: dict[bytes, bytes] = {}  # object -> who will put it
         self._promises: dict[bytes, dict[bytes, None]] = {}  # the other way round
+        # What is said of objects, as a part of the head's table.
+        self.handlers: dict[type[Message], Callable[[Any, Any, float], None]] = {
+            Hold: self.on_hold,
+            Drop: self.on_drop,
+            Watch: self.on_watch,
+            Put: self.on_put,
+            Promise: self.on_promise,
+            Pull: self.on_pull,
+        }
 
     def named(self, oid: bytes, now: float) -> ObjectRecord:
         """The record of an object that somebody names."""

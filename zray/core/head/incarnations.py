@@ -18,6 +18,7 @@ from zray.core.head.actor_directory import ActorDirectory
 from zray.core.head.actor_records import DETACHED, TABLE, ActorRecord, ActorRow
 from zray.core.head.actor_table import ActorTable
 from zray.core.head.definitions import Definitions
+from zray.core.head.events import Events
 from zray.core.head.journal import Persist
 from zray.core.head.members import Members, NodeMember
 from zray.core.head.object_table import ObjectTable
@@ -45,6 +46,7 @@ class Incarnations:
         scheduler: TaskScheduler,
         definitions: Definitions,
         directory: ActorDirectory,
+        events: Events,
         begin: Callable[[TaskRecord, m.TaskSpec, float], None],
     ) -> None:
         self._outbox = outbox
@@ -57,6 +59,7 @@ class Incarnations:
         self._scheduler = scheduler
         self._definitions = definitions
         self._directory = directory
+        self._events = events
         self._begin = begin
         self.jobs_over: list[bytes] = []  # of detached actors that are dead
         self._launches = Deadlines()  # actors with a launch_at
@@ -189,6 +192,7 @@ class Incarnations:
         record.state = m.ACTOR_RESTARTING
         record.kill_text = ""
         record.text = f"{record.named()} died: {text}"
+        self._events.actor_restarts(record)
         pause = 0.0
         if record.restarts > 1:
             pause = limits.ACTOR_RESTART_FIRST_S * 2 ** min(record.restarts - 2, 20)
@@ -206,6 +210,7 @@ class Incarnations:
             return
         record.state = m.ACTOR_DEAD
         record.text = f"{record.named()} is dead: {text}"
+        self._events.actor_died(record, text)
         self._directory.free_name(record)
         self._launches.drop(record.actor_id)
         self._drop_arguments(record)

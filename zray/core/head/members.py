@@ -29,6 +29,7 @@ class Member:
     def __init__(self, process_id: bytes, incarnation: int, now: float) -> None:
         self.process_id = process_id
         self.incarnation = incarnation
+        self.joined = now
         self.connected = False
         self.ended = False  # declared dead: nothing that it says counts any more
         self.heard = now  # when the last message came

@@ -13,10 +13,10 @@ import msgspec
 from zray import limits
 from zray.core.head.definitions import Definitions
 from zray.core.head.departures import Departures
+from zray.core.head.events import Events
 from zray.core.head.journal import Persist
 from zray.core.head.leases import Leases
 from zray.core.head.members import JobMember, Member, Members, NodeMember, NodeRow
-from zray.core.head.notices import Notices
 from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.transfers import Transfers
 from zray.core.machine import NEVER, Outbox
@@ -33,7 +33,7 @@ class Membership:
         *,
         outbox: Outbox[bytes],
         persist: Persist,
-        notices: Notices,
+        events: Events,
         prints: Prints,
         members: Members,
         offers: Offers,
@@ -45,7 +45,7 @@ class Membership:
     ) -> None:
         self._outbox = outbox
         self._persist = persist
-        self._notices = notices
+        self._events = events
         self._prints = prints
         self._members = members
         self._offers = offers
@@ -86,6 +86,7 @@ class Membership:
                 members.add(joined)
                 self._scheduler.add_node(joined.view)
                 self._offers.learn(info.offers)
+                self._events.node_joined(joined)
             welcome(now)
 
         if stored and self._joining.get(hello.process_id) != hello.incarnation:
@@ -104,7 +105,8 @@ class Membership:
 
         def then(now: float) -> None:
             job = JobMember(hello.process_id, info, now)
-            self._members.jobs.setdefault(hello.process_id, job)
+            if self._members.jobs.setdefault(hello.process_id, job) is job:
+                self._events.job_joined(job)
             welcome(now)
 
         self._persist([("jobs", hello.process_id, msgspec.msgpack.encode(info))], then)
@@ -155,7 +157,7 @@ class Membership:
         """A node has seen that the driver's process is gone."""
         job = self._members.jobs.get(message.job_id)
         if job is not None and not job.connected and job.info.machine == node.info.machine:
-            self._departures.job_ended(job)
+            self._departures.job_ended(job, "its process ended without a word")
 
     # ---- time ------------------------------------------------------------------------------
 
@@ -176,6 +178,6 @@ class Membership:
                 row = NodeRow(node.incarnation, True, info.name, info.resources, info.liveness)
                 self._persist([members.row(node.process_id, row)], lambda _now: None)
         for group, reason in self._scheduler.warnings(now):
-            self._notices.add(reason)
+            self._events.tasks_wait(reason)
             for job_id in group.queues:
                 self._outbox.send(job_id, Notice(0, "ZR-3007", reason))

@@ -6,6 +6,7 @@ from zray.core.head.actor_records import TABLE as ACTORS
 from zray.core.head.actor_table import ActorTable
 from zray.core.head.catalog import Catalog
 from zray.core.head.control_store import ControlStore
+from zray.core.head.events import Events
 from zray.core.head.identity import HeadIdentity
 from zray.core.head.journal import Journal
 from zray.core.head.lease_table import LeaseTable
@@ -43,6 +44,7 @@ class Tables:
         self.lease_table = LeaseTable()
         counted = ("finished", "retried", "stale", "lost", "rebuilt", "reclaimed")
         self.counters = dict.fromkeys(counted, 0)
+        self.events = Events(identity.started_s, now, self.notices)
         self.near_tasks = NearTasks(
             *(self.outbox, self.counters, self.members, self.scheduler, self.lease_table)
         )

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from zray.core import failures
 from zray.core.head.actor_table import ActorTable
+from zray.core.head.events import Events
 from zray.core.head.holders import Holders
 from zray.core.head.incarnations import Incarnations
 from zray.core.head.lineage import Lineage
@@ -37,6 +38,7 @@ class TaskOutcomes:
         *,
         outbox: Outbox[bytes],
         incidents: Incidents,
+        events: Events,
         counters: dict[str, int],
         members: Members,
         processes: Processes,
@@ -53,6 +55,7 @@ class TaskOutcomes:
     ) -> None:
         self._outbox = outbox
         self._incidents = incidents
+        self._events = events
         self._counters = counters
         self._members = members
         self._processes = processes
@@ -132,6 +135,7 @@ class TaskOutcomes:
         if task_id in self._actors:
             self._incarnations.creation_failed(task_id, record, text)
             return
+        self._events.tasks.failed_here(task_id, record, error.code, text, self._events.now_s())
         name = record.template.message.name if record.template is not None else ""
         returns = record.template.message.num_returns if record.template is not None else 1
         value = failures.encode(error, f"{text} (task {name} {task_id.hex()})", name, node)

@@ -22,6 +22,16 @@ ASSIGNED = 2
 GONE = 3
 
 
+class Tally:
+    """How attempts of one name have ended, so far."""
+
+    __slots__ = ("failed", "finished")
+
+    def __init__(self) -> None:
+        self.finished = 0
+        self.failed = 0
+
+
 class FunctionUse:
     """A function, or what a name stands for, and who needs it. ``ready``: tasks of it can start.
 
@@ -42,7 +52,7 @@ class FunctionUse:
 class TemplateRecord:
     """A function with options, and how long it has been taking."""
 
-    __slots__ = ("function", "message", "needs", "priority", "seconds")
+    __slots__ = ("function", "message", "needs", "priority", "seconds", "tally")
 
     def __init__(self, message: Template, function: FunctionUse) -> None:
         self.message = message
@@ -53,6 +63,7 @@ class TemplateRecord:
         self.function = function
         self.priority = message.priority
         self.seconds: float | None = None  # measured run time, smoothed; None: never ran
+        self.tally: Tally | None = None  # where its attempts are counted
 
     def measured(self, seconds: float) -> None:
         """Its function ran for so many seconds."""

@@ -15,6 +15,7 @@ from zray.core.depth_queue import AWAITED
 from zray.core.head.acknowledgements import Acknowledgements
 from zray.core.head.actor_table import ActorTable
 from zray.core.head.definitions import Definitions
+from zray.core.head.events import Events
 from zray.core.head.holders import Holders
 from zray.core.head.incarnations import Incarnations
 from zray.core.head.journal import Journal
@@ -35,6 +36,7 @@ from zray.ids import object_id
 from zray.protocol.messages import (
     CANCELLED,
     CRASHED,
+    ERROR,
     FAILED,
     FINISHED,
     Cancel,
@@ -74,6 +76,7 @@ class TaskManager:
         incarnations: Incarnations,
         outcomes: TaskOutcomes,
         near_tasks: NearTasks,
+        events: Events,
     ) -> None:
         self._outbox = outbox
         self._journal = journal
@@ -93,6 +96,8 @@ class TaskManager:
         self._incarnations = incarnations
         self._outcomes = outcomes
         self._near_tasks = near_tasks
+        self._events = events
+        self._history = events.tasks
         self._commit = outcomes.commit  # looked up once: it is for each task
 
     # ---- submit ----------------------------------------------------------------------------
@@ -245,7 +250,16 @@ class TaskManager:
         self._scheduler.release(done.task_id, record)
         template = record.template
         sender.view.finished += 1
-        if done.task_id in self._actors:
+        creates = done.task_id in self._actors
+        if template is not None and done.status == FINISHED:
+            tally = template.tally or self._history.tally_of(template, creates=creates)
+            if done.results and done.results[0].kind & ERROR:
+                tally.failed += 1
+            else:
+                tally.finished += 1
+        elif done.status != CANCELLED and not record.cancelled:
+            self._history.attempt_failed(record, done, sender.process_id, self._events.now_s())
+        if creates:
             self._incarnations.creation_ended(record, done, sender)
             return
         if template is not None and done.status == FINISHED:

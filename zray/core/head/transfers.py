@@ -9,6 +9,7 @@ keeps no chunk. A source that disappears is replaced by another, from the start.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -18,7 +19,7 @@ from zray.core.head.object_table import PENDING, ObjectRecord, ObjectTable
 from zray.core.head.recovery import Recovery
 from zray.core.machine import Outbox
 from zray.errors import ObjectLostError
-from zray.protocol.messages import Chunk, ChunkAck, Pull, PullFailed, PullFrom
+from zray.protocol.messages import Chunk, ChunkAck, Message, Pull, PullFailed, PullFrom
 
 
 class Relay:
@@ -65,6 +66,12 @@ class Transfers:
         self._waiting: dict[int, Relay] = {}  # those without a source, but for unheard objects
         self._next = 1
         self.unheard: dict[bytes, None] = {}  # objects that are asked for and not announced yet
+        # What is said under a transfer, as a part of the head's table.
+        self.handlers: dict[type[Message], Callable[[Any, Any, float], None]] = {
+            Chunk: self.on_chunk,
+            ChunkAck: self.on_chunk_ack,
+            PullFailed: self.on_pull_failed,
+        }
 
     def pull(self, requester: bytes, message: Pull) -> None:
         """A process asks for a value: from a node, through the head, or not at all."""

@@ -20,6 +20,7 @@ from zray.core.head.holders import Holders
 from zray.core.head.incarnations import Incarnations
 from zray.core.head.journal import Journal
 from zray.core.head.leases import Leases
+from zray.core.head.listings import Listings
 from zray.core.head.membership import Membership
 from zray.core.head.near_tasks import NearTasks
 from zray.core.head.results import Results
@@ -55,6 +56,7 @@ class Turn:
         garbage: GarbageCollector,
         definitions: Definitions,
         acknowledgements: Acknowledgements,
+        listings: Listings,
         now: float,
     ) -> None:
         self._journal = journal
@@ -78,6 +80,7 @@ class Turn:
             ("telling outcomes", results.flush),
             ("freeing objects", garbage.collect),
             ("forgetting functions", definitions.settle),
+            ("listing", listings.step),
             ("acknowledging", acknowledgements.send),
         )
         self._deadlines: tuple[Callable[[], float], ...] = (
@@ -88,6 +91,7 @@ class Turn:
             leases.deadline,
             near_tasks.deadline,
             acknowledgements.deadline,
+            listings.deadline,
         )
 
     def committed(self, number: int, now: float) -> None:
