@@ -237,6 +237,7 @@ TASK_NAMES_MAX = 2000  # by which ended tasks are counted, and things in a summa
 RUNNING_TOLD_MAX = 20_000  # tasks that run, of which the head hears by and by
 WORKERS_KNOWN_MAX = 100_000
 REPORT_FIRST_S = 0.1  # after a task, until its worker tells of it
+REPORT_URGENT_S = 0.02  # but no sooner after the last, though one has failed
 REPORT_BUSY_S = 1.0  # the same where there are more than it tells of
 REPORT_NODE_S = 0.1  # and until its node does
 REPORT_BURST_ROWS = 10_000  # ended tasks of which a node tells one by one

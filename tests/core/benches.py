@@ -11,6 +11,7 @@ from zray.core.head.identity import HeadIdentity
 from zray.core.incidents import Incidents
 from zray.core.raylet.head_session import HEAD
 from zray.core.raylet.raylet import Raylet
+from zray.core.raylet.task_reports import TaskReports
 from zray.ids import IdSource
 from zray.protocol import messages as m
 from zray.protocol.codec import Payload
@@ -167,6 +168,12 @@ class HeadBench:
             for message in self.taken(name, m.Tasks)
             for assignment in message.tasks
         ]
+
+
+def reports() -> TaskReports:
+    """Of a node without a session."""
+    info = m.NodeInfo("n1", "host", 1, [], [], "machine")
+    return TaskReports(identity("n1"), info, lambda: False, lambda message: None)
 
 
 class RayletBench:

@@ -131,9 +131,14 @@ class CancelLeased(Message, tag=92):
 
 
 class Runs(Message, tag=93):
-    """Leased worker to raylet: what it prints from now on is of tasks of this name."""
+    """Leased worker to raylet: what it prints from now on is of tasks of this name.
+
+    ``begun``: tasks that it has begun under this lease, before those. ``events`` as in TEMPLATE.
+    """
 
     name: Name
+    begun: Count = 0
+    events: bool = True
 
 
 class Made(Message, tag=94):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import count
 from typing import Any
 
-from tests.core.benches import FUNCTION, UNIT, identity, object_of, spec, template
+from tests.core.benches import FUNCTION, UNIT, identity, object_of, reports, spec, template
 from zray.core.incidents import Incidents
 from zray.core.machine import Outbox
 from zray.core.raylet.actors import HostedActors
@@ -75,6 +75,7 @@ class TaskBench:
             node_id=NODE,
             tell_head=tell_head,
             foreign_lease=lambda job_id: any(one != job_id for one in self.leased_to),
+            reports=reports(),
         )
         self.credit = Credit(
             self.session, self.scheduler, behind, self.tasks, self.lending, self.near

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.core.benches import FUNCTION, UNIT, identity, spec, template
+from tests.core.benches import FUNCTION, UNIT, identity, reports, spec, template
 from zray.core.machine import Outbox
 from zray.core.raylet.behind import Behind
 from zray.core.raylet.dispatch import Dispatch
@@ -38,6 +38,7 @@ class Bench:
             effect=self.effects.append,
             setup=self._setup,
             tell_head=tell_head,
+            reports=reports(),
         )
         self.behind = Behind(self.scheduler, self.outbox, lambda worker_id: [])
         self.dispatch = Dispatch(

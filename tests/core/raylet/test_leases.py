@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.core.benches import UNIT, RayletBench, identity, spec, template, value
+from tests.core.benches import UNIT, RayletBench, identity, reports, spec, template, value
 from zray import limits
 from zray.core.machine import Outbox
 from zray.core.raylet.completions import Completions
@@ -49,10 +49,12 @@ class Bench:
             effect=self.effects.append,
             setup=lambda key: m.Setup(0, key[0], job, bytes(16), "n1", True, "machine", [], ""),
             tell_head=self.told.append,
+            reports=reports(),
         )
         self.leases = HostedLeases(
             *(identity("n1"), INFO, self.outbox, self.scheduler, self.workers, self.completions),
             *(self.told.append, {JOB}, lambda lease_id: 0),
+            reports(),
         )
 
     def grant(self, name: str, resources: Any = (("CPU", UNIT),), job: bytes = JOB) -> m.Grant:

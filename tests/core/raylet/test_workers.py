@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.core.benches import reports
 from zray import limits
 from zray.core.machine import NEVER, Outbox
 from zray.core.raylet.effects import KillWorker, StartWorker
@@ -50,6 +51,7 @@ class Bench:
             effect=self.effects.append,
             setup=lambda key: m.Setup(0, key[0], job, bytes(16), "n1", True, "machine", [], ""),
             tell_head=self.told.append,
+            reports=reports(),
         )
 
     def start(self) -> WorkerSlot:

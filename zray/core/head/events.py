@@ -107,11 +107,13 @@ class Events:
         self.now = now
         self.tasks.report(message)
         for row in message.workers:
-            if row.alive and len(self.alive) < limits.WORKERS_KNOWN_MAX:
-                self.alive[row.worker_id] = replace(row, node_id=node.process_id)
+            row = replace(row, node_id=node.process_id, started_s=self.now_s())
+            known = self.alive.get(row.worker_id)
+            if row.alive and known is None and len(self.alive) < limits.WORKERS_KNOWN_MAX:
+                self.alive[row.worker_id] = row
                 self._at.setdefault(node.process_id, {})[row.worker_id] = None
             elif not row.alive:
-                self.alive.setdefault(row.worker_id, replace(row, node_id=node.process_id))
+                self.alive.setdefault(row.worker_id, row)
                 self._worker_ended(row.worker_id, row.exit_type, row.exit_detail)
 
     def _worker_ended(self, worker_id: bytes, exit_type: str, text: str) -> None:

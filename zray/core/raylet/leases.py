@@ -14,6 +14,7 @@ from zray.core.machine import Outbox
 from zray.core.raylet.completions import Completions
 from zray.core.raylet.local_records import WorkerSlot
 from zray.core.raylet.local_scheduler import LocalScheduler
+from zray.core.raylet.task_reports import TaskReports
 from zray.core.raylet.workers import Workers
 from zray.protocol import messages as m
 
@@ -27,6 +28,7 @@ class HostedLeases:
         tell_head: as ``HeadSession.tell``.
         jobs: those that the node knows of.
         conclude: as of ``LeaseRelays``.
+        reports: counts what leased workers run.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class HostedLeases:
         tell_head: Callable[[m.Message], None],
         jobs: Container[bytes],
         conclude: Callable[[bytes], int],
+        reports: TaskReports,
     ) -> None:
         self._node_id = node_id
         self._info = info
@@ -50,6 +53,7 @@ class HostedLeases:
         self._tell_head = tell_head
         self._jobs = jobs
         self._conclude = conclude
+        self._reports = reports
         self._slots: dict[bytes, WorkerSlot] = {}  # by lease
 
     def announced(self) -> list[m.HeldLease]:
@@ -119,8 +123,9 @@ class HostedLeases:
             place = (self._info.machine, self._info.name, self._node_id)
             self._tell_head(m.Leased(0, lease, *place))
 
-    def on_runs(self, slot: WorkerSlot, message: m.Runs) -> None:
+    def on_runs(self, slot: WorkerSlot, message: m.Runs, now: float) -> None:
         """Of which function the tasks are whose prints come next."""
+        self._reports.on_runs(slot, message, now)
         slot.leased_name = message.name
 
     def on_ended(self, slot: WorkerSlot, message: m.LeaseEnded, now: float) -> None:
@@ -129,6 +134,7 @@ class HostedLeases:
         if lease is None or lease.lease_id != message.lease_id:
             return
         slot.finished += message.begun
+        self._reports.lease_ended(slot, message.begun)
         self._forget(slot, lease)
         self._scheduler.disengage(slot, now)
         told = self._conclude(lease.lease_id)

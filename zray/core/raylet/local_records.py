@@ -135,6 +135,8 @@ class WorkerSlot:
         self.class_name = ""  # of the actor that it is or is about to be
         self.lease: HeldLease | None = None  # which it serves
         self.leased_name = ""  # of the function whose tasks it runs under that
+        self.counted = 0  # tasks that have ended under that, as far as was looked
+        self.lists_tasks = True  # those that it runs under that are to be told of
         self.was_leased = False  # it may know functions that it did not get from here
         self.joiner = Joiner()  # of what it sends
         self.broken = False  # what it said last could not be dealt with: it is not heard any more

@@ -21,6 +21,7 @@ from zray.core.raylet.local_scheduler import LocalScheduler
 from zray.core.raylet.near_report import NearReport
 from zray.core.raylet.near_results import NearResults
 from zray.core.raylet.objects import LocalObjects
+from zray.core.raylet.task_reports import TaskReports
 from zray.core.raylet.tasks import LocalTasks
 from zray.core.raylet.worker_requests import Principal, WorkerRequests
 from zray.errors import TaskCancelledError
@@ -52,6 +53,7 @@ class NearTasks:
         node_id: bytes,
         tell_head: Callable[[m.Message], None],
         foreign_lease: Callable[[bytes], bool],
+        reports: TaskReports,
     ) -> None:
         self._outbox = outbox
         self._objects = objects
@@ -62,6 +64,7 @@ class NearTasks:
         self.report = NearReport(scheduler, tell_head)
         self._tell_head = tell_head
         self._foreign_lease = foreign_lease
+        self._reports = reports
         self.tasks: dict[bytes, LocalTask] = {}
         self._children: dict[bytes, dict[bytes, None]] = {}  # by parent
         self._dependents: dict[bytes, list[LocalTask]] = {}  # by result that is not there yet
@@ -235,6 +238,7 @@ class NearTasks:
 
     def ended(self, task: LocalTask, done: m.TaskDone, maker: bytes) -> None:
         """An attempt has ended; ``maker``: the worker that ran it, or empty."""
+        self._reports.near_ended(task, done)
         if done.borrowed:
             self._tell_head(m.Hold(0, maker, b"".join(done.borrowed)))
         results = done.results

@@ -28,13 +28,14 @@ from zray.core.raylet.local_scheduler import LocalScheduler
 from zray.core.raylet.near_tasks import NearTasks
 from zray.core.raylet.objects import LocalObjects
 from zray.core.raylet.peer_transfers import PeerTransfers
+from zray.core.raylet.task_reports import TaskReports
 from zray.core.raylet.tasks import LocalTasks
 from zray.core.raylet.worker_requests import REQUESTS, WorkerRequests
 from zray.core.raylet.workers import Workers
 from zray.errors import ProtocolError
 from zray.ids import IdSource
 from zray.protocol import messages as m
-from zray.protocol.codec import Bad, Unsent
+from zray.protocol.codec import Bad
 from zray.protocol.errors import cut_text
 from zray.protocol.splitting import JOINED
 
@@ -85,6 +86,9 @@ class Raylet:
         total = dict(self.info.resources)
         self.scheduler = LocalScheduler(total, self._gpu_count, self._max_workers)
         self.completions = Completions(tell_head, numbers)
+        self.task_reports = TaskReports(
+            self.node_id, self.info, lambda: self.session.linked, tell_head
+        )
         self.workers = Workers(
             node=self.info.name,
             ids=self._ids,
@@ -94,6 +98,7 @@ class Raylet:
             effect=lambda effect: self.effects.append(effect),
             setup=self._setup,
             tell_head=tell_head,
+            reports=self.task_reports,
         )
         self.jobs: dict[bytes, m.JobInfo] = {}
         self._held_in_transit = False  # this node has held what ends that were told referred to
@@ -122,6 +127,7 @@ class Raylet:
             ("relaying what is said under leases", self.lease_relays.step),
             ("lending resources", self._lending.step),
             ("reporting", self._credit.report),
+            ("reporting what has ended", self.task_reports.step),
             ("pinging the head", self.session.ping),
         )
 
@@ -153,6 +159,7 @@ class Raylet:
             node_id=self.node_id,
             tell_head=tell_head,
             foreign_lease=self.leases.is_of_another,
+            reports=self.task_reports,
         )
 
     def _make_leases(self) -> None:
@@ -165,6 +172,7 @@ class Raylet:
         self.leases = HostedLeases(
             *(self.node_id, self.info, self.outbox, self.scheduler, self.workers),
             *(self.completions, self.session.tell, self.jobs, self.lease_relays.conclude),
+            self.task_reports,
         )
 
     # ---- which message goes to which machine -----------------------------------------------
@@ -243,7 +251,7 @@ class Raylet:
             m.CancelCall: lambda slot, msg, now: self.actors.on_worker_calls(msg),
             **dict.fromkeys(PASSED_ON, lambda slot, msg, now: self.actors.pass_on(msg)),
             m.Leased: lambda slot, msg, now: self.leases.on_leased(slot, msg),
-            m.Runs: lambda slot, msg, now: self.leases.on_runs(slot, msg),
+            m.Runs: self.leases.on_runs,
             m.LeaseEnded: self.leases.on_ended,
             **self.workers.handlers,
         }
@@ -276,6 +284,7 @@ class Raylet:
         self.completions.new_session()
         self.tasks.new_session()
         self.near_tasks.new_session()
+        self.task_reports.new_session()
         self._credit.new_session()
         for template in self.tasks.templates.values():
             self.session.tell(template.message)
@@ -319,20 +328,6 @@ class Raylet:
         self.workers.kill_all()
         self.incarnation += 1
         self._reset()
-
-    def too_large(self, found: list[Unsent]) -> None:
-        """Messages, each of one thing, are too large for the head: that thing fails alone."""
-        for message, text in found:
-            if isinstance(message, m.Done):
-                for done in message.tasks:
-                    self.tasks.end_too_large(done, text)
-            elif isinstance(message, m.Submit):
-                for spec in message.tasks:
-                    self.worker_requests.too_large(message.submitter, spec, text)
-            elif isinstance(message, m.Begun):
-                for task in message.tasks:
-                    self.tasks.abandon(task.spec.task_id)
-                    self.worker_requests.too_large(message.submitter, task.spec, text)
 
     def _on_rejected(self, message: m.Rejected, now: float) -> None:
         """The head refused what this node, or a worker of it, has said."""
@@ -439,6 +434,7 @@ class Raylet:
         self.completions.flush()  # what it handed on comes first
         self.near_tasks.dismissed(principal, now)
         why = self.workers.exited(slot, started, cause, now)
+        self.task_reports.exited(slot, begun, cause, why)
         died = f"its worker (pid {slot.pid}, node {self.info.name}) died: {cause}"
         self.actors.exited(slot, f"{died}{why and ': '}{why}")
         self.leases.exited(slot, begun, f"{cause}{why and ': '}{why}", late)
@@ -479,4 +475,5 @@ class Raylet:
         """When ``settle`` has something to do although nothing arrives."""
         parts = (self.session, self.workers, self._lending, self.behind, self.near_tasks)
         due = min(*(part.deadline() for part in parts), self._credit.deadline())
+        due = min(due, self.task_reports.deadline())
         return min(due, self.scheduler.overrun_deadline(), self.scheduler.lift_deadline())

@@ -32,6 +32,7 @@ from zray.errors import (
 )
 from zray.ids import split_tasks
 from zray.protocol import messages as m
+from zray.protocol.codec import Unsent
 
 
 class LocalTasks:
@@ -295,6 +296,20 @@ class LocalTasks:
             results = self._objects.put_all(results)
         done = m.TaskDone(task.task_id, assignment.attempt, status, results)
         self._completions.add(assignment, done)
+
+    def too_large(self, found: list[Unsent]) -> None:
+        """Messages, each of one thing, are too large for the head: that thing fails alone."""
+        for message, text in found:
+            if isinstance(message, m.Done):
+                for done in message.tasks:
+                    self.end_too_large(done, text)
+            elif isinstance(message, m.Submit):
+                for spec in message.tasks:
+                    self._worker_requests.too_large(message.submitter, spec, text)
+            elif isinstance(message, m.Begun):
+                for task in message.tasks:
+                    self.abandon(task.spec.task_id)
+                    self._worker_requests.too_large(message.submitter, task.spec, text)
 
     def end_too_large(self, done: m.TaskDone, text: str) -> None:
         """An end is too large to be told: the task has this error instead of its results."""

@@ -14,6 +14,7 @@ from zray.core.machine import NEVER, Outbox
 from zray.core.raylet.effects import Effect, KillWorker, StartWorker
 from zray.core.raylet.local_records import PoolKey, WorkerSlot
 from zray.core.raylet.local_scheduler import LocalScheduler
+from zray.core.raylet.task_reports import TaskReports
 from zray.core.raylet.timeouts import Timeouts
 from zray.core.raylet.tracing import Tracing
 from zray.core.raylet.worker_requests import WorkerRequests
@@ -31,6 +32,7 @@ class Workers:
         effect: takes what the shell is to do.
         setup: what a new worker of a pool is told first.
         tell_head: as ``HeadSession.tell``.
+        reports: hears of workers that start.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Workers:
         effect: Callable[[Effect], None],
         setup: Callable[[PoolKey], m.Setup],
         tell_head: Callable[[m.Message], None],
+        reports: TaskReports,
     ) -> None:
         self._node = node
         self._ids = ids
@@ -53,12 +56,14 @@ class Workers:
         self._effect = effect
         self._setup = setup
         self._tell_head = tell_head
+        self._reports = reports
         self.timeouts = Timeouts(outbox)
         self.tracing = Tracing(outbox, scheduler, tell_head)
         # What workers say of themselves, as a part of the raylet's table.
         self.handlers: dict[type[m.Message], Callable[[WorkerSlot, Any, float], None]] = {
             m.Deadline: self.timeouts.on_deadline,
             m.Traced: self.tracing.on_traced,
+            m.TaskReport: reports.on_report,
             m.Exiting: self.on_exiting,
         }
         self._killed: dict[bytes, str] = {}  # ended on purpose, and why
@@ -91,6 +96,7 @@ class Workers:
         slot = self._scheduler.workers.get(worker_id)
         if slot is not None:
             slot.pid, slot.begun = pid, begun
+            self._reports.started(slot)
 
     def may_start(self, now: float) -> bool:
         """Whether workers may be forked now: not while those before ended too soon."""

@@ -220,7 +220,7 @@ class RayletNode:
         try:
             unsent = self._link.send(self._raylet.session.epoch, messages)
             if unsent:
-                self._raylet.too_large(unsent)
+                self._raylet.tasks.too_large(unsent)
         except Exception as error:
             self._failed("sending to the head", error)
             self._link_cut = True

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-import time
 import traceback
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -176,7 +175,7 @@ class AsyncMode:
     async def _execute(self, entry: Entry) -> None:
         server = self._server
         current_call.set(entry)
-        began = time.perf_counter()
+        began = server.begins(entry)
         try:
             if server.was_cancelled(entry):  # before it has begun
                 raise asyncio.CancelledError

@@ -19,6 +19,7 @@ from zray import limits
 from zray.core import failures
 from zray.core.client.waiters import Waiter
 from zray.core.worker.actor_inbox import ActorInbox, Entry, staying
+from zray.core.worker.reports import CALL, Ran
 from zray.errors import TaskCancelledError
 from zray.ids import object_id
 from zray.nodes.participant.shared_values import bytes_of, load
@@ -94,6 +95,9 @@ class ActorServer(ActorLinks):
         self._unsure = 0  # answers that wait until the cluster knows what their calls kept
         self._names = _Names(self.info.class_name)
         self._titles: dict[str, bytes] = {}  # of the process, by method that runs
+        self._reports = worker.teller.reports
+        self._running: dict[Entry, float] = {}  # since when, by time.perf_counter
+        self._counts: dict[str, tuple[str, list[int]]] = {}  # name and how many ended, by method
         self.idle_title = worker.title.cut(f"zray::{self.info.class_name}")
         worker.title.show(self.idle_title)
 
@@ -229,7 +233,7 @@ class ActorServer(ActorLinks):
             title = self.worker.title.cut(f"zray::{self._names[call.method]}")
             self._titles[call.method] = title
         self.worker.title.show(title)
-        began = time.perf_counter()
+        began = self.begins(entry)
         try:
             ended = self._attempt(entry)
         finally:
@@ -239,12 +243,40 @@ class ActorServer(ActorLinks):
         self._seconds[call.method] = known + (seconds - known) * 0.2
         return ended
 
+    def begins(self, entry: Entry) -> float:
+        """Note that a call begins; when that is."""
+        began = time.perf_counter()
+        reports = self._reports
+        if not reports.silent:
+            self._running[entry] = began
+            if not reports.due:
+                self.worker.teller.remind()
+        return began
+
     def ran(self, entry: Entry, began: float) -> float:
-        """Note for a timeline that a call has ended; how many seconds it took."""
+        """Note that a call has ended; how many seconds it took."""
         seconds = time.perf_counter() - began
-        call = entry.call
-        self.worker.spans.append((self._names[call.method], call.task_id, began, seconds, True))
+        reports = self._reports
+        if not reports.silent:
+            self._running.pop(entry, None)
+            call = entry.call
+            counted = self._counts.get(call.method)
+            if counted is None:
+                name = self._names[call.method][: limits.NAME_MAX]
+                counted = self._counts[call.method] = (name, reports.calls_of(name))
+            name, counts = counted
+            counts[0] += 1
+            reports.spans.append((name, call.task_id, began, seconds, CALL, call.parent))
+            if not reports.due:
+                self.worker.teller.remind()
         return seconds
+
+    def now_running(self) -> list[Ran]:
+        """The calls that run."""
+        return [
+            (self._names[one.call.method], one.call.task_id, began, 0.0, CALL, one.call.parent)
+            for one, began in [*self._running.items()]
+        ]
 
     def _attempt(self, entry: Entry) -> Ended | None:
         try:
@@ -351,7 +383,12 @@ class ActorServer(ActorLinks):
         if call.retry and not entry.cancelled and call_errors.retried(self.instance, call, error):
             return None, []
         data = self._record(error, self._names[call.method])
+        self._failed(call, data)
         return failures.outcomes(call.task_id, call.num_returns, data), []
+
+    def _failed(self, call: m.Call, data: bytes) -> None:
+        name, now = self._names[call.method], time.perf_counter()
+        self._reports.failed(name, call.task_id, data, now, is_call=True)
 
     def stopped(self, entry: Entry) -> Ended:
         """The same for a call that was cancelled while it ran, whatever it made of that."""
@@ -359,6 +396,7 @@ class ActorServer(ActorLinks):
         data = failures.encode(
             TaskCancelledError, "the call was cancelled", self._names[call.method]
         )
+        self._failed(call, data)
         return failures.outcomes(call.task_id, call.num_returns, data), []
 
     def finish(self, entry: Entry, ended: Ended) -> None:
@@ -369,6 +407,8 @@ class ActorServer(ActorLinks):
     def _finish(self, entry: Entry, ended: Ended) -> None:
         outcomes, pins = ended
         call = entry.call
+        if self._reports.urgent:
+            self.worker.teller.report_due()
         borrowed = list(call.nested)
         for value in call.values:
             borrowed += value.contained

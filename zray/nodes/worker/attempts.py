@@ -17,11 +17,11 @@ from typing import Any
 from zray import limits
 from zray.core import failures
 from zray.core.client.references import ClientReferences
+from zray.core.worker.reports import Reports
 from zray.core.worker.task_inbox import Delivered
 from zray.errors import TaskCancelledError, TaskTimeoutError
 from zray.ids import object_id
 from zray.nodes.worker.construction import Construction
-from zray.nodes.worker.host import Ran
 from zray.nodes.worker.user_code import UserCode, covers
 from zray.protocol import messages as m
 from zray.runtime.interrupts import interrupts
@@ -32,8 +32,8 @@ LIBRARY = os.path.dirname(limits.__file__)
 class Attempts:
     """Of one worker, one after the other, in the main thread.
 
-    ``become``: this process is the actor from now on that a constructor made. ``note``: takes
-    what has run, as ``spans`` of the worker has it.
+    ``become``: this process is the actor from now on that a constructor made. ``reports``: takes
+    what has run.
 
     Attributes:
         construction: of the actor that this process is, or should have become.
@@ -44,13 +44,15 @@ class Attempts:
         code: UserCode,
         references: ClientReferences,
         become: Callable[[Any, m.Assignment], None],
-        note: Callable[[Ran], None],
+        reports: Reports,
     ) -> None:
         self._code = code
         self._references = references
         self._become = become
         self.construction: Construction | None = None
-        self._note = note
+        self._reports = reports
+        self._note = reports.spans.append
+        self._began = 0.0  # when the task began that runs
         self._main = threading.main_thread().ident or 0
         self._running: bytes | None = None  # the task whose user code runs now
         self._cancelled: bytes | None = None  # the task that a cancel is for
@@ -66,6 +68,10 @@ class Attempts:
         self._timed_out = timed_out
         self._cancelled = task_id
         signal.pthread_kill(self._main, signal.SIGINT)
+
+    def runs_since(self, task_id: bytes) -> float | None:
+        """Since when user code of that task runs, by time.perf_counter."""
+        return self._began if self._running == task_id else None
 
     def expect(self) -> None:
         """A task was handed out: whatever was to be cancelled before is not this one."""
@@ -85,7 +91,7 @@ class Attempts:
             SystemExit: a constructor wants this process to end, as a failure of its actor.
         """
         spec = delivered.assignment.spec
-        began = time.perf_counter()
+        began = self._began = time.perf_counter()
         retry: Any = False
         try:
             try:
@@ -114,11 +120,10 @@ class Attempts:
             else:
                 outcomes = self._code.outcomes(spec.task_id, template, value)
             seconds = time.perf_counter() - began
-            self._note((template.name, spec.task_id, began, seconds))
+            self._ended(delivered.assignment, template.name, began, seconds)
             return m.FINISHED, outcomes, seconds
         except BaseException as error:
             seconds = time.perf_counter() - began
-            self._note((template.name, spec.task_id, began, seconds))
             if isinstance(error, SystemExit) and self.construction is not None:
                 data, status = self.construction.left(error), m.FINISHED
             elif not (isinstance(error, KeyboardInterrupt) and self._interrupted):
@@ -132,12 +137,24 @@ class Attempts:
             else:
                 data = failures.encode(TaskCancelledError, "the task was cancelled", template.name)
                 status = m.CANCELLED
+            self._ended(delivered.assignment, template.name, began, seconds, data)
             if self.construction is not None:
                 self.construction.failed()  # before the end is told, after which it may be killed
             return status, failures.outcomes(spec.task_id, template.num_returns, data), seconds
         finally:
             self._cancelled = None
             self._interrupted = False
+
+    def _ended(
+        self, made: m.Assignment, name: str, began: float, seconds: float, error: bytes = b""
+    ) -> None:
+        """Note an attempt, for those who are told what has run."""
+        if not self._reports.silent:
+            spec = made.spec
+            self._note((name, spec.task_id, began, seconds, made.failures, spec.parent))
+            if error:
+                now = began + seconds
+                self._reports.failed(name, spec.task_id, error, now, is_call=False)
 
 
 def _place(error: BaseException) -> str:

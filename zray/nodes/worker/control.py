@@ -21,10 +21,13 @@ from zray.protocol import messages as m
 from zray.runtime.quiet_lock import QuietLock
 from zray.runtime.stream import FrameReader, read_available
 
+REMIND = b"r"  # in the pipe: look at the time
+
 
 class ControlThread:
     """``flush`` sends what there is to be sent, ``handle`` takes what the raylet asks for; ``look``
-    is called now and then from ``look_on`` until it is False. All with the lock held."""
+    is called now and then from ``look_on`` until it is False; ``report`` once after ``remind``. All
+    with the lock held."""
 
     def __init__(
         self,
@@ -32,11 +35,14 @@ class ControlThread:
         flush: Callable[[], object],
         handle: Callable[[m.Message], object],
         look: Callable[[], bool],
+        report: Callable[[], object],
         control_fd: int,
     ) -> None:
         self._lock = lock
         self._look = look
         self._looks = False
+        self._report = report
+        self._report_at = 0.0
         self._flush = flush
         self._handle = handle
         self._socket = socket.socket(fileno=control_fd)
@@ -56,18 +62,35 @@ class ControlThread:
             self._looks = True
             self.nudge()
 
+    def remind(self, after_s: float) -> None:
+        """Call ``report`` after so many seconds."""
+        self._report_at = time.monotonic() + after_s
+        os.write(self._nudge_write, REMIND)
+
+    def _wait_ms(self) -> float | None:
+        wait_ms = limits.RECALL_S * 1000 if self._looks else None
+        if self._report_at:
+            left_ms = max(0.0, (self._report_at - time.monotonic()) * 1000 + 1)
+            wait_ms = left_ms if wait_ms is None else min(wait_ms, left_ms)
+        return wait_ms
+
     def _run(self) -> None:
         poller = select.poll()
         poller.register(self._socket, select.POLLIN)
         poller.register(self._nudge_read, select.POLLIN)
         while True:
-            ready = poller.poll(limits.RECALL_S * 1000 if self._looks else None)
+            ready = poller.poll(self._wait_ms())
+            if self._report_at and time.monotonic() >= self._report_at:
+                self._report_at = 0.0
+                with self._lock:
+                    self._report()
             if self._looks and not ready:
                 with self._lock:
                     self._looks = self._look()
             for fd, _ in ready:
                 if fd == self._nudge_read:
-                    os.read(self._nudge_read, 4096)
+                    if os.read(self._nudge_read, 4096).strip(REMIND) == b"":
+                        continue
                     time.sleep(COALESCE_S)  # what follows in this time goes along
                     with self._lock:
                         self._flush()

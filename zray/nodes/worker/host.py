@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -11,6 +10,7 @@ from zray.core.client.waiters import Waiter
 from zray.core.worker.actor_inbox import Entry
 from zray.core.worker.task_inbox import TaskInbox
 from zray.nodes.worker.poller import Poller
+from zray.nodes.worker.task_teller import TaskTeller
 from zray.protocol import messages as m
 from zray.runtime.buffers import Parts
 from zray.runtime.linux.process_title import ProcessTitle
@@ -19,10 +19,6 @@ from zray.runtime.references import ObjectRef
 
 if TYPE_CHECKING:
     import asyncio
-
-# Name, task, when it began (of time.perf_counter) and for how many seconds it ran; True: it was a
-# call of an actor.
-Ran = tuple[str, bytes, float, float] | tuple[str, bytes, float, float, bool]
 
 
 class Host(Protocol):
@@ -33,7 +29,7 @@ class Host(Protocol):
     client: Client
     task_inbox: TaskInbox
     poller: Poller
-    spans: deque[Ran]  # the last that have run
+    teller: TaskTeller  # of what has run
     tellings: int  # how often the raylet was told something
     title: ProcessTitle
 

@@ -76,6 +76,7 @@ class LeaseServer:
         self.lease.ending = message.lease_id == self._revoked
         self._rang = 0
         self._shown = None
+        self._worker.teller.reports.leased = True
         self._watch(self._listener, self._accept)
         self._worker.tell_raylet([m.Leased(0, self.lease.held())])
 
@@ -203,6 +204,7 @@ class LeaseServer:
     def _ended(self, lease: Lease, link: DirectLink) -> None:
         """The submitter has closed the link."""
         lease.gone()
+        self._worker.teller.report_due()  # its driver may have ended, and with it this worker ends
         self._streams.forget(lease.grant.submitter)
         if link is self._link:
             lease.recall()  # the submitter has them
@@ -293,7 +295,8 @@ class LeaseServer:
         self._delivered = delivered
         if template is not self._shown:
             self._shown = template
-            self._worker.tell_raylet([m.Runs(0, template.name)])
+            before = self.lease.begun - 1
+            self._worker.tell_raylet([m.Runs(0, template.name, before, template.events)])
         self._told = self._worker.tellings
         self._printed = printed()
 
@@ -381,6 +384,8 @@ class LeaseServer:
 
     def _end(self, lease: Lease) -> None:
         self._stop_listening()
+        self._worker.teller.report_due()
+        self._worker.teller.reports.leased = False
         self._give_back(lease)
         self._inbox.trim_lent()
         self.lease = None

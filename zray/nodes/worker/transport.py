@@ -35,7 +35,8 @@ class Transport(Introspection):
         super().__init__(client)
         self._task = socket.socket(fileno=task_fd)
         self._control = ControlThread(
-            *(self._lock, self._flush, self.on_control, self._look_after, control_fd)
+            *(self._lock, self._flush, self.on_control, self._look_after),
+            *(self._report, control_fd),
         )
         self._reader = FrameReader()
         self._writer = FrameWriter(self._task)
@@ -50,6 +51,10 @@ class Transport(Introspection):
 
     def on_control(self, message: m.Message) -> None:
         """The raylet asks for something while user code runs. With the lock held."""
+        raise NotImplementedError
+
+    def _report(self) -> None:
+        """Tell what has run. With the lock held."""
         raise NotImplementedError
 
     def _look_after(self) -> bool:

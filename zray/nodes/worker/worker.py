@@ -14,7 +14,6 @@ import os
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -26,9 +25,9 @@ from zray.ids import IdSource
 from zray.nodes.worker.actor_worker import ActorServer
 from zray.nodes.worker.attempts import Attempts
 from zray.nodes.worker.environment import take_on
-from zray.nodes.worker.host import Ran
 from zray.nodes.worker.leased import LeaseServer
 from zray.nodes.worker.streams import StreamServer
+from zray.nodes.worker.task_teller import TaskTeller
 from zray.nodes.worker.task_waits import TaskWaits
 from zray.nodes.worker.transport import Transport
 from zray.nodes.worker.user_code import UserCode
@@ -64,10 +63,13 @@ class Worker(Transport):
         self._items_due = False  # the control thread is about to send what was yielded
         self.code = UserCode(self, self.task_inbox, self.streams)
         self.leases = LeaseServer(self, self.streams)
-        self.spans: deque[Ran] = deque(maxlen=limits.SPANS_KEPT_MAX)
-        self._attempts = Attempts(
-            self.code, self.client.references, self._become, self.spans.append
+        self.teller = TaskTeller(
+            *(worker_id, self.task_inbox, self.tell_raylet, self._control.remind)
         )
+        self.reports = self.teller.reports
+        self._attempts = Attempts(self.code, self.client.references, self._become, self.reports)
+        self.teller.runs_since = self._attempts.runs_since
+        self.teller.begun = lambda: self._started
         self._run = self._attempts.run
         self._main = threading.main_thread().ident or 0
         self._forked = False  # this process is a child of the worker
@@ -235,29 +237,22 @@ class Worker(Transport):
             self._loop.call_soon_threadsafe(self._stop_in_loop, running)
 
     def _on_trace(self, message: m.Trace) -> None:
-        self._tell_spans(message.source, message.seq)
+        self.teller.trace(message.source, message.seq)
 
     def tell_spans(self) -> None:
         """What has run here, before this process ends."""
-        if self.spans:
+        if self.reports.spans:
             with self._lock:
-                self._tell_spans(self.worker_id, 0)
-
-    def _tell_spans(self, target: bytes, about: int) -> None:
-        since_1970 = time.time() - time.perf_counter()
-        made, spans = self._creation(), []
-        for name, task_id, began, seconds, *is_call in [*self.spans]:
-            if made is not None and made.actor is not None and task_id == made.spec.task_id:
-                name, is_call = f"{made.actor.class_name}.__init__", [True]
-            spans.append(m.Span(name, task_id, began + since_1970, seconds, bool(is_call)))
-        node_id = self.task_inbox.setup.node_id if self.task_inbox.setup is not None else NO_JOB
-        found = [m.WorkerSpans(node_id, self.worker_id, spans)]
-        self.tell_raylet([m.Traced(0, self.worker_id, target, about, found)])
+                self.teller.report()
+                self.teller.trace(self.worker_id, 0)
 
     def abandon(self) -> None:
         """In a forked child: this connection is the parent's."""
         self._forked = True
         self._abandon_store()
+
+    def _report(self) -> None:
+        self.teller.report()
 
     # ---- for the actor that this worker is ---------------------------------------------------
 
@@ -300,6 +295,8 @@ class Worker(Transport):
 
     def _become(self, instance: Any, made: m.Assignment) -> None:
         self.actor = ActorServer(self, instance, made, self.code.error, self.streams)
+        self.reports.actor = (made.spec.task_id, self.actor.info.class_name)
+        self.teller.calls = self.actor.now_running
 
     @staticmethod
     def _serve(actor: ActorServer) -> int:
@@ -408,8 +405,13 @@ class Worker(Transport):
         if template is not self._shown:
             self._show(template, assignment)
         self.title.show(self._task_title)
+        reports = self.reports
+        if not reports.due:
+            self.teller.remind()
         status, outcomes, seconds = self._run(delivered, template)
         self.end_if_forked()
+        if not reports.due:
+            self.teller.remind()
         with interrupts, self._lock:
             leased = self.leases.lease is not None
             if leased:
@@ -428,6 +430,8 @@ class Worker(Transport):
                 self.task_inbox.finished(status, outcomes, seconds, borrowed, time.monotonic())
             if template.max_calls:
                 self._count_call(template)
+            if reports.urgent:
+                self.teller.report()
             self._send_done()
             self.assignment = None
             return self._next() if self.actor is None else None
@@ -439,6 +443,7 @@ class Worker(Transport):
             self.env_vars = tuple(template.environment.env_vars)
         self._shown = template
         self._run = self._run_in_time if template.timeout_s else self._attempts.run
+        self.reports.shows(template)
         made = assignment.actor
         title = f"zray::{made.class_name if made else template.name}"
         set_process_name(title)

@@ -183,7 +183,7 @@ class SimRaylet(SimPeer):
 
     def too_large(self, found: list[codec.Unsent]) -> None:
         """Tell the machine what is too large to be sent."""
-        self.raylet.too_large(found)
+        self.raylet.tasks.too_large(found)
 
     def say_hello(self) -> None:
         """Send HELLO."""
