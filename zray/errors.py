@@ -108,6 +108,12 @@ class WrongClusterError(ProtocolError):
     code = "ZR-2007"
 
 
+class StateQueryError(ZrayError, ValueError):
+    """A question about the cluster's state that cannot be answered as it is put."""
+
+    code = "ZR-2010"
+
+
 class MessageTooLargeError(ProtocolError):
     """A task, call or result is larger than what zray sends in one message; only it failed."""
 
@@ -385,6 +391,7 @@ RayError = ZrayError
 RayTaskError = TaskError
 RaySystemError = InternalFaultError
 RayActorError = ActorError
+RayStateApiException = StateQueryError
 OufOfBandObjectRefSerializationException = OutOfBandReferenceError
 PendingCallsLimitExceeded = PendingCallsLimitExceededError
 ActorHandleNotFoundError = ActorNotFoundError

@@ -43,7 +43,7 @@ _CROSS_LANGUAGE = (
 _GROUPS = "placement groups are not there yet; resources= can keep tasks apart or together"
 _CLIENT = "a driver on any machine is a full one: zray.init('host:port')"
 _LATER = "it is not there yet"
-_STATE = "zray.nodes() and the command `zray status` say what runs and what waits"
+_STATE = "call the functions of ray.util.state; each takes address="
 _TRANSPORT = "arrays are shared on each node without a copy; there is no transport to choose"
 
 MODULES: dict[str, dict[str, Any]] = {
@@ -116,14 +116,25 @@ MODULES: dict[str, dict[str, Any]] = {
         *("NodeAffinitySchedulingStrategy", "NodeLabelSchedulingStrategy"),
         *("PlacementGroupSchedulingStrategy", "In", "NotIn", "Exists", "DoesNotExist"),
     ),
-    "ray.util.state": _instead(
-        _STATE,
-        *("StateApiClient", "get_actor", "get_job", "get_log", "get_node", "get_objects"),
-        *("get_placement_group", "get_task", "get_worker", "list_actors", "list_cluster_events"),
-        *("list_jobs", "list_logs", "list_nodes", "list_objects", "list_placement_groups"),
-        *("list_runtime_envs", "list_tasks", "list_workers", "summarize_actors"),
-        *("summarize_objects", "summarize_tasks"),
+    "ray.util.state": {
+        **_homes(
+            "zray.util.state",
+            *("get_actor", "get_job", "get_node", "get_objects", "get_task", "get_worker"),
+            *("list_actors", "list_cluster_events", "list_jobs", "list_nodes", "list_objects"),
+            *("list_tasks", "list_workers", "summarize_actors", "summarize_objects"),
+            "summarize_tasks",
+        ),
+        **_instead(_STATE, "StateApiClient"),
+        **_instead(_GROUPS, "get_placement_group", "list_placement_groups"),
+        **_instead("prints of tasks come to their driver", "get_log", "list_logs"),
+        **_instead("environments have variables alone", "list_runtime_envs"),
+    },
+    "ray.util.state.common": _homes(
+        "zray.util.state.records",
+        *("ActorState", "ClusterEventState", "JobState", "NodeState", "ObjectState", "TaskState"),
+        "WorkerState",
     ),
+    "ray.util.state.exception": _homes("zray.errors", "RayStateApiException"),
     "ray.util.actor_pool": _instead(_LATER, "ActorPool"),
     "ray.util.queue": _instead(_LATER, "Empty", "Full", "Queue"),
     "ray.util.multiprocessing": _instead(

@@ -19,7 +19,7 @@ from zray.core.head.state_rows import StateRows
 from zray.core.head.tables import Tables
 from zray.core.head.task_table import TaskTable
 from zray.core.machine import NEVER
-from zray.errors import InternalFaultError, ProtocolError
+from zray.errors import InternalFaultError, StateQueryError
 from zray.protocol import messages as m
 
 FIELDS = {number: name for name, number in m.KINDS.items()}  # of LISTED
@@ -136,10 +136,10 @@ class Listings:
         try:
             waiting = self._waiting.get(asker, 0)
             if waiting >= limits.LISTS_WAITING_MAX or len(self._work) >= limits.LISTS_ALL_MAX:
-                raise ProtocolError("too many lists are asked for at a time; ask again later")
+                raise StateQueryError("too many lists are asked for at a time; ask again later")
             self._work.append(work())
             self._waiting[asker] = waiting + 1
-        except ProtocolError as error:
+        except StateQueryError as error:
             text = error.args[0]
             self._outbox.send(asker, m.Rejected(0, message.seq, error.code, text))
 
@@ -152,7 +152,7 @@ class Listings:
             number, section, place = _split(message.cursor)
             reading = self._open.get(number)
             if reading is None or reading.kind != message.kind:
-                raise ProtocolError(
+                raise StateQueryError(
                     "the list is not known any more: it was not read for too long, or the head was "
                     "restarted; ask for it from its beginning"
                 )
@@ -173,7 +173,7 @@ class Listings:
         elif kind in (m.ACTORS, m.OBJECTS):
             sections = self._sections(kind, b"", b"")
         else:
-            raise ProtocolError("there are summaries of tasks, actors and objects; list the others")
+            raise StateQueryError("there are summaries of tasks, actors and objects alone")
         return Work(member.process_id, message.seq, Reading(0, kind, sections), [])
 
     # ---- what is read ----------------------------------------------------------------------
@@ -329,6 +329,6 @@ def _joined(number: int, section: int, place: int) -> bytes:
 
 def _split(cursor: bytes) -> tuple[int, int, int]:
     if len(cursor) != 24:
-        raise ProtocolError("that is no cursor of a list")
+        raise StateQueryError("that is no cursor of a list")
     number, section, place = (int.from_bytes(cursor[at : at + 8], "big") for at in (0, 8, 16))
     return number, section, place

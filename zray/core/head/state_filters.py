@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from zray.errors import ProtocolError
+from zray.errors import StateQueryError
 from zray.protocol import messages as m
 
 # Filters by what rows have it; a name of Ray's, then the row's.
@@ -67,7 +67,7 @@ def compiled(kind: int, filters: Sequence[m.Filter]) -> tuple[list[Test], bytes]
     """What rows have to pass, and bytes that are in every encoded one that does, or none.
 
     Raises:
-        ProtocolError: a filter names no field of such rows.
+        StateQueryError: a filter names no field of such rows.
     """
     tests, needle = [], b""
     for one in filters:
@@ -81,7 +81,7 @@ def compiled(kind: int, filters: Sequence[m.Filter]) -> tuple[list[Test], bytes]
         else:
             name = next(name for name, number in m.KINDS.items() if number == kind)
             known = ", ".join(sorted([*IDS[kind], *WORDS[kind]]))
-            raise ProtocolError(f"{name} cannot be filtered by {one.key!r}; there are: {known}")
+            raise StateQueryError(f"{name} cannot be filtered by {one.key!r}; there are: {known}")
     return tests, needle
 
 

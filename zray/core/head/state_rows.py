@@ -98,11 +98,11 @@ class StateRows:
         return "WAIT_FUNCTION: its function is being stored"
 
     def unlisted(self) -> int:
-        """How many unfinished tasks are with their submitters or nodes alone, but for those that
-        these have told of."""
+        """How many unfinished tasks only their submitters and nodes know."""
         near = sum(node.view.near_counts()[0] for node in self._members.nodes.values())
         leased = sum(job.leased for job in self._members.jobs.values())
-        return near + leased
+        told = sum(1 for one in self._events.tasks.running() if one not in self._tasks)
+        return max(0, near + leased - told)
 
     # ---- actors ----------------------------------------------------------------------------
 

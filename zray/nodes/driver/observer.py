@@ -6,13 +6,14 @@ Takes part in nothing: an observer submits, holds and runs nothing.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TypeVar
 
 import zmq
 
 from zray import limits
-from zray.errors import HeadConnectionError, HeadSilentError
+from zray.errors import HeadConnectionError, HeadSilentError, StateQueryError
 from zray.protocol import messages as m
 from zray.protocol.splitting import Joiner
 from zray.runtime import identity, sockets
@@ -21,11 +22,14 @@ from zray.runtime.link import HeadLink
 
 ANSWER_S = 5.0  # a head with a long queue may take a while to count it
 
-Answer = TypeVar("Answer", m.Welcome, m.Status, m.Reasons)
+Answer = TypeVar("Answer", bound=m.Message)
 
 
 class Observer:
     """One session with the head at ``address``, for the length of a ``with`` block.
+
+    It may stay as long as its process likes: an observer owes the head no sign of life. For one
+    thread at a time. After a HeadConnectionError it is of no more use: another one is needed.
 
     Raises:
         HeadConnectionError and its kinds: on entry, why the head cannot be used.
@@ -75,7 +79,7 @@ class Observer:
         Raises:
             HeadConnectionError: the connection was lost; HeadSilentError: no answer in time.
         """
-        return self._ask(m.Query(0, m.STATUS), m.Status)
+        return self.ask(m.Query(0, m.STATUS), m.Status)
 
     def why(self, object_ids: list[bytes]) -> list[str]:
         """For each object (100 at most) what it waits for, in words; empty: for nothing.
@@ -83,7 +87,30 @@ class Observer:
         Raises:
             HeadConnectionError: the connection was lost; HeadSilentError: no answer in time.
         """
-        return self._ask(m.Query(0, m.WHY, object_ids), m.Reasons).reasons
+        return self.ask(m.Query(0, m.WHY, object_ids), m.Reasons).reasons
+
+    def page(
+        self,
+        kind: int,
+        filters: Sequence[m.Filter] = (),
+        limit: int = 0,
+        cursor: bytes = b"",
+        only: bytes = b"",
+    ) -> m.Listed:
+        """Some rows of a kind (``m.TASKS`` and so on), as LIST has it; the next with its cursor.
+
+        Raises:
+            As ``ask``; StateQueryError: there is no such filter, or the cursor is too old.
+        """
+        return self.ask(m.List(0, kind, [*filters], limit, cursor, only), m.Listed)
+
+    def summary(self, kind: int) -> m.Summary:
+        """How many things of a kind there are, by name and state.
+
+        Raises:
+            As ``ask``; StateQueryError: there is no summary of these.
+        """
+        return self.ask(m.Summarize(0, kind), m.Summary)
 
     def shut_down(self, reason: str) -> None:
         """Tell the whole cluster to stop, and wait until the head has hung up.
@@ -97,11 +124,16 @@ class Observer:
             self._link.receive()
             self._wait(deadline, limits.STOP_S)
 
-    def _ask(self, query: m.Query, kind: type[Answer]) -> Answer:
+    def ask(self, query: m.Message, kind: type[Answer], timeout_s: float = ANSWER_S) -> Answer:
+        """Send a question, under a number of its own, and wait for its answer, which is a ``kind``.
+
+        Raises:
+            HeadConnectionError: the connection was lost; HeadSilentError: no answer in time.
+        """
         self._asked += 1
         query.seq = self._asked
         self._link.send(self._epoch, [query])
-        return self._receive(kind, ANSWER_S)
+        return self._receive(kind, timeout_s)
 
     # ---- the session -----------------------------------------------------------------------
 
@@ -118,6 +150,8 @@ class Observer:
                         text = f"the head at {self.address} has just restarted; try again"
                         raise HeadConnectionError(text)
                     if isinstance(message, m.Rejected):
+                        if message.code == StateQueryError.code:
+                            raise StateQueryError(message.text)
                         text = f"the head at {self.address} did not accept it: {message.text}"
                         raise HeadConnectionError(text, code=message.code)
                     whole = joiner.take(message)
