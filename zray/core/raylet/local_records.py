@@ -136,6 +136,7 @@ class WorkerSlot:
         self.lease: HeldLease | None = None  # which it serves
         self.leased_name = ""  # of the function whose tasks it runs under that
         self.counted = 0  # tasks that have ended under that, as far as was looked
+        self.runs_long = False  # what it runs did so already when it told of that
         self.lists_tasks = True  # those that it runs under that are to be told of
         self.was_leased = False  # it may know functions that it did not get from here
         self.joiner = Joiner()  # of what it sends

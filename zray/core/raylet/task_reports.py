@@ -13,6 +13,8 @@ from zray.core.machine import NEVER
 from zray.core.raylet.local_records import LocalTask, WorkerSlot
 from zray.protocol import messages as m
 
+JOB_ENDED = "its job has ended"  # why a worker is killed whose job is over
+
 
 class TaskReports:
     """Of one incarnation of the raylet.
@@ -69,7 +71,8 @@ class TaskReports:
         worker_id = slot.worker_id
         if slot.worker_id in self._leased:
             self._count_leased(slot, begun, running=False)
-            if begun:  # what ran has ended with it
+            # What ran has ended with it; but a worker whose job is over may have been idle.
+            if begun and (slot.runs_long or why != JOB_ENDED):
                 self._count(slot.leased_name, m.NORMAL_TASK, m.ENDED_BADLY, 1, slot)
                 self._count(slot.leased_name, m.NORMAL_TASK, m.ENDED_WELL, -1, slot)
             del self._leased[worker_id]
@@ -108,6 +111,7 @@ class TaskReports:
             (self._finished if row.state == m.ENDED_WELL else self._failed).append(row)
         self._dropped += message.dropped
         self._running[slot.worker_id] = message.running
+        slot.runs_long = bool(message.running)
         for one in message.tallies:
             self._count(one.name, one.type, one.state, one.more)
         self._trim()

@@ -14,7 +14,7 @@ from zray.core.machine import NEVER, Outbox
 from zray.core.raylet.effects import Effect, KillWorker, StartWorker
 from zray.core.raylet.local_records import PoolKey, WorkerSlot
 from zray.core.raylet.local_scheduler import LocalScheduler
-from zray.core.raylet.task_reports import TaskReports
+from zray.core.raylet.task_reports import JOB_ENDED, TaskReports
 from zray.core.raylet.timeouts import Timeouts
 from zray.core.raylet.tracing import Tracing
 from zray.core.raylet.worker_requests import WorkerRequests
@@ -128,7 +128,7 @@ class Workers:
     def end_job(self, job_id: bytes) -> None:
         """Nobody wants what the workers of a job still do."""
         for slot in [s for s in self._scheduler.workers.values() if s.key[0] == job_id]:
-            self.kill(slot, "its job has ended")
+            self.kill(slot, JOB_ENDED)
 
     def retire(self, slots: list[WorkerSlot]) -> None:
         """Let these end, but for whom something still has to be done."""

@@ -356,6 +356,8 @@ class Driver(Pump):
             self._attended = False
             if self.client.linked and self._link.socket is not None:
                 self._flush()
+                for link in (*self._links.values(), *(pair[0] for pair in self._leased.values())):
+                    link.hang_up()  # before its worker ends: it tells then what has run
                 self._link.send(self.client.epoch, [m.Goodbye(0, "the driver shut down")])
             self.client.stop("zray.shutdown() was called")
             self._pump_turn.notify()

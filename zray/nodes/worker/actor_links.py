@@ -75,6 +75,7 @@ class ActorLinks:
             link.close()
             for caller in self.inbox.callers(link):
                 self.inbox.reroute(caller, None)
+            self.worker.teller.report_due()  # it may have been the driver, with which this ends
 
     def receive(self, message: m.Calls, route: Route) -> None:
         """Calls have come. With the lock held."""

@@ -39,6 +39,11 @@ class DirectLink:
         """Of its socket."""
         return self.socket.fileno()
 
+    def hang_up(self) -> None:
+        """Say no more: the other end reads that at once."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(socket.SHUT_WR)
+
     def close(self) -> None:
         """Close its socket."""
         self.socket.close()
