@@ -47,6 +47,7 @@ UNKNOWN_OBJECT_S = 10.0  # an object nobody has announced is lost after this
 EARLY_CANCELS_MAX = 10_000  # of what nobody has told of, which a head keeps for that time
 UNHEARD_OBJECT_S = SILENT_S  # one that is asked for: word of it may come a little later
 STOP_S = 10.0  # a clean stop takes at most this long
+HANG_UP_S = 0.02  # and before that, until workers have told what they have run
 PART_S = 2.0  # a driver that leaves waits for so long until the head has heard that
 
 # ---- tasks ---------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import pytest
 from tests.core.benches import FUNCTION, identity, object_of, template
 from zray.core import failures
 from zray.core.client.client import Client
+from zray.core.worker.reports import Reports
 from zray.core.worker.task_inbox import Delivered, TaskInbox
 from zray.errors import TaskCancelledError
 from zray.ids import IdSource
@@ -47,10 +48,10 @@ class Bench:
         streams = StreamServer(self.host, lambda: None)  # type: ignore[arg-type]
         code = UserCode(self.host, inbox, streams)  # type: ignore[arg-type]
         self.actors: list[Any] = []
-        self.ran: list[Any] = []
+        self.reports = Reports(ME, 4711)
         self.attempts = Attempts(
             *(code, self.host.client.references, lambda made, _: self.actors.append(made)),
-            self.ran.append,
+            self.reports,
         )
         self._inbox = inbox
 

@@ -23,7 +23,6 @@ ACTOR_STATES = {
     m.ACTOR_PENDING: "PENDING_CREATION",
     m.ACTOR_ALIVE: "ALIVE",
     m.ACTOR_RESTARTING: "RESTARTING",
-    m.ACTOR_DEAD: "DEAD",
 }
 
 
@@ -109,7 +108,7 @@ class StateRows:
     def actor(self, actor_id: bytes) -> m.ListedActor | None:
         """An actor that is not dead."""
         record = self._actors.get(actor_id)
-        if record is None:
+        if record is None or record.state == m.ACTOR_DEAD:
             return None
         info, alive = record.info, record.state == m.ACTOR_ALIVE
         worker = self._events.alive.get(record.worker_id) if alive else None

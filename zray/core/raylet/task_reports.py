@@ -13,6 +13,7 @@ from zray.core.machine import NEVER
 from zray.core.raylet.local_records import LocalTask, WorkerSlot
 from zray.protocol import messages as m
 
+OTHERS = "(others)"  # in place of names beyond those that are counted
 JOB_ENDED = "its job has ended"  # why a worker is killed whose job is over
 
 
@@ -128,8 +129,9 @@ class TaskReports:
     ) -> None:
         if slot is None or slot.lists_tasks:
             key = (name, kind, state)
-            if key in self._tallies or len(self._tallies) < limits.TASK_NAMES_MAX:
-                self._tallies[key] = self._tallies.get(key, 0) + more
+            if key not in self._tallies and len(self._tallies) >= limits.TASK_NAMES_MAX:
+                key = (OTHERS, kind, state)
+            self._tallies[key] = self._tallies.get(key, 0) + more
 
     def near_ended(self, task: LocalTask, done: m.TaskDone) -> None:
         """An attempt of a task has ended of which the head does not hear."""

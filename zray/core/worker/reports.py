@@ -27,6 +27,7 @@ class Reports:
         spans: the last that have run.
         due: somebody is going to ask for a ``report``.
         urgent: something has failed: that is to be told before whoever waits for it knows.
+        young: something ran, when that was told last, that had not run for long.
         silent: nothing is to be told of what runs.
         leased: nobody else sees how tasks end here.
         actor: that this worker is, and its class.
@@ -38,6 +39,7 @@ class Reports:
         self.spans: deque[Ran] = deque(maxlen=limits.SPANS_KEPT_MAX)
         self.due = False
         self.urgent = False
+        self.young = False
         self.silent = False
         self.leased = False
         self.actor: tuple[bytes, str] = (b"", "")
@@ -119,6 +121,7 @@ class Reports:
             for one in running[: limits.REPORT_RUNNING_MAX]
             if now - one[2] >= limits.REPORT_RUNNING_S
         ]
+        self.young = len(runs) < min(len(running), limits.REPORT_RUNNING_MAX)
         self._failed.clear()
         tallies = [m.Tally(*key, more) for key, more in self._tallies.items() if more]
         self._tallies.clear()

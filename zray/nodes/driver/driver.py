@@ -356,8 +356,7 @@ class Driver(Pump):
             self._attended = False
             if self.client.linked and self._link.socket is not None:
                 self._flush()
-                for link in (*self._links.values(), *(pair[0] for pair in self._leased.values())):
-                    link.hang_up()  # before its worker ends: it tells then what has run
+                self._hang_up()
                 self._link.send(self.client.epoch, [m.Goodbye(0, "the driver shut down")])
             self.client.stop("zray.shutdown() was called")
             self._pump_turn.notify()
@@ -383,6 +382,14 @@ class Driver(Pump):
         self._wake_pipe.close()
         if self.local is not None:
             self.local.close()
+
+    def _hang_up(self) -> None:
+        """Before workers end, with the job: they tell then what they have run."""
+        links = [*self._links.values(), *(link for link, _ in self._leased.values())]
+        if links:
+            from zray.runtime.linux import direct  # who has such runs Linux
+
+            direct.hang_up(links, limits.HANG_UP_S)
 
     def _part(self) -> None:
         """Read until the head has heard the GOODBYE: closing a socket drops what is on its way."""

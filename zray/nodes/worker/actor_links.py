@@ -70,12 +70,12 @@ class ActorLinks:
         except ProtocolError:  # whoever that is, it is no caller
             ended = True
         if ended:
+            self.worker.teller.report_due()  # it may have been the driver, with which this ends
             self.worker.poller.forget(fd)
             del self._links[fd]
             link.close()
             for caller in self.inbox.callers(link):
                 self.inbox.reroute(caller, None)
-            self.worker.teller.report_due()  # it may have been the driver, with which this ends
 
     def receive(self, message: m.Calls, route: Route) -> None:
         """Calls have come. With the lock held."""

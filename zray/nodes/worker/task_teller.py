@@ -56,6 +56,8 @@ class TaskTeller:
         begun = self.begun() - (current is not None)
         place = (inbox.setup.node_id, inbox.setup.job_id)
         self._tell([self.reports.report(begun, running, place, now, time.time() - now)])
+        if self.reports.young:
+            self.remind()
 
     def report_due(self) -> None:
         """The same, if there is anything: the raylet may be about to end this process."""

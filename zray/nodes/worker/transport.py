@@ -71,6 +71,10 @@ class Transport(Introspection):
     def tell_raylet(self, messages: list[m.Message]) -> None:
         """To the raylet. With the lock held."""
         self.tellings += 1
+        self.tell_aside(messages)
+
+    def tell_aside(self, messages: list[m.Message]) -> None:
+        """The same for what changes nothing: nobody has to know when it has come."""
         try:
             for payload in codec.encode_local(messages):
                 self._writer.send(payload)

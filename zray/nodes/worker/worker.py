@@ -64,7 +64,7 @@ class Worker(Transport):
         self.code = UserCode(self, self.task_inbox, self.streams)
         self.leases = LeaseServer(self, self.streams)
         self.teller = TaskTeller(
-            *(worker_id, self.task_inbox, self.tell_raylet, self._control.remind)
+            *(worker_id, self.task_inbox, self.tell_aside, self._control.remind)
         )
         self.reports = self.teller.reports
         self._attempts = Attempts(self.code, self.client.references, self._become, self.reports)

@@ -10,8 +10,11 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import select
 import socket
 import struct
+import time
+from collections.abc import Sequence
 
 from zray.runtime.linux import segments
 from zray.runtime.stream import FrameReader, FrameWriter
@@ -38,11 +41,6 @@ class DirectLink:
     def fileno(self) -> int:
         """Of its socket."""
         return self.socket.fileno()
-
-    def hang_up(self) -> None:
-        """Say no more: the other end reads that at once."""
-        with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
         """Close its socket."""
@@ -162,6 +160,23 @@ class TaskQueue:
         self._reads.close()
         if self._writes is not None:
             self._writes.close()
+
+
+def hang_up(links: Sequence[DirectLink], timeout_s: float) -> None:
+    """Say no more, and wait until the other ends have hung up as well; those that are busy do not
+    read it within ``timeout_s``."""
+    poller = select.poll()
+    waiting: dict[int, None] = {}
+    for link in links:
+        with contextlib.suppress(OSError):
+            link.socket.shutdown(socket.SHUT_WR)
+            poller.register(link, select.POLLRDHUP)
+            waiting[link.fileno()] = None
+    deadline = time.monotonic() + timeout_s
+    while waiting and (left := deadline - time.monotonic()) > 0:
+        for fd, _ in poller.poll(left * 1000 + 1):
+            poller.unregister(fd)
+            waiting.pop(fd, None)
 
 
 def _name(worker_id: bytes) -> str:

@@ -52,6 +52,8 @@ class StateRecord:
 
 @dataclass
 class TaskState(StateRecord):
+    """An attempt of a task, or a call of an actor."""
+
     task_id: str
     attempt_number: int
     name: str
@@ -120,6 +122,8 @@ class TaskState(StateRecord):
 
 @dataclass
 class ActorState(StateRecord):
+    """An actor."""
+
     actor_id: str
     class_name: str
     state: str
@@ -183,6 +187,8 @@ class ActorState(StateRecord):
 
 @dataclass
 class ObjectState(StateRecord):
+    """An object, and one of those that hold it."""
+
     object_id: str
     object_size: int
     task_status: str
@@ -219,6 +225,8 @@ class ObjectState(StateRecord):
 
 @dataclass
 class NodeState(StateRecord):
+    """A node."""
+
     node_id: str
     node_ip: str
     is_head_node: bool
@@ -266,6 +274,8 @@ class NodeState(StateRecord):
 
 @dataclass
 class WorkerState(StateRecord):
+    """A worker process, or a driver."""
+
     worker_id: str
     is_alive: bool
     worker_type: str
@@ -309,6 +319,8 @@ class WorkerState(StateRecord):
 
 @dataclass
 class JobState(StateRecord):
+    """The job of a driver."""
+
     job_id: str
     submission_id: str | None
     entrypoint: str
@@ -361,6 +373,8 @@ class JobState(StateRecord):
 
 @dataclass
 class ClusterEventState(StateRecord):
+    """Something that has happened; ``time`` is in seconds since 1970."""
+
     severity: str
     time: str
     source_type: str

@@ -18,7 +18,8 @@ Answer = TypeVar("Answer", bound=m.Message)
 class Source(Protocol):
     """Whoever can ask the head."""
 
-    def ask(self, query: m.Message, kind: type[Answer], timeout_s: float) -> Answer: ...
+    def ask(self, query: m.Message, kind: type[Answer], timeout_s: float) -> Answer:
+        """Its answer, which is a ``kind``."""
 
 
 class Connected:

@@ -1,0 +1,147 @@
+"""What a worker tells of what has run in it: all of it once, in bounded amounts."""
+
+from __future__ import annotations
+
+from tests.core.benches import UNIT, identity, template
+from zray import limits
+from zray.core import failures
+from zray.core.worker.reports import CALL, Ran, Reports
+from zray.errors import TaskCancelledError, WorkerCrashedError
+from zray.protocol import messages as m
+
+ME, NODE, JOB = identity("w"), identity("n"), identity("job")
+DAY = 1_000_000.0  # of 1970, when the clock of the notes was 0
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.reports = Reports(ME, 4711)
+        self.now = 100.0
+        self.begun = 0
+
+    def runs(self, name: str, seconds: float = 0.001, *, error: bytes = b"") -> bytes:
+        """A task runs; its id."""
+        self.begun += 1
+        task_id = identity(f"t{self.begun}")
+        self.reports.spans.append((name, task_id, self.now, seconds, 0, b""))
+        self.now += seconds
+        if error:
+            self.reports.failed(name, task_id, error, self.now, is_call=False)
+        return task_id
+
+    def told(self, *running: Ran) -> m.TaskReport:
+        return self.reports.report(self.begun, [*running], (NODE, JOB), self.now, DAY)
+
+
+ERROR = failures.encode(WorkerCrashedError, "it broke")
+
+
+def test_what_has_ended_is_told_once() -> None:
+    bench = Bench()
+    first = bench.runs("f", 0.5)
+    (row,) = bench.told().ended
+    assert (row.task_id, row.name, row.state) == (first, "f", m.ENDED_WELL)
+    assert (row.started_s, row.ended_s) == (DAY + 100.0, DAY + 100.5)
+    assert (row.worker_id, row.pid, row.node_id, row.job_id) == (ME, 4711, NODE, JOB)
+    second = bench.runs("g")
+    assert [row.task_id for row in bench.told().ended] == [second]
+    assert bench.told().ended == []
+
+
+def test_those_that_were_not_noted_any_more_are_counted() -> None:
+    bench = Bench()
+    for _ in range(limits.SPANS_KEPT_MAX + 234):
+        bench.runs("f")
+    told = bench.told()
+    assert (len(told.ended), told.dropped) == (limits.SPANS_KEPT_MAX, 234)
+    assert bench.reports.pause_s == limits.REPORT_BUSY_S
+    bench.runs("f")
+    told = bench.told()
+    assert (len(told.ended), told.dropped) == (1, 0)
+    assert bench.reports.pause_s == limits.REPORT_FIRST_S
+
+
+def test_a_failure_is_told_with_its_reason_and_urgent() -> None:
+    bench = Bench()
+    bench.runs("f")
+    assert not bench.reports.urgent
+    bench.runs("f", error=ERROR)
+    assert bench.reports.urgent
+    well, badly = bench.told().ended
+    assert (well.state, badly.state) == (m.ENDED_WELL, m.ENDED_BADLY)
+    assert (badly.error_type, badly.error_code) == ("WORKER_DIED", "ZR-3003")
+    assert badly.error_message == "it broke"
+    bench.runs("f", error=ERROR)
+    assert not bench.reports.urgent, "right after another report it can wait"
+
+
+def test_under_a_lease_failures_are_taken_off_those_that_are_counted_elsewhere() -> None:
+    bench = Bench()
+    bench.runs("f", error=ERROR)
+    assert bench.told().tallies == []  # the head sees how its own tasks end
+    bench.reports.leased = True
+    bench.runs("f", error=ERROR)
+    assert bench.told().tallies == [
+        m.Tally("f", m.NORMAL_TASK, m.ENDED_BADLY, 1),
+        m.Tally("f", m.NORMAL_TASK, m.ENDED_WELL, -1),
+    ]
+
+
+def test_calls_are_counted_by_method() -> None:
+    bench = Bench()
+    bench.reports.actor = (identity("actor"), "Counter")
+    counts = bench.reports.calls_of("Counter.add")
+    for number in range(3):
+        counts[0] += 1
+        what = ("Counter.add", identity(f"c{number}"), bench.now, 0.001, CALL, b"")
+        bench.reports.spans.append(what)
+        bench.now += 0.001
+    cancelled = failures.encode(TaskCancelledError, "no")
+    bench.reports.failed("Counter.add", identity("c2"), cancelled, bench.now, is_call=True)
+    told = bench.told()
+    assert [(row.type, row.actor_id) for row in told.ended] == [
+        (m.ACTOR_TASK, identity("actor"))
+    ] * 3
+    assert {(one.state, one.more) for one in told.tallies} == {
+        (m.ENDED_WELL, 2),
+        (m.ENDED_BADLY, 1),
+    }
+    assert told.dropped == 0
+
+
+def test_what_made_the_actor_is_its_constructor() -> None:
+    bench = Bench()
+    bench.reports.actor = (bench.runs("whatever"), "Counter")
+    (row,) = bench.told().ended
+    assert (row.name, row.type) == ("Counter.__init__", m.ACTOR_CREATION_TASK)
+
+
+def test_what_runs_for_a_while_is_told() -> None:
+    bench = Bench()
+    long = ("f", identity("long"), bench.now - 5.0, 0.0, 2, b"")
+    short = ("f", identity("short"), bench.now, 0.0, 0, b"")
+    told = bench.told(long, short)
+    (row,) = told.running
+    assert bench.reports.young, "the other one may be long, too"
+    bench.told(long)
+    assert not bench.reports.young
+    assert (row.task_id, row.state, row.attempt) == (identity("long"), m.RUNNING, 2)
+    assert (row.started_s, row.ended_s) == (DAY + 95.0, 0.0) and told.heard == ME
+    many = [("f", identity(f"r{number}"), 0.0, 0.0, CALL, b"") for number in range(5000)]
+    assert len(bench.told(*many).running) == limits.REPORT_RUNNING_MAX
+
+
+def test_nothing_is_told_of_what_is_to_be_silent_and_what_it_takes_has_a_bound() -> None:
+    bench = Bench()
+    silent = m.Template(0, identity("s"), identity("f"), "silent", [("CPU", UNIT)], 1, 0)
+    silent.events = False
+    bench.reports.shows(silent)
+    assert bench.reports.silent
+    bench.reports.failed("silent", identity("t"), ERROR, bench.now, is_call=False)
+    assert bench.told().tallies == [] and not bench.reports.urgent
+    for number in range(5000):
+        bench.reports.shows(template(f"f{number}"))
+        assert len(bench.reports._resources) <= 1000
+    for number in range(5000):
+        bench.reports.failed("f", number.to_bytes(16, "big"), ERROR, bench.now, is_call=False)
+    assert len(bench.reports._failed) <= limits.REPORT_WORKER_ROWS
