@@ -226,6 +226,7 @@ LISTED_ROWS_MAX = 1000  # in one answer; the next go into another
 LISTED_LOOK_ROWS = 500  # looked at in one turn of the head, of all lists that are asked for
 LISTS_WAITING_MAX = 64  # questions of one peer that wait for their turn; more are refused
 LISTS_ALL_MAX = 1024  # of all
+LISTS_BEGUN_MAX = 4  # of these, those that are being made
 LISTS_OPEN_MAX = 16  # whose first rows were told: what they go on with is kept
 LISTS_OPEN_S = 60.0  # for so long
 LISTS_OPEN_ITEMS_MAX = 2_000_000  # of all of these

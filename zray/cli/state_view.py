@@ -15,6 +15,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from zray.cli.entry import INTERRUPTED
 from zray.cli.status import duration, locate, plain
 from zray.errors import HeadConnectionError, StateQueryError, ZrayError
 from zray.nodes.driver.observer import Observer
@@ -43,7 +44,7 @@ class View(Protocol):
     def as_json(self) -> Any:
         """It, for programs."""
 
-    def tables(self) -> list[RenderableType]:
+    def tables(self, width: int) -> list[RenderableType]:
         """It, for people."""
 
 
@@ -62,6 +63,8 @@ def show(view: View, addresses: list[str], *, as_json: bool, watch_s: float | No
                     if watch_s is None:
                         return view.code
                     time.sleep(watch_s)
+        except KeyboardInterrupt:
+            return INTERRUPTED
         except HeadConnectionError as error:
             if watch_s is None:
                 return _failed(error, as_json=as_json)
@@ -86,7 +89,7 @@ def _print(view: View, console: Console, *, as_json: bool, again: bool) -> None:
         return
     if again and console.is_terminal:
         console.clear()
-    console.print(Group(*view.tables()))
+    console.print(Group(*view.tables(console.width)))
     if again and not console.is_terminal:
         print(flush=True)
 
@@ -131,8 +134,31 @@ COLUMNS: dict[str, list[tuple[str, str]]] = {
         *(("EVENT", "label"), ("MESSAGE", "message")),
     ],
 }
-NUMBERS = {"PID", "RESTARTS", "SIZE", "HOLDERS", "WORKERS", "RUNNING", "QUEUED", "FINISHED"}
-NUMBERS |= {"UNFINISHED", "AGE", "RAN"}
+NUMBERS = frozenset(
+    {
+        *("PID", "RESTARTS", "SIZE", "HOLDERS", "WORKERS", "RUNNING", "QUEUED", "FINISHED"),
+        *("UNFINISHED", "AGE", "RAN", "BYTES"),
+    }
+)
+EXPLAINS = {"WHY", "MESSAGE", "DETAIL"}
+GAP = 3  # columns between two
+# What may be cut, and how much of it is shown at least.
+LEAST = {"STATE": 12, "STATUS": 9, "CLASS": 12, "ENTRYPOINT": 16, "NODES": 8, "HOLDER": 12}
+LEAST |= {"NAME": 12, **dict.fromkeys(EXPLAINS, 24)}
+# What is left out first where there is no room.
+SPARE = (
+    "USER",
+    "IP",
+    "HOST",
+    "AGE",
+    "PID",
+    "RAN",
+    "NODE",
+    "SOURCE",
+    "FINISHED",
+    "QUEUED",
+    "WORKERS",
+)
 
 
 class ListView:
@@ -166,12 +192,13 @@ class ListView:
             "rows": [{name: one[name] for name in names} for one in found],
         }
 
-    def tables(self) -> list[RenderableType]:
+    def tables(self, width: int) -> list[RenderableType]:
         if self._detail:
             shown: list[RenderableType] = [_details(one, self._nodes) for one in self._found]
         else:
             rows = [_cells(one, self._kind, self._nodes) for one in self._found]
-            shown = [_table([heading for heading, _ in COLUMNS[self._kind]], rows)] if rows else []
+            heads = [heading for heading, _ in COLUMNS[self._kind]]
+            shown = [_table(heads, rows, width)] if rows else []
         return [*shown, Text(self._footer(), style="dim")]
 
     def _footer(self) -> str:
@@ -216,7 +243,7 @@ class GetView:
     def as_json(self) -> Any:
         return [one.asdict() for one in self._found]
 
-    def tables(self) -> list[RenderableType]:
+    def tables(self, width: int) -> list[RenderableType]:
         if not self._found:
             text = f"{self._kind[:-1]} {self._name} is not known: it never was, or is forgotten"
             return [Text(text)]
@@ -239,7 +266,7 @@ class SummaryView:
         assert self._answer is not None
         return summary_of(self._answer)["cluster"]
 
-    def tables(self) -> list[RenderableType]:
+    def tables(self, width: int) -> list[RenderableType]:
         answer = self._answer
         assert answer is not None
         states = [*dict.fromkeys(state for group in answer.groups for state, _ in group.states)]
@@ -255,7 +282,7 @@ class SummaryView:
         total = f"{answer.total:,} {self._kind}"
         if answer.unlisted:
             total += f"; {answer.unlisted:,} unfinished ones wait at their programs or nodes"
-        table = [_table(heads, rows, numbers={*states, "BYTES"})] if rows else []
+        table = [_table(heads, rows, width, frozenset({*states, "BYTES"}))] if rows else []
         return [*table, Text(total, style="dim")]
 
 
@@ -267,22 +294,41 @@ def _node_names(asked: Source) -> dict[str, str]:
     return {row.node_id.hex(): row.name for row in found.nodes}
 
 
-def _table(heads: list[str], rows: list[list[Text]], numbers: set[str] | None = None) -> Table:
-    """Columns without any content are left out."""
+def _table(
+    heads: list[str], rows: list[list[Text]], width: int, numbers: frozenset[str] = NUMBERS
+) -> Table:
+    """Columns without any content are left out, and where there is no room some others.
+
+    Texts have what is left of the width; those that explain go on in further lines.
+    """
+    wanted = {
+        at: max(len(heads[at]), *(row[at].cell_len for row in rows))
+        for at in range(len(heads))
+        if any(row[at].plain for row in rows)
+    }
+    least = {at: min(LEAST.get(heads[at], one), one) for at, one in wanted.items()}
+    for name in SPARE:
+        if sum(least.values()) + GAP * len(least) > width:
+            least = {at: one for at, one in least.items() if heads[at] != name}
+    left = width - sum(least.values()) - GAP * len(least)
+    for at in least:
+        if left < 0 and heads[at] in EXPLAINS:
+            cut = min(-left, least[at] // 2)
+            least[at] -= cut
+            left += cut
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
-    shown = [at for at in range(len(heads)) if any(row[at].plain for row in rows)]
-    for at in shown:
-        right = heads[at] in (NUMBERS if numbers is None else numbers)
-        is_id = heads[at].endswith(" ID")
+    for at, one in least.items():
+        more = max(0, min(left, wanted[at] - one))
+        left -= more
         table.add_column(
             heads[at],
-            justify="right" if right else "left",
-            no_wrap=True,
-            overflow="ellipsis",
-            min_width=len(rows[0][at].plain) if is_id else None,
+            justify="right" if heads[at] in numbers else "left",
+            no_wrap=heads[at] not in EXPLAINS,
+            overflow="fold" if heads[at] in EXPLAINS else "ellipsis",
+            width=one + more,
         )
     for row in rows:
-        table.add_row(*(row[at] for at in shown))
+        table.add_row(*(row[at] for at in least))
     return table
 
 

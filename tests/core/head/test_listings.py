@@ -133,6 +133,19 @@ def test_a_flood_of_questions_is_refused_and_the_head_goes_on() -> None:
     assert isinstance(answer(bench, m.List(0, m.NODES)), m.Listed)
 
 
+def test_questions_that_wait_take_no_memory_for_what_they_are_about() -> None:
+    bench = head()
+    bench.submit("d", *(spec(f"t{number}", WORK) for number in range(2000)))
+    bench.say("o", *(m.List(number, m.TASKS, equal("name", "x")) for number in range(1, 51)))
+    begun = [work for work in bench.gcs.listings._begun if work._reading is not None]
+    assert len(begun) <= limits.LISTS_BEGUN_MAX
+    for _ in range(500):
+        bench.turn()
+        begun = [work for work in bench.gcs.listings._begun if work._reading is not None]
+        assert len(begun) <= limits.LISTS_BEGUN_MAX
+    assert len([one for one in bench.taken("o") if isinstance(one, m.Listed)]) == 50
+
+
 def test_a_cursor_that_somebody_has_made_up_is_refused() -> None:
     bench = head()
     for cursor in (b"x", bytes(24), b"\xff" * 24, bytes(64)):

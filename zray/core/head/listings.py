@@ -35,12 +35,12 @@ class Present:
     def __len__(self) -> int:
         return len(self._ids)
 
-    def read(self, place: int, count: int) -> tuple[list[Any], int]:
-        """So many at most from that place on, and the next place; 0: that was all."""
-        ids = self._ids[place : place + count]
-        rows = [row for one in ids if (row := self._row(one)) is not None]
-        place += len(ids)
-        return rows, place if place < len(self._ids) else 0
+    def read(self, place: int, count: int) -> tuple[list[Any], int, bool]:
+        """So many at most from that place on, None for one that is gone; the next place; and
+        whether that was all."""
+        rows = [self._row(one) for one in self._ids[place : place + count]]
+        place += len(rows)
+        return rows, place, place >= len(self._ids)
 
 
 class Past:
@@ -54,12 +54,12 @@ class Past:
     def __len__(self) -> int:
         return len(self._history)
 
-    def read(self, place: int, count: int) -> tuple[list[Any], int]:
+    def read(self, place: int, count: int) -> tuple[list[Any], int, bool]:
         """As ``Present.read``; ``place`` counts from the end."""
         blocks = limits.LISTED_LOOK_BLOCKS if self._needle else 1
         history = self._history
         rows, position = history.before(self._end - place, count, self._needle, blocks)
-        return rows, self._end - position if position > history.start else 0
+        return rows, self._end - position, position <= history.start
 
 
 Section = Present | Past
@@ -77,19 +77,33 @@ class Reading:
 
 
 class Work:
-    """A question in its turn: where its reading is, and what it has found."""
+    """A question in its turn: where its reading is, and what it has found.
 
-    def __init__(self, asker: bytes, seq: int, reading: Reading, tests: list[Test]) -> None:
+    ``begin``: makes the reading, once it is begun. ``limit``: of rows; 0: a summary, which has
+    groups.
+    """
+
+    def __init__(
+        self, asker: bytes, seq: int, begin: Callable[[], Reading], tests: list[Test], limit: int
+    ) -> None:
         self.asker = asker
         self.seq = seq
-        self.reading = reading
         self.tests = tests
+        self.limit = limit
+        self.begin = begin
         self.section = 0
         self.place = 0
-        self.limit = 0  # of rows; 0: a summary, which has groups
         self.rows: list[Any] = []
         self.groups: dict[tuple[str, str], dict[str, int]] = {}
         self.bytes: dict[tuple[str, str], int] = {}
+        self._reading: Reading | None = None
+
+    @property
+    def reading(self) -> Reading:
+        """What it reads."""
+        if self._reading is None:
+            self._reading = self.begin()
+        return self._reading
 
     def over(self) -> bool:
         """Whether all was read."""
@@ -115,10 +129,11 @@ class Listings:
             m.Summarize: self.on_summarize,
             m.TaskReport: tables.events.on_task_report,
         }
-        self._work: deque[Work] = deque()
+        self._work: deque[Work] = deque()  # not begun
+        self._begun: deque[Work] = deque()  # each has a turn, in turn
         self._waiting: dict[bytes, int] = {}  # how many questions, by asker
         self._open: OrderedDict[int, Reading] = OrderedDict()  # the one used last is the last
-        self._numbers = 0
+        self._numbers = tables.epoch << 24  # another head's cursors are none of this one's
 
     # ---- questions -------------------------------------------------------------------------
 
@@ -148,33 +163,39 @@ class Listings:
         if message.only:
             tests.append(lambda row: getattr(row, OWN_ID[message.kind]) == message.only)
             needle = message.only
-        if message.cursor:
-            number, section, place = _split(message.cursor)
-            reading = self._open.get(number)
-            if reading is None or reading.kind != message.kind:
-                raise StateQueryError(
-                    "the list is not known any more: it was not read for too long, or the head was "
-                    "restarted; ask for it from its beginning"
-                )
-        else:
-            self._numbers += 1
-            sections = self._sections(message.kind, needle, message.only)
-            reading, section, place = Reading(self._numbers, message.kind, sections), 0, 0
-        work = Work(member.process_id, message.seq, reading, tests)
+        kind, most = message.kind, limits.LISTED_ROWS_MAX
+        limit = min(message.limit or most, most)
+        if not message.cursor:
+
+            def begin() -> Reading:
+                self._numbers += 1
+                sections = self._sections(kind, needle, message.only)
+                return Reading(self._numbers, kind, sections)
+
+            return Work(member.process_id, message.seq, begin, tests, limit)
+        number, section, place = _split(message.cursor)
+        reading = self._open.get(number)
+        if reading is None or reading.kind != kind:
+            raise StateQueryError(
+                "the list is not known any more: it was not read for too long, or the head was "
+                "restarted; ask for it from its beginning"
+            )
+        found = reading
+        work = Work(member.process_id, message.seq, lambda: found, tests, limit)
         work.section, work.place = section, place
-        most = limits.LISTED_ROWS_MAX
-        work.limit = min(message.limit or most, most)
         return work
 
     def _summing(self, member: Member, message: m.Summarize) -> Work:
         kind = message.kind
-        if kind == m.TASKS:  # of those that are over it is known how many there were
-            sections: list[Section] = [self._unfinished(b"")]
-        elif kind in (m.ACTORS, m.OBJECTS):
-            sections = self._sections(kind, b"", b"")
-        else:
+        if kind not in (m.TASKS, m.ACTORS, m.OBJECTS):
             raise StateQueryError("there are summaries of tasks, actors and objects alone")
-        return Work(member.process_id, message.seq, Reading(0, kind, sections), [])
+
+        def begin() -> Reading:
+            if kind == m.TASKS:  # of those that are over it is known how many there were
+                return Reading(0, kind, [self._unfinished(b"")])
+            return Reading(0, kind, self._sections(kind, b"", b""))
+
+        return Work(member.process_id, message.seq, begin, [], 0)
 
     # ---- what is read ----------------------------------------------------------------------
 
@@ -223,10 +244,12 @@ class Listings:
         self._events.step(now)
         while self._open and next(iter(self._open.values())).used < now - limits.LISTS_OPEN_S:
             self._open.popitem(last=False)
-        if not self._work:
+        if self._work and len(self._begun) < limits.LISTS_BEGUN_MAX:
+            self._begun.append(self._work.popleft())
+        if not self._begun:
             return
         self._rows.forget_reasons()
-        work = self._work.popleft()
+        work = self._begun.popleft()
         try:
             ended = self._go_on(work)
         except Exception:
@@ -235,7 +258,7 @@ class Listings:
             self._outbox.send(work.asker, m.Rejected(0, work.seq, InternalFaultError.code, text))
             raise
         if not ended:
-            self._work.append(work)
+            self._begun.append(work)
             return
         self._answered(work)
         if work.limit:
@@ -252,20 +275,31 @@ class Listings:
         """Whether it can be answered by now."""
         look = limits.LISTED_LOOK_ROWS
         while look > 0 and not work.over():
-            count = look if not work.limit else min(look, work.limit - len(work.rows))
-            if not count:
-                return True
-            found, place = work.reading.sections[work.section].read(work.place, count)
-            look -= max(len(found), count if not found else 1)
-            if not place:
-                work.section += 1
-            work.place = place
-            found = [row for row in found if all(test(row) for test in work.tests)]
+            section = work.reading.sections[work.section]
+            found, work.place, ended = section.read(work.place, look)
+            look -= len(found) or look
+            left = None
             if work.limit:
-                work.rows += found
+                left = self._choose(work, found)
             else:
-                self._sum(work, found)
-        return work.over() or (bool(work.limit) and len(work.rows) >= work.limit)
+                self._sum(work, [row for row in found if row is not None])
+            if ended and not left:
+                work.section, work.place = work.section + 1, 0
+            elif left:
+                work.place -= left  # which the next page has
+            if left is not None:
+                return True
+        return work.over()
+
+    @staticmethod
+    def _choose(work: Work, found: list[Any]) -> int | None:
+        """Take the rows that pass; if the page is full, how many have not been looked at."""
+        for at, row in enumerate(found, 1):
+            if row is not None and all(test(row) for test in work.tests):
+                work.rows.append(row)
+                if len(work.rows) == work.limit:
+                    return len(found) - at
+        return None
 
     def _sum(self, work: Work, found: list[Any]) -> None:
         for row in found:
@@ -309,7 +343,7 @@ class Listings:
 
     def deadline(self) -> float:
         """When ``step`` has something to do: at once, if somebody waits."""
-        return 0.0 if self._work else NEVER
+        return 0.0 if self._work or self._begun else NEVER
 
 
 def _count(

@@ -77,7 +77,7 @@ class Reports:
             self._count(name, kind, m.ENDED_WELL, -1)  # it is counted there, as all are
 
     def _count(self, name: str, kind: str, state: str, more: int) -> None:
-        key = (name, kind, state)
+        key = (name[: limits.NAME_MAX], kind, state)
         self._tallies[key] = self._tallies.get(key, 0) + more
 
     def calls_of(self, name: str) -> list[int]:
@@ -144,7 +144,7 @@ class Reports:
         return m.ListedTask(
             task_id=task_id,
             attempt=max(0, attempt),
-            name=name,
+            name=name[: limits.NAME_MAX],
             state=state,
             type=kind,
             job_id=place[1],
