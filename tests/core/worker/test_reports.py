@@ -23,10 +23,11 @@ class Bench:
         """A task runs; its id."""
         self.begun += 1
         task_id = identity(f"t{self.begun}")
-        self.reports.spans.append((name, task_id, self.now, seconds, 0, b""))
+        ran = (name, task_id, self.now, seconds, 0, b"")
+        self.reports.spans.append(ran)
         self.now += seconds
         if error:
-            self.reports.failed(name, task_id, error, self.now, is_call=False)
+            self.reports.failed(ran, error)
         return task_id
 
     def told(self, *running: Ran) -> m.TaskReport:
@@ -55,10 +56,26 @@ def test_those_that_were_not_noted_any_more_are_counted() -> None:
     told = bench.told()
     assert (len(told.ended), told.dropped) == (limits.SPANS_KEPT_MAX, 234)
     assert bench.reports.pause_s == limits.REPORT_BUSY_S
+    bench.now += 1.0
     bench.runs("f")
     told = bench.told()
     assert (len(told.ended), told.dropped) == (1, 0)
     assert bench.reports.pause_s == limits.REPORT_FIRST_S
+
+
+def test_past_a_rate_the_latest_and_those_that_failed_are_told() -> None:
+    bench = Bench()
+    for _ in range(limits.REPORT_WORKER_ROWS):
+        bench.runs("f", 0.0)
+    bench.told()
+    failed = bench.runs("f", error=ERROR)
+    for _ in range(1999):
+        last = bench.runs("f")
+    told = bench.told()
+    states = [row.state for row in told.ended]
+    assert states.count(m.ENDED_WELL) == 2 * limits.REPORT_WORKER_ROWS_PER_S
+    assert (told.ended[0].task_id, told.ended[-1].task_id) == (failed, last)
+    assert len(told.ended) + told.dropped == 2000
 
 
 def test_a_failure_is_told_with_its_reason_and_urgent() -> None:
@@ -97,7 +114,7 @@ def test_calls_are_counted_by_method() -> None:
         bench.reports.spans.append(what)
         bench.now += 0.001
     cancelled = failures.encode(TaskCancelledError, "no")
-    bench.reports.failed("Counter.add", identity("c2"), cancelled, bench.now, is_call=True)
+    bench.reports.failed(what, cancelled)
     told = bench.told()
     assert [(row.type, row.actor_id) for row in told.ended] == [
         (m.ACTOR_TASK, identity("actor"))
@@ -137,11 +154,11 @@ def test_nothing_is_told_of_what_is_to_be_silent_and_what_it_takes_has_a_bound()
     silent.events = False
     bench.reports.shows(silent)
     assert bench.reports.silent
-    bench.reports.failed("silent", identity("t"), ERROR, bench.now, is_call=False)
+    bench.reports.failed(("silent", identity("t"), 1.0, 1.0, 0, b""), ERROR)
     assert bench.told().tallies == [] and not bench.reports.urgent
     for number in range(5000):
         bench.reports.shows(template(f"f{number}"))
         assert len(bench.reports._resources) <= 1000
     for number in range(5000):
-        bench.reports.failed("f", number.to_bytes(16, "big"), ERROR, bench.now, is_call=False)
+        bench.reports.failed(("f", number.to_bytes(16, "big"), 1.0, 1.0, 0, b""), ERROR)
     assert len(bench.reports._failed) <= limits.REPORT_WORKER_ROWS

@@ -46,9 +46,11 @@ class Reports:
         self.pause_s = limits.REPORT_FIRST_S  # until the next is worth while
         self._resources: dict[str, m.Amounts] = {}  # by name of the function
         self._reported_at = 0.0
+        self._room = float(limits.REPORT_WORKER_ROWS)  # of ended tasks that may be told
+        self._room_at = 0.0
         self._told_until = 0.0  # what has ended by then was told, or counted
         self._begun = 0  # as it was then
-        self._failed: dict[bytes, tuple[str, str]] = {}  # since; code and text
+        self._failed: dict[bytes, tuple[Ran, str, str]] = {}  # since; code and text
         self._tallies: dict[tuple[str, str, str], int] = {}
         self._calls: dict[str, list[int]] = {}  # by name: ended, and of these the told ones
         self._calls_told = 0
@@ -62,17 +64,18 @@ class Reports:
             self._resources.clear()
         self._resources[template.name] = template.resources
 
-    def failed(self, name: str, task_id: bytes, data: bytes, now: float, *, is_call: bool) -> None:
-        """An attempt has ended with an error, as ``data`` has it."""
+    def failed(self, ran: Ran, data: bytes) -> None:
+        """An attempt has ended, as is noted, with an error, as ``data`` has it."""
         if self.silent:
             return
-        self.urgent = now - self._reported_at > limits.REPORT_URGENT_S
+        name, task_id, began, seconds, attempt, _ = ran
+        self.urgent = began + seconds - self._reported_at > limits.REPORT_URGENT_S
         record = failures.read(data)
         text = f"{record.type_name}: {record.message}" if record.type_name else record.message
         if len(self._failed) < limits.REPORT_WORKER_ROWS:
-            self._failed[task_id] = (record.code[:64], text[: limits.BRIEF_TEXT_MAX])
-        if is_call or self.leased:
-            kind = m.ACTOR_TASK if is_call else m.NORMAL_TASK
+            self._failed[task_id] = (ran, record.code[:64], text[: limits.BRIEF_TEXT_MAX])
+        if attempt == CALL or self.leased:
+            kind = m.ACTOR_TASK if attempt == CALL else m.NORMAL_TASK
             self._count(name, kind, m.ENDED_BADLY, 1)
             self._count(name, kind, m.ENDED_WELL, -1)  # it is counted there, as all are
 
@@ -115,7 +118,10 @@ class Reports:
                 self._count(name, m.ACTOR_TASK, m.ENDED_WELL, more)
         if fresh:
             self._told_until = fresh[0][2] + fresh[0][3]
-        rows = [self._row(one, place, day_time_s, ended=True) for one in reversed(fresh)]
+        rows = [
+            self._row(one, place, day_time_s, ended=True)
+            for one in reversed(self._chosen(fresh, now))
+        ]
         runs = [
             self._row(one, place, day_time_s, ended=False)
             for one in running[: limits.REPORT_RUNNING_MAX]
@@ -125,10 +131,21 @@ class Reports:
         self._failed.clear()
         tallies = [m.Tally(*key, more) for key, more in self._tallies.items() if more]
         self._tallies.clear()
-        busy = len(rows) > limits.REPORT_ROWS_PER_S
+        busy = ended > limits.REPORT_BUSY_TASKS
         self.pause_s = limits.REPORT_BUSY_S if busy else limits.REPORT_FIRST_S
         dropped = max(0, ended - len(rows))
         return m.TaskReport(0, rows, runs, self._worker_id, tallies, dropped)
+
+    def _chosen(self, fresh: list[Ran], now: float) -> list[Ran]:
+        """Of what has ended, the latest first, as much as may be told; all that has failed."""
+        most = float(limits.REPORT_WORKER_ROWS)
+        earned = (now - self._room_at) * limits.REPORT_WORKER_ROWS_PER_S
+        self._room, self._room_at = min(most, self._room + earned), now
+        told = fresh[: int(self._room)]
+        self._room -= len(told)
+        here = {one[1] for one in told} if self._failed else ()
+        failed = [ran for task_id, (ran, _, _) in self._failed.items() if task_id not in here]
+        return [*told, *reversed(failed)]
 
     def _row(
         self, ran: Ran, place: tuple[bytes, bytes], day_time_s: float, *, ended: bool
@@ -139,7 +156,7 @@ class Reports:
         if attempt != CALL and task_id == actor_id:
             name, kind = f"{class_name}.__init__", m.ACTOR_CREATION_TASK
         failure = self._failed.get(task_id) if ended else None
-        code, text = failure or ("", "")
+        _, code, text = failure or (ran, "", "")
         state = (m.ENDED_BADLY if failure else m.ENDED_WELL) if ended else m.RUNNING
         return m.ListedTask(
             task_id=task_id,

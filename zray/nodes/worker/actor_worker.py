@@ -383,12 +383,15 @@ class ActorServer(ActorLinks):
         if call.retry and not entry.cancelled and call_errors.retried(self.instance, call, error):
             return None, []
         data = self._record(error, self._names[call.method])
-        self._failed(call, data)
+        self._failed(entry, data)
         return failures.outcomes(call.task_id, call.num_returns, data), []
 
-    def _failed(self, call: m.Call, data: bytes) -> None:
-        name, now = self._names[call.method], time.perf_counter()
-        self._reports.failed(name, call.task_id, data, now, is_call=True)
+    def _failed(self, entry: Entry, data: bytes) -> None:
+        call, began = entry.call, self._running.get(entry)
+        if began is not None:
+            seconds = time.perf_counter() - began
+            name = self._names[call.method]
+            self._reports.failed((name, call.task_id, began, seconds, CALL, call.parent), data)
 
     def stopped(self, entry: Entry) -> Ended:
         """The same for a call that was cancelled while it ran, whatever it made of that."""
@@ -396,7 +399,7 @@ class ActorServer(ActorLinks):
         data = failures.encode(
             TaskCancelledError, "the call was cancelled", self._names[call.method]
         )
-        self._failed(call, data)
+        self._failed(entry, data)
         return failures.outcomes(call.task_id, call.num_returns, data), []
 
     def finish(self, entry: Entry, ended: Ended) -> None:

@@ -120,7 +120,9 @@ class Attempts:
             else:
                 outcomes = self._code.outcomes(spec.task_id, template, value)
             seconds = time.perf_counter() - began
-            self._ended(delivered.assignment, template.name, began, seconds)
+            if not self._reports.silent:
+                before = delivered.assignment.failures
+                self._note((template.name, spec.task_id, began, seconds, before, spec.parent))
             return m.FINISHED, outcomes, seconds
         except BaseException as error:
             seconds = time.perf_counter() - began
@@ -137,7 +139,7 @@ class Attempts:
             else:
                 data = failures.encode(TaskCancelledError, "the task was cancelled", template.name)
                 status = m.CANCELLED
-            self._ended(delivered.assignment, template.name, began, seconds, data)
+            self._failed(delivered.assignment, template.name, began, seconds, data)
             if self.construction is not None:
                 self.construction.failed()  # before the end is told, after which it may be killed
             return status, failures.outcomes(spec.task_id, template.num_returns, data), seconds
@@ -145,16 +147,15 @@ class Attempts:
             self._cancelled = None
             self._interrupted = False
 
-    def _ended(
-        self, made: m.Assignment, name: str, began: float, seconds: float, error: bytes = b""
+    def _failed(
+        self, made: m.Assignment, name: str, began: float, seconds: float, error: bytes
     ) -> None:
-        """Note an attempt, for those who are told what has run."""
+        """Note an attempt that has ended with that error."""
         if not self._reports.silent:
             spec = made.spec
-            self._note((name, spec.task_id, began, seconds, made.failures, spec.parent))
-            if error:
-                now = began + seconds
-                self._reports.failed(name, spec.task_id, error, now, is_call=False)
+            ran = (name, spec.task_id, began, seconds, made.failures, spec.parent)
+            self._note(ran)
+            self._reports.failed(ran, error)
 
 
 def _place(error: BaseException) -> str:
