@@ -279,6 +279,30 @@ def test_who_holds_what(bare: Any) -> None:
     zray.cancel(ref, force=True)
 
 
+def test_tasks_may_ask_as_well(bare: Any) -> None:
+    bare.start_head()
+    bare.start_node("one")
+    bare.connect()
+
+    @zray.remote
+    def asks() -> tuple[str, str, Any]:
+        from zray.util import state
+
+        me = zray.get_runtime_context().get_task_id()
+        (node,) = state.list_nodes(filters=[("node_name", "=", "one")])
+        try:
+            state.list_nodes(filters=[("colour", "=", "red")])
+        except ValueError as error:
+            return me, node.node_id, str(error)
+        return me, node.node_id, None
+
+    ref = asks.remote()
+    me, node_id, refused = zray.get(ref)
+    assert me == ref.task_id().hex() and "'colour'" in refused
+    found = state.get_node(node_id)
+    assert found is not None and found.node_name == "one"
+
+
 def test_tasks_that_are_not_to_be_told_of_are_not(bare: Any) -> None:
     bare.start_head()
     bare.start_node("one")
@@ -353,7 +377,10 @@ def test_what_is_asked_for_with_a_head_that_was_started_again(bare: Any) -> None
     def told() -> bool:
         workers = state.list_workers(filters=[("worker_type", "=", "WORKER")])
         (actor,) = state.list_actors()
-        return actor.state == "ALIVE" and actor.pid in [one.pid for one in workers]
+        if actor.state != "ALIVE" or actor.pid not in [one.pid for one in workers]:
+            return False
+        (worker,) = state.list_workers(filters=[("actor_id", "=", actor.actor_id)])
+        return worker.pid == actor.pid
 
     bare.until(told, 20, "the actor and its worker are listed")
     zray.kill(holder)

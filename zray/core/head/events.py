@@ -138,6 +138,12 @@ class Events:
 
     # ---- actors ----------------------------------------------------------------------------
 
+    def actor_lives(self, record: ActorRecord) -> None:
+        """An incarnation has been made, in a worker."""
+        worker = self.alive.get(record.worker_id)
+        if worker is not None:
+            self.alive[record.worker_id] = replace(worker, actor_id=record.actor_id)
+
     def actor_restarts(self, record: ActorRecord) -> None:
         """An incarnation died, and another follows."""
         text = f"{record.text}; it starts again (restart {record.restarts})"

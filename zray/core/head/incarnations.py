@@ -138,6 +138,7 @@ class Incarnations:
         record.worker_id = worker_id
         record.text = ""
         self._processes.note_worker(node, worker_id)
+        self._events.actor_lives(record)
         resources.take(node.view.free, record.held)
         node.actors[record.actor_id] = None
         if record.settled():

@@ -36,7 +36,9 @@ from zray.protocol.messages import (
     KillActor,
     Kv,
     KvReply,
+    List,
     ListActors,
+    Listed,
     Message,
     Outcome,
     Promise,
@@ -50,6 +52,8 @@ from zray.protocol.messages import (
     ResultAck,
     Status,
     Submit,
+    Summarize,
+    Summary,
     Sync,
     Synced,
     TaskDone,
@@ -59,10 +63,35 @@ from zray.protocol.messages import (
     Watch,
 )
 
-REQUESTS = (Query, Kv, KillActor, FindActor, ListActors, Sync, AskGone, Trace)
-Request = Query | Kv | KillActor | FindActor | ListActors | Sync | AskGone | CreateActor | Trace
+REQUESTS = (
+    *(Query, Kv, KillActor, FindActor, ListActors, Sync, AskGone, Trace),
+    *(List, Summarize),
+)
+Request = (
+    Query
+    | Kv
+    | KillActor
+    | FindActor
+    | ListActors
+    | Sync
+    | AskGone
+    | CreateActor
+    | Trace
+    | List
+    | Summarize
+)
 Answer = (
-    Status | Reasons | KvReply | Synced | ActorCreated | ActorFound | ActorNames | Gone | Traced
+    Status
+    | Reasons
+    | KvReply
+    | Synced
+    | ActorCreated
+    | ActorFound
+    | ActorNames
+    | Gone
+    | Traced
+    | Listed
+    | Summary
 )
 
 
