@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from zray._version import __version__
-from zray.cli import entry, options
+from zray.cli import entry, operations, options
 
 
 @click.group(context_settings={"max_content_width": 100})
@@ -102,6 +102,10 @@ def run(arguments: Sequence[str]) -> None:
         raise click.UsageError("give a script, or -m and a module")
     # Another process image: the program sees nothing of this one.
     os.execv(sys.executable, [sys.executable, "-m", "zray.compat", *arguments])
+
+
+for _one in operations.COMMANDS:
+    command.add_command(_one)
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ from zray.core.head.garbage_collector import GarbageCollector
 from zray.core.head.holders import Holders
 from zray.core.head.identity import HeadIdentity
 from zray.core.head.incarnations import Incarnations
+from zray.core.head.inspection import Inspection
 from zray.core.head.leases import Leases
 from zray.core.head.lineage import Lineage
 from zray.core.head.membership import Membership
@@ -128,6 +129,7 @@ class Gcs(Tables):
             m.Kv: self.catalog.on_kv,
             m.Log: self.print_relay.on_log,
             m.Sync: self.queries.on_sync,
+            **self.inspection.handlers,
         }
 
     # ---- composition -------------------------------------------------------------------------
@@ -418,6 +420,19 @@ class Gcs(Tables):
             admission=Admission(identity, self.members, self.store),
             membership=self.membership,
             departures=self.departures,
+        )
+        self.inspection = Inspection(
+            identity=identity,
+            outbox=self.outbox,
+            persist=self.journal.persist,
+            members=self.members,
+            processes=self.processes,
+            tasks=self.tasks,
+            actors=self.actor_table,
+            dead=self.actor_directory.dead,
+            incarnations=self.incarnations,
+            cancel=self.task_manager.cancel,
+            is_there=lambda process_id: process_id in self.sessions.routes,
         )
         self.print_relay = PrintRelay(self.outbox, self.members, self.prints)
         self.controller = TrafficController(

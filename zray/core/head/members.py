@@ -95,6 +95,10 @@ class NodeMember(Member):
         """What it is, for people."""
         return f"node {self.info.name}"
 
+    def is_of_head(self) -> bool:
+        """Whether it is the head's own node, on its machine."""
+        return resources.HEAD_NODE in self.view.total
+
     def begin_session(self, now: float) -> None:
         """As ``Member``; it gets no work before it has announced all."""
         super().begin_session(now)

@@ -19,8 +19,14 @@ NODE_VERBS = CLIENT_VERBS | {
     *(m.Credit, m.Done, m.Returned, m.WorkerDied, m.Announce, m.Have, m.Log),
     *(m.Replies, m.ActorExited, m.DriverEnded, m.Leased, m.LeaseEnded, m.Begun, m.Near),
     *(m.RelayRefused, m.Items, m.Traced),
+    *(m.Answered, m.LogFiles, m.LogPart, m.Examined),
 }
-OBSERVER_VERBS = frozenset({m.Query, m.Ping, m.Goodbye, m.Shutdown})
+OBSERVER_VERBS = frozenset(
+    {
+        *(m.Query, m.Ping, m.Goodbye, m.Shutdown),
+        *(m.Locate, m.ReadLog, m.Examine, m.Kill, m.Drain),
+    }
+)
 VERBS = {m.ROLE_DRIVER: CLIENT_VERBS, m.ROLE_NODE: NODE_VERBS, m.ROLE_OBSERVER: OBSERVER_VERBS}
 
 # Which field says for what process a message is; empty: for its sender.

@@ -20,6 +20,7 @@ from zray.core.raylet.credit import Credit
 from zray.core.raylet.dispatch import Dispatch
 from zray.core.raylet.effects import Effect, FindProcess
 from zray.core.raylet.head_session import HeadHandlers, HeadSession
+from zray.core.raylet.inspection import Inspection
 from zray.core.raylet.lease_relays import LeaseRelays
 from zray.core.raylet.leases import HostedLeases
 from zray.core.raylet.lending import Lending
@@ -111,11 +112,24 @@ class Raylet:
             *(self.outbox, self.scheduler, self.behind, self.workers),
             *(self.worker_requests, self.worker_failed),
         )
+        self.inspection = Inspection(
+            node_id=self.node_id,
+            info=self.info,
+            outbox=self.outbox,
+            scheduler=self.scheduler,
+            held=self.tasks.held,
+            actor_slot=self.actors.slot,
+            effect=lambda effect: self.effects.append(effect),
+            cancel=self.tasks.on_cancel,
+            kill=kill,
+            tell_head=tell_head,
+        )
         self.worker_handlers = self._worker_table()
         self.peer_handlers = self._peer_table()
         self.session.start_over(self._head_table())
         self._steps: tuple[tuple[str, Callable[[float], None]], ...] = (
             ("looking after workers", self.workers.tend),
+            ("answering operators", self.inspection.step),
             ("starting tasks", dispatch.start),
             ("handing near tasks up", self.near_tasks.step),
             ("telling ends", lambda now: self.completions.flush()),
@@ -207,6 +221,7 @@ class Raylet:
             m.Pong: self.session.on_pong,
             m.Trace: self.workers.tracing.on_trace,
             m.Shutdown: self._on_shutdown,
+            **self.inspection.head_handlers,
             m.FindDriver: lambda msg, now: self.effects.append(FindProcess(msg.job_id, msg.pid)),
         }
 
@@ -246,6 +261,7 @@ class Raylet:
             m.Runs: lambda slot, msg, now: self.leases.on_runs(slot, msg),
             m.LeaseEnded: self.leases.on_ended,
             **self.workers.handlers,
+            **self.inspection.worker_handlers,
         }
 
     def _peer_table(self) -> PeerHandlers:
@@ -439,6 +455,7 @@ class Raylet:
         self.completions.flush()  # what it handed on comes first
         self.near_tasks.dismissed(principal, now)
         why = self.workers.exited(slot, started, cause, now)
+        self.inspection.exited(slot)
         died = f"its worker (pid {slot.pid}, node {self.info.name}) died: {cause}"
         self.actors.exited(slot, f"{died}{why and ': '}{why}")
         self.leases.exited(slot, begun, f"{cause}{why and ': '}{why}", late)
@@ -478,5 +495,6 @@ class Raylet:
     def deadline(self) -> float:
         """When ``settle`` has something to do although nothing arrives."""
         parts = (self.session, self.workers, self._lending, self.behind, self.near_tasks)
-        due = min(*(part.deadline() for part in parts), self._credit.deadline())
+        due = min(self.inspection.deadline(), self._credit.deadline())
+        due = min(due, *(part.deadline() for part in parts))
         return min(due, self.scheduler.overrun_deadline(), self.scheduler.lift_deadline())

@@ -13,7 +13,15 @@ from typing import NamedTuple
 
 from zray import limits
 from zray.core.incidents import Incidents
-from zray.core.raylet.effects import KillWorker, StartWorker
+from zray.core.raylet.effects import (
+    Effect,
+    EndExamination,
+    FindProcess,
+    KillWorker,
+    ReadLogFile,
+    StartExamination,
+    StartWorker,
+)
 from zray.core.raylet.head_session import HEAD
 from zray.core.raylet.raylet import Raylet
 from zray.errors import (
@@ -25,6 +33,8 @@ from zray.errors import (
 from zray.nodes import contact, imports
 from zray.nodes.node_record import NodeRecord
 from zray.nodes.options import NodeOptions
+from zray.nodes.raylet.examiner import Examiner
+from zray.nodes.raylet.log_files import LogFiles
 from zray.nodes.raylet.node_info import node_info, store_bytes
 from zray.nodes.raylet.peer_port import PeerPort
 from zray.nodes.raylet.relay_links import RelayLinks
@@ -95,6 +105,8 @@ class RayletNode:
             *(lambda worker_id: self._store.process_gone(worker_id), self.log, self._failed),
         )
         self._raylet.take_back = self._workers.take_back
+        self._logs = LogFiles(options.log_directory, lambda one: self._raylet.inspection.facts(one))
+        self._examiner = Examiner(self._loop, self._examined)
         self._store: StoreServer = self._make_store()
         self._link = HeadLink(
             self._context,
@@ -200,13 +212,29 @@ class RayletNode:
                 workers.start(effect)
             elif isinstance(effect, KillWorker):
                 workers.kill(effect.worker_id)
-            elif machine.has_ended(effect.pid):
-                raylet.driver_ended(effect.job_id)
+            else:
+                self._attempt("looking around", self._carry_out, effect)
         for worker_id, messages in outgoing.items():
             workers.send(worker_id, messages)
         packets, raylet.behind.packets = raylet.behind.packets, []
         for worker_id, tasks in packets:
             workers.put(worker_id, tasks)
+
+    def _carry_out(self, effect: Effect) -> None:
+        if isinstance(effect, FindProcess):
+            if machine.has_ended(effect.pid):
+                self._raylet.driver_ended(effect.job_id)
+        elif isinstance(effect, ReadLogFile):
+            self._raylet.session.tell(self._logs.answer(effect.message))
+            self._loop.wake()  # what is told now leaves in the next turn
+        elif isinstance(effect, StartExamination):
+            self._examiner.start(effect.number, effect.pid, effect.seconds)
+        elif isinstance(effect, EndExamination):
+            self._examiner.end(effect.number)
+
+    def _examined(self, number: int, data: bytes, code: str, text: str) -> None:
+        self._raylet.inspection.examined(number, data, code, text, self._loop.now())
+        self._loop.wake()
 
     def _attempt(self, what: str, action: Callable[..., object], *arguments: object) -> None:
         """Do a part of the work; if it fails, that is recorded, and the rest goes on."""
@@ -311,6 +339,7 @@ class RayletNode:
             self._loop.unwatch_zmq(self._link.socket)
             self._link.socket.close(500)
         self._workers.close()
+        self._examiner.close()
         self._link.close(now)
         self._port.close()
         self._relays.close_all()

@@ -31,7 +31,7 @@ from zray.runtime.linux.processes import (
 from zray.runtime.loop import Loop
 from zray.runtime.stream import read_available
 
-URGENT = ("Recall", "Cancel", "CancelTask", "CancelCall", "Revoke", "Trace")
+URGENT = ("Recall", "Cancel", "CancelTask", "CancelCall", "Revoke", "Trace", "Locate", "Examine")
 
 
 class WorkerProcesses:

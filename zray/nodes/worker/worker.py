@@ -28,6 +28,7 @@ from zray.nodes.worker.attempts import Attempts
 from zray.nodes.worker.environment import take_on
 from zray.nodes.worker.host import Ran
 from zray.nodes.worker.leased import LeaseServer
+from zray.nodes.worker.questions import Questions
 from zray.nodes.worker.streams import StreamServer
 from zray.nodes.worker.task_waits import TaskWaits
 from zray.nodes.worker.transport import Transport
@@ -94,6 +95,7 @@ class Worker(Transport):
             m.CancelCall: self._on_cancel_call,
             m.Revoke: self.leases.on_revoke,
             m.Trace: self._on_trace,
+            **Questions(self.worker_id, self.runs, self.tell_raylet).handlers,
         }
 
     # ---- transport -------------------------------------------------------------------------

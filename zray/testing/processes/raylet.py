@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from zray import limits
-from zray.core.raylet.effects import FindProcess, StartWorker
+from zray.core.raylet.effects import FindProcess, KillWorker, StartWorker
 from zray.core.raylet.head_session import HEAD
 from zray.core.raylet.raylet import Raylet
 from zray.ids import IdSource
@@ -112,7 +112,7 @@ class SimRaylet(SimPeer):
             elif isinstance(effect, FindProcess):
                 if effect.job_id not in self.world.drivers:
                     self.raylet.driver_ended(effect.job_id)
-            elif effect.worker_id in self.workers:
+            elif isinstance(effect, KillWorker) and effect.worker_id in self.workers:
                 self.workers[effect.worker_id].die("killed by its raylet")
         self.relays.renew()
         self.relays.send_out()

@@ -1,0 +1,70 @@
+"""Reads one log of a node, part after part, as its reader takes them; follows it where it goes on.
+
+Nothing is sent that was not asked for, so a reader that stops makes nobody keep anything.
+"""
+
+from __future__ import annotations
+
+from zray import limits
+from zray.nodes.driver.operator import Operator
+from zray.protocol import messages as m
+
+PART_BYTES = limits.LOG_PART_BYTES_MAX
+
+
+class LogReader:
+    """``offset``: what comes next. ``missed``: a part was gone before it could be read."""
+
+    def __init__(self, operator: Operator, node_id: bytes, file: m.LogFile) -> None:
+        self.operator = operator
+        self.node_id = node_id
+        self.file = file
+        self.file_id = file.file_id
+        self.offset = 0
+        self.missed = False
+
+    def seek_tail(self, lines: int) -> None:
+        """Begin with the last ``lines`` lines; from behind, so that a long log costs nothing."""
+        end = self._part(0, 0).size
+        left = lines
+        low = end
+        if not left:
+            self.offset = end
+            return
+        while low > 0:
+            size = min(PART_BYTES, low)
+            low -= size
+            data = self._part(low, size).data
+            if low + size == end and data.endswith(b"\n"):
+                data = data[:-1]  # it ends the last line, and begins none
+            place = len(data)
+            while left and (place := data.rfind(b"\n", 0, place)) >= 0:
+                left -= 1
+            if not left:
+                self.offset = low + place + 1
+                return
+        self.offset = 0
+
+    def _part(self, offset: int, size: int) -> m.LogPart:
+        name = self.file.name
+        return self.operator.read_log(self.node_id, name, self.file_id, offset, size)
+
+    def next(self) -> bytes:
+        """What comes next of it; nothing: no more is there as yet.
+
+        Where another file has taken its name, that follows it.
+
+        Raises:
+            LogUnavailableError: it is not there any more.
+        """
+        part = self._part(self.offset, PART_BYTES)
+        if self.file_id and (part.file_id != self.file_id or part.offset < self.offset):
+            self.missed = True  # it was removed, or emptied
+        self.file_id = part.file_id
+        self.offset = part.offset + len(part.data)
+        if part.rotated:
+            self.file_id = self.offset = 0
+            if not part.data:
+                part = self._part(0, PART_BYTES)
+                self.file_id, self.offset = part.file_id, part.offset + len(part.data)
+        return part.data

@@ -1,0 +1,177 @@
+"""The logs that a node keeps: which there are, and parts of them, for whoever asks.
+
+A name from outside chooses among them and never makes a path: those of workers are matched whole
+against what the node itself calls them, those of daemons are what their stderr is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+
+from zray import limits
+from zray.core.raylet.inspection import WorkerFacts
+from zray.errors import LogUnavailableError
+from zray.protocol import messages as m
+
+NODE = "node"
+HEAD = "head"
+OF_WORKER = re.compile(r"worker-([0-9a-f]{32})\.log(\.[0-9]{1,6})?")
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+_ID_MAX = 2**53
+
+
+class LogFiles:
+    """``directory``: of its workers' logs. ``facts``: what the machine knows of a worker."""
+
+    def __init__(
+        self, directory: Path | None, facts: Callable[[bytes], WorkerFacts | None]
+    ) -> None:
+        self._directory = directory
+        self._facts = facts
+
+    def answer(self, asked: m.ReadLog) -> m.Message:
+        """What there is, or a part of one; why that cannot be read is in the answer."""
+        try:
+            return self._part(asked) if asked.name else self._list(asked)
+        except OSError as error:
+            text = f"its log cannot be read: {error.strerror or error}"
+            return self._refusal(asked, text)
+
+    @staticmethod
+    def _refusal(asked: m.ReadLog, text: str) -> m.LogPart:
+        told = (asked.file_id, asked.offset, 0, b"", False, LogUnavailableError.code, text)
+        return m.LogPart(0, asked.source, asked.seq, *told)
+
+    # ---- which there are -------------------------------------------------------------------
+
+    def _list(self, asked: m.ReadLog) -> m.LogFiles:
+        found = [*self._daemons(asked.head_pid)]
+        found += sorted(self._workers(), key=lambda one: one.modified_s)
+        left_out = max(0, len(found) - limits.LOG_FILES_TOLD_MAX)
+        return m.LogFiles(0, asked.source, asked.seq, found[left_out:], left_out)
+
+    def _daemons(self, head_pid: int) -> Iterator[m.LogFile]:
+        seen = set()
+        for name, pid in ((HEAD, head_pid), (NODE, os.getpid())):
+            about = _regular(f"/proc/{pid}/fd/2") if pid else None
+            if about is not None and about.st_ino not in seen:
+                seen.add(about.st_ino)
+                yield _file(name, about, b"", pid, b"", "", alive=True)
+
+    def _workers(self) -> Iterator[m.LogFile]:
+        if self._directory is None or not self._directory.is_dir():
+            return
+        with os.scandir(self._directory) as entries:
+            for entry in islice(entries, limits.LOG_FILES_SCANNED_MAX):
+                match = OF_WORKER.fullmatch(entry.name)
+                if match is None or not entry.is_file(follow_symlinks=False):
+                    continue
+                try:
+                    about = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:  # it has just been removed
+                    continue
+                worker_id = bytes.fromhex(match[1])
+                facts = self._facts(worker_id) or WorkerFacts(0, b"", "", False)
+                whose = (facts.pid, facts.job_id, facts.title[: limits.NAME_MAX])
+                yield _file(entry.name, about, worker_id, *whose, alive=facts.alive)
+
+    # ---- a part ----------------------------------------------------------------------------
+
+    def _part(self, asked: m.ReadLog) -> m.LogPart:
+        current = self._path(asked.name, asked.head_pid)
+        if current is None:
+            return self._refusal(asked, f"{asked.name!r} is not the name of a log on this node")
+        fd = _open(current)
+        if fd < 0 or (asked.file_id and _id(os.fstat(fd)) != asked.file_id):
+            before = self._before(current, asked.file_id)
+            if before >= 0:
+                if fd >= 0:
+                    os.close(fd)
+                return self._read(asked, before, asked.offset, renamed=True)
+        if fd < 0:
+            return self._refusal(asked, f"the log {asked.name} is not there, or not any more")
+        is_it = asked.file_id in (0, _id(os.fstat(fd)))
+        return self._read(asked, fd, asked.offset if is_it else 0, renamed=False)
+
+    def _path(self, name: str, head_pid: int) -> str | None:
+        if name in (NODE, HEAD):
+            pid = os.getpid() if name == NODE else head_pid
+            return f"/proc/{pid}/fd/2" if pid else None
+        if self._directory is None or OF_WORKER.fullmatch(name) is None:
+            return None
+        return str(self._directory / name)
+
+    @staticmethod
+    def _before(current: str, file_id: int) -> int:
+        """A descriptor of the file that has another name by now; -1: it is gone."""
+        if not file_id:
+            return -1
+        path = Path(os.readlink(current) if current.startswith("/proc/") else current)
+        older = re.compile(re.escape(path.name) + r"\.[0-9]{1,6}")
+        if not path.parent.is_dir():
+            return -1
+        with os.scandir(path.parent) as entries:
+            for entry in islice(entries, limits.LOG_FILES_SCANNED_MAX):
+                if older.fullmatch(entry.name) and entry.inode() % _ID_MAX == file_id:
+                    return _open(entry.path)
+        return -1
+
+    @staticmethod
+    def _read(asked: m.ReadLog, fd: int, offset: int, *, renamed: bool) -> m.LogPart:
+        try:
+            about = os.fstat(fd)
+            if offset > about.st_size:
+                offset = 0  # it was emptied
+            data = os.pread(fd, min(asked.size, limits.LOG_PART_BYTES_MAX), offset)
+        finally:
+            os.close(fd)
+        ended = renamed and offset + len(data) >= about.st_size
+        told = (_id(about), offset, about.st_size, data, ended)
+        return m.LogPart(0, asked.source, asked.seq, *told)
+
+
+def _regular(path: str) -> os.stat_result | None:
+    """Of a log that is kept in a file; None: it goes to a terminal or a pipe."""
+    try:
+        about = os.stat(path)
+    except OSError:
+        return None
+    return about if stat.S_ISREG(about.st_mode) else None
+
+
+def _open(path: str) -> int:
+    """A descriptor of a regular file; -1: there is none."""
+    is_link = path.startswith("/proc/")  # to what the daemon has open, not to what a name says
+    if is_link and _regular(path) is None:
+        return -1
+    try:
+        fd = os.open(path, _OPEN & ~os.O_NOFOLLOW if is_link else _OPEN)
+    except FileNotFoundError:
+        return -1
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        return -1
+    return fd
+
+
+def _id(about: os.stat_result) -> int:
+    return about.st_ino % _ID_MAX
+
+
+def _file(
+    name: str,
+    about: os.stat_result,
+    worker_id: bytes,
+    pid: int,
+    job_id: bytes,
+    title: str,
+    *,
+    alive: bool,
+) -> m.LogFile:
+    told = (_id(about), about.st_size, about.st_mtime)
+    return m.LogFile(name, *told, worker_id, pid, job_id, title, alive)
