@@ -117,7 +117,7 @@ class Departures:
         """Fence the incarnation; what it had moves once its death is durable."""
         if not node.ended:
             node.ended = True
-            node.view.usable = False
+            node.view.live = False
             row = NodeRow(node.incarnation, False, node.info.name)
             stored = self._members.row(node.process_id, row)
             self._persist([stored], lambda _now: self._bury(node, why))

@@ -15,6 +15,7 @@ from zray.core.head.admission import Admission
 from zray.core.head.definitions import Definitions
 from zray.core.head.departures import Departures
 from zray.core.head.dispatch import Dispatch
+from zray.core.head.drains import Drains
 from zray.core.head.garbage_collector import GarbageCollector
 from zray.core.head.holders import Holders
 from zray.core.head.identity import HeadIdentity
@@ -130,6 +131,7 @@ class Gcs(Tables):
             m.Log: self.print_relay.on_log,
             m.Sync: self.queries.on_sync,
             **self.inspection.handlers,
+            m.Drain: self.drains.on_drain,
         }
 
     # ---- composition -------------------------------------------------------------------------
@@ -339,6 +341,16 @@ class Gcs(Tables):
             actor_table=self.actor_table,
             leases=self.leases,
         )
+        self.drains = Drains(
+            outbox=self.outbox,
+            persist=self.journal.persist,
+            notices=self.notices,
+            members=self.members,
+            objects=self.objects,
+            actors=self.actor_table,
+            leases=self.lease_table,
+            revoke=self.leases.revoke,
+        )
         self.membership = Membership(
             outbox=self.outbox,
             persist=self.journal.persist,
@@ -351,6 +363,7 @@ class Gcs(Tables):
             definitions=self.definitions,
             departures=self.departures,
             leases=self.leases,
+            drains=self.drains,
         )
         self.reconciliation = Reconciliation(
             outbox=self.outbox,
@@ -376,6 +389,7 @@ class Gcs(Tables):
             incidents=self.incidents,
             sessions=self.sessions,
             membership=self.membership,
+            drains=self.drains,
             departures=self.departures,
             resumption=self.resumption,
             holders=self.holders,
@@ -409,6 +423,7 @@ class Gcs(Tables):
             scheduler=self.scheduler,
             recovery=self.recovery,
             transfers=self.transfers,
+            drains=self.drains,
         )
         self.sessions = Sessions(
             identity=identity,

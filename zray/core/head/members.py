@@ -21,6 +21,7 @@ from zray.protocol.messages import Amounts, Hello, JobInfo, NodeInfo
 ALIVE = "ALIVE"
 SUSPECT = "SUSPECT"
 JOINING = "JOINING"
+DRAINING = "DRAINING"
 
 
 class Member:
@@ -105,7 +106,7 @@ class NodeMember(Member):
         self.resynced = False
         self.ends_durable = True
         self.refused_since = None
-        self.view.usable = False
+        self.view.live = False
 
     @property
     def announced(self) -> bool:
@@ -113,10 +114,12 @@ class NodeMember(Member):
         return self.resynced
 
     def state(self) -> str:
-        """JOINING, ALIVE or SUSPECT."""
+        """JOINING, ALIVE, SUSPECT or DRAINING."""
         if not self.announced:
             return JOINING
-        return ALIVE if self.view.usable else SUSPECT
+        if not self.view.live:
+            return SUSPECT
+        return DRAINING if self.view.draining else ALIVE
 
 
 class JobMember(Member):
@@ -149,13 +152,19 @@ class JobMember(Member):
 
 
 class NodeRow(msgspec.Struct, array_like=True, frozen=True):
-    """What the store keeps of a node. ``liveness``: its own port, if that answers from here."""
+    """What the store keeps of a node. ``liveness``: its own port, if that answers from here.
+
+    ``draining``: it is to leave, for that reason and, if that is not 0, within ``drain_s``.
+    """
 
     incarnation: int
     alive: bool
     name: str
     resources: Amounts = []
     liveness: str = ""
+    draining: bool = False
+    drain_reason: str = ""
+    drain_s: float = 0.0
 
 
 class Members:
@@ -295,7 +304,7 @@ class Members:
             elif self._refuses(node, now):
                 dead.append((node, "its own port refuses connections: the process has ended"))
             elif node.announced:
-                node.view.usable = node.connected and silent < limits.SUSPECT_S
+                node.view.live = node.connected and silent < limits.SUSPECT_S
                 node.view.changed()
         for job in self.jobs.values():
             lost_after_s = job.info.lost_after_s or self.driver_lost_s

@@ -13,6 +13,7 @@ import msgspec
 from zray import limits
 from zray.core.head.definitions import Definitions
 from zray.core.head.departures import Departures
+from zray.core.head.drains import Drains
 from zray.core.head.journal import Persist
 from zray.core.head.leases import Leases
 from zray.core.head.members import JobMember, Member, Members, NodeMember, NodeRow
@@ -42,6 +43,7 @@ class Membership:
         definitions: Definitions,
         departures: Departures,
         leases: Leases,
+        drains: Drains,
     ) -> None:
         self._outbox = outbox
         self._persist = persist
@@ -54,6 +56,7 @@ class Membership:
         self._definitions = definitions
         self._departures = departures
         self._leases = leases
+        self._drains = drains
         self._joining: dict[bytes, int] = {}  # node -> incarnation being made durable
         self.look_at = 0.0  # when nodes are asked next for drivers that are away
 
@@ -86,6 +89,7 @@ class Membership:
                 members.add(joined)
                 self._scheduler.add_node(joined.view)
                 self._offers.learn(info.offers)
+                self._drains.joined(joined, now)
             welcome(now)
 
         if stored and self._joining.get(hello.process_id) != hello.incarnation:
@@ -130,7 +134,7 @@ class Membership:
         self._transfers.session_lost(member.process_id)
         self._leases.session_lost(member)
         if isinstance(member, NodeMember):
-            member.view.usable = False
+            member.view.live = False
         else:
             self.look_at = now
 
@@ -172,8 +176,9 @@ class Membership:
         proven, members.proven = members.proven, []
         for node in proven:
             if not node.ended:
-                info = node.info
-                row = NodeRow(node.incarnation, True, info.name, info.resources, info.liveness)
+                info, known = node.info, members.node_rows[node.process_id]
+                told = (node.incarnation, True, info.name, info.resources, info.liveness)
+                row = NodeRow(*told, known.draining, known.drain_reason, known.drain_s)
                 self._persist([members.row(node.process_id, row)], lambda _now: None)
         for group, reason in self._scheduler.warnings(now):
             self._notices.add(reason)

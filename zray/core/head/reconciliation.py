@@ -204,7 +204,7 @@ class Reconciliation:
         node.view.report(message.granted, released)
         node.view.floor, node.view.free_floor = message.floor, message.free_floor
         node.view.ending = message.ending
-        node.view.usable = node.announced and node.connected
+        node.view.live = node.announced and node.connected
 
     def on_returned(self, node: NodeMember, message: Returned, now: float) -> None:
         """A node gives tasks back that did not start there."""

@@ -18,6 +18,7 @@ from zray.core.raylet.behind import Behind
 from zray.core.raylet.completions import Completions, held_task
 from zray.core.raylet.credit import Credit
 from zray.core.raylet.dispatch import Dispatch
+from zray.core.raylet.draining import Draining
 from zray.core.raylet.effects import Effect, FindProcess
 from zray.core.raylet.head_session import HeadHandlers, HeadSession
 from zray.core.raylet.inspection import Inspection
@@ -112,6 +113,10 @@ class Raylet:
             *(self.outbox, self.scheduler, self.behind, self.workers),
             *(self.worker_requests, self.worker_failed),
         )
+        self.draining = Draining(
+            *(self.outbox, self.scheduler, self.behind, self.tasks, self.near_tasks),
+            *(self.objects, tell_head),
+        )
         self.inspection = Inspection(
             node_id=self.node_id,
             info=self.info,
@@ -130,6 +135,7 @@ class Raylet:
         self._steps: tuple[tuple[str, Callable[[float], None]], ...] = (
             ("looking after workers", self.workers.tend),
             ("answering operators", self.inspection.step),
+            ("giving back what is not to start", self.draining.step),
             ("starting tasks", dispatch.start),
             ("handing near tasks up", self.near_tasks.step),
             ("telling ends", lambda now: self.completions.flush()),
@@ -222,6 +228,8 @@ class Raylet:
             m.Trace: self.workers.tracing.on_trace,
             m.Shutdown: self._on_shutdown,
             **self.inspection.head_handlers,
+            m.Drain: self.draining.on_drain,
+            m.Fetch: self.draining.on_fetch,
             m.FindDriver: lambda msg, now: self.effects.append(FindProcess(msg.job_id, msg.pid)),
         }
 
