@@ -49,7 +49,7 @@ class _Drain:
         self.session = 0  # in which the node was told
         self.copies: dict[bytes, _Copy] = {}  # of objects that only it has
         self.scan: Iterator[bytes] | None = None  # of all objects, for those
-        self.lost = 0  # objects that nobody could take
+        self.lost: dict[bytes, None] = {}  # objects that nobody could take
         self.leaves = False  # it was told to
         self.remark = ""
 
@@ -157,7 +157,7 @@ class Drains:
             if node.ended or self._members.nodes.get(node_id) is not node:
                 del self._drains[node_id]
                 if drain.lost:
-                    text = f"{drain.lost:,} objects went with it, which no other node had"
+                    text = f"{len(drain.lost):,} objects went with it, which no other node had"
                     self._notices.add(f"node {node.info.name} was drained: {text}")
             elif node.announced and node.connected:
                 self._attend(node, drain, now)
@@ -191,7 +191,7 @@ class Drains:
             drain.leaves = True
             why = drain.why()
             if not copied:
-                drain.lost += len(drain.copies)
+                drain.lost |= dict.fromkeys(drain.copies)
                 why += f" (its deadline is over; it still had {waits or 'objects'})"
             self._outbox.send(node_id, m.Shutdown(0, why))
             self._notices.add(f"node {name} was told to leave, {why}")
@@ -236,28 +236,28 @@ class Drains:
                 del drain.copies[oid]
             elif copy.tries >= FETCHES and now >= copy.due:
                 del drain.copies[oid]
-                drain.lost += 1
+                drain.lost[oid] = None
         if drain.copies:
             self._fetch(drain, now)
             return False
-        if drain.lost:
-            return True  # what was left could not be copied
         if drain.scan is None:
             drain.scan = iter([*self._objects.records])
-        for oid in islice(drain.scan, limits.DRAIN_SCAN_OBJECTS):
+        some = [*islice(drain.scan, limits.DRAIN_SCAN_OBJECTS)]
+        for oid in some:
             record = self._objects.get(oid)
             mine = record is not None and node.process_id in record.locations
-            if mine and record is not None and self._only_there(oid, record):
+            if (
+                mine
+                and record is not None
+                and oid not in drain.lost
+                and self._only_there(oid, record)
+            ):
                 drain.copies[oid] = _Copy()
-        if drain.copies:
-            drain.scan = None  # it is looked again when these are there
-            self._look_at = now
-            return False
-        if next(drain.scan, None) is None:
-            drain.scan = None
-            return True
+        ended = len(some) < limits.DRAIN_SCAN_OBJECTS
+        if ended or drain.copies:
+            drain.scan = None  # once these are there, it is looked again
         self._look_at = now
-        return False
+        return ended and not drain.copies
 
     def _only_there(self, oid: bytes, record: ObjectRecord) -> bool:
         """Whether nodes that are drained alone have the value of something that is wanted."""

@@ -457,13 +457,13 @@ class Raylet:
         cause = cut_text(cause, limits.CAUSE_BYTES_MAX)
         begun = max(0, started - slot.finished)
         late = self.workers.timeouts.exited(slot)
+        self.inspection.exited(slot)
         left = self.scheduler.remove_worker(slot)
         principal = self.worker_requests.principals[worker_id]
         self.worker_requests.dismiss(worker_id)
         self.completions.flush()  # what it handed on comes first
         self.near_tasks.dismissed(principal, now)
         why = self.workers.exited(slot, started, cause, now)
-        self.inspection.exited(slot)
         died = f"its worker (pid {slot.pid}, node {self.info.name}) died: {cause}"
         self.actors.exited(slot, f"{died}{why and ': '}{why}")
         self.leases.exited(slot, begun, f"{cause}{why and ': '}{why}", late)

@@ -32,6 +32,7 @@ class Observer:
     """
 
     def __init__(self, info: ConnectionInfo, address: str) -> None:
+        self.info = info
         self.address = address
         self._process_id = identity.id_source().process_id()
         self._context = sockets.context()

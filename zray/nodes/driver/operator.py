@@ -75,6 +75,11 @@ class Operator(Observer):
     or node do not answer in time, and else what the answer says: NotFoundError and its like.
     """
 
+    @property
+    def process_id(self) -> bytes:
+        """Its own, to which answers go."""
+        return self._process_id
+
     # ---- asking ----------------------------------------------------------------------------
 
     def _numbered(self, question: m.Message) -> m.Message:
