@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from zray.cli import reporting
+from zray.cli.entry import INTERRUPTED
 from zray.cli.reporting import Failed
 from zray.cli.status import plain, table
 from zray.errors import LogUnavailableError, NotFoundError
-from zray.nodes.driver.log_reader import LogReader
+from zray.nodes.driver.log_reader import LogReader, log_of
 from zray.nodes.driver.operator import Operator, Place
 from zray.protocol import messages as m
 
@@ -36,9 +37,11 @@ def show(
                 _of_job(operator, name, follow, OF_JOB_LINES if tail is None else tail, as_json)
             else:
                 place = operator.locate(name, _KINDS[kind])
-                readers = [LogReader(operator, place.node_id, find(operator, place))]
+                readers = [LogReader(operator, place.node_id, log_of(operator, place))]
                 _say_what(place, readers[0])
                 _print(readers, tail, follow, as_json)
+    except KeyboardInterrupt:  # how one ends to follow
+        return INTERRUPTED
     except Failed:
         return 1
     return 0
@@ -50,34 +53,6 @@ def _say_what(place: Place, reader: LogReader) -> None:
             f"zray: the log of the worker of {plain(place.in_words())}, with what else it has run",
             file=sys.stderr,
         )
-
-
-def find(operator: Operator, place: Place) -> m.LogFile:
-    """The log of a process.
-
-    Raises:
-        NotFoundError: no process has it. LogUnavailableError: it has none.
-    """
-    if not place.node_id or (place.kind not in ("head", "node") and not place.worker_id):
-        why = place.text or "no process has it now"
-        raise NotFoundError(f"{place.in_words()} has no log: {why}")
-    (told,) = operator.log_files([place.node_id])
-    if told is None:
-        raise LogUnavailableError(f"node {place.node} has not told which logs it has")
-    if place.worker_id:
-        mine = [one for one in told.files if one.worker_id == place.worker_id]
-        found = [one for one in mine if one.name.endswith(".log")] or mine
-        missing = "it has printed nothing"
-    else:
-        wanted = {place.kind, "head" if place.node == "head" else place.kind}
-        found = [one for one in told.files if one.name in wanted]
-        missing = (
-            "its output goes to a terminal or a pipe, and is kept nowhere; start it with --detach, "
-            "or have it written to a file"
-        )
-    if not found:
-        raise LogUnavailableError(f"{place.in_words()} has no log: {missing}")
-    return found[-1]
 
 
 # ---- which there are -----------------------------------------------------------------------

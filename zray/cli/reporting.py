@@ -31,8 +31,7 @@ def operator(addresses: list[str], *, as_json: bool = False) -> Iterator[Operato
     """
     try:
         info, target = locate(addresses)
-        found = Operator(info, target)
-        with found:
+        with Operator(info, target) as found:
             yield found
     except BrokenPipeError:  # who reads it has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

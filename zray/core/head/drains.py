@@ -102,8 +102,8 @@ class Drains:
             answer = m.Answered(0, sender.process_id, message.seq, code, refusal)
             self._outbox.send(sender.process_id, answer)
             return
-        reason = message.reason[: limits.INCIDENT_TEXT_MAX]
         known = self._members.node_rows[node.process_id]
+        reason = (message.reason or known.drain_reason)[: limits.INCIDENT_TEXT_MAX]
         row = replace(known, draining=True, drain_reason=reason, drain_s=message.deadline_s)
 
         def durable(now: float) -> None:

@@ -224,6 +224,8 @@ class Inspection:
         record = self._actors.get(subject)
         if message.kind == m.A_WORKER:
             self.pass_on(sender, message, now)
+        elif subject in self._dead:
+            self._refuse(sender, message, NotFoundError, self._dead[subject].text)
         elif record is not None:
             answer = self._actor(record)
             self._incarnations.end(record, "it was killed with zray kill")

@@ -6,7 +6,8 @@ Nothing is sent that was not asked for, so a reader that stops makes nobody keep
 from __future__ import annotations
 
 from zray import limits
-from zray.nodes.driver.operator import Operator
+from zray.errors import LogUnavailableError, NotFoundError
+from zray.nodes.driver.operator import Operator, Place
 from zray.protocol import messages as m
 
 PART_BYTES = limits.LOG_PART_BYTES_MAX
@@ -68,3 +69,31 @@ class LogReader:
                 part = self._part(0, PART_BYTES)
                 self.file_id, self.offset = part.file_id, part.offset + len(part.data)
         return part.data
+
+
+def log_of(operator: Operator, place: Place) -> m.LogFile:
+    """The log of a process.
+
+    Raises:
+        NotFoundError: no process has it. LogUnavailableError: it has none.
+    """
+    if not place.node_id or (place.kind not in ("head", "node") and not place.worker_id):
+        why = place.text or "no process has it now"
+        raise NotFoundError(f"{place.in_words()} has no log: {why}")
+    (told,) = operator.log_files([place.node_id])
+    if told is None:
+        raise LogUnavailableError(f"node {place.node} has not told which logs it has")
+    if place.worker_id:
+        mine = [one for one in told.files if one.worker_id == place.worker_id]
+        found = [one for one in mine if one.name.endswith(".log")] or mine
+        missing = "it has printed nothing"
+    else:
+        wanted = {place.kind, "head" if place.node == "head" else place.kind}
+        found = [one for one in told.files if one.name in wanted]
+        missing = (
+            "its output goes to a terminal or a pipe, and is kept nowhere; start it with --detach, "
+            "or have it written to a file"
+        )
+    if not found:
+        raise LogUnavailableError(f"{place.in_words()} has no log: {missing}")
+    return found[-1]

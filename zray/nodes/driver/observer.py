@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import zmq
 
@@ -47,7 +47,7 @@ class Observer:
         )
         return 0, hello
 
-    def __enter__(self) -> Observer:
+    def __enter__(self) -> Self:
         try:
             self._link.open(time.monotonic())
             self._receive(m.Welcome, limits.AUTH_TIMEOUT_S)
