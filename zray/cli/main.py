@@ -104,6 +104,24 @@ def run(arguments: Sequence[str]) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "zray.compat", *arguments])
 
 
+@command.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes a shell complete zray's commands and options.
+
+    bash: zray completion bash > ~/.zray-complete; then in ~/.bashrc: . ~/.zray-complete.
+    zsh: the same with zsh, in ~/.zshrc. fish: zray completion fish >
+    ~/.config/fish/completions/zray.fish.
+
+    Exit code 0.
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(command, {}, "zray", "_ZRAY_COMPLETE").source())
+
+
 for _one in operations.COMMANDS:
     command.add_command(_one)
 

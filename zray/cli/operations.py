@@ -239,27 +239,4 @@ def dump(given: Sequence[Sequence[str]], output: Path | None, as_json: bool) -> 
     sys.exit(debug_dump.dump(options.heads(given), output, as_json=as_json))
 
 
-SHELLS = ("bash", "zsh", "fish")
-
-
-@click.command()
-@click.argument("shell", type=click.Choice(SHELLS))
-def completion(shell: str) -> None:
-    """Print what makes a shell complete zray's commands and options.
-
-    bash: zray completion bash > ~/.zray-complete; then in ~/.bashrc: . ~/.zray-complete.
-    zsh: the same with zsh, in ~/.zshrc. fish: zray completion fish >
-    ~/.config/fish/completions/zray.fish.
-
-    Exit code 0.
-    """
-    from click.shell_completion import get_completion_class
-
-    from zray.cli.main import command
-
-    kind = get_completion_class(shell)
-    assert kind is not None
-    click.echo(kind(command, {}, "zray", "_ZRAY_COMPLETE").source())
-
-
-COMMANDS: tuple[click.Command, ...] = (*(logs, stack, profile, kill, drain, debug, completion),)
+COMMANDS: tuple[click.Command, ...] = (*(logs, stack, profile, kill, drain, debug),)

@@ -15,7 +15,6 @@ from zray.core.head.actor_table import ActorTable
 from zray.core.head.actors import Actors
 from zray.core.head.catalog import Catalog
 from zray.core.head.definitions import Definitions
-from zray.core.head.drains import Drains
 from zray.core.head.holders import Holders
 from zray.core.head.incarnations import Incarnations
 from zray.core.head.journal import Journal
@@ -24,7 +23,6 @@ from zray.core.head.leases import Leases
 from zray.core.head.lineage import Lineage
 from zray.core.head.members import JobMember, Members, NodeMember, NodeRow
 from zray.core.head.near_tasks import NearTasks
-from zray.core.head.notices import Notices
 from zray.core.head.object_table import ObjectTable
 from zray.core.head.processes import Processes
 from zray.core.head.recovery import Recovery
@@ -115,21 +113,6 @@ class Tables:
             acknowledgements=Acknowledgements(self.outbox, self.journal.persist),
             tell_job=lambda node, job_id: None,
             start_soon=lambda job_id: self.start_soon,
-        )
-
-    def make_drains(self) -> Drains:
-        """The machine of nodes that are emptied."""
-        self.revoked: list[bytes] = []
-        self.notices = Notices()
-        return Drains(
-            outbox=self.outbox,
-            persist=self.journal.persist,
-            notices=self.notices,
-            members=self.members,
-            objects=self.objects,
-            actors=self.actors,
-            leases=self.lease_table,
-            revoke=lambda lease: self.revoked.append(lease.lease_id),
         )
 
     # ---- members ---------------------------------------------------------------------------

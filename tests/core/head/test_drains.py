@@ -128,7 +128,7 @@ def test_the_next_head_goes_on() -> None:
     bench = HeadBench(rows, epoch=2)
     bench.node("n1")
     assert state(bench) == "DRAINING"
-    assert bench.gcs.drains.remark(N1, bench.now).startswith("drained: upgrade, 30 s left")
+    assert remark(bench).startswith("drained: upgrade, 30 s left")
 
 
 def test_the_next_incarnation_is_as_any() -> None:

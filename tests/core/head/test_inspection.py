@@ -58,7 +58,7 @@ def test_a_task_is_found_with_the_node_that_has_it() -> None:
 
 def test_what_nobody_is_says_so() -> None:
     bench = head()
-    for word in ("nobody", "ff" * 16, "4711", "\x1b[31m", "ü", "F" * 32):
+    for word in ("nobody", "ff" * 16, "4711", "\x1b[31m", "\xfc", "F" * 32):
         answer = locate(bench, word)
         assert answer.code == NotFoundError.code and answer.text
 

@@ -66,7 +66,6 @@ class Bench(Tables):
             definitions=definitions,
             departures=self.ends,  # type: ignore[arg-type]
             leases=self.make_leases(),
-            drains=self.make_drains(),
         )
 
     def hello(self, incarnation: int = 1) -> m.Hello:

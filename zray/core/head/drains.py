@@ -15,13 +15,11 @@ from msgspec.structs import replace
 from zray import limits
 from zray.core import resources
 from zray.core.head.actor_records import ActorRecord
-from zray.core.head.actor_table import ActorTable
-from zray.core.head.journal import Persist
-from zray.core.head.lease_table import Lease, LeaseTable
-from zray.core.head.members import Member, Members, NodeMember
-from zray.core.head.notices import Notices
-from zray.core.head.object_table import PENDING, ObjectRecord, ObjectTable
-from zray.core.machine import NEVER, Outbox
+from zray.core.head.lease_table import Lease
+from zray.core.head.members import Member, NodeMember
+from zray.core.head.object_table import PENDING, ObjectRecord
+from zray.core.head.tables import Tables
+from zray.core.machine import NEVER
 from zray.errors import DrainRefusedError, NotFoundError
 from zray.protocol import messages as m
 
@@ -51,35 +49,28 @@ class _Drain:
         self.scan: Iterator[bytes] | None = None  # of all objects, for those
         self.lost: dict[bytes, None] = {}  # objects that nobody could take
         self.leaves = False  # it was told to
-        self.remark = ""
 
     def why(self) -> str:
         """That it leaves, in words."""
         return f"drained: {self.reason}" if self.reason else "drained"
 
+    def in_words(self, state: str, now: float) -> str:
+        """Why it is drained, by when, and what it waits for."""
+        left = f", {max(0.0, self.until - now):.0f} s left" if self.until < NEVER else ""
+        return f"{self.why()}{left}; {state}"
+
 
 class Drains:
     """``revoke``: ends a lease, as soon as its task has ended."""
 
-    def __init__(
-        self,
-        *,
-        outbox: Outbox[bytes],
-        persist: Persist,
-        notices: Notices,
-        members: Members,
-        objects: ObjectTable,
-        actors: ActorTable,
-        leases: LeaseTable,
-        revoke: Callable[[Lease], None],
-    ) -> None:
-        self._outbox = outbox
-        self._persist = persist
-        self._notices = notices
-        self._members = members
-        self._objects = objects
-        self._actors = actors
-        self._leases = leases
+    def __init__(self, tables: Tables, revoke: Callable[[Lease], None]) -> None:
+        self._outbox = tables.outbox
+        self._persist = tables.journal.persist
+        self._notices = tables.notices
+        self._members = tables.members
+        self._objects = tables.objects
+        self._actors = tables.actor_table
+        self._leases = tables.lease_table
         self._revoke = revoke
         self._drains: dict[bytes, _Drain] = {}
         self._look_at = NEVER
@@ -114,11 +105,13 @@ class Drains:
 
         self._persist([self._members.row(node.process_id, row)], durable)
 
-    def joined(self, node: NodeMember, now: float) -> None:
-        """A node has joined: it may have been drained before this head's start."""
-        row = self._members.node_rows[node.process_id]
-        if row.draining:
-            self._begin(node, row.drain_reason, row.drain_s, now)
+    def _look_at_newcomers(self, now: float) -> None:
+        """A node that joins may have been drained before this head's start."""
+        newcomers, self._members.newcomers = self._members.newcomers, []
+        for node in newcomers:
+            row = self._members.node_rows[node.process_id]
+            if row.draining and row.incarnation == node.incarnation:
+                self._begin(node, row.drain_reason, row.drain_s, now)
 
     def _begin(self, node: NodeMember, reason: str, deadline_s: float, now: float) -> None:
         if node.ended:
@@ -135,20 +128,12 @@ class Drains:
         node.view.changed()
         self._look_at = now
 
-    # ---- what is asked about it ------------------------------------------------------------
-
-    def remark(self, node_id: bytes, now: float) -> str:
-        """Why a node is drained, and what it waits for; empty: it is not."""
-        drain = self._drains.get(node_id)
-        if drain is None:
-            return ""
-        left = f", {max(0.0, drain.until - now):.0f} s left" if drain.until < NEVER else ""
-        return f"{drain.why()}{left}; {drain.remark or 'it has just been told'}"
-
     # ---- turn ------------------------------------------------------------------------------
 
     def step(self, now: float) -> None:
         """See how far each is, and have those leave that have nothing any more."""
+        if self._members.newcomers:
+            self._look_at_newcomers(now)
         if now < self._look_at:
             return
         self._look_at = now + limits.DRAIN_LOOK_S if self._drains else NEVER
@@ -160,15 +145,16 @@ class Drains:
                     text = f"{len(drain.lost):,} objects went with it, which no other node had"
                     self._notices.add(f"node {node.info.name} was drained: {text}")
             elif node.announced and node.connected:
-                self._attend(node, drain, now)
+                node.remark = drain.in_words(self._attend(node, drain, now), now)
             else:
-                drain.remark = "it is not heard of"
+                node.remark = drain.in_words("it is not heard of", now)
 
     def deadline(self) -> float:
         """When that is to be seen next."""
         return self._look_at
 
-    def _attend(self, node: NodeMember, drain: _Drain, now: float) -> None:
+    def _attend(self, node: NodeMember, drain: _Drain, now: float) -> str:
+        """Go on with it; what it waits for, in words."""
         name, node_id = node.info.name, node.process_id
         if drain.session != node.sessions:  # it tells nothing of it in a new one
             drain.session, drain.leaves = node.sessions, False
@@ -184,9 +170,7 @@ class Drains:
             going = f"objects that only it has are copied: {len(drain.copies):,} left"
             if not waits and drain.copies and not self._takers():
                 going = f"{len(drain.copies):,} objects that only it has, and no node can take them"
-            drain.remark = f"waits for {waits}" if waits else going
-            return
-        drain.remark = "it leaves"
+            return f"waits for {waits}" if waits else going
         if not drain.leaves:
             drain.leaves = True
             why = drain.why()
@@ -195,6 +179,7 @@ class Drains:
                 why += f" (its deadline is over; it still had {waits or 'objects'})"
             self._outbox.send(node_id, m.Shutdown(0, why))
             self._notices.add(f"node {name} was told to leave, {why}")
+        return "it leaves"
 
     def _work(self, node: NodeMember) -> str:
         """What runs there, in words."""

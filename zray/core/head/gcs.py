@@ -78,19 +78,13 @@ class Gcs(Tables):
             m.Goodbye: self.sessions.on_goodbye,
             m.Shutdown: self.sessions.on_shutdown,
             # nodes and drivers
-            m.Announce: self.reconciliation.on_announce,
-            m.Credit: self.reconciliation.on_credit,
-            m.Returned: self.reconciliation.on_returned,
-            m.Begun: self.reconciliation.on_begun,
+            **self.reconciliation.handlers,
             m.Near: self.near_tasks.on_near,
-            m.Have: self.reconciliation.on_have,
             m.WorkerDied: self.departures.on_worker_died,
             m.DriverEnded: self.membership.on_driver_ended,
             **self.processes.handlers,
             # functions and tasks
-            m.Export: self.definitions.on_export,
-            m.Template: self.definitions.on_template,
-            m.Forget: self.definitions.on_forget,
+            **self.definitions.handlers,
             m.Submit: self.task_manager.on_submit,
             m.Cancel: self.task_manager.on_cancel,
             m.Done: self.task_manager.on_done,
@@ -101,10 +95,10 @@ class Gcs(Tables):
             m.LeaseEnded: self.leases.on_ended,
             m.Revoke: self.leases.on_revoke,
             m.CancelLeased: self.leases.on_cancel,
-            m.Made: self.lineage.on_made,
             m.Reaches: self.leases.on_reaches,
             m.Relay: self.leases.on_relay,
             m.RelayRefused: self.leases.on_relay,
+            m.Made: self.lineage.on_made,
             # objects
             m.Hold: self.holders.on_hold,
             m.Drop: self.holders.on_drop,
@@ -116,11 +110,7 @@ class Gcs(Tables):
             m.ChunkAck: self.transfers.on_chunk_ack,
             m.PullFailed: self.transfers.on_pull_failed,
             # actors
-            m.CreateActor: self.actors.on_create,
-            m.KillActor: self.actors.on_kill,
-            m.ActorExited: self.actors.on_exited,
-            **dict.fromkeys((m.Calls, m.CancelCall), self.actors.on_calls),
-            m.Replies: self.actors.on_replies,
+            **self.actors.handlers,
             m.ActorWatch: self.actor_directory.on_watch,
             m.FindActor: self.actor_directory.on_find,
             m.ListActors: self.actor_directory.on_list,
@@ -341,16 +331,7 @@ class Gcs(Tables):
             actor_table=self.actor_table,
             leases=self.leases,
         )
-        self.drains = Drains(
-            outbox=self.outbox,
-            persist=self.journal.persist,
-            notices=self.notices,
-            members=self.members,
-            objects=self.objects,
-            actors=self.actor_table,
-            leases=self.lease_table,
-            revoke=self.leases.revoke,
-        )
+        self.drains = Drains(self, self.leases.revoke)
         self.membership = Membership(
             outbox=self.outbox,
             persist=self.journal.persist,
@@ -363,7 +344,6 @@ class Gcs(Tables):
             definitions=self.definitions,
             departures=self.departures,
             leases=self.leases,
-            drains=self.drains,
         )
         self.reconciliation = Reconciliation(
             outbox=self.outbox,
@@ -423,7 +403,6 @@ class Gcs(Tables):
             scheduler=self.scheduler,
             recovery=self.recovery,
             transfers=self.transfers,
-            drains=self.drains,
         )
         self.sessions = Sessions(
             identity=identity,
@@ -437,17 +416,8 @@ class Gcs(Tables):
             departures=self.departures,
         )
         self.inspection = Inspection(
-            identity=identity,
-            outbox=self.outbox,
-            persist=self.journal.persist,
-            members=self.members,
-            processes=self.processes,
-            tasks=self.tasks,
-            actors=self.actor_table,
-            dead=self.actor_directory.dead,
-            incarnations=self.incarnations,
-            cancel=self.task_manager.cancel,
-            is_there=lambda process_id: process_id in self.sessions.routes,
+            *(identity, self, self.tasks, self.actor_directory.dead, self.incarnations),
+            *(self.task_manager.cancel, self.sessions.routes.__contains__),
         )
         self.print_relay = PrintRelay(self.outbox, self.members, self.prints)
         self.controller = TrafficController(

@@ -11,15 +11,12 @@ from typing import Any
 
 from zray import limits
 from zray.core.head.actor_records import ActorRecord
-from zray.core.head.actor_table import ActorTable
 from zray.core.head.identity import HeadIdentity
 from zray.core.head.incarnations import Incarnations
-from zray.core.head.journal import Persist
-from zray.core.head.members import Member, Members, NodeMember
-from zray.core.head.processes import Processes
+from zray.core.head.members import Member, NodeMember
+from zray.core.head.tables import Tables
 from zray.core.head.task_records import ASSIGNED, TaskRecord
 from zray.core.head.task_table import TaskTable
-from zray.core.machine import Outbox
 from zray.errors import AmbiguousError, BusyError, NotFoundError, ZrayError
 from zray.protocol import messages as m
 from zray.protocol.words import is_hex, is_id
@@ -40,26 +37,21 @@ class Inspection:
 
     def __init__(
         self,
-        *,
         identity: HeadIdentity,
-        outbox: Outbox[bytes],
-        persist: Persist,
-        members: Members,
-        processes: Processes,
+        tables: Tables,
         tasks: TaskTable,
-        actors: ActorTable,
         dead: dict[bytes, m.ActorState],
         incarnations: Incarnations,
         cancel: Callable[[bytes, TaskRecord, bool], None],
         is_there: Callable[[bytes], bool],
     ) -> None:
         self._identity = identity
-        self._outbox = outbox
-        self._persist = persist
-        self._members = members
-        self._processes = processes
+        self._outbox = tables.outbox
+        self._persist = tables.journal.persist
+        self._members = tables.members
+        self._processes = tables.processes
         self._tasks = tasks
-        self._actors = actors
+        self._actors = tables.actor_table
         self._dead = dead
         self._incarnations = incarnations
         self._cancel = cancel

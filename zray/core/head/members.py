@@ -83,6 +83,7 @@ class NodeMember(Member):
         # anything: behind a tunnel or a translated address, somebody else refuses.
         self.reachable: bool | None = None
         self.refused_since: float | None = None
+        self.remark = ""  # why it is to leave, and what it waits for
         self.away = False  # out of reach: what lives there cannot be called from elsewhere
         self.workers: dict[bytes, None] = {}
         self.actors: dict[bytes, None] = {}  # those that live there
@@ -177,6 +178,7 @@ class Members:
         self.jobs: dict[bytes, JobMember] = {}
         self.node_rows: dict[bytes, NodeRow] = {}
         self.awaited: dict[bytes, AbsentNode] = {}
+        self.newcomers: list[NodeMember] = []  # since this was looked at last
         self.proven: list[NodeMember] = []  # turned out to be reachable, which is to be stored
         self.lost: list[Vector] = []  # of these, what those had that did not return
         self.lost_jobs: dict[bytes, str] = {}  # what was ended with their drivers
@@ -203,6 +205,7 @@ class Members:
         if former is not None:
             self.remove(former)
         self.nodes[node.process_id] = node
+        self.newcomers.append(node)
         self._machines.setdefault(node.info.machine, {})[node.process_id] = node
 
     def remove(self, node: NodeMember) -> None:

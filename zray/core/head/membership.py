@@ -13,7 +13,6 @@ import msgspec
 from zray import limits
 from zray.core.head.definitions import Definitions
 from zray.core.head.departures import Departures
-from zray.core.head.drains import Drains
 from zray.core.head.journal import Persist
 from zray.core.head.leases import Leases
 from zray.core.head.members import JobMember, Member, Members, NodeMember, NodeRow
@@ -43,7 +42,6 @@ class Membership:
         definitions: Definitions,
         departures: Departures,
         leases: Leases,
-        drains: Drains,
     ) -> None:
         self._outbox = outbox
         self._persist = persist
@@ -56,7 +54,6 @@ class Membership:
         self._definitions = definitions
         self._departures = departures
         self._leases = leases
-        self._drains = drains
         self._joining: dict[bytes, int] = {}  # node -> incarnation being made durable
         self.look_at = 0.0  # when nodes are asked next for drivers that are away
 
@@ -89,7 +86,6 @@ class Membership:
                 members.add(joined)
                 self._scheduler.add_node(joined.view)
                 self._offers.learn(info.offers)
-                self._drains.joined(joined, now)
             welcome(now)
 
         if stored and self._joining.get(hello.process_id) != hello.incarnation:

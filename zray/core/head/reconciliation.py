@@ -6,6 +6,7 @@ A new session reconciles full state, never increments; within it, raylets report
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from zray.core.head.actor_reconciliation import ActorReconciliation
 from zray.core.head.definitions import Definitions
@@ -33,6 +34,7 @@ from zray.protocol.messages import (
     HeldTask,
     Hold,
     JobEnded,
+    Message,
     Outcome,
     Returned,
     Submit,
@@ -76,6 +78,13 @@ class Reconciliation:
         self._actors = actors
         self._leases = leases
         self._worker_ended = worker_ended
+        self.handlers: dict[type[Message], Callable[[Any, Any, float], None]] = {
+            Announce: self.on_announce,
+            Credit: self.on_credit,
+            Returned: self.on_returned,
+            Begun: self.on_begun,
+            Have: self.on_have,
+        }
 
     # ---- all that a raylet has -------------------------------------------------------------
 

@@ -7,7 +7,6 @@ from zray.core import resources
 from zray.core.head.actor_records import ActorRecord
 from zray.core.head.actor_table import ActorTable
 from zray.core.head.control_store import ControlStore
-from zray.core.head.drains import Drains
 from zray.core.head.identity import HeadIdentity
 from zray.core.head.lease_table import LeaseTable
 from zray.core.head.members import Member, Members, NodeMember
@@ -63,7 +62,6 @@ class StateQueries:
         scheduler: TaskScheduler,
         recovery: Recovery,
         transfers: Transfers,
-        drains: Drains,
     ) -> None:
         self._identity = identity
         self._store = store
@@ -79,7 +77,6 @@ class StateQueries:
         self._scheduler = scheduler
         self._recovery = recovery
         self._transfers = transfers
-        self._drains = drains
         self._troubled: dict[bytes, Member] = {}  # who has said that something goes wrong there
 
     # ---- questions -------------------------------------------------------------------------
@@ -184,7 +181,7 @@ class StateQueries:
             ahead + near_waiting,
             view.finished,
             max(0.0, now - node.heard),
-            self._drains.remark(node.process_id, now),
+            node.remark,
         )
 
     def _classes(self) -> list[ClassStatus]:

@@ -457,17 +457,13 @@ class TaskScheduler:
             )
         able = [n for n in self.nodes.values() if resources.fits(n.total, group.needs)]
         if all(node.draining for node in able):
-            return (
-                f"NO_NODES: needs {wanted}; every node that has it is being drained (zray status); "
-                "add another with zray-worker"
-            )
+            return f"NO_NODES: needs {wanted}; each node that has it is being drained; add another"
         if not any(node.usable for node in self.nodes.values()):
             return "NO_NODES: no node has been heard of for some seconds; see zray status"
         if any(node.usable and node.floor_for(group.takes_cpu) >= 0 for node in able):
             return (
                 f"WAIT_WORKERS: needs {wanted}; a node that has it has as many workers as it may "
-                "(zray-worker --max-workers), and what is free there is for tasks that others "
-                "wait for"
+                "(--max-workers), and what is free there is for tasks that others wait for"
             )
         return f"{WAIT_RESOURCES}: needs {wanted}; all of it is in use on every node that has it"
 

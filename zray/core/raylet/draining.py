@@ -6,6 +6,7 @@ When it is to leave the head says.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from zray.core.machine import Outbox
 from zray.core.raylet.behind import Behind
@@ -41,6 +42,10 @@ class Draining:
         self._objects = objects
         self._tell_head = tell_head
         self.reason: str | None = None
+        self.handlers: dict[type[m.Message], Callable[[Any, float], None]] = {
+            m.Drain: self.on_drain,
+            m.Fetch: self.on_fetch,
+        }
 
     def on_drain(self, message: m.Drain, now: float) -> None:
         """The head takes this node out of use."""

@@ -63,7 +63,6 @@ class Inspection:
 
     def __init__(
         self,
-        *,
         node_id: bytes,
         info: m.NodeInfo,
         outbox: Outbox[bytes],

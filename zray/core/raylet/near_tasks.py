@@ -43,7 +43,6 @@ class NearTasks:
 
     def __init__(
         self,
-        *,
         outbox: Outbox[bytes],
         objects: LocalObjects,
         scheduler: LocalScheduler,

@@ -93,7 +93,7 @@ class Raylet:
             outbox=self.outbox,
             scheduler=self.scheduler,
             worker_requests=self.worker_requests,
-            effect=lambda effect: self.effects.append(effect),
+            effect=self._want,
             setup=self._setup,
             tell_head=tell_head,
         )
@@ -112,22 +112,6 @@ class Raylet:
         dispatch = Dispatch(
             *(self.outbox, self.scheduler, self.behind, self.workers),
             *(self.worker_requests, self.worker_failed),
-        )
-        self.draining = Draining(
-            *(self.outbox, self.scheduler, self.behind, self.tasks, self.near_tasks),
-            *(self.objects, tell_head),
-        )
-        self.inspection = Inspection(
-            node_id=self.node_id,
-            info=self.info,
-            outbox=self.outbox,
-            scheduler=self.scheduler,
-            held=self.tasks.held,
-            actor_slot=self.actors.slot,
-            effect=lambda effect: self.effects.append(effect),
-            cancel=self.tasks.on_cancel,
-            kill=kill,
-            tell_head=tell_head,
         )
         self.worker_handlers = self._worker_table()
         self.peer_handlers = self._peer_table()
@@ -165,15 +149,20 @@ class Raylet:
             near_withdrawn=lambda task: self.near_tasks.withdrawn(task),
         )
         self.near_tasks = NearTasks(
-            outbox=self.outbox,
-            objects=self.objects,
-            scheduler=self.scheduler,
-            local_tasks=self.tasks,
-            worker_requests=self.worker_requests,
-            node_id=self.node_id,
-            tell_head=tell_head,
-            foreign_lease=self.leases.is_of_another,
+            *(self.outbox, self.objects, self.scheduler, self.tasks, self.worker_requests),
+            *(self.node_id, tell_head, self.leases.is_of_another),
         )
+        self.draining = Draining(
+            *(self.outbox, self.scheduler, self.behind, self.tasks, self.near_tasks),
+            *(self.objects, tell_head),
+        )
+        self.inspection = Inspection(
+            *(self.node_id, self.info, self.outbox, self.scheduler, self.tasks.held),
+            *(self.actors.slot, self._want, self.tasks.on_cancel, self.workers.kill, tell_head),
+        )
+
+    def _want(self, effect: Effect) -> None:
+        self.effects.append(effect)
 
     def _make_leases(self) -> None:
         self.lease_relays = LeaseRelays(
@@ -191,34 +180,22 @@ class Raylet:
 
     def _head_table(self) -> HeadHandlers:
         """What the head says within a session; what begins or ends one is the session's."""
-        objects, actors, tasks = self.objects, self.actors, self.tasks
-        leases, requests = self.leases, self.worker_requests
+        actors, leases, requests = self.actors, self.leases, self.worker_requests
         return {
-            m.Template: lambda msg, now: tasks.on_template(msg),
-            m.Export: lambda msg, now: tasks.on_export(msg),
-            m.Forget: lambda msg, now: tasks.on_forget(msg),
+            **self.tasks.handlers,
             m.Job: self._on_job,
             m.JobEnded: self._on_job_ended,
-            m.Tasks: tasks.on_tasks,
             m.Ack: lambda msg, now: self.completions.acked(msg.upto),
-            m.Reclaim: lambda msg, now: tasks.on_reclaim(msg),
-            m.CancelTask: tasks.on_cancel,
             m.Cancel: self.near_tasks.on_cancel_below,
             m.Crowded: lambda msg, now: self.near_tasks.on_crowded(msg),
-            m.Discard: lambda msg, now: tasks.on_discard(msg),
-            m.Free: lambda msg, now: objects.free(msg.object_ids),
-            m.Pull: lambda msg, now: objects.on_pull(msg),
+            **self.objects.handlers,
             m.PullFrom: self.peer_transfers.on_pull_from,
-            m.Chunk: lambda msg, now: objects.on_chunk(msg),
-            m.ChunkAck: lambda msg, now: objects.server.on_ack(msg),
-            m.PullFailed: lambda msg, now: objects.on_failed(msg),
             m.Result: lambda msg, now: requests.on_result(msg),
             m.Exported: lambda msg, now: requests.definitions.on_exported(msg),
             **dict.fromkeys(m.ANSWERS, lambda msg, now: requests.on_answer(msg)),
             m.ActorState: lambda msg, now: requests.on_actor_state(msg),
             **dict.fromkeys((m.Calls, m.CancelCall), lambda msg, now: actors.on_calls(msg)),
             **dict.fromkeys(PASSED_ON, lambda msg, now: actors.deliver(msg)),
-            m.StopActor: lambda msg, now: tasks.on_stop_actor(msg),
             m.Grant: leases.on_grant,
             m.Revoke: lambda msg, now: leases.on_revoke(msg),
             m.CancelLeased: leases.on_cancel,
@@ -226,10 +203,9 @@ class Raylet:
             m.Rejected: self._on_rejected,
             m.Pong: self.session.on_pong,
             m.Trace: self.workers.tracing.on_trace,
-            m.Shutdown: self._on_shutdown,
             **self.inspection.head_handlers,
-            m.Drain: self.draining.on_drain,
-            m.Fetch: self.draining.on_fetch,
+            **self.draining.handlers,
+            m.Shutdown: self._on_shutdown,
             m.FindDriver: lambda msg, now: self.effects.append(FindProcess(msg.job_id, msg.pid)),
         }
 
@@ -503,6 +479,5 @@ class Raylet:
     def deadline(self) -> float:
         """When ``settle`` has something to do although nothing arrives."""
         parts = (self.session, self.workers, self._lending, self.behind, self.near_tasks)
-        due = min(self.inspection.deadline(), self._credit.deadline())
-        due = min(due, *(part.deadline() for part in parts))
+        due = min(part.deadline() for part in (*parts, self.inspection, self._credit))
         return min(due, self.scheduler.overrun_deadline(), self.scheduler.lift_deadline())
