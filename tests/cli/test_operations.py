@@ -136,7 +136,7 @@ def test_logs_of_everything_from_anywhere(talking: Talking) -> None:
     assert [json.loads(line)["line"] for line in lines] == ["a counter", "hello"]
     assert "READY" in talking.run("logs", "--node", "w1").stdout
     assert "READY" in talking.run("logs", "--head").stdout
-    assert "busy now" in talking.run("logs", "--task", talking.task).stdout
+    assert talking.run("logs", "--task", talking.task).stdout == "busy now\n"
     job = json.loads(talking.run("status", "--json").stdout)["jobs"][0]["job_id"]
     told = talking.run("logs", "--job", job[:8]).stdout
     assert f"(Counter pid={talking.pid}) hello" in told and "busy now" in told
@@ -198,6 +198,49 @@ def test_a_reader_that_has_enough_ends_it(talking: Talking) -> None:
         ["bash", "-c", f"set -o pipefail; {line} | head -n 2"], capture_output=True, timeout=40
     )
     assert done.stdout == b"a counter\nhello\n" and b"Traceback" not in done.stderr
+
+
+TASKS = """
+import sys, zray
+zray.init(sys.argv[1])
+@zray.remote
+def says(number):
+    print("number", number)
+    print("error", number, file=sys.stderr)
+    if number % 2:
+        print("and no end of line", end="", flush=True)
+@zray.remote
+class Echo:
+    async def say(self, text):
+        import asyncio
+        print(text, 1)
+        await asyncio.sleep(0.3)
+        print(text, 2)
+refs = [says.remote(number) for number in range(40)]
+zray.get(refs)
+echo = Echo.remote()
+calls = [echo.say.remote(text) for text in ("a", "b")]
+zray.get(calls)
+print("ids", *(ref.hex() for ref in (*refs, *calls)), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_each_task_has_its_own_lines(commands: Any) -> None:
+    """Also of those that go straight to leased workers, one after the other in one process."""
+    head = commands.head("--num-cpus", 2)
+    driver = commands.drive(TASKS, head.address())
+    driver.says("ids")
+    ids = next(line for line in driver.text().splitlines() if line.startswith("ids")).split()[1:]
+    for number in (0, 7, 39):
+        said = commands.run("zray", "logs", "--task", ids[number]).stdout
+        assert f"number {number}\n" in said and f"error {number}\n" in said
+        assert said.count("number") == said.count("error") == 1
+        assert ("no end" in said) == bool(number % 2)
+    for text, ref in zip("ab", ids[-2:], strict=True):
+        assert commands.run("zray", "logs", ref).stdout == f"{text} 1\n{text} 2\n"
+    assert "\x1e" not in driver.text() and "zray-task" not in driver.text()
+    assert "ZR-5101" in commands.run("zray", "stack", ids[0], code=1).stderr  # it has ended
 
 
 # ---- stack and profile -----------------------------------------------------------------------

@@ -36,7 +36,7 @@ def kill(addresses: list[str], what: str, *, as_json: bool) -> int:
 
 def _to_be_killed(operator: Operator, what: str) -> Place:
     try:
-        place = operator.locate(what)
+        place = operator.locate(what, running=True)
     except NotFoundError:
         if not is_id(what):
             raise

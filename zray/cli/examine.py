@@ -18,7 +18,7 @@ def stack(addresses: list[str], what: str, *, as_json: bool) -> int:
     """Print the stacks of a process; returns the exit code."""
     try:
         with reporting.operator(addresses, as_json=as_json) as operator:
-            place = operator.locate(what)
+            place = operator.locate(what, running=True)
             found = operator.examine(place)
             text = found.data.decode("utf-8", "replace")
             if as_json:
@@ -36,7 +36,7 @@ def profile(addresses: list[str], what: str, seconds: int, output: Path, *, as_j
     """Write the flame graph of a process; returns the exit code."""
     try:
         with reporting.operator(addresses, as_json=as_json) as operator:
-            place = operator.locate(what)
+            place = operator.locate(what, running=True)
             to_stdout = str(output) == "-"
             if not to_stdout and not os.access(output.absolute().parent, os.W_OK):
                 raise OSError(f"{output.absolute().parent} cannot be written to")

@@ -13,8 +13,8 @@ from zray.cli.entry import INTERRUPTED
 from zray.cli.reporting import Failed
 from zray.cli.status import plain, table
 from zray.errors import LogUnavailableError, NotFoundError
-from zray.nodes.driver.log_reader import LogReader, log_of
-from zray.nodes.driver.operator import Operator, Place
+from zray.nodes.driver.log_reader import LogReader, read
+from zray.nodes.driver.operator import Operator
 from zray.protocol import messages as m
 
 FOLLOW_S = 0.25  # how often it is looked whether there is more
@@ -37,22 +37,12 @@ def show(
                 _of_job(operator, name, follow, OF_JOB_LINES if tail is None else tail, as_json)
             else:
                 place = operator.locate(name, _KINDS[kind])
-                readers = [LogReader(operator, place.node_id, log_of(operator, place))]
-                _say_what(place, readers[0])
-                _print(readers, tail, follow, as_json)
+                _print([read(operator, place)], tail, follow, as_json)
     except KeyboardInterrupt:  # how one ends to follow
         return INTERRUPTED
     except Failed:
         return 1
     return 0
-
-
-def _say_what(place: Place, reader: LogReader) -> None:
-    if place.kind == "task":
-        print(
-            f"zray: the log of the worker of {plain(place.in_words())}, with what else it has run",
-            file=sys.stderr,
-        )
 
 
 # ---- which there are -----------------------------------------------------------------------
@@ -165,6 +155,7 @@ class _Printer:
         self._as_json = as_json
         self._named = named
         self._rest = b""
+        self._remark = ""
         self._raw = not (as_json or named or sys.stdout.isatty())
 
     def step(self) -> bool:
@@ -184,6 +175,9 @@ class _Printer:
                 "zray: the log was rotated, emptied or removed; a part of it may be missing here",
                 file=sys.stderr,
             )
+        if self.reader.remark not in ("", self._remark):
+            self._remark = self.reader.remark
+            print(f"zray: {plain(self._remark)}", file=sys.stderr)
         if data and self._raw:
             sys.stdout.buffer.write(data)
         elif data:

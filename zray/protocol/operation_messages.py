@@ -27,13 +27,15 @@ class Locate(Message, tag=180):
     """What is it, and where? ``word`` is an id in hexadecimal digits, a name or a pid.
 
     Without ``target`` the head answers. A node is asked for its workers and what these run; it asks
-    the workers in turn for a task that it has not given to them itself.
+    the workers in turn for a task that it has not given to them itself. ``running``: a task that
+    has ended, and is known for what it has printed, is not meant.
     """
 
     source: Id
     word: Name
     kind: Kind = SOMETHING
     target: IdOrNone = b""
+    running: bool = False
 
 
 class Answered(Message, tag=181):
@@ -79,6 +81,7 @@ class ReadLog(Message, tag=182):
 
     ``file_id``: the file that is meant, though it may have been renamed since; 0: the one that has
     the name now. ``head_pid``: set by the head, for its own node: whose log is there too.
+    ``task_id``: only what that task has printed, one piece after the other, as if it was a file.
     """
 
     source: Id
@@ -88,6 +91,7 @@ class ReadLog(Message, tag=182):
     offset: Count = 0
     size: Annotated[int, Meta(ge=0, le=limits.LOG_PART_BYTES_MAX)] = limits.LOG_PART_BYTES_MAX
     head_pid: Count = 0
+    task_id: IdOrNone = b""
 
 
 class LogFiles(Message, tag=183):
@@ -102,7 +106,8 @@ class LogFiles(Message, tag=183):
 class LogPart(Message, tag=184):
     """Bytes of a log from ``offset``; none: nothing follows as yet.
 
-    ``size``: of the whole file. ``rotated``: another file has its name by now, and nothing follows.
+    ``size``: of the whole file. ``rotated``: another file has its name by now, and nothing follows;
+    then ``next_id`` is the one that does. ``text`` without ``code``: a remark.
     """
 
     target: Id
@@ -114,6 +119,7 @@ class LogPart(Message, tag=184):
     rotated: bool = False
     code: Name = ""
     text: Text = ""
+    next_id: Count = 0
 
 
 class Examine(Message, tag=185):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from zray.errors import NotFoundError, ZrayError
 from zray.nodes import contact
-from zray.nodes.driver.log_reader import LogReader, log_of
+from zray.nodes.driver.log_reader import LogReader, read
 from zray.nodes.driver.operator import Operator, Place
 from zray.protocol import messages as m
 from zray.runtime import session
@@ -77,8 +77,8 @@ def get_log(
         address: as for ``list_logs``.
         node_id, node_ip: of the node that keeps ``filename``, or runs ``pid``.
         filename: one of ``list_logs``.
-        actor_id, task_id: in hexadecimal digits: the log of the worker that is the actor, or that
-            runs the task. That has in it what else the worker has printed.
+        actor_id, task_id: in hexadecimal digits: the log of the worker that is the actor, or what
+            the task has printed: each node knows that of its last 10,000 tasks that have.
         pid: of a worker.
         follow: go on as it grows, until the iterator is closed.
         tail: so many lines at the end; -1: 1,000, as in Ray, and with ``follow`` all.
@@ -132,7 +132,7 @@ def _parts(
         else:
             kind = m.AN_ACTOR if actor_id else m.A_TASK if task_id else m.A_WORKER
             place = operator.locate(str(actor_id or task_id or pid)[:32], kind)
-            reader = LogReader(operator, place.node_id, log_of(operator, place))
+            reader = read(operator, place)
         if lines is not None:
             reader.seek_tail(lines)
         while True:

@@ -10,6 +10,7 @@ import pytest
 
 from zray import limits
 from zray.core.raylet.inspection import WorkerFacts
+from zray.core.raylet.printed import PrintedPart, TaskOutput
 from zray.errors import LogUnavailableError
 from zray.nodes.raylet.log_files import LogFiles
 from zray.protocol import messages as m
@@ -26,7 +27,7 @@ def facts(worker_id: bytes) -> WorkerFacts | None:
 
 @pytest.fixture
 def logs(tmp_path: Path) -> LogFiles:
-    return LogFiles(tmp_path / "logs", facts)
+    return LogFiles(tmp_path / "logs", facts, lambda task_id: None)
 
 
 @pytest.fixture
@@ -115,7 +116,8 @@ def test_one_whose_file_is_gone_begins_anew(logs: LogFiles, directory: Path) -> 
 
 
 def test_a_node_without_a_directory_keeps_none(tmp_path: Path) -> None:
-    for logs in (LogFiles(None, facts), LogFiles(tmp_path / "nowhere", facts)):
+    for place in (None, tmp_path / "nowhere"):
+        logs = LogFiles(place, facts, lambda task_id: None)
         assert listed(logs) == {}
         assert read(logs).code == LogUnavailableError.code
 
@@ -133,3 +135,35 @@ def test_only_the_last_of_very_many_are_told(
     named = [one.name for one in answer.files if one.name.startswith("worker")]
     assert named == [f"worker-{number:032x}.log" for number in range(15, 25)][-len(named) :]
     assert answer.left_out >= 15
+
+
+# ---- what a task has printed -----------------------------------------------------------------
+
+
+def test_what_a_task_has_printed_reads_as_one_file(directory: Path) -> None:
+    output = TaskOutput(WORKER)
+    logs = LogFiles(directory, facts, lambda task_id: output if task_id == ME else None)
+    path = directory / NAME
+    path.write_bytes(b"..first..second")
+    before = path.stat().st_ino
+    output.add(PrintedPart(before, 2, 7))
+    output.add(PrintedPart(before, 9, 15))
+    path.rename(directory / f"{NAME}.1")
+    path.write_bytes(b"third!")
+    output.add(PrintedPart(path.stat().st_ino, 0, 5))
+    whole = b"firstsecondthird"
+    for offset in range(len(whole) + 1):
+        for size in (1, 4, 100):
+            part = read(logs, task_id=ME, offset=offset, size=size)
+            assert (part.data, part.offset) == (whole[offset : offset + size], offset)
+            assert part.size == len(whole) and not part.code
+    (directory / f"{NAME}.1").unlink()
+    part = read(logs, task_id=ME)
+    assert (part.data, part.offset) == (b"third", 11) and "removed" in part.text
+    output.dropped = 4
+    assert read(logs, task_id=ME, offset=3, size=0).size == 20
+
+
+def test_a_task_of_which_nothing_is_known(logs: LogFiles) -> None:
+    part = read(logs, task_id=ME)
+    assert (part.data, part.size, part.code) == (b"", 0, "") and "printed nothing" in part.text

@@ -14,6 +14,7 @@ from zray.core.machine import NEVER, Outbox
 from zray.core.raylet.effects import Effect, EndExamination, ReadLogFile, StartExamination
 from zray.core.raylet.local_records import LocalTask, WorkerSlot
 from zray.core.raylet.local_scheduler import LocalScheduler
+from zray.core.raylet.printed import Printed, PrintedPart, TaskOutput
 from zray.errors import BusyError, NotFoundError, ProfilerError
 from zray.protocol import messages as m
 from zray.protocol.words import is_id
@@ -88,6 +89,7 @@ class Inspection:
         self._examinations: dict[int, _Examination] = {}
         self._next = 1
         self._past: dict[bytes, WorkerFacts] = {}
+        self._printed = Printed()
         # Parts of the raylet's tables.
         self.head_handlers: dict[type[m.Message], Callable[[Any, float], None]] = {
             m.Locate: self.on_locate,
@@ -157,11 +159,13 @@ class Inspection:
         task = self._held.get(subject) if kind in (m.SOMETHING, m.A_TASK) else None
         if task is not None and task.worker is not None and task.worker.current() is task:
             return self._worker(message, m.A_TASK, subject, task.worker.worker_id)
+        output = self._printed.get(subject) if kind in (m.SOMETHING, m.A_TASK) else None
+        if output is not None and not message.running:
+            return self._worker(message, m.A_TASK, subject, output.worker_id)
         return None
 
     def _worker(self, message: m.Locate, kind: int, subject: bytes, worker_id: bytes) -> m.Answered:
-        facts = self.facts(worker_id)
-        assert facts is not None
+        facts = self.facts(worker_id) or WorkerFacts(0, b"", "", False)
         where = (facts.title, self._node_id, self._info.name, worker_id, facts.pid)
         return _answer(message, kind, subject, *where)
 
@@ -183,6 +187,14 @@ class Inspection:
             self._tell_head(found)
 
     # ---- logs ------------------------------------------------------------------------------
+
+    def printed(self, worker_id: bytes, task_id: bytes, part: PrintedPart) -> None:
+        """A task has printed that part of its worker's log."""
+        self._printed.add(worker_id, task_id, part)
+
+    def output(self, task_id: bytes) -> TaskOutput | None:
+        """What a task has printed here, as far as is known."""
+        return self._printed.get(task_id)
 
     def on_read_log(self, message: m.ReadLog, now: float) -> None:
         """Somebody reads a log that is kept on this node."""

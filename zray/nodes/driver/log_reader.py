@@ -14,15 +14,23 @@ PART_BYTES = limits.LOG_PART_BYTES_MAX
 
 
 class LogReader:
-    """``offset``: what comes next. ``missed``: a part was gone before it could be read."""
+    """``task_id``: only what that task has printed.
 
-    def __init__(self, operator: Operator, node_id: bytes, file: m.LogFile) -> None:
+    ``offset``: what comes next. ``missed``: a part was gone before it could be read. ``remark``: of
+    the node, to what it has told last.
+    """
+
+    def __init__(
+        self, operator: Operator, node_id: bytes, file: m.LogFile, task_id: bytes = b""
+    ) -> None:
         self.operator = operator
         self.node_id = node_id
         self.file = file
-        self.file_id = file.file_id
+        self.file_id = 0 if task_id else file.file_id
         self.offset = 0
         self.missed = False
+        self.remark = ""
+        self._task_id = task_id
 
     def seek_tail(self, lines: int) -> None:
         """Begin with the last ``lines`` lines; from behind, so that a long log costs nothing."""
@@ -47,8 +55,8 @@ class LogReader:
         self.offset = 0
 
     def _part(self, offset: int, size: int) -> m.LogPart:
-        name = self.file.name
-        return self.operator.read_log(self.node_id, name, self.file_id, offset, size)
+        where = (self.file.name, self.file_id, offset, size, self._task_id)
+        return self.operator.read_log(self.node_id, *where)
 
     def next(self) -> bytes:
         """What comes next of it; nothing: no more is there as yet.
@@ -59,16 +67,30 @@ class LogReader:
             LogUnavailableError: it is not there any more.
         """
         part = self._part(self.offset, PART_BYTES)
-        if self.file_id and (part.file_id != self.file_id or part.offset < self.offset):
+        if self.file_id and (part.file_id != self.file_id or part.offset != self.offset):
             self.missed = True  # it was removed, or emptied
+        self.remark = part.text
         self.file_id = part.file_id
         self.offset = part.offset + len(part.data)
         if part.rotated:
-            self.file_id = self.offset = 0
+            self.file_id, self.offset = part.next_id, 0
             if not part.data:
-                part = self._part(0, PART_BYTES)
-                self.file_id, self.offset = part.file_id, part.offset + len(part.data)
+                return self.next()
         return part.data
+
+
+def read(operator: Operator, place: Place) -> LogReader:
+    """A reader of a process's log, or of what a task has printed.
+
+    Raises:
+        NotFoundError: no process has it. LogUnavailableError: it has none.
+    """
+    if place.kind == "task" and place.node_id and place.worker_id:
+        name = f"worker-{place.worker_id.hex()}.log"
+        whose = (place.worker_id, place.pid, b"", place.title)
+        file = m.LogFile(name, 0, 0, 0.0, *whose)
+        return LogReader(operator, place.node_id, file, place.subject)
+    return LogReader(operator, place.node_id, log_of(operator, place))
 
 
 def log_of(operator: Operator, place: Place) -> m.LogFile:

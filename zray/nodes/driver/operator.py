@@ -146,8 +146,8 @@ class Operator(Observer):
         """Those that are connected."""
         return [node for node in self.status().nodes if node.state != "JOINING"]
 
-    def locate(self, word: str, kind: int = m.SOMETHING) -> Place:
-        """What an id, a name or a pid stands for.
+    def locate(self, word: str, kind: int = m.SOMETHING, *, running: bool = False) -> Place:
+        """What an id, a name or a pid stands for. ``running``: no task that has ended.
 
         Raises:
             NotFoundError: nothing does. AmbiguousError: several things do.
@@ -164,7 +164,7 @@ class Operator(Observer):
         nodes = there or [node.node_id for node in self.nodes()]
         if isinstance(answer, m.Answered) and is_known:
             word = answer.subject.hex()
-        asked = [m.Locate(0, source, word, kind, node_id) for node_id in nodes]
+        asked = [m.Locate(0, source, word, kind, node_id, running) for node_id in nodes]
         found = [
             one
             for one in self.ask_all(asked, limits.QUESTION_S)
@@ -190,10 +190,17 @@ class Operator(Observer):
         return [one if isinstance(one, m.LogFiles) else None for one in found]
 
     def read_log(
-        self, node_id: bytes, name: str, file_id: int, offset: int, size: int
+        self,
+        node_id: bytes,
+        name: str,
+        file_id: int,
+        offset: int,
+        size: int,
+        task_id: bytes = b"",
     ) -> m.LogPart:
-        """A part of a log, of at most that size."""
+        """A part of a log, of at most that size, or of what a task has written there."""
         asked = m.ReadLog(0, self._process_id, node_id, name, file_id, offset, size)
+        asked.task_id = task_id
         return self.ask(asked, m.LogPart, limits.QUESTION_S)
 
     # ---- looks and ends --------------------------------------------------------------------

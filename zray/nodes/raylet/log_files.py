@@ -12,9 +12,11 @@ import stat
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
+from typing import Final
 
 from zray import limits
 from zray.core.raylet.inspection import WorkerFacts
+from zray.core.raylet.printed import TaskOutput
 from zray.errors import LogUnavailableError
 from zray.protocol import messages as m
 
@@ -22,21 +24,28 @@ NODE = "node"
 HEAD = "head"
 OF_WORKER = re.compile(r"worker-([0-9a-f]{32})\.log(\.[0-9]{1,6})?")
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-_ID_MAX = 2**53
+FILE_ID_MAX: Final = 2**53  # what every language can count
 
 
 class LogFiles:
-    """``directory``: of its workers' logs. ``facts``: what the machine knows of a worker."""
+    """``directory``: of its workers' logs. ``facts``, ``output``: what the machine knows of a
+    worker, and of what a task has printed."""
 
     def __init__(
-        self, directory: Path | None, facts: Callable[[bytes], WorkerFacts | None]
+        self,
+        directory: Path | None,
+        facts: Callable[[bytes], WorkerFacts | None],
+        output: Callable[[bytes], TaskOutput | None],
     ) -> None:
         self._directory = directory
         self._facts = facts
+        self._output = output
 
     def answer(self, asked: m.ReadLog) -> m.Message:
         """What there is, or a part of one; why that cannot be read is in the answer."""
         try:
+            if asked.task_id:
+                return self._of_task(asked)
             return self._part(asked) if asked.name else self._list(asked)
         except OSError as error:
             text = f"its log cannot be read: {error.strerror or error}"
@@ -89,14 +98,14 @@ class LogFiles:
         fd = _open(current)
         if fd < 0 or (asked.file_id and _id(os.fstat(fd)) != asked.file_id):
             before = self._before(current, asked.file_id)
-            if before >= 0:
+            if before:
                 if fd >= 0:
                     os.close(fd)
-                return self._read(asked, before, asked.offset, renamed=True)
+                return self._read(asked, _open(before), asked.offset, _later(before, current))
         if fd < 0:
             return self._refusal(asked, f"the log {asked.name} is not there, or not any more")
         is_it = asked.file_id in (0, _id(os.fstat(fd)))
-        return self._read(asked, fd, asked.offset if is_it else 0, renamed=False)
+        return self._read(asked, fd, asked.offset if is_it else 0, -1)
 
     def _path(self, name: str, head_pid: int) -> str | None:
         if name in (NODE, HEAD):
@@ -107,22 +116,22 @@ class LogFiles:
         return str(self._directory / name)
 
     @staticmethod
-    def _before(current: str, file_id: int) -> int:
-        """A descriptor of the file that has another name by now; -1: it is gone."""
-        if not file_id:
-            return -1
+    def _before(current: str, file_id: int) -> str:
+        """The file that has another name by now; empty: it is gone."""
         path = Path(os.readlink(current) if current.startswith("/proc/") else current)
         older = re.compile(re.escape(path.name) + r"\.[0-9]{1,6}")
-        if not path.parent.is_dir():
-            return -1
+        if not file_id or not path.parent.is_dir():
+            return ""
         with os.scandir(path.parent) as entries:
             for entry in islice(entries, limits.LOG_FILES_SCANNED_MAX):
-                if older.fullmatch(entry.name) and entry.inode() % _ID_MAX == file_id:
-                    return _open(entry.path)
-        return -1
+                if older.fullmatch(entry.name) and entry.inode() % FILE_ID_MAX == file_id:
+                    return entry.path
+        return ""
 
-    @staticmethod
-    def _read(asked: m.ReadLog, fd: int, offset: int, *, renamed: bool) -> m.LogPart:
+    def _read(self, asked: m.ReadLog, fd: int, offset: int, next_id: int) -> m.LogPart:
+        """``next_id``: of the file that follows; -1: this is the last."""
+        if fd < 0:
+            return self._refusal(asked, f"the log {asked.name} is not there any more")
         try:
             about = os.fstat(fd)
             if offset > about.st_size:
@@ -130,9 +139,67 @@ class LogFiles:
             data = os.pread(fd, min(asked.size, limits.LOG_PART_BYTES_MAX), offset)
         finally:
             os.close(fd)
-        ended = renamed and offset + len(data) >= about.st_size
-        told = (_id(about), offset, about.st_size, data, ended)
+        ended = next_id >= 0 and offset + len(data) >= about.st_size
+        told = (_id(about), offset, about.st_size, data, ended, "", "", next_id if ended else 0)
         return m.LogPart(0, asked.source, asked.seq, *told)
+
+    # ---- what a task has printed -----------------------------------------------------------
+
+    def _of_task(self, asked: m.ReadLog) -> m.LogPart:
+        """The pieces of its worker's log that are the task's, as if they were one file."""
+        output = self._output(asked.task_id)
+        if output is None or self._directory is None:
+            text = (
+                "nothing that the task has printed is known on its node: it has printed nothing, "
+                "or so long ago that the node has forgotten"
+            )
+            return m.LogPart(0, asked.source, asked.seq, 1, text=text)
+        current = str(self._directory / f"worker-{output.worker_id.hex()}.log")
+        place, size, text = output.dropped, output.size(), ""
+        begin, data = max(asked.offset, place), b""
+        most = min(asked.size, limits.LOG_PART_BYTES_MAX)
+        for part in output.parts:
+            here, place = place, place + part.end - part.begin
+            if place <= begin + len(data):
+                continue
+            if len(data) >= most:
+                break
+            low = part.begin + begin + len(data) - here
+            piece = self._piece(current, part.file_id, low, min(part.end - low, most - len(data)))
+            if piece is None and data:
+                break
+            if piece is None:
+                begin, text = place, "a part of what it has printed is gone: its log was removed"
+            else:
+                data += piece
+        told = (1, begin, size, data, False, "", text)
+        return m.LogPart(0, asked.source, asked.seq, *told)
+
+    def _piece(self, current: str, file_id: int, offset: int, size: int) -> bytes | None:
+        fd = _open(current)
+        if fd >= 0 and _id(os.fstat(fd)) != file_id:
+            os.close(fd)
+            before = self._before(current, file_id)
+            fd = _open(before) if before else -1
+        if fd < 0:
+            return None
+        try:
+            return os.pread(fd, size, offset)
+        finally:
+            os.close(fd)
+
+
+def _later(renamed: str, current: str) -> int:
+    """Which file follows one that was renamed; 0: not known, but for the current one."""
+    base, _, number = renamed.rpartition(".")
+    path = current if number == "1" else f"{base}.{int(number) - 1}"
+    fd = _open(path)
+    if fd < 0:
+        return 0
+    try:
+        return _id(os.fstat(fd))
+    finally:
+        os.close(fd)
 
 
 def _regular(path: str) -> os.stat_result | None:
@@ -160,7 +227,7 @@ def _open(path: str) -> int:
 
 
 def _id(about: os.stat_result) -> int:
-    return about.st_ino % _ID_MAX
+    return about.st_ino % FILE_ID_MAX
 
 
 def _file(

@@ -105,7 +105,11 @@ class RayletNode:
             *(lambda worker_id: self._store.process_gone(worker_id), self.log, self._failed),
         )
         self._raylet.take_back = self._workers.take_back
-        self._logs = LogFiles(options.log_directory, lambda one: self._raylet.inspection.facts(one))
+        self._logs = LogFiles(
+            options.log_directory,
+            lambda worker_id: self._raylet.inspection.facts(worker_id),
+            lambda task_id: self._raylet.inspection.output(task_id),
+        )
         self._examiner = Examiner(self._loop, self._examined)
         self._store: StoreServer = self._make_store()
         self._link = HeadLink(

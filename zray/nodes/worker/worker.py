@@ -40,6 +40,7 @@ from zray.runtime.interrupts import interrupts
 from zray.runtime.linux.channels import open_page
 from zray.runtime.linux.clock import boot_time
 from zray.runtime.linux.direct import TaskQueue
+from zray.runtime.linux.prints import ask_whose
 from zray.runtime.linux.process_title import ProcessTitle
 from zray.runtime.linux.zygote import set_process_name
 from zray.runtime.stream import read_available
@@ -74,6 +75,7 @@ class Worker(Transport):
         self._forked = False  # this process is a child of the worker
         self._shown: m.Template | None = None  # whose name the process carries
         self.title = ProcessTitle()
+        ask_whose(self.running_task)
         self._task_title = IDLE
         self._calls: dict[bytes, int] = {}  # of functions that may run only so often here
         self._keeps_drops = False  # results not yet sent contain references
