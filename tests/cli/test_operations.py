@@ -191,6 +191,24 @@ def test_a_follower_that_does_not_read_makes_nobody_keep_anything(talking: Talki
         follower.wait(10)
 
 
+def test_following_goes_on_with_the_next_head(talking: Talking, tmp_path: Path) -> None:
+    output = tmp_path / "followed"
+    line = talking.commands.line("zray", "logs", "--follow", "the counter", "--tail", 1)
+    with output.open("wb") as file:
+        follower = subprocess.Popen(line, stdout=file, stderr=subprocess.DEVNULL)
+    try:
+        until(lambda: output.read_bytes() == b"hello\n", "it begins")
+        talking.head.end(signal.SIGKILL)
+        port = talking.address.rpartition(":")[2]
+        talking.head = talking.commands.start("zray-head", "--port", port, "--num-cpus", 0)
+        talking.commands.node("w1")
+        talking.tell("say", "again", 1, 1)
+        until(lambda: output.read_bytes() == b"hello\nagain\n", "it goes on")
+    finally:
+        follower.send_signal(signal.SIGINT)
+        follower.wait(10)
+
+
 def test_a_reader_that_has_enough_ends_it(talking: Talking) -> None:
     talking.tell("say", "line", 250, 20_000)
     line = " ".join(talking.commands.line("zray", "logs", "'the counter'"))
@@ -327,6 +345,33 @@ def test_kill_ends_what_is_named_and_nothing_else(talking: Talking) -> None:
     )
     status = json.loads(talking.run("status", "--json").stdout)
     assert [node["state"] for node in status["nodes"]] == ["ALIVE", "ALIVE"]
+
+
+def test_kill_ends_a_task_that_only_its_driver_knows(commands: Any) -> None:
+    head = commands.head("--num-cpus", 2)
+    driver = commands.drive(
+        """
+        import sys, time, zray
+        zray.init(sys.argv[1])
+        @zray.remote
+        def sleeps(seconds):
+            print("asleep for", seconds, flush=True)
+            time.sleep(seconds)
+        zray.get([sleeps.remote(0.001) for _ in range(20)])
+        task = sleeps.remote(600)
+        print("task", task.hex(), flush=True)
+        try:
+            zray.get(task)
+        except zray.exceptions.TaskCancelledError:
+            print("it was cancelled", flush=True)
+        """,
+        head.address(),
+    )
+    driver.says("asleep for 600")
+    task = re.search(r"task (\w+)", driver.text())
+    assert task is not None
+    commands.run("zray", "kill", task[1])
+    driver.says("it was cancelled")
 
 
 def test_kill_ends_an_actor_for_good(talking: Talking) -> None:

@@ -28,7 +28,10 @@ def kill(addresses: list[str], what: str, *, as_json: bool) -> int:
                     {**described(place), "killed": not answer.text, "remark": answer.text}
                 )
             else:
-                print(plain(answer.text or f"Killed {place.in_words()}"))
+                if answer.text and place.worker_id:
+                    print(plain(f"Told its driver to end {place.in_words()}"))
+                else:
+                    print(plain(answer.text or f"Killed {place.in_words()}"))
     except Failed:
         return 1
     return 0

@@ -8,15 +8,17 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from zray import limits
 from zray.cli import reporting
 from zray.cli.entry import INTERRUPTED
 from zray.cli.reporting import Failed
 from zray.cli.status import plain, table
-from zray.errors import LogUnavailableError, NotFoundError
+from zray.errors import HeadConnectionError, LogUnavailableError, NotFoundError, ZrayError
 from zray.nodes.driver.log_reader import LogReader, read
 from zray.nodes.driver.operator import Operator
 from zray.protocol import messages as m
 
+AGAIN_S = 1.0  # after a node was not there
 FOLLOW_S = 0.25  # how often it is looked whether there is more
 LIST_S = 2.0  # and whether there are other logs of a job
 OF_JOB_LINES = 10
@@ -127,11 +129,18 @@ def _print(
         for reader in readers:
             reader.seek_tail(tail)
     known = {reader.file.name: reader for reader in readers}
-    list_at = time.monotonic() + LIST_S
+    heard = time.monotonic()
+    list_at = heard + LIST_S
     while True:
         moved = False
         for printer in printers:
-            moved = printer.step() or moved
+            try:
+                moved = printer.step() or moved
+                heard = time.monotonic()
+            except (HeadConnectionError, NotFoundError) as error:
+                if not follow or time.monotonic() > heard + limits.HEAD_WAIT_S:
+                    raise
+                _try_again(printer.reader.operator, error)
         if of_job and follow and time.monotonic() >= list_at:
             more = _readers_of_job(readers[0].operator, of_job, known)
             known |= more
@@ -144,6 +153,15 @@ def _print(
             time.sleep(FOLLOW_S)
     for printer in printers:
         printer.finish()
+
+
+def _try_again(operator: Operator, error: ZrayError) -> None:
+    """A head that is started again, and then its nodes, may take a moment."""
+    print(f"zray: {plain(str(error))}; trying again", file=sys.stderr)
+    if isinstance(error, HeadConnectionError):
+        operator.reopen(limits.HEAD_WAIT_S)
+    else:
+        time.sleep(AGAIN_S)
 
 
 class _Printer:

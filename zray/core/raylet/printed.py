@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from zray import limits
+
+FILE_ID_MAX: Final = 2**53  # what every language can count
 
 
 class PrintedPart(NamedTuple):

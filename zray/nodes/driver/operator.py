@@ -23,6 +23,8 @@ from zray.errors import (
 )
 from zray.nodes.driver.observer import Observer
 from zray.protocol import messages as m
+from zray.runtime import sockets
+from zray.runtime.link import HeadLink
 
 AT_ONCE = limits.OPEN_QUESTIONS_MAX // 2  # nodes that are asked together
 _ERRORS = {
@@ -79,6 +81,26 @@ class Operator(Observer):
     def process_id(self) -> bytes:
         """Its own, to which answers go."""
         return self._process_id
+
+    def reopen(self, timeout_s: float) -> None:
+        """Another session in the place of one that was lost, or in which nobody answers.
+
+        Raises:
+            HeadConnectionError: there is none within that time.
+        """
+        deadline = time.monotonic() + timeout_s
+        self._close()
+        while True:
+            self._asked = 0
+            self._context = sockets.context()
+            self._link = HeadLink(self._context, self.info, [self.address], self._hello)
+            try:
+                self.__enter__()
+                return
+            except HeadConnectionError:
+                if time.monotonic() >= deadline:
+                    raise
+                time.sleep(limits.RECONNECT_MAX_S / 4)
 
     # ---- asking ----------------------------------------------------------------------------
 

@@ -12,11 +12,10 @@ import stat
 from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import Final
 
 from zray import limits
 from zray.core.raylet.inspection import WorkerFacts
-from zray.core.raylet.printed import TaskOutput
+from zray.core.raylet.printed import FILE_ID_MAX, TaskOutput
 from zray.errors import LogUnavailableError
 from zray.protocol import messages as m
 
@@ -24,7 +23,6 @@ NODE = "node"
 HEAD = "head"
 OF_WORKER = re.compile(r"worker-([0-9a-f]{32})\.log(\.[0-9]{1,6})?")
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-FILE_ID_MAX: Final = 2**53  # what every language can count
 
 
 class LogFiles:

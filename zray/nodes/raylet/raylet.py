@@ -9,7 +9,7 @@ import contextlib
 import gc
 import socket
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from zray import limits
 from zray.core.incidents import Incidents
@@ -33,8 +33,6 @@ from zray.errors import (
 from zray.nodes import contact, imports
 from zray.nodes.node_record import NodeRecord
 from zray.nodes.options import NodeOptions
-from zray.nodes.raylet.examiner import Examiner
-from zray.nodes.raylet.log_files import LogFiles
 from zray.nodes.raylet.node_info import node_info, store_bytes
 from zray.nodes.raylet.peer_port import PeerPort
 from zray.nodes.raylet.relay_links import RelayLinks
@@ -52,6 +50,9 @@ from zray.runtime.linux.processes import (
 )
 from zray.runtime.log import Log, with_traceback
 from zray.runtime.loop import Loop, raise_descriptor_limit
+
+if TYPE_CHECKING:
+    from zray.nodes.raylet.operations import Operations
 
 CHECK_S = 0.05  # while processes wait for memory, or other raylets for an answer
 
@@ -105,12 +106,7 @@ class RayletNode:
             *(lambda worker_id: self._store.process_gone(worker_id), self.log, self._failed),
         )
         self._raylet.take_back = self._workers.take_back
-        self._logs = LogFiles(
-            options.log_directory,
-            lambda worker_id: self._raylet.inspection.facts(worker_id),
-            lambda task_id: self._raylet.inspection.output(task_id),
-        )
-        self._examiner = Examiner(self._loop, self._examined)
+        self._operations: Operations | None = None  # once somebody asks
         self._store: StoreServer = self._make_store()
         self._link = HeadLink(
             self._context,
@@ -228,17 +224,14 @@ class RayletNode:
         if isinstance(effect, FindProcess):
             if machine.has_ended(effect.pid):
                 self._raylet.driver_ended(effect.job_id)
-        elif isinstance(effect, ReadLogFile):
-            self._raylet.session.tell(self._logs.answer(effect.message))
-            self._loop.wake()  # what is told now leaves in the next turn
-        elif isinstance(effect, StartExamination):
-            self._examiner.start(effect.number, effect.pid, effect.seconds)
-        elif isinstance(effect, EndExamination):
-            self._examiner.end(effect.number)
+        elif isinstance(effect, ReadLogFile | StartExamination | EndExamination):
+            if self._operations is None:
+                from zray.nodes.raylet.operations import Operations
 
-    def _examined(self, number: int, data: bytes, code: str, text: str) -> None:
-        self._raylet.inspection.examined(number, data, code, text, self._loop.now())
-        self._loop.wake()
+                self._operations = Operations(
+                    self._loop, lambda: self._raylet, self._options.log_directory
+                )
+            self._operations.carry_out(effect)
 
     def _attempt(self, what: str, action: Callable[..., object], *arguments: object) -> None:
         """Do a part of the work; if it fails, that is recorded, and the rest goes on."""
@@ -343,7 +336,8 @@ class RayletNode:
             self._loop.unwatch_zmq(self._link.socket)
             self._link.socket.close(500)
         self._workers.close()
-        self._examiner.close()
+        if self._operations is not None:
+            self._operations.close()
         self._link.close(now)
         self._port.close()
         self._relays.close_all()

@@ -14,10 +14,9 @@ from pathlib import Path
 
 from zray import limits
 from zray.core.raylet.effects import StartWorker
-from zray.core.raylet.printed import PrintedPart
+from zray.core.raylet.printed import FILE_ID_MAX, PrintedPart
 from zray.core.raylet.raylet import Raylet
 from zray.errors import ProtocolError, StartError
-from zray.nodes.raylet.log_files import FILE_ID_MAX
 from zray.nodes.raylet.worker_channel import Printer, WorkerChannel
 from zray.protocol import codec
 from zray.protocol.messages import Message, Tasks
