@@ -245,7 +245,7 @@ CALLBACK_PAUSE_S = 0.1  # a callback of the loop that failed is not called again
 
 # ---- operating -----------------------------------------------------------------------------
 OPEN_QUESTIONS_MAX = 64  # of one observer to nodes, without an answer
-QUESTION_S = 10.0  # a node that has not answered by then does not
+QUESTION_S = 5.0  # a node that has not answered by then does not
 LOCATE_WAIT_S = 0.5  # how long a node waits for its workers to say whether a task is theirs
 EXAMINATIONS_MAX = 4  # of processes of one node at a time
 EXAMINE_S = 10.0  # the tool that reads a stack is killed after this

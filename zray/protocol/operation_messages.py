@@ -43,6 +43,7 @@ class Answered(Message, tag=181):
 
     ``subject``: the id of what was asked for; ``title``: of what it is made, or its name.
     ``worker_id``: of the process, where it is in one; empty: not known here, or it is a daemon.
+    ``pid`` of a process; with a ``code``, not 0: it may be there all the same.
     """
 
     target: Id

@@ -7,6 +7,7 @@ from typing import Any
 from tests.core.benches import RayletBench, identity, spec, template
 from zray import limits
 from zray.core.raylet.effects import EndExamination, KillWorker, ReadLogFile, StartExamination
+from zray.core.raylet.printed import PrintedPart
 from zray.errors import BusyError, NotFoundError, ProfilerError
 from zray.protocol import messages as m
 
@@ -72,7 +73,30 @@ def test_one_that_does_not_say_is_not_waited_for_long() -> None:
     assert bench.raylet.deadline() <= bench.now + limits.LOCATE_WAIT_S
     bench.now += limits.LOCATE_WAIT_S
     bench.turn()
-    assert bench.told(m.Answered)[0].code == NotFoundError.code
+    (answer,) = bench.told(m.Answered)
+    assert answer.code == NotFoundError.code and answer.pid and "4712" in answer.text
+
+
+def test_one_that_does_not_say_has_what_it_has_printed_for() -> None:
+    bench, (first, second) = bench_with(2)
+    leased = b"\x01" * 16
+    bench.raylet.inspection.printed(second, leased, PrintedPart(7, 0, 5))
+    bench.head(m.Locate(3, ME, leased.hex(), m.A_TASK, NODE, True))
+    bench.worker(first, m.Answered(0, ME, 3, NotFoundError.code))
+    bench.now += limits.LOCATE_WAIT_S
+    bench.turn()
+    (answer,) = bench.told(m.Answered)
+    assert (answer.worker_id, answer.code) == (second, "")
+
+
+def test_what_has_printed_is_found_unless_it_is_to_run() -> None:
+    bench, (first, _) = bench_with(2)
+    ended = b"\x02" * 16
+    bench.raylet.inspection.printed(first, ended, PrintedPart(7, 0, 5))
+    (found,) = locate(bench, ended.hex())
+    assert (found.kind, found.worker_id) == (m.A_TASK, first)
+    bench.head(m.Locate(3, ME, ended.hex(), m.SOMETHING, NODE, True))
+    assert not bench.told(m.Answered)  # workers are asked
 
 
 def test_so_many_are_looked_for_at_a_time() -> None:

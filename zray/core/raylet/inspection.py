@@ -19,6 +19,8 @@ from zray.errors import BusyError, NotFoundError, ProfilerError
 from zray.protocol import messages as m
 from zray.protocol.words import is_id
 
+NAMED_MAX = 20  # pids, in a text
+
 Key = tuple[bytes, int]  # who asks, and the number of the question
 
 
@@ -173,6 +175,23 @@ class Inspection:
         text = f"node {self._info.name} does not have {message.word!r}"
         self._tell_head(_answer(message, code=NotFoundError.code, text=text))
 
+    def _give_up(self, search: _Search) -> None:
+        """No worker has it, of those that have said; it may have printed something before."""
+        message = search.message
+        subject = bytes.fromhex(message.word)
+        output = self._printed.get(subject)
+        if output is not None and output.worker_id in search.waiting:
+            self._tell_head(self._worker(message, m.A_TASK, subject, output.worker_id))
+        elif search.waiting:
+            pids = [str(facts.pid) for one in search.waiting if (facts := self.facts(one))]
+            text = (
+                f"on node {self._info.name} {len(pids)} workers did not say whether it is theirs: "
+                f"they are stopped, or in C code (pid {', '.join(pids[:NAMED_MAX])})"
+            )
+            self._tell_head(_answer(message, pid=1, code=NotFoundError.code, text=text))
+        else:
+            self._not_found(message)
+
     def on_answered(self, slot: WorkerSlot, message: m.Answered, now: float) -> None:
         """A worker says whether the task is the one that it runs."""
         key = (message.target, message.about)
@@ -308,7 +327,7 @@ class Inspection:
         for key, search in [*self._searches.items()] if self._searches else ():
             if not search.waiting or now >= search.due:
                 del self._searches[key]
-                self._not_found(search.message)
+                self._give_up(search)
         for number, one in [*self._examinations.items()] if self._examinations else ():
             if now >= one.due:
                 del self._examinations[number]

@@ -187,11 +187,11 @@ class Operator(Observer):
         if isinstance(answer, m.Answered) and is_known:
             word = answer.subject.hex()
         asked = [m.Locate(0, source, word, kind, node_id, running) for node_id in nodes]
-        found = [
-            one
-            for one in self.ask_all(asked, limits.QUESTION_S)
-            if isinstance(one, m.Answered) and not one.code
+        told = [
+            one for one in self.ask_all(asked, limits.QUESTION_S) if isinstance(one, m.Answered)
         ]
+        found = [one for one in told if not one.code]
+        unsure = [one.text for one in told if one.code and one.pid]
         if len(found) > 1:
             named = ", ".join(_place(one).in_words() for one in found[:8])
             raise AmbiguousError(f"{word!r} may be {named}; say which with its id")
@@ -199,8 +199,10 @@ class Operator(Observer):
             return _place(found[0])
         if answer is None:
             raise HeadSilentError(f"the head at {self.address} did not answer in time")
-        _check(answer)
         assert isinstance(answer, m.Answered)
+        if answer.code and unsure:
+            answer.text = "; ".join([answer.text, *unsure[:8]])
+        _check(answer)
         return _place(answer)
 
     # ---- logs ------------------------------------------------------------------------------

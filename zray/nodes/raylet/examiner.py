@@ -69,6 +69,8 @@ class Examiner:
             target = ["--output", f"/proc/self/fd/{found}", "--format", "flamegraph"]
             often = ["--rate", str(limits.PROFILE_RATE), "--duration", str(round(seconds))]
             line = [tool, "record", "--pid", str(pid), *often, *target]
+        if _is_stopped(pid):
+            line.append("--nonblocking")  # it cannot be stopped for it once more
         try:
             process = subprocess.Popen(
                 line,
@@ -129,6 +131,15 @@ class Examiner:
 def _tool() -> str | None:
     beside = Path(sys.executable).with_name("py-spy")
     return str(beside) if os.access(beside, os.X_OK) else shutil.which("py-spy")
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped it."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):  # it has just ended
+        return False
+    return state == "T"
 
 
 def _reason(said: str, status: int) -> str:
