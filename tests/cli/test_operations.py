@@ -327,6 +327,16 @@ def test_a_worker_says_itself_where_the_tool_is_not_there(commands: Any, tmp_pat
         node.wait(15)
 
 
+def test_a_timeline_of_what_has_run(talking: Talking, tmp_path: Path) -> None:
+    talking.tell("say", "x", 1, 1)
+    path = tmp_path / "trace.json"
+    assert str(path) in talking.run("timeline", path).stdout
+    events = json.loads(path.read_text())
+    assert {"say"} <= {one["name"] for one in events} and all(one["ph"] == "X" for one in events)
+    assert {one["pid"] for one in events} == {"w1 (127.0.0.1)"}
+    assert json.loads(talking.run("timeline", "-").stdout) == events
+
+
 # ---- kill ------------------------------------------------------------------------------------
 
 
@@ -436,7 +446,15 @@ def test_a_dump_has_what_is_needed_and_no_secret(talking: Talking, tmp_path: Pat
 
 def test_without_a_head_all_say_so(commands: Any) -> None:
     for words in (
-        *(["logs"], ["logs", "x"], ["stack"], ["profile", "x"], ["kill", "x"], ["drain", "x"]),
+        *(
+            ["logs"],
+            ["logs", "x"],
+            ["stack"],
+            ["profile", "x"],
+            ["timeline", "-"],
+            ["kill", "x"],
+            ["drain", "x"],
+        ),
         ["debug", "dump"],
     ):
         said = commands.run("zray", *words, code=1).stderr

@@ -66,7 +66,7 @@ def test_a_head_that_starts_again_goes_on(seed: int) -> None:
         cluster.finish()
 
 
-def test_a_node_that_dies_meanwhile_is_dead() -> None:
+def test_a_node_that_dies_meanwhile_is_still_drained_when_it_is_back() -> None:
     with SimCluster(3, nodes=[{"CPU": 2}, {"CPU": 2}]) as cluster:
         cluster.run(some_tasks)
         cluster.run_until(started(cluster, "add", 4), 10)
@@ -74,7 +74,7 @@ def test_a_node_that_dies_meanwhile_is_dead() -> None:
         cluster.run_for(0.05)
         cluster.replace(cluster.raylets[0], 1.0, same_id=True)
         until_done(cluster)
-        cluster.run_until(lambda: state(cluster, -1) == "ALIVE", 30)  # the next one is as any
+        cluster.run_until(lambda: len(cluster.raylets) == 3 and drained(cluster, 2), 30)
         cluster.finish()
 
 

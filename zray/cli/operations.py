@@ -211,6 +211,29 @@ def drain(
     sys.exit(control.drain(heads, node, deadline_s or 0.0, reason, wait=wait, as_json=as_json))
 
 
+@click.command()
+@options.address_option
+@click.argument(
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("timeline.json"),
+    metavar="[FILE.json]",
+)
+@json_option
+@_described
+def timeline(given: Sequence[Sequence[str]], path: Path, as_json: bool) -> None:
+    """Write what has run lately on all nodes, for ui.perfetto.dev or chrome://tracing.
+
+    Workers remember their last 1,000 tasks and calls, nodes those of workers that have ended in
+    peace; each node tells its last 10,000. FILE.json is timeline.json unless it is given; - is
+    stdout.
+
+    """
+    from zray.cli import timeline as tracing
+
+    sys.exit(tracing.write(options.heads(given), path, as_json=as_json))
+
+
 @click.group()
 def debug() -> None:
     """What helps those who look for a fault."""
@@ -239,4 +262,4 @@ def dump(given: Sequence[Sequence[str]], output: Path | None, as_json: bool) -> 
     sys.exit(debug_dump.dump(options.heads(given), output, as_json=as_json))
 
 
-COMMANDS: tuple[click.Command, ...] = (*(logs, stack, profile, kill, drain, debug),)
+COMMANDS: tuple[click.Command, ...] = (*(logs, stack, profile, timeline, kill, drain, debug),)

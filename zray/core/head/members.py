@@ -167,6 +167,11 @@ class NodeRow(msgspec.Struct, array_like=True, frozen=True):
     drain_reason: str = ""
     drain_s: float = 0.0
 
+    def dead(self, incarnation: int) -> NodeRow:
+        """As it is once that incarnation is dead; that the node is drained holds for the next."""
+        drain = (self.draining, self.drain_reason, self.drain_s)
+        return NodeRow(incarnation, False, self.name, [], "", *drain)
+
 
 class Members:
     """Who takes part: nodes and jobs, and nodes of before the head's restart."""

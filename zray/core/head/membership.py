@@ -70,7 +70,8 @@ class Membership:
         if node is not None:
             self._departures.node_died(node, "a new incarnation of the node has joined")
         known = members.node_rows.get(hello.process_id)
-        row = NodeRow(hello.incarnation, True, info.name, info.resources)
+        drain = (known.draining, known.drain_reason, known.drain_s) if known is not None else ()
+        row = NodeRow(hello.incarnation, True, info.name, info.resources, "", *drain)
         stored = known is not None and known.alive and known.incarnation == hello.incarnation
 
         def then(now: float) -> None:

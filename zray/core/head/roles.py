@@ -24,7 +24,7 @@ NODE_VERBS = CLIENT_VERBS | {
 OBSERVER_VERBS = frozenset(
     {
         *(m.Query, m.Ping, m.Goodbye, m.Shutdown),
-        *(m.Locate, m.ReadLog, m.Examine, m.Kill, m.Drain),
+        *(m.Locate, m.ReadLog, m.Examine, m.Kill, m.Drain, m.Trace),
     }
 )
 VERBS = {m.ROLE_DRIVER: CLIENT_VERBS, m.ROLE_NODE: NODE_VERBS, m.ROLE_OBSERVER: OBSERVER_VERBS}

@@ -227,6 +227,12 @@ class Operator(Observer):
         asked.task_id = task_id
         return self.ask(asked, m.LogPart, limits.QUESTION_S)
 
+    def traces(self, node_ids: Sequence[bytes]) -> list[m.Traced | None]:
+        """What has run lately on nodes, in their order; None: the node has not answered."""
+        asked = [m.Trace(0, self._process_id, node_id) for node_id in node_ids]
+        found = self.ask_all(asked, limits.QUESTION_S)
+        return [one if isinstance(one, m.Traced) else None for one in found]
+
     # ---- looks and ends --------------------------------------------------------------------
 
     def examine(self, place: Place, seconds: float = 0.0) -> m.Examined:

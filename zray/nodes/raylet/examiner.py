@@ -71,6 +71,7 @@ class Examiner:
             line = [tool, "record", "--pid", str(pid), *often, *target]
         if _is_stopped(pid):
             line.append("--nonblocking")  # it cannot be stopped for it once more
+        process = None
         try:
             process = subprocess.Popen(
                 line,
@@ -81,7 +82,11 @@ class Examiner:
                 env={**os.environ, "NO_COLOR": "1", "RUST_BACKTRACE": "0"},
                 start_new_session=True,
             )
+            handle = ProcessHandle(process.pid)
         except OSError as error:
+            if process is not None:
+                process.kill()
+                process.wait()
             os.close(found)
             os.close(said)
             self._done(number, b"", ProfilerError.code, f"py-spy cannot be started: {error}")
@@ -89,9 +94,9 @@ class Examiner:
         most = 2 * limits.EXAMINED_BYTES_MAX
         with contextlib.suppress(ProcessLookupError):
             resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (most, most))
-        look = _Look(process, ProcessHandle(process.pid), found, said)
+        look = _Look(process, handle, found, said)
         self._looks[number] = look
-        self._loop.watch(look.handle, partial(self._ended, number))
+        self._loop.watch(handle, partial(self._ended, number))
 
     def end(self, number: int) -> None:
         """Nobody waits for it any more."""

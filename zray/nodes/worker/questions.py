@@ -40,9 +40,9 @@ class Questions:
         subject = bytes.fromhex(message.word)
         title = self._running(subject)
         code = NotFoundError.code if title is None else ""
-        answer = m.Answered(
-            0, message.source, message.seq, code, "", m.A_TASK, subject, title or ""
-        )
+        title = (title or "")[: limits.NAME_MAX]
+        me = (m.A_TASK, subject, title)
+        answer = m.Answered(0, message.source, message.seq, code, "", *me)
         self._tell([answer])
 
     def on_examine(self, message: m.Examine) -> None:
