@@ -334,7 +334,8 @@ def test_a_timeline_of_what_has_run(talking: Talking, tmp_path: Path) -> None:
     events = json.loads(path.read_text())
     assert {"say"} <= {one["name"] for one in events} and all(one["ph"] == "X" for one in events)
     assert {one["pid"] for one in events} == {"w1 (127.0.0.1)"}
-    assert json.loads(talking.run("timeline", "-").stdout) == events
+    again = json.loads(talking.run("timeline", "-").stdout)
+    assert [one["args"] for one in again] == [one["args"] for one in events]
 
 
 # ---- kill ------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from zray.cli import entry, operations, options
 @click.group(context_settings={"max_content_width": 100})
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def command() -> None:
-    """Look at zray clusters and stop them.
+    """Look at zray clusters, operate and stop them.
 
     zray-head starts a cluster, and zray-worker adds a machine to it.
     """
