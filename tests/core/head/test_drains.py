@@ -204,6 +204,22 @@ def test_a_copy_that_does_not_come_is_given_up_and_counted() -> None:
     assert any("1 objects went with it" in text for text in bench.gcs.notices.latest())
 
 
+def test_they_are_copied_while_something_runs_and_counted_when_time_is_over() -> None:
+    bench, oid = alone()
+    bench.submit("d1", spec("t2", WORK))
+    bench.node("n2")
+    drain(bench, deadline_s=20.0)
+    bench.after(3)
+    assert "waits for 1 task" in remark(bench)
+    assert [one.object_ids for one in bench.taken("n2", m.Fetch)] == [oid]
+    bench.after(20)
+    (stop,) = bench.taken("n1", m.Shutdown)
+    assert "deadline" in stop.reason and "1 task" in stop.reason
+    bench.say("n1", m.Goodbye(0, stop.reason))
+    bench.after(1)
+    assert any("1 objects went with it" in text for text in bench.gcs.notices.latest())
+
+
 def test_small_values_that_the_head_has_need_no_copy() -> None:
     bench = head()
     bench.submit("d1", spec("t1", WORK))

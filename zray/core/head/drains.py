@@ -24,6 +24,7 @@ from zray.errors import DrainRefusedError, NotFoundError
 from zray.protocol import messages as m
 
 FETCH_S = 30.0  # a copy that is not there by then is asked of another node
+SCAN_S = 2.0  # how often it is looked for them while others may be made
 FETCHES = 3  # times, then the object goes with its node
 
 
@@ -47,6 +48,7 @@ class _Drain:
         self.session = 0  # in which the node was told
         self.copies: dict[bytes, _Copy] = {}  # of objects that only it has
         self.scan: Iterator[bytes] | None = None  # of all objects, for those
+        self.scan_at = 0.0
         self.lost: dict[bytes, None] = {}  # objects that nobody could take
         self.leaves = False  # it was told to
 
@@ -165,7 +167,7 @@ class Drains:
         for actor_id in [*node.actors]:
             self._move_actor(self._actors[actor_id], node)
         waits = self._work(node)
-        copied = not waits and self._copied(node, drain, now)
+        copied = self._copied(node, drain, now, hurries=not waits) and not waits
         if not (late or copied):
             going = f"objects that only it has are copied: {len(drain.copies):,} left"
             if not waits and drain.copies and not self._takers():
@@ -213,8 +215,11 @@ class Drains:
     def _takers(self) -> list[NodeMember]:
         return [node for node in self._members.nodes.values() if node.view.usable]
 
-    def _copied(self, node: NodeMember, drain: _Drain, now: float) -> bool:
-        """Whether no object is left that only this node has; looks for some in each turn."""
+    def _copied(self, node: NodeMember, drain: _Drain, now: float, *, hurries: bool) -> bool:
+        """Whether no object is left that only this node has; looks for some in each turn.
+
+        While work goes on there, which may make others, only now and then.
+        """
         for oid, copy in [*drain.copies.items()]:
             record = self._objects.get(oid)
             if record is None or not self._only_there(oid, record):
@@ -226,6 +231,8 @@ class Drains:
             self._fetch(drain, now)
             return False
         if drain.scan is None:
+            if now < drain.scan_at and not hurries:
+                return False
             drain.scan = iter([*self._objects.records])
         some = [*islice(drain.scan, limits.DRAIN_SCAN_OBJECTS)]
         for oid in some:
@@ -241,7 +248,9 @@ class Drains:
         ended = len(some) < limits.DRAIN_SCAN_OBJECTS
         if ended or drain.copies:
             drain.scan = None  # once these are there, it is looked again
-        self._look_at = now
+            drain.scan_at = now + SCAN_S
+        if hurries:
+            self._look_at = now
         return ended and not drain.copies
 
     def _only_there(self, oid: bytes, record: ObjectRecord) -> bool:
