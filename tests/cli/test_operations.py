@@ -16,7 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.cli.conftest import until
+from tests.cli.conftest import suspend, until
 
 PROGRAM = """
 import os, sys, time
@@ -281,6 +281,17 @@ def test_where_a_process_is_and_its_flame_graph(talking: Talking, tmp_path: Path
     assert "ZR-5101" in talking.run("profile", "nobody", code=1).stderr
     left = [one for one in psutil.Process(talking.node.pid).children() if "py-spy" in one.name()]
     assert not left
+
+
+def test_a_head_that_does_not_answer_is_looked_at_where_it_is(commands: Any) -> None:
+    head = commands.head("--num-cpus", 0)
+    process = psutil.Process(head.pid)
+    suspend(process)
+    try:
+        done = commands.run("zray", "stack")
+        assert "Loop.turn" in done.stdout and "ZR-15" in done.stderr
+    finally:
+        process.resume()
 
 
 def test_a_worker_says_itself_where_the_tool_is_not_there(commands: Any, tmp_path: Path) -> None:

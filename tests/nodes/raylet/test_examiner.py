@@ -27,7 +27,7 @@ class Bench:
         self.found: list[tuple[int, bytes, str, str]] = []
         self.examiner = Examiner(self.loop, lambda *found: self.found.append(found))
         self.script = path / "py-spy"
-        monkeypatch.setattr(examiner, "_tool", lambda: str(self.script))
+        monkeypatch.setattr(examiner, "find_tool", lambda: str(self.script))
 
     @staticmethod
     def _failed(what: str, error: Exception) -> None:
@@ -82,7 +82,7 @@ def test_a_tool_that_is_not_there_or_cannot_be_started(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert "cannot be started" in bench.look()[3]
-    monkeypatch.setattr(examiner, "_tool", lambda: None)
+    monkeypatch.setattr(examiner, "find_tool", lambda: None)
     assert 'pip install "zray[profile]"' in bench.look()[3]
 
 

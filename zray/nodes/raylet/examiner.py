@@ -56,7 +56,7 @@ class Examiner:
 
     def start(self, number: int, pid: int, seconds: float) -> None:
         """Begin to look; that it cannot be done is told as what was found."""
-        tool = _tool()
+        tool = find_tool()
         if tool is None:
             self._done(number, b"", ProfilerError.code, MISSING)
             return
@@ -69,7 +69,7 @@ class Examiner:
             target = ["--output", f"/proc/self/fd/{found}", "--format", "flamegraph"]
             often = ["--rate", str(limits.PROFILE_RATE), "--duration", str(round(seconds))]
             line = [tool, "record", "--pid", str(pid), *often, *target]
-        if _is_stopped(pid):
+        if is_stopped(pid):
             line.append("--nonblocking")  # it cannot be stopped for it once more
         process = None
         try:
@@ -133,12 +133,13 @@ class Examiner:
         self._looks.clear()
 
 
-def _tool() -> str | None:
+def find_tool() -> str | None:
+    """py-spy of this Python's environment, or of the path."""
     beside = Path(sys.executable).with_name("py-spy")
     return str(beside) if os.access(beside, os.X_OK) else shutil.which("py-spy")
 
 
-def _is_stopped(pid: int) -> bool:
+def is_stopped(pid: int) -> bool:
     """Whether a signal has stopped it."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
