@@ -1,8 +1,8 @@
 """Every exception that zray raises, each with a stable code. Imports the standard library only.
 
 A message says cause, effect and next step. Codes: 1xxx connection and security, 2xxx protocol,
-3xxx tasks and objects, 4xxx this machine (ports, data directory, store). Ray's names are aliases
-at the end of this module, so that ``except ray.exceptions.X`` works unchanged.
+3xxx tasks and objects, 4xxx this machine (ports, data directory, store), 51xx operating. Ray's
+names are aliases at the end of this module, so that ``except ray.exceptions.X`` works unchanged.
 """
 
 from __future__ import annotations
@@ -385,6 +385,45 @@ class StartError(ZrayError, RuntimeError):
     """A daemon did not start; the message carries the end of its log."""
 
     code = "ZR-4005"
+
+
+# ---- 51xx: operating a cluster ---------------------------------------------------------------
+
+
+class NotFoundError(ZrayError, LookupError):
+    """Nothing in the cluster has that id, name or pid, or not any more."""
+
+    code = "ZR-5101"
+
+
+class AmbiguousError(ZrayError, LookupError):
+    """Several things have that name, or begin with these digits; the message names them."""
+
+    code = "ZR-5102"
+
+
+class BusyError(ZrayError):
+    """A node or the head answers as many such questions as it may at a time."""
+
+    code = "ZR-5103"
+
+
+class ProfilerError(ZrayError):
+    """The process could not be looked into; the message says what is missing."""
+
+    code = "ZR-5104"
+
+
+class LogUnavailableError(ZrayError):
+    """There is no such log on the node, or not any more."""
+
+    code = "ZR-5105"
+
+
+class DrainRefusedError(ZrayError):
+    """The node cannot be drained; the message says why."""
+
+    code = "ZR-5106"
 
 
 RayError = ZrayError

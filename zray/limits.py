@@ -257,6 +257,12 @@ LOG_UNREAD_ALL_BYTES = 64 << 20  # for all
 LOG_ACK_BYTES = 4 << 20  # who has got so many says something
 LOG_LINE_BYTES_MAX = 16 << 10
 STDERR_TAIL_LINES = 20
+LOG_PART_BYTES_MAX = 256 << 10  # of a log, in one answer
+LOG_FILES_TOLD_MAX = 10_000  # of one node, in one answer
+LOG_FILES_SCANNED_MAX = 50_000  # in the directory of a node's logs, for that
+PRINTED_TASKS_KEPT = 10_000  # of which a node knows what they have printed
+PRINTED_PARTS_MAX = 1000  # of the output of one task, between that of others
+PAST_WORKERS_KEPT = 1000  # that have ended, whose logs a node can still name by their pids
 CAUSE_BYTES_MAX = 16 << 10  # of why a process ended, its last words included
 TEXT_MAX = 64 << 10  # characters of a text in a message
 IMPORT_CHECK_S = 60.0  # for trying the modules of --import when a daemon starts
@@ -269,6 +275,20 @@ HEALTH_TEXT_MAX = 8000  # characters of a cluster's health, in a status
 INCIDENT_TEXT_MAX = 500  # characters of an error, in a line about it
 RESERVED_DESCRIPTORS = 64  # or a quarter of those allowed: not for new workers
 CALLBACK_PAUSE_S = 0.1  # a callback of the loop that failed is not called again before this
+
+# ---- operating -----------------------------------------------------------------------------
+OPEN_QUESTIONS_MAX = 64  # of one observer to nodes, without an answer
+QUESTION_S = 5.0  # a node that has not answered by then does not
+LOCATE_WAIT_S = 0.5  # how long a node waits for its workers to say whether a task is theirs
+EXAMINATIONS_MAX = 4  # of processes of one node at a time
+EXAMINE_S = 10.0  # the tool that reads a stack is killed after this
+EXAMINED_BYTES_MAX = 8 << 20  # of what it found
+WORKER_STACK_S = 3.0  # how long a worker may take to tell its own
+PROFILE_S_MAX = 600.0
+PROFILE_RATE = 100  # samples a second
+DRAIN_LOOK_S = 0.2  # how often it is looked whether a node that is drained can leave
+DRAIN_SCAN_OBJECTS = 20_000  # looked at for it in one turn
+DRAIN_FETCHES_MAX = 64  # copies of its objects on their way
 
 assert INLINE_TOTAL_BYTES_MAX + REFERENCES_MAX * 22 + RETURNS_MAX * 100 < FRAME_BYTES_MAX
 assert SUSPECT_S > 2 * PING_S > SILENT_S > PING_S

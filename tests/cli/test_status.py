@@ -65,7 +65,7 @@ def test_status_for_programs(commands: Any) -> None:
     (node,) = view["nodes"]
     assert set(node) == {
         *("node_id", "incarnation", "name", "state", "host", "pid", "resources", "available"),
-        *("labels", "running", "queued", "finished", "silent_s"),
+        *("labels", "running", "queued", "finished", "silent_s", "remark"),
     }
     assert node["available"] == node["resources"]
     assert (view["jobs"], view["queue"], view["notices"]) == ([], [], [])

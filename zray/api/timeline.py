@@ -8,6 +8,7 @@ from typing import Any
 
 from zray.api.cluster import nodes
 from zray.api.session import participant as connected
+from zray.nodes.driver.trace_events import event
 from zray.protocol import messages as m
 
 ANSWER_S = 2.0  # how long a node is waited for
@@ -37,8 +38,8 @@ def timeline(filename: str | None = None) -> list[dict[str, Any]] | None:
         answer = participant.ask(ask, ANSWER_S)
         found = answer.workers if isinstance(answer, m.Traced) else []
         place = node["NodeManagerAddress"]
-        events += [_event(place, one.worker_id, span) for one in found for span in one.spans]
-    events.sort(key=lambda event: float(event["ts"]))
+        events += [event(place, one.worker_id, span) for one in found for span in one.spans]
+    events.sort(key=lambda one: float(one["ts"]))
     if filename is None:
         return events
     with open(filename, "w", encoding="utf-8") as file:
@@ -48,18 +49,3 @@ def timeline(filename: str | None = None) -> list[dict[str, Any]] | None:
 
 def _question(asker: bytes, node_id: bytes, number: int) -> m.Message:
     return m.Trace(number, asker, node_id)
-
-
-def _event(place: str, worker_id: bytes, span: m.Span) -> dict[str, Any]:
-    name = span.name.rpartition(".")[2] if span.is_call else span.name
-    return {
-        "cat": f"task::{span.name}",
-        "name": name,
-        "pid": place,
-        "tid": f"worker:{worker_id.hex()}",
-        "ts": span.began_s * 1e6,
-        "dur": span.seconds * 1e6,
-        "ph": "X",
-        "cname": "generic_work",
-        "args": {"name": name, "task_id": span.task_id.hex()},
-    }

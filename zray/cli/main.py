@@ -13,13 +13,13 @@ from pathlib import Path
 import click
 
 from zray._version import __version__
-from zray.cli import entry, listing, options
+from zray.cli import entry, listing, operations, options
 
 
 @click.group(context_settings={"max_content_width": 100})
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def command() -> None:
-    """Look at zray clusters and stop them.
+    """Look at zray clusters, operate and stop them.
 
     zray-head starts a cluster, and zray-worker adds a machine to it.
     """
@@ -104,7 +104,25 @@ def run(arguments: Sequence[str]) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "zray.compat", *arguments])
 
 
-for _one in listing.COMMANDS:
+@command.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes a shell complete zray's commands and options.
+
+    bash: zray completion bash > ~/.zray-complete; then in ~/.bashrc: . ~/.zray-complete.
+    zsh: the same with zsh, in ~/.zshrc. fish: zray completion fish >
+    ~/.config/fish/completions/zray.fish.
+
+    Exit code 0.
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(command, {}, "zray", "_ZRAY_COMPLETE").source())
+
+
+for _one in (*listing.COMMANDS, *operations.COMMANDS):
     command.add_command(_one)
 
 

@@ -124,6 +124,7 @@ def _node(node: m.NodeStatus) -> dict[str, Any]:
         "queued": node.queued,
         "finished": node.finished,
         "silent_s": round(node.silent_s, 3),
+        "remark": node.remark,
     }
 
 
@@ -174,6 +175,8 @@ def lines(view: dict[str, Any]) -> list[str]:
     ]
     if view["nodes"]:
         text += ["", "Nodes", *table(_NODE_HEADER, map(_node_row, view["nodes"]))]
+        remarks = [one for one in view["nodes"] if one["remark"]]
+        text += [f"  {one['name']} is {one['state']}: {one['remark']}" for one in remarks]
     else:
         text += ["", "No nodes: nothing can run; add one with zray-worker"]
     if view["jobs"]:

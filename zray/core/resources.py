@@ -11,6 +11,7 @@ Vector = dict[str, int]
 
 UNLIMITED = 1 << 30
 CPU = "CPU"
+HEAD_NODE = "node:__internal_head__"  # the head's own node has 1 of it
 GPU = "GPU"
 MEMORY = "memory"
 ENDLESS = 1 << 53

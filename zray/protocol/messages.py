@@ -14,6 +14,7 @@ from zray import limits
 from zray.protocol.actor_messages import *
 from zray.protocol.lease_messages import *
 from zray.protocol.node_messages import *
+from zray.protocol.operation_messages import *
 from zray.protocol.parts import *
 from zray.protocol.state_messages import *
 from zray.protocol.store_messages import *
@@ -385,6 +386,7 @@ ALL: tuple[type[Message], ...] = (
     *STREAM_MESSAGES,
     *TRACE_MESSAGES,
     *STATE_MESSAGES,
+    *OPERATION_MESSAGES,
 )
 
 # What answers a request; ``about`` is the request's ``seq``.

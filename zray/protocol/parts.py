@@ -327,7 +327,8 @@ class NodeStatus(Struct, array_like=True, frozen=True):
 
     ``state``: in a word, as the head counts it. ``available``: what tasks may still have of it, as
     the head reckons. ``running``, ``queued``: tasks there, with resources and sent ahead;
-    ``finished``: since it joined. ``silent_s``: seconds since it was last heard of.
+    ``finished``: since it joined. ``silent_s``: seconds since it was last heard of. ``remark``: why
+    it is in that state, and what it waits for.
     """
 
     node_id: Id
@@ -339,6 +340,7 @@ class NodeStatus(Struct, array_like=True, frozen=True):
     queued: Count
     finished: Count
     silent_s: float
+    remark: Text = ""
 
 
 class ClassStatus(Struct, array_like=True, frozen=True):

@@ -72,6 +72,7 @@ RULES: dict[type[Message], Rule] = {
     m.FreeRegions: Rule("regions"),
     m.DropSegments: Rule("segments"),
     m.Released: Rule("segments"),
+    m.Fetch: Rule("object_ids", OBJECT_BYTES),
 }
 # These have several lists.
 LISTS: dict[type[Message], tuple[str, ...]] = {
@@ -93,6 +94,8 @@ WHOLE: frozenset[type[Message]] = frozenset(
         *(m.Demand, m.Grant, m.Leased, m.Revoke, m.LeaseEnded, m.Leasing, m.CancelLeased),
         *(m.Runs, m.Reach, m.Reaches, m.RelayRefused, m.Crowded, m.Taken),
         *(m.List, m.Listed, m.Summarize, m.Summary, m.TaskReport),
+        *(m.Locate, m.Answered, m.ReadLog, m.LogFiles, m.LogPart, m.Examine, m.Examined),
+        *(m.Kill, m.Drain),
     }
 )
 _HOLDS_PIECE = 512  # ids: one process's holds are cut into these, to be put in parts

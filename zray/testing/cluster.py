@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any
 
 from zray import limits
+from zray.core.head.members import Member
 from zray.ids import object_id
 from zray.protocol import messages as m
 from zray.store.memory import MemoryStore
@@ -275,6 +276,16 @@ class SimCluster(Population):
 
     def _add_node(self, resources: dict[str, int], node_id: bytes, incarnation: int) -> None:
         self.add_node(resources, node_id, incarnation)
+
+    def drain(self, raylet: SimRaylet, deadline_s: float = 0.0) -> None:
+        """An operator empties a node, if there is a head to be asked."""
+        if self.head is not None:
+            node_id = raylet.raylet.node_id
+            self.clock.tell(f"{raylet.name} is drained")
+            operator = Member(bytes(16), 0, self.clock.now)
+            asked = m.Drain(1, operator.process_id, node_id, "a test", deadline_s)
+            self.head.gcs.drains.on_drain(operator, asked, self.clock.now)
+            self.head.wake()
 
     def freeze(self, process: SimProcess, seconds: float) -> None:
         """SIGSTOP, and SIGCONT later. Its transport answers no heartbeat meanwhile."""

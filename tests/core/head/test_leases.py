@@ -289,7 +289,7 @@ def test_whoever_comes_too_late_for_a_lease_that_was_to_end_may_have_others() ->
     """The worker may have ended it before: that says nothing of whether workers can be reached."""
     bench = Bench(cpus=2)
     (first, _) = bench.leased(2)
-    bench.leases._revoke(bench.lease_table.leases[first])
+    bench.leases.revoke(bench.lease_table.leases[first])
     bench.outbox.take()
     bench.leases.on_revoke(bench.job, m.Revoke(0, first), bench.now)
     bench.end(first)
@@ -684,7 +684,7 @@ def test_tasks_held_back_by_the_bound_on_workers_end_leases() -> None:
 
 def test_without_a_node_few_tasks_go_by_way_of_the_head_until_one_joins() -> None:
     bench = Bench(cpus=2)
-    bench.n1.view.usable = False
+    bench.n1.view.live = False
     bench.members.remove(bench.n1)
     bench.demand(1)
     ((told,),) = bench.sent(m.Leasing).values()
@@ -718,7 +718,7 @@ def test_leasing_is_for_the_machine_of_the_driver() -> None:
     bench.turn()
     bench.turn(PAUSE)
     assert bench.open() == [True]
-    bench.n1.view.usable = False  # for now: its leases go on
+    bench.n1.view.live = False  # for now: its leases go on
     bench.demand(1)
     assert not bench.outbox
     bench.n1.ended = True

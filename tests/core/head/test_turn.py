@@ -51,7 +51,7 @@ class Bench:
         names = (
             *("sessions", "membership", "departures", "resumption", "holders", "incarnations"),
             *("directory", "scheduler", "dispatch", "results", "garbage", "definitions"),
-            *("acknowledgements", "leases", "near_tasks", "listings"),
+            *("acknowledgements", "leases", "near_tasks", "listings", "drains"),
         )
         self.machines: dict[str, Any] = {name: Machine(name, self) for name in names}
         self.turn = Turn(journal=self.journal, incidents=self.incidents, now=START, **self.machines)
@@ -66,7 +66,7 @@ def test_a_step_that_fails_is_recorded_and_the_rest_goes_on() -> None:
     whole = Bench()
     whole.machines["membership"].look_at = START
     steps = whole.settle(CHECK_S)
-    assert len(steps) == 18
+    assert len(steps) == 19
     for name in steps[:-1]:
         bench = Bench(name)
         bench.machines["membership"].look_at = START
@@ -99,7 +99,7 @@ def test_jobs_of_detached_actors_that_are_over_end_in_the_same_turn() -> None:
 
 
 @pytest.mark.parametrize(
-    "of", ["holders", "incarnations", "directory", "scheduler", "acknowledgements"]
+    "of", ["holders", "drains", "incarnations", "directory", "scheduler", "acknowledgements"]
 )
 def test_the_next_turn_is_due_when_the_first_machine_has_something_to_do(of: str) -> None:
     bench = Bench()

@@ -67,15 +67,8 @@ class TaskBench:
         )
         self.leased_to: list[bytes] = []  # jobs
         self.near = NearTasks(
-            outbox=self.outbox,
-            objects=self.objects,
-            scheduler=self.scheduler,
-            local_tasks=self.tasks,
-            worker_requests=self.requests,
-            node_id=NODE,
-            tell_head=tell_head,
-            foreign_lease=lambda job_id: any(one != job_id for one in self.leased_to),
-            reports=reports(),
+            *(self.outbox, self.objects, self.scheduler, self.tasks, self.requests, NODE),
+            *(tell_head, lambda job_id: any(one != job_id for one in self.leased_to), reports()),
         )
         self.credit = Credit(
             self.session, self.scheduler, behind, self.tasks, self.lending, self.near

@@ -7,6 +7,9 @@ after the other, are `incarnations`; names, and who is told of what becomes of a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import msgspec
 
 from zray.core.head.acknowledgements import Acknowledgements
@@ -63,6 +66,13 @@ class Actors:
         self._directory = directory
         self._acknowledgements = acknowledgements
         self._incarnations = incarnations
+        self.handlers: dict[type[m.Message], Callable[[Any, Any, float], None]] = {
+            m.CreateActor: self.on_create,
+            m.KillActor: self.on_kill,
+            m.ActorExited: self.on_exited,
+            **dict.fromkeys((m.Calls, m.CancelCall), self.on_calls),
+            m.Replies: self.on_replies,
+        }
         for actor_id, value in sorted(rows.items()):
             self._restore(actor_id, msgspec.msgpack.decode(value, type=ActorRow), now)
 

@@ -8,6 +8,7 @@ After a head's restart everything stays until everybody has told what it needs.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -19,7 +20,7 @@ from zray.core.head.recovery import Recovery
 from zray.core.head.task_records import WAITING, FunctionUse, TaskRecord, TemplateRecord
 from zray.core.machine import Outbox
 from zray.ids import split_tasks
-from zray.protocol.messages import Export, Exported, Forget, Template
+from zray.protocol.messages import Export, Exported, Forget, Message, Template
 
 
 class Definitions:
@@ -53,6 +54,11 @@ class Definitions:
         self._unneeded: dict[bytes, None] = {}  # to be looked at in the end of this turn
         for function_id in catalog.functions:
             self._function(function_id)
+        self.handlers: dict[type[Message], Callable[[Any, Any, float], None]] = {
+            Export: self.on_export,
+            Template: self.on_template,
+            Forget: self.on_forget,
+        }
 
     # ---- from processes --------------------------------------------------------------------
 

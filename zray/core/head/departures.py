@@ -117,8 +117,9 @@ class Departures:
         """Fence the incarnation; what it had moves once its death is durable."""
         if not node.ended:
             node.ended = True
-            node.view.usable = False
-            row = NodeRow(node.incarnation, False, node.info.name)
+            node.view.live = False
+            known = self._members.node_rows.get(node.process_id)
+            row = (known or NodeRow(0, True, node.info.name)).dead(node.incarnation)
             stored = self._members.row(node.process_id, row)
             self._persist([stored], lambda _now: self._bury(node, why))
 
@@ -170,7 +171,7 @@ class Departures:
             if self._members.gone(node_id, old):
                 self._events.never_returned(node_id, old.name, why)
 
-        row = NodeRow(old.incarnation, False, old.name)
+        row = old.dead(old.incarnation)
         self._persist([self._members.row(node_id, row)], then)
 
     # ---- jobs ------------------------------------------------------------------------------

@@ -15,10 +15,12 @@ from zray.core.head.admission import Admission
 from zray.core.head.definitions import Definitions
 from zray.core.head.departures import Departures
 from zray.core.head.dispatch import Dispatch
+from zray.core.head.drains import Drains
 from zray.core.head.garbage_collector import GarbageCollector
 from zray.core.head.holders import Holders
 from zray.core.head.identity import HeadIdentity
 from zray.core.head.incarnations import Incarnations
+from zray.core.head.inspection import Inspection
 from zray.core.head.leases import Leases
 from zray.core.head.lineage import Lineage
 from zray.core.head.listings import Listings
@@ -78,19 +80,13 @@ class Gcs(Tables):
             m.Goodbye: self.sessions.on_goodbye,
             m.Shutdown: self.sessions.on_shutdown,
             # nodes and drivers
-            m.Announce: self.reconciliation.on_announce,
-            m.Credit: self.reconciliation.on_credit,
-            m.Returned: self.reconciliation.on_returned,
-            m.Begun: self.reconciliation.on_begun,
+            **self.reconciliation.handlers,
             m.Near: self.near_tasks.on_near,
-            m.Have: self.reconciliation.on_have,
             m.WorkerDied: self.departures.on_worker_died,
             m.DriverEnded: self.membership.on_driver_ended,
             **self.processes.handlers,
             # functions and tasks
-            m.Export: self.definitions.on_export,
-            m.Template: self.definitions.on_template,
-            m.Forget: self.definitions.on_forget,
+            **self.definitions.handlers,
             m.Submit: self.task_manager.on_submit,
             m.Cancel: self.task_manager.on_cancel,
             m.Done: self.task_manager.on_done,
@@ -101,19 +97,15 @@ class Gcs(Tables):
             m.LeaseEnded: self.leases.on_ended,
             m.Revoke: self.leases.on_revoke,
             m.CancelLeased: self.leases.on_cancel,
-            m.Made: self.lineage.on_made,
             m.Reaches: self.leases.on_reaches,
             m.Relay: self.leases.on_relay,
             m.RelayRefused: self.leases.on_relay,
+            m.Made: self.lineage.on_made,
             # objects
             **self.holders.handlers,
             **self.transfers.handlers,
             # actors
-            m.CreateActor: self.actors.on_create,
-            m.KillActor: self.actors.on_kill,
-            m.ActorExited: self.actors.on_exited,
-            **dict.fromkeys((m.Calls, m.CancelCall), self.actors.on_calls),
-            m.Replies: self.actors.on_replies,
+            **self.actors.handlers,
             **self.actor_directory.handlers,
             # everything else
             m.Ping: self.queries.on_ping,
@@ -122,6 +114,8 @@ class Gcs(Tables):
             m.Log: self.print_relay.on_log,
             **self.listings.handlers,
             m.Sync: self.queries.on_sync,
+            **self.inspection.handlers,
+            m.Drain: self.drains.on_drain,
         }
 
     # ---- composition -------------------------------------------------------------------------
@@ -334,6 +328,7 @@ class Gcs(Tables):
             actor_table=self.actor_table,
             leases=self.leases,
         )
+        self.drains = Drains(self, self.leases.revoke)
         self.membership = Membership(
             outbox=self.outbox,
             persist=self.journal.persist,
@@ -371,6 +366,7 @@ class Gcs(Tables):
             incidents=self.incidents,
             sessions=self.sessions,
             membership=self.membership,
+            drains=self.drains,
             departures=self.departures,
             resumption=self.resumption,
             holders=self.holders,
@@ -417,6 +413,10 @@ class Gcs(Tables):
             admission=Admission(identity, self.members, self.store),
             membership=self.membership,
             departures=self.departures,
+        )
+        self.inspection = Inspection(
+            *(identity, self, self.tasks, self.actor_directory.dead, self.incarnations),
+            *(self.task_manager.cancel, self.sessions.routes.__contains__),
         )
         self.print_relay = PrintRelay(self.outbox, self.members, self.prints)
         self.controller = TrafficController(

@@ -11,6 +11,7 @@ class HeadIdentity(NamedTuple):
     """``versions``: its own, of which those of others may differ. ``started_s``: wall clock.
 
     ``head_id``: random, of this start; empty: starts are told apart by their epochs alone.
+    ``pid``: of its process.
     """
 
     cluster_id: bytes
@@ -18,3 +19,4 @@ class HeadIdentity(NamedTuple):
     versions: Versions
     started_s: float
     head_id: bytes = b""
+    pid: int = 0

@@ -117,7 +117,7 @@ class Leases:
                 lease.demand.open = None
                 self._table.note(lease.demand)
                 return
-            self._revoke(lease)
+            self.revoke(lease)
             submitter, node_id = lease.demand.submitter, lease.node.node_id
             if self._reach.reaches(submitter, node_id):
                 self._reach.bar(submitter, node_id, now + limits.LEASE_BAR_S)
@@ -130,7 +130,7 @@ class Leases:
         for demand in self._table.of_submitter(message.submitter):
             for lease in demand.leases.values():
                 if lease.node.node_id in lost:
-                    self._revoke(lease)
+                    self.revoke(lease)
 
     def on_relay(self, sender: Member, message: m.Relay | m.RelayRefused, now: float) -> None:
         """A submitter and a node say to each other what they cannot say without the head."""
@@ -299,7 +299,7 @@ class Leases:
         if self._silent:
             self._end_silent(now)
         for lease in self._contention.look(now):
-            self._revoke(lease)
+            self.revoke(lease)
         self._scheduler.stranded = self._contention.shares.stranded
         for lease in self._contention.unspared():
             self._outbox.send(lease.node.node_id, m.Revoke(0, lease.lease_id, True))
@@ -355,7 +355,7 @@ class Leases:
                 self._processes.send_to(demand.submitter, ended)
         demand.claimed.clear()
 
-    def _revoke(self, lease: Lease) -> None:
+    def revoke(self, lease: Lease) -> None:
         """It is to end once its worker has nothing to do."""
         if not lease.revoked:
             lease.revoked = True

@@ -21,6 +21,7 @@ from zray.protocol.messages import Amounts, Hello, JobInfo, NodeInfo
 ALIVE = "ALIVE"
 SUSPECT = "SUSPECT"
 JOINING = "JOINING"
+DRAINING = "DRAINING"
 
 
 class Member:
@@ -83,6 +84,7 @@ class NodeMember(Member):
         # anything: behind a tunnel or a translated address, somebody else refuses.
         self.reachable: bool | None = None
         self.refused_since: float | None = None
+        self.remark = ""  # why it is to leave, and what it waits for
         self.away = False  # out of reach: what lives there cannot be called from elsewhere
         self.workers: dict[bytes, None] = {}
         self.actors: dict[bytes, None] = {}  # those that live there
@@ -96,13 +98,17 @@ class NodeMember(Member):
         """What it is, for people."""
         return f"node {self.info.name}"
 
+    def is_of_head(self) -> bool:
+        """Whether it is the head's own node, on its machine."""
+        return resources.HEAD_NODE in self.view.total
+
     def begin_session(self, now: float) -> None:
         """As ``Member``; it gets no work before it has announced all."""
         super().begin_session(now)
         self.resynced = False
         self.ends_durable = True
         self.refused_since = None
-        self.view.usable = False
+        self.view.live = False
 
     @property
     def announced(self) -> bool:
@@ -110,10 +116,12 @@ class NodeMember(Member):
         return self.resynced
 
     def state(self) -> str:
-        """JOINING, ALIVE or SUSPECT."""
+        """JOINING, ALIVE, SUSPECT or DRAINING."""
         if not self.announced:
             return JOINING
-        return ALIVE if self.view.usable else SUSPECT
+        if not self.view.live:
+            return SUSPECT
+        return DRAINING if self.view.draining else ALIVE
 
 
 class JobMember(Member):
@@ -146,13 +154,24 @@ class JobMember(Member):
 
 
 class NodeRow(msgspec.Struct, array_like=True, frozen=True):
-    """What the store keeps of a node. ``liveness``: its own port, if that answers from here."""
+    """What the store keeps of a node. ``liveness``: its own port, if that answers from here.
+
+    ``draining``: it is to leave, for that reason and, if that is not 0, within ``drain_s``.
+    """
 
     incarnation: int
     alive: bool
     name: str
     resources: Amounts = []
     liveness: str = ""
+    draining: bool = False
+    drain_reason: str = ""
+    drain_s: float = 0.0
+
+    def dead(self, incarnation: int) -> NodeRow:
+        """As it is once that incarnation is dead; that the node is drained holds for the next."""
+        drain = (self.draining, self.drain_reason, self.drain_s)
+        return NodeRow(incarnation, False, self.name, [], "", *drain)
 
 
 class Members:
@@ -165,6 +184,7 @@ class Members:
         self.jobs: dict[bytes, JobMember] = {}
         self.node_rows: dict[bytes, NodeRow] = {}
         self.awaited: dict[bytes, AbsentNode] = {}
+        self.newcomers: list[NodeMember] = []  # since this was looked at last
         self.proven: list[NodeMember] = []  # turned out to be reachable, which is to be stored
         self.lost: list[Vector] = []  # of these, what those had that did not return
         self.lost_jobs: dict[bytes, str] = {}  # what was ended with their drivers
@@ -191,6 +211,7 @@ class Members:
         if former is not None:
             self.remove(former)
         self.nodes[node.process_id] = node
+        self.newcomers.append(node)
         self._machines.setdefault(node.info.machine, {})[node.process_id] = node
 
     def remove(self, node: NodeMember) -> None:
@@ -292,7 +313,7 @@ class Members:
             elif self._refuses(node, now):
                 dead.append((node, "its own port refuses connections: the process has ended"))
             elif node.announced:
-                node.view.usable = node.connected and silent < limits.SUSPECT_S
+                node.view.live = node.connected and silent < limits.SUSPECT_S
                 node.view.changed()
         for job in self.jobs.values():
             lost_after_s = job.info.lost_after_s or self.driver_lost_s

@@ -70,7 +70,8 @@ class Membership:
         if node is not None:
             self._departures.node_died(node, "a new incarnation of the node has joined")
         known = members.node_rows.get(hello.process_id)
-        row = NodeRow(hello.incarnation, True, info.name, info.resources)
+        drain = (known.draining, known.drain_reason, known.drain_s) if known is not None else ()
+        row = NodeRow(hello.incarnation, True, info.name, info.resources, "", *drain)
         stored = known is not None and known.alive and known.incarnation == hello.incarnation
 
         def then(now: float) -> None:
@@ -132,7 +133,7 @@ class Membership:
         self._transfers.session_lost(member.process_id)
         self._leases.session_lost(member)
         if isinstance(member, NodeMember):
-            member.view.usable = False
+            member.view.live = False
         else:
             self.look_at = now
 
@@ -174,8 +175,9 @@ class Membership:
         proven, members.proven = members.proven, []
         for node in proven:
             if not node.ended:
-                info = node.info
-                row = NodeRow(node.incarnation, True, info.name, info.resources, info.liveness)
+                info, known = node.info, members.node_rows[node.process_id]
+                told = (node.incarnation, True, info.name, info.resources, info.liveness)
+                row = NodeRow(*told, known.draining, known.drain_reason, known.drain_s)
                 self._persist([members.row(node.process_id, row)], lambda _now: None)
         for group, reason in self._scheduler.warnings(now):
             self._events.tasks_wait(reason)

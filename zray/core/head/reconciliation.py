@@ -6,6 +6,7 @@ A new session reconciles full state, never increments; within it, raylets report
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from zray.core.head.actor_reconciliation import ActorReconciliation
 from zray.core.head.definitions import Definitions
@@ -33,6 +34,7 @@ from zray.protocol.messages import (
     HeldTask,
     Hold,
     JobEnded,
+    Message,
     Outcome,
     Returned,
     Submit,
@@ -76,6 +78,13 @@ class Reconciliation:
         self._actors = actors
         self._leases = leases
         self._worker_ended = worker_ended
+        self.handlers: dict[type[Message], Callable[[Any, Any, float], None]] = {
+            Announce: self.on_announce,
+            Credit: self.on_credit,
+            Returned: self.on_returned,
+            Begun: self.on_begun,
+            Have: self.on_have,
+        }
 
     # ---- all that a raylet has -------------------------------------------------------------
 
@@ -204,7 +213,7 @@ class Reconciliation:
         node.view.report(message.granted, released)
         node.view.floor, node.view.free_floor = message.floor, message.free_floor
         node.view.ending = message.ending
-        node.view.usable = node.announced and node.connected
+        node.view.live = node.announced and node.connected
 
     def on_returned(self, node: NodeMember, message: Returned, now: float) -> None:
         """A node gives tasks back that did not start there."""

@@ -181,6 +181,7 @@ class StateQueries:
             ahead + near_waiting,
             view.finished,
             max(0.0, now - node.heard),
+            node.remark,
         )
 
     def _classes(self) -> list[ClassStatus]:

@@ -146,7 +146,8 @@ class NodeView:
         self.granted = 0
         self.sent = 0
         self.finished = 0
-        self.usable = False  # has a session and has not been silent for long
+        self.live = False  # has a session and has not been silent for long
+        self.draining = False  # it is to get nothing more
         self.assigned: dict[bytes, TaskRecord] = {}
         self.ahead: dict[Needs, int] = {}
         self.near: dict[bytes, NearJob] = {}  # near tasks there, by job, as it says
@@ -156,6 +157,11 @@ class NodeView:
         self.reclaim_after = 0.0
         self.reserved = False  # for a lease: no task is sent there ahead
         self.changes: dict[NodeView, None] = {}  # where it notes that it may have more room
+
+    @property
+    def usable(self) -> bool:
+        """Whether it can be given work."""
+        return self.live and not self.draining
 
     def changed(self) -> None:
         """It may have more room than before."""
@@ -198,5 +204,5 @@ class NodeView:
         self.granted = self.sent = self.ending = 0
         self.reclaiming = False
         self.crowded_at = None
-        self.usable = True
+        self.live = True
         self.changed()

@@ -153,7 +153,7 @@ class TaskScheduler:
         """Its tasks can go there once it has announced all."""
         former = self.nodes.get(node.node_id)
         if former is not None:
-            former.usable = False
+            former.live = False
         self.nodes[node.node_id] = node
         node.changes = self.changes.new
         node.changed()
@@ -166,7 +166,7 @@ class TaskScheduler:
         """Forget a dead incarnation; returns what it held."""
         self.nodes.pop(node.node_id, None)
         self._labels.nodes_changed(self.nodes.values())
-        node.usable = node.reclaiming = False
+        node.live = node.reclaiming = False
         for group in self.classes.values():
             group.asked.pop(node, None)
         for wanted, count in [*node.ahead.items()]:
@@ -455,14 +455,15 @@ class TaskScheduler:
                 f"INFEASIBLE: needs {wanted}; no node ever has {resources.in_words(lacking)} "
                 f"(the nearest has {has}); {advice}"
             )
+        able = [n for n in self.nodes.values() if resources.fits(n.total, group.needs)]
+        if all(node.draining for node in able):
+            return f"NO_NODES: needs {wanted}; each node that has it is being drained; add another"
         if not any(node.usable for node in self.nodes.values()):
             return "NO_NODES: no node has been heard of for some seconds; see zray status"
-        able = [n for n in self.nodes.values() if resources.fits(n.total, group.needs)]
         if any(node.usable and node.floor_for(group.takes_cpu) >= 0 for node in able):
             return (
                 f"WAIT_WORKERS: needs {wanted}; a node that has it has as many workers as it may "
-                "(zray-worker --max-workers), and what is free there is for tasks that others "
-                "wait for"
+                "(--max-workers), and what is free there is for tasks that others wait for"
             )
         return f"{WAIT_RESOURCES}: needs {wanted}; all of it is in use on every node that has it"
 

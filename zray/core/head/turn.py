@@ -15,6 +15,7 @@ from zray.core.head.actor_directory import ActorDirectory
 from zray.core.head.definitions import Definitions
 from zray.core.head.departures import Departures
 from zray.core.head.dispatch import Dispatch
+from zray.core.head.drains import Drains
 from zray.core.head.garbage_collector import GarbageCollector
 from zray.core.head.holders import Holders
 from zray.core.head.incarnations import Incarnations
@@ -43,6 +44,7 @@ class Turn:
         incidents: Incidents,
         sessions: Sessions,
         membership: Membership,
+        drains: Drains,
         departures: Departures,
         resumption: Resumption,
         holders: Holders,
@@ -72,6 +74,7 @@ class Turn:
             ("forgetting unknown objects", holders.forget_unknown),
             ("starting actors", incarnations.step),
             ("telling of actors that nobody made", directory.step),
+            ("emptying nodes", drains.step),
             ("taking turns", leases.take_turns),
             ("scheduling", dispatch.assign),
             ("granting leases", leases.step),
@@ -85,6 +88,7 @@ class Turn:
         )
         self._deadlines: tuple[Callable[[], float], ...] = (
             holders.deadline,
+            drains.deadline,
             incarnations.deadline,
             directory.deadline,
             scheduler.steal_deadline,

@@ -54,6 +54,10 @@ class HostedActors:
         """The actors that live here, for the head's new session."""
         return [slot.actor for slot in self._slots.values() if slot.actor is not None]
 
+    def slot(self, actor_id: bytes) -> WorkerSlot | None:
+        """The worker that is the actor; None: it does not live here."""
+        return self._slots.get(actor_id)
+
     def _slot(self, actor_id: bytes, incarnation: int) -> WorkerSlot | None:
         slot = self._slots.get(actor_id)
         if slot is None or slot.actor is None or slot.actor.incarnation != incarnation:

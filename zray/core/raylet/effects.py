@@ -1,10 +1,11 @@
-"""What the Raylet machine wants done to processes; its shell does it."""
+"""What the Raylet machine wants done to processes and files; its shell does it."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 from zray.core.raylet.local_records import PoolKey
+from zray.protocol.messages import ReadLog
 
 
 class StartWorker(NamedTuple):
@@ -27,4 +28,24 @@ class FindProcess(NamedTuple):
     pid: int
 
 
-Effect = StartWorker | KillWorker | FindProcess
+class ReadLogFile(NamedTuple):
+    """Effect: read a log of this node, or list them, and tell the head what there is."""
+
+    message: ReadLog
+
+
+class StartExamination(NamedTuple):
+    """Effect: look into a process, for ``seconds`` or once; ``Inspection.examined`` hears of it."""
+
+    number: int
+    pid: int
+    seconds: float
+
+
+class EndExamination(NamedTuple):
+    """Effect: kill the tool that looks into a process."""
+
+    number: int
+
+
+Effect = StartWorker | KillWorker | FindProcess | ReadLogFile | StartExamination | EndExamination

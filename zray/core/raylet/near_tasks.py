@@ -44,7 +44,6 @@ class NearTasks:
 
     def __init__(
         self,
-        *,
         outbox: Outbox[bytes],
         objects: LocalObjects,
         scheduler: LocalScheduler,
@@ -70,6 +69,7 @@ class NearTasks:
         self._dependents: dict[bytes, list[LocalTask]] = {}  # by result that is not there yet
         self._numbers = count()
         self._crowded = False  # the head says that others wait
+        self.closed = False  # the node takes nothing more
         self._moved = 0.0  # when one has started here last, or began to wait
         self._given = 0  # to workers, by then
         self._came: deque[LocalTask] = deque()  # all that these waited for is there
@@ -109,7 +109,12 @@ class NearTasks:
         made_of = template.message
         if made_of.by_name or made_of.labels or made_of.priority:
             return None
-        if self._crowded or len(self.tasks) >= limits.NEAR_TASKS or not scheduler.room():
+        if (
+            self.closed
+            or self._crowded
+            or len(self.tasks) >= limits.NEAR_TASKS
+            or not scheduler.room()
+        ):
             return None
         possible = template.cpu_only and resources.fits(scheduler.total, template.needs)
         if not possible or spec.task_id in self._local_tasks.held:

@@ -6,7 +6,7 @@ An outcome that says LOCATED stands for a value in the node's shared memory, or 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 from zray import limits
 from zray.core.chunks import ChunkPuller, ChunkServer, Memory
@@ -15,6 +15,8 @@ from zray.ids import is_item, split_objects
 from zray.protocol.messages import (
     LOCATED,
     Chunk,
+    ChunkAck,
+    Free,
     Have,
     Message,
     Outcome,
@@ -68,6 +70,14 @@ class LocalObjects:
         self._again: dict[bytes, None] = {}  # asked for once more: they could not be kept
         self.server = ChunkServer(tell_head)
         self.puller = ChunkPuller(tell_head)
+        # What the head says of them, as a part of the raylet's table.
+        self.handlers: dict[type[Message], Callable[[Any, float], None]] = {
+            Free: lambda msg, now: self.free(msg.object_ids),
+            Pull: lambda msg, now: self.on_pull(msg),
+            Chunk: lambda msg, now: self.on_chunk(msg),
+            ChunkAck: lambda msg, now: self.server.on_ack(msg),
+            PullFailed: lambda msg, now: self.on_failed(msg),
+        }
 
     def attach(self, store: Store) -> None:
         """Large values are in shared memory from now on."""

@@ -18,8 +18,10 @@ from zray.core.raylet.behind import Behind
 from zray.core.raylet.completions import Completions, held_task
 from zray.core.raylet.credit import Credit
 from zray.core.raylet.dispatch import Dispatch
+from zray.core.raylet.draining import Draining
 from zray.core.raylet.effects import Effect, FindProcess
 from zray.core.raylet.head_session import HeadHandlers, HeadSession
+from zray.core.raylet.inspection import Inspection
 from zray.core.raylet.lease_relays import LeaseRelays
 from zray.core.raylet.leases import HostedLeases
 from zray.core.raylet.lending import Lending
@@ -95,7 +97,7 @@ class Raylet:
             outbox=self.outbox,
             scheduler=self.scheduler,
             worker_requests=self.worker_requests,
-            effect=lambda effect: self.effects.append(effect),
+            effect=self._want,
             setup=self._setup,
             tell_head=tell_head,
             reports=self.task_reports,
@@ -121,6 +123,8 @@ class Raylet:
         self.session.start_over(self._head_table())
         self._steps: tuple[tuple[str, Callable[[float], None]], ...] = (
             ("looking after workers", self.workers.tend),
+            ("answering operators", self.inspection.step),
+            ("giving back what is not to start", self.draining.step),
             ("starting tasks", dispatch.start),
             ("handing near tasks up", self.near_tasks.step),
             ("telling ends", lambda now: self.completions.flush()),
@@ -151,16 +155,20 @@ class Raylet:
             near_withdrawn=lambda task: self.near_tasks.withdrawn(task),
         )
         self.near_tasks = NearTasks(
-            outbox=self.outbox,
-            objects=self.objects,
-            scheduler=self.scheduler,
-            local_tasks=self.tasks,
-            worker_requests=self.worker_requests,
-            node_id=self.node_id,
-            tell_head=tell_head,
-            foreign_lease=self.leases.is_of_another,
-            reports=self.task_reports,
+            *(self.outbox, self.objects, self.scheduler, self.tasks, self.worker_requests),
+            *(self.node_id, tell_head, self.leases.is_of_another, self.task_reports),
         )
+        self.draining = Draining(
+            *(self.outbox, self.scheduler, self.behind, self.tasks, self.near_tasks),
+            *(self.objects, tell_head),
+        )
+        self.inspection = Inspection(
+            *(self.node_id, self.info, self.outbox, self.scheduler, self.tasks.held),
+            *(self.actors.slot, self._want, self.tasks.on_cancel, self.workers.kill, tell_head),
+        )
+
+    def _want(self, effect: Effect) -> None:
+        self.effects.append(effect)
 
     def _make_leases(self) -> None:
         self.lease_relays = LeaseRelays(
@@ -179,34 +187,22 @@ class Raylet:
 
     def _head_table(self) -> HeadHandlers:
         """What the head says within a session; what begins or ends one is the session's."""
-        objects, actors, tasks = self.objects, self.actors, self.tasks
-        leases, requests = self.leases, self.worker_requests
+        actors, leases, requests = self.actors, self.leases, self.worker_requests
         return {
-            m.Template: lambda msg, now: tasks.on_template(msg),
-            m.Export: lambda msg, now: tasks.on_export(msg),
-            m.Forget: lambda msg, now: tasks.on_forget(msg),
+            **self.tasks.handlers,
             m.Job: self._on_job,
             m.JobEnded: self._on_job_ended,
-            m.Tasks: tasks.on_tasks,
             m.Ack: lambda msg, now: self.completions.acked(msg.upto),
-            m.Reclaim: lambda msg, now: tasks.on_reclaim(msg),
-            m.CancelTask: tasks.on_cancel,
             m.Cancel: self.near_tasks.on_cancel_below,
             m.Crowded: lambda msg, now: self.near_tasks.on_crowded(msg),
-            m.Discard: lambda msg, now: tasks.on_discard(msg),
-            m.Free: lambda msg, now: objects.free(msg.object_ids),
-            m.Pull: lambda msg, now: objects.on_pull(msg),
+            **self.objects.handlers,
             m.PullFrom: self.peer_transfers.on_pull_from,
-            m.Chunk: lambda msg, now: objects.on_chunk(msg),
-            m.ChunkAck: lambda msg, now: objects.server.on_ack(msg),
-            m.PullFailed: lambda msg, now: objects.on_failed(msg),
             m.Result: lambda msg, now: requests.on_result(msg),
             m.Exported: lambda msg, now: requests.definitions.on_exported(msg),
             **dict.fromkeys(m.ANSWERS, lambda msg, now: requests.on_answer(msg)),
             m.ActorState: lambda msg, now: requests.on_actor_state(msg),
             **dict.fromkeys((m.Calls, m.CancelCall), lambda msg, now: actors.on_calls(msg)),
             **dict.fromkeys(PASSED_ON, lambda msg, now: actors.deliver(msg)),
-            m.StopActor: lambda msg, now: tasks.on_stop_actor(msg),
             m.Grant: leases.on_grant,
             m.Revoke: lambda msg, now: leases.on_revoke(msg),
             m.CancelLeased: leases.on_cancel,
@@ -214,6 +210,8 @@ class Raylet:
             m.Rejected: self._on_rejected,
             m.Pong: self.session.on_pong,
             m.Trace: self.workers.tracing.on_trace,
+            **self.inspection.head_handlers,
+            **self.draining.handlers,
             m.Shutdown: self._on_shutdown,
             m.FindDriver: lambda msg, now: self.effects.append(FindProcess(msg.job_id, msg.pid)),
         }
@@ -254,6 +252,7 @@ class Raylet:
             m.Runs: self.leases.on_runs,
             m.LeaseEnded: self.leases.on_ended,
             **self.workers.handlers,
+            **self.inspection.worker_handlers,
         }
 
     def _peer_table(self) -> PeerHandlers:
@@ -428,6 +427,7 @@ class Raylet:
         cause = cut_text(cause, limits.CAUSE_BYTES_MAX)
         begun = max(0, started - slot.finished)
         late = self.workers.timeouts.exited(slot)
+        self.inspection.exited(slot)
         left = self.scheduler.remove_worker(slot)
         principal = self.worker_requests.principals[worker_id]
         self.worker_requests.dismiss(worker_id)
@@ -474,6 +474,6 @@ class Raylet:
     def deadline(self) -> float:
         """When ``settle`` has something to do although nothing arrives."""
         parts = (self.session, self.workers, self._lending, self.behind, self.near_tasks)
-        due = min(*(part.deadline() for part in parts), self._credit.deadline())
-        due = min(due, self.task_reports.deadline())
+        others = (self.inspection, self._credit, self.task_reports)
+        due = min(part.deadline() for part in (*parts, *others))
         return min(due, self.scheduler.overrun_deadline(), self.scheduler.lift_deadline())

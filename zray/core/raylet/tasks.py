@@ -7,6 +7,7 @@ they run is `local_scheduler`; ends that the head has not acknowledged are `comp
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -90,6 +91,17 @@ class LocalTasks:
         self.functions: dict[bytes, m.Export] = {}
         self._by_function: dict[bytes, dict[bytes, LocalTemplate]] = {}
         self.received = 0  # tasks in this session
+        # What the head says of tasks, as a part of the raylet's table.
+        self.handlers: dict[type[m.Message], Callable[[Any, float], None]] = {
+            m.Template: lambda msg, now: self.on_template(msg),
+            m.Export: lambda msg, now: self.on_export(msg),
+            m.Forget: lambda msg, now: self.on_forget(msg),
+            m.Tasks: self.on_tasks,
+            m.Reclaim: lambda msg, now: self.on_reclaim(msg),
+            m.CancelTask: self.on_cancel,
+            m.Discard: lambda msg, now: self.on_discard(msg),
+            m.StopActor: lambda msg, now: self.on_stop_actor(msg),
+        }
 
     def new_session(self) -> None:
         """The head counts the tasks that it sends in each session from 0."""

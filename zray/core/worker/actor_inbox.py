@@ -323,6 +323,14 @@ class ActorInbox(Generic[Route]):
         """Whether nothing runs or waits."""
         return not self._waiting and not any(group.running or group.ready for group in self._all)
 
+    def running(self, task_id: bytes) -> Call | None:
+        """The call, if it runs here now."""
+        for line in self._lines.values():
+            entry = line.open.get(task_id)
+            if entry is not None and entry.running:
+                return entry.call
+        return None
+
     def busy(self) -> bool:
         """Whether a call runs."""
         return any(group.running for group in self._all)

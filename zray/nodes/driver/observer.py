@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import zmq
 
@@ -36,6 +36,7 @@ class Observer:
     """
 
     def __init__(self, info: ConnectionInfo, address: str) -> None:
+        self.info = info
         self.address = address
         self._process_id = identity.id_source().process_id()
         self._context = sockets.context()
@@ -50,7 +51,7 @@ class Observer:
         )
         return 0, hello
 
-    def __enter__(self) -> Observer:
+    def __enter__(self) -> Self:
         try:
             self._link.open(time.monotonic())
             self._receive(m.Welcome, limits.AUTH_TIMEOUT_S)

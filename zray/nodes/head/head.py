@@ -108,7 +108,8 @@ class Head:
         now = self._loop.now()
         incidents = Incidents(self.log, with_traceback)
         versions, started = identity.versions(pickles=True), self.info.started
-        head = HeadIdentity(key.cluster_id, opened.epoch, versions, started, os.urandom(16))
+        which = (key.cluster_id, opened.epoch, versions, started, os.urandom(16), self.info.pid)
+        head = HeadIdentity(*which)
         self._gcs = Gcs(head, opened.rows, now, incidents)
         self._gcs.members.driver_lost_s = options.driver_lost_after_s
         self._sessions = self._gcs.sessions

@@ -6,11 +6,11 @@ import os
 import re
 
 from zray import limits
+from zray.core.resources import HEAD_NODE
 from zray.nodes.options import AMOUNT_MAX, NodeOptions, units
 from zray.protocol.messages import NodeInfo
 from zray.runtime.linux.machine import Machine
 
-HEAD_NODE = "node:__internal_head__"  # a resource of the head's own node
 NODE_ID = "ray.io/node-id"  # labels
 ACCELERATOR_TYPE = "ray.io/accelerator-type"
 # Of "NVIDIA A100-SXM4-40GB" A100, of "NVIDIA RTX PRO 6000" RTX-PRO-6000: as Ray's nvidia_gpu.

@@ -9,11 +9,19 @@ import contextlib
 import gc
 import socket
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from zray import limits
 from zray.core.incidents import Incidents
-from zray.core.raylet.effects import KillWorker, StartWorker
+from zray.core.raylet.effects import (
+    Effect,
+    EndExamination,
+    FindProcess,
+    KillWorker,
+    ReadLogFile,
+    StartExamination,
+    StartWorker,
+)
 from zray.core.raylet.head_session import HEAD
 from zray.core.raylet.raylet import Raylet
 from zray.errors import (
@@ -42,6 +50,9 @@ from zray.runtime.linux.processes import (
 )
 from zray.runtime.log import Log, with_traceback
 from zray.runtime.loop import Loop, raise_descriptor_limit
+
+if TYPE_CHECKING:
+    from zray.nodes.raylet.operations import Operations
 
 CHECK_S = 0.05  # while processes wait for memory, or other raylets for an answer
 
@@ -95,6 +106,7 @@ class RayletNode:
             *(lambda worker_id: self._store.process_gone(worker_id), self.log, self._failed),
         )
         self._raylet.take_back = self._workers.take_back
+        self._operations: Operations | None = None  # once somebody asks
         self._store: StoreServer = self._make_store()
         self._link = HeadLink(
             self._context,
@@ -200,13 +212,26 @@ class RayletNode:
                 workers.start(effect)
             elif isinstance(effect, KillWorker):
                 workers.kill(effect.worker_id)
-            elif machine.has_ended(effect.pid):
-                raylet.driver_ended(effect.job_id)
+            else:
+                self._attempt("looking around", self._carry_out, effect)
         for worker_id, messages in outgoing.items():
             workers.send(worker_id, messages)
         packets, raylet.behind.packets = raylet.behind.packets, []
         for worker_id, tasks in packets:
             workers.put(worker_id, tasks)
+
+    def _carry_out(self, effect: Effect) -> None:
+        if isinstance(effect, FindProcess):
+            if machine.has_ended(effect.pid):
+                self._raylet.driver_ended(effect.job_id)
+        elif isinstance(effect, ReadLogFile | StartExamination | EndExamination):
+            if self._operations is None:
+                from zray.nodes.raylet.operations import Operations
+
+                self._operations = Operations(
+                    self._loop, lambda: self._raylet, self._options.log_directory
+                )
+            self._operations.carry_out(effect)
 
     def _attempt(self, what: str, action: Callable[..., object], *arguments: object) -> None:
         """Do a part of the work; if it fails, that is recorded, and the rest goes on."""
@@ -311,6 +336,8 @@ class RayletNode:
             self._loop.unwatch_zmq(self._link.socket)
             self._link.socket.close(500)
         self._workers.close()
+        if self._operations is not None:
+            self._operations.close()
         self._link.close(now)
         self._port.close()
         self._relays.close_all()

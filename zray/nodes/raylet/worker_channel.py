@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from zray import limits
+from zray.runtime.linux.prints import Marks, Piece
 from zray.runtime.linux.processes import WorkerChannels
 from zray.runtime.stream import FrameReader, FrameWriter
 
@@ -24,9 +25,10 @@ class Printer:
         self.fd = fd
         self.is_error = is_error
         self._rest = b""
+        self._marks = Marks()
 
-    def read(self) -> tuple[bytes, list[str], bool]:
-        """What came: raw, in whole lines, and whether it has ended."""
+    def read(self) -> tuple[list[Piece], list[str], bool]:
+        """What came: by task, in whole lines, and whether it has ended."""
         parts: list[bytes] = []
         ended = False
         try:
@@ -40,13 +42,14 @@ class Printer:
             pass
         except OSError:
             ended = True
-        raw = b"".join(parts)
+        pieces = self._marks.split(b"".join(parts), ended=ended)
+        raw = b"".join(data for _, data in pieces)
         *lines, self._rest = (self._rest + raw).split(b"\n")
         if self._rest and (ended or len(self._rest) > limits.LOG_LINE_BYTES_MAX):
             lines.append(self._rest)
             self._rest = b""
         cut = limits.LOG_LINE_BYTES_MAX
-        return raw, [line[:cut].decode("utf-8", "replace") for line in lines], ended
+        return pieces, [line[:cut].decode("utf-8", "replace") for line in lines], ended
 
 
 class WorkerChannel:
@@ -86,6 +89,13 @@ class WorkerChannel:
         except OSError:
             self._unlogged += len(raw)
             raise
+
+    def log_end(self) -> tuple[int, int] | None:
+        """Which file its log is now, and how long; None: it has none."""
+        if self._log is None:
+            return None
+        about = os.fstat(self._log.fileno())
+        return about.st_ino, about.st_size
 
     def close(self) -> None:
         """Give back its descriptors; a log without a word in it is no use to anybody."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from zray import limits
 from zray.core.raylet.effects import StartWorker
+from zray.core.raylet.printed import FILE_ID_MAX, PrintedPart
 from zray.core.raylet.raylet import Raylet
 from zray.errors import ProtocolError, StartError
 from zray.nodes.raylet.worker_channel import Printer, WorkerChannel
@@ -31,7 +32,7 @@ from zray.runtime.linux.processes import (
 from zray.runtime.loop import Loop
 from zray.runtime.stream import read_available
 
-URGENT = ("Recall", "Cancel", "CancelTask", "CancelCall", "Revoke", "Trace")
+URGENT = ("Recall", "Cancel", "CancelTask", "CancelCall", "Revoke", "Trace", "Locate", "Examine")
 
 
 class WorkerProcesses:
@@ -148,9 +149,14 @@ class WorkerProcesses:
     # ---- what they say and are told --------------------------------------------------------
 
     def _read_printer(self, worker_id: bytes, channel: WorkerChannel, printer: Printer) -> None:
-        raw, lines, ended = printer.read()
+        pieces, lines, ended = printer.read()
         try:
-            channel.write_log(raw)
+            for task_id, data in pieces:
+                channel.write_log(data)
+                end = channel.log_end() if task_id else None
+                if end is not None:
+                    part = PrintedPart(end[0] % FILE_ID_MAX, end[1] - len(data), end[1])
+                    self._raylet.inspection.printed(worker_id, task_id, part)
         except OSError as error:
             self._on_failure("writing the log of a worker", error, self._raylet.named(worker_id))
         if lines:

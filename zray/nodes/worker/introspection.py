@@ -21,6 +21,16 @@ class Introspection(Participant):
             return entry.call.task_id if entry is not None else b""
         return self.assignment.spec.task_id if self.assignment is not None else b""
 
+    def runs(self, task_id: bytes) -> str | None:
+        """The name of the task or call with that id, if it runs here in any thread."""
+        if self.actor is not None:
+            call = self.actor.inbox.running(task_id)
+            return None if call is None else f"{self.actor.info.class_name}.{call.method}"
+        made = self.assignment
+        if made is None or made.spec.task_id != task_id:
+            return None
+        return made.actor.class_name if made.actor is not None else ""
+
     def current_call(self) -> m.Call | None:
         """The call of this actor that runs in this thread."""
         entry = current_call.get()

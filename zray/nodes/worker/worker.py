@@ -26,6 +26,7 @@ from zray.nodes.worker.actor_worker import ActorServer
 from zray.nodes.worker.attempts import Attempts
 from zray.nodes.worker.environment import take_on
 from zray.nodes.worker.leased import LeaseServer
+from zray.nodes.worker.questions import Questions
 from zray.nodes.worker.streams import StreamServer
 from zray.nodes.worker.task_teller import TaskTeller
 from zray.nodes.worker.task_waits import TaskWaits
@@ -38,6 +39,7 @@ from zray.runtime.interrupts import interrupts
 from zray.runtime.linux.channels import open_page
 from zray.runtime.linux.clock import boot_time
 from zray.runtime.linux.direct import TaskQueue
+from zray.runtime.linux.prints import ask_whose
 from zray.runtime.linux.process_title import ProcessTitle
 from zray.runtime.linux.zygote import set_process_name
 from zray.runtime.stream import read_available
@@ -75,6 +77,7 @@ class Worker(Transport):
         self._forked = False  # this process is a child of the worker
         self._shown: m.Template | None = None  # whose name the process carries
         self.title = ProcessTitle()
+        ask_whose(self.running_task)
         self._task_title = IDLE
         self._calls: dict[bytes, int] = {}  # of functions that may run only so often here
         self._keeps_drops = False  # results not yet sent contain references
@@ -96,6 +99,7 @@ class Worker(Transport):
             m.CancelCall: self._on_cancel_call,
             m.Revoke: self.leases.on_revoke,
             m.Trace: self._on_trace,
+            **Questions(self.worker_id, self.runs, self.tell_raylet).handlers,
         }
 
     # ---- transport -------------------------------------------------------------------------

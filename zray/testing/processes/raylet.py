@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 
 from zray import limits
-from zray.core.raylet.effects import FindProcess, StartWorker
+from zray.core.machine import NEVER
+from zray.core.raylet.effects import FindProcess, KillWorker, StartWorker
 from zray.core.raylet.head_session import HEAD
 from zray.core.raylet.raylet import Raylet
 from zray.ids import IdSource
@@ -16,6 +17,8 @@ from zray.testing.processes.relay_links import RelayLinks
 from zray.testing.processes.worker import SimWorker
 from zray.testing.processes.workers import Workers
 from zray.testing.world.network import in_words
+
+LINGER_S = 0.5  # for so long its last words may still leave
 
 
 class SimRaylet(SimPeer):
@@ -51,6 +54,7 @@ class SimRaylet(SimPeer):
         self._everywhere = workers
         self._from_workers: deque[tuple[bytes, bytes]] = deque()
         self._exits: deque[tuple[bytes, int, str]] = deque()
+        self._leaves = False  # it has said so
         world.ports.add(node_id)
         self.wake()
 
@@ -88,6 +92,8 @@ class SimRaylet(SimPeer):
 
     def turn(self) -> None:
         """Drain, tend the link, settle, carry out, send."""
+        if self._leaves:
+            return
         now = self.clock.now
         self.read()
         self.relays.receive()
@@ -112,7 +118,7 @@ class SimRaylet(SimPeer):
             elif isinstance(effect, FindProcess):
                 if effect.job_id not in self.world.drivers:
                     self.raylet.driver_ended(effect.job_id)
-            elif effect.worker_id in self.workers:
+            elif isinstance(effect, KillWorker) and effect.worker_id in self.workers:
                 self.workers[effect.worker_id].die("killed by its raylet")
         self.relays.renew()
         self.relays.send_out()
@@ -124,6 +130,11 @@ class SimRaylet(SimPeer):
         packets, self.raylet.behind.packets = self.raylet.behind.packets, []
         for worker_id, tasks in packets:
             self._put(worker_id, tasks)
+        if self.raylet.stopping and not self._leaves:
+            self._leaves = True
+            self.clock.tell(f"{self.name} leaves: {self.raylet.stopping}")
+            self.transmit(self.raylet.session.epoch, [m.Goodbye(0, self.raylet.stopping)])
+            self.clock.after(LINGER_S, self.die)
 
     def _put(self, worker_id: bytes, tasks: m.Tasks) -> None:
         worker = self.workers.get(worker_id)
@@ -156,7 +167,7 @@ class SimRaylet(SimPeer):
 
     def deadline(self) -> float:
         """The machine's own and the link's."""
-        return min(self.raylet.deadline(), self.link_deadline())
+        return NEVER if self._leaves else min(self.raylet.deadline(), self.link_deadline())
 
     def die(self) -> None:
         """SIGKILL: its workers end with it."""

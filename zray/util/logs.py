@@ -1,0 +1,170 @@
+"""Logs of a cluster's processes, under Ray's names: ``list_logs`` and ``get_log`` of its state API.
+
+They come from the nodes that keep them, by way of the head, as fast as they are read.
+"""
+
+from __future__ import annotations
+
+import codecs
+import fnmatch
+import time
+from collections.abc import Iterator
+
+from zray.errors import NotFoundError, ZrayError
+from zray.nodes import contact
+from zray.nodes.driver.log_reader import LogReader, read
+from zray.nodes.driver.operator import Operator, Place
+from zray.protocol import messages as m
+from zray.runtime import session
+
+FOLLOW_S = 0.25
+TAIL_LINES = 1000  # as in Ray
+_CATEGORIES = {"head": "gcs_server", "node": "raylet"}
+
+
+def list_logs(
+    address: str | None = None,
+    node_id: str | None = None,
+    node_ip: str | None = None,
+    glob_filter: str | None = None,
+    timeout: float = 30,
+) -> dict[str, list[str]]:
+    """The names of the logs that a node keeps.
+
+    Args:
+        address: of the head; None: of the cluster that this program is connected to, or of the one
+            that runs on this machine.
+        node_id, node_ip: which node, by its id in hexadecimal digits, its name, or its address.
+        glob_filter: only names that match it, as ``"worker-*"``.
+        timeout: in seconds. A node that is there answers within 10 s or not at all.
+
+    Returns:
+        By kind, as in Ray: ``"worker_out"``, each with all that a worker prints; ``"raylet"`` and
+        ``"gcs_server"`` where those daemons write to a file.
+
+    Raises:
+        ValueError: neither ``node_id`` nor ``node_ip`` is given.
+        NotFoundError: there is no such node. HeadConnectionError: the head cannot be reached.
+    """
+    with _operator(address) as operator:
+        place = _node(operator, node_id, node_ip)
+        (told,) = operator.log_files([place.node_id])
+        found: dict[str, list[str]] = {}
+        for one in told.files if told is not None else ():
+            if glob_filter is None or fnmatch.fnmatchcase(one.name, glob_filter):
+                found.setdefault(_CATEGORIES.get(one.name, "worker_out"), []).append(one.name)
+        return found
+
+
+def get_log(
+    address: str | None = None,
+    node_id: str | None = None,
+    node_ip: str | None = None,
+    filename: str | None = None,
+    actor_id: str | None = None,
+    task_id: str | None = None,
+    pid: int | None = None,
+    follow: bool = False,
+    tail: int = -1,
+    timeout: float = 30,
+    suffix: str = "out",
+    encoding: str | None = "utf-8",
+    errors: str | None = "strict",
+) -> Iterator[str]:
+    """What is in a log, in parts as they come.
+
+    Args:
+        address: as for ``list_logs``.
+        node_id, node_ip: of the node that keeps ``filename``, or runs ``pid``.
+        filename: one of ``list_logs``.
+        actor_id, task_id: in hexadecimal digits: the log of the worker that is the actor, or what
+            the task has printed: each node knows that of its last 10,000 tasks that have.
+        pid: of a worker.
+        follow: go on as it grows, until the iterator is closed.
+        tail: so many lines at the end; -1: 1,000, as in Ray, and with ``follow`` all.
+        timeout: in seconds; as for ``list_logs``.
+        suffix: in Ray "out" or "err"; here both are in one log.
+        encoding, errors: how bytes become text. Anybody may print anything: ``errors="replace"``
+            never fails.
+
+    Raises:
+        ValueError: it is not said, or more than once, whose log.
+        NotFoundError: no process has it. LogUnavailableError: it has no log.
+        HeadConnectionError: the head cannot be reached, or not any more.
+        UnicodeDecodeError: as ``encoding`` and ``errors`` say.
+    """
+    whose = [one for one in (filename, actor_id, task_id, pid) if one is not None]
+    if len(whose) != 1:
+        raise ValueError("say whose log: one of filename=, actor_id=, task_id= and pid=")
+    if suffix not in ("out", "err"):
+        raise ValueError(f'suffix is "out" or "err", not {suffix!r}')
+    if filename is not None and node_id is None and node_ip is None:
+        raise ValueError("say with node_id= or node_ip= which node has that file")
+    lines = tail if tail >= 0 else (None if follow else TAIL_LINES)
+    return _parts(
+        *(address, node_id, node_ip, filename, actor_id, task_id, pid),
+        *(follow, lines, encoding or "utf-8", errors or "strict"),
+    )
+
+
+def _parts(
+    address: str | None,
+    node_id: str | None,
+    node_ip: str | None,
+    filename: str | None,
+    actor_id: str | None,
+    task_id: str | None,
+    pid: int | None,
+    follow: bool,
+    lines: int | None,
+    encoding: str,
+    errors: str,
+) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder(encoding)(errors)
+    with _operator(address) as operator:
+        if filename is not None:
+            place = _node(operator, node_id, node_ip)
+            (told,) = operator.log_files([place.node_id])
+            named = [one for one in told.files if one.name == filename] if told else []
+            if not named:
+                raise NotFoundError(f"node {place.node} has no log {filename!r}; see list_logs()")
+            reader = LogReader(operator, place.node_id, named[0])
+        else:
+            kind = m.AN_ACTOR if actor_id else m.A_TASK if task_id else m.A_WORKER
+            place = operator.locate(str(actor_id or task_id or pid)[:32], kind)
+            reader = read(operator, place)
+        if lines is not None:
+            reader.seek_tail(lines)
+        while True:
+            data = reader.next()
+            if text := decoder.decode(data):
+                yield text
+            if not data and not follow:
+                break
+            if not data:
+                time.sleep(FOLLOW_S)
+        if text := decoder.decode(b"", final=True):
+            yield text
+
+
+def _node(operator: Operator, node_id: str | None, node_ip: str | None) -> Place:
+    if node_id is not None:
+        return operator.locate(node_id, m.A_NODE)
+    if node_ip is None:
+        raise ValueError("say which node: node_id= or node_ip=")
+    for node in operator.nodes():
+        if node.info.host == node_ip:
+            return operator.locate(node.node_id.hex(), m.A_NODE)
+    raise NotFoundError(f"no node has the address {node_ip!r}")
+
+
+def _operator(address: str | None) -> Operator:
+    if address is not None:
+        return Operator(*contact.reach(address))
+    connected = session.current()
+    if connected is None:
+        return Operator(*contact.running())
+    info = getattr(connected, "info", None)
+    if info is None:
+        raise ZrayError("a task cannot read logs of the cluster; do it in the program itself")
+    return Operator(info, connected.address)
