@@ -15,6 +15,7 @@ from zray.protocol.actor_messages import *
 from zray.protocol.lease_messages import *
 from zray.protocol.node_messages import *
 from zray.protocol.parts import *
+from zray.protocol.progress_messages import *
 from zray.protocol.store_messages import *
 from zray.protocol.stream_messages import *
 from zray.protocol.trace_messages import *
@@ -381,6 +382,7 @@ ALL: tuple[type[Message], ...] = (
     *STORE_MESSAGES,
     *STREAM_MESSAGES,
     *TRACE_MESSAGES,
+    *PROGRESS_MESSAGES,
 )
 
 # What answers a request; ``about`` is the request's ``seq``.

@@ -297,6 +297,7 @@ class Driver(Pump):
             self._ping_at = now + limits.PING_S
             client.outbox.append(m.Ping(0, now))
             client.leases.account()
+            self._tend_bars()
             self._flush()
         elif client.linked and now >= self._collect_at:
             self._collect_at = now + COLLECT_S
@@ -367,6 +368,7 @@ class Driver(Pump):
             self._part()
             if self._completions:
                 self._unlocked(self._complete)
+            self._end_bars()
             self._link.close(time.monotonic())
             self._far.close()
             for worker_id in [*self._links]:

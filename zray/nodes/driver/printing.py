@@ -1,4 +1,4 @@
-"""What a driver's user is shown: prints of workers, and warnings of the head.
+"""What a driver's user is shown: prints of workers, how far they are, and warnings of the head.
 
 A part of Driver. In the order in which they came, and before the values that came after them.
 """
@@ -8,11 +8,16 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from typing import TYPE_CHECKING
 
 from zray.core.client.client import Client
+from zray.core.client.prints import Shown
 from zray.nodes.participant.participant import Participant
 from zray.protocol import messages as m
 from zray.runtime.interrupts import interrupts
+
+if TYPE_CHECKING:  # most programs show no bars
+    from zray.nodes.driver.progress import OwnBar, ProgressDisplay
 
 PRINT_S = 1.0  # how long a value waits for prints that come before it and that nobody reads
 
@@ -21,6 +26,7 @@ class Printing(Participant):
     def __init__(self, client: Client) -> None:
         super().__init__(client)
         self._printing = False  # a thread is at it
+        self._bars: ProgressDisplay | None = None
 
     def _prints_came(self) -> None:
         self._completions.append(self._print)
@@ -50,24 +56,52 @@ class Printing(Participant):
                     if not prints:
                         self._printing = False
                         return
-                _write(prints)
+                self._show(prints)
         except BaseException:
             if mine:
                 self._printing = False
             raise
 
+    def _show(self, prints: list[Shown]) -> None:
+        for message in prints:
+            if isinstance(message, m.Notice):
+                code = f"zray: warning {message.code}: " if message.code else ""
+                say(f"{code}{message.text}")
+            elif isinstance(message, m.Progress):
+                self._display().told(message)
+            else:
+                _write(message)
 
-def _write(prints: list[m.Log | m.Notice]) -> None:
-    for message in prints:
-        if isinstance(message, m.Notice):
-            say(f"zray: warning {message.code}: {message.text}" if message.code else message.text)
-            continue
-        prefix = f"({message.name} pid={message.pid}, node={message.node}) "
-        stream = sys.stderr if message.is_error else sys.stdout
-        # None, closed, a pipe that ended, or a stream of the program's own that fails.
-        with contextlib.suppress(Exception):
-            stream.write("".join(f"{prefix}{line}\n" for line in message.lines))
-            stream.flush()
+    # ---- progress --------------------------------------------------------------------------
+
+    def open_bar(self, label: str, total: int) -> OwnBar:
+        return self._display().open(label, total)
+
+    def _display(self) -> ProgressDisplay:
+        if self._bars is None:
+            from zray.nodes.driver.progress import ProgressDisplay
+
+            self._bars = ProgressDisplay()
+        return self._bars
+
+    def _tend_bars(self) -> None:
+        """Now and then. With the lock held."""
+        if self._bars:
+            self._completions.append(self._bars.tend)
+
+    def _end_bars(self) -> None:
+        """Nothing more is shown."""
+        if self._bars:
+            self._bars.end()
+
+
+def _write(message: m.Log) -> None:
+    prefix = f"({message.name} pid={message.pid}, node={message.node}) "
+    stream = sys.stderr if message.is_error else sys.stdout
+    # None, closed, a pipe that ended, or a stream of the program's own that fails.
+    with contextlib.suppress(Exception):
+        stream.write("".join(f"{prefix}{line}\n" for line in message.lines))
+        stream.flush()
 
 
 def say(text: str) -> None:

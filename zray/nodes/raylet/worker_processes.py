@@ -158,7 +158,7 @@ class WorkerProcesses:
                 channel.last_words.extend(lines)
             if self._raylet.is_leased(worker_id):
                 self._take_messages(worker_id, channel)  # it has said of what they are
-            self._raylet.log(worker_id, printer.is_error, lines)
+            self._raylet.output.log(worker_id, printer.is_error, lines)
         if ended:
             self._loop.unwatch(printer.fd)
             channel.printers.remove(printer)

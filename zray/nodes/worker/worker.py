@@ -20,6 +20,7 @@ from typing import Any
 
 from zray import limits
 from zray.core.client.client import Client
+from zray.core.worker.progress_bars import ProgressBars
 from zray.core.worker.task_inbox import Delivered, TaskInbox
 from zray.errors import TaskTimeoutError
 from zray.ids import IdSource
@@ -28,6 +29,7 @@ from zray.nodes.worker.attempts import Attempts
 from zray.nodes.worker.environment import take_on
 from zray.nodes.worker.host import Ran
 from zray.nodes.worker.leased import LeaseServer
+from zray.nodes.worker.progress import WorkerBar
 from zray.nodes.worker.streams import StreamServer
 from zray.nodes.worker.task_waits import TaskWaits
 from zray.nodes.worker.transport import Transport
@@ -60,6 +62,7 @@ class Worker(Transport):
         self._queue = TaskQueue.inherited(queue_fd)
         self.poller.watch(self._queue, once=True)  # it is looked at before each sleep
         self._started = 0
+        self._bars = ProgressBars()
         self.streams = StreamServer(self, self._attend_items)
         self._items_due = False  # the control thread is about to send what was yielded
         self.code = UserCode(self, self.task_inbox, self.streams)
@@ -193,6 +196,9 @@ class Worker(Transport):
                 self._waits.lend()
         elif self.task_inbox.blocked:
             self._waits.end()
+
+    def open_bar(self, label: str, total: int) -> WorkerBar:
+        return WorkerBar(self, self._bars, label, total)
 
     # ---- cancelling and giving back --------------------------------------------------------
 
