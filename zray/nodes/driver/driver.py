@@ -277,6 +277,7 @@ class Driver(Pump):
     def _tend(self, now: float) -> None:
         """PING, reconnect, collect: what the leader does besides reading. With the lock held."""
         client, link = self.client, self._link
+        self._tend_prints(now)
         if link.socket is None:
             if now >= link.retry_at and not client.stopped:
                 self._open_link(now)
@@ -368,7 +369,7 @@ class Driver(Pump):
             self._part()
             if self._completions:
                 self._unlocked(self._complete)
-            self._end_bars()
+            self._unlocked(self._end_prints)
             self._link.close(time.monotonic())
             self._far.close()
             for worker_id in [*self._links]:

@@ -11,7 +11,9 @@ import time
 from typing import TYPE_CHECKING
 
 from zray.core.client.client import Client
+from zray.core.client.print_folding import PrintFolding
 from zray.core.client.prints import Shown
+from zray.nodes.driver.print_style import PrintStyle
 from zray.nodes.participant.participant import Participant
 from zray.protocol import messages as m
 from zray.runtime.interrupts import interrupts
@@ -26,6 +28,8 @@ class Printing(Participant):
     def __init__(self, client: Client) -> None:
         super().__init__(client)
         self._printing = False  # a thread is at it
+        self._style = PrintStyle()
+        self._folding = PrintFolding()
         self._bars: ProgressDisplay | None = None
 
     def _prints_came(self) -> None:
@@ -52,7 +56,7 @@ class Printing(Participant):
                 self._printing = mine = True
             while True:
                 with interrupts, self._lock:
-                    prints = self.client.prints.take()
+                    prints = self._taken()
                     if not prints:
                         self._printing = False
                         return
@@ -62,6 +66,28 @@ class Printing(Participant):
                 self._printing = False
             raise
 
+    def _taken(self) -> list[Shown]:
+        """What is to be shown now, equal lines of several workers only once."""
+        prints = self.client.prints.take()
+        if not self._style.folds:
+            return prints
+        now, shown = time.monotonic(), list[Shown]()
+        for message in prints:
+            shown += self._folding.take(message, now) if isinstance(message, m.Log) else [message]
+        return shown + self._folding.due(now)
+
+    def _tend_prints(self, now: float) -> None:
+        """Show what was held back long enough. With the lock held."""
+        if now >= self._folding.due_at:
+            self._completions.append(self._print)
+
+    def _end_prints(self) -> None:
+        """Nothing more is shown."""
+        self._print()
+        self._show([*self._folding.rest()])
+        if self._bars:
+            self._bars.end()
+
     def _show(self, prints: list[Shown]) -> None:
         for message in prints:
             if isinstance(message, m.Notice):
@@ -70,7 +96,7 @@ class Printing(Participant):
             elif isinstance(message, m.Progress):
                 self._display().told(message)
             else:
-                _write(message)
+                self._write(message)
 
     # ---- progress --------------------------------------------------------------------------
 
@@ -89,19 +115,12 @@ class Printing(Participant):
         if self._bars:
             self._completions.append(self._bars.tend)
 
-    def _end_bars(self) -> None:
-        """Nothing more is shown."""
-        if self._bars:
-            self._bars.end()
-
-
-def _write(message: m.Log) -> None:
-    prefix = f"({message.name} pid={message.pid}, node={message.node}) "
-    stream = sys.stderr if message.is_error else sys.stdout
-    # None, closed, a pipe that ended, or a stream of the program's own that fails.
-    with contextlib.suppress(Exception):
-        stream.write("".join(f"{prefix}{line}\n" for line in message.lines))
-        stream.flush()
+    def _write(self, message: m.Log) -> None:
+        stream = sys.stderr if message.is_error else sys.stdout
+        # None, closed, a pipe that ended, or a stream of the program's own that fails.
+        with contextlib.suppress(Exception):
+            stream.write(self._style.text(message, stream))
+            stream.flush()
 
 
 def say(text: str) -> None:
