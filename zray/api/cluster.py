@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zray import limits
 from zray._version import RAY_VERSION
@@ -26,10 +26,13 @@ from zray.protocol.errors import cut_text
 from zray.runtime import references, session
 from zray.runtime.interrupts import interrupts
 
+if TYPE_CHECKING:
+    from zray.api.logging_config import LoggingConfig
+
 _IGNORED = frozenset(
     {  # accepted because Ray programs pass them; they change nothing here
         *("include_dashboard", "dashboard_host", "dashboard_port"),
-        *("job_config", "configure_logging", "logging_level", "logging_format", "logging_config"),
+        *("job_config", "configure_logging", "logging_level", "logging_format"),
         *("enable_resource_isolation", "cgroup_path", "system_reserved_cpu"),
         *("system_reserved_memory", "proxy_server_url"),
     }
@@ -95,6 +98,7 @@ def init(
     max_workers: int | None = None,
     driver_lost_after_s: float | None = None,
     runtime_env: Mapping[str, Any] | None = None,
+    logging_config: LoggingConfig | None = None,
     **others: Any,
 ) -> Context:
     """Connect this program to a cluster, or start one on this machine that ends with it.
@@ -120,6 +124,7 @@ def init(
             where that can be proved is not waited for, one that is slow or stopped is.
         runtime_env: ``{"env_vars": {name: value}}``: environment variables of all tasks and actors
             of this program, beside which they may have others.
+        logging_config: how this program and its tasks write what they log (``LoggingConfig``).
         others: options of ``ray.init`` that have no meaning here are accepted.
 
     Returns:
@@ -135,6 +140,7 @@ def init(
     node = _with_store(node, object_store_memory, object_spilling_directory)
     node = _with_workers(node, max_workers)
     lost_after_s = _checked_lost_after(driver_lost_after_s)
+    logging = _log_settings(logging_config)
     env_vars = () if runtime_env is None else checked_env_vars("runtime_env", runtime_env)
     with session.lock:
         existing = session.current()
@@ -160,7 +166,7 @@ def init(
         with interrupts:  # half a cluster is of no use to anybody
             driver = _connect(
                 *(chosen, node, _wants_prints(log_to_driver)),
-                *(namespace or _environment("NAMESPACE"), lost_after_s),
+                *(namespace or _environment("NAMESPACE"), lost_after_s, logging),
             )
             driver.env_vars = env_vars
             if _environment("IGNORE_UNHANDLED_ERRORS"):
@@ -168,7 +174,27 @@ def init(
             session.set_participant(driver)
             references.connect(driver)
             atexit.register(shutdown)
-        return Context(driver)
+        context = Context(driver)
+        if logging_config is not None:
+            logging_config.configure(_log_context(driver, context))
+        return context
+
+
+def _log_settings(logging_config: Any) -> m.LogSettings | None:
+    if logging_config is None:
+        return None
+    from zray.api.logging_config import LoggingConfig  # which loads logging
+
+    if not isinstance(logging_config, LoggingConfig):
+        raise TypeError(f"logging_config must be a zray.LoggingConfig, got {logging_config!r}")
+    return logging_config.settings()
+
+
+def _log_context(driver: Any, context: Context) -> dict[str, str]:
+    """What this program's records say of the process."""
+    client = driver.client
+    ids = {"job_id": client.job_id.hex(), "worker_id": client.process_id.hex()}
+    return {**ids, "node_id": context.address_info["node_id"]}
 
 
 def _running_or_local() -> str:
@@ -278,14 +304,20 @@ def _check_others(others: dict[str, Any]) -> None:
 
             valid = ["address", "num_cpus", "num_gpus", "resources", "labels", "namespace"]
             valid += ["ignore_reinit_error", "log_to_driver", "object_store_memory"]
-            valid += ["object_spilling_directory", "max_workers", "runtime_env", *sorted(_IGNORED)]
+            valid += ["object_spilling_directory", "max_workers", "runtime_env"]
+            valid += ["logging_config", *sorted(_IGNORED)]
             near = difflib.get_close_matches(option, valid, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise TypeError(f"init() got an unexpected keyword argument {option!r}{hint}")
 
 
 def _connect(
-    address: str, node: NodeOptions, wants_logs: bool, namespace: str, lost_after_s: float
+    address: str,
+    node: NodeOptions,
+    wants_logs: bool,
+    namespace: str,
+    lost_after_s: float,
+    logging: m.LogSettings | None,
 ) -> Any:
     from zray.nodes.driver.local_cluster import LocalCluster
 
@@ -303,7 +335,8 @@ def _connect(
         else:
             info, target = interrupts.allow(reach, address)
         namespace = namespace or secrets.token_hex(16)  # of its own, as Ray does
-        driver = Driver(info, target, _job(wants_logs, namespace, lost_after_s), namespace, local)
+        job = _job(wants_logs, namespace, lost_after_s, logging)
+        driver = Driver(info, target, job, namespace, local)
     except BaseException:
         if local is not None:
             local.close()
@@ -316,7 +349,9 @@ def _connect(
     return driver
 
 
-def _job(wants_logs: bool, namespace: str, lost_after_s: float) -> m.JobInfo:
+def _job(
+    wants_logs: bool, namespace: str, lost_after_s: float, logging: m.LogSettings | None
+) -> m.JobInfo:
     script = sys.argv[0] if sys.argv else ""
     path = sys.path
     try:
@@ -335,6 +370,7 @@ def _job(wants_logs: bool, namespace: str, lost_after_s: float) -> m.JobInfo:
         [_readable(entry) for entry in path],
         _machine(),
         *(socket.gethostname(), os.getpid(), user, wants_logs, namespace, lost_after_s),
+        logging,
     )
 
 

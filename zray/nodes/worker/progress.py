@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Protocol
 
+from zray.core.client.client import Client
 from zray.core.worker.progress_bars import ProgressBars
-from zray.nodes.worker.host import Host
 from zray.protocol import messages as m
 from zray.runtime.interrupts import interrupts
+from zray.runtime.quiet_lock import QuietLock
+
+
+class Teller(Protocol):
+    """A worker, as far as it is needed here."""
+
+    client: Client
+
+    @property
+    def lock(self) -> QuietLock: ...
+
+    def tell_raylet(self, messages: list[m.Message]) -> None: ...
 
 
 class WorkerBar:
-    """One of them. ``wanted``: the driver shows what its tasks say."""
+    """One of them."""
 
-    def __init__(self, worker: Host, bars: ProgressBars, label: str, total: int) -> None:
+    def __init__(self, worker: Teller, bars: ProgressBars, label: str, total: int) -> None:
         self._worker = worker
         self._bars = bars
         with interrupts, worker.lock:

@@ -17,9 +17,11 @@ from zray import limits
 from zray.core.client.client import Client
 from zray.core.client.waiters import Waiter
 from zray.core.worker.actor_inbox import Entry
+from zray.core.worker.progress_bars import ProgressBars
 from zray.nodes.worker.control import ControlThread
 from zray.nodes.worker.introspection import Introspection
 from zray.nodes.worker.poller import Poller
+from zray.nodes.worker.progress import WorkerBar
 from zray.protocol import codec
 from zray.protocol import messages as m
 from zray.runtime.linux.direct import DirectLink
@@ -40,6 +42,7 @@ class Transport(Introspection):
         self._reader = FrameReader()
         self._writer = FrameWriter(self._task)
         self.tellings = 0  # how often the raylet was told something
+        self._bars = ProgressBars()
         self.poller = Poller()
         self.poller.watch(self._task)
         self._ready: list[int] | None = None  # what the last poll found, if nobody read since
@@ -71,6 +74,9 @@ class Transport(Introspection):
                 self._writer.send(payload)
         except OSError:
             os._exit(0)  # the raylet is gone
+
+    def open_bar(self, label: str, total: int) -> WorkerBar:
+        return WorkerBar(self, self._bars, label, total)
 
     def _poll(self, timeout_s: float) -> None:
         self._ready = self.poller.poll(timeout_s)

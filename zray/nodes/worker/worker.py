@@ -20,7 +20,6 @@ from typing import Any
 
 from zray import limits
 from zray.core.client.client import Client
-from zray.core.worker.progress_bars import ProgressBars
 from zray.core.worker.task_inbox import Delivered, TaskInbox
 from zray.errors import TaskTimeoutError
 from zray.ids import IdSource
@@ -29,7 +28,6 @@ from zray.nodes.worker.attempts import Attempts
 from zray.nodes.worker.environment import take_on
 from zray.nodes.worker.host import Ran
 from zray.nodes.worker.leased import LeaseServer
-from zray.nodes.worker.progress import WorkerBar
 from zray.nodes.worker.streams import StreamServer
 from zray.nodes.worker.task_waits import TaskWaits
 from zray.nodes.worker.transport import Transport
@@ -62,7 +60,6 @@ class Worker(Transport):
         self._queue = TaskQueue.inherited(queue_fd)
         self.poller.watch(self._queue, once=True)  # it is looked at before each sleep
         self._started = 0
-        self._bars = ProgressBars()
         self.streams = StreamServer(self, self._attend_items)
         self._items_due = False  # the control thread is about to send what was yielded
         self.code = UserCode(self, self.task_inbox, self.streams)
@@ -197,8 +194,12 @@ class Worker(Transport):
         elif self.task_inbox.blocked:
             self._waits.end()
 
-    def open_bar(self, label: str, total: int) -> WorkerBar:
-        return WorkerBar(self, self._bars, label, total)
+    def task_names(self) -> tuple[str, str]:
+        if self.assignment is None:
+            return "", ""
+        template = self.task_inbox.templates[self.assignment.spec.template_id]
+        function = self.task_inbox.functions.get(template.function_id)
+        return template.name, template.name if function is None else function.name
 
     # ---- cancelling and giving back --------------------------------------------------------
 
@@ -405,6 +406,10 @@ class Worker(Transport):
         self.machine = setup.machine
         references.connect(self)
         session.set_participant(self)
+        if setup.job.logging is not None:
+            from zray.nodes.worker import log_context  # which loads logging
+
+            log_context.configure(self, setup, setup.job.logging)
 
     def _execute(self, delivered: Delivered) -> Delivered | None:
         """Run a task, and wait for the next one; None: there is none for this loop."""
