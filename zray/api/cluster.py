@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from zray import limits
-from zray._version import RAY_VERSION
+from zray._version import RAY_VERSION, __version__
 from zray.api.options import namespace as checked_namespace
 from zray.api.runtime_env import env_vars as checked_env_vars
 from zray.errors import HeadSilentError, NotInitializedError
@@ -29,6 +29,7 @@ from zray.runtime.interrupts import interrupts
 if TYPE_CHECKING:
     from zray.api.logging_config import LoggingConfig
 
+SHOW_S = 1.0  # how long what is shown waits for the head
 _IGNORED = frozenset(
     {  # accepted because Ray programs pass them; they change nothing here
         *("include_dashboard", "dashboard_host", "dashboard_port"),
@@ -81,6 +82,27 @@ class Context(Mapping[str, Any]):
 
     def __repr__(self) -> str:
         return f"zray.Context(address={self._participant.address!r})"
+
+    def _repr_html_(self) -> str:
+        from zray.runtime.html_card import card
+
+        rows = [("Address", self._participant.address), ("Namespace", self._participant.namespace)]
+        rows += [("Python", self.python_version), ("zray", __version__)]
+        return card("zray cluster", [*rows, *self._now()])
+
+    def _now(self) -> list[tuple[str, str]]:
+        """What the head says within a moment; a page is not to wait for one that is away."""
+        here = self._participant
+        if session.current() is not here or not here.client.linked:
+            return [("State", "not connected")]
+        answer = here.ask(lambda seq: m.Query(seq, m.STATUS), SHOW_S)
+        if not isinstance(answer, m.Status):
+            return [("State", f"the head did not answer within {SHOW_S:g} s")]
+        alive = [node for node in answer.nodes if node.state == "ALIVE"]
+        found = _sum([_amounts(node.info.resources) for node in alive])
+        memory = found.get("memory", 0.0) / (1 << 30)
+        amounts = f"{found.get('CPU', 0):g} CPUs, {found.get('GPU', 0):g} GPUs, {memory:.1f} GiB"
+        return [("State", answer.health), ("Nodes", str(len(alive))), ("In all", amounts)]
 
 
 def init(
