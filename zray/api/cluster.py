@@ -191,6 +191,7 @@ def init(
                 *(namespace or _environment("NAMESPACE"), lost_after_s, logging),
             )
             driver.env_vars = env_vars
+            driver.advice.silent = _environment("ADVICE").lower() in ("0", "false")
             if _environment("IGNORE_UNHANDLED_ERRORS"):
                 driver.client.unasked.warn = None
             session.set_participant(driver)

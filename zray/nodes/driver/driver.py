@@ -299,6 +299,7 @@ class Driver(Pump):
             client.outbox.append(m.Ping(0, now))
             client.leases.account()
             self._tend_bars()
+            self._advise()
             self._flush()
         elif client.linked and now >= self._collect_at:
             self._collect_at = now + COLLECT_S

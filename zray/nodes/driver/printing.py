@@ -21,6 +21,7 @@ from zray.runtime.interrupts import interrupts
 if TYPE_CHECKING:  # most programs show no bars
     from zray.nodes.driver.progress import OwnBar, ProgressDisplay
 
+ADVICE = "ZR-6"  # how its codes begin
 PRINT_S = 1.0  # how long a value waits for prints that come before it and that nobody reads
 
 
@@ -91,8 +92,7 @@ class Printing(Participant):
     def _show(self, prints: list[Shown]) -> None:
         for message in prints:
             if isinstance(message, m.Notice):
-                code = f"zray: warning {message.code}: " if message.code else ""
-                say(f"{code}{message.text}")
+                say(_in_words(message))
             elif isinstance(message, m.Progress):
                 self._display().told(message)
             else:
@@ -121,6 +121,13 @@ class Printing(Participant):
         with contextlib.suppress(Exception):
             stream.write(self._style.text(message, stream))
             stream.flush()
+
+
+def _in_words(notice: m.Notice) -> str:
+    if not notice.code:
+        return notice.text
+    kind = "advice" if notice.code.startswith(ADVICE) else "warning"
+    return f"zray: {kind} {notice.code}: {notice.text}"
 
 
 def say(text: str) -> None:

@@ -101,7 +101,11 @@ class Participant(Following):
             self.client.export(function)
             self.client.template(template)
             self.client.definitions.name(function.function_id)
+            self._exported(function)
             return references.FunctionName(function.function_id)
+
+    def _exported(self, function: m.Export) -> None:
+        """It is known by now. With the lock held."""
 
     def name(self, template: m.Template) -> None:
         """Make the template of a name known."""
