@@ -164,17 +164,17 @@ def test_a_program_whose_output_fails_gets_its_results(run: Run, stream: str) ->
 # ---- equal lines of several workers, and colours ---------------------------------------------
 
 SAME = """
-    zray.init(num_cpus=0)
+    zray.init(num_cpus=4)
 
-    @zray.remote(num_cpus=0)
-    class Speaker:
-        def say(self, *lines):
-            for line in lines:
-                print(line)
-            return os.getpid()
+    @zray.remote
+    def say(*lines):
+        time.sleep(1)  # so there are four at a time
+        for line in lines:
+            print(line)
+        return os.getpid()
 
-    speakers = [Speaker.remote() for _ in range(4)]
-    pids = [zray.get(one.say.remote("begin", "same", "end")) for one in speakers]
+    pids = zray.get([say.remote("begin", "same", "end") for _ in range(4)])
+    assert len({*pids}) == 4
 """
 
 
@@ -212,7 +212,7 @@ def test_each_worker_has_a_colour_on_a_terminal(script: Script) -> None:
     path = script(SAME + "    print(*pids)\n")
     written = on_terminal(path, NO_COLOR="", ZRAY_DEDUP_LOGS="0")
     (pids,) = (line.split() for line in screen(written) if line[:1].isdigit())
-    colours = {written.partition(f"(Speaker pid={pid}")[0].rpartition("\x1b")[2] for pid in pids}
+    colours = {written.partition(f"(say pid={pid}")[0].rpartition("\x1b")[2] for pid in pids}
     assert len(pids) == len(colours) == 4
     assert "\x1b[0m same" in written
 

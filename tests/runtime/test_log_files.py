@@ -47,6 +47,26 @@ def test_it_is_rotated_at_its_age_but_not_while_it_is_empty(tmp_path: Path) -> N
     assert not (tmp_path / "a.log").exists()  # an empty one is no use
 
 
+def test_where_no_new_file_can_be_made_the_old_one_is_written_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.log"
+    log = WorkerLog(path, SMALL)
+    log.write(b"x" * 100)
+    with monkeypatch.context() as patch:
+        patch.setattr(limits, "LOG_LOOK_S", 0.0)
+        patch.setattr(os, "open", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+        for _ in range(3):
+            assert log.write(b"more\n") == 5
+        with pytest.raises(OSError, match="full"):
+            log.tend()
+    log.tend()
+    log.write(b"new\n")
+    log.close()
+    assert path.read_bytes() == b"new\n"
+    assert path.with_name("a.log.1").read_bytes() == b"x" * 100 + 3 * b"more\n"
+
+
 def test_without_old_files_only_the_newest_is_kept(tmp_path: Path) -> None:
     (tmp_path / "a.log").write_text("x")
     rotate(tmp_path / "a.log", 0)

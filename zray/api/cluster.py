@@ -191,9 +191,7 @@ def init(
                 *(namespace or _environment("NAMESPACE"), lost_after_s, logging),
             )
             driver.env_vars = env_vars
-            driver.advice.silent = _environment("ADVICE").lower() in ("0", "false")
-            if _environment("IGNORE_UNHANDLED_ERRORS"):
-                driver.client.unasked.warn = None
+            _quieten(driver)
             session.set_participant(driver)
             references.connect(driver)
             atexit.register(shutdown)
@@ -201,6 +199,13 @@ def init(
         if logging_config is not None:
             logging_config.configure(_log_context(driver, context))
         return context
+
+
+def _quieten(driver: Any) -> None:
+    """It says only what the environment lets it say."""
+    driver.advice.silent = _environment("ADVICE").lower() in ("0", "false")
+    if _environment("IGNORE_UNHANDLED_ERRORS"):
+        driver.client.unasked.warn = None
 
 
 def _log_settings(logging_config: Any) -> m.LogSettings | None:

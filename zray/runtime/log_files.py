@@ -6,6 +6,7 @@ nothing that was written is lost; whoever still has it open writes into the rena
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
@@ -67,6 +68,8 @@ def _number(name: str, otherwise: float, most: float = 2**53) -> float:
 
 def rotate(path: Path, kept: int) -> None:
     """Make room for a new file at ``path``. Raises OSError."""
+    if not path.exists():
+        return  # it was made before, but no new one could be
     if not kept:
         path.unlink()
         return
@@ -90,11 +93,16 @@ class WorkerLog:
         self._fd = os.open(self._path, FLAGS, 0o600)
         self.size = os.fstat(self._fd).st_size
         self._began = time.monotonic()
+        self._again_at = 0.0  # not sooner, after a rotation that failed
 
     def write(self, data: bytes) -> int:
-        """How much of it was written. Raises OSError if nothing could be."""
-        if 0 < self._bounds.bytes_max <= self.size:
-            self._rotate()
+        """How much of it was written. Raises OSError if nothing could be.
+
+        Where it cannot be rotated, as on a full disk, it grows on; ``tend`` tells of that.
+        """
+        if 0 < self._bounds.bytes_max <= self.size and time.monotonic() >= self._again_at:
+            with contextlib.suppress(OSError):
+                self._rotate()
         written = os.write(self._fd, data)
         self.size += written
         return written
@@ -105,8 +113,8 @@ class WorkerLog:
             self._rotate()
 
     def _rotate(self) -> None:
+        before, self._again_at = self._fd, time.monotonic() + limits.LOG_LOOK_S
         rotate(self._path, self._bounds.kept)
-        before = self._fd
         self._open()
         os.close(before)
 

@@ -8,6 +8,7 @@ alone prints is shown as it comes, however often.
 from __future__ import annotations
 
 import itertools
+from collections import OrderedDict
 
 from msgspec.structs import replace
 
@@ -33,7 +34,7 @@ class PrintFolding:
 
     def __init__(self) -> None:
         self.due_at = NEVER
-        self._recent: dict[tuple[bool, str], _Recent] = {}  # the oldest first
+        self._recent: OrderedDict[tuple[bool, str], _Recent] = OrderedDict()  # the oldest first
         self._characters = 0
         self._counting = 0  # lines with a count
         self._hint = HINT

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 DRAW_S = 0.05  # no more often
 NOTEBOOK_S = 0.2
+LOOK_S = 0.5  # at which bars are due for a line
 LINE_S = 10.0  # between two lines of one bar in a log
 COLUMNS_MAX = 200
 CELLS = 24  # of a bar
@@ -105,8 +106,14 @@ def _notebook() -> Any:
 class LogLines:
     """A line now and then, for a file or a pipe."""
 
+    def __init__(self) -> None:
+        self._looked = float("-inf")
+
     def draw(self, bars: list[Shown]) -> None:
         now = time.monotonic()
+        if now - self._looked < LOOK_S:
+            return
+        self._looked = now
         for bar in bars:
             if now - bar.told >= LINE_S:
                 self._line(bar, now)
@@ -220,10 +227,13 @@ class Above:
     def __init__(self, stream: Any, terminal: Terminal) -> None:
         self.stream = stream
         self._terminal = terminal
+        self._pid = os.getpid()
 
     def write(self, text: str) -> Any:
         """As of a text stream."""
         terminal = self._terminal
+        if os.getpid() != self._pid:  # a forked child: whoever had the lock is not there
+            return self.stream.write(text)
         with terminal.lock:
             terminal.erase()
             written = self.stream.write(text)

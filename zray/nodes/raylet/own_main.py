@@ -88,7 +88,7 @@ def _outliving(
         # Who reads what the head says, a terminal or a pipe, does not wait for its node's end.
         with contextlib.suppress(OSError):
             assert options.log_directory is not None
-            options.log_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            options.log_directory.mkdir(mode=0o700, exist_ok=True)  # not the data directory anew
             log = options.log_directory / "node.log"
             new = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             os.dup2(new, 1)
