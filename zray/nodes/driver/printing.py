@@ -11,15 +11,14 @@ import time
 from typing import TYPE_CHECKING
 
 from zray.core.client.client import Client
-from zray.core.client.print_folding import PrintFolding
 from zray.core.client.prints import Shown
-from zray.nodes.driver.print_style import PrintStyle
 from zray.nodes.participant.participant import Participant
 from zray.protocol import messages as m
 from zray.runtime.interrupts import interrupts
 
-if TYPE_CHECKING:  # most programs show no bars
+if TYPE_CHECKING:  # loaded where workers print, or where there are bars
     from zray.nodes.driver.progress import OwnBar, ProgressDisplay
+    from zray.nodes.driver.worker_lines import WorkerLines
 
 ADVICE = "ZR-6"  # how its codes begin
 PRINT_S = 1.0  # how long a value waits for prints that come before it and that nobody reads
@@ -29,8 +28,7 @@ class Printing(Participant):
     def __init__(self, client: Client) -> None:
         super().__init__(client)
         self._printing = False  # a thread is at it
-        self._style = PrintStyle()
-        self._folding = PrintFolding()
+        self._lines: WorkerLines | None = None
         self._bars: ProgressDisplay | None = None
 
     def _prints_came(self) -> None:
@@ -69,23 +67,31 @@ class Printing(Participant):
 
     def _taken(self) -> list[Shown]:
         """What is to be shown now, equal lines of several workers only once."""
-        prints = self.client.prints.take()
-        if not self._style.folds:
-            return prints
-        now, shown = time.monotonic(), list[Shown]()
+        prints, now, shown = self.client.prints.take(), time.monotonic(), list[Shown]()
         for message in prints:
-            shown += self._folding.take(message, now) if isinstance(message, m.Log) else [message]
-        return shown + self._folding.due(now)
+            if isinstance(message, m.Log):
+                shown += self._worker_lines().take(message, now)
+            else:
+                shown.append(message)
+        return shown + (self._lines.due(now) if self._lines is not None else [])
+
+    def _worker_lines(self) -> WorkerLines:
+        if self._lines is None:
+            from zray.nodes.driver.worker_lines import WorkerLines
+
+            self._lines = WorkerLines()
+        return self._lines
 
     def _tend_prints(self, now: float) -> None:
         """Show what was held back long enough. With the lock held."""
-        if now >= self._folding.due_at:
+        if self._lines is not None and now >= self._lines.due_at:
             self._completions.append(self._print)
 
     def _end_prints(self) -> None:
         """Nothing more is shown."""
         self._print()
-        self._show([*self._folding.rest()])
+        if self._lines is not None:
+            self._show([*self._lines.rest()])
         if self._bars:
             self._bars.end()
 
@@ -119,7 +125,7 @@ class Printing(Participant):
         stream = sys.stderr if message.is_error else sys.stdout
         # None, closed, a pipe that ended, or a stream of the program's own that fails.
         with contextlib.suppress(Exception):
-            stream.write(self._style.text(message, stream))
+            stream.write(self._worker_lines().text(message, stream))
             stream.flush()
 
 

@@ -17,19 +17,20 @@ from zray import limits
 from zray.core.client.client import Client
 from zray.core.client.waiters import Waiter
 from zray.core.worker.actor_inbox import Entry
-from zray.core.worker.progress_bars import ProgressBars
 from zray.nodes.worker.control import ControlThread
 from zray.nodes.worker.introspection import Introspection
 from zray.nodes.worker.poller import Poller
-from zray.nodes.worker.progress import WorkerBar
 from zray.protocol import codec
 from zray.protocol import messages as m
 from zray.runtime.linux.direct import DirectLink
 from zray.runtime.quiet_lock import QuietLock
 from zray.runtime.stream import FrameReader, FrameWriter
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # loaded where they are needed
     import asyncio
+
+    from zray.core.worker.progress_bars import ProgressBars
+    from zray.nodes.worker.progress import WorkerBar
 
 
 class Transport(Introspection):
@@ -42,7 +43,7 @@ class Transport(Introspection):
         self._reader = FrameReader()
         self._writer = FrameWriter(self._task)
         self.tellings = 0  # how often the raylet was told something
-        self._bars = ProgressBars()
+        self._bars: ProgressBars | None = None
         self.poller = Poller()
         self.poller.watch(self._task)
         self._ready: list[int] | None = None  # what the last poll found, if nobody read since
@@ -76,6 +77,11 @@ class Transport(Introspection):
             os._exit(0)  # the raylet is gone
 
     def open_bar(self, label: str, total: int) -> WorkerBar:
+        from zray.core.worker.progress_bars import ProgressBars
+        from zray.nodes.worker.progress import WorkerBar
+
+        if self._bars is None:
+            self._bars = ProgressBars()
         return WorkerBar(self, self._bars, label, total)
 
     def _poll(self, timeout_s: float) -> None:
