@@ -161,6 +161,25 @@ def test_a_program_whose_output_fails_gets_its_results(run: Run, stream: str) ->
     )
 
 
+def test_what_an_actor_prints_is_shown_though_the_program_ends_at_once(run: Run) -> None:
+    text = """
+        zray.init(num_cpus=1)
+
+        @zray.remote(num_cpus=0)
+        class Speaker:
+            def say(self, number):
+                print("line", number)
+
+        speakers = [Speaker.remote() for _ in range(3)]
+        zray.get([one.say.remote(number) for number, one in enumerate(speakers)])
+        zray.get(speakers[0].say.remote("last"))
+    """
+    for _ in range(5):
+        lines = run(text).stdout.splitlines()
+        said = sorted(line.rpartition(" ")[2] for line in lines)
+        assert said == ["0", "1", "2", "last"]
+
+
 # ---- equal lines of several workers, and colours ---------------------------------------------
 
 SAME = """

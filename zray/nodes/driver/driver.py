@@ -349,7 +349,11 @@ class Driver(Pump):
     def close(self) -> None:
         """Leave the cluster; what is unfinished is cancelled there."""
         with interrupts:
-            self._close()
+            try:
+                if self._job.wants_logs and not self._closing:
+                    self._hear_prints()
+            finally:  # an interrupt, or a head that refuses to answer
+                self._close()
 
     def _close(self) -> None:
         with self._lock:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from zray.core.client.client import Client
 from zray.core.client.prints import Shown
+from zray.errors import ZrayError
 from zray.nodes.participant.participant import Participant
 from zray.protocol import messages as m
 from zray.runtime.interrupts import interrupts
@@ -21,6 +23,7 @@ if TYPE_CHECKING:  # loaded where workers print, or where there are bars
     from zray.nodes.driver.worker_lines import WorkerLines
 
 ADVICE = "ZR-6"  # how its codes begin
+ECHO_S = 0.3  # how long a program that ends waits for what its actors have printed
 PRINT_S = 1.0  # how long a value waits for prints that come before it and that nobody reads
 
 
@@ -87,6 +90,16 @@ class Printing(Participant):
         if self._lines is not None and now >= self._lines.due_at:
             self._completions.append(self._print)
 
+    def _hear_prints(self) -> None:
+        """What actors printed before they answered comes by another way than their answers do."""
+        client, deadline = self.client, time.monotonic() + ECHO_S
+        for node_id in client.calls.actors.nodes(self.machine) if self.machine else ():
+            ask = partial(_echo, client.process_id, node_id)
+            left = deadline - time.monotonic()
+            if client.linked and left > 0:
+                with contextlib.suppress(ZrayError):
+                    self.ask(ask, left)
+
     def _end_prints(self) -> None:
         """Nothing more is shown."""
         self._print()
@@ -127,6 +140,10 @@ class Printing(Participant):
         with contextlib.suppress(Exception):
             stream.write(self._worker_lines().text(message, stream))
             stream.flush()
+
+
+def _echo(asker: bytes, node_id: bytes, number: int) -> m.Message:
+    return m.Trace(number, asker, node_id, True)
 
 
 def _in_words(notice: m.Notice) -> str:
