@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # loaded where workers print, or where there are bars
     from zray.nodes.driver.worker_lines import WorkerLines
 
 ADVICE = "ZR-6"  # how its codes begin
-ECHO_S = 0.3  # how long a program that ends waits for what its actors have printed
+ECHO_S = 1.0  # how long a program that ends waits for what its actors have printed
 PRINT_S = 1.0  # how long a value waits for prints that come before it and that nobody reads
 
 
