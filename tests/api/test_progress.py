@@ -124,6 +124,16 @@ def test_a_label_with_control_characters_stays_a_line(script: Script) -> None:
     assert line.startswith("evil\ufffd[2J\ufffd<b>xx") and len(line) < 40 and end == ""
 
 
+@pytest.mark.usefixtures("cluster")
+def test_a_label_may_be_any_text() -> None:
+    @zray.remote
+    def outer(label: str) -> int:
+        return zray.get(zray.put(5), progress=label)
+
+    for label in ("\ud800 half", "\0" * 3, "x" * 100_000, "\N{SNOWMAN}" * 300):
+        assert zray.get(outer.remote(label), progress=label) == 5
+
+
 def test_a_driver_that_wants_no_prints_hears_of_no_bars(run: Run) -> None:
     done = run(
         """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from zray import limits
 from zray.protocol import messages as m
+from zray.protocol.errors import cut_text
 
 
 class ProgressBars:
@@ -25,7 +26,7 @@ class ProgressBars:
         if len(self._bars) >= limits.BARS_MAX:
             return 0
         self._last += 1
-        self._bars[self._last] = m.Bar(self._last, label[: limits.NAME_MAX], 0, total)
+        self._bars[self._last] = m.Bar(self._last, cut_text(label, limits.NAME_MAX), 0, total)
         self._changed[self._last] = None
         return self._last
 
