@@ -124,6 +124,34 @@ def test_a_label_with_control_characters_stays_a_line(script: Script) -> None:
     assert line.startswith("evil\ufffd[2J\ufffd<b>xx") and len(line) < 40 and end == ""
 
 
+def test_a_notebook_has_one_output_that_changes(run: Run) -> None:
+    done = run(
+        """
+    import IPython.display
+    from IPython.core.displaypub import CapturingDisplayPublisher
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell.instance()
+    shell.kernel = object()  # as that of a notebook has
+    shell.display_pub = published = CapturingDisplayPublisher()
+    """
+        + TASKS
+        + """
+    zray.get([work.remote(number, 0.3) for number in range(4)], progress="<script>")
+    first, *others = published.outputs
+    ids = {output["transient"]["display_id"] for output in published.outputs}
+    assert len(ids) == 1 and not first["update"] and len(others) > 1
+    assert all(output["update"] for output in others)
+    print(others[-1]["data"]["text/html"])
+    print(others[-1]["data"]["text/plain"])
+    """,
+    )
+    page, text = done.stdout.splitlines()
+    assert "<progress value='4' max='4'>" in page
+    assert "&lt;script&gt;" in page and "<script>" not in page
+    assert text.startswith("<script> 4/4 100%") and done.stderr == ""
+
+
 @pytest.mark.usefixtures("cluster")
 def test_a_label_may_be_any_text() -> None:
     @zray.remote
