@@ -37,6 +37,22 @@ def test_the_log_of_a_head_is_rotated_under_all_that_write_to_it(
     assert "stopped" in Path(log).read_text() + old.read_text()
 
 
+def test_so_is_that_of_its_node_once_the_head_was_killed(
+    commands: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ZRAY_ROTATION_MAX_BYTES", "50")
+    process, log, _ = commands.detach("zray-head", "--port", 0, "--num-cpus", 1)
+    process.kill()
+    here = log.with_name("logs") / "node.log"
+    until(here.exists, "the node has a log of its own")
+    with here.open("a") as file:
+        file.write("x" * 100)
+    old = here.with_name("node.log.1")
+    until(lambda: old.exists() and here.exists(), "it is rotated")
+    assert old.read_text().endswith("x" * 100) and not here.read_text()
+    commands.run("zray", "stop")
+
+
 def test_a_node_bounds_the_logs_of_its_workers(
     commands: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
