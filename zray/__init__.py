@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         shutdown,
     )
     from zray.api.functions import RemoteFunction, remote, task
+    from zray.api.logging_config import LoggingConfig
     from zray.api.objects import cancel, get, put, wait
     from zray.api.runtime_context import get_gpu_ids, get_runtime_context
     from zray.api.timeline import timeline
@@ -57,6 +58,7 @@ _HOMES = {
     "get_gpu_ids": "zray.api.runtime_context",
     "get_runtime_context": "zray.api.runtime_context",
     "timeline": "zray.api.timeline",
+    "LoggingConfig": "zray.api.logging_config",
     "ObjectRef": "zray.runtime.references",
     "DynamicObjectRefGenerator": "zray.runtime.generators",
     "ObjectRefGenerator": "zray.runtime.generators",
@@ -67,6 +69,7 @@ __all__ = [
     "ActorClass",
     "ActorHandle",
     "DynamicObjectRefGenerator",
+    "LoggingConfig",
     "ObjectRef",
     "ObjectRefGenerator",
     "RemoteFunction",

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 import zray
-from tests.api.conftest import Run, eventually
+from tests.api.conftest import Run, Script, eventually
+from tests.terminal import on_terminal, screen
 
 
 @zray.remote
@@ -158,3 +159,83 @@ def test_a_program_whose_output_fails_gets_its_results(run: Run, stream: str) ->
         os._exit(0)
         """
     )
+
+
+def test_what_an_actor_prints_is_shown_though_the_program_ends_at_once(run: Run) -> None:
+    text = """
+        zray.init(num_cpus=1)
+
+        @zray.remote(num_cpus=0)
+        class Speaker:
+            def say(self, number):
+                print("line", number)
+
+        speakers = [Speaker.remote() for _ in range(3)]
+        zray.get([one.say.remote(number) for number, one in enumerate(speakers)])
+        zray.get(speakers[0].say.remote("last"))
+    """
+    for _ in range(5):
+        lines = run(text).stdout.splitlines()
+        said = sorted(line.rpartition(" ")[2] for line in lines)
+        assert said == ["0", "1", "2", "last"]
+
+
+# ---- equal lines of several workers, and colours ---------------------------------------------
+
+SAME = """
+    zray.init(num_cpus=4)
+
+    @zray.remote
+    def say(*lines):
+        time.sleep(1)  # so there are four at a time
+        for line in lines:
+            print(line)
+        return os.getpid()
+
+    pids = zray.get([say.remote("begin", "same", "end") for _ in range(4)])
+    assert len({*pids}) == 4
+"""
+
+
+def test_equal_lines_of_workers_are_folded_and_all_is_out_at_exit(run: Run) -> None:
+    lines = run(SAME).stdout.splitlines()
+    assert [line.partition(") ")[2] for line in lines] == [
+        *("begin", "same", "end"),
+        "begin [repeated 3x across cluster; ZRAY_DEDUP_LOGS=0 shows each]",
+        *("same [repeated 3x across cluster]", "end [repeated 3x across cluster]"),
+    ]
+
+
+def test_what_is_held_back_comes_by_itself_within_seconds(run: Run) -> None:
+    text = """
+    last = time.monotonic()
+    class Watch:
+        def write(self, text):
+            if "repeated" in text:
+                sys.__stdout__.write(f"after {time.monotonic() - last:.0f} s\\n")
+                sys.__stdout__.flush()
+                os._exit(0)
+        def flush(self): pass
+    sys.stdout = Watch()
+    time.sleep(30)
+    """
+    assert run(SAME + text).stdout.splitlines()[-1] in ("after 4 s", "after 5 s", "after 6 s")
+
+
+@pytest.mark.parametrize("name", ["ZRAY_DEDUP_LOGS", "RAY_DEDUP_LOGS"])
+def test_the_environment_has_each_line_shown(run: Run, name: str) -> None:
+    assert run(SAME, **{name: "0"}).stdout.count("same\n") == 4
+
+
+def test_each_worker_has_a_colour_on_a_terminal(script: Script) -> None:
+    path = script(SAME + "    print(*pids)\n")
+    written = on_terminal(path, NO_COLOR="", ZRAY_DEDUP_LOGS="0")
+    (pids,) = (line.split() for line in screen(written) if line[:1].isdigit())
+    colours = {written.partition(f"(say pid={pid}")[0].rpartition("\x1b")[2] for pid in pids}
+    assert len(pids) == len(colours) == 4
+    assert "\x1b[0m same" in written
+
+
+@pytest.mark.parametrize("env", [{"NO_COLOR": "1"}, {"RAY_COLOR_PREFIX": "0"}, {"TERM": "dumb"}])
+def test_colours_can_be_forgone(script: Script, env: dict[str, str]) -> None:
+    assert "\x1b" not in on_terminal(script(SAME), **env)

@@ -59,13 +59,27 @@ def test_a_node_holds_prints_back_and_asks_the_head_for_a_word() -> None:
     (worker,) = raylet.workers()
     raylet.to_head.clear()
     for _ in range(30):
-        raylet.raylet.log(worker, False, [LINE])
+        raylet.raylet.output.log(worker, False, [LINE])
         raylet.turn()
     sent = raylet.told(m.Message)
     assert sum(isinstance(message, m.Log) for message in sent) == limits.LOG_UNREAD_BYTES >> 20
     assert sum(isinstance(message, m.Ping) for message in sent) == 1
     raylet.head(m.Pong(0, 1.0, "OK"))
-    raylet.raylet.log(worker, False, ["last"])
+    raylet.raylet.output.log(worker, False, ["last"])
     raylet.turn()
     (message,) = raylet.told(m.Log)
     assert message.lines[0].startswith("(14 lines before") and message.lines[1:] == ["last"]
+
+
+def test_a_node_that_is_asked_for_an_echo_has_told_what_was_printed_before() -> None:
+    raylet = RayletBench()
+    raylet.head(WORK)
+    raylet.give(spec("t", WORK))
+    (worker,) = raylet.workers()
+    raylet.to_head.clear()
+    raylet.raylet.output.log(worker, False, ["printed"])
+    raylet.head(m.Trace(7, identity("d1"), raylet.raylet.node_id, True))
+    log, echo = raylet.told(m.Message)[-2:]
+    assert isinstance(log, m.Log) and log.lines == ["printed"]
+    assert isinstance(echo, m.Traced) and (echo.target, echo.about) == (identity("d1"), 7)
+    assert not echo.workers

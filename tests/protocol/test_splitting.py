@@ -240,6 +240,7 @@ def test_each_list_is_cut_or_bounded_where_it_is_made() -> None:
         *("Chunk.contained", "Tasks.values", "Credit.released", "Reclaim.resources"),
         *("Setup.imports", "Demand.resources", "Grant.resources", "Leasing.resources"),
         *("Demand.served", "Reach.nodes", "Near.classes", "Traced.workers", "LogFiles.files"),
+        "Progress.bars",
         *(f"Listed.{name}" for name in m.KINDS),
         *("List.filters", "Summary.groups"),
         *(f"TaskReport.{name}" for name in ("ended", "running", "tallies", "workers")),

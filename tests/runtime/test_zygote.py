@@ -340,6 +340,7 @@ def test_orphans_that_the_zygote_adopts_are_reaped(rig: Rig) -> None:
         "p = subprocess.run(['sh', '-c', 'setsid sleep 600 >/dev/null & echo $!'],"
         "stdout=subprocess.PIPE); reply = int(p.stdout)",
     )
+    rig.until(lambda: os.getsid(orphan) == orphan, "setsid")
     tell(worker, "leave = 0")
     rig.find(Exited)
     assert alive(orphan)  # it left its process group on purpose; it ends with the zygote

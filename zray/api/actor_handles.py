@@ -321,6 +321,16 @@ class ActorHandle(Generic[T]):
     def __repr__(self) -> str:
         return f"Actor({self._info.class_name}, {self._actor_id.hex()})"
 
+    def _repr_html_(self) -> str:
+        from zray.runtime.html_card import card
+
+        info = self._info
+        methods = [name for name, _ in info.methods if not name.startswith("_")]
+        rows = [("Class", info.class_name), ("Actor", self._actor_id.hex())]
+        rows += [("Name", info.name), ("Namespace", info.namespace)] if info.name else []
+        rows += [("Lifetime", "detached")] if info.detached else []
+        return card("Actor", [*rows, ("Methods", ", ".join(methods) or "none")])
+
     def __reduce__(self) -> tuple[Any, ...]:
         pickling.note_handle(self._ref.id)
         return ActorHandle, (self._ref, self._info)

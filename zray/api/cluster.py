@@ -13,10 +13,10 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zray import limits
-from zray._version import RAY_VERSION
+from zray._version import RAY_VERSION, __version__
 from zray.api.options import namespace as checked_namespace
 from zray.api.runtime_env import env_vars as checked_env_vars
 from zray.errors import HeadSilentError, NotInitializedError
@@ -26,10 +26,14 @@ from zray.protocol.errors import cut_text
 from zray.runtime import references, session
 from zray.runtime.interrupts import interrupts
 
+if TYPE_CHECKING:
+    from zray.api.logging_config import LoggingConfig
+
+SHOW_S = 1.0  # how long what is shown waits for the head
 _IGNORED = frozenset(
     {  # accepted because Ray programs pass them; they change nothing here
         *("include_dashboard", "dashboard_host", "dashboard_port"),
-        *("job_config", "configure_logging", "logging_level", "logging_format", "logging_config"),
+        *("job_config", "configure_logging", "logging_level", "logging_format"),
         *("enable_resource_isolation", "cgroup_path", "system_reserved_cpu"),
         *("system_reserved_memory", "proxy_server_url"),
     }
@@ -79,6 +83,27 @@ class Context(Mapping[str, Any]):
     def __repr__(self) -> str:
         return f"zray.Context(address={self._participant.address!r})"
 
+    def _repr_html_(self) -> str:
+        from zray.runtime.html_card import card
+
+        rows = [("Address", self._participant.address), ("Namespace", self._participant.namespace)]
+        rows += [("Python", self.python_version), ("zray", __version__)]
+        return card("zray cluster", [*rows, *self._now()])
+
+    def _now(self) -> list[tuple[str, str]]:
+        """What the head says within a moment; a page is not to wait for one that is away."""
+        here = self._participant
+        if session.current() is not here or not here.client.linked:
+            return [("State", "not connected")]
+        answer = here.ask(lambda seq: m.Query(seq, m.STATUS), SHOW_S)
+        if not isinstance(answer, m.Status):
+            return [("State", f"the head did not answer within {SHOW_S:g} s")]
+        alive = [node for node in answer.nodes if node.state == "ALIVE"]
+        found = _sum([_amounts(node.info.resources) for node in alive])
+        memory = found.get("memory", 0.0) / (1 << 30)
+        amounts = f"{found.get('CPU', 0):g} CPUs, {found.get('GPU', 0):g} GPUs, {memory:.1f} GiB"
+        return [("State", answer.health), ("Nodes", str(len(alive))), ("In all", amounts)]
+
 
 def init(
     address: str | None = None,
@@ -95,6 +120,7 @@ def init(
     max_workers: int | None = None,
     driver_lost_after_s: float | None = None,
     runtime_env: Mapping[str, Any] | None = None,
+    logging_config: LoggingConfig | None = None,
     **others: Any,
 ) -> Context:
     """Connect this program to a cluster, or start one on this machine that ends with it.
@@ -120,6 +146,7 @@ def init(
             where that can be proved is not waited for, one that is slow or stopped is.
         runtime_env: ``{"env_vars": {name: value}}``: environment variables of all tasks and actors
             of this program, beside which they may have others.
+        logging_config: how this program and its tasks write what they log (``LoggingConfig``).
         others: options of ``ray.init`` that have no meaning here are accepted.
 
     Returns:
@@ -135,6 +162,7 @@ def init(
     node = _with_store(node, object_store_memory, object_spilling_directory)
     node = _with_workers(node, max_workers)
     lost_after_s = _checked_lost_after(driver_lost_after_s)
+    logging = _log_settings(logging_config)
     env_vars = () if runtime_env is None else checked_env_vars("runtime_env", runtime_env)
     with session.lock:
         existing = session.current()
@@ -160,15 +188,41 @@ def init(
         with interrupts:  # half a cluster is of no use to anybody
             driver = _connect(
                 *(chosen, node, _wants_prints(log_to_driver)),
-                *(namespace or _environment("NAMESPACE"), lost_after_s),
+                *(namespace or _environment("NAMESPACE"), lost_after_s, logging),
             )
             driver.env_vars = env_vars
-            if _environment("IGNORE_UNHANDLED_ERRORS"):
-                driver.client.unasked.warn = None
+            _quieten(driver)
             session.set_participant(driver)
             references.connect(driver)
             atexit.register(shutdown)
-        return Context(driver)
+        context = Context(driver)
+        if logging_config is not None:
+            logging_config.configure(_log_context(driver, context))
+        return context
+
+
+def _quieten(driver: Any) -> None:
+    """It says only what the environment lets it say."""
+    driver.advice.silent = _environment("ADVICE").lower() in ("0", "false")
+    if _environment("IGNORE_UNHANDLED_ERRORS"):
+        driver.client.unasked.warn = None
+
+
+def _log_settings(logging_config: Any) -> m.LogSettings | None:
+    if logging_config is None:
+        return None
+    from zray.api.logging_config import LoggingConfig  # which loads logging
+
+    if not isinstance(logging_config, LoggingConfig):
+        raise TypeError(f"logging_config must be a zray.LoggingConfig, got {logging_config!r}")
+    return logging_config.settings()
+
+
+def _log_context(driver: Any, context: Context) -> dict[str, str]:
+    """What this program's records say of the process."""
+    client = driver.client
+    ids = {"job_id": client.job_id.hex(), "worker_id": client.process_id.hex()}
+    return {**ids, "node_id": context.address_info["node_id"]}
 
 
 def _running_or_local() -> str:
@@ -278,14 +332,20 @@ def _check_others(others: dict[str, Any]) -> None:
 
             valid = ["address", "num_cpus", "num_gpus", "resources", "labels", "namespace"]
             valid += ["ignore_reinit_error", "log_to_driver", "object_store_memory"]
-            valid += ["object_spilling_directory", "max_workers", "runtime_env", *sorted(_IGNORED)]
+            valid += ["object_spilling_directory", "max_workers", "runtime_env"]
+            valid += ["logging_config", *sorted(_IGNORED)]
             near = difflib.get_close_matches(option, valid, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise TypeError(f"init() got an unexpected keyword argument {option!r}{hint}")
 
 
 def _connect(
-    address: str, node: NodeOptions, wants_logs: bool, namespace: str, lost_after_s: float
+    address: str,
+    node: NodeOptions,
+    wants_logs: bool,
+    namespace: str,
+    lost_after_s: float,
+    logging: m.LogSettings | None,
 ) -> Any:
     from zray.nodes.driver.local_cluster import LocalCluster
 
@@ -303,7 +363,8 @@ def _connect(
         else:
             info, target = interrupts.allow(reach, address)
         namespace = namespace or secrets.token_hex(16)  # of its own, as Ray does
-        driver = Driver(info, target, _job(wants_logs, namespace, lost_after_s), namespace, local)
+        job = _job(wants_logs, namespace, lost_after_s, logging)
+        driver = Driver(info, target, job, namespace, local)
     except BaseException:
         if local is not None:
             local.close()
@@ -316,7 +377,9 @@ def _connect(
     return driver
 
 
-def _job(wants_logs: bool, namespace: str, lost_after_s: float) -> m.JobInfo:
+def _job(
+    wants_logs: bool, namespace: str, lost_after_s: float, logging: m.LogSettings | None
+) -> m.JobInfo:
     script = sys.argv[0] if sys.argv else ""
     path = sys.path
     try:
@@ -335,6 +398,7 @@ def _job(wants_logs: bool, namespace: str, lost_after_s: float) -> m.JobInfo:
         [_readable(entry) for entry in path],
         _machine(),
         *(socket.gethostname(), os.getpid(), user, wants_logs, namespace, lost_after_s),
+        logging,
     )
 
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Sequence
 from itertools import compress
+from time import monotonic
 from typing import Any, TypeVar, overload
 
 from zray.api.session import participant
@@ -18,12 +17,12 @@ _left: list[bytes] = []  # ids of what the last wait left: no two alike, and a l
 
 
 @overload
-def get(refs: ObjectRef[T], *, timeout: float | None = None, progress: bool = False) -> T: ...
+def get(refs: ObjectRef[T], *, timeout: float | None = None, progress: bool | str = False) -> T: ...
 @overload
 def get(
-    refs: Sequence[ObjectRef[T]], *, timeout: float | None = None, progress: bool = False
+    refs: Sequence[ObjectRef[T]], *, timeout: float | None = None, progress: bool | str = False
 ) -> list[T]: ...
-def get(refs: Any, *, timeout: float | None = None, progress: bool = False) -> Any:
+def get(refs: Any, *, timeout: float | None = None, progress: bool | str = False) -> Any:
     """The value of a reference, or the values of a list of references, in order.
 
     Waits for them. In a task, the task's CPU is free for others meanwhile.
@@ -31,7 +30,8 @@ def get(refs: Any, *, timeout: float | None = None, progress: bool = False) -> A
     Args:
         refs: one reference or a list of them.
         timeout: seconds to wait at most; None: as long as it takes.
-        progress: show a progress line on stderr while waiting.
+        progress: show on the driver's stderr how many values are here while waiting, with this
+            text if it is one. In a task as well: then it is shown at the driver of its job.
 
     Raises:
         TaskError: a task raised; the error is also of the user exception's own type.
@@ -40,6 +40,8 @@ def get(refs: Any, *, timeout: float | None = None, progress: bool = False) -> A
         ValueError, TypeError: ``refs`` is not made of references.
     """
     if isinstance(refs, ObjectRef):
+        if progress:
+            return _watched([refs], timeout, progress)[0]
         return participant().get([refs], timeout)[0]
     if not isinstance(refs, list):
         if isinstance(refs, ObjectRefGenerator):
@@ -55,19 +57,21 @@ def get(refs: Any, *, timeout: float | None = None, progress: bool = False) -> A
                 f"Attempting to call `get` on the value {ref!r}, which is not an ObjectRef."
             )
     if progress and refs:
-        _show_progress(refs, timeout)
+        return _watched(refs, timeout, progress)
     return participant().get(refs, timeout)
 
 
-def _show_progress(refs: list[ObjectRef[Any]], timeout: float | None) -> None:
-    deadline = None if timeout is None else time.monotonic() + timeout
-    left, total = list(dict.fromkeys(refs)), len(refs)
-    while left and (deadline is None or time.monotonic() < deadline):
-        _, left = wait(left, num_returns=len(left), timeout=0.2)
-        done = total - len(left)
-        sys.stderr.write(f"\r[{'#' * (30 * done // total):30}] {done}/{total}")
-        sys.stderr.flush()
-    sys.stderr.write("\n")
+def _watched(refs: list[ObjectRef[Any]], timeout: float | None, progress: bool | str) -> list[Any]:
+    """The values, and how many of them are here is shown until then."""
+    if not isinstance(progress, bool | str):
+        raise TypeError(f"progress must be a bool or a text, got {progress!r}")
+    label = "get" if progress is True else progress
+    began = monotonic()
+    here = participant()
+    here.follow([*dict.fromkeys(ref.id for ref in refs)], timeout, label)
+    left = None if timeout is None else max(0.0, began + timeout - monotonic())
+    values: list[Any] = here.get(refs, left)
+    return values
 
 
 def put(value: T) -> ObjectRef[T]:

@@ -87,6 +87,8 @@ def detach(program: str, log_path: Callable[[], Path], more_s: float = 0.0) -> i
     os.setsid()
     if os.fork():
         os._exit(0)  # so that nobody has to wait for the daemon
+    from zray.runtime import log_files  # only what is detached needs it
+
     try:
         path = log_path()
         flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -94,6 +96,7 @@ def detach(program: str, log_path: Callable[[], Path], more_s: float = 0.0) -> i
     except Exception as error:
         _tell(write, {"pid": os.getpid(), "error": str(error)})
         os._exit(1)
+    log_files.declared = path
     _tell(write, {"pid": os.getpid(), "log": str(path), "log_start": os.fstat(log).st_size})
     null = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((null, 0), (log, 1), (log, 2)):

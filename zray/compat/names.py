@@ -72,7 +72,7 @@ MODULES: dict[str, dict[str, Any]] = {
         **_instead(_CROSS_LANGUAGE, "cpp_function", "java_actor_class", "java_function"),
         **_instead(_CROSS_LANGUAGE, "Language"),
         **_instead(_CLIENT, "client", "ClientBuilder"),
-        **_instead("log as you like in each task; prints come to the driver", "LoggingConfig"),
+        **_homes("zray.api.logging_config", "LoggingConfig"),
     },
     "ray.actor": _homes(
         "zray.api.actors", "ActorClass", "ActorClassInheritanceException", "exit_actor", "method"

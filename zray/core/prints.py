@@ -21,18 +21,22 @@ class Prints:
 
     def take(self, process: bytes, lines: list[str]) -> list[str]:
         """What of these lines to send to the process now; none: they are dropped."""
-        unread = self._unread.get(process, 0)
-        room = unread < limits.LOG_UNREAD_BYTES and self.unread_bytes < limits.LOG_UNREAD_ALL_BYTES
-        if not room:
+        if not self.fits(process, sum(len(line) + _LINE_BYTES for line in lines)):
             self._dropped[process] = self._dropped.get(process, 0) + len(lines)
             return []
         dropped = self._dropped.pop(process, 0)
         if dropped:
             lines = [f"({dropped} lines before this were dropped: nobody read them)", *lines]
-        size = sum(len(line) + _LINE_BYTES for line in lines)
+        return lines
+
+    def fits(self, process: bytes, size: int) -> bool:
+        """Whether so many bytes may be sent to the process now; then they count."""
+        unread = self._unread.get(process, 0)
+        if unread >= limits.LOG_UNREAD_BYTES or self.unread_bytes >= limits.LOG_UNREAD_ALL_BYTES:
+            return False
         self._unread[process] = unread + size
         self.unread_bytes += size
-        return lines
+        return True
 
     def heard(self, process: bytes) -> None:
         """The process has said something, or has left."""

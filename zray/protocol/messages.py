@@ -16,6 +16,7 @@ from zray.protocol.lease_messages import *
 from zray.protocol.node_messages import *
 from zray.protocol.operation_messages import *
 from zray.protocol.parts import *
+from zray.protocol.progress_messages import *
 from zray.protocol.state_messages import *
 from zray.protocol.store_messages import *
 from zray.protocol.stream_messages import *
@@ -387,6 +388,7 @@ ALL: tuple[type[Message], ...] = (
     *TRACE_MESSAGES,
     *STATE_MESSAGES,
     *OPERATION_MESSAGES,
+    *PROGRESS_MESSAGES,
 )
 
 # What answers a request; ``about`` is the request's ``seq``.

@@ -98,6 +98,15 @@ class NodeInfo(Struct, array_like=True, frozen=True):
     offers: list[Name] = []
 
 
+class LogSettings(Struct, array_like=True, frozen=True):
+    """How Python's logging is written by a job's tasks: in ``encoding`` (JSON or TEXT), from
+    ``level`` on, with those of a record's ``attributes``."""
+
+    encoding: Name
+    level: Annotated[int, Meta(ge=0, lt=2**31)]
+    attributes: Annotated[list[Name], Meta(max_length=64)]
+
+
 class JobInfo(Struct, array_like=True, frozen=True):
     """A driver's account of itself; workers on the same ``machine`` get its directory and path."""
 
@@ -113,6 +122,7 @@ class JobInfo(Struct, array_like=True, frozen=True):
     lost_after_s: Seconds = (
         0.0  # without a connection for so long, the job ends; 0: as the head says
     )
+    logging: LogSettings | None = None  # of its workers that run Python; None: as they are
 
 
 class Environment(Struct, array_like=True, frozen=True):

@@ -26,10 +26,14 @@ class WorkerSpans(Struct, array_like=True, frozen=True):
 
 
 class Trace(Message, tag=150):
-    """What has run at ``target``? A driver or worker asks a node, and a node its workers."""
+    """What has run at ``target``? A driver or worker asks a node, and a node its workers.
+
+    ``echo``: nothing is asked; the node answers once it has told what its workers have printed.
+    """
 
     source: Id
     target: Id
+    echo: bool = False
 
 
 class Traced(Message, tag=151):

@@ -141,8 +141,15 @@ class ObjectRef(Generic[T_co]):
         return hash(self.id)
 
     def __repr__(self) -> str:
-        state = _participant.state_of(self.id) if _participant is not None else "disconnected"
-        return f"ObjectRef({self.id.hex()}, {state})"
+        return f"ObjectRef({self.id.hex()}, {self._state()})"
+
+    def _repr_html_(self) -> str:
+        from zray.runtime.html_card import card
+
+        return card("ObjectRef", [("State", self._state()), ("Object", self.id.hex())])
+
+    def _state(self) -> str:
+        return _participant.state_of(self.id) if _participant is not None else "disconnected"
 
     def __reduce__(self) -> tuple[Any, ...]:
         pickling.note_reference(self.id)

@@ -302,7 +302,7 @@ def test_its_prints_are_of_the_function_that_it_runs() -> None:
     (worker,) = bench.workers()
     assert bench.raylet.is_leased(worker)
     bench.worker(worker, m.Runs(0, "work"))
-    bench.raylet.log(worker, False, ["hello"])
+    bench.raylet.output.log(worker, False, ["hello"])
     bench.turn()
     assert [(log.name, log.lines) for log in bench.told(m.Log)] == [("work", ["hello"])]
 

@@ -93,6 +93,7 @@ class ActorCaller:
         self.state = 0  # nothing known yet
         self.incarnation = 0
         self.worker_id = b""
+        self.node_id = b""
         self.machine = ""
         self.text = ""
         self.error = b""
@@ -234,6 +235,7 @@ class ActorCaller:
         if state.incarnation != self.incarnation:
             self.incarnation = state.incarnation
             self.worker_id = state.worker_id
+            self.node_id = state.node_id
             self.machine = state.machine
             self.path = UNDECIDED
             return False
@@ -309,6 +311,10 @@ class ActorCallers(dict[bytes, ActorCaller]):
         if actor is None:
             actor = self[actor_id] = ActorCaller(actor_id, self._caller)
         return actor
+
+    def nodes(self, machine: str) -> set[bytes]:
+        """Those on that machine where actors are, or were."""
+        return {actor.node_id for actor in self.values() if actor.machine == machine} - {b""}
 
 
 def _size(call: Call) -> int:

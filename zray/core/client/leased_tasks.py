@@ -234,6 +234,23 @@ class LeasedTasks:
         task = self._by_task.get(task_id)
         return task.lease if task is not None else None
 
+    def tiny(self) -> list[str]:
+        """Functions whose tasks take less than zray needs for each, where very many have run."""
+        most = {key: one.finished >= limits.ADVICE_TINY_TASKS for key, one in self._classes.items()}
+        found: list[str] = []
+        for template in self._templates.values():
+            if template is None or template.seconds is None or not most.get(template.key):
+                continue
+            if template.seconds >= limits.ADVICE_TINY_S:
+                most[template.key] = False  # these may be the many
+            else:
+                found.append(template.message.name)
+        return found
+
+    def finished(self) -> int:
+        """How many tasks have ended at leased workers."""
+        return sum(one.finished for one in self._classes.values())
+
     # ---- ends ------------------------------------------------------------------------------
 
     def ended(self, task: PendingTask, done: m.TaskDone) -> None:

@@ -111,7 +111,7 @@ class Gcs(Tables):
             m.Ping: self.queries.on_ping,
             m.Query: self.queries.on_query,
             m.Kv: self.catalog.on_kv,
-            m.Log: self.print_relay.on_log,
+            **self.print_relay.handlers,
             **self.listings.handlers,
             m.Sync: self.queries.on_sync,
             **self.inspection.handlers,

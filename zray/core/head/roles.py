@@ -17,7 +17,7 @@ CLIENT_VERBS = frozenset(
     }
 )
 NODE_VERBS = CLIENT_VERBS | {
-    *(m.Credit, m.Done, m.Returned, m.WorkerDied, m.Announce, m.Have, m.Log),
+    *(m.Credit, m.Done, m.Returned, m.WorkerDied, m.Announce, m.Have, m.Log, m.Progress),
     *(m.Replies, m.ActorExited, m.DriverEnded, m.Leased, m.LeaseEnded, m.Begun, m.Near),
     *(m.RelayRefused, m.Items, m.Traced, m.TaskReport),
     *(m.Answered, m.LogFiles, m.LogPart, m.Examined),

@@ -32,6 +32,7 @@ from zray.core.raylet.objects import LocalObjects
 from zray.core.raylet.peer_transfers import PeerTransfers
 from zray.core.raylet.task_reports import TaskReports
 from zray.core.raylet.tasks import LocalTasks
+from zray.core.raylet.worker_output import WorkerOutput
 from zray.core.raylet.worker_requests import REQUESTS, WorkerRequests
 from zray.core.raylet.workers import Workers
 from zray.errors import ProtocolError
@@ -102,6 +103,7 @@ class Raylet:
             tell_head=tell_head,
             reports=self.task_reports,
         )
+        self.output = WorkerOutput(self.info.name, self.session, self.scheduler)
         self.jobs: dict[bytes, m.JobInfo] = {}
         self._held_in_transit = False  # this node has held what ends that were told referred to
         self._make_leases()
@@ -251,6 +253,7 @@ class Raylet:
             m.Leased: lambda slot, msg, now: self.leases.on_leased(slot, msg),
             m.Runs: self.leases.on_runs,
             m.LeaseEnded: self.leases.on_ended,
+            m.Progress: self.output.on_progress,
             **self.workers.handlers,
             **self.inspection.worker_handlers,
         }
@@ -424,6 +427,7 @@ class Raylet:
         slot = self.scheduler.workers.get(worker_id)
         if slot is None:
             return
+        self.output.exited(slot)
         cause = cut_text(cause, limits.CAUSE_BYTES_MAX)
         begun = max(0, started - slot.finished)
         late = self.workers.timeouts.exited(slot)
@@ -450,16 +454,6 @@ class Raylet:
         """Whether the worker says by itself of what its prints are."""
         slot = self.scheduler.workers.get(worker_id)
         return slot is not None and slot.lease is not None
-
-    def log(self, worker_id: bytes, is_error: bool, lines: list[str]) -> None:
-        """Lines that a worker printed."""
-        slot = self.scheduler.workers.get(worker_id)
-        if slot is not None:
-            first = next(iter(slot.inflight.values()), None)
-            task_name = first.template.message.name if first is not None else "worker"
-            name = slot.class_name or slot.leased_name or task_name
-            place = (name, slot.pid, self.info.name)
-            self.session.log(m.Log(0, slot.key[0], *place, is_error, lines))
 
     # ---- turn ------------------------------------------------------------------------------
 

@@ -48,7 +48,10 @@ class Tracing:
         self._ended_spans = 0
 
     def on_trace(self, message: m.Trace, now: float) -> None:
-        """Somebody asks what has run here."""
+        """Somebody asks what has run here, or whether all is told that was printed here."""
+        if message.echo:
+            self._tell_head(m.Traced(0, message.target, message.source, message.seq))
+            return
         workers = self._scheduler.workers
         waiting = {slot.worker_id: None for slot in workers.values() if slot.pid}
         question = Question(message, now + limits.TRACE_WAIT_S, waiting)

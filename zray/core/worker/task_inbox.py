@@ -87,6 +87,12 @@ class TaskInbox:
             self._packet = None
             self.on_tasks(packet)
 
+    def names(self, template_id: bytes) -> tuple[str, str]:
+        """Of tasks of a template, and of their function."""
+        template = self.templates[template_id]
+        function = self.functions.get(template.function_id)
+        return template.name, template.name if function is None else function.name
+
     def _is_known(self, assignment: m.Assignment) -> bool:
         template = self.templates.get(assignment.spec.template_id)
         return template is not None and (template.by_name or template.function_id in self.functions)

@@ -277,6 +277,7 @@ class Driver(Pump):
     def _tend(self, now: float) -> None:
         """PING, reconnect, collect: what the leader does besides reading. With the lock held."""
         client, link = self.client, self._link
+        self._tend_prints(now)
         if link.socket is None:
             if now >= link.retry_at and not client.stopped:
                 self._open_link(now)
@@ -297,6 +298,8 @@ class Driver(Pump):
             self._ping_at = now + limits.PING_S
             client.outbox.append(m.Ping(0, now))
             client.leases.account()
+            self._tend_bars()
+            self._advise()
             self._flush()
         elif client.linked and now >= self._collect_at:
             self._collect_at = now + COLLECT_S
@@ -346,7 +349,11 @@ class Driver(Pump):
     def close(self) -> None:
         """Leave the cluster; what is unfinished is cancelled there."""
         with interrupts:
-            self._close()
+            try:
+                if self._job.wants_logs and not self._closing:
+                    self._hear_prints()
+            finally:  # an interrupt, or a head that refuses to answer
+                self._close()
 
     def _close(self) -> None:
         with self._lock:
@@ -368,6 +375,7 @@ class Driver(Pump):
             self._part()
             if self._completions:
                 self._unlocked(self._complete)
+            self._unlocked(self._end_prints)
             self._link.close(time.monotonic())
             self._far.close()
             for worker_id in [*self._links]:

@@ -13,14 +13,14 @@ import time
 from zray import limits
 from zray.core.client.client import Client
 from zray.core.client.waiters import Waiter
-from zray.nodes.driver.printing import Printing
+from zray.nodes.driver.advising import Advising
 from zray.nodes.participant.leader_follower import NAP_MIN_S
 from zray.nodes.participant.participant import COALESCE_S
 
 LEAD_BACK_S = 0.005  # the pump takes the lead back when nobody has had it for so long
 
 
-class Pump(Printing):
+class Pump(Advising):
     _leaves = True
 
     def __init__(self, client: Client) -> None:
@@ -73,6 +73,7 @@ class Pump(Printing):
         return self.client.leases.nap_s(wanted)
 
     def _before_blocking(self) -> None:
+        super()._before_blocking()
         self._users += 1
         if self._pump_leads:
             self._wake()

@@ -24,12 +24,13 @@ from zray.nodes.head.own_node import OwnNode
 from zray.nodes.head.own_raylet import OwnRaylet
 from zray.nodes.head.raylet_process import RayletProcess
 from zray.nodes.options import HeadOptions
-from zray.runtime import connection, identity
+from zray.runtime import connection, identity, log_files
 from zray.runtime.connection import ConnectionInfo
 from zray.runtime.keys import ClusterKey, secret_directory
 from zray.runtime.linux import machine
 from zray.runtime.linux.heap import Heap
 from zray.runtime.log import Log, with_traceback
+from zray.runtime.log_files import LogBounds, OwnLog
 from zray.runtime.loop import Loop, raise_descriptor_limit
 from zray.store.base import Store
 from zray.store.lock import DirectoryLock
@@ -52,6 +53,7 @@ class Head:
         self._lifeline_fd = lifeline_fd
         self._raylet_process = raylet
         self.log = Log("zray-head")
+        self._own_log = OwnLog(log_files.declared, LogBounds.from_environment(), rotates=True)
         self._loop = Loop(self._callback_failed)
         self._heap = Heap()
         self._look_at = 0.0  # at connections of drivers that say nothing
@@ -106,7 +108,7 @@ class Head:
             name=options.name,
         )
         now = self._loop.now()
-        incidents = Incidents(self.log, with_traceback)
+        self._incidents = incidents = Incidents(self.log, with_traceback)
         versions, started = identity.versions(pickles=True), self.info.started
         which = (key.cluster_id, opened.epoch, versions, started, os.urandom(16), self.info.pid)
         head = HeadIdentity(*which)
@@ -225,6 +227,10 @@ class Head:
                 break
             gcs.turn.settle(now)
         self._port.send()
+        try:
+            self._own_log.tend(now)
+        except OSError as error:
+            self._incidents.record("rotating the head's log", "", error, now)
 
     def _persist(self, now: float) -> bool:
         """Hand new rows to the store and take what has become durable; whether there was any."""

@@ -20,6 +20,7 @@ from zray._version import __version__
 from zray.nodes.head.raylet_process import RayletProcess
 from zray.nodes.node_record import DataLock
 from zray.nodes.options import NodeOptions, encode_node
+from zray.runtime import log_files
 from zray.runtime.linux.process_handle import ProcessHandle
 
 
@@ -48,7 +49,8 @@ class OwnRaylet:
             node = node._replace(log_directory=data / "logs")
         options = encode_node(node)
         self._signature = json.dumps([__version__, sys.executable, options], sort_keys=True)
-        self._start: dict[str, Any] = {"node": options}
+        own_log = log_files.declared
+        self._start: dict[str, Any] = {"node": options, "log": str(own_log) if own_log else ""}
         if not local:
             self._start |= {"data": str(data), "signature": self._signature}
         self._data = data

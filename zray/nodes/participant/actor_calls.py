@@ -65,9 +65,13 @@ class ActorCalls(LeaderFollower):
     def _box(self, arguments: serialization.Arguments, near: m.Outcome | None) -> bytes:
         """The object that holds a call's arguments, counted once. ``near``: they are written."""
         references = self.client.references
+        self._passed_by_value(arguments)
         if near is not None:
             return references.put_near(near)
         return references.put(arguments.whole(), arguments.nested)
+
+    def _passed_by_value(self, arguments: serialization.Arguments) -> None:
+        """Arguments too large for a task or call itself. With the lock held."""
 
     # ---- actors ----------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from zray.core.client.waiters import Waiter
 from zray.errors import ClusterShutdownError, GetTimeoutError, ObjectLostError, ZrayError
 from zray.ids import index_of, object_id, origin_of
 from zray.nodes.participant.actor_calls import COALESCE_TASKS, EAGER_TASKS, FEED_TASKS
-from zray.nodes.participant.item_streams import ItemStreams
+from zray.nodes.participant.following import Following
 from zray.nodes.participant.shared_values import load
 from zray.protocol import messages as m
 from zray.runtime import references, serialization
@@ -33,7 +33,7 @@ COALESCE_S = 0.001  # after this, what there is goes together
 WHY_S = 0.5  # how long a timed-out get waits for its explanation
 
 
-class Participant(ItemStreams):
+class Participant(Following):
     _leaves = False  # tasks may be left for whoever has the lock next
 
     def __init__(self, client: Client) -> None:
@@ -101,7 +101,11 @@ class Participant(ItemStreams):
             self.client.export(function)
             self.client.template(template)
             self.client.definitions.name(function.function_id)
+            self._exported(function)
             return references.FunctionName(function.function_id)
+
+    def _exported(self, function: m.Export) -> None:
+        """It is known by now. With the lock held."""
 
     def name(self, template: m.Template) -> None:
         """Make the template of a name known."""

@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from zray.errors import KeyFileError, ZrayError
 from zray.nodes.node_record import DataLock, NodeRecord
 from zray.nodes.options import NodeOptions, decode_node
 from zray.nodes.raylet.raylet import Lifeline, RayletNode, run_to_end
+from zray.runtime import log_files
 from zray.runtime.connection import ConnectionInfo
 from zray.runtime.linux.processes import set_process_name
 
@@ -38,7 +40,12 @@ def main() -> None:
         path = Path(found["connection"])
         info = ConnectionInfo.load(path)
         options = decode_node(start["node"])
-        lifeline = _outliving(fd, path, options, lock) if outlives else Lifeline(fd)
+        log_files.declared = Path(start["log"]) if start["log"] else None
+
+        def logs_to(log: Path) -> None:
+            node.own_log.move_to(log, rotates=True)
+
+        lifeline = _outliving(fd, path, options, lock, logs_to) if outlives else Lifeline(fd)
         chosen = (bytes.fromhex(found["node_id"]), int(found["incarnation"]))
         node = RayletNode(info, info.addresses[:1], options, lifeline, chosen=chosen)
         if outlives:
@@ -59,8 +66,17 @@ def _line(pipe: Any) -> dict[str, Any]:
     return found
 
 
-def _outliving(fd: int, connection_file: Path, options: NodeOptions, lock: DataLock) -> Lifeline:
-    """It goes on when its head ends, which may come back at another port."""
+def _outliving(
+    fd: int,
+    connection_file: Path,
+    options: NodeOptions,
+    lock: DataLock,
+    logs_to: Callable[[Path], None],
+) -> Lifeline:
+    """It goes on when its head ends, which may come back at another port.
+
+    ``logs_to``: told where its output goes then.
+    """
 
     def ended() -> str:
         print(
@@ -72,12 +88,13 @@ def _outliving(fd: int, connection_file: Path, options: NodeOptions, lock: DataL
         # Who reads what the head says, a terminal or a pipe, does not wait for its node's end.
         with contextlib.suppress(OSError):
             assert options.log_directory is not None
-            options.log_directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            options.log_directory.mkdir(mode=0o700, exist_ok=True)  # not the data directory anew
             log = options.log_directory / "node.log"
             new = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             os.dup2(new, 1)
             os.dup2(new, 2)
             os.close(new)
+            logs_to(log)
         return ""
 
     def addresses() -> list[str]:

@@ -39,7 +39,7 @@ from zray.nodes.raylet.relay_links import RelayLinks
 from zray.nodes.raylet.store_server import StoreServer
 from zray.nodes.raylet.worker_processes import WorkerProcesses
 from zray.protocol.messages import FENCED, Goodbye, Message
-from zray.runtime import connection, identity, sockets
+from zray.runtime import connection, identity, log_files, sockets
 from zray.runtime.connection import ConnectionInfo
 from zray.runtime.disk import OwnDirectory
 from zray.runtime.link import HeadLink
@@ -49,6 +49,7 @@ from zray.runtime.linux.processes import (
     Zygote,
 )
 from zray.runtime.log import Log, with_traceback
+from zray.runtime.log_files import LogBounds, OwnLog
 from zray.runtime.loop import Loop, raise_descriptor_limit
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class RayletNode:
         self._on_ready = on_ready
         self.log = Log("zray-worker")
         self._loop = Loop(lambda callback, error: self._failed(f"{callback} of the node", error))
+        bounds = LogBounds.from_environment()
         zygote = Zygote(extra_env=_worker_environment())
         zygote.start()  # first: it gets its imports done while this process goes on
         self._found = machine.detect()
@@ -102,11 +104,16 @@ class RayletNode:
         self._raylet = self._make_machine(chosen)
         self._relays = RelayLinks(self._loop)
         self._workers = WorkerProcesses(
-            *(self._loop, zygote, self._raylet, self._found.gpus, options.log_directory),
+            *(self._loop, zygote, self._raylet, self._found.gpus, options.log_directory, bounds),
             *(lambda worker_id: self._store.process_gone(worker_id), self.log, self._failed),
         )
         self._raylet.take_back = self._workers.take_back
         self._operations: Operations | None = None  # once somebody asks
+        self.own_log = OwnLog(
+            *(log_files.declared, bounds),
+            rotates=lifeline is None,
+            reopened=self._workers.redirect,
+        )
         self._store: StoreServer = self._make_store()
         self._link = HeadLink(
             self._context,
@@ -197,6 +204,7 @@ class RayletNode:
             self._store = self._make_store()
         raylet.settle(now)
         self._heap.tend(now)
+        self._attempt("rotating this node's log", self.own_log.tend, now)
         self._attempt("tending the store", self._store.tend, raylet.session.cluster_id, now)
         self._attempt("tending connections of other nodes", self._port.tend, now)
         self._workers.tend(now)

@@ -10,11 +10,11 @@ import errno
 import os
 from collections import deque
 from pathlib import Path
-from typing import IO
 
 from zray import limits
 from zray.runtime.linux.prints import Marks, Piece
 from zray.runtime.linux.processes import WorkerChannels
+from zray.runtime.log_files import LogBounds, WorkerLog
 from zray.runtime.stream import FrameReader, FrameWriter
 
 
@@ -63,12 +63,17 @@ class WorkerChannel:
         self.printers = [Printer(channels.stdout_fd, False), Printer(channels.stderr_fd, True)]
         self.last_words: deque[str] = deque(maxlen=limits.STDERR_TAIL_LINES)
         self.broken = False  # something in it wrote to the socket: no word of it counts any more
-        self._log: IO[bytes] | None = None
+        self._log: WorkerLog | None = None
         self._unlogged = 0  # bytes since the last that could be written
 
-    def open_log(self, path: Path) -> None:
+    def open_log(self, path: Path, bounds: LogBounds) -> None:
         """Keep what it prints in a file, too. Raises OSError if there cannot be one."""
-        self._log = path.open("ab", buffering=0)
+        self._log = WorkerLog(path, bounds)
+
+    def tend_log(self) -> None:
+        """Now and then. Raises OSError: it cannot be rotated."""
+        if self._log is not None:
+            self._log.tend()
 
     def write_log(self, raw: bytes) -> None:
         """Keep what it printed, if it has a log.
@@ -101,8 +106,5 @@ class WorkerChannel:
         """Give back its descriptors; a log without a word in it is no use to anybody."""
         self.channels.close()
         if self._log is not None:
-            with contextlib.suppress(OSError):
-                if not self._log.tell():
-                    os.unlink(self._log.name)
             with contextlib.suppress(OSError):
                 self._log.close()

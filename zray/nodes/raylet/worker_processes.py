@@ -20,6 +20,7 @@ from zray.errors import ProtocolError, StartError
 from zray.nodes.raylet.worker_channel import Printer, WorkerChannel
 from zray.protocol import codec
 from zray.protocol.messages import Message, Tasks
+from zray.runtime import log_files
 from zray.runtime.linux import machine
 from zray.runtime.linux.gpus import Gpu
 from zray.runtime.linux.processes import (
@@ -29,6 +30,7 @@ from zray.runtime.linux.processes import (
     Zygote,
     ZygoteDied,
 )
+from zray.runtime.log_files import LogBounds
 from zray.runtime.loop import Loop
 from zray.runtime.stream import read_available
 
@@ -40,7 +42,7 @@ class WorkerProcesses:
 
     Args:
         zygote: one that has been started.
-        log_directory: where what they print is kept, too.
+        log_directory: where what they print is kept, too, as ``log_bounds`` says.
         gone: hears of each one that has ended, before the machine does.
         say: a line for whoever runs the node.
         failed: hears what went wrong for one worker only, and which.
@@ -57,6 +59,7 @@ class WorkerProcesses:
         raylet: Raylet,
         gpus: Sequence[Gpu],
         log_directory: Path | None,
+        log_bounds: LogBounds,
         gone: Callable[[bytes], None],
         say: Callable[[str], None],
         failed: Callable[[str, Exception, str], None],
@@ -66,6 +69,8 @@ class WorkerProcesses:
         self._raylet = raylet
         self._gpus = gpus
         self._log_directory = log_directory
+        self._log_bounds = log_bounds
+        self._logs_at = 0.0  # when to look at them
         self._gone = gone
         self._say = say
         self._on_failure = failed
@@ -87,6 +92,22 @@ class WorkerProcesses:
         if self._zygote.pid is None:
             self._start_zygote(now)
         self._zygote.flush()
+        if now >= self._logs_at:
+            self._logs_at = now + limits.LOGS_LOOK_S
+            self._tend_logs()
+
+    def _tend_logs(self) -> None:
+        try:
+            for channel in self.channels.values():
+                channel.tend_log()
+            if self._log_directory is not None and self._log_directory.is_dir():
+                log_files.prune(self._log_directory, {one.hex() for one in self.channels})
+        except OSError as error:
+            self._on_failure("rotating the logs of workers", error, "")
+
+    def redirect(self, fd: int) -> None:
+        """What the zygote itself says goes to this file from now on."""
+        self._zygote.redirect(fd)
 
     # ---- beginnings ------------------------------------------------------------------------
 
@@ -132,7 +153,7 @@ class WorkerProcesses:
             return
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            channel.open_log(directory / f"worker-{worker_id.hex()}.log")
+            channel.open_log(directory / f"worker-{worker_id.hex()}.log", self._log_bounds)
         except OSError as error:  # what it prints reaches its driver all the same
             self._on_failure("opening the log of a worker", error, "")
 
@@ -164,7 +185,7 @@ class WorkerProcesses:
                 channel.last_words.extend(lines)
             if self._raylet.is_leased(worker_id):
                 self._take_messages(worker_id, channel)  # it has said of what they are
-            self._raylet.log(worker_id, printer.is_error, lines)
+            self._raylet.output.log(worker_id, printer.is_error, lines)
         if ended:
             self._loop.unwatch(printer.fd)
             channel.printers.remove(printer)

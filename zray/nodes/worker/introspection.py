@@ -36,6 +36,10 @@ class Introspection(Participant):
         entry = current_call.get()
         return entry.call if entry is not None else None
 
+    def task_names(self) -> tuple[str, str]:
+        """Of the task that runs and of its function; an actor's constructor among them."""
+        raise NotImplementedError
+
     def _creation(self) -> m.Assignment | None:
         """What made this worker an actor; also while its constructor runs."""
         made = self.actor.assignment if self.actor is not None else self.assignment

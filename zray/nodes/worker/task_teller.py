@@ -64,6 +64,12 @@ class TaskTeller:
         if self.reports.due:
             self.report()
 
+    def last_words(self) -> None:
+        """What has run here, before this process ends."""
+        if self.reports.spans:
+            self.report()
+            self.trace(self._worker_id, 0)
+
     def trace(self, target: bytes, about: int) -> None:
         """Tell ``target`` what has run here, for a timeline."""
         since_1970 = time.time() - time.perf_counter()

@@ -26,8 +26,11 @@ from zray.runtime.linux.direct import DirectLink
 from zray.runtime.quiet_lock import QuietLock
 from zray.runtime.stream import FrameReader, FrameWriter
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # loaded where they are needed
     import asyncio
+
+    from zray.core.worker.progress_bars import ProgressBars
+    from zray.nodes.worker.progress import WorkerBar
 
 
 class Transport(Introspection):
@@ -41,6 +44,7 @@ class Transport(Introspection):
         self._reader = FrameReader()
         self._writer = FrameWriter(self._task)
         self.tellings = 0  # how often the raylet was told something
+        self._bars: ProgressBars | None = None
         self.poller = Poller()
         self.poller.watch(self._task)
         self._ready: list[int] | None = None  # what the last poll found, if nobody read since
@@ -80,6 +84,14 @@ class Transport(Introspection):
                 self._writer.send(payload)
         except OSError:
             os._exit(0)  # the raylet is gone
+
+    def open_bar(self, label: str, total: int) -> WorkerBar:
+        from zray.core.worker.progress_bars import ProgressBars
+        from zray.nodes.worker.progress import WorkerBar
+
+        if self._bars is None:
+            self._bars = ProgressBars()
+        return WorkerBar(self, self._bars, label, total)
 
     def _poll(self, timeout_s: float) -> None:
         self._ready = self.poller.poll(timeout_s)

@@ -98,7 +98,7 @@ class Worker(Transport):
             m.CancelTask: self._on_cancel_task,
             m.CancelCall: self._on_cancel_call,
             m.Revoke: self.leases.on_revoke,
-            m.Trace: self._on_trace,
+            m.Trace: lambda message: self.teller.trace(message.source, message.seq),
             **Questions(self.worker_id, self.runs, self.tell_raylet).handlers,
         }
 
@@ -200,6 +200,10 @@ class Worker(Transport):
         elif self.task_inbox.blocked:
             self._waits.end()
 
+    def task_names(self) -> tuple[str, str]:
+        made = self.assignment
+        return self.task_inbox.names(made.spec.template_id) if made is not None else ("", "")
+
     # ---- cancelling and giving back --------------------------------------------------------
 
     def on_control(self, message: m.Message) -> None:
@@ -240,15 +244,10 @@ class Worker(Transport):
         if running is not None and self._loop is not None:
             self._loop.call_soon_threadsafe(self._stop_in_loop, running)
 
-    def _on_trace(self, message: m.Trace) -> None:
-        self.teller.trace(message.source, message.seq)
-
     def tell_spans(self) -> None:
         """What has run here, before this process ends."""
-        if self.reports.spans:
-            with self._lock:
-                self.teller.report()
-                self.teller.trace(self.worker_id, 0)
+        with self._lock:
+            self.teller.last_words()
 
     def abandon(self) -> None:
         """In a forked child: this connection is the parent's."""
@@ -400,6 +399,10 @@ class Worker(Transport):
         self.machine = setup.machine
         references.connect(self)
         session.set_participant(self)
+        if setup.job.logging is not None:
+            from zray.nodes.worker import log_context  # which loads logging
+
+            log_context.configure(self, setup, setup.job.logging)
 
     def _execute(self, delivered: Delivered) -> Delivered | None:
         """Run a task, and wait for the next one; None: there is none for this loop."""

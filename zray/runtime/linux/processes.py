@@ -175,6 +175,11 @@ class Zygote:
         self._post(message, theirs)
         return channels
 
+    def redirect(self, fd: int) -> None:
+        """Its own output goes to that file from now on, as that of the next one does anyway."""
+        if self._process is not None:
+            self._post(msgspec.msgpack.encode(Fork(b"", {})), [os.dup(fd)])
+
     def events(self) -> list[Event]:
         """What has happened since the last call, in order, without waiting.
 

@@ -60,7 +60,10 @@ class Setup(msgspec.Struct, array_like=True):
 
 
 class Fork(msgspec.Struct, array_like=True):
-    """A request for one worker; its descriptors travel with it."""
+    """A request for one worker; its descriptors travel with it.
+
+    Without an id: the descriptor that travels with it is the zygote's own output from now on.
+    """
 
     worker_id: bytes
     env: dict[str, str]
@@ -170,6 +173,12 @@ class _Loop:
 
     def _fork(self, request: Fork, fds: list[int]) -> _Job | None:
         """Fork one worker; the job it is to run is returned in the child only."""
+        if not request.worker_id:
+            for fd in fds:
+                os.dup2(fd, 1)
+                os.dup2(fd, 2)
+            _close(fds)
+            return None
         try:
             if len(fds) != FORK_FDS:
                 raise OSError("the zygote is out of file descriptors; raise `ulimit -n`")

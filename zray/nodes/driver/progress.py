@@ -1,0 +1,109 @@
+"""The progress bars that a driver shows: its own, and those of tasks, on stderr or in a notebook.
+
+Owns what is shown of which bar and when. How it looks is a screen's business (`progress_screens`).
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from zray import limits
+from zray.nodes.driver.progress_screens import Screen, Shown, screen
+from zray.protocol import messages as m
+
+BARS_MAX = 1000  # of all tasks; more are not shown
+Key = tuple[str, int, int]  # node, pid, number; the driver's own have no node
+
+
+class ProgressDisplay:
+    """Any thread may use it. Nothing is written while there is no bar."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._bars: dict[Key, Shown] = {}
+        self._screen: Screen | None = None
+        self._last = 0
+
+    def open(self, label: str, total: int) -> OwnBar:
+        """A bar of the driver's own."""
+        with self._lock:
+            self._last += 1
+            key = ("", 0, self._last)
+            self._bars[key] = Shown("", label, total, time.monotonic())
+            self._draw()
+        return OwnBar(self, key)
+
+    def update(self, key: Key, done: int) -> None:
+        """So much of it is done."""
+        with self._lock:
+            self._bars[key].done = done
+            self._draw()
+
+    def close(self, key: Key) -> None:
+        """It stays as it is now, above the others."""
+        with self._lock:
+            self._end(self._bars.pop(key))
+
+    def told(self, message: m.Progress) -> None:
+        """How far a worker's tasks are."""
+        now = time.monotonic()
+        with self._lock:
+            for bar in message.bars:
+                key = (message.node, message.pid, bar.number)
+                shown = self._bars.get(key)
+                if shown is None:
+                    if bar.ended or len(self._bars) >= BARS_MAX:
+                        continue
+                    where = f"({message.name} pid={message.pid}, node={message.node}) "
+                    shown = self._bars[key] = Shown(where, bar.label, bar.total, now)
+                shown.done, shown.total, shown.heard = bar.done, bar.total, now
+                if bar.ended:
+                    self._end(self._bars.pop(key))
+            self._draw()
+
+    def tend(self) -> None:
+        """Now and then: bars of tasks of which nothing is heard any more are over."""
+        silent = time.monotonic() - limits.PROGRESS_SILENT_S
+        with self._lock:
+            for key, bar in [*self._bars.items()]:
+                if bar.where and bar.heard < silent:
+                    self._end(self._bars.pop(key))
+
+    def end(self) -> None:
+        """No more will be said of any."""
+        with self._lock:
+            while self._bars:
+                self._end(self._bars.popitem()[1])
+
+    def __bool__(self) -> bool:
+        return bool(self._bars)
+
+    def _draw(self) -> None:
+        if self._bars:
+            if self._screen is None:
+                self._screen = screen(self._lock)
+            self._screen.draw([*self._bars.values()])
+
+    def _end(self, bar: Shown) -> None:
+        if self._screen is not None:
+            self._screen.end(bar, [*self._bars.values()])
+            if not self._bars:
+                self._screen.close()
+                self._screen = None
+
+
+class OwnBar:
+    """A bar of the driver's own."""
+
+    def __init__(self, display: ProgressDisplay, key: Key) -> None:
+        self._display = display
+        self._key = key
+
+    def update(self, done: int) -> None:
+        """So much is done."""
+        self._display.update(self._key, done)
+
+    def close(self) -> None:
+        """No more of it will be done."""
+        self._display.close(self._key)
