@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from zray import limits
+from zray.core.causes import plain
 from zray.errors import HeadConnectionError, ZrayError
 from zray.nodes import contact
 from zray.nodes.driver.observer import Observer
@@ -247,10 +248,3 @@ def duration(seconds: float) -> str:
         if count or (unit == "s" and not parts):
             parts.append(f"{count} {unit}")
     return " ".join(parts[:2])
-
-
-def plain(text: str) -> str:
-    """Names come from anywhere: what is not printable is escaped, never sent to a terminal."""
-    return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
-    )

@@ -18,6 +18,7 @@ from zray.protocol.parts import *
 from zray.protocol.store_messages import *
 from zray.protocol.stream_messages import *
 from zray.protocol.trace_messages import *
+from zray.protocol.why_messages import *
 
 # ---- session: both directions --------------------------------------------------------------
 
@@ -381,7 +382,11 @@ ALL: tuple[type[Message], ...] = (
     *STORE_MESSAGES,
     *STREAM_MESSAGES,
     *TRACE_MESSAGES,
+    *WHY_MESSAGES,
 )
 
 # What answers a request; ``about`` is the request's ``seq``.
-ANSWERS = (Status, Reasons, KvReply, Synced, ActorCreated, ActorFound, ActorNames, Gone, Traced)
+ANSWERS = (
+    *(Status, Reasons, KvReply, Synced, ActorCreated, ActorFound, ActorNames, Gone, Traced),
+    Explained,
+)

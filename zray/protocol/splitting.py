@@ -92,6 +92,7 @@ WHOLE: frozenset[type[Message]] = frozenset(
         *(m.Unused, m.Relieved, m.FindDriver, m.DriverEnded),
         *(m.Demand, m.Grant, m.Leased, m.Revoke, m.LeaseEnded, m.Leasing, m.CancelLeased),
         *(m.Runs, m.Reach, m.Reaches, m.RelayRefused, m.Crowded, m.Taken),
+        *(m.Why, m.Explained, m.AskWhy, m.ToldWhy),
     }
 )
 _HOLDS_PIECE = 512  # ids: one process's holds are cut into these, to be put in parts

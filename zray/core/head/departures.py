@@ -120,10 +120,11 @@ class Departures:
             node.view.usable = False
             row = NodeRow(node.incarnation, False, node.info.name)
             stored = self._members.row(node.process_id, row)
-            self._persist([stored], lambda _now: self._bury(node, why))
+            self._persist([stored], lambda now: self._bury(node, why, now))
 
-    def _bury(self, node: NodeMember, why: str) -> None:
+    def _bury(self, node: NodeMember, why: str, now: float) -> None:
         """Move the tasks of a dead incarnation, void its copies and its workers' holds."""
+        self._members.bury(node.process_id, why, now)
         self._members.remove(node)
         self._outbox.discard(node.process_id)
         self._transfers.session_lost(node.process_id)
@@ -166,7 +167,8 @@ class Departures:
         """A node of before the restart is dead: its incarnation must not come back."""
         old = self._members.node_rows[node_id]
 
-        def then(_now: float) -> None:
+        def then(now: float) -> None:
+            self._members.bury(node_id, why, now)
             if self._members.gone(node_id, old):
                 self._notices.add(f"node {old.name} is dead: {why}")
 

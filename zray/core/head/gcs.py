@@ -12,6 +12,7 @@ from zray.core.head.actor_reconciliation import ActorReconciliation
 from zray.core.head.actor_records import TABLE as ACTORS
 from zray.core.head.actors import Actors
 from zray.core.head.admission import Admission
+from zray.core.head.causes import HeadCauses
 from zray.core.head.definitions import Definitions
 from zray.core.head.departures import Departures
 from zray.core.head.dispatch import Dispatch
@@ -35,6 +36,7 @@ from zray.core.head.tasks import TaskManager
 from zray.core.head.traffic_controller import Handler, TrafficController
 from zray.core.head.transfers import Transfers
 from zray.core.head.turn import Turn
+from zray.core.head.why import WhyQueries
 from zray.core.incidents import Incidents
 from zray.ids import IdSource
 from zray.protocol import messages as m
@@ -63,6 +65,7 @@ class Gcs(Tables):
         self._make_leases(identity)
         self._make_actors(rows.get(ACTORS, {}), now)
         self._make_machines_of_members()
+        self._make_causes(identity)
         self._make_door(identity)
         self._make_turn(now)
 
@@ -125,6 +128,8 @@ class Gcs(Tables):
             # everything else
             m.Ping: self.queries.on_ping,
             m.Query: self.queries.on_query,
+            m.Why: self.why_queries.on_why,
+            m.ToldWhy: self.why_queries.on_told,
             m.Kv: self.catalog.on_kv,
             m.Log: self.print_relay.on_log,
             m.Sync: self.queries.on_sync,
@@ -387,8 +392,28 @@ class Gcs(Tables):
             garbage=self.garbage,
             definitions=self.definitions,
             acknowledgements=self.acknowledgements,
+            why_queries=self.why_queries,
             now=now,
         )
+
+    def _make_causes(self, identity: HeadIdentity) -> None:
+        """Who is asked why something is as it is."""
+        self.causes = HeadCauses(
+            epoch=identity.epoch,
+            store=self.store,
+            members=self.members,
+            processes=self.processes,
+            tasks=self.tasks,
+            objects=self.objects,
+            actors=self.actor_table,
+            directory=self.actor_directory,
+            holders=self.holders,
+            leases=self.lease_table,
+            near_tasks=self.near_tasks,
+            scheduler=self.scheduler,
+            recovery=self.recovery,
+        )
+        self.why_queries = WhyQueries(self.outbox, self.members, self.causes)
 
     def _make_door(self, identity: HeadIdentity) -> None:
         """What is between the peers and all others."""
@@ -400,13 +425,13 @@ class Gcs(Tables):
             counters=self.counters,
             outbox=self.outbox,
             members=self.members,
-            tasks=self.tasks,
             objects=self.objects,
             actors=self.actor_table,
             leases=self.lease_table,
             scheduler=self.scheduler,
             recovery=self.recovery,
             transfers=self.transfers,
+            causes=self.causes,
         )
         self.sessions = Sessions(
             identity=identity,

@@ -13,6 +13,7 @@ CLIENT_VERBS = frozenset(
         *(m.CreateActor, m.ActorWatch, m.KillActor, m.FindActor, m.ListActors),
         *(m.Calls, m.CancelCall, m.Promise, m.Sync, m.AskGone, m.Forget),
         *(m.Demand, m.Revoke, m.CancelLeased, m.Made, m.Reaches, m.Relay, m.Taken, m.Trace),
+        *(m.Why, m.ToldWhy),
     }
 )
 NODE_VERBS = CLIENT_VERBS | {
@@ -20,7 +21,7 @@ NODE_VERBS = CLIENT_VERBS | {
     *(m.Replies, m.ActorExited, m.DriverEnded, m.Leased, m.LeaseEnded, m.Begun, m.Near),
     *(m.RelayRefused, m.Items, m.Traced),
 }
-OBSERVER_VERBS = frozenset({m.Query, m.Ping, m.Goodbye, m.Shutdown})
+OBSERVER_VERBS = frozenset({m.Query, m.Why, m.Ping, m.Goodbye, m.Shutdown})
 VERBS = {m.ROLE_DRIVER: CLIENT_VERBS, m.ROLE_NODE: NODE_VERBS, m.ROLE_OBSERVER: OBSERVER_VERBS}
 
 # Which field says for what process a message is; empty: for its sender.

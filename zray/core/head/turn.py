@@ -26,6 +26,7 @@ from zray.core.head.results import Results
 from zray.core.head.resumption import Resumption
 from zray.core.head.sessions import Sessions
 from zray.core.head.task_scheduler import TaskScheduler
+from zray.core.head.why import WhyQueries
 from zray.core.incidents import Incidents
 
 T = TypeVar("T")
@@ -55,6 +56,7 @@ class Turn:
         garbage: GarbageCollector,
         definitions: Definitions,
         acknowledgements: Acknowledgements,
+        why_queries: WhyQueries,
         now: float,
     ) -> None:
         self._journal = journal
@@ -78,6 +80,7 @@ class Turn:
             ("telling outcomes", results.flush),
             ("freeing objects", garbage.collect),
             ("forgetting functions", definitions.settle),
+            ("answering why", why_queries.step),
             ("acknowledging", acknowledgements.send),
         )
         self._deadlines: tuple[Callable[[], float], ...] = (
@@ -88,6 +91,7 @@ class Turn:
             leases.deadline,
             near_tasks.deadline,
             acknowledgements.deadline,
+            why_queries.deadline,
         )
 
     def committed(self, number: int, now: float) -> None:
