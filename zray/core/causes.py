@@ -1,4 +1,4 @@
-"""Causes of what waits, failed or ended: how each is made, bounded, and put into lines for people."""
+"""Causes of what waits, failed or ended: how each is made and bounded, and lines for people."""
 
 from __future__ import annotations
 

@@ -37,7 +37,6 @@ class HeadCauses:
 
     def __init__(
         self,
-        *,
         epoch: int,
         store: ControlStore,
         members: Members,

@@ -65,7 +65,6 @@ class Gcs(Tables):
         self._make_leases(identity)
         self._make_actors(rows.get(ACTORS, {}), now)
         self._make_machines_of_members()
-        self._make_causes(identity)
         self._make_door(identity)
         self._make_turn(now)
 
@@ -128,8 +127,7 @@ class Gcs(Tables):
             # everything else
             m.Ping: self.queries.on_ping,
             m.Query: self.queries.on_query,
-            m.Why: self.why_queries.on_why,
-            m.ToldWhy: self.why_queries.on_told,
+            **self.why_queries.handlers,
             m.Kv: self.catalog.on_kv,
             m.Log: self.print_relay.on_log,
             m.Sync: self.queries.on_sync,
@@ -396,42 +394,18 @@ class Gcs(Tables):
             now=now,
         )
 
-    def _make_causes(self, identity: HeadIdentity) -> None:
-        """Who is asked why something is as it is."""
+    def _make_door(self, identity: HeadIdentity) -> None:
+        """What is between the peers and all others, and who is asked about these."""
         self.causes = HeadCauses(
-            epoch=identity.epoch,
-            store=self.store,
-            members=self.members,
-            processes=self.processes,
-            tasks=self.tasks,
-            objects=self.objects,
-            actors=self.actor_table,
-            directory=self.actor_directory,
-            holders=self.holders,
-            leases=self.lease_table,
-            near_tasks=self.near_tasks,
-            scheduler=self.scheduler,
-            recovery=self.recovery,
+            *(identity.epoch, self.store, self.members, self.processes, self.tasks, self.objects),
+            *(self.actor_table, self.actor_directory, self.holders, self.lease_table),
+            *(self.near_tasks, self.scheduler, self.recovery),
         )
         self.why_queries = WhyQueries(self.outbox, self.members, self.causes)
-
-    def _make_door(self, identity: HeadIdentity) -> None:
-        """What is between the peers and all others."""
         self.queries = StateQueries(
-            identity=identity,
-            store=self.store,
-            notices=self.notices,
-            incidents=self.incidents,
-            counters=self.counters,
-            outbox=self.outbox,
-            members=self.members,
-            objects=self.objects,
-            actors=self.actor_table,
-            leases=self.lease_table,
-            scheduler=self.scheduler,
-            recovery=self.recovery,
-            transfers=self.transfers,
-            causes=self.causes,
+            *(identity, self.store, self.notices, self.incidents, self.counters, self.outbox),
+            *(self.members, self.objects, self.actor_table, self.lease_table, self.scheduler),
+            *(self.recovery, self.transfers, self.causes),
         )
         self.sessions = Sessions(
             identity=identity,

@@ -107,9 +107,7 @@ class MemberCauses:
             text = f"node {row.name} is not back since the head's restart"
             advice = f"it is given up {limits.DEAD_S:g} s after that"
             since_s = max(0.0, now - self._members.started)
-            found = cause(
-                *("node", node_id, row.name, AWAY, text), since_s=since_s, advice=advice
-            )
+            found = cause(*("node", node_id, row.name, AWAY, text), since_s=since_s, advice=advice)
             return Link(found)
         why, when = self._members.buried.get(node_id, ("", None))
         text = f"node {row.name} is dead{f': {why}' if why else ''}"

@@ -16,8 +16,9 @@ from zray.core.head.object_table import ObjectTable
 from zray.core.head.recovery import Recovery
 from zray.core.head.scheduling_class import SchedulingClass
 from zray.core.head.task_records import READY
-from zray.core.head.task_scheduler import WAIT_RESOURCES, TaskScheduler
+from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.transfers import Transfers
+from zray.core.head.wait_reasons import WAIT_RESOURCES
 from zray.core.incidents import Incidents
 from zray.core.machine import Outbox
 from zray.protocol.messages import (
@@ -46,7 +47,6 @@ class StateQueries:
 
     def __init__(
         self,
-        *,
         identity: HeadIdentity,
         store: ControlStore,
         notices: Notices,

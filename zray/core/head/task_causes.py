@@ -14,8 +14,9 @@ from zray.core.head.recovery import Recovery
 from zray.core.head.scheduling_class import SchedulingClass
 from zray.core.head.shortages import Shortages
 from zray.core.head.task_records import ASSIGNED, TaskRecord
-from zray.core.head.task_scheduler import WAIT_RESOURCES, TaskScheduler
+from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.task_table import TaskTable
+from zray.core.head.wait_reasons import WAIT_RESOURCES
 from zray.ids import task_of
 
 DEPENDENCIES_LOOKED_MAX = 1000  # of one task
@@ -167,4 +168,3 @@ class TaskCauses:
 
 def _name(task: TaskRecord) -> str:
     return task.template.message.name if task.template is not None else "a task"
-

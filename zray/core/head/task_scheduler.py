@@ -13,15 +13,15 @@ from itertools import chain, islice, pairwise
 from zray import limits
 from zray.core import resources
 from zray.core.depth_queue import DepthQueue
+from zray.core.head import wait_reasons
 from zray.core.head.label_terms import LabelTerms
 from zray.core.head.openings import NodeChanges
 from zray.core.head.scheduling_class import SchedulingClass
 from zray.core.head.task_records import ASSIGNED, READY, NodeView, TaskRecord
+from zray.core.head.wait_reasons import WaitReason
 from zray.core.machine import NEVER
-from zray.core.resources import CPU, LABELS, Needs
+from zray.core.resources import CPU, Needs
 from zray.protocol.messages import NearClass
-
-WAIT_RESOURCES = "WAIT_RESOURCES"
 
 Places = OrderedDict[NodeView, None]
 Plan = list[tuple[NodeView, list[TaskRecord]]]
@@ -431,52 +431,15 @@ class TaskScheduler:
 
     def infeasible(self, group: SchedulingClass) -> bool:
         """Whether there are nodes, and none ever has what these tasks need."""
-        return bool(self.nodes) and not any(
-            resources.fits(node.total, group.needs) for node in self.nodes.values()
-        )
+        return wait_reasons.infeasible(group, self.nodes)
 
     def reason(self, group: SchedulingClass) -> str:
         """Why the ready tasks of a class are not running, and what would help."""
-        code, text, advice = self.why(group)
-        return f"{code}: {text}; {advice}" if advice else f"{code}: {text}"
+        return str(self.why(group))
 
-    def why(self, group: SchedulingClass) -> tuple[str, str, str]:
-        """The same, as code, text and advice, which may be empty."""
-        wanted = resources.in_words(group.needs)
-        if group.near in self.nodes:
-            text = f"needs {wanted} on the node that has its large arguments"
-            return "WAIT_LOCALITY", text, ""
-        workers = [node for node in self.nodes.values() if node.total.get(CPU)]
-        if not workers and (not self.nodes or dict(group.needs).get(CPU)):
-            return "NO_NODES", "no worker node has joined", "start one with zray-worker"
-        if self.infeasible(group):
-            nearest = min(
-                self.nodes.values(),
-                key=lambda node: len(resources.missing(node.total, group.needs)),
-            )
-            lacking = resources.missing(nearest.total, group.needs)
-            has = resources.in_words((name, nearest.total.get(name, 0)) for name, _ in lacking)
-            counts = resources.countable(lacking)
-            labelled = any(name.startswith(LABELS) for name, _ in lacking)
-            advice = "see zray-worker --labels" if labelled else "see --import"
-            if counts:
-                advice = "add a node that has it, or ask for less"
-            text = (
-                f"needs {wanted}; no node ever has {resources.in_words(lacking)} "
-                f"(the nearest has {has})"
-            )
-            return "INFEASIBLE", text, advice
-        if not any(node.usable for node in self.nodes.values()):
-            return "NO_NODES", "no node has been heard of for some seconds", "see zray status"
-        able = [n for n in self.nodes.values() if resources.fits(n.total, group.needs)]
-        if any(node.usable and node.floor_for(group.takes_cpu) >= 0 for node in able):
-            text = (
-                f"needs {wanted}; a node that has it has as many workers as it may "
-                "(zray-worker --max-workers), and what is free there is for tasks that others "
-                "wait for"
-            )
-            return "WAIT_WORKERS", text, ""
-        return WAIT_RESOURCES, f"needs {wanted}; all of it is in use on every node that has it", ""
+    def why(self, group: SchedulingClass) -> WaitReason:
+        """The same, in its parts."""
+        return wait_reasons.of(group, self.nodes)
 
     def warnings(self, now: float) -> list[tuple[SchedulingClass, str]]:
         """Classes that have been infeasible for long enough to tell their users, once each."""

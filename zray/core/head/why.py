@@ -6,6 +6,9 @@ node, that knows best. Whoever is asked and does not answer in time is named in 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from zray import limits
 from zray.core.causes import BLOCKED, NO_ANSWER, UNKNOWN, age, cause
 from zray.core.deadlines import Deadlines
@@ -34,7 +37,7 @@ class Trail:
 
 
 class Question:
-    """Of one process, under its ``number``. ``asked``: the head's numbers of what it asked for it."""
+    """Of one process, under its ``number``. ``asked``: numbers of what others were asked for it."""
 
     __slots__ = ("asked", "asker", "key", "number", "patience_s", "trails")
 
@@ -58,6 +61,10 @@ class WhyQueries:
         self._outbox = outbox
         self._members = members
         self._causes = causes
+        self.handlers: dict[type[m.Message], Callable[[Any, Any, float], None]] = {
+            m.Why: self.on_why,
+            m.ToldWhy: self.on_told,
+        }
         self._numbers = 0
         self._open: dict[bytes, Question] = {}  # by a number of the head's
         self._due = Deadlines()  # the same
@@ -107,9 +114,7 @@ class WhyQueries:
 
     # ---- the chain ---------------------------------------------------------------------------
 
-    def _follow(
-        self, question: Question | None, trail: Trail, thing_id: bytes, now: float
-    ) -> None:
+    def _follow(self, question: Question | None, trail: Trail, thing_id: bytes, now: float) -> None:
         """Go on until the end, or until others are to be asked; without a question they are not."""
         while thing_id:
             if thing_id in trail.seen or len(trail.causes) >= limits.WHY_CHAIN_MAX:
