@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from zray import limits
-from zray.protocol.parts import Count, Message, Name, Seq, Text
+from zray.protocol.parts import Amounts, Count, Message, Name, Seq, Text
 
 AnyId = Annotated[bytes, Meta(max_length=20)]  # of an object, or of anything else
 
@@ -73,11 +73,15 @@ class AskWhy(Message, tag=172):
 
 
 class ToldWhy(Message, tag=173):
-    """The answer to ASK_WHY. ``causes`` empty: nothing. ``next``: an id on which that depends."""
+    """The answer to ASK_WHY. ``causes`` empty: nothing. ``next``: an id on which that depends.
+
+    ``needs``: resources of which the last of them waits for some to be free.
+    """
 
     about: Seq
     causes: Causes
     next: AnyId = b""
+    needs: Amounts = []
 
 
 WHY_MESSAGES: tuple[type[Message], ...] = (Why, Explained, AskWhy, ToldWhy)

@@ -12,6 +12,7 @@ from typing import Any
 from zray.core.client.actor_caller import ActorCallers
 from zray.core.client.call_results import CallResults
 from zray.core.client.calls import ClientCalls
+from zray.core.client.causes import ClientCauses
 from zray.core.client.creations import ClientCreations
 from zray.core.client.definitions import ClientDefinitions
 from zray.core.client.far_leases import FarLeases
@@ -49,7 +50,7 @@ class Client:
         self.refused: m.Refused | None = None
         self.stopped = ""  # why the cluster ended
         self.parted = False  # the head has heard this driver's GOODBYE
-        self.health = ""
+        self.last_word: m.Pong | None = None  # of the head, about the cluster
         self.outbox: list[m.Message] = []  # the same list for ever: the machines put into it
         self.prints = ClientPrints()
         self.outcomes: dict[bytes, m.Outcome] = {}
@@ -117,13 +118,12 @@ class Client:
         self.want_outcome = self.waiters.want_outcome
         self.want_located = self.waiters.want_located
         self.first_ready = self.readiness.first_ready
-        self.want_some = self.readiness.want_some
-        self.forget_waiter = self.waiters.forget
+        self.want_some, self.forget_waiter = self.readiness.want_some, self.waiters.forget
         self.forget_some = self.waiters.forget_some
         self.has_callbacks = self.waiters.has_callbacks
 
     def _make_lease_machines(self) -> None:
-        classes = LeaseClasses()
+        self._lease_classes = classes = LeaseClasses()
         self.far_leases = FarLeases(
             process_id=self.process_id,
             outbox=self.outbox,
@@ -201,6 +201,10 @@ class Client:
             say=self._say_taken,
             yielded_large=self.leased_tasks.yielded_large,
         )
+        self.causes = ClientCauses(
+            *(self.process_id, self.outbox, self.outcomes, self.call_results, self.definitions),
+            *(self.tasks, self.leased_tasks, self._lease_classes, self.calls),
+        )
 
     def _table(self) -> dict[type[m.Message], Callable[[Any], None]]:
         """Which message goes to whom, but for what is of a session: see `_on_session`."""
@@ -225,6 +229,7 @@ class Client:
             m.RelayRefused: self.far_leases.on_refused,
             **dict.fromkeys(m.ANSWERS, self._on_answer),
             m.Rejected: self._on_rejected,
+            m.AskWhy: self.causes.on_ask,
             m.Log: self.prints.on_log,
             m.Notice: self.prints.on_notice,
             m.Pong: self._on_pong,
@@ -279,13 +284,6 @@ class Client:
     def fresh(self) -> int:
         """How many tasks were submitted and wait for ``flush``."""
         return len(self.tasks.backlog) + self.leased_tasks.fresh
-
-    def reason(self, oid: bytes) -> tuple[str, bytes]:
-        """What an object waits for, as far as this process knows, and the actor to ask about."""
-        if like := self.leased_tasks.like(oid):
-            return "", like
-        known = self.leased_tasks.reason(oid)
-        return (known, b"") if known else self.calls.reason(oid)
 
     def unsent(self) -> bool:
         """Whether ``flush`` has more to do soon."""
@@ -414,7 +412,7 @@ class Client:
             self.outbox.append(message)
 
     def _on_pong(self, message: m.Pong) -> None:
-        self.health = message.health
+        self.last_word = message
 
     def _on_goodbye(self, message: m.Goodbye) -> None:
         self.parted = True

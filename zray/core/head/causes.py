@@ -8,7 +8,7 @@ from __future__ import annotations
 from itertools import islice
 
 from zray import limits
-from zray.core import causes
+from zray.core import causes, resources
 from zray.core.causes import READY, UNKNOWN, Link, cause
 from zray.core.head.actor_directory import ActorDirectory
 from zray.core.head.actor_records import ActorRecord
@@ -22,6 +22,7 @@ from zray.core.head.near_tasks import NearTasks
 from zray.core.head.object_table import PENDING, ObjectRecord, ObjectTable
 from zray.core.head.processes import Processes
 from zray.core.head.recovery import Recovery
+from zray.core.head.scheduling_class import SchedulingClass
 from zray.core.head.shortages import Shortages
 from zray.core.head.task_causes import TaskCauses
 from zray.core.head.task_scheduler import TaskScheduler
@@ -58,6 +59,7 @@ class HeadCauses:
         self._actors = actors
         self._directory = directory
         self._holders = holders
+        self._leases = leases
         self._near_tasks = near_tasks
         shortages = Shortages(members, leases)
         self.of_tasks = TaskCauses(
@@ -154,6 +156,14 @@ class HeadCauses:
         if member is not None:
             return member
         return self._object(object_id(thing_id), now, is_task=True)
+
+    def of_demand(self, submitter: bytes, amounts: m.Amounts, now: float) -> list[m.Cause]:
+        """What is missing for tasks that wait at their submitter, if it has told of such."""
+        wanted = resources.needs(amounts)
+        demands = self._leases.of_submitter(submitter)
+        if not any(demand.needs == wanted for demand in demands):
+            return []
+        return [self.of_tasks.of_class(SchedulingClass(wanted), submitter, now)]
 
     def why(self, oid: bytes, now: float) -> str:
         """What an object's value waits for, or the actor of a handle, in one line.

@@ -12,7 +12,7 @@ from zray.core.head.lease_table import LeaseTable
 from zray.core.head.members import JobMember, Members, NodeMember
 from zray.core.head.scheduling_class import SchedulingClass
 from zray.core.head.task_records import NodeView
-from zray.core.resources import MEMORY, Needs
+from zray.core.resources import Needs
 
 TOLD_MAX = 8  # nodes
 HOLDERS_LOOKED_MAX = 256  # tasks and leases of one node
@@ -49,7 +49,7 @@ class Shortages:
             return 2, self.silence(node, now)
         lacking = resources.missing(view.free, needs)
         if lacking:
-            return 0, _lacking(view, lacking)
+            return 0, resources.shortage(view.free, view.total, lacking)
         if view.floor_for(group.takes_cpu) >= 0:
             return 1, "has as many workers as it may (zray-worker --max-workers)"
         if view.credit() <= 0:
@@ -107,23 +107,8 @@ def _never(view: NodeView, lacking: Needs) -> str:
     for name, amount in lacking:
         if resources.countable(((name, amount),)):
             has = view.total.get(name, 0)
-            parts.append(f"has {_amount(name, has)} {name} in all, needs {_amount(name, amount)}")
+            has_it, wanted = resources.figure(name, has), resources.figure(name, amount)
+            parts.append(f"has {has_it} {name} in all, needs {wanted}")
         else:
             parts.append(f"does not have {resources.in_words(((name, amount),))}")
     return ", ".join(parts)
-
-
-def _lacking(view: NodeView, lacking: Needs) -> str:
-    parts = []
-    for name, amount in lacking:
-        free, total = max(0, view.free.get(name, 0)), view.total.get(name, 0)
-        parts.append(
-            f"{_amount(name, free)} of {_amount(name, total)} {name} free, "
-            f"needs {_amount(name, amount)}"
-        )
-    return ", ".join(parts)
-
-
-def _amount(name: str, amount: int) -> str:
-    value = amount / limits.RESOURCE_UNIT
-    return f"{value / 2**20:,.0f} MiB" if name == MEMORY else f"{value:g}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 
 from zray import limits
+from zray.core import resources
 from zray.core.causes import Link, cause
 from zray.core.head.control_store import ControlStore
 from zray.core.head.members import Members, NodeMember
@@ -18,6 +19,7 @@ from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.task_table import TaskTable
 from zray.core.head.wait_reasons import WAIT_RESOURCES
 from zray.ids import task_of
+from zray.protocol import messages as m
 
 DEPENDENCIES_LOOKED_MAX = 1000  # of one task
 ADVICE = {
@@ -102,14 +104,25 @@ class TaskCauses:
             return link("WAIT_FUNCTION", text, advice=advice)
         if task.template is not None:
             group = self._scheduler.group_of(task)
-            code, text, advice = self._scheduler.why(group)
-            told, more = self._shortages.of(group, now) if self._members.nodes else ([], 0)
-            others = self._others(group, task.job_id)
-            if others:
-                told.append(("behind", others))
-            text = f"{text} (task {name}, {group.ready} waiting like it)"
-            return link(code, text, told, more, advice or ADVICE.get(code, ""))
+            found = self.of_class(group, task.job_id, now)
+            text = f"{found.text} (task {name}, {group.ready} waiting like it)"
+            told = [(one.name, one.text) for one in found.details]
+            return link(found.code, text, told, found.more, found.advice)
         return link("UNKNOWN", name)
+
+    def of_class(self, group: SchedulingClass, job_id: bytes, now: float) -> m.Cause:
+        """What is missing for tasks that need the same."""
+        code, text, advice = self._scheduler.why(group)
+        told, more = self._shortages.of(group, now) if self._members.nodes else ([], 0)
+        others = self._others(group, job_id)
+        if others:
+            told.append(("behind", others))
+        return cause(
+            *("class", b"", resources.in_words(group.needs), code, text),
+            details=told,
+            more=more,
+            advice=advice or ADVICE.get(code, ""),
+        )
 
     # ---- parts -----------------------------------------------------------------------------
 

@@ -104,6 +104,8 @@ class WhyQueries:
             then = message.next
             if not then and last.code == BLOCKED:
                 then = self._causes.child(last.id)
+            if message.needs and not then and len(trail.causes) < limits.WHY_CHAIN_MAX:
+                trail.causes += self._causes.of_demand(member.process_id, message.needs, now)
             self._follow(question, trail, then, now)
         else:
             del trail.asked[member.process_id]

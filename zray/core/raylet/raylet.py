@@ -15,6 +15,7 @@ from zray.core.incidents import Incidents
 from zray.core.machine import Outbox
 from zray.core.raylet.actors import PASSED_ON, HostedActors
 from zray.core.raylet.behind import Behind
+from zray.core.raylet.causes import LocalCauses
 from zray.core.raylet.completions import Completions, held_task
 from zray.core.raylet.credit import Credit
 from zray.core.raylet.dispatch import Dispatch
@@ -145,14 +146,11 @@ class Raylet:
             near_withdrawn=lambda task: self.near_tasks.withdrawn(task),
         )
         self.near_tasks = NearTasks(
-            outbox=self.outbox,
-            objects=self.objects,
-            scheduler=self.scheduler,
-            local_tasks=self.tasks,
-            worker_requests=self.worker_requests,
-            node_id=self.node_id,
-            tell_head=tell_head,
-            foreign_lease=self.leases.is_of_another,
+            *(self.outbox, self.objects, self.scheduler, self.tasks, self.worker_requests),
+            *(self.node_id, tell_head, self.leases.is_of_another),
+        )
+        self.causes = LocalCauses(
+            self.info.name, self.tasks, self.near_tasks, self.scheduler, tell_head
         )
 
     def _make_leases(self) -> None:
@@ -206,6 +204,7 @@ class Raylet:
             m.Rejected: self._on_rejected,
             m.Pong: self.session.on_pong,
             m.Trace: self.workers.tracing.on_trace,
+            m.AskWhy: self.causes.on_ask,
             m.Shutdown: self._on_shutdown,
             m.FindDriver: lambda msg, now: self.effects.append(FindProcess(msg.job_id, msg.pid)),
         }

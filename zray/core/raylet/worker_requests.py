@@ -29,6 +29,7 @@ from zray.protocol.messages import (
     Cancel,
     CreateActor,
     Drop,
+    Explained,
     FindActor,
     Gone,
     Hold,
@@ -57,12 +58,24 @@ from zray.protocol.messages import (
     Trace,
     Traced,
     Watch,
+    Why,
 )
 
-REQUESTS = (Query, Kv, KillActor, FindActor, ListActors, Sync, AskGone, Trace)
-Request = Query | Kv | KillActor | FindActor | ListActors | Sync | AskGone | CreateActor | Trace
+REQUESTS = (Query, Kv, KillActor, FindActor, ListActors, Sync, AskGone, Trace, Why)
+Request = (
+    Query | Kv | KillActor | FindActor | ListActors | Sync | AskGone | CreateActor | Trace | Why
+)
 Answer = (
-    Status | Reasons | KvReply | Synced | ActorCreated | ActorFound | ActorNames | Gone | Traced
+    Status
+    | Reasons
+    | KvReply
+    | Synced
+    | ActorCreated
+    | ActorFound
+    | ActorNames
+    | Gone
+    | Traced
+    | Explained
 )
 
 

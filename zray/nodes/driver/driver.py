@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import zmq
 
 from zray import limits
+from zray.core.causes import age
 from zray.core.client.client import Client
 from zray.errors import HeadConnectionError, HeadSilentError, VersionMismatchError
 from zray.nodes.driver.far_links import FarLinks
@@ -329,6 +330,17 @@ class Driver(Pump):
                 f"zray: no connection to the head at {self.address} for {HEAD_GONE_WARNING_S:.0f} "
                 "s; waiting for it to return. Submitted tasks are kept."
             )
+
+    def _head_word(self) -> str:
+        now, client = time.monotonic(), self.client
+        silent_s = now - self._heard
+        if client.linked and silent_s < limits.SILENT_S:
+            return ""
+        text = f"the head at {self.address} has not answered for {age(silent_s)}"
+        word = client.last_word
+        if word is None:
+            return f"{text}; it has not said yet how the cluster is"
+        return f"{text}; its last word, {age(now - word.sent_s)} ago: {word.health}"
 
     def _lead_s(self) -> float:
         now = time.monotonic()
