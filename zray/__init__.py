@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from zray.api.objects import cancel, get, put, wait
     from zray.api.runtime_context import get_gpu_ids, get_runtime_context
     from zray.api.timeline import timeline
+    from zray.api.why import why
     from zray.runtime.generators import DynamicObjectRefGenerator, ObjectRefGenerator
     from zray.runtime.references import ObjectRef
 
@@ -57,6 +58,7 @@ _HOMES = {
     "get_gpu_ids": "zray.api.runtime_context",
     "get_runtime_context": "zray.api.runtime_context",
     "timeline": "zray.api.timeline",
+    "why": "zray.api.why",
     "ObjectRef": "zray.runtime.references",
     "DynamicObjectRefGenerator": "zray.runtime.generators",
     "ObjectRefGenerator": "zray.runtime.generators",
@@ -96,6 +98,7 @@ __all__ = [
     "timeline",
     "util",
     "wait",
+    "why",
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from zray import limits
 from zray.core import failures
@@ -105,6 +105,27 @@ def lines(causes: Iterable[m.Cause]) -> list[str]:
 def _title(one: m.Cause) -> str:
     short = one.id.hex() if len(one.id) > 16 else one.id[:16].hex()
     return plain(f"{one.kind} {one.name or short}")
+
+
+def described(answer: m.Explanation) -> dict[str, Any]:
+    """An answer as plain data; times in seconds, ids in hex."""
+    return {
+        "subject": answer.subject,
+        "causes": [
+            {
+                "kind": one.kind,
+                "id": one.id.hex(),
+                "name": one.name,
+                "code": one.code,
+                "text": one.text,
+                "since_s": round(one.since_s, 3) if one.since_s >= 0 else None,
+                "details": [{"name": part.name, "text": part.text} for part in one.details],
+                "more": one.more,
+                "advice": one.advice,
+            }
+            for one in answer.causes
+        ],
+    }
 
 
 def age(seconds: float) -> str:

@@ -18,6 +18,7 @@ LABELS = "labels "  # and selectors: what a node whose labels they select has wi
 _OFFER = "offers "  # and a name: what a node that offers the name has without end
 # And a digest: tasks of different environments do not share processes. It takes nothing of a node.
 ENVIRONMENT = "environment "
+_OF_BYTES = (MEMORY, "object_store_memory")
 _OF_THE_HEAD = (_OFFER, LABELS)
 
 
@@ -123,4 +124,4 @@ def shortage(free: Mapping[str, int], total: Mapping[str, int], lacking: Needs) 
 def figure(name: str, amount: int) -> str:
     """An amount as people write it, memory in MiB."""
     value = amount / limits.RESOURCE_UNIT
-    return f"{value / 2**20:,.0f} MiB" if name == MEMORY else f"{value:g}"
+    return f"{value / 2**20:,.0f} MiB" if name in _OF_BYTES else f"{value:g}"

@@ -67,7 +67,7 @@ class ClientCauses:
         ``all_known``: also what is only known to be with the head. No causes: nothing is known.
         """
         if thing_id == self._process_id:
-            return Known([self._own_tasks()])
+            return Known([self._own_tasks()]) if all_known else Known([], thing_id)
         found: list[m.Cause] = []
         seen: dict[bytes, None] = {}
         known = Known([], thing_id)
@@ -76,7 +76,7 @@ class ClientCauses:
             oid = known.next if len(known.next) == OBJECT_BYTES else object_id(known.next)
             step = self._step(oid, all_known=all_known)
             if not step.causes:
-                return Known(found, step.next if found or step.next else thing_id)
+                return Known(found, step.next or known.next)
             found += step.causes
             known = step
         return Known(found, known.next, known.needs)

@@ -262,37 +262,39 @@ class HeadCauses:
         since_s = max(0.0, now - record.since) if record.since >= 0 else -1.0
         task = self._tasks.get(record.actor_id)
         if task is not None:
-            found, then, asks = self.of_tasks.of(record.actor_id, task, now)
             if state != "PENDING" and record.text:
                 details.append((state, record.text))
-            told = [(one.name, one.text) for one in found.details]
+            link = self.of_tasks.of(record.actor_id, task, now)
+            told = [(one.name, one.text) for one in link.cause.details]
             of_creation = cause(
-                *("actor", record.actor_id, name, found.code, found.text),
-                since_s=found.since_s,
+                *("actor", record.actor_id, name, link.cause.code, link.cause.text),
+                since_s=link.cause.since_s,
                 details=[*details, *told],
-                more=found.more,
-                advice=found.advice,
+                more=link.cause.more,
+                advice=link.cause.advice,
             )
-            return Link(of_creation, then, asks)
+            return link._replace(cause=of_creation)
+        code, text, then, asks = self._state_of(record, state, now)
+        found = cause(
+            *("actor", record.actor_id, name, code, text), since_s=since_s, details=details
+        )
+        return Link(found, then, asks)
+
+    def _state_of(
+        self, record: ActorRecord, state: str, now: float
+    ) -> tuple[str, str, bytes, tuple[bytes, ...]]:
+        """Code and text of one whose constructor does not run; how the chain goes on, who knows."""
+        if record.state != m.ACTOR_ALIVE or record.unconfirmed:
+            code, text = _coded(record.reason(now), state)
+            return code, text or f"{record.named()} is about to be made", b"", ()
         node = self._members.nodes.get(record.node_id)
         where = node.info.name if node is not None else "that is gone"
-        then, advice = b"", ""
-        away = self._members.why_away(record.node_id) if record.state == m.ACTOR_ALIVE else ""
-        if record.state == m.ACTOR_ALIVE and not record.unconfirmed:
-            code = AWAY if away else state
-            text = f"{record.named()} lives on node {where}"
-            if away:
-                text, then = f"{text}, and cannot be called from elsewhere: {away}", record.node_id
-        else:
-            code, text = _coded(record.reason(now), state)
-            text = text or f"{record.named()} is about to be made"
-        found = cause(
-            *("actor", record.actor_id, name, code, text),
-            since_s=since_s,
-            details=details,
-            advice=advice,
-        )
-        return Link(found, then)
+        text = f"{record.named()} lives on node {where}"
+        away = self._members.why_away(record.node_id)
+        if away:
+            text = f"{text}, and cannot be called from elsewhere: {away}"
+            return AWAY, text, record.node_id, ()
+        return state, text, b"", (record.node_id,)
 
     def _dead_actor(self, actor_id: bytes) -> Link:
         state = self._directory.dead[actor_id]

@@ -81,10 +81,11 @@ class MemberCauses:
         near, near_waiting = view.near_counts()
         leased = self._leases.count_at(node.process_id)
         ahead = sum(view.ahead.values())
-        free = resources.in_words(
-            (name, max(0, amount))
-            for name, amount in resources.countable(sorted(view.free.items()))
-            if not name.startswith("node:")
+        free = ", ".join(
+            f"{resources.figure(kind, max(0, view.free.get(kind, 0)))} of "
+            f"{resources.figure(kind, amount)} {kind}"
+            for kind, amount in islice(node.info.resources, limits.WHY_DETAILS_MAX)
+            if not kind.startswith("node:")
         )
         details = [
             ("free", free),
@@ -166,15 +167,20 @@ class MemberCauses:
             template = queue.first().template
             example = template.message.name if template is not None else "a task"
             found.append((count, f"{self._scheduler.reason(group)} (such as {example})"))
+        nodes = [*islice(self._members.nodes.values(), limits.WHY_NODES_MAX)]
         near = sum(
             told.waiting
-            for node in islice(self._members.nodes.values(), limits.WHY_NODES_MAX)
+            for node in nodes
             for told in node.view.near_waiting.values()
             if told.job_id == job.process_id
         )
+        of_nodes = [node.view.near.get(job.process_id) for node in nodes]
+        others = sum(told.unfinished for told in of_nodes if told is not None) - near
+        where = "the nodes of the tasks that have submitted them"
         if near:
-            reason = "WAIT_RESOURCES: on the nodes of the tasks that have submitted them"
-            found.append((near, reason))
+            found.append((near, f"WAIT_RESOURCES: on {where}"))
+        if others > 0:
+            found.append((others, f"RUNNING: or waiting for arguments, on {where}"))
         if job.leased:
             reason = "LEASED: with the program, which gives them to workers, as it said last"
             found.append((job.leased, reason))

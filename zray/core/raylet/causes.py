@@ -7,6 +7,7 @@ from collections.abc import Callable
 from zray import limits
 from zray.core import causes, resources
 from zray.core.causes import BLOCKED, READY, cause
+from zray.core.raylet.actors import HostedActors
 from zray.core.raylet.local_records import LocalTask, WorkerSlot
 from zray.core.raylet.local_scheduler import LocalScheduler
 from zray.core.raylet.near_tasks import NearTasks
@@ -24,12 +25,14 @@ class LocalCauses:
         tasks: LocalTasks,
         near_tasks: NearTasks,
         scheduler: LocalScheduler,
+        actors: HostedActors,
         tell_head: Callable[[m.Message], None],
     ) -> None:
         self._node = node
         self._tasks = tasks
         self._near_tasks = near_tasks
         self._scheduler = scheduler
+        self._actors = actors
         self._tell_head = tell_head
 
     def on_ask(self, message: m.AskWhy, now: float) -> None:
@@ -52,7 +55,8 @@ class LocalCauses:
             task_id = task_of(then) if then and self._is_near(then) else b""
         if found:
             return found, then
-        slot = self._scheduler.workers.get(thing_id)
+        actor_id = task_of(thing_id)
+        slot = self._scheduler.workers.get(thing_id) or self._actors.process_of(actor_id)
         if slot is not None:
             return [self._worker(slot, now)], b""
         outcome = self._near_tasks.results.outcome(thing_id if is_object else object_id(thing_id))
@@ -128,6 +132,7 @@ class LocalCauses:
         since_s = max(0.0, now - slot.progress)
         if slot.class_name:
             text, code = f"{pid} is the process of an actor, {slot.class_name}", "RUNNING"
+            since_s = -1.0
         elif slot.lease is not None:
             text, code = f"{pid} is leased, and runs {slot.leased_name or 'no task yet'}", "LEASED"
         elif first is not None:

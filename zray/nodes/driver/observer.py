@@ -21,7 +21,7 @@ from zray.runtime.link import HeadLink
 
 ANSWER_S = 5.0  # a head with a long queue may take a while to count it
 
-Answer = TypeVar("Answer", m.Welcome, m.Status, m.Reasons)
+Answer = TypeVar("Answer", m.Welcome, m.Status, m.Explained)
 
 
 class Observer:
@@ -77,13 +77,17 @@ class Observer:
         """
         return self._ask(m.Query(0, m.STATUS), m.Status)
 
-    def why(self, object_ids: list[bytes]) -> list[str]:
-        """For each object (100 at most) what it waits for, in words; empty: for nothing.
+    def why(self, subjects: list[str]) -> list[m.Explanation]:
+        """Why each of these is as it is: ids in hex, or names of nodes and actors.
 
         Raises:
             HeadConnectionError: the connection was lost; HeadSilentError: no answer in time.
         """
-        return self._ask(m.Query(0, m.WHY, object_ids), m.Reasons).reasons
+        found: list[m.Explanation] = []
+        for start in range(0, len(subjects), limits.WHY_SUBJECTS_MAX):
+            asked = subjects[start : start + limits.WHY_SUBJECTS_MAX]
+            found += self._ask(m.Why(0, asked), m.Explained).answers
+        return found
 
     def shut_down(self, reason: str) -> None:
         """Tell the whole cluster to stop, and wait until the head has hung up.
@@ -97,7 +101,7 @@ class Observer:
             self._link.receive()
             self._wait(deadline, limits.STOP_S)
 
-    def _ask(self, query: m.Query, kind: type[Answer]) -> Answer:
+    def _ask(self, query: m.Query | m.Why, kind: type[Answer]) -> Answer:
         self._asked += 1
         query.seq = self._asked
         self._link.send(self._epoch, [query])
