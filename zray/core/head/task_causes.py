@@ -115,7 +115,8 @@ class TaskCauses:
         code, text, advice = self._scheduler.why(group)
         told, more = self._shortages.of(group, now) if self._members.nodes else ([], 0)
         others = self._others(group, job_id)
-        if others:
+        never = code in ("INFEASIBLE", "NO_NODES")
+        if others and not never:
             told.append(("behind", others))
         return cause(
             *("class", b"", resources.in_words(group.needs), code, text),
@@ -174,9 +175,13 @@ class TaskCauses:
         if not counts:
             return ""
         first = next(iter(counts))
-        more = f" and {len(counts) - 1} other jobs" if len(counts) > 1 else ""
+        more = f" and {_others(len(counts) - 1)}" if len(counts) > 1 else ""
         waiting = f"{sum(counts.values()):,} tasks of {self._shortages.job_in_words(first)}{more}"
         return f"{waiting} wait for the same; jobs have it in turn"
+
+
+def _others(count: int) -> str:
+    return f"{count} other jobs" if count > 1 else "another job"
 
 
 def _name(task: TaskRecord) -> str:

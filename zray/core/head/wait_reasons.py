@@ -60,7 +60,7 @@ def of(group: SchedulingClass, nodes: Nodes) -> WaitReason:
 
 
 def _infeasible(group: SchedulingClass, nodes: Nodes) -> WaitReason:
-    nearest = min(nodes.values(), key=lambda node: len(resources.missing(node.total, group.needs)))
+    nearest = min(nodes.values(), key=lambda node: _distance(node, group))
     lacking = resources.missing(nearest.total, group.needs)
     has = resources.in_words((name, nearest.total.get(name, 0)) for name, _ in lacking)
     labelled = any(name.startswith(LABELS) for name, _ in lacking)
@@ -72,3 +72,8 @@ def _infeasible(group: SchedulingClass, nodes: Nodes) -> WaitReason:
         f"{resources.in_words(lacking)} (the nearest has {has})"
     )
     return WaitReason("INFEASIBLE", text, advice)
+
+
+def _distance(node: NodeView, group: SchedulingClass) -> float:
+    lacking = resources.missing(node.total, group.needs)
+    return sum(2 - node.total.get(name, 0) / amount for name, amount in lacking)

@@ -79,6 +79,9 @@ class LocalCauses:
             advice = "where it has to wait for long, it goes to another worker"
             return cause(kind, task_id, name, "QUEUED", text, advice=advice), b""
         since_s = max(0.0, now - slot.progress)
+        if not slot.pid:
+            text = f"a worker of node {self._node} is being started for {name}"
+            return cause(kind, task_id, name, "STARTING", text, since_s=since_s), b""
         where = f"in worker pid {slot.pid} of node {self._node}"
         if slot.blocked:
             text = f"{name} waits {where} in get or wait; its CPU is free for others meanwhile"
