@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from typing import Any
 
 import psutil
@@ -229,16 +228,7 @@ def test_an_actor_is_pending_lives_restarts_and_is_dead(roomy: Any) -> None:
     process = psutil.Process(zray.get(actor.pid.remote(), timeout=GET_S))
     alive = both(actor, "carl", "ALIVE", "RUNNING")
     assert "lives on node" in alive[0]["text"] and f"pid {process.pid}" in alive[1]["text"]
-    restarting = None
-    deadline = time.monotonic() + ASK_S
-    while restarting is None and time.monotonic() < deadline:  # the pause grows with each restart
-        process.kill()
-        found = asked("carl")
-        if codes(found) == ["WAIT_RESTART"]:
-            restarting = found[0]
-            break
-        process = psutil.Process(zray.get(actor.pid.remote(), timeout=GET_S))
-    assert restarting is not None
+    restarting = until(lambda: restart_told(actor), ASK_S, "it waits for its restart")
     assert "signal" in restarting["text"] or "SIGKILL" in restarting["text"]
     assert "it starts again in" in restarting["text"]
     assert "of any number" in details(restarting)["restarts"]
@@ -246,6 +236,21 @@ def test_an_actor_is_pending_lives_restarts_and_is_dead(roomy: Any) -> None:
     zray.kill(actor)
     (dead,) = both(actor, "carl", "DEAD")  # by the name that it had, too
     assert "is dead: it was killed with zray.kill()" in dead["text"]
+
+
+def restart_told(actor: Any) -> dict[str, Any] | None:
+    """Kill the actor's process, and look for what is said until it lives again.
+
+    The pause before a restart grows with each.
+    """
+    pid = zray.get(actor.pid.remote(), timeout=GET_S)
+    psutil.Process(pid).kill()
+    while True:
+        found = asked("carl")
+        if codes(found) == ["WAIT_RESTART"]:
+            return found[0]
+        if codes(found) == ["ALIVE", "RUNNING"] and f"pid {pid} " not in found[1]["text"]:
+            return None
 
 
 # ---- who does not answer -----------------------------------------------------------------------

@@ -56,6 +56,17 @@ def cause(
     )
 
 
+def bounded(one: m.Cause) -> m.Cause:
+    """A cause that somebody else has made, within the same bounds."""
+    return cause(
+        *(one.kind, one.id, one.name, one.code, one.text),
+        since_s=one.since_s,
+        details=[(detail.name, detail.text) for detail in one.details],
+        more=one.more,
+        advice=one.advice,
+    )
+
+
 def _cut(text: str, chars_max: int) -> str:
     return text if len(text) <= chars_max else f"{text[: chars_max - 3]}..."
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from zray import limits
-from zray.core.causes import BLOCKED, NO_ANSWER, UNKNOWN, age, cause
+from zray.core.causes import BLOCKED, NO_ANSWER, UNKNOWN, age, bounded, cause
 from zray.core.deadlines import Deadlines
 from zray.core.head.causes import HeadCauses
 from zray.core.head.members import Member, Members, NodeMember
@@ -99,7 +99,7 @@ class WhyQueries:
             trail.asked.clear()
             trail.unknown = None
             room = limits.WHY_CHAIN_MAX - len(trail.causes)
-            trail.causes += message.causes[:room]
+            trail.causes += map(bounded, message.causes[:room])
             last = message.causes[-1]
             then = message.next
             if not then and last.code == BLOCKED:

@@ -37,6 +37,8 @@ class Asked:
 
 
 class Explaining(ItemStreams):
+    _said_why = float("-inf")  # when some thread last said what it waits for
+
     def _head_word(self) -> str:
         """Of a head that is not heard of, since when, and its last word; empty: it is there."""
         return ""
@@ -106,9 +108,7 @@ class Explaining(ItemStreams):
 
     # ---- where nothing moves -----------------------------------------------------------------
 
-    def _wait_aloud(
-        self, waiter: Waiter, deadline: float, missing: Callable[[], list[bytes]]
-    ) -> bool:
+    def _wait_aloud(self, waiter: Waiter, deadline: float, missing: Callable[[], bytes]) -> bool:
         started = time.monotonic()
         pause_s = limits.STUCK_S
         while True:
@@ -121,16 +121,21 @@ class Explaining(ItemStreams):
             if waiter.remaining < before:
                 pause_s = limits.STUCK_S
             else:
-                self._say_why(waiter, deadline, missing(), time.monotonic() - started)
-                pause_s = limits.STUCK_AGAIN_S
+                said = self._say_why(waiter, deadline, missing(), time.monotonic() - started)
+                pause_s = limits.STUCK_AGAIN_S if said else limits.STUCK_S
 
-    def _say_why(
-        self, waiter: Waiter, deadline: float, missing: list[bytes], waited_s: float
-    ) -> None:
-        """Say what is waited for. The answer holds nobody up for whom the wait is over."""
+    def _say_why(self, waiter: Waiter, deadline: float, missing: bytes, waited_s: float) -> bool:
+        """Say what is waited for. The answer holds nobody up for whom the wait is over.
+
+        False: another thread has just said something, and this one is to look again.
+        """
+        now = time.monotonic()
         if not missing:
-            return
-        asked = self._ask_why(missing[0], limits.WHY_ASK_S)
+            return True
+        if now - self._said_why < limits.STUCK_S / 2:
+            return False
+        self._said_why = now
+        asked = self._ask_why(missing, limits.WHY_ASK_S)
         self._flush()
         until = min(deadline, time.monotonic() + EXPLAIN_S)
         while asked.waiter.remaining > 0 and time.monotonic() < until:
@@ -138,19 +143,21 @@ class Explaining(ItemStreams):
                 break
         if waiter.remaining <= 0 or self.client.stopped:
             self.client.requests.take(asked.number)
-            return
+            return True
         try:
             found = self._causes(asked, EXPLAIN_S)
         except ZrayError:
-            return  # as a head does that is older than this
-        count = f"{len(missing):,} values are" if len(missing) > 1 else "a value is"
-        first = "the first" if len(missing) > 1 else "it"
+            return True  # the head does not say
+        several = waiter.remaining > 1
+        count = f"{waiter.remaining:,} values are" if several else "a value is"
+        first = "the first" if several else "it"
         text = (
             f"zray: nothing has come for {causes.age(waited_s)}: {count} waited for; {first} is "
-            f"object {missing[0].hex()}"
+            f"object {missing.hex()}"
         )
         told = "\n".join([text, *(f"  {one}" for one in causes.lines(found))])
         self._unlocked(_say, told)
+        return True
 
 
 def _say(text: str) -> None:

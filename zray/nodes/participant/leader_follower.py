@@ -94,12 +94,12 @@ class LeaderFollower:
         self,
         waiter: Waiter,
         timeout: float | None,
-        missing: Callable[[], list[bytes]] | None = None,
+        missing: Callable[[], bytes] | None = None,
     ) -> bool:
         """Wait until the waiter has all it counts, leading if nobody does; with the lock held.
 
-        ``missing``: what it waits for, for whoever is told of that if it takes long. Returns False
-        at the timeout.
+        ``missing``: something that it waits for; if it takes long, that is said. Returns False at
+        the timeout.
         """
         self._flush_if_due()
         if waiter.remaining <= 0:
@@ -118,9 +118,7 @@ class LeaderFollower:
             self._after_blocking()
             self._pass_on()
 
-    def _wait_aloud(
-        self, waiter: Waiter, deadline: float, missing: Callable[[], list[bytes]]
-    ) -> bool:
+    def _wait_aloud(self, waiter: Waiter, deadline: float, missing: Callable[[], bytes]) -> bool:
         """As ``_wait``; says what is waited for while nothing comes."""
         raise NotImplementedError
 

@@ -232,7 +232,9 @@ class Participant(Explaining):
                 client.want_value(object_id, waiter)
             try:
                 arrived = not waiter.remaining or self._await(
-                    waiter, timeout, lambda: [oid for oid in ids if client.here(oid) is None]
+                    waiter,
+                    timeout,
+                    lambda: next((oid for oid in ids if client.here(oid) is None), b""),
                 )
             except BaseException:  # an interrupt
                 client.forget_waiter(ids, waiter)
@@ -307,7 +309,9 @@ class Participant(Explaining):
                 waiter = client.want_some(ids, num_returns, whole=fetch_local)
                 try:
                     self._await(
-                        waiter, timeout, lambda: [oid for oid in ids if oid in waiter.missing]
+                        waiter,
+                        timeout,
+                        lambda: next((oid for oid in ids if oid in waiter.missing), b""),
                     )
                 finally:
                     client.forget_some(waiter)
@@ -402,7 +406,10 @@ class Participant(Explaining):
             return f"{text}: there is no connection to the head at the moment{word and '; '}{word}"
         if not timeout:
             return f"{text}; a timeout above 0 s asks the head for the reason"
-        with interrupts, self._lock:
-            asked = self._ask_why(missing[0], WHY_S / 2)
-            why = causes.chained(self._explanation(asked, WHY_S).causes)
+        try:
+            with interrupts, self._lock:
+                asked = self._ask_why(missing[0], WHY_S / 2)
+                why = causes.chained(self._explanation(asked, WHY_S).causes)
+        except ZrayError:  # the head does not say
+            return text
         return f"{text}; the first ({missing[0].hex()}): {why}" if why else text

@@ -1,0 +1,64 @@
+"""What a node tells a head that is asked why its tasks are not done."""
+
+from __future__ import annotations
+
+from tests.core.benches import identity, object_of, spec, template
+from tests.core.raylet.test_near_tasks import WORK, Bench
+from zray.protocol import messages as m
+
+MUCH = template("much", resources=[("CPU", 2)])
+
+
+def ask(bench: Bench, thing_id: bytes) -> m.ToldWhy:
+    for slot in bench.raylet.scheduler.workers.values():
+        slot.pid = 42  # as the shell says of those that have started
+    bench.to_head.clear()
+    bench.head(m.AskWhy(9, thing_id))
+    (told,) = [one for one in bench.to_head if isinstance(one, m.ToldWhy)]
+    assert told.about == 9
+    return told
+
+
+def codes(told: m.ToldWhy) -> list[str]:
+    return [one.code for one in told.causes]
+
+
+def test_a_task_runs_for_so_long_in_a_process() -> None:
+    bench = Bench()
+    bench.give(spec("t", WORK))
+    bench.now += 5
+    told = ask(bench, object_of(identity("t")))
+    (found,) = told.causes
+    assert (found.kind, found.code, found.since_s) == ("attempt", "RUNNING", 5)
+    assert found.text == "work runs in worker pid 42 of node n1"
+    assert ask(bench, bench.runner("t")).causes[0].text == "pid 42 of node n1 runs work"
+
+
+def test_a_task_waits_for_what_others_have() -> None:
+    bench = Bench(2)
+    bench.head(MUCH)
+    bench.give(spec("t", WORK))
+    bench.give(spec("waits", MUCH))
+    (found,) = ask(bench, identity("waits")).causes
+    assert found.code == "WAIT_RESOURCES"
+    assert [(one.name, one.text) for one in found.details] == [("n1", "1 of 2 CPU free, needs 2")]
+
+
+def test_a_task_that_waits_for_one_of_its_own() -> None:
+    bench = Bench()
+    bench.submit(
+        bench.child("child"), bench.child("next", dependencies=[object_of(identity("child"))])
+    )
+    told = ask(bench, identity("root"))
+    assert codes(told) == ["BLOCKED", "RUNNING"] and not told.next
+    told = ask(bench, object_of(identity("next")))
+    assert codes(told) == ["WAIT_DEPS", "RUNNING"]
+    assert [one.kind for one in told.causes] == ["task", "task"]
+    bench.ends("child")
+    assert codes(ask(bench, identity("child"))) == ["READY"]
+    assert codes(ask(bench, identity("root"))) == ["BLOCKED", "RUNNING"]
+
+
+def test_of_what_is_not_here_nothing_is_told() -> None:
+    assert ask(Bench(), identity("other")) == m.ToldWhy(0, 9, [])
+    assert ask(Bench(), b"") == m.ToldWhy(0, 9, [])
