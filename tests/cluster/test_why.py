@@ -169,6 +169,21 @@ def test_what_a_task_waits_for_that_it_has_submitted(roomy: Any, gate: Any) -> N
     zray.get(ref, timeout=GET_S)
 
 
+def test_what_a_leased_task_waits_for(roomy: Any, gate: Any) -> None:
+    hold = zray.remote(gate.wait)
+
+    @zray.remote
+    def outer(first: bool) -> None:
+        if not first:
+            zray.get(hold.remote())
+
+    zray.get([outer.remote(True) for _ in range(4)], timeout=GET_S)
+    refs = [outer.remote(False) for _ in range(3)]
+    both(refs[1], refs[1].hex(), "LEASED", "BLOCKED", "RUNNING")
+    gate.open()
+    zray.get(refs, timeout=GET_S)
+
+
 def test_a_leased_task_waits_behind_a_long_one(roomy: Any, gate: Any) -> None:
     hold = zray.remote(gate.wait)
     refs = [hold.remote() for _ in range(6)]

@@ -240,7 +240,7 @@ def test_each_list_is_cut_or_bounded_where_it_is_made() -> None:
         *("Chunk.contained", "Tasks.values", "Credit.released", "Reclaim.resources"),
         *("Setup.imports", "Demand.resources", "Grant.resources", "Leasing.resources"),
         *("Demand.served", "Reach.nodes", "Near.classes", "Traced.workers"),
-        *("Why.subjects", "Explained.answers", "ToldWhy.causes"),
+        *("Why.subjects", "Explained.answers", "ToldWhy.causes", "ToldWhy.needs"),
     }
     found = {
         f"{kind.__name__}.{field.name}"

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 from zray.api.actor_handles import ActorHandle
 from zray.api.session import participant
@@ -14,8 +13,7 @@ from zray.runtime.generators import ObjectRefGenerator
 from zray.runtime.references import ObjectRef
 
 
-@dataclasses.dataclass(frozen=True)
-class Cause:
+class Cause(NamedTuple):
     """What is true of one thing, and why.
 
     Attributes:

@@ -115,7 +115,8 @@ def lines(causes: Iterable[m.Cause]) -> list[str]:
 
 def _title(one: m.Cause) -> str:
     short = one.id.hex() if len(one.id) > 16 else one.id[:16].hex()
-    return plain(f"{one.kind} {one.name or short}")
+    kind = "tasks that need" if one.kind == "class" else one.kind
+    return plain(f"{kind} {one.name or short}")
 
 
 def described(answer: m.Explanation) -> dict[str, Any]:

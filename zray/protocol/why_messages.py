@@ -5,7 +5,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from zray import limits
-from zray.protocol.parts import Amounts, Count, Message, Name, Seq, Text
+from zray.protocol.parts import Amounts, Count, IdOrNone, Message, Name, Seq, Text
 
 AnyId = Annotated[bytes, Meta(max_length=20)]  # of an object, or of anything else
 
@@ -67,21 +67,28 @@ class Explained(Message, tag=171):
 
 
 class AskWhy(Message, tag=172):
-    """Head to driver or raylet: what do you know of this id? Answered with TOLD_WHY."""
+    """Head to driver or raylet: what do you know of this id? Answered with TOLD_WHY.
+
+    ``lease_id``: it is of a task of that ``name``, which the worker of this lease runs.
+    """
 
     id: AnyId
+    lease_id: IdOrNone = b""
+    name: Name = ""
 
 
 class ToldWhy(Message, tag=173):
     """The answer to ASK_WHY. ``causes`` empty: nothing. ``next``: an id on which that depends.
 
-    ``needs``: resources of which the last of them waits for some to be free.
+    ``needs``: resources of which the last of them waits for some to be free. ``lease_id``: the
+    worker of this lease runs it.
     """
 
     about: Seq
     causes: Causes
     next: AnyId = b""
     needs: Amounts = []
+    lease_id: IdOrNone = b""
 
 
 WHY_MESSAGES: tuple[type[Message], ...] = (Why, Explained, AskWhy, ToldWhy)

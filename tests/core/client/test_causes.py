@@ -50,7 +50,7 @@ def codes(told: m.ToldWhy) -> list[str]:
 def test_what_is_with_the_head_the_head_tells() -> None:
     bench = Bench()
     oid = bench.submit()
-    assert bench.client.causes.of(oid) == ([], oid, ())
+    assert bench.client.causes.of(oid) == ([], oid, (), b"")
     assert codes(bench.ask(oid)) == ["SUBMITTED"]
     assert not bench.ask(object_of(identity("other's"))).causes
 

@@ -336,6 +336,37 @@ def test_the_node_of_a_task_says_what_becomes_of_it_and_of_what_it_waits_for() -
     assert [one.code for one in answers[0].causes] == ["LEASED", "RUNNING"]
 
 
+def test_what_a_leased_task_does_its_node_says() -> None:
+    head = Bench()
+    node = head.node("n1")
+    head.say("d", m.Demand(0, identity("d"), identity("d"), [("CPU", UNIT)], 1))
+    (grant,) = head.taken("n1", m.Grant)
+    told = cause("task", own("t"), "t", "LEASED", "it is leased")
+    reply = m.ToldWhy(0, 0, [told], lease_id=grant.lease_id)
+    assert head.ask(own("t")) is None
+    (asked,) = head.taken("d", m.AskWhy)
+    head.say("d", replace(reply, about=asked.seq))
+    assert head.answer() is None
+    (asked,) = head.taken("n1", m.AskWhy)
+    assert (asked.id, asked.lease_id, asked.name) == (own("t"), grant.lease_id, "t")
+    blocked = cause("attempt", own("t"), "t", "BLOCKED", "it waits")
+    head.submit("d", spec("child", LARGE, parent=own("t")))
+    head.say("n1", m.ToldWhy(0, asked.seq, [blocked]))
+    answers = head.answer()
+    assert answers is not None
+    assert [one.code for one in answers[0].causes] == ["LEASED", "BLOCKED", "INFEASIBLE"]
+
+    head.now += limits.SUSPECT_S
+    head.gcs.members.jobs[identity("d")].heard = head.now
+    node.view.usable = False
+    assert head.ask(own("t")) is None
+    (asked,) = head.taken("d", m.AskWhy)
+    head.say("d", replace(reply, about=asked.seq))
+    answers = head.answer()
+    assert answers is not None
+    assert [one.code for one in answers[0].causes] == ["LEASED", "SUSPECT"]
+
+
 def test_a_silent_node_is_not_waited_for() -> None:
     head = Bench()
     head.node("n1")

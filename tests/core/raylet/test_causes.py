@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from tests.core.benches import identity, object_of, spec, template
-from tests.core.raylet.test_near_tasks import WORK, Bench
+from msgspec.structs import replace
+
+from tests.core.benches import UNIT, identity, object_of, spec, template
+from tests.core.raylet.test_near_tasks import JOB, WORK, Bench
 from zray.protocol import messages as m
 
 MUCH = template("much", resources=[("CPU", 2)])
 
 
-def ask(bench: Bench, thing_id: bytes) -> m.ToldWhy:
+def ask(bench: Bench, thing: bytes | m.AskWhy) -> m.ToldWhy:
     for slot in bench.raylet.scheduler.workers.values():
         slot.pid = 42  # as the shell says of those that have started
     bench.to_head.clear()
-    bench.head(m.AskWhy(9, thing_id))
+    bench.head(m.AskWhy(9, thing) if isinstance(thing, bytes) else thing)
     (told,) = [one for one in bench.to_head if isinstance(one, m.ToldWhy)]
     assert told.about == 9
     return told
@@ -57,6 +59,25 @@ def test_a_task_that_waits_for_one_of_its_own() -> None:
     bench.ends("child")
     assert codes(ask(bench, identity("child"))) == ["READY"]
     assert codes(ask(bench, identity("root"))) == ["BLOCKED", "RUNNING"]
+
+
+def test_a_leased_worker_and_what_its_task_waits_for() -> None:
+    bench = Bench(2)
+    lease, task_id = identity("lease"), identity("leased")
+    bench.head(m.Grant(0, lease, JOB, identity("driver"), [("CPU", UNIT)]))
+    slot = bench.raylet.leases.worker_of(lease)
+    assert slot is not None
+    asked = m.AskWhy(9, task_id, lease, "work")
+    assert codes(ask(bench, task_id)) == []
+    assert codes(ask(bench, asked)) == ["RUNNING"]
+    assert codes(ask(bench, replace(asked, lease_id=identity("another")))) == []
+    bench.worker(slot.worker_id, m.Blocked(0))
+    bench.submit(spec("child", WORK, parent=task_id), worker=slot.worker_id)
+    told = ask(bench, asked)
+    assert [(one.id, one.code) for one in told.causes] == [
+        (task_id, "BLOCKED"),
+        (identity("child"), "RUNNING"),
+    ]
 
 
 def test_of_what_is_not_here_nothing_is_told() -> None:

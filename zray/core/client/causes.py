@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from zray import limits
 from zray.core import causes, resources
-from zray.core.causes import BLOCKED, READY, cause
+from zray.core.causes import READY, cause
 from zray.core.client.actor_caller import PendingCall
 from zray.core.client.call_errors import named
 from zray.core.client.call_results import CallResults
@@ -28,6 +28,7 @@ class Known(NamedTuple):
     causes: list[m.Cause]
     next: bytes = b""
     needs: tuple[tuple[str, int], ...] = ()
+    lease_id: bytes = b""
 
 
 class ClientCauses:
@@ -58,7 +59,9 @@ class ClientCauses:
     def on_ask(self, message: m.AskWhy) -> None:
         """The head asks on behalf of somebody."""
         found = self.of(message.id, all_known=True)
-        told = m.ToldWhy(0, message.seq, found.causes, found.next, list(found.needs))
+        told = m.ToldWhy(
+            0, message.seq, found.causes, found.next, list(found.needs), found.lease_id
+        )
         self._outbox.append(told)
 
     def of(self, thing_id: bytes, *, all_known: bool = False) -> Known:
@@ -79,7 +82,7 @@ class ClientCauses:
                 return Known(found, step.next or known.next)
             found += step.causes
             known = step
-        return Known(found, known.next, known.needs)
+        return Known(found, known.next, known.needs, known.lease_id)
 
     def _step(self, oid: bytes, *, all_known: bool) -> Known:
         outcome = self._outcomes.get(oid)
@@ -123,8 +126,11 @@ class ClientCauses:
         group, lease = self._classes[task.template.key], task.lease
         code, _, text = self._leased_tasks.reason(object_id(task_id)).partition(": ")
         if lease is not None:
-            code = BLOCKED if lease.blocked and next(iter(lease.inflight)) == task_id else code
-            return Known([cause("task", task_id, name, code, text)])
+            first = next(iter(lease.inflight))
+            found = cause("task", task_id, name, code, text)
+            if first == task_id:
+                return Known([found], lease_id=lease.lease_id)
+            return Known([found], first)
         if task.waiting:
             missing = [oid for oid in task.spec.dependencies if oid not in self._outcomes]
             found = cause("task", task_id, name, code, text)
@@ -145,8 +151,7 @@ class ClientCauses:
         name = first.template.message.name if first is not None else "nothing yet"
         behind = max(0, len(lease.inflight) - 1)
         more = f", and has {behind} others" if behind else ""
-        waits = ", which waits for others" if lease.blocked else ""
-        return lease.node, f"a worker that is leased to this process runs {name}{waits}{more}"
+        return lease.node, f"a worker that is leased to this process runs {name}{more}"
 
     def _call(self, call: PendingCall) -> Known:
         code, _, text = self._calls.reason(object_id(call.task_id))[0].partition(": ")

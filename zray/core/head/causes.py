@@ -133,6 +133,11 @@ class HeadCauses:
         """A task that this one has submitted and that has no outcome; empty: none is known here."""
         return self._tasks.child(task_id)
 
+    def place_of_lease(self, lease_id: bytes) -> bytes:
+        """The node whose worker serves it; empty: it has ended."""
+        lease = self._leases.leases.get(lease_id)
+        return lease.node.node_id if lease is not None else b""
+
     # ---- why ---------------------------------------------------------------------------------
 
     def of(self, thing_id: bytes, now: float) -> Link:

@@ -104,6 +104,8 @@ class WhyQueries:
             then = message.next
             if not then and last.code == BLOCKED:
                 then = self._causes.child(last.id)
+            elif not then and message.lease_id:
+                then = self._ask_of_lease(question, trail, last, message.lease_id, now)
             if message.needs and not then and len(trail.causes) < limits.WHY_CHAIN_MAX:
                 trail.causes += self._causes.of_demand(member.process_id, message.needs, now)
             self._follow(question, trail, then, now)
@@ -135,7 +137,7 @@ class WhyQueries:
                 else:
                     trail.causes.append(link.cause)
                 for one in asks:
-                    self._ask(question, trail, one, thing_id)
+                    self._ask(question, trail, one, m.AskWhy(0, thing_id))
                 return
             trail.causes.append(link.cause)
             thing_id = link.next
@@ -144,12 +146,26 @@ class WhyQueries:
         member = self._members.member(process_id)
         return member is not None and member.connected
 
-    def _ask(self, question: Question, trail: Trail, process_id: bytes, thing_id: bytes) -> None:
-        number = self._number()
+    def _ask(self, question: Question, trail: Trail, process_id: bytes, message: m.AskWhy) -> None:
+        message.seq = number = self._number()
         self._asked[number] = question, process_id, trail
         question.asked.append(number)
         trail.asked[process_id] = None
-        self._outbox.send(process_id, m.AskWhy(number, thing_id))
+        self._outbox.send(process_id, message)
+
+    def _ask_of_lease(
+        self, question: Question, trail: Trail, task: m.Cause, lease_id: bytes, now: float
+    ) -> bytes:
+        """The node of a leased worker knows what that does; if it is silent, it is what follows."""
+        place = self._causes.place_of_lease(lease_id)
+        node = self._members.nodes.get(place)
+        if node is None or len(trail.causes) >= limits.WHY_CHAIN_MAX:
+            return b""
+        if not node.connected or now - node.heard >= limits.SILENT_S:
+            return place
+        trail.then = b""
+        self._ask(question, trail, place, m.AskWhy(0, task.id, lease_id, task.name))
+        return b""
 
     def _number(self) -> int:
         self._numbers += 1

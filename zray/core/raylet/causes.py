@@ -17,7 +17,8 @@ from zray.protocol import messages as m
 
 
 class LocalCauses:
-    """``node``: its name. ``tell_head``: as ``HeadSession.tell``."""
+    """``node``: its name. ``of_lease``: the worker that serves it. ``tell_head``: as
+    ``HeadSession.tell``."""
 
     def __init__(
         self,
@@ -26,6 +27,7 @@ class LocalCauses:
         near_tasks: NearTasks,
         scheduler: LocalScheduler,
         actors: HostedActors,
+        of_lease: Callable[[bytes], WorkerSlot | None],
         tell_head: Callable[[m.Message], None],
     ) -> None:
         self._node = node
@@ -33,12 +35,37 @@ class LocalCauses:
         self._near_tasks = near_tasks
         self._scheduler = scheduler
         self._actors = actors
+        self._of_lease = of_lease
         self._tell_head = tell_head
 
     def on_ask(self, message: m.AskWhy, now: float) -> None:
         """The head asks."""
-        found, then = self._of(message.id, now)
+        found: list[m.Cause] = []
+        if message.lease_id:
+            slot = self._of_lease(message.lease_id)
+            found = [self._leased(slot, message)] if slot is not None else []
+            child = self._near_tasks.child(task_of(message.id))
+            then = object_id(child) if child and found and found[0].code == BLOCKED else b""
+        else:
+            then = message.id
+        more, then = self._of(then, now) if then else ([], b"")
+        found = [*found, *more][: limits.WHY_CHAIN_MAX]
         self._tell_head(m.ToldWhy(0, message.seq, found, then))
+
+    def _leased(self, slot: WorkerSlot, message: m.AskWhy) -> m.Cause:
+        """Of the task that a leased worker runs, as its submitter says."""
+        where = f"in worker pid {slot.pid} of node {self._node}"
+        if slot.blocked:
+            return self._blocked("attempt", message.id, message.name, where)
+        text = f"{message.name} runs {where}"
+        return cause("attempt", message.id, message.name, "RUNNING", text)
+
+    @staticmethod
+    def _blocked(
+        kind: str, task_id: bytes, name: str, where: str, since_s: float = -1.0
+    ) -> m.Cause:
+        text = f"{name} waits {where} in get or wait; its CPU is free for others meanwhile"
+        return cause(kind, task_id, name, BLOCKED, text, since_s=since_s)
 
     def _of(self, thing_id: bytes, now: float) -> tuple[list[m.Cause], bytes]:
         """What is known of it, and on what that depends; nothing: it is not here."""
@@ -84,9 +111,8 @@ class LocalCauses:
             return cause(kind, task_id, name, "STARTING", text, since_s=since_s), b""
         where = f"in worker pid {slot.pid} of node {self._node}"
         if slot.blocked:
-            text = f"{name} waits {where} in get or wait; its CPU is free for others meanwhile"
             then = self._near_tasks.child(task_id)
-            found = cause(kind, task_id, name, BLOCKED, text, since_s=since_s)
+            found = self._blocked(kind, task_id, name, where, since_s)
             return found, object_id(then) if then else b""
         text = f"{name} runs {where}"
         if task_id in slot.condemned:

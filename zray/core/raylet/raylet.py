@@ -150,7 +150,8 @@ class Raylet:
             *(self.node_id, tell_head, self.leases.is_of_another),
         )
         self.causes = LocalCauses(
-            *(self.info.name, self.tasks, self.near_tasks, self.scheduler, self.actors, tell_head)
+            *(self.info.name, self.tasks, self.near_tasks, self.scheduler, self.actors),
+            *(self.leases.worker_of, tell_head),
         )
 
     def _make_leases(self) -> None:

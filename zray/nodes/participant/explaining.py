@@ -63,8 +63,7 @@ class Explaining(ItemStreams):
         asked = Asked(subject, [])
         if known is not None and known.causes:
             asked.known = known.causes
-            goes_on = known.next or known.needs or known.causes[-1].code == causes.BLOCKED
-            if not goes_on:
+            if not (known.next or known.needs or known.lease_id):
                 return asked
             if known.next:
                 subject = known.next.hex()
