@@ -83,7 +83,10 @@ def why(thing: Any, *, timeout: float = 5.0) -> Explanation:
 
     Raises:
         TypeError: ``thing`` is none of these.
+        ValueError: ``timeout`` is not above 0.
     """
+    if not timeout > 0:
+        raise ValueError(f"timeout must be above 0 seconds, got {timeout!r}")
     if isinstance(thing, ObjectRef):
         subject: bytes | str = thing.id
     elif isinstance(thing, ObjectRefGenerator):

@@ -37,6 +37,7 @@ class Asked:
 
 
 class Explaining(ItemStreams):
+    address = ""  # of the head, as far as this process knows it
     _said_why = float("-inf")  # when some thread last said what it waits for
 
     def _head_word(self) -> str:
@@ -102,7 +103,7 @@ class Explaining(ItemStreams):
                 found = self.client.causes.of(bytes.fromhex(asked.subject), all_known=True).causes
         word = self._head_word() or f"the head has not answered this within {timeout_s:g} s"
         advice = "see whether its process runs, and its log; zray status"
-        unheard = causes.cause("head", b"", "head", causes.NO_ANSWER, word, advice=advice)
+        unheard = causes.cause("head", b"", self.address, causes.NO_ANSWER, word, advice=advice)
         return [*found, unheard]
 
     # ---- where nothing moves -----------------------------------------------------------------

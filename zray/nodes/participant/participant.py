@@ -41,7 +41,6 @@ class Participant(Explaining):
         self._attended = False  # somebody takes the lock within COALESCE_S, or clears this
         self._awaited: dict[asyncio.AbstractEventLoop, list[Awaited]] = {}
         self.namespace = ""
-        self.address = ""  # of the head, as far as this process knows it
         self.env_vars: tuple[tuple[str, str], ...] = ()  # of what is made from here
 
     def _prints_due(self) -> bool:
