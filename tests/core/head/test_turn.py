@@ -51,7 +51,7 @@ class Bench:
         names = (
             *("sessions", "membership", "departures", "resumption", "holders", "incarnations"),
             *("directory", "scheduler", "dispatch", "results", "garbage", "definitions"),
-            *("acknowledgements", "leases", "near_tasks", "why_queries"),
+            *("acknowledgements", "leases", "near_tasks", "questions"),
         )
         self.machines: dict[str, Any] = {name: Machine(name, self) for name in names}
         self.turn = Turn(journal=self.journal, incidents=self.incidents, now=START, **self.machines)

@@ -65,6 +65,12 @@ def texts(one: m.Cause) -> dict[str, str]:
     return {detail.name: detail.text for detail in one.details}
 
 
+def at_rest(head: Bench) -> bool:
+    """Nothing is kept of questions that were answered."""
+    queries = head.gcs.questions.queries
+    return queries is not None and not (queries._asked or queries._open)
+
+
 # ---- what the head knows itself ----------------------------------------------------------------
 
 
@@ -260,7 +266,7 @@ def test_the_driver_is_asked_about_its_own() -> None:
     assert [one.code for one in answers[0].causes] == ["WAIT_ACTOR", "UNKNOWN"]
     head.say("d", m.ToldWhy(0, asked.seq, [told]))  # once more, too late
     assert head.answer() is None
-    assert not head.gcs.why_queries._asked and not head.gcs.why_queries._open
+    assert at_rest(head)
 
 
 def test_what_a_driver_waits_for_free_the_head_completes() -> None:
@@ -289,7 +295,7 @@ def test_whoever_is_asked_and_says_nothing_is_named() -> None:
     unknown, silent = answers[0].causes
     assert (unknown.code, silent.code) == ("UNKNOWN", "NO_ANSWER")
     assert "driver pid 1 on host, which may know more, has not answered within 0.5 s" in silent.text
-    assert not head.gcs.why_queries._asked and not head.gcs.why_queries._open
+    assert at_rest(head)
 
 
 def test_only_whoever_was_asked_is_believed() -> None:

@@ -7,12 +7,12 @@ session is told. Owns the session, and what is said to the user.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from zray.core.client.actor_caller import ActorCallers
 from zray.core.client.call_results import CallResults
 from zray.core.client.calls import ClientCalls
-from zray.core.client.causes import ClientCauses
 from zray.core.client.creations import ClientCreations
 from zray.core.client.definitions import ClientDefinitions
 from zray.core.client.far_leases import FarLeases
@@ -35,6 +35,9 @@ from zray.ids import IdSource, task_of
 from zray.protocol import messages as m
 from zray.protocol.codec import Payload, Unsent
 from zray.protocol.splitting import Joiner
+
+if TYPE_CHECKING:
+    from zray.core.client.causes import ClientCauses
 
 
 class Client:
@@ -94,10 +97,7 @@ class Client:
             remote=self._remote,
         )
         self.definitions = ClientDefinitions(
-            outbox=self.outbox,
-            publish=self.references.publish,
-            number=self.requests.number,
-            remote=self._remote,
+            *(self.outbox, self.references.publish, self.requests.number), remote=self._remote
         )
         self.tasks = ClientTasks(
             process_id=self.process_id,
@@ -134,11 +134,8 @@ class Client:
             caught_up=lambda lease_id: self.leases.caught_up(lease_id),
         )
         queues = LeaseQueues(
-            job_id=lambda: self.job_id,
-            outcomes=self.outcomes,
-            references=self.references,
-            definitions=self.definitions,
-            far=self.far_leases,
+            *(lambda: self.job_id, self.outcomes, self.references, self.definitions),
+            self.far_leases,
         )
         self.leased_tasks = LeasedTasks(
             process_id=self.process_id,
@@ -201,7 +198,13 @@ class Client:
             say=self._say_taken,
             yielded_large=self.leased_tasks.yielded_large,
         )
-        self.causes = ClientCauses(
+
+    @cached_property
+    def causes(self) -> ClientCauses:
+        """What is known here of why something is as it is; made when somebody asks."""
+        from zray.core.client.causes import ClientCauses
+
+        return ClientCauses(
             *(self.process_id, self.outbox, self.outcomes, self.call_results, self.definitions),
             *(self.tasks, self.leased_tasks, self._lease_classes, self.calls),
         )
@@ -229,7 +232,7 @@ class Client:
             m.RelayRefused: self.far_leases.on_refused,
             **dict.fromkeys(m.ANSWERS, self._on_answer),
             m.Rejected: self._on_rejected,
-            m.AskWhy: self.causes.on_ask,
+            m.AskWhy: lambda msg: self.causes.on_ask(msg),
             m.Log: self.prints.on_log,
             m.Notice: self.prints.on_notice,
             m.Pong: self._on_pong,

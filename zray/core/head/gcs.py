@@ -6,13 +6,15 @@ which machines there are, and what each is made with. What a turn consists of is
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import TYPE_CHECKING
+
 from zray.core.head.acknowledgements import Acknowledgements
 from zray.core.head.actor_directory import ActorDirectory
 from zray.core.head.actor_reconciliation import ActorReconciliation
 from zray.core.head.actor_records import TABLE as ACTORS
 from zray.core.head.actors import Actors
 from zray.core.head.admission import Admission
-from zray.core.head.causes import HeadCauses
 from zray.core.head.definitions import Definitions
 from zray.core.head.departures import Departures
 from zray.core.head.dispatch import Dispatch
@@ -24,6 +26,7 @@ from zray.core.head.leases import Leases
 from zray.core.head.lineage import Lineage
 from zray.core.head.membership import Membership
 from zray.core.head.print_relay import PrintRelay
+from zray.core.head.questions import Questions
 from zray.core.head.reconciliation import Reconciliation
 from zray.core.head.results import Results
 from zray.core.head.resumption import Resumption
@@ -36,11 +39,13 @@ from zray.core.head.tasks import TaskManager
 from zray.core.head.traffic_controller import Handler, TrafficController
 from zray.core.head.transfers import Transfers
 from zray.core.head.turn import Turn
-from zray.core.head.why import WhyQueries
 from zray.core.incidents import Incidents
 from zray.ids import IdSource
 from zray.protocol import messages as m
 from zray.protocol.codec import Unsent
+
+if TYPE_CHECKING:  # loaded when somebody asks
+    from zray.core.head.causes import HeadCauses
 
 
 class Gcs(Tables):
@@ -127,7 +132,7 @@ class Gcs(Tables):
             # everything else
             m.Ping: self.queries.on_ping,
             m.Query: self.queries.on_query,
-            **self.why_queries.handlers,
+            **self.questions.handlers,
             m.Kv: self.catalog.on_kv,
             m.Log: self.print_relay.on_log,
             m.Sync: self.queries.on_sync,
@@ -341,17 +346,9 @@ class Gcs(Tables):
             leases=self.leases,
         )
         self.membership = Membership(
-            outbox=self.outbox,
-            persist=self.journal.persist,
-            notices=self.notices,
-            prints=self.prints,
-            members=self.members,
-            offers=self.offers,
-            scheduler=self.scheduler,
-            transfers=self.transfers,
-            definitions=self.definitions,
-            departures=self.departures,
-            leases=self.leases,
+            *(self.outbox, self.journal.persist, self.notices, self.prints, self.members),
+            *(self.offers, self.scheduler, self.transfers, self.definitions, self.departures),
+            self.leases,
         )
         self.reconciliation = Reconciliation(
             outbox=self.outbox,
@@ -390,22 +387,17 @@ class Gcs(Tables):
             garbage=self.garbage,
             definitions=self.definitions,
             acknowledgements=self.acknowledgements,
-            why_queries=self.why_queries,
+            questions=self.questions,
             now=now,
         )
 
     def _make_door(self, identity: HeadIdentity) -> None:
         """What is between the peers and all others, and who is asked about these."""
-        self.causes = HeadCauses(
-            *(identity.epoch, self.store, self.members, self.processes, self.tasks, self.objects),
-            *(self.actor_table, self.actor_directory, self.holders, self.lease_table),
-            *(self.near_tasks, self.scheduler, self.recovery),
-        )
-        self.why_queries = WhyQueries(self.outbox, self.members, self.causes)
+        self.questions = Questions(self.outbox, self.members, lambda: self.causes)
         self.queries = StateQueries(
             *(identity, self.store, self.notices, self.incidents, self.counters, self.outbox),
             *(self.members, self.objects, self.actor_table, self.lease_table, self.scheduler),
-            *(self.recovery, self.transfers, self.causes),
+            *(self.recovery, self.transfers, lambda oid, now: self.causes.why(oid, now)),
         )
         self.sessions = Sessions(
             identity=identity,
@@ -427,6 +419,17 @@ class Gcs(Tables):
             sessions=self.sessions,
             prints=self.prints,
             incidents=self.incidents,
+        )
+
+    @cached_property
+    def causes(self) -> HeadCauses:
+        """What the head knows of why something is as it is; made when somebody asks."""
+        from zray.core.head.causes import HeadCauses
+
+        return HeadCauses(
+            *(self.epoch, self.store, self.members, self.processes, self.tasks, self.objects),
+            *(self.actor_table, self.actor_directory, self.holders, self.lease_table),
+            *(self.near_tasks, self.scheduler, self.recovery),
         )
 
     # ---- what concerns several machines --------------------------------------------------------

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from zray import limits
 from zray.core import resources
 from zray.core.head.actor_records import ActorRecord
 from zray.core.head.actor_table import ActorTable
-from zray.core.head.causes import HeadCauses
 from zray.core.head.control_store import ControlStore
 from zray.core.head.identity import HeadIdentity
 from zray.core.head.lease_table import LeaseTable
@@ -43,7 +44,7 @@ REASONS_TOLD_MAX = 100  # in one answer
 
 
 class StateQueries:
-    """Reads the tables; ``causes``: of what waits."""
+    """Reads the tables; ``why``: an object has no value yet, or an actor is not alive."""
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class StateQueries:
         scheduler: TaskScheduler,
         recovery: Recovery,
         transfers: Transfers,
-        causes: HeadCauses,
+        why: Callable[[bytes, float], str],
     ) -> None:
         self._identity = identity
         self._store = store
@@ -75,7 +76,7 @@ class StateQueries:
         self._scheduler = scheduler
         self._recovery = recovery
         self._transfers = transfers
-        self._causes = causes
+        self._why = why
         self._troubled: dict[bytes, Member] = {}  # who has said that something goes wrong there
 
     # ---- questions -------------------------------------------------------------------------
@@ -102,7 +103,7 @@ class StateQueries:
             answer = self.status(message.seq, now)
         else:
             asked = message.object_ids[:REASONS_TOLD_MAX]
-            reasons = [self._causes.why(oid, now)[: limits.TEXT_MAX] for oid in asked]
+            reasons = [self._why(oid, now)[: limits.TEXT_MAX] for oid in asked]
             answer = Reasons(0, message.seq, reasons)
         self._outbox.send(member.process_id, answer)
 
@@ -155,7 +156,7 @@ class StateQueries:
             *(record.actor_id, record.job_id, record.info, record.state),
             node.info.name if node is not None and alive else "",
             record.restarts,
-            "" if alive else self._causes.why(record.handle, now),
+            "" if alive else self._why(record.handle, now),
         )
 
     def _node(self, node: NodeMember, now: float) -> NodeStatus:

@@ -22,11 +22,11 @@ from zray.core.head.journal import Journal
 from zray.core.head.leases import Leases
 from zray.core.head.membership import Membership
 from zray.core.head.near_tasks import NearTasks
+from zray.core.head.questions import Questions
 from zray.core.head.results import Results
 from zray.core.head.resumption import Resumption
 from zray.core.head.sessions import Sessions
 from zray.core.head.task_scheduler import TaskScheduler
-from zray.core.head.why import WhyQueries
 from zray.core.incidents import Incidents
 
 T = TypeVar("T")
@@ -56,7 +56,7 @@ class Turn:
         garbage: GarbageCollector,
         definitions: Definitions,
         acknowledgements: Acknowledgements,
-        why_queries: WhyQueries,
+        questions: Questions,
         now: float,
     ) -> None:
         self._journal = journal
@@ -80,7 +80,7 @@ class Turn:
             ("telling outcomes", results.flush),
             ("freeing objects", garbage.collect),
             ("forgetting functions", definitions.settle),
-            ("answering why", why_queries.step),
+            ("answering why", questions.step),
             ("acknowledging", acknowledgements.send),
         )
         self._deadlines: tuple[Callable[[], float], ...] = (
@@ -91,7 +91,7 @@ class Turn:
             leases.deadline,
             near_tasks.deadline,
             acknowledgements.deadline,
-            why_queries.deadline,
+            questions.deadline,
         )
 
     def committed(self, number: int, now: float) -> None:

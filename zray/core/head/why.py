@@ -6,9 +6,6 @@ node, that knows best. Whoever is asked and does not answer in time is named in 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 from zray import limits
 from zray.core.causes import BLOCKED, NO_ANSWER, UNKNOWN, age, bounded, cause
 from zray.core.deadlines import Deadlines
@@ -61,10 +58,6 @@ class WhyQueries:
         self._outbox = outbox
         self._members = members
         self._causes = causes
-        self.handlers: dict[type[m.Message], Callable[[Any, Any, float], None]] = {
-            m.Why: self.on_why,
-            m.ToldWhy: self.on_told,
-        }
         self._numbers = 0
         self._open: dict[bytes, Question] = {}  # by a number of the head's
         self._due = Deadlines()  # the same

@@ -15,7 +15,6 @@ from zray.core.incidents import Incidents
 from zray.core.machine import Outbox
 from zray.core.raylet.actors import PASSED_ON, HostedActors
 from zray.core.raylet.behind import Behind
-from zray.core.raylet.causes import LocalCauses
 from zray.core.raylet.completions import Completions, held_task
 from zray.core.raylet.credit import Credit
 from zray.core.raylet.dispatch import Dispatch
@@ -149,10 +148,6 @@ class Raylet:
             *(self.outbox, self.objects, self.scheduler, self.tasks, self.worker_requests),
             *(self.node_id, tell_head, self.leases.is_of_another),
         )
-        self.causes = LocalCauses(
-            *(self.info.name, self.tasks, self.near_tasks, self.scheduler, self.actors),
-            *(self.leases.worker_of, tell_head),
-        )
 
     def _make_leases(self) -> None:
         self.lease_relays = LeaseRelays(
@@ -205,7 +200,7 @@ class Raylet:
             m.Rejected: self._on_rejected,
             m.Pong: self.session.on_pong,
             m.Trace: self.workers.tracing.on_trace,
-            m.AskWhy: self.causes.on_ask,
+            m.AskWhy: self._on_ask_why,
             m.Shutdown: self._on_shutdown,
             m.FindDriver: lambda msg, now: self.effects.append(FindProcess(msg.job_id, msg.pid)),
         }
@@ -342,6 +337,14 @@ class Raylet:
         if unwanted is None and not self.worker_requests.refused(message):
             refusal = ProtocolError(f"{message.text} (message {message.about})")
             self.incidents.record("telling the head something", "", refusal, now)
+
+    def _on_ask_why(self, message: m.AskWhy, now: float) -> None:
+        from zray.core.raylet.causes import LocalCauses  # loaded when somebody asks
+
+        LocalCauses(
+            *(self.info.name, self.tasks, self.near_tasks, self.scheduler, self.actors),
+            *(self.leases.worker_of, self.session.tell),
+        ).on_ask(message, now)
 
     def _on_shutdown(self, message: m.Shutdown, now: float) -> None:
         self.stopping = message.reason

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import zmq
 
 from zray import limits
-from zray.core.causes import age
 from zray.core.client.client import Client
 from zray.errors import HeadConnectionError, HeadSilentError, VersionMismatchError
 from zray.nodes.driver.far_links import FarLinks
@@ -332,6 +331,8 @@ class Driver(Pump):
             )
 
     def _head_word(self) -> str:
+        from zray.core.causes import age  # loaded when somebody asks
+
         now, client = time.monotonic(), self.client
         silent_s = now - self._heard
         if client.linked and silent_s < limits.SILENT_S:

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable
 
 from zray import limits
-from zray.core import causes
 from zray.core.client.waiters import Waiter
 from zray.errors import ZrayError
 from zray.nodes.participant.item_streams import ItemStreams
@@ -87,7 +86,15 @@ class Explaining(ItemStreams):
             self._await(asked.waiter, timeout_s)
         return m.Explanation(asked.subject, self._causes(asked, timeout_s))
 
+    @staticmethod
+    def _in_one_sentence(answer: m.Explanation) -> str:
+        from zray.core import causes
+
+        return causes.chained(answer.causes)
+
     def _causes(self, asked: Asked, timeout_s: float) -> list[m.Cause]:
+        from zray.core import causes  # loaded when somebody asks
+
         answer = asked.answer[0] if asked.answer else None
         if isinstance(answer, m.Rejected):
             raise ZrayError(answer.text, code=answer.code)
@@ -148,6 +155,8 @@ class Explaining(ItemStreams):
             found = self._causes(asked, EXPLAIN_S)
         except ZrayError:
             return True  # the head does not say
+        from zray.core import causes
+
         several = waiter.remaining > 1
         count = f"{waiter.remaining:,} values are" if several else "a value is"
         first = "the first" if several else "it"

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from zray import limits
-from zray.core import causes
 from zray.core.client.client import Client
 from zray.core.client.waiters import Waiter
 from zray.errors import ClusterShutdownError, GetTimeoutError, ObjectLostError, ZrayError
@@ -408,7 +407,7 @@ class Participant(Explaining):
         try:
             with interrupts, self._lock:
                 asked = self._ask_why(missing[0], WHY_S / 2)
-                why = causes.chained(self._explanation(asked, WHY_S).causes)
+                why = self._in_one_sentence(self._explanation(asked, WHY_S))
         except ZrayError:  # the head does not say
             return text
         return f"{text}; the first ({missing[0].hex()}): {why}" if why else text
