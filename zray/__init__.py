@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from zray.api.objects import cancel, get, put, wait
     from zray.api.runtime_context import get_gpu_ids, get_runtime_context
     from zray.api.timeline import timeline
+    from zray.api.why import why
     from zray.runtime.generators import DynamicObjectRefGenerator, ObjectRefGenerator
     from zray.runtime.references import ObjectRef
 
@@ -59,6 +60,7 @@ _HOMES = {
     "get_runtime_context": "zray.api.runtime_context",
     "timeline": "zray.api.timeline",
     "LoggingConfig": "zray.api.logging_config",
+    "why": "zray.api.why",
     "ObjectRef": "zray.runtime.references",
     "DynamicObjectRefGenerator": "zray.runtime.generators",
     "ObjectRefGenerator": "zray.runtime.generators",
@@ -99,6 +101,7 @@ __all__ = [
     "timeline",
     "util",
     "wait",
+    "why",
 ]
 
 

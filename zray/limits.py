@@ -250,6 +250,19 @@ REPORT_BUSY_TASKS = 50  # more than these at a time, and it is told of less ofte
 REPORT_ROWS_MAX = 2000  # in one message of a node
 REPORT_RUNNING_S = 0.1  # what runs for so long is told of as it runs
 REPORT_RUNNING_MAX = 100  # of one worker
+# ---- why something waits ---------------------------------------------------------------------
+WHY_SUBJECTS_MAX = 16  # in one question
+WHY_CHAIN_MAX = 16  # causes, each of the one before
+WHY_DETAILS_MAX = 12  # of one cause
+WHY_NODES_MAX = 256  # that are looked at for one cause
+WHY_SCAN_MAX = 2000  # tasks of a job, or actors whose ids are compared
+NODES_DEAD_KEPT_MAX = 1000  # of which the head remembers why they are dead
+WHY_CHARS_MAX = 2000  # of one text
+WHY_ASK_S = 1.0  # whoever knows more is waited for no longer
+WHY_ASKED_MAX = 32  # nodes that are asked whether they know a task
+WHY_QUESTIONS_MAX = 256  # that wait for others; more are answered without these
+STUCK_S = 10.0  # get or wait, without any progress: says what it waits for
+STUCK_AGAIN_S = 60.0  # and again
 
 # ---- processes and logs --------------------------------------------------------------------
 LOG_UNREAD_BYTES = 16 << 20  # prints for one process that has said nothing since

@@ -39,6 +39,29 @@ def busy():
     time.sleep(600)
 zray.get(busy.remote())
 """
+WAITS = """
+import sys, time
+import zray
+zray.init(sys.argv[1])
+@zray.remote
+def runs():
+    time.sleep(600)
+@zray.remote
+def after(value):
+    return value
+@zray.remote(num_cpus=100, resources={"rare": 0.5})
+def never():
+    pass
+first = runs.remote()
+refs = {"runs": first, "after": after.remote(first), "next": runs.remote()}
+refs |= {f"never{i}": never.remote() for i in range(3)}
+refs["done"] = zray.put(1)
+zray.wait([refs["done"]])
+for name, ref in refs.items():
+    print("ref", name, ref.hex(), repr(ref), sep="|")
+print("submitted")
+zray.get(first)
+"""
 READY = re.compile(r"\bREADY\b.*?([\w.\[\]:-]+:\d+)")
 
 
@@ -248,3 +271,13 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
             words = " ".join(map(str, daemon.process.args))
             report.sections.append((f"output of {words}", daemon.text()))
     return report
+
+
+@pytest.fixture
+def waiting(commands: Any) -> Any:
+    """A cluster with one CPU in use and tasks that wait; the driver's references by name."""
+    head = commands.head()
+    driver = commands.drive(WAITS, head.address())
+    driver.says("submitted")
+    lines = [line.split("|") for line in driver.text().splitlines() if line.startswith("ref|")]
+    return {name: text for _, name, *text in lines}

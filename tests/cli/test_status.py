@@ -1,4 +1,4 @@
-"""``zray status`` and ``zray why``: right, complete, and quick where there is nothing to see."""
+"""``zray status``: right, complete, and quick where there is nothing to see."""
 
 from __future__ import annotations
 
@@ -7,43 +7,6 @@ import signal
 import subprocess
 import time
 from typing import Any
-
-import pytest
-
-WAITS = """
-import sys, time
-import zray
-zray.init(sys.argv[1])
-@zray.remote
-def runs():
-    time.sleep(600)
-@zray.remote
-def after(value):
-    return value
-@zray.remote(num_cpus=100, resources={"rare": 0.5})
-def never():
-    pass
-first = runs.remote()
-refs = {"runs": first, "after": after.remote(first), "next": runs.remote()}
-refs |= {f"never{i}": never.remote() for i in range(3)}
-refs["done"] = zray.put(1)
-zray.wait([refs["done"]])
-for name, ref in refs.items():
-    print("ref", name, ref.hex(), repr(ref), sep="|")
-print("submitted")
-zray.get(first)
-"""
-
-
-@pytest.fixture
-def waiting(commands: Any) -> Any:
-    """A cluster with one CPU in use and tasks that wait; the driver's references by name."""
-    head = commands.head()
-    driver = commands.drive(WAITS, head.address())
-    driver.says("submitted")
-    lines = [line.split("|") for line in driver.text().splitlines() if line.startswith("ref|")]
-    return {name: text for _, name, *text in lines}
-
 
 # ---- status --------------------------------------------------------------------------------
 
@@ -250,45 +213,3 @@ def test_status_sends_a_terminal_nothing_that_it_obeys(commands: Any) -> None:
     said = commands.run("zray", "status").stdout
     assert "\x1b" not in said
     assert "evil\\x1b[2J" in said
-
-
-# ---- why -----------------------------------------------------------------------------------
-
-
-def test_why(commands: Any, waiting: Any) -> None:
-    def reason(name: str) -> str:
-        return str(commands.run("zray", "why", waiting[name][0]).stdout)
-
-    wait_for(lambda: reason("never0").startswith("INFEASIBLE"))
-    wait_for(lambda: reason("runs").startswith("LEASED: runs is with node head"))
-    assert reason("never0").startswith("INFEASIBLE: needs CPU 100, rare 0.5;")
-    assert reason("after").startswith("WAIT_DEPS: after waits for 1 of its arguments")
-    assert "WAIT_RESOURCES" in reason("next")
-
-
-def test_why_takes_several_and_what_repr_shows(commands: Any, waiting: Any) -> None:
-    names = ("never0", "after")
-    wait_for(lambda: "INFEASIBLE" in commands.run("zray", "why", waiting["never0"][0]).stdout)
-
-    said = commands.run("zray", "why", *(waiting[name][1] for name in names)).stdout
-
-    lines = said.splitlines()
-    assert [line.split(": ")[0] for line in lines] == [waiting[name][0] for name in names]
-
-
-def test_why_of_an_object_that_nobody_knows(commands: Any) -> None:
-    commands.head()
-
-    said = commands.run("zray", "why", "00" * 20, code=1).stdout
-
-    assert said.startswith("UNKNOWN: the head has not been told of object 0000")
-
-
-def test_why_of_what_is_no_object(commands: Any) -> None:
-    said = commands.run("zray", "why", "12345", code=2).stderr
-
-    assert "'12345' is not an object's id, which has 40 hex digits" in " ".join(said.split())
-
-
-def test_why_without_a_head(commands: Any) -> None:
-    assert "ZR-1500" in commands.run("zray", "why", "00" * 20, code=1).stderr

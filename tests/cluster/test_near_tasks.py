@@ -180,7 +180,7 @@ def test_a_timeout_says_what_a_task_waits_for(connected: Any) -> None:
         return "", 0
 
     text, value = zray.get(parent.remote(), timeout=20)
-    assert value == 1 and "LEASED: sleeps is with node" in text
+    assert value == 1 and "RUNNING: sleeps runs in worker pid" in text
 
 
 def test_it_goes_on_while_the_head_is_stopped(connected: Any, records: Any) -> None:

@@ -8,7 +8,7 @@ import time
 from zray.cli import reporting
 from zray.cli.examine import described
 from zray.cli.reporting import Failed
-from zray.cli.status import plain
+from zray.core.causes import plain
 from zray.errors import NotFoundError
 from zray.nodes.driver.operator import Operator, Place
 from zray.protocol import messages as m

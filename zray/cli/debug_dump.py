@@ -23,7 +23,8 @@ from zray._version import __version__
 from zray.cli import reporting
 from zray.cli.logs import everywhere
 from zray.cli.reporting import Failed
-from zray.cli.status import describe, plain
+from zray.cli.status import describe
+from zray.core.causes import plain
 from zray.errors import ZrayError
 from zray.nodes.driver.operator import Operator
 from zray.protocol import messages as m

@@ -13,7 +13,7 @@ from typing import Any
 from zray import limits
 from zray.cli import reporting
 from zray.cli.reporting import Failed
-from zray.cli.status import plain
+from zray.core.causes import plain
 from zray.nodes.driver.operator import Place
 from zray.protocol import messages as m
 from zray.runtime import connection

@@ -12,7 +12,8 @@ from zray import limits
 from zray.cli import reporting
 from zray.cli.entry import INTERRUPTED
 from zray.cli.reporting import Failed
-from zray.cli.status import plain, table
+from zray.cli.status import table
+from zray.core.causes import plain
 from zray.errors import HeadConnectionError, LogUnavailableError, NotFoundError, ZrayError
 from zray.nodes.driver.log_reader import LogReader, read
 from zray.nodes.driver.operator import Operator

@@ -41,15 +41,19 @@ def status(given: Sequence[Sequence[str]], as_json: bool) -> None:
 
 @command.command()
 @options.address_option
-@click.argument("object_ids", type=options.object_id, nargs=-1, required=True, metavar="OBJECT_ID")
-def why(given: Sequence[Sequence[str]], object_ids: Sequence[bytes]) -> None:
-    """Say what an object's value waits for. OBJECT_ID is what ref.hex() shows.
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.argument("things", type=options.thing, nargs=-1, required=True, metavar="ID...")
+def why(given: Sequence[Sequence[str]], as_json: bool, things: Sequence[str]) -> None:
+    """Say why something waits, failed or is as it is, what is behind that, and what would help.
 
-    Exit code 0: the head knows the object; 1: it does not, or it cannot be reached.
+    ID is that of an object (ref.hex() and repr(ref) show it), task, actor, node, worker or job, or
+    the name of a node or an actor.
+
+    Exit code 0: there is such a thing; 1: it is not known, or the head cannot be reached.
     """
-    from zray.cli.status import explain
+    from zray.cli.why import explain
 
-    sys.exit(explain(options.heads(given), [*object_ids]))
+    sys.exit(explain(options.heads(given), [*things], as_json))
 
 
 @command.command()

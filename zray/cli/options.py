@@ -29,7 +29,7 @@ _NAME_RULE: Final = (
     "use 1 to 128 letters, digits, '_', '.', ':' or '-', not starting with '.' or ':'"
 )
 _SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) *([kmgt]?)(i?)(b?)", re.IGNORECASE)
-_OBJECT_ID: Final = re.compile(r"(?:ObjectRef\()?([0-9a-f]{40})(?:,.*)?\)?", re.IGNORECASE)
+_REPR: Final = re.compile(r"(?:ObjectRef\(|Actor\(.*, )([0-9a-f]{32,40})(?:,.*)?\)?", re.IGNORECASE)
 _OWN_OPTIONS: Final = {"CPU": "--num-cpus", "GPU": "--num-gpus", "memory": "--memory"}
 
 P = ParamSpec("P")
@@ -173,15 +173,16 @@ def module(text: str) -> str:
 
 
 @checked
-def object_id(text: str) -> bytes:
-    """An object's id in hex, or what ``repr`` of its reference shows."""
-    found = _OBJECT_ID.fullmatch(text.strip())
-    if found is None:
+def thing(text: str) -> str:
+    """An id or a name, or what ``repr`` of a reference or of an actor's handle shows."""
+    found = _REPR.fullmatch(text.strip())
+    name = found[1] if found is not None else text.strip()
+    if not 0 < len(name) <= limits.NAME_MAX:
         raise ValueError(
-            f"{text!r} is not an object's id, which has 40 hex digits; ref.hex() and repr(ref) "
-            "show it"
+            f"{text[:80]!r} is no id or name, which has 1 to {limits.NAME_MAX} characters; "
+            "zray status shows them, and ref.hex() is an object's"
         )
-    return bytes.fromhex(found[1])
+    return name
 
 
 def _bytes(text: str) -> int:

@@ -10,7 +10,8 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from zray.cli.status import locate, plain
+from zray.cli.status import locate
+from zray.core.causes import plain
 from zray.errors import ZrayError
 from zray.nodes.driver.operator import Operator
 

@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from zray.cli.entry import INTERRUPTED
-from zray.cli.status import duration, locate, plain
+from zray.cli.status import duration, locate
+from zray.core.causes import plain
 from zray.errors import HeadConnectionError, StateQueryError, ZrayError
 from zray.nodes.driver.observer import Observer
 from zray.protocol import messages as m

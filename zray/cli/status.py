@@ -1,4 +1,4 @@
-"""``zray status`` and ``zray why``: what the head says, for people and for programs. Reads only."""
+"""``zray status``: what the head says, for people and for programs. Reads only."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from zray import limits
+from zray.core.causes import plain
 from zray.errors import HeadConnectionError, ZrayError
 from zray.nodes import contact
 from zray.nodes.driver.observer import Observer
@@ -35,21 +36,6 @@ def show(addresses: list[str], as_json: bool) -> int:
     view = describe(status, info, target)
     print(json.dumps(view, indent=2) if as_json else "\n".join(lines(view)))
     return OK if view["health"] == "OK" else DEGRADED
-
-
-def explain(addresses: list[str], object_ids: list[bytes]) -> int:
-    """Print what each object waits for; returns the exit code."""
-    try:
-        info, target = locate(addresses)
-        with Observer(info, target) as observer:
-            reasons = observer.why(object_ids)
-    except (ZrayError, OSError) as error:
-        print(f"zray: {error}", file=sys.stderr)
-        return 1
-    for object_id, reason in zip(object_ids, reasons, strict=False):
-        prefix = f"{object_id.hex()}: " if len(object_ids) > 1 else ""
-        print(prefix + (plain(reason) or "READY: it has its value and waits for nothing"))
-    return int(any(reason.startswith("UNKNOWN") for reason in reasons))
 
 
 def locate(addresses: Sequence[str]) -> tuple[ConnectionInfo, str]:
@@ -250,10 +236,3 @@ def duration(seconds: float) -> str:
         if count or (unit == "s" and not parts):
             parts.append(f"{count} {unit}")
     return " ".join(parts[:2])
-
-
-def plain(text: str) -> str:
-    """Names come from anywhere: what is not printable is escaped, never sent to a terminal."""
-    return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
-    )

@@ -10,7 +10,7 @@ from typing import Any
 
 from zray.cli import reporting
 from zray.cli.reporting import Failed
-from zray.cli.status import plain
+from zray.core.causes import plain
 from zray.nodes.driver.trace_events import event
 from zray.protocol import messages as m
 

@@ -19,6 +19,7 @@ LABELS = "labels "  # and selectors: what a node whose labels they select has wi
 _OFFER = "offers "  # and a name: what a node that offers the name has without end
 # And a digest: tasks of different environments do not share processes. It takes nothing of a node.
 ENVIRONMENT = "environment "
+_OF_BYTES = (MEMORY, "object_store_memory")
 _OF_THE_HEAD = (_OFFER, LABELS)
 
 
@@ -110,3 +111,18 @@ def in_words(wanted: Iterable[tuple[str, int]]) -> str:
 def missing(total: Mapping[str, int], wanted: Needs) -> Needs:
     """The part of ``wanted`` that exceeds ``total``."""
     return tuple((name, amount) for name, amount in wanted if total.get(name, 0) < amount)
+
+
+def shortage(free: Mapping[str, int], total: Mapping[str, int], lacking: Needs) -> str:
+    """``1 of 8 CPU free, needs 2``, of each that is lacking."""
+    return ", ".join(
+        f"{figure(name, max(0, free.get(name, 0)))} of {figure(name, total.get(name, 0))} {name} "
+        f"free, needs {figure(name, amount)}"
+        for name, amount in lacking
+    )
+
+
+def figure(name: str, amount: int) -> str:
+    """An amount as people write it, memory in MiB."""
+    value = amount / limits.RESOURCE_UNIT
+    return f"{value / 2**20:,.0f} MiB" if name in _OF_BYTES else f"{value:g}"

@@ -21,6 +21,7 @@ from zray.protocol.state_messages import *
 from zray.protocol.store_messages import *
 from zray.protocol.stream_messages import *
 from zray.protocol.trace_messages import *
+from zray.protocol.why_messages import *
 
 # ---- session: both directions --------------------------------------------------------------
 
@@ -389,10 +390,11 @@ ALL: tuple[type[Message], ...] = (
     *STATE_MESSAGES,
     *OPERATION_MESSAGES,
     *PROGRESS_MESSAGES,
+    *WHY_MESSAGES,
 )
 
 # What answers a request; ``about`` is the request's ``seq``.
 ANSWERS = (
     *(Status, Reasons, KvReply, Synced, ActorCreated, ActorFound, ActorNames, Gone, Traced),
-    *(Listed, Summary),
+    *(Listed, Summary, Explained),
 )

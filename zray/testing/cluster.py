@@ -370,7 +370,7 @@ class SimCluster(Population):
             for task_id in [*driver.client.unresolved][:5]:
                 reason = "no head"
                 if self.head is not None:
-                    reason = self.head.gcs.queries.why(object_id(task_id), self.clock.now)
+                    reason = self.head.gcs.causes.why(object_id(task_id), self.clock.now)
                 found.append(f"{self.ledger.word(task_id)}: {reason or 'has its outcome'}")
             for oid in [*driver.client.waiters.values, *driver.client.waiters.ends][:5]:
                 found.append(f"awaits {self.ledger.word(oid[:16])}[{oid[-1]}]")

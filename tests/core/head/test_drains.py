@@ -81,7 +81,7 @@ def test_tasks_say_that_all_nodes_leave() -> None:
     drain(bench, N1)
     drain(bench, N2)
     bench.submit("d1", spec("t1", WORK))
-    reason = bench.gcs.queries.why(object_of(identity("t1")), bench.now)
+    reason = bench.gcs.causes.why(object_of(identity("t1")), bench.now)
     assert reason.startswith("NO_NODES") and "drained" in reason
 
 

@@ -279,7 +279,7 @@ def test_a_task_that_fits_nowhere_says_what_is_missing_and_warns_once() -> None:
     head.node("n1", 4)
     head.driver("d1", HUGE)
     head.submit("d1", spec("t1", HUGE))
-    reason = head.gcs.queries.task_reason(head.gcs.tasks[identity("t1")])
+    reason = head.gcs.causes.why(object_of(identity("t1")), head.now)
     assert reason.startswith("INFEASIBLE: needs CPU 9; no node ever has CPU 9 (the nearest has")
     head.after(4.0)
     assert not head.taken("d1", m.Notice)
@@ -296,7 +296,7 @@ def test_without_nodes_the_reason_says_so() -> None:
     head = HeadBench()
     head.driver("d1", WORK)
     head.submit("d1", spec("t1", WORK))
-    assert "NO_NODES" in head.gcs.queries.task_reason(head.gcs.tasks[identity("t1")])
+    assert "NO_NODES" in head.gcs.causes.why(object_of(identity("t1")), head.now)
 
 
 def test_a_task_that_was_withdrawn_is_not_sent() -> None:
@@ -316,7 +316,7 @@ def test_a_task_goes_when_its_argument_is_there() -> None:
     first, second = spec("t1", WORK), spec("t2", WORK, dependencies=[identity("t1") + bytes(4)])
     head.submit("d1", second, first)
     assert head.assigned("n1") == ["t1"]
-    reason = head.gcs.queries.task_reason(head.gcs.tasks[identity("t2")])
+    reason = head.gcs.causes.why(object_of(identity("t2")), head.now)
     assert reason.startswith("WAIT_DEPS: work waits for 1 of its arguments")
     head.say("n1", m.Done(1, [done(identity("t1"), results=[value(identity("t1"))])]))
     (sent,) = head.taken("n1", m.Tasks)
@@ -368,7 +368,7 @@ def test_it_waits_a_while_for_that_node_and_then_goes_to_another() -> None:
     large = with_large_object(head)
     head.submit("d1", *two(large))
     assert head.assigned("n1") == ["first"] and not head.assigned("n2")
-    assert "WAIT_LOCALITY" in head.gcs.queries.why(object_of(identity("second")), head.now)
+    assert "WAIT_LOCALITY" in head.gcs.causes.why(object_of(identity("second")), head.now)
     assert head.gcs.turn.deadline() <= head.now + limits.LOCALITY_WAIT_S
     head.after(limits.LOCALITY_WAIT_S + 0.01)
     head.turn()
@@ -426,7 +426,7 @@ def test_a_name_that_was_offered_is_waited_for() -> None:
     head.say("n1", m.Goodbye(0, "stopped"))
     head.submit("d1", *tasks("t", 1, NAMED))
     assert head.assigned("n2") == [] and not head.taken("d1", m.Result)
-    reason = head.gcs.queries.why(object_of(identity("t0")), head.now)
+    reason = head.gcs.causes.why(object_of(identity("t0")), head.now)
     assert reason is not None and 'no node ever has an offer of "town.count"' in reason
     head.node("n3", offers=["town.count"])
     head.turn()

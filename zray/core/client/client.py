@@ -7,7 +7,8 @@ session is told. Owns the session, and what is said to the user.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from zray.core.client.actor_caller import ActorCallers
 from zray.core.client.call_results import CallResults
@@ -35,6 +36,9 @@ from zray.protocol import messages as m
 from zray.protocol.codec import Payload, Unsent
 from zray.protocol.splitting import Joiner
 
+if TYPE_CHECKING:
+    from zray.core.client.causes import ClientCauses
+
 
 class Client:
     """``remote``: over a network, where large values stay here and are served in chunks."""
@@ -49,7 +53,7 @@ class Client:
         self.refused: m.Refused | None = None
         self.stopped = ""  # why the cluster ended
         self.parted = False  # the head has heard this driver's GOODBYE
-        self.health = ""
+        self.last_word: m.Pong | None = None  # of the head, about the cluster
         self.outbox: list[m.Message] = []  # the same list for ever: the machines put into it
         self.prints = ClientPrints()
         self.outcomes: dict[bytes, m.Outcome] = {}
@@ -93,10 +97,7 @@ class Client:
             remote=self._remote,
         )
         self.definitions = ClientDefinitions(
-            outbox=self.outbox,
-            publish=self.references.publish,
-            number=self.requests.number,
-            remote=self._remote,
+            *(self.outbox, self.references.publish, self.requests.number), remote=self._remote
         )
         self.tasks = ClientTasks(
             process_id=self.process_id,
@@ -117,13 +118,12 @@ class Client:
         self.want_outcome = self.waiters.want_outcome
         self.want_located = self.waiters.want_located
         self.first_ready = self.readiness.first_ready
-        self.want_some = self.readiness.want_some
-        self.forget_waiter = self.waiters.forget
+        self.want_some, self.forget_waiter = self.readiness.want_some, self.waiters.forget
         self.forget_some = self.waiters.forget_some
         self.has_callbacks = self.waiters.has_callbacks
 
     def _make_lease_machines(self) -> None:
-        classes = LeaseClasses()
+        self._lease_classes = classes = LeaseClasses()
         self.far_leases = FarLeases(
             process_id=self.process_id,
             outbox=self.outbox,
@@ -134,11 +134,8 @@ class Client:
             caught_up=lambda lease_id: self.leases.caught_up(lease_id),
         )
         queues = LeaseQueues(
-            job_id=lambda: self.job_id,
-            outcomes=self.outcomes,
-            references=self.references,
-            definitions=self.definitions,
-            far=self.far_leases,
+            *(lambda: self.job_id, self.outcomes, self.references, self.definitions),
+            self.far_leases,
         )
         self.leased_tasks = LeasedTasks(
             process_id=self.process_id,
@@ -202,6 +199,16 @@ class Client:
             yielded_large=self.leased_tasks.yielded_large,
         )
 
+    @cached_property
+    def causes(self) -> ClientCauses:
+        """What is known here of why something is as it is; made when somebody asks."""
+        from zray.core.client.causes import ClientCauses
+
+        return ClientCauses(
+            *(self.process_id, self.outbox, self.outcomes, self.call_results, self.definitions),
+            *(self.tasks, self.leased_tasks, self._lease_classes, self.calls),
+        )
+
     def _table(self) -> dict[type[m.Message], Callable[[Any], None]]:
         """Which message goes to whom, but for what is of a session: see `_on_session`."""
         calls, values = self.calls, self.values
@@ -226,6 +233,7 @@ class Client:
             **dict.fromkeys(m.ANSWERS, self._on_answer),
             m.Rejected: self._on_rejected,
             **self.prints.handlers,
+            m.AskWhy: lambda msg: self.causes.on_ask(msg),
             m.Pong: self._on_pong,
             m.Shutdown: lambda msg: self.stop(msg.reason),
             m.Goodbye: self._on_goodbye,
@@ -278,13 +286,6 @@ class Client:
     def fresh(self) -> int:
         """How many tasks were submitted and wait for ``flush``."""
         return len(self.tasks.backlog) + self.leased_tasks.fresh
-
-    def reason(self, oid: bytes) -> tuple[str, bytes]:
-        """What an object waits for, as far as this process knows, and the actor to ask about."""
-        if like := self.leased_tasks.like(oid):
-            return "", like
-        known = self.leased_tasks.reason(oid)
-        return (known, b"") if known else self.calls.reason(oid)
 
     def unsent(self) -> bool:
         """Whether ``flush`` has more to do soon."""
@@ -413,7 +414,7 @@ class Client:
             self.outbox.append(message)
 
     def _on_pong(self, message: m.Pong) -> None:
-        self.health = message.health
+        self.last_word = message
 
     def _on_goodbye(self, message: m.Goodbye) -> None:
         self.parted = True

@@ -22,10 +22,10 @@ class ClientDefinitions:
 
     def __init__(
         self,
-        *,
         outbox: list[m.Message],
         publish: Callable[[list[bytes]], None],
         number: Callable[[], int],
+        *,
         remote: bool,
     ) -> None:
         self._outbox = outbox

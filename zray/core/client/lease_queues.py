@@ -27,7 +27,6 @@ class LeaseQueues:
 
     def __init__(
         self,
-        *,
         job_id: Callable[[], bytes],
         outcomes: dict[bytes, m.Outcome],
         references: ClientReferences,

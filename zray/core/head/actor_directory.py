@@ -46,6 +46,7 @@ class ActorDirectory:
         self._records = records
         self.names: dict[str, dict[str, bytes]] = {}  # by namespace
         self.dead: dict[bytes, m.ActorState] = {}
+        self.last_named: dict[str, bytes] = {}  # dead ones, by the name that they had
         # Watched, and not heard of yet: whoever made it may tell of it until then.
         self.unmade = Deadlines()
         self._unmade_watchers: dict[bytes, dict[bytes, None]] = {}  # by actor
@@ -170,6 +171,11 @@ class ActorDirectory:
         self.dead[record.actor_id] = self._state_of(record, record.owner)
         if len(self.dead) > limits.ACTORS_DEAD_KEPT_MAX:
             del self.dead[next(iter(self.dead))]
+        if record.info.name:
+            self.last_named.pop(record.info.name, None)
+            self.last_named[record.info.name] = record.actor_id
+            if len(self.last_named) > limits.ACTORS_DEAD_KEPT_MAX:
+                del self.last_named[next(iter(self.last_named))]
         for watcher in record.watchers:
             self.watching.get(watcher, {}).pop(record.actor_id, None)
 

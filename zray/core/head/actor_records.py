@@ -53,6 +53,8 @@ class ActorRecord:
         self.state = m.ACTOR_PENDING
         self.incarnation = 0
         self.restarts = 0
+        self.since = -1.0  # when its state was stored, which is ``stored_state``; below 0: unknown
+        self.stored_state = -1
         self.node_id = b""
         self.worker_id = b""
         self.text = ""  # why it is not alive

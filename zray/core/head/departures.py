@@ -121,10 +121,11 @@ class Departures:
             known = self._members.node_rows.get(node.process_id)
             row = (known or NodeRow(0, True, node.info.name)).dead(node.incarnation)
             stored = self._members.row(node.process_id, row)
-            self._persist([stored], lambda _now: self._bury(node, why))
+            self._persist([stored], lambda now: self._bury(node, why, now))
 
-    def _bury(self, node: NodeMember, why: str) -> None:
+    def _bury(self, node: NodeMember, why: str, now: float) -> None:
         """Move the tasks of a dead incarnation, void its copies and its workers' holds."""
+        self._members.bury(node.process_id, why, now)
         self._members.remove(node)
         self._outbox.discard(node.process_id)
         self._transfers.session_lost(node.process_id)
@@ -167,7 +168,8 @@ class Departures:
         """A node of before the restart is dead: its incarnation must not come back."""
         old = self._members.node_rows[node_id]
 
-        def then(_now: float) -> None:
+        def then(now: float) -> None:
+            self._members.bury(node_id, why, now)
             if self._members.gone(node_id, old):
                 self._events.never_returned(node_id, old.name, why)
 

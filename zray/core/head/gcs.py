@@ -6,6 +6,9 @@ which machines there are, and what each is made with. What a turn consists of is
 
 from __future__ import annotations
 
+from functools import cached_property
+from typing import TYPE_CHECKING
+
 from zray.core.head.acknowledgements import Acknowledgements
 from zray.core.head.actor_directory import ActorDirectory
 from zray.core.head.actor_reconciliation import ActorReconciliation
@@ -26,6 +29,7 @@ from zray.core.head.lineage import Lineage
 from zray.core.head.listings import Listings
 from zray.core.head.membership import Membership
 from zray.core.head.print_relay import PrintRelay
+from zray.core.head.questions import Questions
 from zray.core.head.reconciliation import Reconciliation
 from zray.core.head.results import Results
 from zray.core.head.resumption import Resumption
@@ -43,6 +47,9 @@ from zray.core.incidents import Incidents
 from zray.ids import IdSource
 from zray.protocol import messages as m
 from zray.protocol.codec import Unsent
+
+if TYPE_CHECKING:  # loaded when somebody asks
+    from zray.core.head.causes import HeadCauses
 
 
 class Gcs(Tables):
@@ -110,6 +117,7 @@ class Gcs(Tables):
             # everything else
             m.Ping: self.queries.on_ping,
             m.Query: self.queries.on_query,
+            **self.questions.handlers,
             m.Kv: self.catalog.on_kv,
             **self.print_relay.handlers,
             **self.listings.handlers,
@@ -330,17 +338,9 @@ class Gcs(Tables):
         )
         self.drains = Drains(self, self.leases.revoke)
         self.membership = Membership(
-            outbox=self.outbox,
-            persist=self.journal.persist,
-            events=self.events,
-            prints=self.prints,
-            members=self.members,
-            offers=self.offers,
-            scheduler=self.scheduler,
-            transfers=self.transfers,
-            definitions=self.definitions,
-            departures=self.departures,
-            leases=self.leases,
+            *(self.outbox, self.journal.persist, self.events, self.prints, self.members),
+            *(self.offers, self.scheduler, self.transfers, self.definitions, self.departures),
+            self.leases,
         )
         self.reconciliation = Reconciliation(
             outbox=self.outbox,
@@ -381,26 +381,17 @@ class Gcs(Tables):
             definitions=self.definitions,
             acknowledgements=self.acknowledgements,
             listings=self.listings,
+            questions=self.questions,
             now=now,
         )
 
     def _make_door(self, identity: HeadIdentity) -> None:
-        """What is between the peers and all others."""
+        """What is between the peers and all others, and who is asked about these."""
+        self.questions = Questions(self.outbox, self.members, lambda: self.causes)
         self.queries = StateQueries(
-            identity=identity,
-            store=self.store,
-            notices=self.notices,
-            incidents=self.incidents,
-            counters=self.counters,
-            outbox=self.outbox,
-            members=self.members,
-            tasks=self.tasks,
-            objects=self.objects,
-            actors=self.actor_table,
-            leases=self.lease_table,
-            scheduler=self.scheduler,
-            recovery=self.recovery,
-            transfers=self.transfers,
+            *(identity, self.store, self.notices, self.incidents, self.counters, self.outbox),
+            *(self.members, self.objects, self.actor_table, self.lease_table, self.scheduler),
+            *(self.recovery, self.transfers, lambda oid, now: self.causes.why(oid, now)),
         )
         self.listings = Listings(self, self.tasks, StateRows(self, self.tasks))
         self.sessions = Sessions(
@@ -427,6 +418,17 @@ class Gcs(Tables):
             sessions=self.sessions,
             prints=self.prints,
             incidents=self.incidents,
+        )
+
+    @cached_property
+    def causes(self) -> HeadCauses:
+        """What the head knows of why something is as it is; made when somebody asks."""
+        from zray.core.head.causes import HeadCauses
+
+        return HeadCauses(
+            *(self.epoch, self.store, self.members, self.processes, self.tasks, self.objects),
+            *(self.actor_table, self.actor_directory, self.holders, self.lease_table),
+            *(self.near_tasks, self.scheduler, self.recovery),
         )
 
     # ---- what concerns several machines --------------------------------------------------------

@@ -71,6 +71,8 @@ class Incarnations:
 
         def durable(now: float) -> None:
             record.unstored -= 1
+            if record.state != record.stored_state:
+                record.stored_state, record.since = record.state, now
             then(now)
             self._directory.tell(record)
 
@@ -98,6 +100,7 @@ class Incarnations:
             return
         task = TaskRecord(record.spec, record.template, record.job_id, b"")
         task.attempt = record.incarnation
+        task.since = now
         if not record.held:  # calls wait for it, and it takes nothing from tasks
             task.depth = AWAITED
         self._tasks.add(record.actor_id, task)

@@ -318,6 +318,7 @@ class Lineage:
         record.attempt = origin.attempt
         record.failures = origin.failures = origin.failures + 1
         record.rebuilds = True
+        record.since = now
         self._tasks.add(spec.task_id, record)
         self._members.jobs[origin.job_id].unfinished += 1
         self._counters["rebuilt"] += 1

@@ -188,6 +188,7 @@ class Members:
         self.proven: list[NodeMember] = []  # turned out to be reachable, which is to be stored
         self.lost: list[Vector] = []  # of these, what those had that did not return
         self.lost_jobs: dict[bytes, str] = {}  # what was ended with their drivers
+        self.buried: dict[bytes, tuple[str, float]] = {}  # dead nodes: why, and since when
         self.started = self._checked = self._attentive = now
         self._absent: set[bytes] = set()  # of the awaited, those that are out of reach
         self.away_changed: list[bytes] = []  # nodes out of reach by now, or reached again
@@ -251,6 +252,13 @@ class Members:
         self.lost_jobs[job_id] = what
         if len(self.lost_jobs) > limits.LOST_JOBS_MAX:
             del self.lost_jobs[next(iter(self.lost_jobs))]
+
+    def bury(self, node_id: bytes, why: str, now: float) -> None:
+        """A node is dead, durably; why is remembered of the last ones."""
+        self.buried.pop(node_id, None)
+        self.buried[node_id] = why, now
+        if len(self.buried) > limits.NODES_DEAD_KEPT_MAX:
+            del self.buried[next(iter(self.buried))]
 
     def fenced(self, node_id: bytes, incarnation: int) -> bool:
         """Whether that incarnation was declared dead."""

@@ -30,7 +30,6 @@ class Membership:
 
     def __init__(
         self,
-        *,
         outbox: Outbox[bytes],
         persist: Persist,
         events: Events,

@@ -6,6 +6,8 @@ says when tasks of other jobs wait, and takes what waits there for nodes that ha
 
 from __future__ import annotations
 
+from itertools import islice
+
 from zray import limits
 from zray.core import resources
 from zray.core.head.lease_table import LeaseTable
@@ -69,6 +71,10 @@ class NearTasks:
         """A task is cancelled with those that it has submitted: some may be near."""
         for node in self._nodes.values():
             self._outbox.send(node.process_id, m.Cancel(0, task_id, force, True))
+
+    def places(self) -> list[bytes]:
+        """The nodes that have any, some of them."""
+        return [*islice(self._nodes, limits.WHY_ASKED_MAX)]
 
     # ---- turn ------------------------------------------------------------------------------
 

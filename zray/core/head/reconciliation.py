@@ -224,6 +224,7 @@ class Reconciliation:
             if record is not None and record.node is node.view:
                 self._counters["reclaimed"] += 1
                 self._scheduler.release(task_id, record)
+                record.since = now
                 record.near = b""  # it was taken back for a node that has nothing to do
                 self._again(task_id, record)
 

@@ -26,6 +26,11 @@ class Recovery:
         self._inherited: dict[bytes, None] = {}  # tasks that a node told of
         self._past_failures: dict[bytes, int] = {}  # of tasks yet to be resubmitted
 
+    def in_words(self, epoch: int) -> str:
+        """What a head that was started again waits for."""
+        missing = len(self._members.awaited)
+        return f"RECOVERING epoch {epoch}: {missing} nodes and their tasks not back yet"
+
     def hold(self, object_id: bytes) -> bool:
         """Keep an object until everybody has told what it holds; False: that is over."""
         if self.active:

@@ -14,6 +14,7 @@ CLIENT_VERBS = frozenset(
         *(m.Calls, m.CancelCall, m.Promise, m.Sync, m.AskGone, m.Forget),
         *(m.Demand, m.Revoke, m.CancelLeased, m.Made, m.Reaches, m.Relay, m.Taken, m.Trace),
         *(m.List, m.Summarize),
+        *(m.Why, m.ToldWhy),
     }
 )
 NODE_VERBS = CLIENT_VERBS | {
@@ -24,7 +25,7 @@ NODE_VERBS = CLIENT_VERBS | {
 }
 OBSERVER_VERBS = frozenset(
     {
-        *(m.Query, m.Ping, m.Goodbye, m.Shutdown, m.List, m.Summarize),
+        *(m.Query, m.Why, m.Ping, m.Goodbye, m.Shutdown, m.List, m.Summarize),
         *(m.Locate, m.ReadLog, m.Examine, m.Kill, m.Drain, m.Trace),
     }
 )

@@ -1,6 +1,8 @@
-"""Answers about the cluster's state: what is there, and why something waits."""
+"""Answers about the cluster's state: what is there, and what waits for what."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from zray import limits
 from zray.core import resources
@@ -11,16 +13,15 @@ from zray.core.head.identity import HeadIdentity
 from zray.core.head.lease_table import LeaseTable
 from zray.core.head.members import Member, Members, NodeMember
 from zray.core.head.notices import Notices
-from zray.core.head.object_table import PENDING, ObjectTable
+from zray.core.head.object_table import ObjectTable
 from zray.core.head.recovery import Recovery
 from zray.core.head.scheduling_class import SchedulingClass
-from zray.core.head.task_records import ASSIGNED, READY, TaskRecord
-from zray.core.head.task_scheduler import WAIT_RESOURCES, TaskScheduler
-from zray.core.head.task_table import TaskTable
+from zray.core.head.task_records import READY
+from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.transfers import Transfers
+from zray.core.head.wait_reasons import WAIT_RESOURCES
 from zray.core.incidents import Incidents
 from zray.core.machine import Outbox
-from zray.ids import task_of
 from zray.protocol.messages import (
     ACTOR_ALIVE,
     STATUS,
@@ -43,11 +44,10 @@ REASONS_TOLD_MAX = 100  # in one answer
 
 
 class StateQueries:
-    """Reads the tables, and why tasks wait from the scheduler."""
+    """Reads the tables; ``why``: an object has no value yet, or an actor is not alive."""
 
     def __init__(
         self,
-        *,
         identity: HeadIdentity,
         store: ControlStore,
         notices: Notices,
@@ -55,13 +55,13 @@ class StateQueries:
         counters: dict[str, int],
         outbox: Outbox[bytes],
         members: Members,
-        tasks: TaskTable,
         objects: ObjectTable,
         actors: ActorTable,
         leases: LeaseTable,
         scheduler: TaskScheduler,
         recovery: Recovery,
         transfers: Transfers,
+        why: Callable[[bytes, float], str],
     ) -> None:
         self._identity = identity
         self._store = store
@@ -70,13 +70,13 @@ class StateQueries:
         self._counters = counters
         self._outbox = outbox
         self._members = members
-        self._tasks = tasks
         self._objects = objects
         self._actors = actors
         self._leases = leases
         self._scheduler = scheduler
         self._recovery = recovery
         self._transfers = transfers
+        self._why = why
         self._troubled: dict[bytes, Member] = {}  # who has said that something goes wrong there
 
     # ---- questions -------------------------------------------------------------------------
@@ -103,7 +103,7 @@ class StateQueries:
             answer = self.status(message.seq, now)
         else:
             asked = message.object_ids[:REASONS_TOLD_MAX]
-            reasons = [self.why(oid, now)[: limits.TEXT_MAX] for oid in asked]
+            reasons = [self._why(oid, now)[: limits.TEXT_MAX] for oid in asked]
             answer = Reasons(0, message.seq, reasons)
         self._outbox.send(member.process_id, answer)
 
@@ -112,7 +112,7 @@ class StateQueries:
     def health(self, now: float) -> str:
         """One line: OK, or what the head waits for, or what goes wrong in it and its nodes."""
         if self._recovery.active:
-            return self.recovering()
+            return self._recovery.in_words(self._identity.epoch)
         troubles = [("the control store", self._store.trouble)]
         if self._store.later_epoch:
             troubles.append(("the control store", self._store.outdated()))
@@ -124,12 +124,6 @@ class StateQueries:
                 troubles.append((member.in_words(), member.trouble))
         told = "; ".join(f"{who}: {what}" for who, what in troubles if what)
         return f"DEGRADED: {told}"[: limits.HEALTH_TEXT_MAX] if told else "OK"
-
-    def recovering(self) -> str:
-        """What a head that was started again waits for."""
-        missing = len(self._members.awaited)
-        epoch = self._identity.epoch
-        return f"RECOVERING epoch {epoch}: {missing} nodes and their tasks not back yet"
 
     def status(self, about: int, now: float) -> Status:
         """The answer to a STATUS query."""
@@ -162,7 +156,7 @@ class StateQueries:
             *(record.actor_id, record.job_id, record.info, record.state),
             node.info.name if node is not None and alive else "",
             record.restarts,
-            "" if alive else self.why(record.handle, now),
+            "" if alive else self._why(record.handle, now),
         )
 
     def _node(self, node: NodeMember, now: float) -> NodeStatus:
@@ -219,51 +213,3 @@ class StateQueries:
                 count, job_id = demand.count, demand.job_id
                 found.append(ClassStatus(demand.amounts, job_id, count, reason, ""))
         return found
-
-    def why(self, object_id: bytes, now: float) -> str:
-        """What an object's value waits for, or the actor of a handle; empty: for nothing."""
-        actor = self._actors.get(task_of(object_id))
-        if actor is not None:
-            creation = self._tasks.get(actor.actor_id)
-            return self.task_reason(creation) if creation else actor.reason(now)
-        record = self._objects.get(object_id)
-        if record is not None and record.kind != PENDING:
-            return ""
-        task = self._tasks.get(task_of(object_id))
-        if task is None:
-            return (
-                f"UNKNOWN: the head has not been told of object {object_id.hex()}, or it was freed"
-            )
-        return self.task_reason(task)
-
-    def task_reason(self, task: TaskRecord) -> str:
-        """Why a task has no outcome yet."""
-        name = task.template.message.name if task.template is not None else "a task"
-        if task.state == ASSIGNED and task.node is not None:
-            node = self._members.nodes.get(task.node.node_id)
-            where = node.info.name if node is not None else task.node.node_id.hex()
-            state = node.state() if node is not None else "gone"
-            trouble = f"; in trouble: {node.trouble}" if node is not None and node.trouble else ""
-            return f"LEASED: {name} is with node {where} ({state}), attempt {task.attempt}{trouble}"
-        if task.parked or task.spec is None:
-            return f"HEAD_RECOVERING: {name}; {self.recovering()}"
-        if task.waiting:
-            first = self._first(task)
-            return f"WAIT_DEPS: {name} waits for {task.waiting} of its arguments{first}"
-        if task.template is not None and not task.template.function.ready:
-            trouble = f"; the control store: {self._store.trouble}" if self._store.trouble else ""
-            return f"WAIT_FUNCTION: the function of {name} is being stored{trouble}"
-        if task.template is not None:
-            group = self._scheduler.group_of(task)
-            return f"{self._scheduler.reason(group)} (task {name}, {group.ready} waiting like it)"
-        return f"UNKNOWN: {name}"
-
-    def _first(self, task: TaskRecord) -> str:
-        assert task.spec is not None
-        for oid in task.spec.dependencies:
-            inner = self._tasks.get(task_of(oid))
-            if inner is not None and inner is not task:
-                name = inner.template.message.name if inner.template is not None else "a task"
-                depth = "waits itself" if inner.state != ASSIGNED else "runs"
-                return f"; the first is the result of {name}, which {depth}"
-        return ""

@@ -86,6 +86,7 @@ class TaskRecord:
             "rebuilds",
             "depth",
             "group",
+            "since",
         ),
     )
 
@@ -112,6 +113,9 @@ class TaskRecord:
         self.group: dict[bytes, TaskRecord] = {}  # of its submitter in its job, once it is known
         self.depth = 0  # how many tasks above it run, its submitter first
         self.near = b""  # the node that has its large arguments
+        self.since = (
+            -1.0
+        )  # when it was submitted, or given to its node, or came back; below 0: unknown
         self.parked = False  # until all nodes known before a head restart are back or dead
 
     def was_given(self) -> bool:

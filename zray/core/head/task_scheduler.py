@@ -13,15 +13,15 @@ from itertools import chain, islice, pairwise
 from zray import limits
 from zray.core import resources
 from zray.core.depth_queue import DepthQueue
+from zray.core.head import wait_reasons
 from zray.core.head.label_terms import LabelTerms
 from zray.core.head.openings import NodeChanges
 from zray.core.head.scheduling_class import SchedulingClass
 from zray.core.head.task_records import ASSIGNED, READY, NodeView, TaskRecord
+from zray.core.head.wait_reasons import WaitReason
 from zray.core.machine import NEVER
-from zray.core.resources import CPU, LABELS, Needs
+from zray.core.resources import CPU, Needs
 from zray.protocol.messages import NearClass
-
-WAIT_RESOURCES = "WAIT_RESOURCES"
 
 Places = OrderedDict[NodeView, None]
 Plan = list[tuple[NodeView, list[TaskRecord]]]
@@ -38,6 +38,7 @@ class TaskScheduler:
         self._labels = LabelTerms()
         self.ranked: dict[bytes, None] = {}  # jobs whose tasks have priorities: none goes ahead
         self._overtaken: dict[NodeView, None] = {}  # where such tasks are ahead all the same
+        self.now = 0.0  # of the last turn
         self.stranded: list[NodeView] = []  # where nothing starts: what is ahead there comes back
 
     # ---- tasks -----------------------------------------------------------------------------
@@ -113,6 +114,7 @@ class TaskScheduler:
         """A raylet said that it holds the task."""
         record.state = ASSIGNED
         record.node = node
+        record.since = self.now
         node.assigned[task_id] = record
         if record.template is not None:
             resources.take(node.free, record.template.needs)
@@ -139,12 +141,13 @@ class TaskScheduler:
 
     def _assign(self, node: NodeView, records: list[TaskRecord]) -> None:
         node.sent += len(records)
-        assigned = node.assigned
+        assigned, now = node.assigned, self.now
         for record in records:
             assert record.spec is not None
             record.state = ASSIGNED
             record.node = node
             record.attempt += 1
+            record.since = now
             assigned[record.spec.task_id] = record
 
     # ---- nodes -----------------------------------------------------------------------------
@@ -180,6 +183,7 @@ class TaskScheduler:
 
     def schedule(self, now: float) -> Plan:
         """Assign what can be assigned now; each pair is for one TASKS message."""
+        self.now = now
         for node in self.changes.take(2 * len(self.nodes) + 64):
             if node.ahead:
                 self._started_there(node)
@@ -427,45 +431,15 @@ class TaskScheduler:
 
     def infeasible(self, group: SchedulingClass) -> bool:
         """Whether there are nodes, and none ever has what these tasks need."""
-        return bool(self.nodes) and not any(
-            resources.fits(node.total, group.needs) for node in self.nodes.values()
-        )
+        return wait_reasons.infeasible(group, self.nodes)
 
     def reason(self, group: SchedulingClass) -> str:
         """Why the ready tasks of a class are not running, and what would help."""
-        wanted = resources.in_words(group.needs)
-        if group.near in self.nodes:
-            return f"WAIT_LOCALITY: needs {wanted} on the node that has its large arguments"
-        workers = [node for node in self.nodes.values() if node.total.get(CPU)]
-        if not workers and (not self.nodes or dict(group.needs).get(CPU)):
-            return "NO_NODES: no worker node has joined; start one with zray-worker"
-        if self.infeasible(group):
-            nearest = min(
-                self.nodes.values(),
-                key=lambda node: len(resources.missing(node.total, group.needs)),
-            )
-            lacking = resources.missing(nearest.total, group.needs)
-            has = resources.in_words((name, nearest.total.get(name, 0)) for name, _ in lacking)
-            counts = resources.countable(lacking)
-            labelled = any(name.startswith(LABELS) for name, _ in lacking)
-            advice = "see zray-worker --labels" if labelled else "see --import"
-            if counts:
-                advice = "add a node that has it, or ask for less"
-            return (
-                f"INFEASIBLE: needs {wanted}; no node ever has {resources.in_words(lacking)} "
-                f"(the nearest has {has}); {advice}"
-            )
-        able = [n for n in self.nodes.values() if resources.fits(n.total, group.needs)]
-        if all(node.draining for node in able):
-            return f"NO_NODES: needs {wanted}; each node that has it is being drained; add another"
-        if not any(node.usable for node in self.nodes.values()):
-            return "NO_NODES: no node has been heard of for some seconds; see zray status"
-        if any(node.usable and node.floor_for(group.takes_cpu) >= 0 for node in able):
-            return (
-                f"WAIT_WORKERS: needs {wanted}; a node that has it has as many workers as it may "
-                "(--max-workers), and what is free there is for tasks that others wait for"
-            )
-        return f"{WAIT_RESOURCES}: needs {wanted}; all of it is in use on every node that has it"
+        return str(self.why(group))
+
+    def why(self, group: SchedulingClass) -> WaitReason:
+        """The same, in its parts."""
+        return wait_reasons.of(group, self.nodes)
 
     def warnings(self, now: float) -> list[tuple[SchedulingClass, str]]:
         """Classes that have been infeasible for long enough to tell their users, once each."""

@@ -6,6 +6,7 @@ So that a message about some tasks costs nothing for all the others.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain, islice
 
 from zray.core.head.task_records import TaskRecord, TemplateRecord
 from zray.protocol.messages import TaskSpec
@@ -115,6 +116,15 @@ class TaskTable(dict[bytes, TaskRecord]):
         """The tasks that a process has submitted, in any job."""
         groups = self._by_submitter.get(submitter, {})
         return [item for group in groups.values() for item in group.items()]
+
+    def some_of_job(self, job_id: bytes, most: int) -> list[TaskRecord]:
+        """Tasks of a job, so many at most."""
+        groups = self._by_job.get(job_id, {})
+        return [*islice(chain.from_iterable(group.values() for group in groups.values()), most)]
+
+    def child(self, parent: bytes) -> bytes:
+        """The first task made by this one that has no outcome; empty: there is none."""
+        return next(iter(self._children.get(parent, ())), b"")
 
     def descendants(self, parent: bytes) -> list[bytes]:
         """The tasks made by a task or by such tasks in turn, nearest first."""

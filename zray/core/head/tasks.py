@@ -131,6 +131,7 @@ class TaskManager:
                 if self._outcomes.resend(spec, template, submitter):
                     continue
                 record = TaskRecord(spec, template, message.job_id, submitter)
+                record.since = now
                 tasks.add(spec.task_id, record)
                 job.unfinished += 1
                 if self._recovery.active:
@@ -290,6 +291,7 @@ class TaskManager:
         """No raylet holds the task any more: it is ready again, or waits for what it lacks."""
         record.node = None
         record.state = WAITING
+        record.since = self._scheduler.now
         self._recovery.returned(task_id, record)
         self.advance(record, front=True)
 

@@ -24,6 +24,7 @@ from zray.core.head.leases import Leases
 from zray.core.head.listings import Listings
 from zray.core.head.membership import Membership
 from zray.core.head.near_tasks import NearTasks
+from zray.core.head.questions import Questions
 from zray.core.head.results import Results
 from zray.core.head.resumption import Resumption
 from zray.core.head.sessions import Sessions
@@ -59,6 +60,7 @@ class Turn:
         definitions: Definitions,
         acknowledgements: Acknowledgements,
         listings: Listings,
+        questions: Questions,
         now: float,
     ) -> None:
         self._journal = journal
@@ -84,18 +86,13 @@ class Turn:
             ("freeing objects", garbage.collect),
             ("forgetting functions", definitions.settle),
             ("listing", listings.step),
+            ("answering why", questions.step),
             ("acknowledging", acknowledgements.send),
         )
         self._deadlines: tuple[Callable[[], float], ...] = (
-            holders.deadline,
-            drains.deadline,
-            incarnations.deadline,
-            directory.deadline,
-            scheduler.steal_deadline,
-            leases.deadline,
-            near_tasks.deadline,
-            acknowledgements.deadline,
-            listings.deadline,
+            *(holders.deadline, drains.deadline, incarnations.deadline, directory.deadline),
+            *(scheduler.steal_deadline, leases.deadline, near_tasks.deadline),
+            *(acknowledgements.deadline, listings.deadline, questions.deadline),
         )
 
     def committed(self, number: int, now: float) -> None:

@@ -50,6 +50,10 @@ class HostedActors:
         slot.actor = HeldActor(actor_id, incarnation, slot.worker_id)
         self._slots[actor_id] = slot
 
+    def process_of(self, actor_id: bytes) -> WorkerSlot | None:
+        """Its worker; None: the actor does not live here."""
+        return self._slots.get(actor_id)
+
     def announced(self) -> list[HeldActor]:
         """The actors that live here, for the head's new session."""
         return [slot.actor for slot in self._slots.values() if slot.actor is not None]

@@ -65,6 +65,10 @@ class HostedLeases:
         slot = self._slots.get(lease_id)
         return slot.lease if slot is not None else None
 
+    def worker_of(self, lease_id: bytes) -> WorkerSlot | None:
+        """The worker that serves it, if one does."""
+        return self._slots.get(lease_id)
+
     def is_of_another(self, job_id: bytes) -> bool:
         """Whether a worker is leased to a program of another job than this."""
         return any(

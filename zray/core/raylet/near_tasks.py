@@ -349,6 +349,10 @@ class NearTasks:
         else:
             self._cancel(self.tasks[message.task_id], message.force, False, now)
 
+    def child(self, parent: bytes) -> bytes:
+        """The first task made by this one that is near and has not ended; empty: there is none."""
+        return next(iter(self._children.get(parent, ())), b"")
+
     def on_cancel_below(self, message: m.Cancel, now: float) -> None:
         """The head cancels a task with all that it has submitted, or asks a worker for what that
         alone knows."""

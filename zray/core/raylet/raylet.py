@@ -214,6 +214,7 @@ class Raylet:
             m.Trace: self.workers.tracing.on_trace,
             **self.inspection.head_handlers,
             **self.draining.handlers,
+            m.AskWhy: self._on_ask_why,
             m.Shutdown: self._on_shutdown,
             m.FindDriver: lambda msg, now: self.effects.append(FindProcess(msg.job_id, msg.pid)),
         }
@@ -339,6 +340,14 @@ class Raylet:
         if unwanted is None and not self.worker_requests.refused(message):
             refusal = ProtocolError(f"{message.text} (message {message.about})")
             self.incidents.record("telling the head something", "", refusal, now)
+
+    def _on_ask_why(self, message: m.AskWhy, now: float) -> None:
+        from zray.core.raylet.causes import LocalCauses  # loaded when somebody asks
+
+        LocalCauses(
+            *(self.info.name, self.tasks, self.near_tasks, self.scheduler, self.actors),
+            *(self.leases.worker_of, self.session.tell),
+        ).on_ask(message, now)
 
     def _on_shutdown(self, message: m.Shutdown, now: float) -> None:
         self.stopping = message.reason

@@ -29,6 +29,7 @@ from zray.protocol.messages import (
     Cancel,
     CreateActor,
     Drop,
+    Explained,
     FindActor,
     Gone,
     Hold,
@@ -61,11 +62,12 @@ from zray.protocol.messages import (
     Trace,
     Traced,
     Watch,
+    Why,
 )
 
 REQUESTS = (
     *(Query, Kv, KillActor, FindActor, ListActors, Sync, AskGone, Trace),
-    *(List, Summarize),
+    *(List, Summarize, Why),
 )
 Request = (
     Query
@@ -79,6 +81,7 @@ Request = (
     | Trace
     | List
     | Summarize
+    | Why
 )
 Answer = (
     Status
@@ -92,6 +95,7 @@ Answer = (
     | Traced
     | Listed
     | Summary
+    | Explained
 )
 
 

@@ -333,6 +333,19 @@ class Driver(Pump):
                 "s; waiting for it to return. Submitted tasks are kept."
             )
 
+    def _head_word(self) -> str:
+        from zray.core.causes import age  # loaded when somebody asks
+
+        now, client = time.monotonic(), self.client
+        silent_s = now - self._heard
+        if client.linked and silent_s < limits.SILENT_S:
+            return ""
+        text = f"the head at {self.address} has not answered for {age(silent_s)}"
+        word = client.last_word
+        if word is None:
+            return f"{text}; it has not said yet how the cluster is"
+        return f"{text}; its last word, {age(now - word.sent_s)} ago: {word.health}"
+
     def _lead_s(self) -> float:
         now = time.monotonic()
         due = self._ping_at if self._link.socket is not None else self._link.retry_at

@@ -82,13 +82,17 @@ class Observer:
         """
         return self.ask(m.Query(0, m.STATUS), m.Status)
 
-    def why(self, object_ids: list[bytes]) -> list[str]:
-        """For each object (100 at most) what it waits for, in words; empty: for nothing.
+    def why(self, subjects: list[str]) -> list[m.Explanation]:
+        """Why each of these is as it is: ids in hex, or names of nodes and actors.
 
         Raises:
             HeadConnectionError: the connection was lost; HeadSilentError: no answer in time.
         """
-        return self.ask(m.Query(0, m.WHY, object_ids), m.Reasons).reasons
+        found: list[m.Explanation] = []
+        for start in range(0, len(subjects), limits.WHY_SUBJECTS_MAX):
+            asked = subjects[start : start + limits.WHY_SUBJECTS_MAX]
+            found += self.ask(m.Why(0, asked), m.Explained).answers
+        return found
 
     def page(
         self,

@@ -9,7 +9,7 @@ import time
 from typing import Protocol
 
 from zray.core.client.waiters import Waiter
-from zray.nodes.participant.item_streams import ItemStreams
+from zray.nodes.participant.explaining import Explaining
 from zray.runtime.interrupts import interrupts
 
 TOLD_S = 0.1  # how often
@@ -23,7 +23,7 @@ class ProgressBar(Protocol):
     def close(self) -> None: ...
 
 
-class Following(ItemStreams):
+class Following(Explaining):
     def open_bar(self, label: str, total: int) -> ProgressBar:
         """A bar at the driver. ``total`` 0: it is not known how much there is."""
         raise NotImplementedError

@@ -77,7 +77,7 @@ class ItemStreams(SharedValues):
         oid, waiter = self.client.streams.next_id(task_id), Waiter()
         self.client.want_outcome(oid, waiter)
         try:
-            self._await(waiter, timeout)
+            self._await(waiter, timeout, lambda: oid)
         finally:
             if waiter.remaining > 0:
                 self.client.forget_waiter([oid], waiter)

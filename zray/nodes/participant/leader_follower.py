@@ -90,10 +90,16 @@ class LeaderFollower:
 
     # ---- waiting ---------------------------------------------------------------------------
 
-    def _await(self, waiter: Waiter, timeout: float | None) -> bool:
+    def _await(
+        self,
+        waiter: Waiter,
+        timeout: float | None,
+        missing: Callable[[], bytes] | None = None,
+    ) -> bool:
         """Wait until the waiter has all it counts, leading if nobody does; with the lock held.
 
-        Returns False at the timeout.
+        ``missing``: something that it waits for; if it takes long, that is said. Returns False at
+        the timeout.
         """
         self._flush_if_due()
         if waiter.remaining <= 0:
@@ -105,10 +111,16 @@ class LeaderFollower:
         deadline = _NO_DEADLINE if timeout is None else time.monotonic() + timeout
         self._before_blocking()
         try:
+            if missing is not None:
+                return self._wait_aloud(waiter, deadline, missing)
             return self._wait(waiter, deadline)
         finally:
             self._after_blocking()
             self._pass_on()
+
+    def _wait_aloud(self, waiter: Waiter, deadline: float, missing: Callable[[], bytes]) -> bool:
+        """As ``_wait``; says what is waited for while nothing comes."""
+        raise NotImplementedError
 
     def _wait(self, waiter: Waiter, deadline: float) -> bool:
         while waiter.remaining > 0 and not self.client.stopped:

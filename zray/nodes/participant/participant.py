@@ -16,6 +16,7 @@ from zray.core.client.waiters import Waiter
 from zray.errors import ClusterShutdownError, GetTimeoutError, ObjectLostError, ZrayError
 from zray.ids import index_of, object_id, origin_of
 from zray.nodes.participant.actor_calls import COALESCE_TASKS, EAGER_TASKS, FEED_TASKS
+from zray.nodes.participant.explaining import WHY_S
 from zray.nodes.participant.following import Following
 from zray.nodes.participant.shared_values import load
 from zray.protocol import messages as m
@@ -30,7 +31,6 @@ if TYPE_CHECKING:  # they take longer to import than everything else here
     Awaited = tuple[ObjectRef[Any], asyncio.Future[Any]]
 
 COALESCE_S = 0.001  # after this, what there is goes together
-WHY_S = 0.5  # how long a timed-out get waits for its explanation
 
 
 class Participant(Following):
@@ -41,7 +41,6 @@ class Participant(Following):
         self._attended = False  # somebody takes the lock within COALESCE_S, or clears this
         self._awaited: dict[asyncio.AbstractEventLoop, list[Awaited]] = {}
         self.namespace = ""
-        self.address = ""  # of the head, as far as this process knows it
         self.env_vars: tuple[tuple[str, str], ...] = ()  # of what is made from here
 
     def _prints_due(self) -> bool:
@@ -235,7 +234,11 @@ class Participant(Following):
             for object_id in ids if waiter.failed is None else ():
                 client.want_value(object_id, waiter)
             try:
-                arrived = not waiter.remaining or self._await(waiter, timeout)
+                arrived = not waiter.remaining or self._await(
+                    waiter,
+                    timeout,
+                    lambda: next((oid for oid in ids if client.here(oid) is None), b""),
+                )
             except BaseException:  # an interrupt
                 client.forget_waiter(ids, waiter)
                 raise
@@ -308,7 +311,11 @@ class Participant(Following):
             with interrupts, self._lock:
                 waiter = client.want_some(ids, num_returns, whole=fetch_local)
                 try:
-                    self._await(waiter, timeout)
+                    self._await(
+                        waiter,
+                        timeout,
+                        lambda: next((oid for oid in ids if oid in waiter.missing), b""),
+                    )
                 finally:
                     client.forget_some(waiter)
                 places = client.first_ready(ids, num_returns, whole=fetch_local)
@@ -398,14 +405,14 @@ class Participant(Following):
     def _timeout_text(self, missing: list[bytes], total: int, timeout: float | None) -> str:
         text = f"after {timeout:g} s {len(missing)} of {total} values are not ready"
         if not self.client.linked:
-            return f"{text}: there is no connection to the head at the moment"
+            word = self._head_word()
+            return f"{text}: there is no connection to the head at the moment{word and '; '}{word}"
         if not timeout:
             return f"{text}; a timeout above 0 s asks the head for the reason"
-        known, about = self.client.reason(missing[0])
-        if known and not about:
-            return f"{text}; the first ({missing[0].hex()}): {known}"
-        asked = about or missing[0]
-        answer = self.ask(lambda seq: m.Query(seq, m.WHY, [asked]), WHY_S)
-        reason = answer.reasons[0] if isinstance(answer, m.Reasons) and answer.reasons else ""
-        why = "; ".join(filter(None, (known, reason)))
+        try:
+            with interrupts, self._lock:
+                asked = self._ask_why(missing[0], WHY_S / 2)
+                why = self._in_one_sentence(self._explanation(asked, WHY_S))
+        except ZrayError:  # the head does not say
+            return text
         return f"{text}; the first ({missing[0].hex()}): {why}" if why else text

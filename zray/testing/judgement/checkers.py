@@ -9,6 +9,7 @@ import msgspec
 
 from zray import limits
 from zray.core import resources
+from zray.core.causes import line
 from zray.core.head.actor_records import ActorRow
 from zray.core.head.members import NodeRow
 from zray.core.head.object_table import PENDING
@@ -139,7 +140,8 @@ class Checkers:
     def reasons(self, head: SimHead) -> None:
         """Invariant 7: whatever waits has a reason."""
         for task_id, record in [*head.gcs.tasks.items()][:20]:
-            reason = head.gcs.queries.task_reason(record)
+            cause = head.gcs.causes.of_tasks.of(task_id, record, head.gcs.turn.now).cause
+            reason = line(cause)
             if not reason or reason.startswith("UNKNOWN"):
                 raise Violation(f"invariant 7: {self._ledger.word(task_id)} waits: {reason!r}")
 
