@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -276,8 +278,19 @@ def test_where_a_process_is_and_its_flame_graph(talking: Talking, tmp_path: Path
     talking.run("profile", talking.task, "--seconds", 1, "-o", graph)
     text = graph.read_text()
     assert "<svg" in text and "busy (program.py" in text
-    for word in ("head", "w1"):
-        talking.run("profile", word, "--seconds", 1, "-o", graph)
+    with contextlib.ExitStack() as stack:  # the head has something to do meanwhile
+        over = threading.Event()
+
+        def ask() -> None:
+            while not over.is_set():
+                talking.run("list", "nodes")
+
+        asking = threading.Thread(target=ask)
+        stack.callback(asking.join)
+        stack.callback(over.set)
+        asking.start()
+        talking.run("profile", "head", "--seconds", 3, "-o", graph)
+    assert "Loop.turn" in graph.read_text()
     assert "ZR-5101" in talking.run("profile", "nobody", code=1).stderr
     left = [one for one in psutil.Process(talking.node.pid).children() if "py-spy" in one.name()]
     assert not left

@@ -155,4 +155,8 @@ def _reason(said: str, status: int) -> str:
         with contextlib.suppress(OSError):
             scope = f"; kernel.yama.ptrace_scope is {YAMA.read_text().strip()}"
         return FORBIDDEN.format(scope=scope)
+    if "no stack counts" in plain.lower():
+        return (
+            "it has run nothing meanwhile, so there is nothing to show; look for longer (--seconds)"
+        )
     return f"py-spy failed (exit status {status}): {plain[-TEXT_BYTES:] or 'it said nothing'}"
