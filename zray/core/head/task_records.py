@@ -113,9 +113,8 @@ class TaskRecord:
         self.group: dict[bytes, TaskRecord] = {}  # of its submitter in its job, once it is known
         self.depth = 0  # how many tasks above it run, its submitter first
         self.near = b""  # the node that has its large arguments
-        self.since = (
-            -1.0
-        )  # when it was submitted, or given to its node, or came back; below 0: unknown
+        # When it was submitted, or given to its node, or came back; below 0: unknown.
+        self.since = -1.0
         self.parked = False  # until all nodes known before a head restart are back or dead
 
     def was_given(self) -> bool:
