@@ -136,7 +136,7 @@ def test_the_end_of_an_earlier_attempt_says_nothing_of_the_one_that_runs() -> No
         values = yield Get(driver.submit("crashes", [1.0, 1], cpus=0, max_retries=1))
         assert values[0].number == 8
 
-    with SimCluster(33, latency_s=0.05, bounds={"PAYLOAD_ITEMS_MAX": 1}) as cluster:
+    with SimCluster(31, latency_s=0.05, bounds={"PAYLOAD_ITEMS_MAX": 1}) as cluster:
         cluster.run(story)
         raylet = cluster.raylets[0]
 
