@@ -38,7 +38,6 @@ PROGRAM = """
     found += zray.get(actor.work.remote())
     logging.getLogger("driver").error("in the driver")
     print(*found, zray.get_runtime_context().get_job_id())
-    time.sleep(0.2)  # the actor's lines are on their way
 """
 
 

@@ -183,11 +183,18 @@ def test_what_an_actor_prints_is_shown_though_the_program_ends_at_once(run: Run)
 # ---- equal lines of several workers, and colours ---------------------------------------------
 
 SAME = """
+    import atexit, shutil, tempfile
+
     zray.init(num_cpus=4)
+
+    there = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, there)
 
     @zray.remote
     def say(*lines):
-        time.sleep(1)  # so there are four at a time
+        open(os.path.join(there, str(os.getpid())), "w").close()
+        while len(os.listdir(there)) < 4:  # so there are four at a time
+            time.sleep(0.01)
         for line in lines:
             print(line)
         return os.getpid()
