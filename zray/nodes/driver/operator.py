@@ -234,6 +234,12 @@ class Operator(Observer):
         found = self.ask_all(asked, limits.QUESTION_S)
         return [one if isinstance(one, m.Traced) else None for one in found]
 
+    def measure(self, node_ids: Sequence[bytes]) -> list[m.Measured | None]:
+        """What the processes of nodes use, in their order; None: the node has not answered."""
+        asked = [m.Measure(0, self._process_id, node_id) for node_id in node_ids]
+        found = self.ask_all(asked, limits.QUESTION_S)
+        return [one if isinstance(one, m.Measured) else None for one in found]
+
     # ---- looks and ends --------------------------------------------------------------------
 
     def examine(self, place: Place, seconds: float = 0.0) -> m.Examined:
