@@ -14,6 +14,7 @@ from zray.core.machine import NEVER, Outbox
 from zray.core.raylet.effects import Effect, EndExamination, ReadLogFile, StartExamination
 from zray.core.raylet.local_records import LocalTask, WorkerSlot
 from zray.core.raylet.local_scheduler import LocalScheduler
+from zray.core.raylet.measuring import Measuring
 from zray.core.raylet.printed import Printed, PrintedPart, TaskOutput
 from zray.errors import BusyError, NotFoundError, ProfilerError
 from zray.protocol import messages as m
@@ -92,12 +93,14 @@ class Inspection:
         self._next = 1
         self._past: dict[bytes, WorkerFacts] = {}
         self._printed = Printed()
+        self.measuring = Measuring(info.pid, scheduler, effect, tell_head)
         # Parts of the raylet's tables.
         self.head_handlers: dict[type[m.Message], Callable[[Any, float], None]] = {
             m.Locate: self.on_locate,
             m.ReadLog: self.on_read_log,
             m.Examine: self.on_examine,
             m.Kill: self.on_kill,
+            **self.measuring.handlers,
         }
         self.worker_handlers: dict[type[m.Message], Callable[[WorkerSlot, Any, float], None]] = {
             m.Answered: self.on_answered,
