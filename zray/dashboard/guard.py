@@ -22,6 +22,7 @@ from zray import limits
 from zray.dashboard import pages
 from zray.dashboard.problems import Problem, bad_request, problem_of, refused
 from zray.dashboard.service import Service
+from zray.errors import HeadConnectionError
 from zray.runtime.log import Log, with_traceback
 from zray.runtime.web_keys import Stamp
 
@@ -85,9 +86,9 @@ class Guard:
                 answer.abort()
                 return
             problem = problem_of(error)
-            shown = problem.response()
-            if isinstance(error, Problem) and scope["path"] == "/" and problem.status in (401, 403):
-                shown = pages.refusal(problem)
+            if isinstance(error, HeadConnectionError):
+                problem.age_s = service.age_s()
+            shown = pages.problem_page(problem) if _is_seen(scope) else problem.response()
             await shown(scope, receive, answer.send)
 
     def _note(self, scope: Scope, error: Exception) -> None:
@@ -246,6 +247,12 @@ class _Request:
             return ""
         found = jar.get(COOKIE)
         return found.value if found is not None else ""
+
+
+def _is_seen(scope: Scope) -> bool:
+    """Whether a person looks at the answer itself, and not a page's script, or another program."""
+    fetched = [value for name, value in scope["headers"] if name == b"sec-fetch-dest"]
+    return scope["path"] == "/" or fetched in ([b"document"], [b"iframe"])
 
 
 def _check_path(request: _Request) -> None:

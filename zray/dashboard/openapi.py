@@ -137,6 +137,7 @@ def _paths() -> Iterable[tuple[str, Schema]]:
         _get("A flame graph.", [_SUBJECT, seconds], _TEXT, "image/svg+xml"),
     )
     yield "/api/v1/timeline", _get("What has run, as Chrome's trace events.", [], _OBJECT)
+    yield "/api/v1/usage", _get("CPU and memory of nodes and their processes.", [], _OBJECT)
     stream = "The last minutes, then each second what is new."
     yield "/api/v1/stream", _get(stream, [], _TEXT, "text/event-stream")
     yield "/api/v1/kill", _post("End a task, an actor or a worker.", {"subject": _TEXT})

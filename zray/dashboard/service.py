@@ -101,6 +101,8 @@ class Service:
         self.streams = 0  # viewers that are told as things change
         self.ending = asyncio.Event()
         self.used_s = time.monotonic()  # when somebody asked last
+        self.answered_s = 0.0  # when the head or a node has answered last; 0: never
+        self.away: Callable[[], Exception | None] = lambda: None  # why asking is of no use now
         self._short = Askers(info, limits.HTTP_QUESTIONS_AT_ONCE)
         self._long = Askers(info, limits.HTTP_LOOKS_AT_ONCE)
         self._own = Askers(info, 1)
@@ -112,15 +114,29 @@ class Service:
 
     async def ask(self, question: Callable[[Operator], T]) -> T:
         """As ``Askers.ask``: of the head and its nodes, what takes some seconds at most."""
-        return await self._short.ask(question)
+        return await self._asked(self._short, question)
 
     async def look(self, question: Callable[[Operator], T]) -> T:
         """The same, of what takes long."""
-        return await self._long.ask(question)
+        return await self._asked(self._long, question)
 
     async def sample(self, question: Callable[[Operator], T]) -> T:
-        """The same for the sampler, which waits behind no others."""
-        return await self._own.ask(question)
+        """The same for the sampler, which waits behind no others, and tries however it is."""
+        found = await self._own.ask(question)
+        self.answered_s = time.monotonic()
+        return found
+
+    async def _asked(self, askers: Askers, question: Callable[[Operator], T]) -> T:
+        away = self.away()
+        if away is not None:
+            raise away
+        found = await askers.ask(question)
+        self.answered_s = time.monotonic()
+        return found
+
+    def age_s(self) -> float | None:
+        """How old the last answer is; None: there was none."""
+        return round(time.monotonic() - self.answered_s, 3) if self.answered_s else None
 
     def idle_s(self) -> float:
         """For how long nobody has asked or looked on."""
