@@ -16,6 +16,11 @@ function colour(name) {
   return found;
 }
 
+// Whole minutes need no seconds.
+function time(t) {
+  return new Date(t * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", second: t % 60 ? "2-digit" : undefined });
+}
+
 function faded(value, share) {
   return value.replace(/^rgb\((.*)\)$/, `rgba($1, ${share})`);
 }
@@ -29,9 +34,9 @@ export class Chart {
     this.data = [[], ...series.map(() => [])];
     this.values = series.map(() => el("span", { class: "value" }));
     this.keys = series.map(() => el("span", { class: "key", "aria-hidden": "true" }));
-    const legend = el("ul", { class: "legend end" }, series.map((one, i) => el("li", null, this.keys[i], one.label, this.values[i])));
+    const legend = el("ul", { class: "legend" }, series.map((one, i) => el("li", null, this.keys[i], one.label, this.values[i])));
     this.space = el("div", { class: "chart", "aria-hidden": "true" });
-    this.element = el("section", { class: "card" }, el("header", null, el("h2", null, title), legend), el("div", { class: "body" }, this.space));
+    this.element = el("section", { class: "card" }, el("header", { class: "chart-head" }, el("h2", null, title), legend), el("div", { class: "body" }, this.space));
     const watch = new ResizeObserver(() => this._fit());
     watch.observe(this.space);
     themes.addEventListener("change", () => this._make(), { signal });
@@ -87,7 +92,7 @@ export class Chart {
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
       scales: { x: { time: true }, y: { range: (_, __, high) => [0, Math.max(this.least, (high || 0) * 1.12)] } },
       axes: [
-        { ...axis, size: 26, gap: 4, space: 84, grid: { show: false }, values: (_, places) => places.map((t) => new Date(t * 1000).toLocaleTimeString("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" })) },
+        { ...axis, size: 26, gap: 4, space: 58, grid: { show: false }, values: (_, places) => places.map(time) },
         { ...axis, size: 58, gap: 6, space: 36, values: (_, places) => places.map((value) => this.words(value)) },
       ],
       series: [

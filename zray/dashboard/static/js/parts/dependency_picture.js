@@ -17,7 +17,7 @@ export function columnsOf(task, parent, children, causes) {
   const waits = behind.map((cause) => ({ id: cause.id, kind: cause.kind, name: cause.name || cause.kind, sub: cause.code, tone: causeTone(cause.code) }));
   const left = waits.map((one) => [one]).reverse();
   // Arguments that the first cause names beside the one that is followed.
-  const others = (causes[0]?.code === "WAIT_DEPS" ? causes[0].details : []).slice(waits.length ? 1 : 0).map(([name, text]) => ({ id: "", kind: "object", name, sub: text, tone: "wait" }));
+  const others = (causes[0]?.code === "WAIT_DEPS" ? causes[0].details : []).slice(waits.length ? 1 : 0).map(({ name, text }) => ({ id: "", kind: "object", name, sub: text, tone: "wait" }));
   if (others.length) left.length ? left.at(-1).push(...others) : left.push(others);
   const made = children.map((one) => ({ id: one.task_id, kind: "task", name: one.name, sub: stateWords(one.state), tone: tone(one.state) }));
   return { left, self, parent, made };

@@ -14,9 +14,12 @@ export function filterBar(fields, values, changed, signal) {
     timer = setTimeout(() => changed({ ...now }), wait);
   };
   signal.addEventListener("abort", () => clearTimeout(timer));
-  const bar = el(
+  const shut = !fields.some(({ key }) => values[key]);
+  const fold = el("button", { type: "button", class: "button small fold", "aria-expanded": String(!shut), onclick: () => fold.setAttribute("aria-expanded", String(fold.getAttribute("aria-expanded") !== "true")) }, "Filters");
+  return el(
     "form",
     { class: "table-tools", role: "search", "aria-label": "Filters", onsubmit: (event) => event.preventDefault() },
+    fold,
     fields.map(({ key, label, options, hint }) => {
       const input = options
         ? el("select", { name: key, onchange: (event) => set(key, event.target.value, 0) }, el("option", { value: "" }, "All"), options.map(([value, words]) => el("option", { value, selected: value === now[key] }, words)))
@@ -24,5 +27,4 @@ export function filterBar(fields, values, changed, signal) {
       return el("label", { class: "field" }, el("span", null, label), input);
     }),
   );
-  return bar;
 }

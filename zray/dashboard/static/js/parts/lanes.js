@@ -28,6 +28,7 @@ export class Lanes {
 
   set(lanes) {
     this.lanes = lanes;
+    this.element.style.height = `${HEAD + Math.max(3, lanes.length) * LANE + 10}px`;
     const all = lanes.flatMap((lane) => [lane.spans[0]?.from, ...lane.spans.slice(-50).map((span) => span.to)]).filter(Number.isFinite);
     this.first = all.length ? Math.min(...all) : 0;
     this.last = all.length ? Math.max(...all, this.first + LEAST_S) : 1;

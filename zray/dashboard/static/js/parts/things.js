@@ -74,8 +74,8 @@ export function trouble(error, again = null) {
   );
 }
 
-/** A share of a whole as a bar, with the figures as text. */
-export function gauge(name, used, total, words) {
+/** A share of a whole as a bar, with the figures as text. `alarming`: a full one is marked. */
+export function gauge(name, used, total, words, alarming = false) {
   const share = total > 0 ? Math.min(1, used / total) : 0;
   const fill = el("span");
   fill.style.width = `${(share * 100).toFixed(1)}%`;
@@ -84,6 +84,6 @@ export function gauge(name, used, total, words) {
     { class: "gauge" },
     el("span", null, name),
     el("span", { class: "value" }, `${words(used)} of ${words(total)}`),
-    el("div", { class: "bar", "data-tone": share > 0.9 ? "high" : "", "aria-hidden": "true" }, fill),
+    el("div", { class: "bar", "data-tone": alarming && share > 0.9 ? "high" : "", "aria-hidden": "true" }, fill),
   );
 }

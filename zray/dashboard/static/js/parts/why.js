@@ -24,7 +24,7 @@ export function chain(causes, ownId = "") {
         ),
         el("div", { class: "says" }, cause.text),
         cause.details?.length
-          ? el("dl", { class: "details" }, cause.details.map(([name, text]) => [el("dt", null, name), el("dd", null, text)]))
+          ? el("dl", { class: "details" }, cause.details.map(({ name, text }) => [el("dt", null, name), el("dd", null, text)]))
           : null,
         cause.more ? el("div", { class: "small faint" }, `and ${cause.more} more`) : null,
         cause.advice ? el("div", { class: "advice" }, el("strong", null, "What would help: "), cause.advice) : null,
@@ -37,6 +37,7 @@ export function chain(causes, ownId = "") {
 export class WhyCard {
   constructor(subject, signal, heard = () => {}) {
     this.causes = [];
+    this.over = false; // whether its thing has ended well
     this._subject = subject;
     this._signal = signal;
     this._heard = heard;
@@ -45,14 +46,21 @@ export class WhyCard {
   }
 
   async load() {
+    let told;
     try {
-      const told = await get(["why", this._subject], {}, this._signal);
-      this._show(told.causes);
+      told = await get(["why", this._subject], {}, this._signal);
     } catch (error) {
       if (isAborted(error)) return;
-      if (error instanceof ApiError && error.status === 404) replace(this._body, nothing("Nothing is known of it any more", "The head remembers the last of what is over, within a bound."));
-      else if (!this.causes.length) replace(this._body, trouble(error));
+      if (error instanceof ApiError && error.status === 404) {
+        // Of what is listed and over without a failure there is nothing more to say.
+        this.element.hidden = this.over;
+        this._heard(this.causes);
+        if (!this.causes.length) replace(this._body, nothing("Nothing is known of it any more", "The head remembers the last of what is over, within a bound."));
+      } else if (!this.causes.length) replace(this._body, trouble(error));
+      return;
     }
+    this.element.hidden = false;
+    this._show(told.causes);
   }
 
   _show(causes) {

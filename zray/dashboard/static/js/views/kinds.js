@@ -8,7 +8,7 @@ const nodeFilter = (live) => ({ key: "node_id", label: "Node", options: [...live
 const ran = (row) => (row.start ? ((row.end || Date.now()) - row.start) / 1000 : null);
 const linked = (kind, key) => (row) => link(kind, row[key]);
 
-const state = { name: "state", title: "State", width: "minmax(118px, 168px)", sort: (row) => row.state, text: (row) => stateWords(row.state), tone: (row) => tone(row.state) };
+const state = { name: "state", title: "State", width: "minmax(118px, 182px)", sort: (row) => row.state, text: (row) => stateWords(row.state), tone: (row) => tone(row.state) };
 const id = (kind, from = 900) => ({ name: "id", title: "Id", width: "140px", from, mono: true, sort: (row) => row.id, text: (row) => shortId(row.id) });
 const node = (live, from) => ({ name: "node", title: "Node", width: "minmax(70px, 110px)", from, soft: true, sort: (row) => live.nodeName(row.node), text: (row) => live.nodeName(row.node) });
 const started = (from) => ({ name: "start", title: "Started", width: "84px", from, number: true, soft: true, sort: (row) => row.start || null, text: (row) => (row.start ? clock(row.start) : "") });

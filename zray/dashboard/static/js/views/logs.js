@@ -12,6 +12,8 @@ const BATCH = 400; // lines put in at once
 const LINE_MAX = 4000; // characters of a line that are shown
 const ANSI = /\u001b(?:\[[0-?]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)?|[@-Z\\-_])/g;
 
+const nameOf = (log) => log.title || (log.worker_id ? "worker" : log.name);
+
 /** What `zray logs` would be asked for to read this log. */
 const subjectOf = (log) => log.worker_id || (log.name === "head" ? "head" : log.node_id);
 
@@ -25,7 +27,7 @@ export class LogsView {
       label: "Logs",
       open: (log) => (location.hash = link("logs", subjectOf(log))),
       columns: [
-        { name: "title", title: "Runs", width: "minmax(110px, 1.4fr)", sort: (log) => log.title || log.name, text: (log) => log.title || log.name, href: (log) => link("logs", subjectOf(log)) },
+        { name: "title", title: "Runs", width: "minmax(110px, 1.4fr)", sort: nameOf, text: nameOf, href: (log) => link("logs", subjectOf(log)) },
         { name: "node", title: "Node", width: "minmax(70px, 0.7fr)", soft: true, sort: (log) => log.node, text: (log) => log.node },
         { name: "pid", title: "Pid", width: "76px", number: true, soft: true, sort: (log) => log.pid, text: (log) => (log.pid ? String(log.pid) : "") },
         { name: "size", title: "Size", width: "88px", number: true, sort: (log) => log.size, text: (log) => bytes(log.size) },

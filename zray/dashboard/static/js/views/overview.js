@@ -4,6 +4,7 @@ import { Chart } from "../parts/chart.js";
 import { el, replace, say } from "../parts/elements.js";
 import { amount, bytes, clock, count, short, stateWords } from "../parts/format.js";
 import { card, nothing, thingLink } from "../parts/things.js";
+import { measuredOf, watchUsage } from "../parts/usage.js";
 import { get, isAborted } from "../api.js";
 import { link } from "../router.js";
 import { SOURCES } from "./kinds.js";
@@ -31,16 +32,16 @@ export class OverviewView {
       ], 4),
       chart("Tasks", short, [
         { label: "running", colour: "--chart-1", value: (s) => s.tasks.running, fill: true },
-        { label: "queued on nodes", colour: "--chart-3", value: (s) => s.tasks.queued },
+        { label: "queued", colour: "--chart-3", value: (s) => s.tasks.queued },
         { label: "waiting", colour: "--chart-2", value: (s) => s.tasks.waiting },
       ], 4),
       chart("CPU", (value) => amount(Math.round(value * 10) / 10), [
-        { label: "in use", colour: "--chart-1", value: used("CPU"), fill: true },
+        { label: "reserved", colour: "--chart-1", value: used("CPU"), fill: true },
         { label: "total", colour: "--chart-3", value: whole("CPU"), dash: [4, 4] },
       ]),
       chart("Object store", bytes, [
-        { label: "in use", colour: "--chart-1", value: used("object_store_memory"), fill: true },
-        { label: "total", colour: "--chart-3", value: whole("object_store_memory"), dash: [4, 4] },
+        { label: "in use", colour: "--chart-1", value: (s) => s.measured?.store, fill: true },
+        { label: "total", colour: "--chart-3", value: (s) => s.measured?.capacity, dash: [4, 4] },
       ], 1024),
     ];
     this._waiting = card("What waits, and why", this._reasons, { padded: false, end: el("a", { class: "small", href: link("tasks", "", { state: "PENDING_NODE_ASSIGNMENT" }) }, "Waiting tasks") });
@@ -61,6 +62,7 @@ export class OverviewView {
     live.addEventListener("samples", () => this._draw(), { signal });
     live.addEventListener("state", () => live.state === "live" && this._load(), { signal });
     this._load();
+    watchUsage((found) => (this._measured = measuredOf(found)), signal);
     if (live.latest) this._show();
   }
 
@@ -80,6 +82,7 @@ export class OverviewView {
 
   _show() {
     const told = this._live.latest;
+    told.measured = this._measured;
     const healthy = told.up && told.health === "OK";
     this._health.dataset.tone = healthy ? "ok" : told.up ? "wait" : "bad";
     say(this._health, !told.up ? "Head is away" : healthy ? "Healthy" : told.health);
@@ -107,7 +110,7 @@ export class OverviewView {
             "li",
             null,
             el("span", { class: "many" }, short(one.waiting)),
-            el("div", null, el("a", { href: link("tasks", "", { name: one.task }) }, one.task), reasonLine(one.reason)),
+            el("div", null, one.task ? el("a", { href: link("tasks", "", { name: one.task }) }, one.task) : "tasks", reasonLine(one.reason)),
           ),
         ),
       );
@@ -133,14 +136,14 @@ export class OverviewView {
 
 const sum = (figures) => Object.values(figures ?? {}).reduce((all, one) => all + one, 0);
 const TILES = [
-  { name: "Throughput", href: link("tasks"), read: (s) => ({ value: short(s.tasks.finished_per_s), unit: "tasks/s", note: `${count(s.tasks.finished)} finished` }) },
+  { name: "Throughput", href: link("tasks"), read: (s) => ({ value: short(s.tasks.finished_per_s), unit: "/s", note: `${short(s.tasks.finished)} ended` }) },
   { name: "Running", href: link("tasks", "", { state: "RUNNING" }), read: (s) => ({ value: short(s.tasks.running), note: `${count(s.tasks.queued)} queued` }) },
   { name: "Waiting", href: link("tasks", "", { state: "PENDING_NODE_ASSIGNMENT" }), read: (s) => ({ value: short(s.tasks.waiting), note: s.tasks.waiting ? "see why below" : "nothing waits", tone: s.tasks.waiting ? "wait" : "" }) },
   { name: "Failed", href: link("tasks", "", { state: "FAILED" }), read: (s) => ({ value: short(s.tasks.failed), note: "since the start", tone: s.tasks.failed ? "bad" : "" }) },
-  { name: "CPU in use", href: link("nodes"), read: (s) => ({ value: amount(Math.round((used("CPU")(s) ?? 0) * 10) / 10), unit: `of ${amount(whole("CPU")(s) ?? 0)}`, note: whole("GPU")(s) ? `GPU ${amount(used("GPU")(s))} of ${amount(whole("GPU")(s))}` : "no GPU" }) },
+  { name: "CPU reserved", href: link("nodes"), read: (s) => ({ value: amount(Math.round((used("CPU")(s) ?? 0) * 10) / 10), unit: `of ${amount(whole("CPU")(s) ?? 0)}`, note: whole("GPU")(s) ? `GPU ${amount(used("GPU")(s))} of ${amount(whole("GPU")(s))}` : "no GPU" }) },
   { name: "Nodes", href: link("nodes"), read: (s) => ({ value: short(s.nodes.alive), note: sum(s.nodes) > s.nodes.alive ? words(s.nodes) : "all alive", tone: s.nodes.suspect ? "wait" : "" }) },
   { name: "Actors", href: link("actors"), read: (s) => ({ value: short(s.actors.alive), note: s.actors.other ? `${count(s.actors.other)} not alive` : "alive" }) },
-  { name: "Objects", href: link("objects"), read: (s) => ({ value: short(s.objects), note: `${bytes(used("object_store_memory")(s) ?? 0)} in the stores` }) },
+  { name: "Objects", href: link("objects"), read: (s) => ({ value: short(s.objects), note: `${bytes(s.measured?.store ?? NaN)} stored` }) },
 ];
 
 /** A reason begins with its code. */

@@ -8,6 +8,7 @@ import { agoMs, amount, bytes, count, day, seconds, shortId, stateWords } from "
 import { card, chip, facts, gauge, nothing, thingLink, trouble, wholeId } from "../parts/things.js";
 import { phases } from "../parts/phases.js";
 import { related } from "../parts/related.js";
+import { ProcessesCard, usageGauges, watchUsage } from "../parts/usage.js";
 import { WhyCard } from "../parts/why.js";
 import { link } from "../router.js";
 
@@ -107,7 +108,7 @@ const THINGS = {
       ["Up", r.start_time_ms && !r.end_time_ms ? agoMs(r.start_time_ms) : null],
       ["Ended", r.end_time_ms ? day(r.end_time_ms) : null],
     ],
-    extra: (r) => (r.state === "ALIVE" ? card("Resources", el("div", { class: "columns" }, resources(r.resources_total, r.resources_available))) : null),
+    extra: (r, usage) => (r.state === "ALIVE" ? card("Resources", el("div", { class: "columns" }, resources(r.resources_total, r.resources_available, Boolean(usage)), usageGauges(usage))) : null),
     actions: (r, done) => [
       r.state === "ALIVE" ? act("Stack", () => showStack(r.node_id, `node ${r.node_name}`)) : null,
       r.state === "ALIVE" ? logs(r.node_id) : null,
@@ -167,11 +168,11 @@ const THINGS = {
   },
 };
 
-/** Gauges of what a node has, of these amounts in all and free. */
-export function resources(total, free) {
+/** Gauges of what is reserved on a node, of these amounts in all and free. `measured`: its object store is shown otherwise. */
+export function resources(total, free, measured = false) {
   return Object.entries(total ?? {})
-    .filter(([name, value]) => value > 0 && !name.startsWith("node:"))
-    .map(([name, value]) => gauge(NAMES[name] ?? name, value - (free?.[name] ?? 0), value, /memory/.test(name) ? bytes : amount));
+    .filter(([name, value]) => value > 0 && !name.startsWith("node:") && !(measured && name === "object_store_memory"))
+    .map(([name, value]) => gauge(`${NAMES[name] ?? name} reserved`, value - (free?.[name] ?? 0), value, /memory/.test(name) ? bytes : amount));
 }
 const NAMES = { memory: "Memory", object_store_memory: "Object store" };
 
@@ -193,13 +194,15 @@ export class ThingView {
     this._why = new WhyCard(route.id, signal, (causes) => this._explained(causes));
     this._picture = kind === "tasks" ? new PictureCard(signal) : null;
     this._phases = el("div");
+    this._processes = kind === "nodes" ? new ProcessesCard() : null;
+    if (this._processes) watchUsage((found) => this._used(found.get(route.id)), signal);
     this.element = el(
       "div",
       { class: "stack" },
       el("nav", { class: "trail", "aria-label": "Where this is" }, el("a", { href: link(kind) }, stateWords(kind.toUpperCase())), el("span", { "aria-hidden": "true" }, "/"), el("span", null, this._thing.one)),
       el("div", { class: "head-line" }, this._name, this._chip, this._actions),
       this._trouble,
-      el("div", { class: "two-thirds" }, el("div", { class: "stack" }, this._why.element, this._picture?.element ?? null, this._extra, this._phases, this._related), this._facts),
+      el("div", { class: "two-thirds" }, el("div", { class: "stack" }, this._why.element, this._picture?.element ?? null, this._extra, this._processes?.element ?? null, this._phases, this._related), this._facts),
     );
     live.addEventListener("overview", () => this._overview(), { signal });
     live.addEventListener("state", () => live.state === "live" && this.load(), { signal });
@@ -241,6 +244,7 @@ export class ThingView {
     const key = JSON.stringify([items, [...this._live.nodes.values()]]);
     const ended = OVER.has(thing.state(record));
     this._over = ended;
+    this._why.over = thing.state(record) === "FINISHED";
     this._record = record;
     if (key === this._key && ended) return;
     if (key !== this._key || !ended) this._lists(record);
@@ -256,7 +260,13 @@ export class ThingView {
     replace(this._actions, thing.actions(record, () => this.load()));
     if (focused) [...this._actions.children].find((one) => one.textContent === focused)?.focus();
     replace(this._facts, card("Facts", facts(thing.facts(record, this._live))));
-    replace(this._extra, thing.extra?.(record) ?? null);
+    replace(this._extra, thing.extra?.(record, this._usage) ?? null);
+  }
+
+  _used(usage) {
+    this._usage = usage;
+    this._processes.update(usage);
+    if (this._record) replace(this._extra, this._thing.extra(this._record, usage));
   }
 
   _lists(record) {

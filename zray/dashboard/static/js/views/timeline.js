@@ -70,7 +70,7 @@ export class TimelineView {
 
 function laneName(event) {
   const worker = /^worker:([0-9a-f]+)$/.exec(event.tid);
-  return `${event.pid} \u00b7 ${worker ? `\u2026${worker[1].slice(-4)}` : event.tid}`;
+  return `${String(event.pid).replace(/^Node /, "").replace(/ \([^)]*\)$/, "")} \u00b7 ${worker ? `\u2026${worker[1].slice(-4)}` : event.tid}`;
 }
 
 function colourOf(name) {
