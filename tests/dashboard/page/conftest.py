@@ -115,8 +115,9 @@ class Viewer:
     def go(self, address: str) -> None:
         """To a view of the page, as by a link; returns when its title is there."""
         self.page.evaluate("address => { location.hash = address; }", f"#/{address}")
+        # A truth value: the handle of an element would keep the view after it was left.
         self.page.wait_for_function(
-            "address => location.hash === address && document.querySelector('main h1')",
+            "address => location.hash === address && document.querySelector('main h1') !== null",
             arg=f"#/{address}",
         )
 

@@ -29,18 +29,29 @@ export function address(parts, parameters = {}) {
 export const answers = new EventTarget();
 
 async function request(url, options, patienceMs = PATIENCE_MS) {
-  const patience = AbortSignal.timeout(patienceMs);
-  const signal = options.signal ? AbortSignal.any([options.signal, patience]) : patience;
+  // A timer of its own: what AbortSignal.timeout() makes would keep the asking view until it is over.
+  const patience = new AbortController();
+  const giveUp = () => patience.abort();
+  let late = false;
+  const timer = setTimeout(() => {
+    late = true;
+    giveUp();
+  }, patienceMs);
+  options.signal?.addEventListener("abort", giveUp);
   let response;
   let told;
   try {
-    response = await fetch(url, { credentials: "same-origin", ...options, signal });
+    options.signal?.throwIfAborted();
+    response = await fetch(url, { credentials: "same-origin", ...options, signal: patience.signal });
     told = await response.json();
   } catch (error) {
     if (options.signal?.aborted) throw error;
     if (response) throw new ApiError(response.status, { message: `the dashboard answered ${response.status} with something else than data` });
     answers.dispatchEvent(new CustomEvent("answer", { detail: 0 }));
-    throw new ApiError(0, patience.aborted ? { message: `no answer within ${patienceMs / 1000} s`, next: "It is tried again; see zray status." } : { next: "It is tried again." });
+    throw new ApiError(0, late ? { message: `no answer within ${patienceMs / 1000} s`, next: "It is tried again; see zray status." } : { next: "It is tried again." });
+  } finally {
+    clearTimeout(timer);
+    options.signal?.removeEventListener("abort", giveUp);
   }
   answers.dispatchEvent(new CustomEvent("answer", { detail: response.status }));
   if (!response.ok) throw new ApiError(response.status, { ...told?.error, why: told?.why });

@@ -89,7 +89,7 @@ class App {
       svg("path", { class: "letter", d: "M8 9.5h16M8 22.5h16", fill: "none", "stroke-width": 3, "stroke-linecap": "round" }),
       svg("path", { class: "ray", d: "M22.6 11.6 9.4 20.4", fill: "none", "stroke-width": 3, "stroke-linecap": "round" }));
     this._foot = el("p", { class: "foot" });
-    return (this._railElement = el("header", { class: "rail", id: "rail" }, el("a", { class: "brand", href: link("overview") }, logo, "zray"), el("nav", { "aria-label": "Views" }, el("ul", null, entries)), this._foot));
+    return (this._railElement = el("nav", { class: "rail", id: "rail", "aria-label": "Views" }, el("a", { class: "brand", href: link("overview") }, logo, "zray"), el("ul", null, entries), this._foot));
   }
 
   _top() {
@@ -105,7 +105,7 @@ class App {
     };
     themes.addEventListener("change", dress);
     apply();
-    return el("div", { class: "top" }, this._menuButton, form, el("div", { class: "end" }, this._state, turned));
+    return el("header", { class: "top" }, this._menuButton, form, el("div", { class: "end" }, this._state, turned));
   }
 
   _find(event) {

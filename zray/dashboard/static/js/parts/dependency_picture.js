@@ -73,7 +73,7 @@ function box(one, { x, y }) {
     one.sub ? svg("text", { class: "sub", x: x + 27, y: y + 35 }, clip(shown(one.sub), 25)) : null,
   ];
   if (!one.id || one.self || !(one.kind in PLURAL)) return svg("g", { class: one.self ? "self" : null }, parts);
-  return svg("a", { href: link(PLURAL[one.kind], one.id), "aria-label": `${one.kind} ${one.name}, ${one.sub}` }, parts);
+  return svg("a", { href: link(PLURAL[one.kind], one.id) }, parts);
 }
 
 /** The card of a task's picture; `update(task, causes)` draws it again where something has changed. */
