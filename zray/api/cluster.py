@@ -186,13 +186,8 @@ def init(
                 "'zray.init()'."
             )
         chosen = address or _environment("ADDRESS") or _running_or_local()
-        if chosen != "local" and node._replace(name="") != NodeOptions():
-            raise ValueError(
-                "When connecting to an existing cluster, num_cpus, num_gpus, resources, labels, "
-                "object_store_memory, object_spilling_directory and max_workers must not be "
-                "provided: its nodes say what they have. The cluster is "
-                + _who_says(address, chosen)
-            )
+        if chosen != "local":
+            _check_no_node(node, address, chosen)
         with interrupts:  # half a cluster is of no use to anybody
             driver = _connect(
                 *(chosen, node, dashboard, _wants_prints(log_to_driver)),
@@ -237,6 +232,15 @@ def _running_or_local() -> str:
     from zray.nodes.contact import is_running
 
     return "auto" if is_running() else "local"
+
+
+def _check_no_node(node: NodeOptions, address: str | None, chosen: str) -> None:
+    if node._replace(name="") != NodeOptions():
+        raise ValueError(
+            "When connecting to an existing cluster, num_cpus, num_gpus, resources, labels, "
+            "object_store_memory, object_spilling_directory and max_workers must not be "
+            "provided: its nodes say what they have. The cluster is " + _who_says(address, chosen)
+        )
 
 
 def _who_says(address: str | None, chosen: str) -> str:

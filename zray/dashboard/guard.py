@@ -86,6 +86,8 @@ class Guard:
                 answer.abort()
                 return
             problem = problem_of(error)
+            if scope["method"] == "POST":  # what is left of its body need not come
+                problem.headers["connection"] = "close"
             if isinstance(error, HeadConnectionError):
                 problem.age_s = service.age_s()
             shown = pages.problem_page(problem) if _is_seen(scope) else problem.response()

@@ -49,7 +49,7 @@ class Sampler:
     async def run(self) -> None:
         """Look as long as the process lives."""
         while True:
-            if not self._service.streams:
+            if not self._service.viewers.taken:
                 self._wanted.clear()
                 await self._wanted.wait()
             began = time.monotonic()
@@ -104,15 +104,9 @@ class Sampler:
 
     # ---- telling ---------------------------------------------------------------------------
 
-    def begin(self) -> None:
+    def wake(self) -> None:
         """Somebody looks on from now on."""
-        self._service.streams += 1
         self._wanted.set()
-
-    def end(self) -> None:
-        """Somebody has gone."""
-        self._service.streams -= 1
-        self._service.used_s = time.monotonic()
 
     async def after(self, number: int, timeout_s: float) -> bool:
         """Wait for a later sample than that; whether there is one."""
@@ -147,13 +141,13 @@ class Sampler:
             "changed": [kind for kind, at in self._changed.items() if at > number],
             "events": [one.asdict() for one in told],
             "events_missed": missed,
-            "viewers": self._service.streams,
+            "viewers": self._service.viewers.taken,
         }
 
     def away(self) -> Problem | None:
         """Why there is no use in asking the head now: it has just not answered the sampler."""
         problem = self._problem
-        if problem is None or problem.status < 503 or not self._service.streams:
+        if problem is None or problem.status < 503 or not self._service.viewers.taken:
             return None
         said = (problem.message, problem.effect, problem.next_step, problem.headers)
         again = Problem(problem.status, problem.code, *said)

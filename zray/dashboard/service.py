@@ -90,6 +90,14 @@ class Askers:
             self._idle.append(operator)
 
 
+class Places:
+    """How many viewers of a kind there may be, and are."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.taken = 0
+
+
 class Service:
     """Of one process. ``codes_after_s``: older login codes may have been used before it began."""
 
@@ -98,7 +106,8 @@ class Service:
         self.hosts = hosts
         self.codes_after_s = codes_after_s
         self.keys = WebKeys.of(info)
-        self.streams = 0  # viewers that are told as things change
+        self.viewers = Places(limits.HTTP_STREAMS_MAX)  # that are told as things change
+        self.followers = Places(limits.HTTP_LOG_STREAMS_MAX)  # of logs
         self.ending = asyncio.Event()
         self.used_s = time.monotonic()  # when somebody asked last
         self.answered_s = 0.0  # when the head or a node has answered last; 0: never
@@ -140,4 +149,5 @@ class Service:
 
     def idle_s(self) -> float:
         """For how long nobody has asked or looked on."""
-        return 0.0 if self.streams else time.monotonic() - self.used_s
+        looks_on = self.viewers.taken or self.followers.taken
+        return 0.0 if looks_on else time.monotonic() - self.used_s

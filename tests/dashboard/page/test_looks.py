@@ -43,22 +43,20 @@ def settle(viewer: Any) -> None:
     viewer.page.wait_for_function("document.querySelector('main').innerText.length > 20")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("scheme", "size"), [("light", DESK), ("dark", PHONE)])
 def test_each_view_is_accessible(
-    new_viewer: Callable[..., Any], axe: str, scheme: str
+    new_viewer: Callable[..., Any], axe: str, scheme: str, size: dict[str, int]
 ) -> None:
-    """No rule of axe-core is violated, at a desk and on a phone."""
-    viewer = new_viewer(color_scheme=scheme, script=axe)
+    """No rule of axe-core is violated, in either theme."""
+    viewer = new_viewer(color_scheme=scheme, viewport=size, script=axe)
     wrong = []
     for address in addresses(viewer):
-        for size in (DESK, PHONE):
-            viewer.page.set_viewport_size(size)
-            viewer.go(address)
-            settle(viewer)
-            found = viewer.page.evaluate(
-                "async rules => (await axe.run(document, {runOnly: rules})).violations", RULES
-            )
-            wrong += [f"{address}: {one['id']}: {one['nodes'][0]['html']}" for one in found]
+        viewer.go(address)
+        settle(viewer)
+        found = viewer.page.evaluate(
+            "async rules => (await axe.run(document, {runOnly: rules})).violations", RULES
+        )
+        wrong += [f"{address}: {one['id']}: {one['nodes'][0]['html']}" for one in found]
     viewer.context.close()
     assert not wrong, "\n".join(wrong)
     assert not viewer.said, "\n".join(viewer.said)
@@ -185,9 +183,10 @@ def test_what_is_kept_does_not_grow(new_viewer: Callable[..., Any]) -> None:
         found = session.send("Performance.getMetrics")["metrics"]
         return {one["name"]: one["value"] for one in found if one["name"] in KEPT}
 
-    look()
+    for _ in range(2):  # charts keep the last one that was made
+        look()
     first = measured()
-    for _ in range(4):
+    for _ in range(3):
         look()
 
     def is_small() -> bool:

@@ -1,0 +1,85 @@
+"""What the page says and does when the head, the dashboard process or the session is gone, and is back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+from playwright.sync_api import Locator, expect
+
+from tests.real_cluster import Cluster, until
+
+PATIENCE_MS = 30_000
+EXPECTED = ("ERR_CONNECTION_REFUSED", "ERR_INCOMPLETE_CHUNKED_ENCODING", "ERR_CONNECTION_RESET")
+
+
+def notices(viewer: Any) -> Locator:
+    found: Locator = viewer.page.get_by_role("region", name="Notices")
+    return found
+
+
+def dashboard_process(cluster: Cluster) -> psutil.Process:
+    """The one that serves the page."""
+
+    def probe() -> psutil.Process | None:
+        for process in psutil.process_iter(["cmdline", "environ"]):
+            command = process.info["cmdline"] or []
+            if any("zray.dashboard" in part for part in command):
+                if (process.info["environ"] or {}).get("ZRAY_HOME") == str(cluster.home):
+                    return process
+        return None
+
+    return until(probe, 10, "there is a dashboard process")
+
+
+def test_a_session_that_is_over_is_said_and_a_new_one_taken(
+    new_viewer: Callable[..., Any],
+) -> None:
+    viewer = new_viewer()
+    page = viewer.page
+    viewer.context.clear_cookies()
+    viewer.go("jobs")
+    expect(notices(viewer)).to_contain_text("This session is over. Run zray dashboard")
+    other = viewer.context.new_page()
+    other.goto(viewer.link())
+    expect(page.get_by_text("Live", exact=True)).to_be_visible(timeout=PATIENCE_MS)
+    expect(notices(viewer)).to_be_empty()
+    expect(page.get_by_role("row")).to_have_count(2)  # what the view could not load before
+    viewer.context.close()
+
+
+def test_a_dashboard_process_that_dies_is_no_concern(
+    cluster: Cluster, new_viewer: Callable[..., Any]
+) -> None:
+    """The head starts another one when the page asks again."""
+    viewer = new_viewer()
+    old = dashboard_process(cluster)
+    old.kill()
+    old.wait(10)
+    viewer.go("actors")
+    expect(viewer.page.get_by_text("scores", exact=True)).to_be_visible(timeout=PATIENCE_MS)
+    expect(viewer.page.get_by_text("Live", exact=True)).to_be_visible(timeout=PATIENCE_MS)
+    viewer.context.close()
+
+
+def test_a_head_that_hangs_is_said_and_the_page_goes_on_with_the_next(
+    cluster: Cluster, new_viewer: Callable[..., Any], tmp_path: Path
+) -> None:
+    viewer = new_viewer()
+    page = viewer.page
+    assert cluster.head is not None
+    port = cluster.info().dashboard.rpartition(":")[2]
+    cluster.head.kill()
+    expect(notices(viewer)).to_contain_text(
+        "does not answer", timeout=PATIENCE_MS
+    )
+    expect(notices(viewer)).to_contain_text("zray status")
+    cluster.start_head("--dashboard-port", port, port=-1)
+    expect(page.get_by_text("Live", exact=True)).to_be_visible(timeout=PATIENCE_MS)
+    expect(notices(viewer)).to_be_empty()
+    viewer.go("nodes")
+    expect(page.get_by_role("region", name="Node one")).to_be_visible(timeout=PATIENCE_MS)
+    assert not [one for one in viewer.said if not any(name in one for name in EXPECTED)]
+    viewer.context.close()
