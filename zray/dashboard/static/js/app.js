@@ -193,7 +193,7 @@ class App {
       over: ["This session is over.", "Run zray dashboard to open a new one; this page goes on then.", ""],
     }[state];
     this._age = el("span");
-    replace(this._notices, el("div", { class: "notice", "data-tone": state === "away" ? "wait" : "bad" }, el("strong", null, title), el("span", null, text, code ? ` (${code})` : "", this._age), el("span", { class: "soft" }, "The page tries again by itself."), el("button", { type: "button", class: "button small", onclick: () => this._live.start() }, "Try now")));
+    replace(this._notices, el("div", { class: "notice", "data-tone": state === "away" ? "wait" : "bad" }, el("strong", null, title), " ", el("span", null, text, code ? ` (${code})` : "", this._age), " ", el("span", { class: "soft" }, "The page tries again by itself."), " ", el("button", { type: "button", class: "button small", onclick: () => this._live.start() }, "Try now")));
   }
 }
 
