@@ -40,7 +40,7 @@ def settle(viewer: Any) -> None:
     """Wait until the view has what it has asked for."""
     viewer.page.wait_for_load_state("domcontentloaded")
     expect(viewer.page.locator("main")).not_to_contain_text("Asking \u2026")
-    viewer.page.wait_for_function("document.querySelector('main').innerText.length > 20")
+    viewer.page.wait_for_function("() => document.querySelector('main').innerText.length > 20")
 
 
 @pytest.mark.parametrize(("scheme", "size"), [("light", DESK), ("dark", PHONE)])

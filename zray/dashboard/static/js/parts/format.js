@@ -81,8 +81,10 @@ export function stateWords(state) {
   return WORDS[state] ?? state.charAt(0) + state.slice(1).toLowerCase().replaceAll("_", " ");
 }
 
-/** The beginning and the end of an id: what tells ids of one process apart is at the end. */
+/** The beginning and the end of an id: what tells ids of one process apart is at the end; of an object also which of
+    its task's values it is. */
 export function shortId(id) {
   if (!id) return NONE;
+  if (id.length === 40) return `${id.slice(0, 6)}\u2026${id.slice(26, 32)}.${parseInt(id.slice(32), 16)}`;
   return id.length <= 14 ? id : `${id.slice(0, 6)}\u2026${id.slice(-6)}`;
 }

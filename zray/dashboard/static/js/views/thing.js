@@ -171,7 +171,8 @@ const THINGS = {
 /** Gauges of what is reserved on a node, of these amounts in all and free. `measured`: its object store is shown otherwise. */
 export function resources(total, free, measured = false) {
   return Object.entries(total ?? {})
-    .filter(([name, value]) => value > 0 && !name.startsWith("node:") && !(measured && name === "object_store_memory"))
+    // Hardly a task asks for memory: it is shown where one does.
+    .filter(([name, value]) => (name === "memory" ? free?.[name] < value : value > 0) && !name.startsWith("node:") && !(measured && name === "object_store_memory"))
     .map(([name, value]) => gauge(`${NAMES[name] ?? name} reserved`, value - (free?.[name] ?? 0), value, /memory/.test(name) ? bytes : amount));
 }
 const NAMES = { memory: "Memory", object_store_memory: "Object store" };
