@@ -111,7 +111,7 @@ class Guard:
         """
         self._check_host(request)
         origin = request.header("origin")
-        if origin is not None and origin != request.own_origin():
+        if origin is not None and origin not in request.own_origins():
             raise refused("the request comes from another site", "Use this page's own address.")
         if request.method not in METHODS:
             allow = {"allow": ", ".join(METHODS)}
@@ -219,9 +219,13 @@ class _Request:
             raise bad_request(f"the header {name} is there more than once")
         return found[0] if found else None
 
-    def own_origin(self) -> str:
-        """That of a page of ours, under the name by which this was asked for."""
-        return f"{self._scope['scheme']}://{self.header('host')}"
+    def own_origins(self) -> tuple[str, str]:
+        """Those of a page of ours, under the name by which this was asked for.
+
+        Whether that is encrypted a proxy knows.
+        """
+        host = self.header("host")
+        return f"http://{host}", f"https://{host}"
 
     def raw(self) -> tuple[bytes, bytes]:
         """Path and query as they came."""
