@@ -7,7 +7,7 @@ from typing import Any
 
 from zray import limits
 from zray.protocol import messages as m
-from zray.util.state.cluster import describe_nodes, describe_queue
+from zray.util.state.cluster import describe_nodes, describe_queue, health_of
 
 QUEUE_TOLD_MAX = 20  # scheduling classes in one sample
 NODES_TOLD_MAX = 200  # nodes in one sample
@@ -82,7 +82,7 @@ def _told(names: Iterable[str]) -> list[str]:
 def details_of(status: m.Status) -> dict[str, Any]:
     """What a page shows beside the figures, of now only."""
     return {
-        "health": status.health,
+        "health": health_of(status),
         "queue": describe_queue(status.classes[:QUEUE_TOLD_MAX]),
         "node_figures": [_node(node) for node in describe_nodes(status.nodes[:NODES_TOLD_MAX])],
     }
