@@ -26,7 +26,6 @@ from zray.errors import HeadConnectionError
 from zray.runtime.log import Log, with_traceback
 from zray.runtime.web_keys import Stamp
 
-COOKIE: Final = "zray"
 METHODS: Final = ("GET", "HEAD", "POST")
 OPEN: Final = "/healthz"  # the one path that needs no login
 CSRF_HEADER: Final = "x-zray-csrf"
@@ -112,7 +111,7 @@ class Guard:
         """
         self._check_host(request)
         origin = request.header("origin")
-        if origin is not None and origin != request.own_origin():
+        if origin is not None and origin not in request.own_origins():
             raise refused("the request comes from another site", "Use this page's own address.")
         if request.method not in METHODS:
             allow = {"allow": ", ".join(METHODS)}
@@ -159,7 +158,7 @@ class Guard:
         response = RedirectResponse("/", 303, {"cache-control": "no-store"})
         cookie = service.keys.cookie(now_s)
         age = int(limits.LOGIN_S)
-        response.set_cookie(COOKIE, cookie, age, path="/", httponly=True, samesite="strict")
+        response.set_cookie(service.cookie, cookie, age, path="/", httponly=True, samesite="strict")
         return response
 
     def _identify(self, request: _Request) -> None:
@@ -170,7 +169,7 @@ class Guard:
             if scheme.lower() == "bearer" and service.keys.is_token(token.strip()):
                 return
             raise refused("the token is not this cluster's", _TOKEN, 401)
-        stamp = service.keys.read_cookie(request.cookie(), now_s)
+        stamp = service.keys.read_cookie(request.cookie(service.cookie), now_s)
         if stamp is None:
             raise refused("nobody is logged in, or not any more", f"{_LOGIN}; {_TOKEN}", 401)
         request.session = stamp
@@ -220,9 +219,13 @@ class _Request:
             raise bad_request(f"the header {name} is there more than once")
         return found[0] if found else None
 
-    def own_origin(self) -> str:
-        """That of a page of ours, under the name by which this was asked for."""
-        return f"{self._scope['scheme']}://{self.header('host')}"
+    def own_origins(self) -> tuple[str, str]:
+        """Those of a page of ours, under the name by which this was asked for.
+
+        Whether that is encrypted a proxy knows.
+        """
+        host = self.header("host")
+        return f"http://{host}", f"https://{host}"
 
     def raw(self) -> tuple[bytes, bytes]:
         """Path and query as they came."""
@@ -240,14 +243,14 @@ class _Request:
         except ValueError:
             raise bad_request("the query cannot be read, or has more than 64 fields") from None
 
-    def cookie(self) -> str:
-        """The login's."""
+    def cookie(self, name: str) -> str:
+        """Its value; empty: there is none."""
         jar: SimpleCookie = SimpleCookie()
         try:
             jar.load("; ".join(self.all("cookie"))[:4096])
         except CookieError:
             return ""
-        found = jar.get(COOKIE)
+        found = jar.get(name)
         return found.value if found is not None else ""
 
 

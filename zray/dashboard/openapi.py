@@ -64,7 +64,7 @@ def document() -> Schema:
         "components": {
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer"},
-                "cookie": {"type": "apiKey", "in": "cookie", "name": "zray"},
+                "cookie": {"type": "apiKey", "in": "cookie", "name": "zray-CLUSTER"},
             },
             "schemas": {"Error": _ERROR, **dict(_records())},
         },

@@ -106,6 +106,7 @@ class Service:
         self.hosts = hosts
         self.codes_after_s = codes_after_s
         self.keys = WebKeys.of(info)
+        self.cookie = f"zray-{info.cluster_id[:12]}"  # browsers send it to all ports of a host
         self.viewers = Places(limits.HTTP_STREAMS_MAX)  # that are told as things change
         self.followers = Places(limits.HTTP_LOG_STREAMS_MAX)  # of logs
         self.ending = asyncio.Event()
