@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ THINGS = {
 # Beside the rules on contrast and so on: what an application is expected to do.
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 ROWS = 100_000
+MANY_ROWS = Path(__file__).with_name("many_rows.js")
 GROWTH = 1.25
 KEPT = ("Nodes", "JSEventListeners", "JSHeapUsedSize")
 
@@ -109,7 +111,7 @@ def test_a_table_of_very_many_rows_scrolls_without_a_long_frame(viewer: Any) -> 
     viewer.go("events")
     longest, elements = [], 0
     for _ in range(3):
-        found = viewer.page.evaluate(MANY_ROWS, ROWS)
+        found = viewer.page.evaluate(MANY_ROWS.read_text(), ROWS)
         longest.append(found["longest_ms"])
         elements = found["elements"]
         assert found["last"] == f"task {ROWS - 1}"
@@ -118,50 +120,6 @@ def test_a_table_of_very_many_rows_scrolls_without_a_long_frame(viewer: Any) -> 
             break
     assert min(longest) <= 100, longest
     assert elements < 100
-
-
-MANY_ROWS = """
-async (many) => {
-  const { VirtualTable } = await import("/static/js/parts/virtual_table.js");
-  const rows = Array.from({ length: many }, (_, i) => ({ number: i, name: `task ${i}`, key: (i * 7919) % many }));
-  const table = new VirtualTable({
-    label: "Many",
-    open: () => {},
-    columns: [
-      { name: "name", title: "Name", width: "2fr", text: (row) => row.name, href: (row) => `#/x/${row.number}` },
-      { name: "key", title: "Key", width: "1fr", number: true, sort: (row) => row.key, text: (row) => String(row.key) },
-    ],
-  });
-  document.querySelector("main").replaceChildren(table.element);
-  const frame = () => new Promise((done) => requestAnimationFrame(done));
-  await frame(); await frame();
-  let [longest, before] = [0, performance.now()];
-  let measuring = true;
-  (async () => {
-    while (measuring) {
-      const now = await frame();
-      longest = Math.max(longest, now - before);
-      before = now;
-    }
-  })();
-  table.set(rows, many);
-  const grid = table.element;
-  for (let i = 0; i <= 60; i++) {
-    grid.scrollTop = (grid.scrollHeight * i) / 60;
-    await frame();
-  }
-  await frame();
-  const last = [...grid.querySelectorAll(".row:not([hidden])")].map((row) => row.innerText.split("\\n")[0]).sort((a, b) => a.length - b.length || (a < b ? -1 : 1)).at(-1);
-  await table.sortBy("key", false);
-  grid.scrollTop = 0;
-  await frame(); await frame();
-  measuring = false;
-  const first = grid.querySelector('[aria-rowindex="2"] a').textContent;
-  const elements = grid.querySelectorAll('.rows .row').length;
-  table.close();
-  return { longest_ms: longest, elements, last, sorted: first };
-}
-"""
 
 
 def test_what_is_kept_does_not_grow(new_viewer: Callable[..., Any]) -> None:
