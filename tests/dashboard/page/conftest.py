@@ -1,4 +1,4 @@
-"""A real cluster with something of everything, its dashboard, and a headless Chromium that is logged in.
+"""A real cluster with something of everything, and a headless Chromium that looks at it.
 
 Owns the browser and what it has seen. What a test needs and is not here is a failure, never a skip.
 """

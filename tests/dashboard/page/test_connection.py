@@ -1,4 +1,4 @@
-"""What the page says and does when the head, the dashboard process or the session is gone, and is back."""
+"""What the page says and does when head, dashboard process or session are gone, and are back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 from playwright.sync_api import Locator, expect
 
-from tests.real_cluster import Cluster, until
+from tests.real_cluster import Cluster
 
 PATIENCE_MS = 30_000
 EXPECTED = ("net::ERR_", "Failed to load resource")  # of a server that is away
@@ -22,16 +22,10 @@ def notices(viewer: Any) -> Locator:
 
 def dashboard_process(cluster: Cluster) -> psutil.Process:
     """The one that serves the page."""
-
-    def probe() -> psutil.Process | None:
-        for process in psutil.process_iter(["cmdline", "environ"]):
-            command = process.info["cmdline"] or []
-            if any("zray.dashboard" in part for part in command):
-                if (process.info["environ"] or {}).get("ZRAY_HOME") == str(cluster.home):
-                    return process
-        return None
-
-    return until(probe, 10, "there is a dashboard process")
+    assert cluster.head is not None
+    children = cluster.head.children()
+    (found,) = [one for one in children if "zray.dashboard" in " ".join(one.cmdline())]
+    return found
 
 
 def test_a_session_that_is_over_is_said_and_a_new_one_taken(

@@ -1,4 +1,4 @@
-"""How the page is: accessible in both themes, as wide as its window, silent on the console, small."""
+"""How the page is: accessible in both themes, as wide as its window, silent, bounded in memory."""
 
 from __future__ import annotations
 
@@ -67,7 +67,8 @@ def test_each_view_is_accessible(
 def test_dialogs_and_the_menu_are_accessible(new_viewer: Callable[..., Any], axe: str) -> None:
     viewer = new_viewer(script=axe, viewport=PHONE)
     page = viewer.page
-    run = "async rules => (await axe.run(document, {runOnly: rules})).violations.map(v => `${v.id}: ${v.nodes[0].html}`)"
+    run = """async rules => (await axe.run(document, {runOnly: rules})).violations.map(
+        one => `${one.id}: ${one.nodes[0].html}`)"""
     page.get_by_role("button", name="Menu").click()
     expect(page.get_by_role("navigation", name="Views")).to_be_visible()
     assert page.evaluate(run, RULES) == []
