@@ -16,6 +16,7 @@ import zmq
 
 from zray import limits
 from zray.core.client.client import Client
+from zray.core.identity import Identity
 from zray.errors import HeadConnectionError, HeadSilentError, VersionMismatchError
 from zray.nodes.driver.far_links import FarLinks
 from zray.nodes.driver.local_cluster import LocalCluster
@@ -49,7 +50,7 @@ class Driver(Pump):
     ) -> None:
         ids = identity.id_source()
         process_id = ids.process_id()
-        super().__init__(Client(process_id, process_id, ids, remote=True))
+        super().__init__(Client(Identity(process_id, process_id, ids), remote=True))
         self.info = info
         self.address = address
         self.namespace = namespace
