@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging.handlers
 import os
 import signal
 import time
@@ -506,8 +507,6 @@ def test_what_logging_has_kept_is_written_at_a_planned_end(tmp_path: Path) -> No
     @zray.remote
     class Logs:
         def __init__(self) -> None:
-            import logging.handlers
-
             kept = logging.handlers.MemoryHandler(100, target=logging.FileHandler(path))
             logging.getLogger("kept").addHandler(kept)
 
