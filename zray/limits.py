@@ -329,6 +329,21 @@ DRAIN_LOOK_S = 0.2  # how often it is looked whether a node that is drained can 
 DRAIN_SCAN_OBJECTS = 20_000  # looked at for it in one turn
 DRAIN_FETCHES_MAX = 64  # copies of its objects on their way
 
+# ---- metrics -------------------------------------------------------------------------------
+LABEL_MAX = 256  # characters of a label's name or value
+LABELS_MAX = 16  # of one series
+BUCKETS_MAX = 64  # of one histogram
+SERIES_PROCESS_MAX = 1000  # that the program in one process may record
+SERIES_KEPT_MAX = 10_000  # of programs, that a head or node keeps
+SERIES_CHARACTERS_MAX = 4 << 20  # of these
+SERIES_ANSWER_MAX = 50_000  # in one answer
+SERIES_KEPT_S = 600.0  # and for so long after their job has ended
+RECORDED_S = 1.0  # how often a process tells what was recorded in it
+FUNCTIONS_MEASURED_MAX = 100  # by name; of the others all together
+TASK_BUCKETS_S = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 300.0, 1800.0)
+TURN_BUCKETS_S = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
+COMMIT_BUCKETS_S = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
+
 assert INLINE_TOTAL_BYTES_MAX + REFERENCES_MAX * 22 + RETURNS_MAX * 100 < FRAME_BYTES_MAX
 assert SUSPECT_S > 2 * PING_S > SILENT_S > PING_S
 assert DEAD_S > AWAY_S > SUSPECT_S and DEAD_S > ACTOR_LEASE_S + PING_S

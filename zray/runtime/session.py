@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 lock = threading.RLock()  # held while the process joins or leaves a cluster
 _participant: Any = None
+# What this process has not told its cluster: asked by, and in a session of which epoch.
+unsaid: list[Callable[[Any, int], list[Any]]] = []
 
 
 def current() -> Any:
@@ -30,10 +33,16 @@ def current_task() -> bytes:
     return task_id
 
 
+def take_unsaid(participant: Any) -> list[Any]:
+    """The messages that it is to tell now."""
+    return [told for take in unsaid for told in take(participant, participant.client.epoch)]
+
+
 def _after_fork() -> None:
     """A forked child has no connection: sockets and ids are its parent's."""
     global _participant, lock
     lock = threading.RLock()
+    unsaid.clear()
     if _participant is not None:
         from zray.runtime import references
 

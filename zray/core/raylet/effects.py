@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from zray.core.raylet.local_records import PoolKey
-from zray.protocol.messages import ReadLog
+from zray.protocol.messages import Measure, ReadLog
 
 
 class StartWorker(NamedTuple):
@@ -48,4 +48,18 @@ class EndExamination(NamedTuple):
     number: int
 
 
-Effect = StartWorker | KillWorker | FindProcess | ReadLogFile | StartExamination | EndExamination
+class MeasureNode(NamedTuple):
+    """Effect: look what this node and its processes use, and tell the head."""
+
+    message: Measure
+
+
+Effect = (
+    StartWorker
+    | KillWorker
+    | FindProcess
+    | ReadLogFile
+    | StartExamination
+    | EndExamination
+    | MeasureNode
+)

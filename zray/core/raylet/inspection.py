@@ -11,7 +11,13 @@ from typing import Any, NamedTuple
 
 from zray import limits
 from zray.core.machine import NEVER, Outbox
-from zray.core.raylet.effects import Effect, EndExamination, ReadLogFile, StartExamination
+from zray.core.raylet.effects import (
+    Effect,
+    EndExamination,
+    MeasureNode,
+    ReadLogFile,
+    StartExamination,
+)
 from zray.core.raylet.local_records import LocalTask, WorkerSlot
 from zray.core.raylet.local_scheduler import LocalScheduler
 from zray.core.raylet.printed import Printed, PrintedPart, TaskOutput
@@ -98,6 +104,7 @@ class Inspection:
             m.ReadLog: self.on_read_log,
             m.Examine: self.on_examine,
             m.Kill: self.on_kill,
+            m.Measure: self.on_measure,
         }
         self.worker_handlers: dict[type[m.Message], Callable[[WorkerSlot, Any, float], None]] = {
             m.Answered: self.on_answered,
@@ -218,6 +225,10 @@ class Inspection:
     def on_read_log(self, message: m.ReadLog, now: float) -> None:
         """Somebody reads a log that is kept on this node."""
         self._effect(ReadLogFile(message))
+
+    def on_measure(self, message: m.Measure, now: float) -> None:
+        """Somebody reads the figures of this node."""
+        self._effect(MeasureNode(message))
 
     # ---- where it is -----------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from zray.core.raylet.effects import (
     EndExamination,
     FindProcess,
     KillWorker,
+    MeasureNode,
     ReadLogFile,
     StartExamination,
     StartWorker,
@@ -232,12 +233,13 @@ class RayletNode:
         if isinstance(effect, FindProcess):
             if machine.has_ended(effect.pid):
                 self._raylet.driver_ended(effect.job_id)
-        elif isinstance(effect, ReadLogFile | StartExamination | EndExamination):
+        elif isinstance(effect, ReadLogFile | StartExamination | EndExamination | MeasureNode):
             if self._operations is None:
                 from zray.nodes.raylet.operations import Operations
 
                 self._operations = Operations(
-                    self._loop, lambda: self._raylet, self._options.log_directory
+                    *(self._loop, lambda: self._raylet, self._options.log_directory),
+                    *(lambda: self._store, self._workers),
                 )
             self._operations.carry_out(effect)
 

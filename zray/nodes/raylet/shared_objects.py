@@ -87,6 +87,17 @@ class SharedObjects:
                 self._object_store.unview(self._unread.popleft(), self._node_id)
             self.settle()
 
+    def figures(self) -> dict[str, int]:
+        """Bytes: of objects in memory, taken by segments, promised to writers, on disk, and how
+        much objects may take."""
+        return {
+            "used": self._segments.used_bytes,
+            "memory": self._segments.touched_bytes,
+            "promised": self.admission.promised_bytes,
+            "spilled": self._object_store.spilled_bytes,
+            "capacity": self.admission.mark_bytes,
+        }
+
     # ---- objects of processes ----------------------------------------------------------------
 
     def sealed(self, process_id: bytes, message: m.Sealed, fd: int | None) -> None:
