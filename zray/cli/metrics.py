@@ -21,7 +21,7 @@ def show(addresses: list[str], node: str) -> int:
         info, target = locate(addresses)
         with Operator(info, target) as operator:
             node_id = operator.locate(node, m.A_NODE).node_id if node else b""
-            text, _ = exposed([operator.measure(node_id)])
+            text, _ = exposed([operator.scrape(node_id)])
     except HeadConnectionError as error:
         print(f"zray metrics: {error}", file=sys.stderr)
         return UNREACHABLE

@@ -41,14 +41,14 @@ class _Found:
         return self._families
 
 
-def exposed(answers: Sequence[m.Measured], accept: str = "") -> tuple[bytes, str]:
+def exposed(answers: Sequence[m.Scraped], accept: str = "") -> tuple[bytes, str]:
     """The text of all answers together, and its content type, as the reader ``accept``s it."""
     families = [*_own(answers), *_of_programs(answers)]
     encoder, content_type = choose_encoder(accept)
     return encoder(_Found(families)), content_type
 
 
-def _own(answers: Sequence[m.Measured]) -> Iterator[Metric]:
+def _own(answers: Sequence[m.Scraped]) -> Iterator[Metric]:
     found: dict[str, Metric] = {}
     for answer in answers:
         for figure in answer.figures:
@@ -70,7 +70,7 @@ def _own(answers: Sequence[m.Measured]) -> Iterator[Metric]:
         yield family
 
 
-def _of_programs(answers: Sequence[m.Measured]) -> Iterator[Metric]:
+def _of_programs(answers: Sequence[m.Scraped]) -> Iterator[Metric]:
     """One family of a name: of programs that do not agree about it, that of the first."""
     found: dict[str, tuple[int, Metric]] = {}
     for answer in answers:

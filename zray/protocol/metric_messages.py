@@ -1,6 +1,6 @@
 """The messages of metrics: figures of the head and of nodes, and what programs record.
 
-An observer asks with MEASURE, and nothing is told before. Programs tell the absolute values of what
+An observer asks with SCRAPE, and nothing is told before. Programs tell the absolute values of what
 has changed, so that a message that comes twice, or never, does no harm.
 """
 
@@ -58,15 +58,15 @@ class UserMetric(Struct, array_like=True, frozen=True, gc=False):
 UserMetrics = Annotated[list[UserMetric], Meta(max_length=limits.SERIES_ANSWER_MAX)]
 
 
-class Measure(Message, tag=200):
+class Scrape(Message, tag=200):
     """The figures of the node ``target``, or, where that is empty, of the head and the cluster?"""
 
     source: Id
     target: IdOrNone = b""
 
 
-class Measured(Message, tag=201):
-    """The answer to MEASURE. ``node``: the name of whom it is of; empty: the head.
+class Scraped(Message, tag=201):
+    """The answer to SCRAPE. ``node``: the name of whom it is of; empty: the head.
 
     ``left_out``: series of programs that there was no room for, here or where they were recorded.
     """
@@ -91,4 +91,4 @@ class Recorded(Message, tag=202):
     left_out: Count = 0
 
 
-METRIC_MESSAGES: tuple[type[Message], ...] = (Measure, Measured, Recorded)
+METRIC_MESSAGES: tuple[type[Message], ...] = (Scrape, Scraped, Recorded)

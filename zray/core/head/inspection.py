@@ -28,8 +28,8 @@ PREFIX_MIN = 6  # digits of an id that stand for the whole
 NAMED_MAX = 8  # of those that a word may stand for, in a text
 HEAD = "head"
 
-Question = m.Locate | m.ReadLog | m.Examine | m.Kill | m.Measure
-Answer = m.Answered | m.LogFiles | m.LogPart | m.Examined | m.Measured
+Question = m.Locate | m.ReadLog | m.Examine | m.Kill | m.Scrape
+Answer = m.Answered | m.LogFiles | m.LogPart | m.Examined | m.Scraped
 Asked = m.Locate | m.Kill
 
 
@@ -71,8 +71,8 @@ class Inspection:
             m.Kill: self.on_kill,
             **dict.fromkeys((m.ReadLog, m.Examine), self.pass_on),
             **dict.fromkeys((m.Answered, m.LogFiles, m.LogPart, m.Examined), self.on_answer),
-            m.Measure: self.on_measure,
-            m.Measured: self.on_answer,
+            m.Scrape: self.on_scrape,
+            m.Scraped: self.on_answer,
             m.Recorded: self.on_recorded,
         }
 
@@ -226,12 +226,12 @@ class Inspection:
             self._recorded = RecordedMetrics()
         self._recorded.recorded(sender.process_id, sender.process_id, message, now)
 
-    def on_measure(self, sender: Member, message: m.Measure, now: float) -> None:
+    def on_scrape(self, sender: Member, message: m.Scrape, now: float) -> None:
         """Somebody reads the figures of the cluster, or of a node."""
         if message.target:
             self.pass_on(sender, message, now)
             return
-        answer = m.Measured(0, sender.process_id, message.seq, figures=self.figures(now))
+        answer = m.Scraped(0, sender.process_id, message.seq, figures=self.figures(now))
         recorded = self._recorded
         if recorded is not None:
             for process_id in recorded.processes():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from zray.core.raylet.local_records import PoolKey
-from zray.protocol.messages import Measure, ReadLog
+from zray.protocol.messages import Scrape, ReadLog
 
 
 class StartWorker(NamedTuple):
@@ -48,10 +48,10 @@ class EndExamination(NamedTuple):
     number: int
 
 
-class MeasureNode(NamedTuple):
+class ScrapeNode(NamedTuple):
     """Effect: look what this node and its processes use, and tell the head."""
 
-    message: Measure
+    message: Scrape
 
 
 Effect = (
@@ -61,5 +61,5 @@ Effect = (
     | ReadLogFile
     | StartExamination
     | EndExamination
-    | MeasureNode
+    | ScrapeNode
 )

@@ -14,7 +14,7 @@ from zray.core.machine import NEVER, Outbox
 from zray.core.raylet.effects import (
     Effect,
     EndExamination,
-    MeasureNode,
+    ScrapeNode,
     ReadLogFile,
     StartExamination,
 )
@@ -104,7 +104,7 @@ class Inspection:
             m.ReadLog: self.on_read_log,
             m.Examine: self.on_examine,
             m.Kill: self.on_kill,
-            m.Measure: self.on_measure,
+            m.Scrape: self.on_scrape,
         }
         self.worker_handlers: dict[type[m.Message], Callable[[WorkerSlot, Any, float], None]] = {
             m.Answered: self.on_answered,
@@ -226,9 +226,9 @@ class Inspection:
         """Somebody reads a log that is kept on this node."""
         self._effect(ReadLogFile(message))
 
-    def on_measure(self, message: m.Measure, now: float) -> None:
+    def on_scrape(self, message: m.Scrape, now: float) -> None:
         """Somebody reads the figures of this node."""
-        self._effect(MeasureNode(message))
+        self._effect(ScrapeNode(message))
 
     # ---- where it is -----------------------------------------------------------------------
 

@@ -6,11 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from zray.core.raylet.effects import EndExamination, MeasureNode, ReadLogFile, StartExamination
+from zray.core.raylet.effects import EndExamination, ScrapeNode, ReadLogFile, StartExamination
 from zray.core.raylet.raylet import Raylet
 from zray.nodes.raylet.examiner import Examiner
 from zray.nodes.raylet.log_files import LogFiles
-from zray.nodes.raylet.measuring import Measuring
+from zray.nodes.raylet.scraping import Scraping
 from zray.nodes.raylet.store_server import StoreServer
 from zray.nodes.raylet.worker_processes import WorkerProcesses
 from zray.runtime.loop import Loop
@@ -35,10 +35,10 @@ class Operations:
             lambda task_id: raylet().inspection.output(task_id),
         )
         self._examiner = Examiner(loop, self._examined)
-        self._measuring = Measuring(loop, raylet, store, workers)
+        self._scraping = Scraping(loop, raylet, store, workers)
 
     def carry_out(
-        self, effect: ReadLogFile | StartExamination | EndExamination | MeasureNode
+        self, effect: ReadLogFile | StartExamination | EndExamination | ScrapeNode
     ) -> None:
         """Do what the machine wants."""
         if isinstance(effect, ReadLogFile):
@@ -46,8 +46,8 @@ class Operations:
             self._loop.wake()  # what is told now leaves in the next turn
         elif isinstance(effect, StartExamination):
             self._examiner.start(effect.number, effect.pid, effect.seconds)
-        elif isinstance(effect, MeasureNode):
-            self._measuring.ask(effect.message)
+        elif isinstance(effect, ScrapeNode):
+            self._scraping.ask(effect.message)
         else:
             self._examiner.end(effect.number)
 
@@ -58,4 +58,4 @@ class Operations:
     def close(self) -> None:
         """End what still looks."""
         self._examiner.close()
-        self._measuring.close()
+        self._scraping.close()

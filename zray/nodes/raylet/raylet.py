@@ -18,7 +18,7 @@ from zray.core.raylet.effects import (
     EndExamination,
     FindProcess,
     KillWorker,
-    MeasureNode,
+    ScrapeNode,
     ReadLogFile,
     StartExamination,
     StartWorker,
@@ -233,7 +233,7 @@ class RayletNode:
         if isinstance(effect, FindProcess):
             if machine.has_ended(effect.pid):
                 self._raylet.driver_ended(effect.job_id)
-        elif isinstance(effect, ReadLogFile | StartExamination | EndExamination | MeasureNode):
+        elif isinstance(effect, ReadLogFile | StartExamination | EndExamination | ScrapeNode):
             if self._operations is None:
                 from zray.nodes.raylet.operations import Operations
 

@@ -25,7 +25,7 @@ class Pids(NamedTuple):
     workers: list[int]
 
 
-class Measuring:
+class Scraping:
     """``raylet``, ``store``: those of now, which another incarnation replaces."""
 
     def __init__(
@@ -39,14 +39,14 @@ class Measuring:
         self._raylet = raylet
         self._store = store
         self._workers = workers
-        self._waiting: list[m.Measure] = []
+        self._waiting: list[m.Scrape] = []
         self._thread: threading.Thread | None = None
         self._read: list[m.Figure] = []  # by the thread
         self._workers_s = 0.0  # of CPU, as told last: it may not fall
         self._pipe = WakePipe()
         loop.watch(self._pipe, self._answer)
 
-    def ask(self, message: m.Measure) -> None:
+    def ask(self, message: m.Scrape) -> None:
         """Answer it soon; what is being read answers all that are asked meanwhile."""
         self._waiting.append(message)
         if self._thread is None:
@@ -55,7 +55,7 @@ class Measuring:
             pids = Pids(self._raylet().info.pid, self._workers.zygote_pid, workers)
             arguments = (self._raylet().info.name, pids)
             self._thread = threading.Thread(
-                target=self._look, args=arguments, name="zray-measuring", daemon=True
+                target=self._look, args=arguments, name="zray-scraping", daemon=True
             )
             self._thread.start()
 
@@ -87,7 +87,7 @@ class Measuring:
             programs, lost = recorded.programs(self._loop.now()), recorded.lost()
         name = raylet.info.name
         for asked in waiting:
-            answer = m.Measured(0, asked.source, asked.seq, "", "", name, found, programs, lost)
+            answer = m.Scraped(0, asked.source, asked.seq, "", "", name, found, programs, lost)
             raylet.session.tell(answer)
 
     def _rising(self, figure: m.Figure) -> m.Figure:
