@@ -115,7 +115,7 @@ HEAD = (
         "Worker processes that have ended, by how (Ray's exit types).",
         ("exit_type",),
     ),
-    Metric("zray_resource_total", GAUGE, "What all nodes have, by resource.", ("resource",)),
+    Metric("zray_resource_capacity", GAUGE, "What all nodes have, by resource.", ("resource",)),
     Metric("zray_resource_available", GAUGE, "What is free of it.", ("resource",)),
     Metric("zray_actors", GAUGE, "Actors that are not dead, by state.", ("state",)),
     Metric("zray_actor_restarts_total", COUNTER, "Incarnations of actors that followed another."),
@@ -164,7 +164,10 @@ HEAD = (
 
 NODE = (
     Metric(
-        "zray_node_resource_total", GAUGE, "What the node has, by resource.", ("node", "resource")
+        "zray_node_resource_capacity",
+        GAUGE,
+        "What the node has, by resource.",
+        ("node", "resource"),
     ),
     Metric("zray_node_resource_available", GAUGE, "What is free of it.", ("node", "resource")),
     Metric("zray_workers", GAUGE, "Worker processes, by what they do.", ("node", "state")),
@@ -188,11 +191,11 @@ NODE = (
     Metric(
         "zray_object_store_bytes",
         GAUGE,
-        "Of the object store: used by objects, memory that segments take, promised to writers, "
-        "spilled to disk.",
+        "Of the object store: used by objects, memory that its segments take, spilled to disk.",
         ("node", "kind"),
     ),
     Metric("zray_object_store_capacity_bytes", GAUGE, "What objects may take.", ("node",)),
+    Metric("zray_node_objects", GAUGE, "Objects in the node's store, spilled ones too.", ("node",)),
     Metric(
         "zray_machine_memory_bytes", GAUGE, "Of the machine: total and available.", ("node", "kind")
     ),

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 FILES = ("prometheus.yml", "zray.rules.yml", "zray-dashboard.json")
-TOKEN = "zray.token"  # noqa: S105
+TOKEN = "zray.token"
 
 
 def export(directory: Path, dashboard: str, token: str, *, force: bool = False) -> list[Path]:

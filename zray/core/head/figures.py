@@ -171,7 +171,7 @@ class HeadFigures:
         unit = limits.RESOURCE_UNIT
         kept = sorted(totals)[: limits.FUNCTIONS_MEASURED_MAX]
         return [
-            *(m.Figure("zray_resource_total", totals[one] / unit, [one]) for one in kept),
+            *(m.Figure("zray_resource_capacity", totals[one] / unit, [one]) for one in kept),
             *(m.Figure("zray_resource_available", free[one] / unit, [one]) for one in kept),
         ]
 

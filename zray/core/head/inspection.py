@@ -28,8 +28,8 @@ PREFIX_MIN = 6  # digits of an id that stand for the whole
 NAMED_MAX = 8  # of those that a word may stand for, in a text
 HEAD = "head"
 
-Question = m.Locate | m.ReadLog | m.Examine | m.Kill | m.Scrape
-Answer = m.Answered | m.LogFiles | m.LogPart | m.Examined | m.Scraped
+Question = m.Locate | m.ReadLog | m.Examine | m.Kill | m.Measure | m.Scrape
+Answer = m.Answered | m.LogFiles | m.LogPart | m.Examined | m.Measured | m.Scraped
 Asked = m.Locate | m.Kill
 
 
@@ -69,10 +69,10 @@ class Inspection:
         self.handlers: dict[type[m.Message], Callable[[Any, Any, float], None]] = {
             m.Locate: self.on_locate,
             m.Kill: self.on_kill,
-            **dict.fromkeys((m.ReadLog, m.Examine), self.pass_on),
+            **dict.fromkeys((m.ReadLog, m.Examine, m.Measure), self.pass_on),
             **dict.fromkeys((m.Answered, m.LogFiles, m.LogPart, m.Examined), self.on_answer),
+            **dict.fromkeys((m.Measured, m.Scraped), self.on_answer),
             m.Scrape: self.on_scrape,
-            m.Scraped: self.on_answer,
             m.Recorded: self.on_recorded,
         }
 
@@ -175,7 +175,7 @@ class Inspection:
             self._refuse(sender, message, NotFoundError, text)
         elif self._may_ask(sender, message, now):
             message.source = sender.process_id
-            if isinstance(message, m.ReadLog | m.Examine):
+            if isinstance(message, m.ReadLog | m.Examine | m.Measure):
                 message.head_pid = self._identity.pid if node.is_of_head() else 0
             if isinstance(message, m.Examine) and message.of_head and not node.is_of_head():
                 self._refuse(sender, message, NotFoundError, "that is not the head's own node")

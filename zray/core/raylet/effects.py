@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from zray.core.raylet.local_records import PoolKey
-from zray.protocol.messages import Scrape, ReadLog
+from zray.protocol.messages import Measure, ReadLog, Scrape
 
 
 class StartWorker(NamedTuple):
@@ -48,18 +48,18 @@ class EndExamination(NamedTuple):
     number: int
 
 
+class ReadUsage(NamedTuple):
+    """Effect: look what these processes use; ``Measuring.measured`` hears of it."""
+
+    message: Measure
+    pids: list[int]
+
+
 class ScrapeNode(NamedTuple):
-    """Effect: look what this node and its processes use, and tell the head."""
+    """Effect: tell the head all figures of this node, and what its processes use."""
 
     message: Scrape
 
 
-Effect = (
-    StartWorker
-    | KillWorker
-    | FindProcess
-    | ReadLogFile
-    | StartExamination
-    | EndExamination
-    | ScrapeNode
-)
+Looks = ReadLogFile | StartExamination | EndExamination | ReadUsage | ScrapeNode
+Effect = StartWorker | KillWorker | FindProcess | Looks

@@ -28,7 +28,7 @@ def of_node(
         given += len(slot.inflight)
     figures = [
         *(
-            m.Figure("zray_node_resource_total", amount / unit, [node, name])
+            m.Figure("zray_node_resource_capacity", amount / unit, [node, name])
             for name, amount in total.items()
         ),
         *(

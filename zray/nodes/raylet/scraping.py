@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from zray.core.raylet import figures
 from zray.core.raylet.raylet import Raylet
-from zray.nodes.raylet.store_server import StoreServer
+from zray.nodes.raylet.shared_objects import SharedObjects
 from zray.nodes.raylet.worker_processes import WorkerProcesses
 from zray.protocol import messages as m
 from zray.runtime.linux.process_figures import processes, usage
@@ -32,7 +32,7 @@ class Scraping:
         self,
         loop: Loop,
         raylet: Callable[[], Raylet],
-        store: Callable[[], StoreServer],
+        store: Callable[[], SharedObjects],
         workers: WorkerProcesses,
     ) -> None:
         self._loop = loop
@@ -98,14 +98,19 @@ class Scraping:
         return m.Figure(figure.name, self._workers_s, figure.labels)
 
     def _figures(self, raylet: Raylet) -> list[m.Figure]:
-        name, objects = raylet.info.name, self._store().objects
-        sizes = objects.figures()
-        capacity = sizes.pop("capacity")
+        name, objects = raylet.info.name, self._store()
+        store = objects.usage()
+        sizes = {
+            "used": store.used_bytes,
+            "memory": store.touched_bytes,
+            "spilled": store.spilled_bytes,
+        }
         return [
             *figures.of_node(name, raylet.scheduler, raylet.task_reports, raylet.completions),
             m.Figure("zray_node_incarnation", raylet.incarnation, [name]),
             m.Figure("zray_incidents_total", raylet.incidents.total, [name, "raylet"]),
-            m.Figure("zray_object_store_capacity_bytes", capacity, [name]),
+            m.Figure("zray_object_store_capacity_bytes", store.capacity_bytes, [name]),
+            m.Figure("zray_node_objects", store.objects, [name]),
             *(m.Figure("zray_object_store_bytes", n, [name, one]) for one, n in sizes.items()),
         ]
 

@@ -80,23 +80,18 @@ class SharedObjects:
         """The object; None if it is not here."""
         return self._object_store.get(oid)
 
+    def usage(self) -> m.StoreUsage:
+        """What the objects take here, in figures."""
+        segments, objects = self._segments, self._object_store
+        memory = (self._mark, segments.used_bytes, segments.touched_bytes)
+        return m.StoreUsage(*memory, objects.spilled_bytes, objects.count())
+
     def tend(self) -> None:
         """Once a turn: take note of what is not being sent any more."""
         if self._unread:
             while self._unread:
                 self._object_store.unview(self._unread.popleft(), self._node_id)
             self.settle()
-
-    def figures(self) -> dict[str, int]:
-        """Bytes: of objects in memory, taken by segments, promised to writers, on disk, and how
-        much objects may take."""
-        return {
-            "used": self._segments.used_bytes,
-            "memory": self._segments.touched_bytes,
-            "promised": self.admission.promised_bytes,
-            "spilled": self._object_store.spilled_bytes,
-            "capacity": self.admission.mark_bytes,
-        }
 
     # ---- objects of processes ----------------------------------------------------------------
 

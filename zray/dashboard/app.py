@@ -1,0 +1,67 @@
+"""The application: which route goes to which part, and what is served as a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Mount, Route, Router
+from starlette.staticfiles import StaticFiles
+
+from zray.dashboard import metrics_routes, openapi, parameters
+from zray.dashboard.act_routes import ActRoutes
+from zray.dashboard.live_routes import LiveRoutes
+from zray.dashboard.look_routes import LookRoutes
+from zray.dashboard.problems import json_response
+from zray.dashboard.ray_routes import RayRoutes
+from zray.dashboard.sampler import Sampler
+from zray.dashboard.service import Service
+from zray.dashboard.state_routes import StateRoutes
+
+STATIC = Path(__file__).parent / "static"
+FRESH = {"cache-control": "no-cache"}  # it is asked whether it has changed
+
+
+class Files(StaticFiles):
+    """Those of the page."""
+
+    def file_response(self, *args: object, **kwargs: object) -> Response:
+        """With what browsers have to know of it."""
+        response: Response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
+        response.headers.update(FRESH)
+        return response
+
+
+def application(service: Service, sampler: Sampler) -> Router:
+    """Of one process. What its routes raise, whoever is around it answers."""
+
+    async def index(request: Request) -> Response:
+        return FileResponse(STATIC / "index.html", headers=FRESH)
+
+    async def healthz(request: Request) -> Response:
+        """One word, for whoever watches over it."""
+        try:
+            status = await service.ask(lambda operator: operator.status())
+        except Exception:
+            return PlainTextResponse("DOWN", 503, {"cache-control": "no-store"})
+        word = "OK" if status.health == "OK" else "DEGRADED"
+        return PlainTextResponse(word, 200, {"cache-control": "no-store"})
+
+    async def document(request: Request) -> Response:
+        parameters.known(request)
+        return json_response(openapi.document())
+
+    routes: list[BaseRoute] = [
+        Route("/", index),
+        Route("/healthz", healthz),
+        Route("/api/v1/openapi.json", document),
+        Mount("/static", Files(directory=STATIC, follow_symlink=False)),
+        *metrics_routes.routes(service),
+        *LiveRoutes(service, sampler).routes(),
+        *LookRoutes(service).routes(),
+        *ActRoutes(service).routes(),
+        *RayRoutes(service).routes(),
+        *StateRoutes(service).routes(),
+    ]
+    return Router(routes, redirect_slashes=False)
