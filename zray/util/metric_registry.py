@@ -43,6 +43,7 @@ class Series:
         self.changed: dict[tuple[str, ...], None] = {}
 
     def add(self, tags: tuple[str, ...], value: float) -> None:
+        """A counter rises."""
         with self._registry.lock:
             known = self.values.get(tags)
             if known is not None or self._registry.room(self.definition.name):
@@ -50,12 +51,14 @@ class Series:
                 self._has_changed(tags)
 
     def set(self, tags: tuple[str, ...], value: float) -> None:
+        """A gauge changes."""
         with self._registry.lock:
             if tags in self.values or self._registry.room(self.definition.name):
                 self.values[tags] = (value, [])
                 self._has_changed(tags)
 
     def observe(self, tags: tuple[str, ...], value: float) -> None:
+        """A histogram has one value more."""
         bounds = self.definition.boundaries
         with self._registry.lock:
             known = self.values.get(tags)
