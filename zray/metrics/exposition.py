@@ -17,6 +17,7 @@ from prometheus_client.core import (
     Metric,
 )
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.utils import floatToGoString
 
 from zray.metrics.catalog import COUNTER, GAUGE, METRICS
 from zray.protocol import messages as m
@@ -128,5 +129,5 @@ def _put(
 
 
 def _buckets(counts: Sequence[int], bounds: Sequence[float]) -> list[tuple[str, int]]:
-    names = [*(f"{bound:g}" if bound < 1e6 else repr(bound) for bound in bounds), "+Inf"]
+    names = map(floatToGoString, (*bounds, float("inf")))
     return [*zip(names, accumulate(counts), strict=True)]

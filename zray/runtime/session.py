@@ -12,8 +12,9 @@ from typing import Any
 
 lock = threading.RLock()  # held while the process joins or leaves a cluster
 _participant: Any = None
-# What this process has not told its cluster: asked by, and in a session of which epoch.
-unsaid: list[Callable[[Any, int], list[Any]]] = []
+# What this process has not told the head of that epoch.
+unsaid: list[Callable[[int], list[Any]]] = []
+followers: list[Callable[[Any], None]] = []  # told of each change of the participant
 
 
 def current() -> Any:
@@ -25,6 +26,8 @@ def set_participant(new: Any) -> None:
     """This process takes part through ``new`` from now on; None: it has left."""
     global _participant
     _participant = new
+    for follow in followers:
+        follow(new)
 
 
 def current_task() -> bytes:
@@ -35,7 +38,7 @@ def current_task() -> bytes:
 
 def take_unsaid(participant: Any) -> list[Any]:
     """The messages that it is to tell now."""
-    return [told for take in unsaid for told in take(participant, participant.client.epoch)]
+    return [told for take in unsaid for told in take(participant.client.epoch)]
 
 
 def _after_fork() -> None:
@@ -43,6 +46,7 @@ def _after_fork() -> None:
     global _participant, lock
     lock = threading.RLock()
     unsaid.clear()
+    followers.clear()
     if _participant is not None:
         from zray.runtime import references
 

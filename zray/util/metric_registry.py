@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import warnings
 from bisect import bisect_left
 from typing import NamedTuple
@@ -86,37 +85,57 @@ class Series:
         return m.UserMetric(name, kind, description, [*keys], [*bounds], series)
 
 
+class _Teller:
+    """The thread. It tells at once when something is recorded, then once in a while."""
+
+    def __init__(self) -> None:
+        self.wake = threading.Event()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="zray-metrics", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            if self.wake.wait(AGAIN_S):
+                self.wake.clear()
+                self._stopped.wait(FIRST_S)
+            participant = session.current()
+            if participant is not None and not self._stopped.is_set():
+                participant.tell_unsaid()
+                self._stopped.wait(limits.RECORDED_S - FIRST_S)
+
+    def stop(self) -> None:
+        """Nobody is told any more."""
+        self._stopped.set()
+        self.wake.set()
+        if threading.current_thread() is not self._thread:
+            self._thread.join(limits.STOP_S)
+
+
 class Registry:
     """Of one process. ``due``: the thread is going to tell."""
 
     def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Nothing has been recorded, and nobody tells."""
         self.lock = threading.RLock()  # a finalizer may record something
         self.due = False
         self._metrics: dict[str, Series] = {}
         self._count = 0
         self._left_out = 0
-        self._told_to: tuple[object, int] = (None, 0)  # participant and epoch
-        self._wake = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._told_to: int | None = None  # of the epoch of a head; None: to nobody of now
+        self._follows = False
+        self._teller: _Teller | None = None
 
-    def metric(self, definition: Definition) -> Series:
-        """The numbers of a metric, which may be there already."""
+    def metric(self, definition: Definition) -> Series | None:
+        """The numbers of a metric, which may be there already; None: another has its name."""
         with self.lock:
-            known = self._metrics.get(definition.name)
-            if known is None:
-                known = self._metrics[definition.name] = Series(self, definition)
+            known = self._metrics.setdefault(definition.name, Series(self, definition))
             mine, other = known.definition, definition
-            if (mine.kind, mine.keys, mine.boundaries) != (
-                other.kind,
-                other.keys,
-                other.boundaries,
-            ):
-                raise ValueError(
-                    f"this process has a metric {mine.name!r} already, with other tag keys "
-                    f"({', '.join(mine.keys) or 'none'}), boundaries or kind; give this one "
-                    "another name"
-                )
-            return known
+            same = mine.kind == other.kind and mine.keys == other.keys
+            return known if same and mine.boundaries == other.boundaries else None
 
     def room(self, name: str) -> bool:
         """Whether one more series may be; it is counted."""
@@ -124,6 +143,8 @@ class Registry:
             self._count += 1
             return True
         self._left_out += 1
+        if not self.due:
+            self.remind()
         if self._left_out == 1:
             warnings.warn(
                 f"metric {name!r} would be series number {limits.SERIES_PROCESS_MAX + 1} of this "
@@ -138,31 +159,33 @@ class Registry:
     def remind(self) -> None:
         """Something is to be told. With the lock held."""
         self.due = True
-        if self._thread is None:
+        if not self._follows:
+            self._follows = True
             session.unsaid.append(self.take)
-            self._thread = threading.Thread(target=self._run, name="zray-metrics", daemon=True)
-            self._thread.start()
-        self._wake.set()
+            session.followers.append(self._follow)
+        if self._teller is None and session.current() is not None:
+            self._teller = _Teller()
+        if self._teller is not None:
+            self._teller.wake.set()
 
-    def _run(self) -> None:
-        while True:
-            if self._wake.wait(AGAIN_S):
-                self._wake.clear()
-                time.sleep(FIRST_S)
-            participant = session.current()
-            if participant is not None and participant.tell_unsaid():
-                time.sleep(limits.RECORDED_S - FIRST_S)
-            elif self.due:
-                time.sleep(limits.RECORDED_S)
-                self._wake.set()  # there is nobody to tell as yet
-
-    def take(self, participant: object, epoch: int) -> list[m.Message]:
-        """What that participant has not told its cluster; it is about to."""
+    def _follow(self, participant: object) -> None:
+        """The process has joined a cluster, or leaves it: then it tells the rest by itself."""
         with self.lock:
-            whole = self._told_to != (participant, epoch)
+            teller, self._teller = self._teller, None
+            if participant is not None:
+                self._told_to = None
+            if participant is not None and self._metrics:
+                self.remind()
+        if teller is not None:
+            teller.stop()
+
+    def take(self, epoch: int) -> list[m.Message]:
+        """What the head of that epoch has not been told; it is about to be."""
+        with self.lock:
+            whole = self._told_to != epoch
             if not (whole or self.due):
                 return []
-            self._told_to = (participant, epoch)
+            self._told_to = epoch
             self.due = False
             found = [one.told(whole=whole) for one in self._metrics.values()]
             told = [one for one in found if one is not None]
@@ -172,19 +195,14 @@ class Registry:
 _registry = Registry()
 
 
-def metric(definition: Definition) -> Series:
-    """The numbers of a metric of this process.
-
-    Raises:
-        ValueError: it has another of that name.
-    """
+def metric(definition: Definition) -> Series | None:
+    """The numbers of a metric of this process; None: it has another of that name."""
     return _registry.metric(definition)
 
 
 def _after_fork() -> None:
     """A child has no connection to a cluster, and none of its parent's threads."""
-    global _registry
-    _registry = Registry()
+    _registry.reset()
 
 
 if hasattr(os, "register_at_fork"):

@@ -1,14 +1,15 @@
 """Metrics of your own, in drivers, tasks and actors: Counter, Gauge and Histogram, as Ray has them.
 
 They are seen at the dashboard's ``/metrics``, see docs/metrics.md. Semantics: ray.util.metrics of
-Ray 2.x.
+Ray 2.60; a metric that cannot be told never breaks a program, but warns.
 """
 
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 from zray import limits
 from zray.protocol.metric_messages import COUNTER, GAUGE, HISTOGRAM
@@ -18,22 +19,22 @@ from zray.util.metric_registry import Definition
 __all__ = ["Counter", "Gauge", "Histogram"]
 
 NAME = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*\Z")
-KEY = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*\Z")
+NO_LABEL = re.compile(r"[^a-zA-Z0-9_]|^(?=[0-9]|__|le\Z)")  # where Prometheus wants something else
 
 Tags = Mapping[str, str]
 
 
 class Metric:
-    """What all kinds have. Two objects of one name and definition in a process are the same metric.
+    """What all kinds have. Two objects of one name in a process are the same metric.
 
     Args:
-        name: letters, digits, ``_`` and ``:``.
+        name: letters, digits, ``_`` and ``:``. With another one, or one that this process has for
+            another metric, a UserWarning says that nothing is recorded.
         description: for people, as its HELP.
-        tag_keys: the names of its tags; each that is recorded has a value for every one.
+        tag_keys: the names of its tags; what is recorded has a value for each.
 
     Raises:
-        ValueError: the name is empty or not allowed, or this process has a metric of that name that
-            is another. TypeError: ``tag_keys`` is no tuple of strings.
+        ValueError: the name is empty. TypeError: it is no string, or ``tag_keys`` no tuple of such.
     """
 
     _kind = 0
@@ -46,32 +47,48 @@ class Metric:
         *,
         _boundaries: tuple[float, ...] = (),
     ) -> None:
+        if not isinstance(name, str):
+            raise TypeError(f"name should be a str, got: {type(name)}")
         if not name:
             raise ValueError("Empty name is not allowed. Please provide a metric name.")
-        if not NAME.match(name) or len(name) > limits.LABEL_MAX:
-            raise ValueError(
-                f"metric name {name!r} is not allowed: Prometheus takes letters, digits, '_' and "
-                f"':', no digit first, {limits.LABEL_MAX} characters at most"
-            )
         keys = tag_keys if tag_keys is not None else ()
         if not isinstance(keys, tuple):
             raise TypeError(f"tag_keys should be a tuple type, got: {type(keys)}")
         for key in keys:
             if not isinstance(key, str):
                 raise TypeError(f"Tag keys must be str, got {type(key)}.")
-            if not KEY.match(key) or key.startswith("__") or key == "le":
-                raise ValueError(f"tag key {key!r} is not allowed as a label of Prometheus")
-        if len(keys) > limits.LABELS_MAX or len({*keys}) < len(keys):
-            raise ValueError(f"tag_keys has {len(keys)} keys; {limits.LABELS_MAX} different ones")
         self._name = name
-        self._description = str(description)[: limits.BRIEF_TEXT_MAX]
+        self._description = str(description)
         self._tag_keys = keys
+        self._wanted = tuple(dict.fromkeys(keys))
         self._default_tags: dict[str, str] = {}
-        self._series = metric_registry.metric(
-            Definition(name, self._kind, self._description, keys, _boundaries)
-        )
+        self._warned = False
+        self._series = self._find(_boundaries)
 
-    def set_default_tags(self, default_tags: Tags) -> Metric:
+    def _find(self, boundaries: tuple[float, ...]) -> metric_registry.Series | None:
+        """Its numbers; None: nobody is told of them."""
+        name, wanted = self._name, self._wanted
+        labels = tuple(NO_LABEL.sub("_", key)[: limits.LABEL_MAX] for key in wanted)
+        trouble = ""
+        if not NAME.match(name) or len(name) > limits.LABEL_MAX:
+            trouble = (
+                f"Invalid metric name: {name[:100]!r}: Prometheus takes letters, digits, '_' and "
+                f"':', no digit first, and zray {limits.LABEL_MAX} characters at most"
+            )
+        elif len(wanted) > limits.LABELS_MAX or len({*labels}) < len(wanted):
+            trouble = f"metric {name} has too many tag keys ({limits.LABELS_MAX}), or alike ones"
+        elif len(boundaries) > limits.BUCKETS_MAX:
+            trouble = f"histogram {name} has more than {limits.BUCKETS_MAX} boundaries"
+        else:
+            text = self._description[: limits.BRIEF_TEXT_MAX]
+            found = metric_registry.metric(Definition(name, self._kind, text, labels, boundaries))
+            if found is not None:
+                return found
+            trouble = f"this process has another metric {name}: of other kind, keys or boundaries"
+        warnings.warn(f"{trouble}. What it records is discarded.", stacklevel=4)
+        return None
+
+    def set_default_tags(self, default_tags: Tags) -> Self:
         """Values for tags that are not given when something is recorded; returns the metric.
 
         Raises:
@@ -99,24 +116,25 @@ class Metric:
         """The values of all tags, in order.
 
         Raises:
-            ValueError: one has none, or is not a tag of it. TypeError: one is no string.
+            ValueError: one has none. TypeError: one is no string.
         """
-        given = {**self._default_tags, **tags} if tags else self._default_tags
-        if len(given) != len(self._tag_keys) or tags:
-            missing = [key for key in self._tag_keys if key not in given]
-            if missing:
-                raise ValueError(f"Missing value for tag key(s): {','.join(missing)}.")
-            for key, value in given.items():
-                if key not in self._tag_keys:
-                    raise ValueError(f"Unrecognized tag key {key}.")
+        given = self._default_tags
+        if tags:
+            for value in tags.values():
                 if not isinstance(value, str):
                     raise TypeError(f"Tag values must be str, got {type(value)}.")
-                if len(value) > limits.LABEL_MAX:
-                    raise ValueError(
-                        f"the value of tag {key} has {len(value)} characters; "
-                        f"{limits.LABEL_MAX} are allowed"
-                    )
-        return tuple([given[key] for key in self._tag_keys])
+            given = {**given, **tags}
+        try:
+            values = tuple([given[key][: limits.LABEL_MAX] for key in self._wanted])
+        except KeyError:
+            missing = [key for key in self._wanted if key not in given]
+            raise ValueError(f"Missing value for tag key(s): {','.join(missing)}.") from None
+        if len(given) > len(values) and not self._warned:
+            self._warned = True
+            unknown = ", ".join(key for key in given if key not in self._wanted)
+            text = f"metric {self._name} has no tag {unknown} in its tag_keys: it is left out"
+            warnings.warn(text, stacklevel=3)
+        return values
 
     def __reduce__(self) -> Any:
         return _made, (type(self), self._arguments(), self._default_tags)
@@ -142,7 +160,9 @@ class Counter(Metric):
         _check_number(value)
         if not value > 0:
             raise ValueError(f"value must be >0, got {value}")
-        self._series.add(self._values(tags), float(value))
+        values = self._values(tags)
+        if self._series is not None:
+            self._series.add(values, float(value))
 
 
 class Gauge(Metric):
@@ -150,24 +170,28 @@ class Gauge(Metric):
 
     _kind = GAUGE
 
-    def set(self, value: float, tags: Tags | None = None) -> None:
-        """It is this now.
+    def set(self, value: float | None, tags: Tags | None = None) -> None:
+        """It is this now; None changes nothing.
 
         Raises:
             TypeError: ``value`` is no number. ValueError: tags are wrong.
         """
+        if value is None:
+            return
         _check_number(value)
-        self._series.set(self._values(tags), float(value))
+        values = self._values(tags)
+        if self._series is not None:
+            self._series.set(values, float(value))
 
 
 class Histogram(Metric):
     """How many values were in which range: latencies, sizes.
 
     Args:
-        boundaries: upper bounds of the ranges, rising and above 0; one without a bound follows.
+        boundaries: upper bounds of the ranges, above 0; one without a bound follows.
 
     Raises:
-        ValueError: as Metric; there are no boundaries, or they do not rise from above 0.
+        ValueError: as Metric; there are no boundaries, or one is not above 0.
     """
 
     _kind = HISTOGRAM
@@ -190,13 +214,9 @@ class Histogram(Metric):
                     f"Invalid `boundaries` argument at index {place}, {boundaries}. "
                     "Use positive values for the arguments."
                 )
-        bounds = tuple(map(float, boundaries))
-        if list(bounds) != sorted({*bounds}) or len(bounds) > limits.BUCKETS_MAX:
-            raise ValueError(
-                f"boundaries have to rise, and may be {limits.BUCKETS_MAX} at most: {boundaries}"
-            )
-        self.boundaries = list(bounds)
-        super().__init__(name, description, tag_keys, _boundaries=bounds)
+        self.boundaries = boundaries
+        bounds = sorted({float(bound) for bound in boundaries if bound != float("inf")})
+        super().__init__(name, description, tag_keys, _boundaries=tuple(bounds))
 
     def observe(self, value: float, tags: Tags | None = None) -> None:
         """There was one such value.
@@ -205,7 +225,9 @@ class Histogram(Metric):
             TypeError: ``value`` is no number. ValueError: tags are wrong.
         """
         _check_number(value)
-        self._series.observe(self._values(tags), float(value))
+        values = self._values(tags)
+        if self._series is not None:
+            self._series.observe(values, float(value))
 
     @property
     def info(self) -> dict[str, Any]:
