@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 import zray
 from tests.real_cluster import until
 from zray import limits
+from zray.errors import HeadConnectionError
 from zray.metrics.exposition import exposed
 from zray.nodes.driver.operator import Operator
 from zray.util.metrics import Counter, Gauge, Histogram
@@ -39,9 +40,12 @@ def total(bare: Any, name: str, node: str = "", **labels: str) -> float:
 
 def reaches(bare: Any, wanted: float, name: str, node: str = "", **labels: str) -> None:
     def there() -> bool:
-        return total(bare, name, node, **labels) == wanted
+        try:
+            return total(bare, name, node, **labels) == wanted
+        except HeadConnectionError:  # it has just been started again
+            return False
 
-    until(there, WAIT_S, f"{name} is {wanted}; it is {scrape(bare, node).get(name)}")
+    until(there, WAIT_S, f"{name} is {wanted}")
 
 
 def test_what_tasks_and_actors_record_is_added_up_on_their_node(bare: Any) -> None:

@@ -17,7 +17,7 @@ from zray.protocol import messages as m
 from zray.runtime import session
 
 FIRST_S = 0.1  # what follows in this time goes along
-AGAIN_S = 10.0  # it is looked whether there is another head by now
+AGAIN_S = 5.0  # it is looked whether there is another head by now
 
 
 class Definition(NamedTuple):
