@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import stat
 import subprocess
 from importlib import resources
@@ -28,9 +27,8 @@ def test_rules_and_dashboard_name_metrics_that_there_are() -> None:
             assert (metric.kind == HISTOGRAM) == (base != name), name
 
 
+@pytest.mark.system
 def test_the_dashboard_s_expressions_are_ones_that_prometheus_reads(tmp_path: Path) -> None:
-    if shutil.which("promtool") is None:
-        pytest.skip("promtool is not installed")
     board = json.loads((FOLDER / "zray-dashboard.json").read_text("utf-8"))
     expressions = [
         target["expr"].replace("$__rate_interval", "1m").replace("$node", ".*")
