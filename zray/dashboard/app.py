@@ -18,6 +18,7 @@ from zray.dashboard.ray_routes import RayRoutes
 from zray.dashboard.sampler import Sampler
 from zray.dashboard.service import Service
 from zray.dashboard.state_routes import StateRoutes
+from zray.dashboard.usage_routes import UsageRoutes
 
 STATIC = Path(__file__).parent / "static"
 FRESH = {"cache-control": "no-cache"}  # it is asked whether it has changed
@@ -60,6 +61,7 @@ def application(service: Service, sampler: Sampler) -> Router:
         *metrics_routes.routes(service),
         *LiveRoutes(service, sampler).routes(),
         *LookRoutes(service).routes(),
+        *UsageRoutes(service).routes(),
         *ActRoutes(service).routes(),
         *RayRoutes(service).routes(),
         *StateRoutes(service).routes(),

@@ -52,6 +52,9 @@ class Connection(H11Protocol):
         """The answer is sent; what has come meanwhile may be the next request."""
         self.quiet_s = time.monotonic()
         super().on_response_complete()
+        begun = not self.busy and bool(self.conn.trailing_data[0])
+        if begun and self._late is None and not self.transport.is_closing():
+            self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It has ended."""

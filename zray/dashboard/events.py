@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from starlette.responses import StreamingResponse
+from starlette.types import Receive, Scope, Send
 
-from zray.dashboard.service import Service
+from zray.dashboard.service import Places, Service
+from zray.errors import BusyError
 
 RETRY_MS = 2000  # after which a browser connects again
 QUIET_S = 15.0  # then a comment goes out, which tells whether anybody is there
@@ -27,13 +29,39 @@ def server_event(name: str, data: Any) -> bytes:
     return f"event: {name}\ndata: {text}\n\n".encode()
 
 
-def event_stream(service: Service, events: AsyncIterator[bytes]) -> StreamingResponse:
+class EventStream(StreamingResponse):
     """The answer. ``events``: empty bytes are no event, but a moment at which to look around."""
-    headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-    return StreamingResponse(_told(service, events), 200, headers, "text/event-stream")
+
+    def __init__(
+        self, service: Service, events: AsyncGenerator[bytes, None], places: Places
+    ) -> None:
+        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        self._events = _told(service, events)
+        self._service = service
+        self._places = places
+        super().__init__(self._events, 200, headers, "text/event-stream")
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Tell them.
+
+        Raises:
+            BusyError: there are as many viewers as there may be.
+        """
+        places = self._places
+        if places.taken >= places.most:
+            raise BusyError("as many look on as may; close another page, or log, first")
+        places.taken += 1
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            places.taken -= 1
+            self._service.used_s = time.monotonic()
+            await self._events.aclose()
 
 
-async def _told(service: Service, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _told(
+    service: Service, events: AsyncGenerator[bytes, None]
+) -> AsyncGenerator[bytes, None]:
     yield f"retry: {RETRY_MS}\n\n".encode()
     said_s = time.monotonic()
     ending = asyncio.create_task(service.ending.wait())
@@ -58,6 +86,4 @@ async def _told(service: Service, events: AsyncIterator[bytes]) -> AsyncIterator
         if coming is not None and not coming.done():
             coming.cancel()
             await asyncio.wait((coming,))
-        close = getattr(events, "aclose", None)
-        if close is not None:
-            await close()
+        await events.aclose()

@@ -22,10 +22,10 @@ from zray import limits
 from zray.dashboard import pages
 from zray.dashboard.problems import Problem, bad_request, problem_of, refused
 from zray.dashboard.service import Service
+from zray.errors import HeadConnectionError
 from zray.runtime.log import Log, with_traceback
 from zray.runtime.web_keys import Stamp
 
-COOKIE: Final = "zray"
 METHODS: Final = ("GET", "HEAD", "POST")
 OPEN: Final = "/healthz"  # the one path that needs no login
 CSRF_HEADER: Final = "x-zray-csrf"
@@ -85,9 +85,11 @@ class Guard:
                 answer.abort()
                 return
             problem = problem_of(error)
-            shown = problem.response()
-            if isinstance(error, Problem) and scope["path"] == "/" and problem.status in (401, 403):
-                shown = pages.refusal(problem)
+            if scope["method"] == "POST":  # what is left of its body need not come
+                problem.headers["connection"] = "close"
+            if isinstance(error, HeadConnectionError):
+                problem.age_s = service.age_s()
+            shown = pages.problem_page(problem) if _is_seen(scope) else problem.response()
             await shown(scope, receive, answer.send)
 
     def _note(self, scope: Scope, error: Exception) -> None:
@@ -156,7 +158,7 @@ class Guard:
         response = RedirectResponse("/", 303, {"cache-control": "no-store"})
         cookie = service.keys.cookie(now_s)
         age = int(limits.LOGIN_S)
-        response.set_cookie(COOKIE, cookie, age, path="/", httponly=True, samesite="strict")
+        response.set_cookie(service.cookie, cookie, age, path="/", httponly=True, samesite="strict")
         return response
 
     def _identify(self, request: _Request) -> None:
@@ -167,7 +169,7 @@ class Guard:
             if scheme.lower() == "bearer" and service.keys.is_token(token.strip()):
                 return
             raise refused("the token is not this cluster's", _TOKEN, 401)
-        stamp = service.keys.read_cookie(request.cookie(), now_s)
+        stamp = service.keys.read_cookie(request.cookie(service.cookie), now_s)
         if stamp is None:
             raise refused("nobody is logged in, or not any more", f"{_LOGIN}; {_TOKEN}", 401)
         request.session = stamp
@@ -237,15 +239,21 @@ class _Request:
         except ValueError:
             raise bad_request("the query cannot be read, or has more than 64 fields") from None
 
-    def cookie(self) -> str:
-        """The login's."""
+    def cookie(self, name: str) -> str:
+        """Its value; empty: there is none."""
         jar: SimpleCookie = SimpleCookie()
         try:
             jar.load("; ".join(self.all("cookie"))[:4096])
         except CookieError:
             return ""
-        found = jar.get(COOKIE)
+        found = jar.get(name)
         return found.value if found is not None else ""
+
+
+def _is_seen(scope: Scope) -> bool:
+    """Whether a person looks at the answer itself, and not a page's script, or another program."""
+    fetched = [value for name, value in scope["headers"] if name == b"sec-fetch-dest"]
+    return scope["path"] == "/" or fetched in ([b"document"], [b"iframe"])
 
 
 def _check_path(request: _Request) -> None:

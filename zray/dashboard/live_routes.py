@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -10,10 +10,9 @@ from starlette.routing import Route
 
 from zray import limits
 from zray.dashboard import parameters
-from zray.dashboard.events import event_stream, server_event
+from zray.dashboard.events import EventStream, server_event
 from zray.dashboard.sampler import Sampler
 from zray.dashboard.service import Service
-from zray.errors import BusyError
 
 WAIT_S = 5.0  # for a sample, before it is looked whether the viewer is there
 
@@ -32,23 +31,18 @@ class LiveRoutes:
     async def stream(self, request: Request) -> Response:
         """What a page shows, as it changes."""
         parameters.known(request)
-        if self._service.streams >= limits.HTTP_STREAMS_MAX:
-            raise BusyError("as many viewers look on as may; close another page first")
-        return event_stream(self._service, self._samples())
+        return EventStream(self._service, self._samples(), self._service.viewers)
 
-    async def _samples(self) -> AsyncIterator[bytes]:
+    async def _samples(self) -> AsyncGenerator[bytes, None]:
         sampler = self._sampler
         number, event_number = sampler.number, 0
-        sampler.begin()
-        try:
-            history = {"interval_s": limits.LIVE_S, "samples": [*sampler.history]}
-            yield server_event("history", history)
-            while True:
-                if not await sampler.after(number, WAIT_S):
-                    yield b""
-                    continue
-                told = sampler.overview(number, event_number)
-                number, event_number = sampler.number, sampler.event_number
-                yield server_event("overview", told)
-        finally:
-            sampler.end()
+        sampler.wake()
+        history = {"interval_s": limits.LIVE_S, "samples": [*sampler.history]}
+        yield server_event("history", history)
+        while True:
+            if not await sampler.after(number, WAIT_S):
+                yield b""
+                continue
+            told = sampler.overview(number, event_number)
+            number, event_number = sampler.number, sampler.event_number
+            yield server_event("overview", told)

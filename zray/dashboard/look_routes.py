@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import codecs
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Any
 
@@ -13,10 +13,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from zray import limits
 from zray.dashboard import parameters
-from zray.dashboard.events import event_stream, server_event
-from zray.dashboard.problems import json_response, problem_of
+from zray.dashboard.events import EventStream, server_event
+from zray.dashboard.problems import Problem, json_response, problem_of
 from zray.dashboard.service import Service
 from zray.errors import BusyError, HeadConnectionError
 from zray.nodes.driver import log_reader
@@ -44,7 +43,6 @@ class LookRoutes:
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        self._followers = 0
 
     def routes(self) -> list[Route]:
         """In the order in which they are tried."""
@@ -81,37 +79,28 @@ class LookRoutes:
         parameters.known(request, "tail")
         subject = parameters.subject(request.path_params["subject"])
         tail = parameters.number(request, "tail", FOLLOW_LINES, 0, TAIL_LINES_MAX)
-        if self._followers >= limits.HTTP_LOG_STREAMS_MAX:
-            raise BusyError("as many logs are followed as may be; end another one first")
         reading = await self._service.ask(partial(_begin_reading, subject, tail))
-        return event_stream(self._service, self._followed(reading))
+        return EventStream(self._service, self._followed(reading), self._service.followers)
 
-    async def _followed(self, reading: Reading) -> AsyncIterator[bytes]:
-        self._followers += 1
-        try:
-            yield server_event("subject", described(reading.place))
-            while True:
-                try:
-                    text, remark = await self._service.ask(reading.next)
-                except HeadConnectionError as error:
-                    yield server_event("problem", problem_of(error).described())
-                    await asyncio.sleep(AWAY_S)
-                    continue
-                except BusyError:
-                    await asyncio.sleep(AWAY_S)
-                    continue
-                except Exception as error:
-                    yield server_event("end", {"text": problem_of(error).message})
-                    return
-                if remark:
-                    yield server_event("remark", {"text": remark})
-                if text:
-                    yield server_event("text", {"text": text})
-                else:
-                    yield b""
-                    await asyncio.sleep(FOLLOW_S)
-        finally:
-            self._followers -= 1
+    async def _followed(self, reading: Reading) -> AsyncGenerator[bytes, None]:
+        yield server_event("subject", described(reading.place))
+        while True:
+            try:
+                text, remark = await self._service.ask(reading.next)
+            except (HeadConnectionError, BusyError, Problem) as error:
+                yield server_event("problem", problem_of(error).described())
+                await asyncio.sleep(AWAY_S)
+                continue
+            except Exception as error:
+                yield server_event("end", {"text": problem_of(error).message})
+                return
+            if remark:
+                yield server_event("remark", {"text": remark})
+            if text:
+                yield server_event("text", {"text": text})
+            else:
+                yield b""
+                await asyncio.sleep(FOLLOW_S)
 
     # ---- looks -----------------------------------------------------------------------------
 

@@ -64,7 +64,7 @@ def document() -> Schema:
         "components": {
             "securitySchemes": {
                 "token": {"type": "http", "scheme": "bearer"},
-                "cookie": {"type": "apiKey", "in": "cookie", "name": "zray"},
+                "cookie": {"type": "apiKey", "in": "cookie", "name": "zray-CLUSTER"},
             },
             "schemas": {"Error": _ERROR, **dict(_records())},
         },
@@ -137,6 +137,7 @@ def _paths() -> Iterable[tuple[str, Schema]]:
         _get("A flame graph.", [_SUBJECT, seconds], _TEXT, "image/svg+xml"),
     )
     yield "/api/v1/timeline", _get("What has run, as Chrome's trace events.", [], _OBJECT)
+    yield "/api/v1/usage", _get("CPU and memory of nodes and their processes.", [], _OBJECT)
     stream = "The last minutes, then each second what is new."
     yield "/api/v1/stream", _get(stream, [], _TEXT, "text/event-stream")
     yield "/api/v1/kill", _post("End a task, an actor or a worker.", {"subject": _TEXT})

@@ -1,4 +1,4 @@
-"""The few pages that are not of the application: what somebody sees who is not logged in."""
+"""The page that is not of the application: what a person sees where something is refused."""
 
 from __future__ import annotations
 
@@ -17,10 +17,15 @@ _PAGE = """<!doctype html>
 """
 
 
-def refusal(problem: Problem) -> Response:
-    """For a browser that may not see the page."""
+def problem_page(problem: Problem) -> Response:
+    """For a person, who may see it in a frame of the page."""
     text = _PAGE.format(message=_sentence(problem.message), next_step=_sentence(problem.next_step))
-    headers = {"cache-control": "no-store", **problem.headers}
+    headers = {
+        "cache-control": "no-store",
+        "content-security-policy": "default-src 'none'; frame-ancestors 'self'; sandbox",
+        "x-frame-options": "SAMEORIGIN",
+        **problem.headers,
+    }
     return HTMLResponse(text, problem.status, headers)
 
 

@@ -61,7 +61,7 @@ class Problem(Exception):
         self.effect = effect
         self.next_step = next_step
         self.headers = headers or {}
-        self.age_s: float | None = None
+        self.age_s: float | None = None  # of the last answer, where the head does not answer
 
     def described(self) -> dict[str, Any]:
         """As in an answer."""

@@ -31,8 +31,8 @@ class Sampler:
 
     def __init__(self, service: Service) -> None:
         self._service = service
+        service.away = self.away
         self.history: deque[Sample] = deque(maxlen=limits.LIVE_SAMPLES_MAX)
-        self.answered_s = 0.0  # monotonic: when the head told its status last; 0: never
         self.number = 0  # of the latest sample
         self.event_number = 0  # of the latest event that is known here
         self._latest: dict[str, Any] = {}
@@ -49,7 +49,7 @@ class Sampler:
     async def run(self) -> None:
         """Look as long as the process lives."""
         while True:
-            if not self._service.streams:
+            if not self._service.viewers.taken:
                 self._wanted.clear()
                 await self._wanted.wait()
             began = time.monotonic()
@@ -70,7 +70,6 @@ class Sampler:
                 self.history.append({**self.history[-1], "t": round(time.time(), 3), "up": False})
             return
         self._problem = None
-        self.answered_s = time.monotonic()
         now_s = time.time()
         before = self.history[-1] if self.history else None
         self.history.append(figures.sample_of(status, now_s, before))
@@ -105,15 +104,9 @@ class Sampler:
 
     # ---- telling ---------------------------------------------------------------------------
 
-    def begin(self) -> None:
+    def wake(self) -> None:
         """Somebody looks on from now on."""
-        self._service.streams += 1
         self._wanted.set()
-
-    def end(self) -> None:
-        """Somebody has gone."""
-        self._service.streams -= 1
-        self._service.used_s = time.monotonic()
 
     async def after(self, number: int, timeout_s: float) -> bool:
         """Wait for a later sample than that; whether there is one."""
@@ -134,7 +127,8 @@ class Sampler:
         if event_number and told:
             missed = max(0, int(told[0].event_id) - event_number - 1)
         problem = self._problem
-        head = {"age_s": round(self.age_s() or 0.0, 3), "code": "", "text": "", "next": ""}
+        age_s = self._service.age_s()
+        head = {"age_s": age_s, "code": "", "text": "", "next": ""}
         if problem is not None:
             head |= {"code": problem.code, "text": problem.message, "next": problem.next_step}
         latest = self.history[-1] if self.history else {"t": round(time.time(), 3), "up": False}
@@ -147,21 +141,15 @@ class Sampler:
             "changed": [kind for kind, at in self._changed.items() if at > number],
             "events": [one.asdict() for one in told],
             "events_missed": missed,
-            "viewers": self._service.streams,
+            "viewers": self._service.viewers.taken,
         }
-
-    def age_s(self) -> float | None:
-        """How old the last word of the head is; None: there was none, or nobody looks on."""
-        return time.monotonic() - self.answered_s if self.answered_s else None
 
     def away(self) -> Problem | None:
         """Why there is no use in asking the head now: it has just not answered the sampler."""
         problem = self._problem
-        if problem is None or not self._service.streams:
+        if problem is None or problem.status < 503 or not self._service.viewers.taken:
             return None
-        again = Problem(
-            *(problem.status, problem.code, problem.message, problem.effect, problem.next_step),
-            {**problem.headers},
-        )
-        again.age_s = self.age_s()
+        said = (problem.message, problem.effect, problem.next_step, problem.headers)
+        again = Problem(problem.status, problem.code, *said)
+        again.age_s = self._service.age_s()
         return again

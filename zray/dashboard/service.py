@@ -90,6 +90,14 @@ class Askers:
             self._idle.append(operator)
 
 
+class Places:
+    """How many viewers of a kind there may be, and are."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.taken = 0
+
+
 class Service:
     """Of one process. ``codes_after_s``: older login codes may have been used before it began."""
 
@@ -98,9 +106,13 @@ class Service:
         self.hosts = hosts
         self.codes_after_s = codes_after_s
         self.keys = WebKeys.of(info)
-        self.streams = 0  # viewers that are told as things change
+        self.cookie = f"zray-{info.cluster_id[:12]}"  # browsers send it to all ports of a host
+        self.viewers = Places(limits.HTTP_STREAMS_MAX)  # that are told as things change
+        self.followers = Places(limits.HTTP_LOG_STREAMS_MAX)  # of logs
         self.ending = asyncio.Event()
         self.used_s = time.monotonic()  # when somebody asked last
+        self.answered_s = 0.0  # when the head or a node has answered last; 0: never
+        self.away: Callable[[], Exception | None] = lambda: None  # why asking is of no use now
         self._short = Askers(info, limits.HTTP_QUESTIONS_AT_ONCE)
         self._long = Askers(info, limits.HTTP_LOOKS_AT_ONCE)
         self._own = Askers(info, 1)
@@ -112,16 +124,31 @@ class Service:
 
     async def ask(self, question: Callable[[Operator], T]) -> T:
         """As ``Askers.ask``: of the head and its nodes, what takes some seconds at most."""
-        return await self._short.ask(question)
+        return await self._asked(self._short, question)
 
     async def look(self, question: Callable[[Operator], T]) -> T:
         """The same, of what takes long."""
-        return await self._long.ask(question)
+        return await self._asked(self._long, question)
 
     async def sample(self, question: Callable[[Operator], T]) -> T:
-        """The same for the sampler, which waits behind no others."""
-        return await self._own.ask(question)
+        """The same for the sampler, which waits behind no others, and tries however it is."""
+        found = await self._own.ask(question)
+        self.answered_s = time.monotonic()
+        return found
+
+    async def _asked(self, askers: Askers, question: Callable[[Operator], T]) -> T:
+        away = self.away()
+        if away is not None:
+            raise away
+        found = await askers.ask(question)
+        self.answered_s = time.monotonic()
+        return found
+
+    def age_s(self) -> float | None:
+        """How old the last answer is; None: there was none."""
+        return round(time.monotonic() - self.answered_s, 3) if self.answered_s else None
 
     def idle_s(self) -> float:
         """For how long nobody has asked or looked on."""
-        return 0.0 if self.streams else time.monotonic() - self.used_s
+        looks_on = self.viewers.taken or self.followers.taken
+        return 0.0 if looks_on else time.monotonic() - self.used_s

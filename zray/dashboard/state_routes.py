@@ -13,7 +13,7 @@ from zray import limits
 from zray._version import __version__
 from zray.core import causes
 from zray.dashboard import parameters
-from zray.dashboard.problems import json_response
+from zray.dashboard.problems import json_response, problem_of
 from zray.dashboard.service import Service
 from zray.errors import NotFoundError
 from zray.protocol import messages as m
@@ -112,8 +112,11 @@ class StateRoutes:
         parameters.known(request)
         subject = parameters.subject(request.path_params["subject"])
         (answer,) = await self._service.ask(lambda operator: operator.why([subject]))
-        status = 404 if answer.causes[0].code == causes.UNKNOWN else 200
-        return json_response(causes.described(answer), status)
+        found = causes.described(answer)
+        if answer.causes[0].code == causes.UNKNOWN:
+            problem = problem_of(NotFoundError(answer.causes[0].text))
+            return json_response({"error": problem.described(), "why": found}, 404)
+        return json_response(found)
 
 
 def _kind(request: Request) -> str:

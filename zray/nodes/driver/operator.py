@@ -19,6 +19,7 @@ from zray.errors import (
     LogUnavailableError,
     NotFoundError,
     ProfilerError,
+    StateQueryError,
     ZrayError,
 )
 from zray.nodes.driver.observer import ANSWER_S, Observer
@@ -317,6 +318,8 @@ class Operator(Observer):
 def _check(answer: m.Message) -> None:
     """Raises what an answer says that went wrong."""
     if isinstance(answer, m.Rejected):
+        if answer.code == StateQueryError.code:
+            raise StateQueryError(answer.text)
         raise HeadConnectionError(f"the head refused: {answer.text}", code=answer.code)
     code = getattr(answer, "code", "")
     if code:
