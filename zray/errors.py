@@ -426,6 +426,18 @@ class DrainRefusedError(ZrayError):
     code = "ZR-5106"
 
 
+class ReplayError(ZrayError):
+    """A failed attempt cannot be made again here; the message says what is missing."""
+
+    code = "ZR-5120"
+
+
+class RunNotKeptError(ZrayError, LookupError):
+    """Of that attempt nothing is kept, or not any more; the message says why."""
+
+    code = "ZR-5121"
+
+
 RayError = ZrayError
 RayTaskError = TaskError
 RaySystemError = InternalFaultError

@@ -329,6 +329,17 @@ DRAIN_LOOK_S = 0.2  # how often it is looked whether a node that is drained can 
 DRAIN_SCAN_OBJECTS = 20_000  # looked at for it in one turn
 DRAIN_FETCHES_MAX = 64  # copies of its objects on their way
 
+# ---- replaying ----------------------------------------------------------------------------------
+REPLAY_NODE_BYTES = 32 << 20  # what a node keeps of attempts that have failed; the oldest go first
+REPLAY_RUN_BYTES_MAX = 4 << 20  # of one of them, without its function
+REPLAY_RUN_COST = 512  # that one takes beside its bytes
+REPLAY_CREATION_BYTES = 64 << 10  # of an actor's constructor's arguments, that its worker keeps
+REPLAY_WORKER_RUNS = 1000  # that a worker has kept at first
+REPLAY_WORKER_RUNS_PER_S = 100  # and so many more each second
+REPLAY_UNTOLD_BYTES = 1 << 20  # that a worker has not told of; then it does at once
+REPLAY_PART_BYTES_MAX = 1 << 20  # in one answer
+REPLAY_LISTED_MAX = 1000  # in one answer
+
 assert INLINE_TOTAL_BYTES_MAX + REFERENCES_MAX * 22 + RETURNS_MAX * 100 < FRAME_BYTES_MAX
 assert SUSPECT_S > 2 * PING_S > SILENT_S > PING_S
 assert DEAD_S > AWAY_S > SUSPECT_S and DEAD_S > ACTOR_LEASE_S + PING_S

@@ -48,10 +48,11 @@ class Bench:
         streams = StreamServer(self.host, lambda: None)  # type: ignore[arg-type]
         code = UserCode(self.host, inbox, streams)  # type: ignore[arg-type]
         self.actors: list[Any] = []
+        self.kept: list[tuple[Any, ...]] = []
         self.reports = Reports(ME, 4711)
         self.attempts = Attempts(
-            *(code, self.host.client.references, lambda made, _: self.actors.append(made)),
-            self.reports,
+            *(code, self.host.client.references, lambda made, *_: self.actors.append(made)),
+            *(self.reports, lambda *failed: self.kept.append(failed)),
         )
         self._inbox = inbox
 

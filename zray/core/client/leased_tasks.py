@@ -20,6 +20,7 @@ from zray.core.client.lease_class import EXACT, LeaseClass, LeaseClasses
 from zray.core.client.references import ClientReferences
 from zray.errors import NodeDiedError, TaskCancelledError, WorkerCrashedError, ZrayError
 from zray.ids import object_id
+from zray.protocol import failed_run
 from zray.protocol import messages as m
 
 DEPENDENCY_BYTES = 64  # of a packet, beside its value
@@ -302,7 +303,9 @@ class LeasedTasks:
             where, node, _ = _place(ended.text)
             how = f"did not stop: its worker {where} was killed"
             message = task.template.message
-            self._fail(task, failures.of_timeout(message.name, message.timeout_s, how, node))
+            value = failures.of_timeout(message.name, message.timeout_s, how, node)
+            self._keep(task, node, value)
+            self._fail(task, value)
 
     def crashed(self, task: PendingTask, text: str) -> None:
         """The worker died, or its node did, and may have begun the task.
@@ -318,9 +321,36 @@ class LeasedTasks:
             if where.startswith("(pid"):
                 name = task.template.message.name
                 died = f"the worker {where} that ran {name} died: {cause}"
-                self._fail(task, failures.encode(WorkerCrashedError, died, name, node))
+                value = failures.encode(WorkerCrashedError, died, name, node)
+                self._keep(task, node, value)
+                self._fail(task, value)
             else:
                 self._fail_of(task, NodeDiedError, f"{cause}; it held the task", node)
+
+    def _keep(self, task: PendingTask, node: str, error: bytes) -> None:
+        """A node keeps what it takes to run the task again: its worker died, and cannot tell."""
+        template, spec = task.template.message, task.spec
+        function = self._definitions.near.get(template.function_id)
+        if function is None or not template.events:
+            return
+        run = failed_run.FailedRun(
+            task_id=spec.task_id,
+            attempt=task.attempt,
+            job_id=self._job_id(),
+            failed_s=0.0,
+            node=node,
+            pid=0,
+            versions=m.Versions("", "", ""),
+            job=None,
+            template=template,
+            spec=spec,
+            values=[self._outcomes[oid] for oid in spec.dependencies],
+            error=error,
+        )
+        data = failed_run.encode(run)  # it went along with a packet: it is small
+        brief = failed_run.brief_of(run, len(data), failures.read(error).message)
+        kept = m.KeepRun(0, brief, template.function_id, function.blob, data)
+        self._outbox.append(kept)
 
     def _cancelled(self, task: PendingTask) -> None:
         self._fail_of(task, TaskCancelledError, "the task was cancelled")

@@ -25,7 +25,7 @@ PREFIX_MIN = 6  # digits of an id that stand for the whole
 NAMED_MAX = 8  # of those that a word may stand for, in a text
 HEAD = "head"
 
-Question = m.Locate | m.ReadLog | m.Examine | m.Kill
+Question = m.Locate | m.ReadLog | m.Examine | m.Kill | m.ReadRun | m.ListRuns
 Asked = m.Locate | m.Kill
 
 
@@ -60,8 +60,10 @@ class Inspection:
         self.handlers: dict[type[m.Message], Callable[[Any, Any, float], None]] = {
             m.Locate: self.on_locate,
             m.Kill: self.on_kill,
-            **dict.fromkeys((m.ReadLog, m.Examine), self.pass_on),
+            **dict.fromkeys((m.ReadLog, m.Examine, m.ReadRun, m.ListRuns), self.pass_on),
+            m.KeepRun: self.on_keep_run,
             **dict.fromkeys((m.Answered, m.LogFiles, m.LogPart, m.Examined), self.on_answer),
+            **dict.fromkeys((m.RunPart, m.RunsListed), self.on_answer),
         }
 
     # ---- what is it ------------------------------------------------------------------------
@@ -190,7 +192,7 @@ class Inspection:
     def on_answer(
         self,
         sender: Member,
-        message: m.Answered | m.LogFiles | m.LogPart | m.Examined,
+        message: m.Answered | m.LogFiles | m.LogPart | m.Examined | m.RunPart | m.RunsListed,
         now: float,
     ) -> None:
         """Pass what a node says on to who has asked, if that is still open."""
@@ -200,6 +202,14 @@ class Inspection:
         if not mine:
             del self._open[message.target]
         self._outbox.send(message.target, message)
+
+    def on_keep_run(self, sender: Member, message: m.KeepRun, now: float) -> None:
+        """A driver knows of an attempt that died with its worker: a node is to keep it."""
+        node = self._members.nodes.get(message.node_id)
+        if node is None or not node.connected:
+            node = self._own_node()
+        if node is not None and node.connected:
+            self._outbox.send(node.process_id, message)
 
     def _refuse(
         self, sender: Member, message: Question | m.Drain, kind: type[ZrayError], text: str

@@ -15,13 +15,14 @@ CLIENT_VERBS = frozenset(
         *(m.Demand, m.Revoke, m.CancelLeased, m.Made, m.Reaches, m.Relay, m.Taken, m.Trace),
         *(m.List, m.Summarize),
         *(m.Why, m.ToldWhy),
+        *(m.KeepRun, m.ReadRun, m.ListRuns),
     }
 )
 NODE_VERBS = CLIENT_VERBS | {
     *(m.Credit, m.Done, m.Returned, m.WorkerDied, m.Announce, m.Have, m.Log, m.Progress),
     *(m.Replies, m.ActorExited, m.DriverEnded, m.Leased, m.LeaseEnded, m.Begun, m.Near),
     *(m.RelayRefused, m.Items, m.Traced, m.TaskReport),
-    *(m.Answered, m.LogFiles, m.LogPart, m.Examined),
+    *(m.Answered, m.LogFiles, m.LogPart, m.Examined, m.RunPart, m.RunsListed),
 }
 OBSERVER_VERBS = frozenset(
     {

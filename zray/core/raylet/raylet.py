@@ -20,6 +20,7 @@ from zray.core.raylet.credit import Credit
 from zray.core.raylet.dispatch import Dispatch
 from zray.core.raylet.draining import Draining
 from zray.core.raylet.effects import Effect, FindProcess
+from zray.core.raylet.failed_runs import FailedRuns
 from zray.core.raylet.head_session import HeadHandlers, HeadSession
 from zray.core.raylet.inspection import Inspection
 from zray.core.raylet.lease_relays import LeaseRelays
@@ -78,6 +79,7 @@ class Raylet:
         self._imports = (list(imports), import_directory)
         self.incidents = incidents or Incidents()
         self.session = HeadSession(self.outbox, self.incidents, self._welcomed, self._start_over)
+        self.failed_runs = FailedRuns(info.name, versions, self.session.tell)
         self._reset()
 
     def _reset(self) -> None:
@@ -155,6 +157,7 @@ class Raylet:
             near_ended=lambda task, done, maker: self.near_tasks.ended(task, done, maker),
             near_returned=lambda tasks: self.near_tasks.hand_up(tasks),
             near_withdrawn=lambda task: self.near_tasks.withdrawn(task),
+            crashed=lambda task, pid, error: self.failed_runs.crashed(task, pid, error, self.jobs),
         )
         self.near_tasks = NearTasks(
             *(self.outbox, self.objects, self.scheduler, self.tasks, self.worker_requests),
@@ -213,6 +216,7 @@ class Raylet:
             m.Pong: self.session.on_pong,
             m.Trace: self.workers.tracing.on_trace,
             **self.inspection.head_handlers,
+            **self.failed_runs.head_handlers,
             **self.draining.handlers,
             m.AskWhy: self._on_ask_why,
             m.Shutdown: self._on_shutdown,
@@ -255,6 +259,7 @@ class Raylet:
             m.Runs: self.leases.on_runs,
             m.LeaseEnded: self.leases.on_ended,
             m.Progress: self.output.on_progress,
+            m.KeepRun: lambda slot, msg, now: self.failed_runs.keep(msg),
             **self.workers.handlers,
             **self.inspection.worker_handlers,
         }

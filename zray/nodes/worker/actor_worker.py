@@ -56,13 +56,14 @@ class _Names(dict[str, str]):
 
 class ActorServer(ActorLinks):
     """``worker``'s lock guards everything here, but for the user's code. ``error``: the record of
-    what that has raised, in a call of that name."""
+    what that has raised, in a call of that name. ``values``: of the constructor's dependencies."""
 
     def __init__(
         self,
         worker: Host,
         instance: Any,
         assignment: m.Assignment,
+        values: list[m.Outcome],
         error: Callable[[BaseException, str, bytes, Any], bytes],
         streams: StreamServer,
     ) -> None:
@@ -74,6 +75,7 @@ class ActorServer(ActorLinks):
         self.actor_id = assignment.spec.task_id
         self.incarnation = assignment.attempt
         self.assignment = assignment
+        self.creation_values = [*map(_remembered, values)]
         inbox: ActorInbox[Route] = ActorInbox(
             self.actor_id,
             self.incarnation,
@@ -384,7 +386,12 @@ class ActorServer(ActorLinks):
             return None, []
         data = self._record(error, self._names[call.method])
         self._failed(entry, data)
+        self.worker.keep_call(self, entry, data)
         return failures.outcomes(call.task_id, call.num_returns, data), []
+
+    def calls_ended(self) -> int:
+        """How many calls of this actor have ended, of which is told."""
+        return sum(counts[0] for _, counts in [*self._counts.values()])
 
     def _failed(self, entry: Entry, data: bytes) -> None:
         call, began = entry.call, self._running.get(entry)
@@ -475,3 +482,11 @@ class ActorServer(ActorLinks):
         """Whether the running call was cancelled."""
         entry = current_call.get()
         return entry is not None and entry.cancelled
+
+
+def _remembered(value: m.Outcome) -> m.Outcome:
+    """What is kept of a value that a constructor was given, while the actor lives."""
+    if value.kind & m.LOCATED or len(value.value) <= limits.REPLAY_CREATION_BYTES:
+        return value
+    kind = value.kind | m.LOCATED
+    return m.Outcome(value.object_id, kind, value.size, b"", value.contained)

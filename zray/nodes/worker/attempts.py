@@ -33,7 +33,7 @@ class Attempts:
     """Of one worker, one after the other, in the main thread.
 
     ``become``: this process is the actor from now on that a constructor made. ``reports``: takes
-    what has run.
+    what has run. ``keep``: takes what has failed, with the record of its error.
 
     Attributes:
         construction: of the actor that this process is, or should have become.
@@ -43,12 +43,14 @@ class Attempts:
         self,
         code: UserCode,
         references: ClientReferences,
-        become: Callable[[Any, m.Assignment], None],
+        become: Callable[[Any, Delivered, m.Assignment], None],
         reports: Reports,
+        keep: Callable[[Delivered, m.Template, bytes], None],
     ) -> None:
         self._code = code
         self._references = references
         self._become = become
+        self._keep = keep
         self.construction: Construction | None = None
         self._reports = reports
         self._note = reports.spans.append
@@ -115,7 +117,7 @@ class Attempts:
                 made = delivered.assignment
                 if template.by_name:
                     made = self._code.imports.as_offered(made, template.name)
-                self._become(value, made)
+                self._become(value, delivered, made)
                 outcomes = [m.Outcome(object_id(spec.task_id), m.VALUE, 0)]
             else:
                 outcomes = self._code.outcomes(spec.task_id, template, value)
@@ -139,7 +141,7 @@ class Attempts:
             else:
                 data = failures.encode(TaskCancelledError, "the task was cancelled", template.name)
                 status = m.CANCELLED
-            self._failed(delivered.assignment, template.name, began, seconds, data)
+            self._failed(delivered, template, began, seconds, data)
             if self.construction is not None:
                 self.construction.failed()  # before the end is told, after which it may be killed
             return status, failures.outcomes(spec.task_id, template.num_returns, data), seconds
@@ -148,14 +150,21 @@ class Attempts:
             self._interrupted = False
 
     def _failed(
-        self, made: m.Assignment, name: str, began: float, seconds: float, error: bytes
+        self,
+        delivered: Delivered,
+        template: m.Template,
+        began: float,
+        seconds: float,
+        error: bytes,
     ) -> None:
         """Note an attempt that has ended with that error."""
         if not self._reports.silent:
+            made = delivered.assignment
             spec = made.spec
-            ran = (name, spec.task_id, began, seconds, made.failures, spec.parent)
+            ran = (template.name, spec.task_id, began, seconds, made.failures, spec.parent)
             self._note(ran)
             self._reports.failed(ran, error)
+            self._keep(delivered, template, error)
 
 
 def _place(error: BaseException) -> str:

@@ -109,7 +109,7 @@ class UserCode:
         found = {oid: self._shared.get(oid) or self._worker.offered(oid) for oid in located}
         wanted = [oid for oid, outcome in found.items() if outcome is None]
         if wanted:
-            found.update(self._take(wanted))
+            found.update(self.take(wanted))
         self._shared = found
         if (following := self._task_inbox.next_values()) is not None:
             follow = {value.object_id for value in following}
@@ -121,7 +121,8 @@ class UserCode:
         self._shared = {}
         self._worker.forget_offered()
 
-    def _take(self, wanted: list[bytes]) -> dict[bytes, m.Outcome | None]:
+    def take(self, wanted: list[bytes]) -> dict[bytes, m.Outcome | None]:
+        """Values of the node's store, of objects that somebody holds. With the lock held."""
         client = self._worker.client
         waiter = Waiter()
         for oid in wanted:

@@ -15,10 +15,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from zray import limits
 from zray.core.client.client import Client
+from zray.core.worker.actor_inbox import Entry
 from zray.core.worker.task_inbox import Delivered, TaskInbox
 from zray.errors import TaskTimeoutError
 from zray.ids import IdSource
@@ -69,7 +71,9 @@ class Worker(Transport):
             *(worker_id, self.task_inbox, self.tell_aside, self._control.remind)
         )
         self.reports = self.teller.reports
-        self._attempts = Attempts(self.code, self.client.references, self._become, self.reports)
+        self._attempts = Attempts(
+            *(self.code, self.client.references, self._become, self.reports, self._keep_run)
+        )
         self.teller.runs_since = self._attempts.runs_since
         self.teller.begun = lambda: self._started
         self._run = self._attempts.run
@@ -296,8 +300,24 @@ class Worker(Transport):
         elif self._attempts.construction is not None:
             self._attempts.construction.leaves()
 
-    def _become(self, instance: Any, made: m.Assignment) -> None:
-        self.actor = ActorServer(self, instance, made, self.code.error, self.streams)
+    def _keep_run(self, delivered: Delivered, template: m.Template, error: bytes) -> None:
+        """The node keeps what it takes to run the attempt again, which has failed."""
+        if self.teller.keeps():
+            from zray.nodes.worker import failed_runs  # loaded with the first failure
+
+            run = partial(failed_runs.of_task, self, self.code, delivered, template, error)
+            self.teller.keep(run)
+
+    def keep_call(self, actor: ActorServer, entry: Entry, error: bytes) -> None:
+        """The same of a call of the actor that this is."""
+        if self.teller.keeps():
+            from zray.nodes.worker import failed_runs
+
+            self.teller.keep(partial(failed_runs.of_call, self, actor, entry, error))
+
+    def _become(self, instance: Any, delivered: Delivered, made: m.Assignment) -> None:
+        values = delivered.values
+        self.actor = ActorServer(self, instance, made, values, self.code.error, self.streams)
         self.reports.actor = (made.spec.task_id, self.actor.info.class_name)
         self.teller.calls = self.actor.now_running
 
