@@ -336,7 +336,6 @@ REPLAY_RUN_COST = 512  # that one takes beside its bytes
 REPLAY_CREATION_BYTES = 64 << 10  # of an actor's constructor's arguments, that its worker keeps
 REPLAY_WORKER_RUNS = 1000  # that a worker has kept at first
 REPLAY_WORKER_RUNS_PER_S = 100  # and so many more each second
-REPLAY_UNTOLD_BYTES = 1 << 20  # that a worker has not told of; then it does at once
 REPLAY_PART_BYTES_MAX = 1 << 20  # in one answer
 REPLAY_LISTED_MAX = 1000  # in one answer
 

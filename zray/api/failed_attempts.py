@@ -1,4 +1,4 @@
-"""Failed attempts that nodes keep: which there are, one of them fetched, written to a file and read.
+"""Failed attempts that nodes keep: which there are; one of them fetched, or carried in a file.
 
 Owns the asking. Runs nothing; ``replay`` does.
 """

@@ -20,15 +20,18 @@ from typing import Any, NamedTuple
 from zray.api import failed_attempts
 from zray.api.failed_attempts import Fetched
 from zray.api.session import participant
+from zray.core import causes
 from zray.errors import ReplayError, ZrayError
 from zray.nodes.participant.shared_values import load
-from zray.nodes.worker.environment import take_on
 from zray.protocol import messages as m
 from zray.protocol.failed_run import FailedRun
 from zray.runtime import identity, serialization, session
+from zray.runtime.environment import take_on
 from zray.runtime.large_functions import LargeFunction
 from zray.runtime.references import ObjectRef
 
+REFERENCES_LOOKED_AT = 16  # among the arguments
+WHY_S = 2.0
 FETCH_S = 30.0  # how long an argument that is not kept is waited for
 
 
@@ -179,6 +182,18 @@ def _fetched(value: m.Outcome, what: str) -> Any:
             f"{what}, of {value.size:,} bytes, was too large to be kept, and is gone from the "
             f"cluster: object {oid.hex()}: {error}"
         ) from error
+
+
+def gone(run: FailedRun) -> list[str]:
+    """Of the references that the arguments contain, those whose objects are gone, and why."""
+    connected = session.current()
+    nested = [*(run.call.nested if run.call is not None else ()), *run.spec.nested]
+    found = []
+    for oid in nested[:REFERENCES_LOOKED_AT] if connected is not None else ():
+        cause = connected.why(oid, WHY_S).causes[0]
+        if cause.code == causes.UNKNOWN:
+            found.append(f"object {oid.hex()}: {cause.text}")
+    return found
 
 
 def _method(instance: Any, name: str) -> Callable[..., Any]:

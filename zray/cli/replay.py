@@ -8,7 +8,7 @@ from __future__ import annotations
 import bdb
 import contextlib
 import os
-import pdb
+import pdb  # noqa: T100
 import reprlib
 import sys
 import time
@@ -170,8 +170,12 @@ def again(addresses: list[str], what: str, instead: str, how: str, *, as_json: b
             with replay.pretending(run):
                 prepared = replay.prepare(attempt, replay.find(instead) if instead else None)
                 if not as_json:
-                    print(f"Arguments: {_arguments(prepared)}\n\nRuns now", flush=True)
-                raised, value = _run(prepared, how)
+                    print(f"Arguments: {_arguments(prepared)}")
+                    for one in replay.gone(run):
+                        print(f"Gone: {plain(one)}")
+                    print("\nRuns now", flush=True)
+                with _aside(as_json):
+                    raised, value = _run(prepared, how)
                 if how == "pdb" and raised is not None:
                     _report(run, raised, value)
                     pdb.post_mortem(_users(raised))
@@ -182,6 +186,11 @@ def again(addresses: list[str], what: str, instead: str, how: str, *, as_json: b
     except _Failed:
         return 2
     return int(raised is not None)
+
+
+def _aside(as_json: bool) -> contextlib.AbstractContextManager[Any]:
+    """What the task prints, where the answer is for programs."""
+    return contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext()
 
 
 def _introduce(run: FailedRun) -> None:
@@ -216,8 +225,10 @@ def _arguments(prepared: Prepared) -> str:
 def _run(prepared: Prepared, how: str) -> tuple[BaseException | None, Any]:
     try:
         if how == "break":
-            function = prepared.make()
-            value = pdb.Pdb().runcall(function, *prepared.args, **prepared.kwargs)
+            function, debugger = prepared.make(), pdb.Pdb()
+            value = debugger.runcall(function, *prepared.args, **prepared.kwargs)
+            if debugger.quitting:
+                raise bdb.BdbQuit
             return None, replay.finished(value)
         return None, prepared()
     except bdb.BdbQuit as left:
@@ -269,10 +280,11 @@ def _report(run: FailedRun, raised: BaseException | None, value: Any) -> None:
         print(f"\n---- now {'-' * 61}\nreturns {harmless(reprlib.repr(value))}\n")
         print("It does not raise now.")
         return
-    print(f"\n---- now {'-' * 61}\n{harmless(_text(raised)).rstrip()}\n")
     if isinstance(raised, bdb.BdbQuit):
-        print("The debugger was left before it ended.")
-    elif _same(then, raised):
+        print("\nThe debugger was left before it ended.")
+        return
+    print(f"\n---- now {'-' * 61}\n{harmless(_text(raised)).rstrip()}\n")
+    if _same(then, raised):
         print("It raises the same as then.")
     else:
         kind = then.type_name or f"{then.code}, of the cluster's"

@@ -128,3 +128,39 @@ def brief_of(run: FailedRun, size: int, text: str) -> m.KeptRun:
         size,
         run.call is not None,
     )
+
+
+def of_dead_worker(
+    made: m.Assignment,
+    template: m.Template,
+    function: m.Export,
+    values: list[m.Outcome],
+    error: bytes,
+    text: str,
+    where: tuple[str, int],
+    versions: m.Versions | None = None,
+    job: m.JobInfo | None = None,
+) -> m.KeepRun | None:
+    """An attempt as others know it whose worker died, or None: it takes too much.
+
+    ``text``: of the error; ``where``: name of the node, and the process there.
+    """
+    run = FailedRun(
+        task_id=made.spec.task_id,
+        attempt=made.attempt,
+        job_id=made.job_id,
+        failed_s=0.0,
+        node=where[0],
+        pid=where[1],
+        versions=versions or m.Versions("", "", ""),
+        job=job,
+        template=template,
+        spec=made.spec,
+        values=values,
+        error=error,
+        actor=made.actor,
+    )
+    data = encode(run)
+    if len(data) > limits.REPLAY_RUN_BYTES_MAX:
+        return None
+    return m.KeepRun(0, brief_of(run, len(data), text), function.function_id, function.blob, data)

@@ -32,7 +32,11 @@ class Host:
 
     def __init__(self) -> None:
         self.lock = QuietLock()
+        self.teller = self
         self.client = Client(ME, identity("job"), IdSource(b"workerid"), remote=False)
+
+    def keeps(self) -> bool:
+        return False
 
     def kept(self, parts: Parts, oid: bytes) -> m.Outcome:
         return m.Outcome(oid, m.VALUE, parts.size, parts.to_bytes(), parts.contained)
@@ -48,11 +52,10 @@ class Bench:
         streams = StreamServer(self.host, lambda: None)  # type: ignore[arg-type]
         code = UserCode(self.host, inbox, streams)  # type: ignore[arg-type]
         self.actors: list[Any] = []
-        self.kept: list[tuple[Any, ...]] = []
         self.reports = Reports(ME, 4711)
         self.attempts = Attempts(
             *(code, self.host.client.references, lambda made, *_: self.actors.append(made)),
-            *(self.reports, lambda *failed: self.kept.append(failed)),
+            self.reports,
         )
         self._inbox = inbox
 

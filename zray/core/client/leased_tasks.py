@@ -331,26 +331,13 @@ class LeasedTasks:
         """A node keeps what it takes to run the task again: its worker died, and cannot tell."""
         template, spec = task.template.message, task.spec
         function = self._definitions.near.get(template.function_id)
-        if function is None or not template.events:
-            return
-        run = failed_run.FailedRun(
-            task_id=spec.task_id,
-            attempt=task.attempt,
-            job_id=self._job_id(),
-            failed_s=0.0,
-            node=node,
-            pid=0,
-            versions=m.Versions("", "", ""),
-            job=None,
-            template=template,
-            spec=spec,
-            values=[self._outcomes[oid] for oid in spec.dependencies],
-            error=error,
-        )
-        data = failed_run.encode(run)  # it went along with a packet: it is small
-        brief = failed_run.brief_of(run, len(data), failures.read(error).message)
-        kept = m.KeepRun(0, brief, template.function_id, function.blob, data)
-        self._outbox.append(kept)
+        if function is not None and template.events:
+            made = m.Assignment(task.attempt, self._job_id(), spec, task.failures)
+            values = [self._outcomes[oid] for oid in spec.dependencies]
+            text = failures.read(error).message
+            what = (made, template, function, values, error, text, (node, 0))
+            if (kept := failed_run.of_dead_worker(*what)) is not None:
+                self._outbox.append(kept)
 
     def _cancelled(self, task: PendingTask) -> None:
         self._fail_of(task, TaskCancelledError, "the task was cancelled")

@@ -96,29 +96,15 @@ class FailedRuns:
     ) -> None:
         """A task's worker has died with it, and cannot tell of it any more."""
         made, template, function = task.assignment, task.template.message, task.template.function
-        if not template.events or (function is None and not template.by_name):
-            return
-        spec = made.spec
-        run = failed_run.FailedRun(
-            task_id=spec.task_id,
-            attempt=made.attempt,
-            job_id=made.job_id,
-            failed_s=0.0,
-            node=self._node,
-            pid=pid,
-            versions=self._versions,
-            job=jobs.get(made.job_id),
-            template=template,
-            spec=spec,
-            values=[task.values[oid] for oid in spec.dependencies],
-            error=error,
-            actor=made.actor,
-        )
-        data = failed_run.encode(run)
-        if len(data) <= limits.REPLAY_RUN_BYTES_MAX:
-            brief = failed_run.brief_of(run, len(data), failures.read(error).message)
-            blob = function.blob if function is not None else b""
-            self.keep(m.KeepRun(0, brief, template.function_id, blob, data))
+        if function is not None and template.events:
+            values = [task.values[oid] for oid in made.spec.dependencies]
+            text = failures.read(error).message
+            kept = failed_run.of_dead_worker(
+                *(made, template, function, values, error, text, (self._node, pid)),
+                *(self._versions, jobs.get(made.job_id)),
+            )
+            if kept is not None:
+                self.keep(kept)
 
     # ---- questions -------------------------------------------------------------------------
 

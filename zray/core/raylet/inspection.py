@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from zray import limits
 from zray.core.machine import NEVER, Outbox
 from zray.core.raylet.effects import Effect, EndExamination, ReadLogFile, StartExamination
+from zray.core.raylet.failed_runs import FailedRuns
 from zray.core.raylet.local_records import LocalTask, WorkerSlot
 from zray.core.raylet.local_scheduler import LocalScheduler
 from zray.core.raylet.printed import Printed, PrintedPart, TaskOutput
@@ -62,6 +63,7 @@ class Inspection:
         cancel: as ``LocalTasks.on_cancel``.
         kill: end a worker, and say why.
         tell_head: as ``HeadSession.tell``.
+        failed_runs: answers for itself.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class Inspection:
         cancel: Callable[[m.CancelTask, float], None],
         kill: Callable[[WorkerSlot, str], None],
         tell_head: Callable[[m.Message], None],
+        failed_runs: FailedRuns,
     ) -> None:
         self._node_id = node_id
         self._info = info
@@ -98,10 +101,12 @@ class Inspection:
             m.ReadLog: self.on_read_log,
             m.Examine: self.on_examine,
             m.Kill: self.on_kill,
+            **failed_runs.head_handlers,
         }
         self.worker_handlers: dict[type[m.Message], Callable[[WorkerSlot, Any, float], None]] = {
             m.Answered: self.on_answered,
             m.Examined: self.on_worker_examined,
+            m.KeepRun: lambda slot, message, now: failed_runs.keep(message),
         }
 
     # ---- who is it -------------------------------------------------------------------------

@@ -170,6 +170,7 @@ class Raylet:
         self.inspection = Inspection(
             *(self.node_id, self.info, self.outbox, self.scheduler, self.tasks.held),
             *(self.actors.slot, self._want, self.tasks.on_cancel, self.workers.kill, tell_head),
+            self.failed_runs,
         )
 
     def _want(self, effect: Effect) -> None:
@@ -195,7 +196,7 @@ class Raylet:
         actors, leases, requests = self.actors, self.leases, self.worker_requests
         return {
             **self.tasks.handlers,
-            m.Job: self._on_job,
+            m.Job: lambda msg, now: self.jobs.update({msg.job_id: msg.info}),
             m.JobEnded: self._on_job_ended,
             m.Ack: lambda msg, now: self.completions.acked(msg.upto),
             m.Cancel: self.near_tasks.on_cancel_below,
@@ -216,7 +217,6 @@ class Raylet:
             m.Pong: self.session.on_pong,
             m.Trace: self.workers.tracing.on_trace,
             **self.inspection.head_handlers,
-            **self.failed_runs.head_handlers,
             **self.draining.handlers,
             m.AskWhy: self._on_ask_why,
             m.Shutdown: self._on_shutdown,
@@ -259,7 +259,6 @@ class Raylet:
             m.Runs: self.leases.on_runs,
             m.LeaseEnded: self.leases.on_ended,
             m.Progress: self.output.on_progress,
-            m.KeepRun: lambda slot, msg, now: self.failed_runs.keep(msg),
             **self.workers.handlers,
             **self.inspection.worker_handlers,
         }
@@ -361,9 +360,6 @@ class Raylet:
         """The process of that driver has ended, on this machine."""
         self.session.tell(m.DriverEnded(0, job_id))
 
-    def _on_job(self, message: m.Job, now: float) -> None:
-        self.jobs[message.job_id] = message.info
-
     def _on_job_ended(self, message: m.JobEnded, now: float) -> None:
         self.jobs.pop(message.job_id, None)
         self.completions.job_ended(message.job_id)
@@ -430,8 +426,7 @@ class Raylet:
 
     def _setup(self, key: PoolKey) -> m.Setup:
         job = self.jobs[key[0]]
-        machine = self.info.machine
-        place = (self.node_id, self.info.name, job.machine == machine, machine)
+        place = (self.node_id, self.info.name, job.machine == self.info.machine, self.info.machine)
         return m.Setup(0, key[0], job, *place, *self._imports)
 
     def worker_exited(self, worker_id: bytes, started: int, cause: str, now: float) -> None:
@@ -461,8 +456,7 @@ class Raylet:
 
     def named(self, process_id: bytes) -> str:
         """A process of this node's machine, for people."""
-        otherwise = "this node" if process_id == self.node_id else "a driver"
-        return self.workers.named(process_id, otherwise)
+        return self.workers.named(process_id, ("a driver", "this node")[process_id == self.node_id])
 
     def is_leased(self, worker_id: bytes) -> bool:
         """Whether the worker says by itself of what its prints are."""

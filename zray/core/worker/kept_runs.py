@@ -11,7 +11,6 @@ class KeptRuns:
 
     def __init__(self) -> None:
         self._untold: list[m.KeepRun] = []
-        self._bytes = 0
         self._room = float(limits.REPLAY_WORKER_RUNS)
         self._room_at = 0.0
 
@@ -25,13 +24,24 @@ class KeptRuns:
         self._room -= 1
         return True
 
-    def add(self, message: m.KeepRun) -> bool:
-        """One is to be told of; True: now, since they take much."""
+    def add(self, message: m.KeepRun) -> None:
+        """One is to be told of."""
         self._untold.append(message)
-        self._bytes += len(message.data) + len(message.function)
-        return self._bytes > limits.REPLAY_UNTOLD_BYTES
 
     def take(self) -> list[m.KeepRun]:
         """What is to be told of; whoever takes it does that."""
-        taken, self._untold, self._bytes = self._untold, [], 0
+        taken, self._untold = self._untold, []
         return taken
+
+
+def remembered(values: list[m.Outcome]) -> list[m.Outcome]:
+    """What is kept of the values that a constructor was given, while its actor lives."""
+    room, found = limits.REPLAY_CREATION_BYTES, []
+    for value in values:
+        if not value.kind & m.LOCATED and len(value.value) <= room:
+            room -= len(value.value)
+            found.append(value)
+        else:
+            kind = value.kind | m.LOCATED
+            found.append(m.Outcome(value.object_id, kind, value.size, b"", value.contained))
+    return found

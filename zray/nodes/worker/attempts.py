@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from zray import limits
@@ -33,7 +34,7 @@ class Attempts:
     """Of one worker, one after the other, in the main thread.
 
     ``become``: this process is the actor from now on that a constructor made. ``reports``: takes
-    what has run. ``keep``: takes what has failed, with the record of its error.
+    what has run.
 
     Attributes:
         construction: of the actor that this process is, or should have become.
@@ -45,12 +46,10 @@ class Attempts:
         references: ClientReferences,
         become: Callable[[Any, Delivered, m.Assignment], None],
         reports: Reports,
-        keep: Callable[[Delivered, m.Template, bytes], None],
     ) -> None:
         self._code = code
         self._references = references
         self._become = become
-        self._keep = keep
         self.construction: Construction | None = None
         self._reports = reports
         self._note = reports.spans.append
@@ -110,7 +109,8 @@ class Attempts:
                 value = function(*args, **kwargs)
                 del args, kwargs
                 if template.yields:
-                    value = self._code.yielded(spec, template, value, retry)
+                    failed = partial(self._code.keep_task, delivered, template)
+                    value = self._code.yielded(spec, template, value, retry, failed)
             finally:
                 self._running = None
             if delivered.assignment.actor is not None:
@@ -164,7 +164,7 @@ class Attempts:
             ran = (template.name, spec.task_id, began, seconds, made.failures, spec.parent)
             self._note(ran)
             self._reports.failed(ran, error)
-            self._keep(delivered, template, error)
+            self._code.keep_task(delivered, template, error)
 
 
 def _place(error: BaseException) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
+from typing import Protocol
 
 from msgspec.structs import replace
 
@@ -16,31 +18,39 @@ from zray.core import failures
 from zray.core.worker.actor_inbox import Entry
 from zray.core.worker.task_inbox import Delivered
 from zray.nodes.participant.shared_values import bytes_of
-from zray.nodes.worker.actor_worker import ActorServer
 from zray.nodes.worker.host import Host
-from zray.nodes.worker.user_code import UserCode
 from zray.protocol import failed_run
 from zray.protocol import messages as m
 from zray.protocol.failed_run import FailedRun
 from zray.runtime import identity
 from zray.runtime.interrupts import interrupts
 
+Take = Callable[[list[bytes]], dict[bytes, m.Outcome | None]]  # as of ``UserCode``
 _versions: list[m.Versions] = []  # of this process, once it was asked for
 
 
+class Actor(Protocol):
+    """What this process has become."""
+
+    assignment: m.Assignment
+    creation_values: list[m.Outcome]
+
+    def calls_ended(self) -> int: ...
+
+
 def of_task(
-    worker: Host, code: UserCode, delivered: Delivered, template: m.Template, error: bytes
+    worker: Host, take: Take, delivered: Delivered, template: m.Template, error: bytes
 ) -> m.KeepRun | None:
     """A task, or the constructor of an actor. None: its function is not here any more."""
     made = delivered.assignment
     values, left_out = delivered.values, ""
     if any(value.kind & m.LOCATED for value in values):
-        values, left_out = _fetched(worker, code, values)
+        values, left_out = _fetched(worker, take, values)
     run = _run(worker, made, template, values, error)
     return _message(worker, run, left_out)
 
 
-def of_call(worker: Host, actor: ActorServer, entry: Entry, error: bytes) -> m.KeepRun | None:
+def of_call(worker: Host, actor: Actor, entry: Entry, error: bytes) -> m.KeepRun | None:
     """A call of an actor's method: the constructor's arguments go along."""
     call, made = entry.call, actor.assignment
     template = worker.task_inbox.templates.get(made.spec.template_id)
@@ -116,7 +126,7 @@ def _elsewhere(outcome: m.Outcome) -> m.Outcome:
     return m.Outcome(outcome.object_id, kind, outcome.size, b"", outcome.contained)
 
 
-def _fetched(worker: Host, code: UserCode, values: list[m.Outcome]) -> tuple[list[m.Outcome], str]:
+def _fetched(worker: Host, take: Take, values: list[m.Outcome]) -> tuple[list[m.Outcome], str]:
     """Values of which some are in the node's store, as far as there is room for them."""
     room = limits.REPLAY_RUN_BYTES_MAX - sum(len(value.value) for value in values)
     wanted = []
@@ -125,7 +135,7 @@ def _fetched(worker: Host, code: UserCode, values: list[m.Outcome]) -> tuple[lis
             room -= value.size
             wanted.append(value.object_id)
     with interrupts, worker.lock:
-        found = code.take(wanted)
+        found = take(wanted)
     return _copied([found.get(value.object_id) or value for value in values])
 
 

@@ -15,18 +15,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from zray import limits
 from zray.core.client.client import Client
-from zray.core.worker.actor_inbox import Entry
 from zray.core.worker.task_inbox import Delivered, TaskInbox
 from zray.errors import TaskTimeoutError
 from zray.ids import IdSource
 from zray.nodes.worker.actor_worker import ActorServer
 from zray.nodes.worker.attempts import Attempts
-from zray.nodes.worker.environment import take_on
 from zray.nodes.worker.leased import LeaseServer
 from zray.nodes.worker.questions import Questions
 from zray.nodes.worker.streams import StreamServer
@@ -37,6 +34,7 @@ from zray.nodes.worker.user_code import UserCode
 from zray.protocol import codec
 from zray.protocol import messages as m
 from zray.runtime import references, session
+from zray.runtime.environment import take_on
 from zray.runtime.interrupts import interrupts
 from zray.runtime.linux.channels import open_page
 from zray.runtime.linux.clock import boot_time
@@ -71,9 +69,7 @@ class Worker(Transport):
             *(worker_id, self.task_inbox, self.tell_aside, self._control.remind)
         )
         self.reports = self.teller.reports
-        self._attempts = Attempts(
-            *(self.code, self.client.references, self._become, self.reports, self._keep_run)
-        )
+        self._attempts = Attempts(self.code, self.client.references, self._become, self.reports)
         self.teller.runs_since = self._attempts.runs_since
         self.teller.begun = lambda: self._started
         self._run = self._attempts.run
@@ -300,24 +296,9 @@ class Worker(Transport):
         elif self._attempts.construction is not None:
             self._attempts.construction.leaves()
 
-    def _keep_run(self, delivered: Delivered, template: m.Template, error: bytes) -> None:
-        """The node keeps what it takes to run the attempt again, which has failed."""
-        if self.teller.keeps():
-            from zray.nodes.worker import failed_runs  # loaded with the first failure
-
-            run = partial(failed_runs.of_task, self, self.code, delivered, template, error)
-            self.teller.keep(run)
-
-    def keep_call(self, actor: ActorServer, entry: Entry, error: bytes) -> None:
-        """The same of a call of the actor that this is."""
-        if self.teller.keeps():
-            from zray.nodes.worker import failed_runs
-
-            self.teller.keep(partial(failed_runs.of_call, self, actor, entry, error))
-
     def _become(self, instance: Any, delivered: Delivered, made: m.Assignment) -> None:
-        values = delivered.values
-        self.actor = ActorServer(self, instance, made, values, self.code.error, self.streams)
+        what = (instance, made, delivered.values, self.code.error, self.code.keep_call)
+        self.actor = ActorServer(self, *what, self.streams)
         self.reports.actor = (made.spec.task_id, self.actor.info.class_name)
         self.teller.calls = self.actor.now_running
 
@@ -458,7 +439,7 @@ class Worker(Transport):
             if template.max_calls:
                 self._count_call(template)
             if reports.urgent:
-                self.teller.report()
+                self.teller.tell_failures()
             self._send_done()
             self.assignment = None
             return self._next() if self.actor is None else None
