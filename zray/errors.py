@@ -438,6 +438,12 @@ class RunNotKeptError(ZrayError, LookupError):
     code = "ZR-5121"
 
 
+class WorkloadError(ZrayError, ValueError):
+    """A recorded workload cannot be read, or cannot run on the imagined cluster."""
+
+    code = "ZR-5122"
+
+
 RayError = ZrayError
 RayTaskError = TaskError
 RaySystemError = InternalFaultError

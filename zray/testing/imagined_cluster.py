@@ -43,7 +43,8 @@ class Observer:
         self.began: dict[bytes, float] = {}
         self.ended_at: dict[bytes, float] = {}
         self.places: dict[bytes, SimWorker] = {}
-        self._running: dict[bytes, bytes] = {}  # worker -> task
+        self.running: dict[bytes, bytes] = {}  # worker -> task
+        self.moves = 0  # tasks that have begun, and that have ended
         self.failure: TaskFailed | None = None
 
     def started(self, worker: Participant, assignment: m.Assignment) -> None:
@@ -51,12 +52,14 @@ class Observer:
         task_id, worker_id = assignment.spec.task_id, worker.client.process_id
         self.began[task_id] = self._clock.now
         self.places[task_id] = self._workers[worker_id]
-        self._running[worker_id] = task_id
+        self.moves += 1
+        self.running[worker_id] = task_id
 
     def ended(self, worker: Participant, status: int) -> None:
         """User code of a task has ended."""
-        task_id = self._running.pop(worker.client.process_id, b"")
+        task_id = self.running.pop(worker.client.process_id, b"")
         self.ended_at[task_id] = self._clock.now
+        self.moves += 1
 
     def program_ended(self, driver: Participant, program: str, error: TaskFailed | None) -> None:
         """A driver's program ended; ``error``: what ended it early."""
@@ -65,6 +68,16 @@ class Observer:
     def word(self, task_id: bytes) -> str:
         """Nobody reads it."""
         return ""
+
+    def made(self, *_: Any) -> None:
+        """A value was put."""
+
+    def cancelled(self, task_id: bytes) -> None:
+        """A task is, which no program here does."""
+
+    def runs(self, task_id: bytes) -> int:
+        """How often it has begun: nothing fails here."""
+        return 1
 
     def submitted(self, *_: Any) -> None:
         """A task was."""
