@@ -58,6 +58,7 @@ def simulate(
                     "made_on": workload.made_on,
                     "seconds": workload.seconds,
                     "left_out": workload.left_out,
+                    "estimated": workload.estimated,
                 },
                 "forecasts": [
                     {"nodes_total": total, **msgspec.to_builtins(one)} for total, one in found
@@ -77,6 +78,8 @@ def _introduce(path: Path, workload: Workload) -> None:
     made = f", recorded on {plain(workload.made_on)}" if workload.made_on else ""
     took = f", where it took {_time(workload.seconds)}" if workload.seconds else ""
     print(f"{plain(str(path))}: {len(workload.tasks):,} tasks{made}{took}")
+    if workload.estimated:
+        print(f"Of {workload.estimated:,} it is only known what most of their function took")
     if workload.left_out:
         print(f"Not in it: {workload.left_out:,} tasks and calls that cannot be simulated")
 

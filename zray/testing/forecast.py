@@ -16,12 +16,13 @@ from zray.testing import workload as workloads
 from zray.testing.imagined_cluster import ImaginedCluster
 from zray.testing.processes.contexts import TaskContext
 from zray.testing.processes.driver import SimDriver
-from zray.testing.processes.steps import Get, Library, Program, Ref, Returned, Sleep
+from zray.testing.processes.steps import Library, Program, Ref, Returned, Sleep, Wait
 from zray.testing.workload import Workload
 
 OVERHEAD_S = 100e-6  # of a worker, for each task: measured, see docs/simulate.md
 TOGETHER_S = 0.001  # what is submitted within this is submitted at once
 VALUES_BYTES_MAX = 256 << 20  # of all results in this process's memory; larger ones are scaled
+FOREVER_S = 1e10
 STUCK_S = 600.0  # simulated, without any task that begins, ends or runs
 READY_S = 60.0
 
@@ -115,7 +116,7 @@ class _Program:
             refs.append(ref)
             self.ids.append(ref.oid[:16])
             self.submitted.append(clock.now)
-        yield Get(refs)
+        yield Wait(refs, FOREVER_S)  # values stay where they are
 
     def _scaled(self, size: int) -> int:
         """What is large stays so, since it goes another way than what is small."""

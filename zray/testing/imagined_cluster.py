@@ -20,6 +20,7 @@ from zray.testing.processes.process import Scene, SimProcess
 from zray.testing.processes.raylet import SimRaylet
 from zray.testing.processes.steps import Library, TaskFailed
 from zray.testing.processes.worker import SimWorker
+from zray.testing.world.paced import PacedNetwork, PacedPorts
 from zray.testing.world.world import World
 
 EVENTS_MAX = 1 << 62
@@ -118,8 +119,8 @@ class ImaginedCluster(Population):
         )
         world.clock.silent = True
         world.direct.packets_max = limits.PAYLOAD_ITEMS_MAX
-        for network in (world.network, world.far_ports):
-            network.byte_s, network.checks = 1.0 / bytes_per_s, False
+        pace = (world.clock, world.random, latency_s, bytes_per_s)
+        world.network, world.far_ports = PacedNetwork(*pace), PacedPorts(*pace)
         self.clock = world.clock
         self.observer = Observer(self, world)
         self._scene = Scene(world, self.observer, library, self._turned)

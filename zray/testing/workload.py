@@ -51,7 +51,8 @@ class Workload(Struct, frozen=True):
     """What is in a file. ``made_on``: the cluster that it was recorded on, in words.
 
     ``seconds``: from the first submit to the last end there; 0: not known. ``left_out``: so many
-    tasks of which it is not known what they took.
+    tasks of which it is not known what they took. ``estimated``: of so many only what most of their
+    function took is.
     """
 
     format: str
@@ -59,6 +60,7 @@ class Workload(Struct, frozen=True):
     made_on: Annotated[str, Meta(max_length=1000)] = ""
     seconds: Seconds = 0.0
     left_out: Annotated[int, Meta(ge=0)] = 0
+    estimated: Annotated[int, Meta(ge=0)] = 0
 
 
 def read(path: Path, *, arrivals: str = "burst") -> Workload:
@@ -113,7 +115,10 @@ def _of_timeline(events: Any, arrivals: str) -> Workload:
         if event.get("name") != name:
             left_out += 1
             continue
-        spans.append((float(event["ts"]) / 1e6, float(event["dur"]) / 1e6, name))
+        began, seconds = event.get("ts"), event.get("dur")
+        if not isinstance(began, int | float) or not isinstance(seconds, int | float):
+            raise ValueError(f"its event of {name[:80]} has no times")
+        spans.append((began / 1e6, seconds / 1e6, name))
     spans.sort()
     first = spans[0][0] if spans else 0.0
     tasks = [

@@ -19,10 +19,11 @@ import msgspec
 from zray import limits
 from zray.api.cluster import nodes
 from zray.api.session import participant
-from zray.ids import object_id, task_of
+from zray.ids import task_of
 from zray.protocol import messages as m
 
 FORMAT = "zray workload 1"
+ASKED_MAX = 3  # times, how long tasks ran
 ANSWER_S = 5.0  # how long a node is waited for
 
 
@@ -32,7 +33,6 @@ class _Submitted(NamedTuple):
     at_s: float
     dependencies: list[bytes]
     bytes: int
-    returns: int
 
 
 @contextlib.contextmanager
@@ -58,7 +58,7 @@ def record_workload(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 class _Recording:
-    """Stands before the two places that every task of a driver passes."""
+    """Stands before the places that every task of a driver passes."""
 
     def __init__(self, connected: Any) -> None:
         self._participant = connected
@@ -69,7 +69,9 @@ class _Recording:
         self._seconds: dict[bytes, float] = {}
         self._sizes: dict[bytes, int] = {}
         self._last_s = 0.0
+        self._results = self._client.tasks.on_result
         self._client.submit = self._submitting
+        self._client.tasks.on_result = self._arriving
         self._client.leased_tasks.ended = self._ending
 
     def _submitting(self, spec: m.TaskSpec, num_returns: int) -> list[bytes]:
@@ -78,7 +80,7 @@ class _Recording:
             known = self._client.outcomes.get(oid)
             if known is not None:
                 size += known.size
-        what = (spec.task_id, spec.template_id, time.time(), spec.dependencies, size, num_returns)
+        what = (spec.task_id, spec.template_id, time.time(), spec.dependencies, size)
         self._tasks.append(_Submitted(*what))
         returns: list[bytes] = self._submit(spec, num_returns)
         return returns
@@ -89,9 +91,17 @@ class _Recording:
         self._last_s = time.time()
         self._ended(task, done)
 
+    def _arriving(self, message: m.Result) -> None:
+        for outcome in message.outcomes:
+            task_id = task_of(outcome.object_id)
+            self._sizes[task_id] = self._sizes.get(task_id, 0) + outcome.size
+        self._last_s = time.time()
+        self._results(message)
+
     def stop(self) -> None:
         """Nothing more is noted."""
-        del self._client.submit, self._client.leased_tasks.ended
+        client = self._client
+        del client.submit, client.leased_tasks.ended, client.tasks.on_result
 
     def _ask_nodes(self) -> None:
         """How long those ran that the head gave to nodes."""
@@ -107,8 +117,10 @@ class _Recording:
 
     def workload(self) -> dict[str, Any]:
         """What was noted, as the file has it."""
-        if any(task.task_id not in self._seconds for task in self._tasks):
-            self._ask_nodes()
+        for _ in range(ASKED_MAX):
+            if all(task.task_id in self._seconds for task in self._tasks):
+                break
+            self._ask_nodes()  # once more: a busy worker is not waited for
         numbers: dict[bytes, int] = {}
         tasks: list[dict[str, Any]] = []
         first = self._tasks[0].at_s if self._tasks else 0.0
@@ -135,7 +147,7 @@ class _Recording:
                         if amount
                     },
                     "after": after,
-                    "result_bytes": self._size(task),
+                    "result_bytes": self._sizes.get(task.task_id, 0),
                     "argument_bytes": max(0, task.bytes - made),
                 }
             )
@@ -145,6 +157,7 @@ class _Recording:
             "made_on": _cluster(),
             "seconds": max(0.0, self._last_s - first),
             "left_out": len(self._tasks) - len(tasks),
+            "estimated": sum(1 for task_id in numbers if task_id not in self._seconds),
         }
 
     def _typical(self) -> dict[bytes, float]:
@@ -154,14 +167,6 @@ class _Recording:
             if (seconds := self._seconds.get(task.task_id)) is not None:
                 known.setdefault(task.template_id, []).append(seconds)
         return {template: median(found) for template, found in known.items()}
-
-    def _size(self, task: _Submitted) -> int:
-        known = self._sizes.get(task.task_id)
-        if known is not None:
-            return known
-        ids = (object_id(task.task_id, index) for index in range(task.returns))
-        found = (self._client.outcomes.get(oid) for oid in ids)
-        return sum(outcome.size for outcome in found if outcome is not None)
 
 
 def _question(asker: bytes, node_id: bytes, number: int) -> m.Message:

@@ -49,8 +49,6 @@ class Ports:
         # Each cuts the connection on which what it looks for is sent; it is lost.
         self.traps: list[Callable[[PortLink, bool, list[Message]], bool]] = []
         self.links: dict[str, PortLink] = {}  # by route
-        self.byte_s = 1e-9  # time that one takes on the way
-        self.checks = True  # each payload, whether the transport would take it
         self._clock = clock
         self._random = random
         self._latency_s = latency_s
@@ -119,8 +117,7 @@ class Ports:
         return True
 
     def _send(self, link: PortLink, upwards: bool, payload: bytes) -> None:
-        if self.checks:
-            check(payload)
+        check(payload)
         if self.traps and not link.broken:
             messages = codec.decode(payload).messages
             for place, trap in enumerate(self.traps):
@@ -129,7 +126,7 @@ class Ports:
                     self.sever(link)
                     return
         if not link.broken:
-            delay = self._latency_s * self._random.uniform(0.5, 2.0) + len(payload) * self.byte_s
+            delay = self._latency_s * self._random.uniform(0.5, 2.0) + len(payload) * 1e-9
             when = link.last[upwards] = max(link.last[upwards], self._clock.now + delay)
             self._clock.at(when, self._deliver, link, upwards, payload)
 
