@@ -61,7 +61,17 @@ def test_a_task_raises_the_same_here_with_its_arguments_environment_and_context(
     assert type(now) is ValueError and now.args == then.args
     assert again(ref.hex()).args == then.args
     assert zray.get_runtime_context().get_task_id() is None  # it was only pretended
-    os.environ.pop("REPLAY_MODE")
+    assert "REPLAY_MODE" not in os.environ
+
+
+def test_a_task_cannot_replay_others() -> None:
+    @zray.remote
+    def replays() -> str:
+        with pytest.raises(ReplayError) as caught:
+            zray.replay("ab" * 16)
+        return str(caught.value)
+
+    assert "a task cannot replay others" in zray.get(replays.remote())
 
 
 def test_every_way_of_a_task_is_kept() -> None:

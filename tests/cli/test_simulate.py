@@ -14,7 +14,7 @@ FORMAT = "zray workload 1"
 RECORDED = """
 import sys, time
 import zray
-from zray.util import record_workload
+from zray.util.workload import record_workload
 
 zray.init(sys.argv[1])
 

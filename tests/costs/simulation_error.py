@@ -22,7 +22,7 @@ from typing import Any
 import zray
 from zray.testing.forecast import Terms, forecast
 from zray.testing.workload import read
-from zray.util import record_workload
+from zray.util.workload import record_workload
 
 WORK_S = 1.5  # of all tasks of one workload
 RUNS = 3

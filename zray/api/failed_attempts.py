@@ -5,13 +5,14 @@ Owns the asking. Runs nothing; ``replay`` does.
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from zray.api.cluster import nodes
 from zray.api.session import participant
-from zray.errors import HeadSilentError, RunNotKeptError, ZrayError
+from zray.errors import HeadSilentError, ReplayError, RunNotKeptError, ZrayError
 from zray.ids import OBJECT_BYTES, TASK_BYTES, task_of
 from zray.protocol import failed_run
 from zray.protocol import messages as m
@@ -66,8 +67,11 @@ def fetch(wanted: bytes) -> Fetched:
 
     Raises:
         RunNotKeptError: nothing is; the message says why, as far as is known.
+        ReplayError: this process is a worker.
         HeadSilentError: no node has answered.
     """
+    if not hasattr(participant(), "close"):  # a worker's
+        raise ReplayError("a task cannot replay others: call zray.replay in a program")
     row = _row(wanted)
     there = _in_order(row.node_id if row is not None else "")
     said, silent = "", []
@@ -174,8 +178,10 @@ def _listing(source: bytes, node_id: bytes, number: int) -> m.Message:
 
 def dump(attempt: Fetched, path: Path) -> None:
     """Write it to a file, which only the user may read: it has the task's arguments."""
-    path.touch(mode=0o600)
-    path.write_bytes(failed_run.to_file(attempt.data, attempt.function))
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with open(descriptor, "wb") as file:
+        os.fchmod(descriptor, 0o600)  # it may have been there
+        file.write(failed_run.to_file(attempt.data, attempt.function))
 
 
 def load(path: Path) -> Fetched:

@@ -274,7 +274,22 @@ _NOTHING = object()
 
 @contextlib.contextmanager
 def pretending(run: FailedRun) -> Iterator[None]:
-    """While it runs, ``get_runtime_context`` says what it said then of the task."""
+    """While it runs, ``get_runtime_context`` says what it said then of the task.
+
+    Afterwards the environment and the import path are as before.
+    """
+    environment, path = dict(os.environ), [*sys.path]
+    try:
+        with _context(run):
+            yield
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.path[:] = path
+
+
+@contextlib.contextmanager
+def _context(run: FailedRun) -> Iterator[None]:
     connected = session.current()
     if connected is None:
         yield

@@ -72,8 +72,6 @@ class RunFile(Struct, array_like=True, frozen=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(FailedRun).decode
-_decode_file = msgspec.msgpack.Decoder(RunFile).decode
 
 
 def encode(run: FailedRun) -> bytes:
@@ -88,7 +86,7 @@ def decode(data: bytes) -> FailedRun:
         ReplayError: it is something else, or of another version.
     """
     try:
-        return _decode(data)
+        return msgspec.msgpack.decode(data, type=FailedRun)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
         raise ReplayError(
             f"what was kept of the attempt cannot be read ({error}): another version of zray wrote "
@@ -108,7 +106,7 @@ def from_file(contents: bytes) -> tuple[bytes, bytes]:
         ReplayError: it is none.
     """
     try:
-        found = _decode_file(contents)
+        found = msgspec.msgpack.decode(contents, type=RunFile)
     except (msgspec.DecodeError, msgspec.ValidationError):
         found = None
     if found is None or found.magic != MAGIC:

@@ -7,13 +7,11 @@ from typing import Literal, overload
 from zray.api.session import participant
 from zray.util.check_serialize import inspect_serializability
 from zray.util.serialization import deregister_serializer, register_serializer
-from zray.util.workload import record_workload
 
 __all__ = [
     "deregister_serializer",
     "inspect_serializability",
     "list_named_actors",
-    "record_workload",
     "register_serializer",
 ]
 

@@ -20,7 +20,6 @@ from zray.core.client.lease_class import EXACT, LeaseClass, LeaseClasses
 from zray.core.client.references import ClientReferences
 from zray.errors import NodeDiedError, TaskCancelledError, WorkerCrashedError, ZrayError
 from zray.ids import object_id
-from zray.protocol import failed_run
 from zray.protocol import messages as m
 
 DEPENDENCY_BYTES = 64  # of a packet, beside its value
@@ -329,6 +328,8 @@ class LeasedTasks:
 
     def _keep(self, task: PendingTask, node: str, error: bytes) -> None:
         """A node keeps what it takes to run the task again: its worker died, and cannot tell."""
+        from zray.protocol import failed_run  # loaded with the first death
+
         template, spec = task.template.message, task.spec
         function = self._definitions.near.get(template.function_id)
         if function is not None and template.events:

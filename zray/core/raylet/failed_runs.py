@@ -15,7 +15,6 @@ from zray import limits
 from zray.core import failures
 from zray.core.raylet.local_records import LocalTask
 from zray.errors import RunNotKeptError
-from zray.protocol import failed_run
 from zray.protocol import messages as m
 
 
@@ -95,6 +94,8 @@ class FailedRuns:
         self, task: LocalTask, pid: int, error: bytes, jobs: Mapping[bytes, m.JobInfo]
     ) -> None:
         """A task's worker has died with it, and cannot tell of it any more."""
+        from zray.protocol import failed_run  # loaded with the first death
+
         made, template, function = task.assignment, task.template.message, task.template.function
         if function is not None and template.events:
             values = [task.values[oid] for oid in made.spec.dependencies]
