@@ -158,8 +158,9 @@ def simulate(
     """Foretell what a recorded workload does on a cluster that you only imagine.
 
     zray's own scheduler runs it, in simulated time: when it is done, how busy nodes are, and what
-    tasks wait for. TRACE.json is what zray.util.workload.record_workload has written, or zray timeline (with
-    neither dependencies nor times of submission in it). The same --seed gives the same numbers.
+    tasks wait for. TRACE.json is what zray.util.workload.record_workload has written, or zray
+    timeline (with neither dependencies nor times of submission in it). The same --seed gives the
+    same numbers.
 
     Exit code 0: done; 1: the file or the cluster makes no sense, which is said.
     """
