@@ -371,6 +371,16 @@ TASK_BUCKETS_S = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 300.0, 1800.0)
 TURN_BUCKETS_S = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
 COMMIT_BUCKETS_S = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
 
+# ---- replaying ----------------------------------------------------------------------------------
+REPLAY_NODE_BYTES = 32 << 20  # what a node keeps of attempts that have failed; the oldest go first
+REPLAY_RUN_BYTES_MAX = 4 << 20  # of one of them, without its function
+REPLAY_RUN_COST = 512  # that one takes beside its bytes
+REPLAY_CREATION_BYTES = 64 << 10  # of an actor's constructor's arguments, that its worker keeps
+REPLAY_WORKER_RUNS = 1000  # that a worker has kept at first
+REPLAY_WORKER_RUNS_PER_S = 100  # and so many more each second
+REPLAY_PART_BYTES_MAX = 1 << 20  # in one answer
+REPLAY_LISTED_MAX = 1000  # in one answer
+
 assert INLINE_TOTAL_BYTES_MAX + REFERENCES_MAX * 22 + RETURNS_MAX * 100 < FRAME_BYTES_MAX
 assert SUSPECT_S > 2 * PING_S > SILENT_S > PING_S
 assert DEAD_S > AWAY_S > SUSPECT_S and DEAD_S > ACTOR_LEASE_S + PING_S

@@ -250,6 +250,7 @@ def test_each_list_is_cut_or_bounded_where_it_is_made() -> None:
         "Scraped.figures",
         "Scraped.programs",
         "TaskReport.durations",
+        "RunsListed.runs",
     }
     found = {
         f"{kind.__name__}.{field.name}"

@@ -18,6 +18,7 @@ from zray.protocol.node_messages import *
 from zray.protocol.operation_messages import *
 from zray.protocol.parts import *
 from zray.protocol.progress_messages import *
+from zray.protocol.replay_messages import *
 from zray.protocol.state_messages import *
 from zray.protocol.store_messages import *
 from zray.protocol.stream_messages import *
@@ -395,10 +396,11 @@ ALL: tuple[type[Message], ...] = (
     *PROGRESS_MESSAGES,
     *WHY_MESSAGES,
     *USAGE_MESSAGES,
+    *REPLAY_MESSAGES,
 )
 
 # What answers a request; ``about`` is the request's ``seq``.
 ANSWERS = (
     *(Status, Reasons, KvReply, Synced, ActorCreated, ActorFound, ActorNames, Gone, Traced),
-    *(Listed, Summary, Explained),
+    *(Listed, Summary, Explained, Answered, RunPart, RunsListed),
 )

@@ -28,8 +28,17 @@ PREFIX_MIN = 6  # digits of an id that stand for the whole
 NAMED_MAX = 8  # of those that a word may stand for, in a text
 HEAD = "head"
 
-Question = m.Locate | m.ReadLog | m.Examine | m.Kill | m.Measure | m.Scrape
-Answer = m.Answered | m.LogFiles | m.LogPart | m.Examined | m.Measured | m.Scraped
+Question = m.Locate | m.ReadLog | m.Examine | m.Kill | m.Measure | m.Scrape | m.ReadRun | m.ListRuns
+Answer = (
+    m.Answered
+    | m.LogFiles
+    | m.LogPart
+    | m.Examined
+    | m.Measured
+    | m.Scraped
+    | m.RunPart
+    | m.RunsListed
+)
 Asked = m.Locate | m.Kill
 
 
@@ -70,10 +79,12 @@ class Inspection:
             m.Locate: self.on_locate,
             m.Kill: self.on_kill,
             **dict.fromkeys((m.ReadLog, m.Examine, m.Measure), self.pass_on),
+            **dict.fromkeys((m.ReadRun, m.ListRuns), self.pass_on),
             **dict.fromkeys((m.Answered, m.LogFiles, m.LogPart, m.Examined), self.on_answer),
-            **dict.fromkeys((m.Measured, m.Scraped), self.on_answer),
+            **dict.fromkeys((m.Measured, m.Scraped, m.RunPart, m.RunsListed), self.on_answer),
             m.Scrape: self.on_scrape,
             m.Recorded: self.on_recorded,
+            m.KeepRun: self.on_keep_run,
         }
 
     # ---- what is it ------------------------------------------------------------------------
@@ -207,6 +218,14 @@ class Inspection:
         if not mine:
             del self._open[message.target]
         self._outbox.send(message.target, message)
+
+    def on_keep_run(self, sender: Member, message: m.KeepRun, now: float) -> None:
+        """A driver knows of an attempt that died with its worker: a node is to keep it."""
+        node = self._members.nodes.get(message.node_id)
+        if node is None or not node.connected:
+            node = self._own_node()
+        if node is not None and node.connected:
+            self._outbox.send(node.process_id, message)
 
     def _refuse(
         self, sender: Member, message: Question | m.Drain, kind: type[ZrayError], text: str

@@ -15,6 +15,7 @@ CLIENT_VERBS = frozenset(
         *(m.Demand, m.Revoke, m.CancelLeased, m.Made, m.Reaches, m.Relay, m.Taken, m.Trace),
         *(m.List, m.Summarize),
         *(m.Why, m.ToldWhy, m.Recorded),
+        *(m.KeepRun, m.ReadRun, m.ListRuns),
     }
 )
 NODE_VERBS = CLIENT_VERBS | {
@@ -22,6 +23,7 @@ NODE_VERBS = CLIENT_VERBS | {
     *(m.Replies, m.ActorExited, m.DriverEnded, m.Leased, m.LeaseEnded, m.Begun, m.Near),
     *(m.RelayRefused, m.Items, m.Traced, m.TaskReport),
     *(m.Answered, m.LogFiles, m.LogPart, m.Examined, m.Measured, m.Scraped),
+    *(m.RunPart, m.RunsListed),
 }
 OBSERVER_VERBS = frozenset(
     {

@@ -18,6 +18,7 @@ from zray.core.raylet.effects import (
     ScrapeNode,
     StartExamination,
 )
+from zray.core.raylet.failed_runs import FailedRuns
 from zray.core.raylet.local_records import LocalTask, WorkerSlot
 from zray.core.raylet.local_scheduler import LocalScheduler
 from zray.core.raylet.measuring import Measuring
@@ -69,6 +70,7 @@ class Inspection:
         cancel: as ``LocalTasks.on_cancel``.
         kill: end a worker, and say why.
         tell_head: as ``HeadSession.tell``.
+        failed_runs: answers for itself.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Inspection:
         cancel: Callable[[m.CancelTask, float], None],
         kill: Callable[[WorkerSlot, str], None],
         tell_head: Callable[[m.Message], None],
+        failed_runs: FailedRuns,
     ) -> None:
         self._node_id = node_id
         self._info = info
@@ -108,10 +111,12 @@ class Inspection:
             m.Kill: self.on_kill,
             m.Scrape: self.on_scrape,
             **self.measuring.handlers,
+            **failed_runs.head_handlers,
         }
         self.worker_handlers: dict[type[m.Message], Callable[[WorkerSlot, Any, float], None]] = {
             m.Answered: self.on_answered,
             m.Examined: self.on_worker_examined,
+            m.KeepRun: lambda slot, message, now: failed_runs.keep(message),
         }
 
     # ---- who is it -------------------------------------------------------------------------
