@@ -13,7 +13,7 @@ from tests.dashboard.page.conftest import DESK, PHONE
 from tests.real_cluster import until
 
 # Each view, by what stands in its address; a thing by how it is found.
-VIEWS = ["overview", "nodes", "tasks", "actors", "objects", "workers", "jobs", "logs", "events"]
+VIEWS = ["overview", "nodes", "tasks", "actors", "objects", "workers", "jobs", "logs", "events", "names"]
 THINGS = {
     "tasks": {"name": "report"},
     "actors": {"name": "scores"},
@@ -93,7 +93,8 @@ def test_no_view_is_wider_than_its_window(viewer: Any) -> None:
     assert not wide, "\n".join(wide)
 
 
-def test_the_switch_of_the_theme_is_remembered(viewer: Any) -> None:
+def test_the_switch_of_the_theme_is_remembered(new_viewer: Callable[..., Any]) -> None:
+    viewer = new_viewer()
     page = viewer.page
     background = "getComputedStyle(document.body).backgroundColor"
     light = page.evaluate(background)
@@ -104,6 +105,8 @@ def test_the_switch_of_the_theme_is_remembered(viewer: Any) -> None:
     page.reload()
     expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
     assert page.evaluate(background) == dark
+    viewer.context.close()
+    assert not viewer.said
 
 
 def test_a_table_of_very_many_rows_scrolls_without_a_long_frame(viewer: Any) -> None:
