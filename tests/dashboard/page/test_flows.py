@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.real_cluster import STOP_S
+
+pytestmark = pytest.mark.system
 
 EVIL = "<script>alert(1)</script>"
 

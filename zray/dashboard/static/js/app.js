@@ -195,7 +195,7 @@ class App {
       gone: ["The dashboard process does not answer.", "See whether the head runs: zray status. Where it does, zray dashboard opens a new one.", ""],
       over: ["This session is over.", "Run zray dashboard to open a new one; this page goes on then.", ""],
     }[state];
-    this._age = el("span");
+    this._age = el("span", { "aria-hidden": "true" }); // not read out each second
     replace(this._notices, el("div", { class: "notice", "data-tone": state === "away" ? "wait" : "bad" }, el("strong", null, title), " ", el("span", null, text, code ? ` (${code})` : "", this._age), " ", el("span", { class: "soft" }, "The page tries again by itself."), " ", el("button", { type: "button", class: "button small", onclick: () => this._live.start() }, "Try now")));
   }
 }
