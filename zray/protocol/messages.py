@@ -22,6 +22,7 @@ from zray.protocol.state_messages import *
 from zray.protocol.store_messages import *
 from zray.protocol.stream_messages import *
 from zray.protocol.trace_messages import *
+from zray.protocol.usage_messages import *
 from zray.protocol.why_messages import *
 
 # ---- session: both directions --------------------------------------------------------------
@@ -393,6 +394,7 @@ ALL: tuple[type[Message], ...] = (
     *PROGRESS_MESSAGES,
     *WHY_MESSAGES,
     *REPLAY_MESSAGES,
+    *USAGE_MESSAGES,
 )
 
 # What answers a request; ``about`` is the request's ``seq``.

@@ -25,8 +25,9 @@ PREFIX_MIN = 6  # digits of an id that stand for the whole
 NAMED_MAX = 8  # of those that a word may stand for, in a text
 HEAD = "head"
 
-Question = m.Locate | m.ReadLog | m.Examine | m.Kill | m.ReadRun | m.ListRuns
+Question = m.Locate | m.ReadLog | m.Examine | m.Kill | m.Measure | m.ReadRun | m.ListRuns
 Asked = m.Locate | m.Kill
+Answer = m.Answered | m.LogFiles | m.LogPart | m.Examined | m.Measured | m.RunPart | m.RunsListed
 
 
 class Inspection:
@@ -60,10 +61,11 @@ class Inspection:
         self.handlers: dict[type[m.Message], Callable[[Any, Any, float], None]] = {
             m.Locate: self.on_locate,
             m.Kill: self.on_kill,
-            **dict.fromkeys((m.ReadLog, m.Examine, m.ReadRun, m.ListRuns), self.pass_on),
+            **dict.fromkeys((m.ReadLog, m.Examine, m.Measure), self.pass_on),
+            **dict.fromkeys((m.ReadRun, m.ListRuns), self.pass_on),
             m.KeepRun: self.on_keep_run,
             **dict.fromkeys((m.Answered, m.LogFiles, m.LogPart, m.Examined), self.on_answer),
-            **dict.fromkeys((m.RunPart, m.RunsListed), self.on_answer),
+            **dict.fromkeys((m.Measured, m.RunPart, m.RunsListed), self.on_answer),
         }
 
     # ---- what is it ------------------------------------------------------------------------
@@ -165,7 +167,7 @@ class Inspection:
             self._refuse(sender, message, NotFoundError, text)
         elif self._may_ask(sender, message, now):
             message.source = sender.process_id
-            if isinstance(message, m.ReadLog | m.Examine):
+            if isinstance(message, m.ReadLog | m.Examine | m.Measure):
                 message.head_pid = self._identity.pid if node.is_of_head() else 0
             if isinstance(message, m.Examine) and message.of_head and not node.is_of_head():
                 self._refuse(sender, message, NotFoundError, "that is not the head's own node")
@@ -192,7 +194,7 @@ class Inspection:
     def on_answer(
         self,
         sender: Member,
-        message: m.Answered | m.LogFiles | m.LogPart | m.Examined | m.RunPart | m.RunsListed,
+        message: Answer,
         now: float,
     ) -> None:
         """Pass what a node says on to who has asked, if that is still open."""

@@ -22,12 +22,12 @@ NODE_VERBS = CLIENT_VERBS | {
     *(m.Credit, m.Done, m.Returned, m.WorkerDied, m.Announce, m.Have, m.Log, m.Progress),
     *(m.Replies, m.ActorExited, m.DriverEnded, m.Leased, m.LeaseEnded, m.Begun, m.Near),
     *(m.RelayRefused, m.Items, m.Traced, m.TaskReport),
-    *(m.Answered, m.LogFiles, m.LogPart, m.Examined, m.RunPart, m.RunsListed),
+    *(m.Answered, m.LogFiles, m.LogPart, m.Examined, m.Measured, m.RunPart, m.RunsListed),
 }
 OBSERVER_VERBS = frozenset(
     {
         *(m.Query, m.Why, m.Ping, m.Goodbye, m.Shutdown, m.List, m.Summarize),
-        *(m.Locate, m.ReadLog, m.Examine, m.Kill, m.Drain, m.Trace),
+        *(m.Locate, m.ReadLog, m.Examine, m.Kill, m.Drain, m.Trace, m.Measure),
     }
 )
 VERBS = {m.ROLE_DRIVER: CLIENT_VERBS, m.ROLE_NODE: NODE_VERBS, m.ROLE_OBSERVER: OBSERVER_VERBS}

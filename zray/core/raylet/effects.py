@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from zray.core.raylet.local_records import PoolKey
-from zray.protocol.messages import ReadLog
+from zray.protocol.messages import Measure, ReadLog
 
 
 class StartWorker(NamedTuple):
@@ -48,4 +48,12 @@ class EndExamination(NamedTuple):
     number: int
 
 
-Effect = StartWorker | KillWorker | FindProcess | ReadLogFile | StartExamination | EndExamination
+class ReadUsage(NamedTuple):
+    """Effect: look what these processes use; ``Measuring.measured`` hears of it."""
+
+    message: Measure
+    pids: list[int]
+
+
+Looks = ReadLogFile | StartExamination | EndExamination | ReadUsage
+Effect = StartWorker | KillWorker | FindProcess | Looks

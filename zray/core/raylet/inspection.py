@@ -15,6 +15,7 @@ from zray.core.raylet.effects import Effect, EndExamination, ReadLogFile, StartE
 from zray.core.raylet.failed_runs import FailedRuns
 from zray.core.raylet.local_records import LocalTask, WorkerSlot
 from zray.core.raylet.local_scheduler import LocalScheduler
+from zray.core.raylet.measuring import Measuring
 from zray.core.raylet.printed import Printed, PrintedPart, TaskOutput
 from zray.errors import BusyError, NotFoundError, ProfilerError
 from zray.protocol import messages as m
@@ -95,6 +96,7 @@ class Inspection:
         self._next = 1
         self._past: dict[bytes, WorkerFacts] = {}
         self._printed = Printed()
+        self.measuring = Measuring(info.pid, scheduler, effect, tell_head)
         # Parts of the raylet's tables.
         self.head_handlers: dict[type[m.Message], Callable[[Any, float], None]] = {
             m.Locate: self.on_locate,
@@ -102,6 +104,7 @@ class Inspection:
             m.Examine: self.on_examine,
             m.Kill: self.on_kill,
             **failed_runs.head_handlers,
+            **self.measuring.handlers,
         }
         self.worker_handlers: dict[type[m.Message], Callable[[WorkerSlot, Any, float], None]] = {
             m.Answered: self.on_answered,

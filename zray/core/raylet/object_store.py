@@ -71,6 +71,10 @@ class ObjectStore:
         """The sealed object; None if it is not here."""
         return self._objects.get(object_id)
 
+    def count(self) -> int:
+        """How many objects can be read here."""
+        return len(self._objects)
+
     def sealed(self) -> list[StoredObject]:
         """All objects that can be read here, spilled ones included."""
         return [*self._objects.values()]

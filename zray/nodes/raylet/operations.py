@@ -5,21 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from zray.core.raylet.effects import EndExamination, ReadLogFile, StartExamination
+from zray.core.raylet.effects import EndExamination, Looks, ReadLogFile, ReadUsage, StartExamination
 from zray.core.raylet.raylet import Raylet
 from zray.nodes.raylet.examiner import Examiner
 from zray.nodes.raylet.log_files import LogFiles
+from zray.nodes.raylet.shared_objects import SharedObjects
+from zray.runtime.linux import usage
 from zray.runtime.loop import Loop
 
 
 class Operations:
-    """``raylet``: the machine, which hears what was found; ``log_directory``: of its workers."""
+    """``raylet``: the machine, which hears what was found; ``log_directory``: of its workers.
+
+    ``store``: of its node.
+    """
 
     def __init__(
-        self, loop: Loop, raylet: Callable[[], Raylet], log_directory: Path | None
+        self,
+        loop: Loop,
+        raylet: Callable[[], Raylet],
+        store: Callable[[], SharedObjects],
+        log_directory: Path | None,
     ) -> None:
         self._loop = loop
         self._raylet = raylet
+        self._store = store
         self._logs = LogFiles(
             log_directory,
             lambda worker_id: raylet().inspection.facts(worker_id),
@@ -27,15 +37,26 @@ class Operations:
         )
         self._examiner = Examiner(loop, self._examined)
 
-    def carry_out(self, effect: ReadLogFile | StartExamination | EndExamination) -> None:
+    def carry_out(self, effect: Looks) -> None:
         """Do what the machine wants."""
         if isinstance(effect, ReadLogFile):
             self._raylet().session.tell(self._logs.answer(effect.message))
             self._loop.wake()  # what is told now leaves in the next turn
         elif isinstance(effect, StartExamination):
             self._examiner.start(effect.number, effect.pid, effect.seconds)
-        else:
+        elif isinstance(effect, EndExamination):
             self._examiner.end(effect.number)
+        else:
+            self._measure(effect)
+
+    def _measure(self, effect: ReadUsage) -> None:
+        raylet = self._raylet()
+        looked = {pid: usage.of_process(pid) for pid in effect.pids}
+        found = {pid: one for pid, one in looked.items() if one is not None}
+        store = self._store().usage()
+        now = self._loop.now()
+        raylet.inspection.measuring.measured(effect.message, usage.of_machine(), store, found, now)
+        self._loop.wake()
 
     def _examined(self, number: int, data: bytes, code: str, text: str) -> None:
         self._raylet().inspection.examined(number, data, code, text, self._loop.now())

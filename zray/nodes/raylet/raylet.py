@@ -15,11 +15,9 @@ from zray import limits
 from zray.core.incidents import Incidents
 from zray.core.raylet.effects import (
     Effect,
-    EndExamination,
     FindProcess,
     KillWorker,
-    ReadLogFile,
-    StartExamination,
+    Looks,
     StartWorker,
 )
 from zray.core.raylet.head_session import HEAD
@@ -232,12 +230,13 @@ class RayletNode:
         if isinstance(effect, FindProcess):
             if machine.has_ended(effect.pid):
                 self._raylet.driver_ended(effect.job_id)
-        elif isinstance(effect, ReadLogFile | StartExamination | EndExamination):
+        elif isinstance(effect, Looks):
             if self._operations is None:
                 from zray.nodes.raylet.operations import Operations
 
                 self._operations = Operations(
-                    self._loop, lambda: self._raylet, self._options.log_directory
+                    *(self._loop, lambda: self._raylet, lambda: self._store.objects),
+                    self._options.log_directory,
                 )
             self._operations.carry_out(effect)
 

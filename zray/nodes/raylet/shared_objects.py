@@ -80,6 +80,12 @@ class SharedObjects:
         """The object; None if it is not here."""
         return self._object_store.get(oid)
 
+    def usage(self) -> m.StoreUsage:
+        """What the objects take here, in figures."""
+        segments, objects = self._segments, self._object_store
+        memory = (self._mark, segments.used_bytes, segments.touched_bytes)
+        return m.StoreUsage(*memory, objects.spilled_bytes, objects.count())
+
     def tend(self) -> None:
         """Once a turn: take note of what is not being sent any more."""
         if self._unread:

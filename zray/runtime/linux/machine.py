@@ -9,6 +9,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import resource
 import signal
 import socket
@@ -134,6 +135,24 @@ def _memory_bytes(proc: Path, groups: _Cgroups) -> int:
     limits += [int(text) for text in groups.v2("memory.max") if text.strip() != "max"]
     limits += map(int, groups.v1("memory", "memory.limit_in_bytes"))  # no limit: close to 2**63
     return min(limits, default=0)
+
+
+def memory(proc: str | Path = "/proc", cgroup: str | Path = "/sys/fs/cgroup") -> tuple[int, int]:
+    """Bytes that this process may use, and how many of them are not free for the asking."""
+    proc = Path(proc)
+    groups = _Cgroups(proc, Path(cgroup))
+    found = {line.split()[0]: line.split()[1] for line in _read(proc / "meminfo").splitlines()}
+    total, free = (int(found.get(f"{name}:", 0)) << 10 for name in ("MemTotal", "MemAvailable"))
+    pairs = [(total, total - free)]
+    v2 = [groups.v2(f"memory.{name}") for name in ("max", "current", "stat")]
+    names = ("limit_in_bytes", "usage_in_bytes", "stat")
+    v1 = [groups.v1("memory", f"memory.{name}") for name in names]
+    for texts in (v2, v1):
+        for limit, used, stat in zip(*texts, strict=False):
+            cache = re.search(r"^(?:total_)?inactive_file (\d+)", stat, re.MULTILINE)
+            if limit.strip() != "max":
+                pairs.append((int(limit), int(used) - (int(cache[1]) if cache else 0)))
+    return min(pairs)
 
 
 # ---- identity and addresses ----------------------------------------------------------------
