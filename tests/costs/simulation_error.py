@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any
 
 import zray
+from zray.errors import StartError
 from zray.testing.forecast import Terms, forecast
 from zray.testing.workload import read
 from zray.util.workload import record_workload
 
 WORK_S = 1.5  # of all tasks of one workload
 RUNS = 3
+STARTS = 3
 
 
 def sleeps(seconds: float, *_: Any) -> None:
@@ -73,7 +75,14 @@ SHAPES: dict[str, Callable[..., list[Any]]] = {"flat": flat, "chains": chains, "
 
 @contextmanager
 def cluster(cpus: int) -> Iterator[None]:
-    with zray.init("local", num_cpus=cpus):
+    for left in reversed(range(STARTS)):
+        try:
+            context = zray.init("local", num_cpus=cpus)
+            break
+        except StartError:  # the machine is busy
+            if not left:
+                raise
+    with context:
         yield
 
 
@@ -83,10 +92,12 @@ def timed(shape: Callable[..., list[Any]], task: Any, seconds: float, count: int
     return time.perf_counter() - began
 
 
-def measure(kind: str, shape: str, milliseconds: float, folder: Path) -> list[dict[str, Any]]:
+def measure(
+    kind: str, shape: str, milliseconds: float, work_s: float, folder: Path
+) -> list[dict[str, Any]]:
     """One workload: real and foretold, for each pair of recorded on and simulated for."""
     seconds = milliseconds / 1e3
-    count = max(20, round(WORK_S / seconds))
+    count = max(20, round(work_s / seconds))
     real: dict[int, float] = {}
     same: dict[int, float] = {}
     files: dict[int, Path] = {}
@@ -128,6 +139,7 @@ def main() -> None:
     options.add_argument("--kinds", default="sleep,cpu")
     options.add_argument("--shapes", default="flat,chains,layers")
     options.add_argument("--ms", default="1,10,100")
+    options.add_argument("--work", type=float, default=WORK_S, help="seconds, of all tasks")
     options.add_argument("--json", type=Path)
     given = options.parse_args()
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} CPUs", file=sys.stderr)
@@ -137,7 +149,7 @@ def main() -> None:
         for kind in given.kinds.split(","):
             for shape in given.shapes.split(","):
                 for milliseconds in map(float, given.ms.split(",")):
-                    for row in measure(kind, shape, milliseconds, Path(folder)):
+                    for row in measure(kind, shape, milliseconds, given.work, Path(folder)):
                         rows.append(row)
                         print(
                             f"{kind:6} {shape:7} {milliseconds:<5g} {row['tasks']:>5} "
