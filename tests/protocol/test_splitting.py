@@ -245,7 +245,7 @@ def test_each_list_is_cut_or_bounded_where_it_is_made() -> None:
         *("List.filters", "Summary.groups"),
         *(f"TaskReport.{name}" for name in ("ended", "running", "tallies", "workers")),
         *("Why.subjects", "Explained.answers", "ToldWhy.causes", "ToldWhy.needs"),
-        "Measured.processes",
+        *("Measured.processes", "Held.holders", "Held.stored", "Held.silent"),
     }
     found = {
         f"{kind.__name__}.{field.name}"

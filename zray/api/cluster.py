@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from zray.api.logging_config import LoggingConfig
 
 SHOW_S = 1.0  # how long what is shown waits for the head
+CALL_SITES = ("ZRAY_RECORD_CALL_SITE", "RAY_record_ref_creation_sites")  # variables
 _IGNORED = frozenset(
     {  # accepted because Ray programs pass them; they change nothing here
         *("include_dashboard", "dashboard_host", "dashboard_port"),
@@ -374,6 +375,10 @@ def _connect(
     except BaseException:
         driver.close()
         raise
+    if job.records_sites:
+        from zray.nodes.participant import call_sites
+
+        call_sites.record(driver)
     return driver
 
 
@@ -399,6 +404,7 @@ def _job(
         _machine(),
         *(socket.gethostname(), os.getpid(), user, wants_logs, namespace, lost_after_s),
         logging,
+        any(os.environ.get(name, "").lower() in ("1", "true") for name in CALL_SITES),
     )
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from zray._version import __version__
-from zray.cli import entry, listing, operations, options
+from zray.cli import entry, figures, listing, operations, options
 
 
 @click.group(context_settings={"max_content_width": 100})
@@ -126,7 +126,7 @@ def completion(shell: str) -> None:
     click.echo(kind(command, {}, "zray", "_ZRAY_COMPLETE").source())
 
 
-for _one in (*listing.COMMANDS, *operations.COMMANDS):
+for _one in (*listing.COMMANDS, *operations.COMMANDS, *figures.COMMANDS):
     command.add_command(_one)
 
 

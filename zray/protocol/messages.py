@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from zray import limits
 from zray.protocol.actor_messages import *
+from zray.protocol.held_messages import *
 from zray.protocol.lease_messages import *
 from zray.protocol.node_messages import *
 from zray.protocol.operation_messages import *
@@ -393,6 +394,7 @@ ALL: tuple[type[Message], ...] = (
     *PROGRESS_MESSAGES,
     *WHY_MESSAGES,
     *USAGE_MESSAGES,
+    *HELD_MESSAGES,
 )
 
 # What answers a request; ``about`` is the request's ``seq``.

@@ -224,6 +224,10 @@ class ClientTasks:
         for outcome in failures.outcomes(spec.task_id, template.num_returns, value):
             self._references.take_back(outcome)
 
+    def held(self, message: m.AskHeld) -> m.Held:
+        """What this process holds, for somebody who asks."""
+        return self._references.told(message, self.unsubmitted)
+
     # ---- outcomes --------------------------------------------------------------------------
 
     def on_result(self, message: m.Result) -> None:

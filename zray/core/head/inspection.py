@@ -25,7 +25,7 @@ PREFIX_MIN = 6  # digits of an id that stand for the whole
 NAMED_MAX = 8  # of those that a word may stand for, in a text
 HEAD = "head"
 
-Question = m.Locate | m.ReadLog | m.Examine | m.Kill | m.Measure
+Question = m.Locate | m.ReadLog | m.Examine | m.Kill | m.Measure | m.AskHeld
 Asked = m.Locate | m.Kill
 
 
@@ -62,7 +62,8 @@ class Inspection:
             m.Kill: self.on_kill,
             **dict.fromkeys((m.ReadLog, m.Examine, m.Measure), self.pass_on),
             **dict.fromkeys((m.Answered, m.LogFiles, m.LogPart, m.Examined), self.on_answer),
-            m.Measured: self.on_answer,
+            m.AskHeld: self.on_ask_held,
+            **dict.fromkeys((m.Measured, m.Held), self.on_answer),
         }
 
     # ---- what is it ------------------------------------------------------------------------
@@ -171,6 +172,15 @@ class Inspection:
                 return
             self._outbox.send(node.process_id, message)
 
+    def on_ask_held(self, sender: Member, message: m.AskHeld, now: float) -> None:
+        """A driver knows by itself what it holds; workers are asked by their nodes."""
+        job = self._members.jobs.get(message.target)
+        if job is None or job.driverless or not job.connected:
+            self.pass_on(sender, message, now)
+        elif self._may_ask(sender, message, now):
+            message.source = sender.process_id
+            self._outbox.send(job.process_id, message)
+
     def _may_ask(self, sender: Member, message: Question, now: float) -> bool:
         mine = self._open.setdefault(sender.process_id, {})
         if len(mine) >= limits.OPEN_QUESTIONS_MAX:
@@ -191,7 +201,7 @@ class Inspection:
     def on_answer(
         self,
         sender: Member,
-        message: m.Answered | m.LogFiles | m.LogPart | m.Examined | m.Measured,
+        message: m.Answered | m.LogFiles | m.LogPart | m.Examined | m.Measured | m.Held,
         now: float,
     ) -> None:
         """Pass what a node says on to who has asked, if that is still open."""

@@ -14,7 +14,7 @@ CLIENT_VERBS = frozenset(
         *(m.Calls, m.CancelCall, m.Promise, m.Sync, m.AskGone, m.Forget),
         *(m.Demand, m.Revoke, m.CancelLeased, m.Made, m.Reaches, m.Relay, m.Taken, m.Trace),
         *(m.List, m.Summarize),
-        *(m.Why, m.ToldWhy),
+        *(m.Why, m.ToldWhy, m.Held),
     }
 )
 NODE_VERBS = CLIENT_VERBS | {
@@ -27,6 +27,7 @@ OBSERVER_VERBS = frozenset(
     {
         *(m.Query, m.Why, m.Ping, m.Goodbye, m.Shutdown, m.List, m.Summarize),
         *(m.Locate, m.ReadLog, m.Examine, m.Kill, m.Drain, m.Trace, m.Measure),
+        m.AskHeld,
     }
 )
 VERBS = {m.ROLE_DRIVER: CLIENT_VERBS, m.ROLE_NODE: NODE_VERBS, m.ROLE_OBSERVER: OBSERVER_VERBS}

@@ -165,7 +165,7 @@ class Raylet:
             *(self.objects, tell_head),
         )
         self.inspection = Inspection(
-            *(self.node_id, self.info, self.outbox, self.scheduler, self.tasks.held),
+            *(self.node_id, self.info, self.outbox, self.scheduler, self.tasks.held, self.objects),
             *(self.actors.slot, self._want, self.tasks.on_cancel, self.workers.kill, tell_head),
         )
 

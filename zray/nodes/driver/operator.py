@@ -239,6 +239,14 @@ class Operator(Observer):
         found = self.ask_all(asked, limits.QUESTION_S)
         return [one if isinstance(one, m.Measured) else None for one in found]
 
+    def held(
+        self, process_ids: Sequence[bytes], most: int, timeout_s: float
+    ) -> list[m.Held | None]:
+        """What drivers, and nodes with their workers, hold, in their order; None: no answer."""
+        asked = [m.AskHeld(0, self._process_id, process_id, most) for process_id in process_ids]
+        found = self.ask_all(asked, timeout_s)
+        return [one if isinstance(one, m.Held) else None for one in found]
+
     # ---- looks and ends --------------------------------------------------------------------
 
     def examine(self, place: Place, seconds: float = 0.0) -> m.Examined:

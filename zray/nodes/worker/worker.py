@@ -8,10 +8,8 @@ zmq here.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +23,7 @@ from zray.ids import IdSource
 from zray.nodes.worker.actor_worker import ActorServer
 from zray.nodes.worker.attempts import Attempts
 from zray.nodes.worker.environment import take_on
+from zray.nodes.worker.job_setup import take_place
 from zray.nodes.worker.leased import LeaseServer
 from zray.nodes.worker.questions import Questions
 from zray.nodes.worker.streams import StreamServer
@@ -99,7 +98,9 @@ class Worker(Transport):
             m.CancelCall: self._on_cancel_call,
             m.Revoke: self.leases.on_revoke,
             m.Trace: lambda message: self.teller.trace(message.source, message.seq),
-            **Questions(self.worker_id, self.runs, self.tell_raylet).handlers,
+            **Questions(
+                *(self.worker_id, self.runs, self.tell_raylet, self.client.tasks.held)
+            ).handlers,
         }
 
     # ---- transport -------------------------------------------------------------------------
@@ -390,19 +391,11 @@ class Worker(Transport):
     def _set_up(self, setup: m.Setup) -> None:
         """Take the place of the driver's process: its directory and import path, if it is here."""
         self.client.job_id = setup.job_id
-        if setup.local:
-            with contextlib.suppress(OSError):
-                os.chdir(setup.job.directory)
-            known = set(sys.path)
-            sys.path[:0] = [path for path in setup.job.python_path if path not in known]
         self.namespace = setup.job.namespace
         self.machine = setup.machine
+        take_place(self, setup)
         references.connect(self)
         session.set_participant(self)
-        if setup.job.logging is not None:
-            from zray.nodes.worker import log_context  # which loads logging
-
-            log_context.configure(self, setup, setup.job.logging)
 
     def _execute(self, delivered: Delivered) -> Delivered | None:
         """Run a task, and wait for the next one; None: there is none for this loop."""
