@@ -105,6 +105,11 @@ ACK_DELAY_S = 0.1  # a DONE is acknowledged along with other messages, or after 
 CANCEL_GRACE_S = 5.0  # from a soft cancel to the kill
 SPANS_KEPT_MAX = 1000  # tasks that a worker remembers, for a timeline
 SPANS_NODE_MAX = 10_000  # of those that a node tells at a time, or keeps of workers that have ended
+SUBMITS_KEPT_MAX = (
+    10_000  # and that a process notes to have submitted, while a timeline is recorded
+)
+USES_TOLD_MAX = 16  # tasks whose results one of these uses
+RECORD_S_MAX = 600.0
 TRACE_WAIT_S = 0.5  # how long a node waits for what its workers remember
 ALIGNED_BYTES_MAX = (
     16 << 20

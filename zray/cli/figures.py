@@ -80,4 +80,60 @@ def memory(
     sys.exit(view.show(heads, chosen, only_stats=stats_only, as_json=as_json))
 
 
-COMMANDS = (memory,)
+@click.command()
+@options.address_option
+@click.option(
+    "--sort",
+    type=click.Choice(["cpu", "memory", "time", "name"]),
+    default="cpu",
+    help="Of processes. Default: cpu. Live: keys P, M, T and N.",
+)
+@click.option(
+    "--delay",
+    "-d",
+    type=click.FloatRange(0.2, 3600),
+    default=None,
+    metavar="SECONDS",
+    help="Between two looks. Default: 2, with --once 1.",
+)
+@click.option(
+    "--rounds",
+    "-n",
+    type=click.IntRange(1),
+    default=None,
+    metavar="N",
+    help="End after so many. Default: at q or Ctrl-C.",
+)
+@click.option("--once", is_flag=True, help="Print one look, and end.")
+@click.option(
+    "--lines",
+    type=click.IntRange(1),
+    default=20,
+    metavar="N",
+    help="So many processes with --once. Default: 20.",
+)
+@json_option
+def top(
+    given: Sequence[Sequence[str]],
+    sort: str,
+    delay: float | None,
+    rounds: int | None,
+    once: bool,
+    lines: int,
+    as_json: bool,
+) -> None:
+    """Watch rates of tasks, nodes and processes, as top(1) does for a machine.
+
+    Nodes look at their processes only while somebody watches. --json prints a line for each look;
+    without -n one.
+
+    Exit code 0: done; 1: the head cannot be reached; 130: Ctrl-C.
+    """
+    from zray.cli import top as view
+
+    every_s = delay if delay is not None else 1.0 if once or as_json else 2.0
+    heads = options.heads(given)
+    sys.exit(view.show(heads, sort, every_s, rounds or 0, once=once, as_json=as_json, lines=lines))
+
+
+COMMANDS = (memory, top)

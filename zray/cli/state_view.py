@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from rich import box
@@ -297,9 +298,13 @@ def _node_names(asked: Source) -> dict[str, str]:
 
 
 def table(
-    heads: list[str], rows: list[list[Text]], width: int, numbers: frozenset[str] = NUMBERS
+    heads: list[str],
+    rows: list[list[Text]],
+    width: int,
+    numbers: frozenset[str] = NUMBERS,
+    spare: Sequence[str] = SPARE,
 ) -> Table:
-    """A table that fits. Columns without any content are left out, and others for want of room.
+    """A table that fits. Columns without content are left out, and ``spare`` ones for want of room.
 
     Texts have what is left of the width; those that explain go on in further lines.
     """
@@ -309,7 +314,7 @@ def table(
         if any(row[at].plain for row in rows)
     }
     least = {at: min(LEAST.get(heads[at], one), one) for at, one in wanted.items()}
-    for name in SPARE:
+    for name in spare:
         if sum(least.values()) + GAP * len(least) > width:
             least = {at: one for at, one in least.items() if heads[at] != name}
     left = width - sum(least.values()) - GAP * len(least)

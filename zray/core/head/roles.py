@@ -14,13 +14,13 @@ CLIENT_VERBS = frozenset(
         *(m.Calls, m.CancelCall, m.Promise, m.Sync, m.AskGone, m.Forget),
         *(m.Demand, m.Revoke, m.CancelLeased, m.Made, m.Reaches, m.Relay, m.Taken, m.Trace),
         *(m.List, m.Summarize),
-        *(m.Why, m.ToldWhy, m.Held),
+        *(m.Why, m.ToldWhy, m.Held, m.Traced),
     }
 )
 NODE_VERBS = CLIENT_VERBS | {
     *(m.Credit, m.Done, m.Returned, m.WorkerDied, m.Announce, m.Have, m.Log, m.Progress),
     *(m.Replies, m.ActorExited, m.DriverEnded, m.Leased, m.LeaseEnded, m.Begun, m.Near),
-    *(m.RelayRefused, m.Items, m.Traced, m.TaskReport),
+    *(m.RelayRefused, m.Items, m.TaskReport),
     *(m.Answered, m.LogFiles, m.LogPart, m.Examined, m.Measured),
 }
 OBSERVER_VERBS = frozenset(

@@ -110,7 +110,7 @@ class Raylet:
         kill = self.workers.kill
         self.actors = HostedActors(self.outbox, self.scheduler, self.completions, tell_head, kill)
         self.peer_transfers = PeerTransfers(self.objects)
-        self._lending = Lending()
+        self._lending = self.workers.tracing.lending = Lending()
         self.behind = Behind(self.scheduler, self.outbox, lambda one: self.take_back(one))
         self._make_tasks(tell_head)
         self._credit = Credit(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -55,7 +56,8 @@ class Operations:
         found = {pid: one for pid, one in looked.items() if one is not None}
         store = self._store().usage()
         now = self._loop.now()
-        raylet.inspection.measuring.measured(effect.message, usage.of_machine(), store, found, now)
+        what = (effect.message, usage.of_machine(), store, found)
+        raylet.inspection.measuring.measured(*what, now, time.time())
         self._loop.wake()
 
     def _examined(self, number: int, data: bytes, code: str, text: str) -> None:

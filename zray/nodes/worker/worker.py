@@ -65,7 +65,7 @@ class Worker(Transport):
         self.code = UserCode(self, self.task_inbox, self.streams)
         self.leases = LeaseServer(self, self.streams)
         self.teller = TaskTeller(
-            *(worker_id, self.task_inbox, self.tell_aside, self._control.remind)
+            *(worker_id, self.task_inbox, self.tell_aside, self._control.remind, self)
         )
         self.reports = self.teller.reports
         self._attempts = Attempts(self.code, self.client.references, self._become, self.reports)
@@ -97,7 +97,7 @@ class Worker(Transport):
             m.CancelTask: self._on_cancel_task,
             m.CancelCall: self._on_cancel_call,
             m.Revoke: self.leases.on_revoke,
-            m.Trace: lambda message: self.teller.trace(message.source, message.seq),
+            m.Trace: self.teller.on_trace,
             **Questions(
                 *(self.worker_id, self.runs, self.tell_raylet, self.client.tasks.held)
             ).handlers,
