@@ -26,6 +26,7 @@ from zray.nodes.worker.environment import take_on
 from zray.nodes.worker.job_setup import take_place
 from zray.nodes.worker.leased import LeaseServer
 from zray.nodes.worker.questions import Questions
+from zray.nodes.worker.quiet_methods import hush
 from zray.nodes.worker.streams import StreamServer
 from zray.nodes.worker.task_teller import TaskTeller
 from zray.nodes.worker.task_waits import TaskWaits
@@ -299,6 +300,7 @@ class Worker(Transport):
 
     def _become(self, instance: Any, made: m.Assignment) -> None:
         self.actor = ActorServer(self, instance, made, self.code.error, self.streams)
+        hush(self.actor)
         self.reports.actor = (made.spec.task_id, self.actor.info.class_name)
         self.teller.calls = self.actor.now_running
 
