@@ -6,6 +6,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from tests.core.benches import identity, spec, template
+from zray.core.identity import Identity
+from zray.ids import IdSource
 from zray.nodes.worker.task_teller import TaskTeller
 from zray.protocol import messages as m
 
@@ -20,12 +22,11 @@ class Bench:
         made = m.Assignment(1, identity("job"), TASK)
         setup = SimpleNamespace(node_id=identity("n1"), job_id=identity("job"))
         inbox: Any = SimpleNamespace(setup=setup, current=made, templates={WORK.template_id: WORK})
+        me = Identity(identity("w"), identity("job"), IdSource(b"workerid"))
         self.told: list[Any] = []
         self.reminded: list[float] = []
         self.since: float | None = None
-        self.teller = TaskTeller(
-            *(identity("w"), inbox, self.told.extend, self.reminded.append, None)
-        )
+        self.teller = TaskTeller(*(me, inbox, self.told.extend, self.reminded.append, None))
         self.teller.reports.shows(WORK)
         self.teller.runs_since = lambda task_id: self.since
 

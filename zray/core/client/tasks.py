@@ -16,6 +16,7 @@ from zray.core.client.call_results import CallResults
 from zray.core.client.definitions import ClientDefinitions
 from zray.core.client.references import ClientReferences
 from zray.core.client.waiters import Waiters
+from zray.core.identity import Identity
 from zray.errors import MessageTooLargeError, TaskCancelledError, ZrayError
 from zray.ids import object_id, task_of
 from zray.protocol import messages as m
@@ -26,8 +27,7 @@ class ClientTasks:
     """``remote``: as for the client.
 
     Args:
-        job_id: of the process, as it is by then.
-        outcomes: those known here, of this process's references.
+            outcomes: those known here, of this process's references.
         unresolved: the redo log.
         results: of calls that this process has made.
     """
@@ -35,8 +35,7 @@ class ClientTasks:
     def __init__(
         self,
         *,
-        process_id: bytes,
-        job_id: Callable[[], bytes],
+        me: Identity,
         outbox: list[m.Message],
         outcomes: dict[bytes, m.Outcome],
         unresolved: dict[bytes, m.TaskSpec],
@@ -46,8 +45,7 @@ class ClientTasks:
         definitions: ClientDefinitions,
         remote: bool,
     ) -> None:
-        self._process_id = process_id
-        self._job_id = job_id
+        self._me = me
         self._outbox = outbox
         self._outcomes = outcomes
         self.unresolved = unresolved
@@ -66,7 +64,7 @@ class ClientTasks:
         self.trace: Callable[[m.Trace], m.Traced] | None = None  # by the shell
         # What others want to know of this process, as a part of the client's table.
         self.handlers: dict[type[m.Message], Callable[[Any], None]] = {
-            m.AskHeld: lambda message: outbox.append(self.held(message)),
+            m.AskHeld: lambda message: self._outbox.append(self.held(message)),
             m.Trace: self._on_trace,
         }
 
@@ -152,7 +150,7 @@ class ClientTasks:
     def _submit(self, specs: list[m.TaskSpec], size: int) -> None:
         self.in_flight += len(specs)
         self._in_flight_bytes += size
-        self._outbox.append(m.Submit(0, self._job_id(), self._process_id, specs))
+        self._outbox.append(m.Submit(0, self._me.job_id, self._me.process_id, specs))
         for spec in specs:
             self._unreference(spec)
         self._references.submitted(specs)
@@ -287,7 +285,7 @@ class ClientTasks:
 
     def acknowledge(self) -> None:
         """Tell the head which results need not be sent again."""
-        self._outbox.append(m.ResultAck(0, self._process_id, self.ack_upto))
+        self._outbox.append(m.ResultAck(0, self._me.process_id, self.ack_upto))
         self.ack_upto = 0
 
     # ---- sessions --------------------------------------------------------------------------
@@ -302,12 +300,12 @@ class ClientTasks:
         again = [spec for spec in self.unresolved.values() if spec.task_id not in self.unsubmitted]
         for start in range(0, len(again), 1000):
             batch = again[start : start + 1000]
-            self._outbox.append(m.Submit(0, self._job_id(), self._process_id, batch))
+            self._outbox.append(m.Submit(0, self._me.job_id, self._me.process_id, batch))
         dropped = []
         for spec in again:
             dropped += [oid for oid in self._returns(spec) if oid not in self._references.held]
         if dropped:
-            self._outbox.append(m.Drop(0, self._process_id, b"".join(dropped)))
+            self._outbox.append(m.Drop(0, self._me.process_id, b"".join(dropped)))
 
     def cancel_again(self) -> None:
         """Tell a new session what is to be cancelled."""

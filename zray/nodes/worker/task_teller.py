@@ -5,11 +5,11 @@ Owns the clock of it; what is told, `Reports` decides. With the worker's lock he
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from zray.core.identity import Identity
 from zray.core.worker.reports import CALL, Ran, Reports
 from zray.core.worker.task_inbox import TaskInbox
 from zray.protocol import messages as m
@@ -26,14 +26,14 @@ class TaskTeller:
 
     def __init__(
         self,
-        worker_id: bytes,
+        me: Identity,
         task_inbox: TaskInbox,
         tell: Callable[[list[m.Message]], None],
         remind: Callable[[float], None],
         worker: Any,
     ) -> None:
-        self.reports = Reports(worker_id, os.getpid())
-        self._worker_id = worker_id
+        self.reports = Reports(me)
+        self._me = me
         self._inbox = task_inbox
         self._tell = tell
         self._remind = remind
@@ -77,7 +77,7 @@ class TaskTeller:
         """What has run here, before this process ends."""
         if self.reports.spans:
             self.report()
-            self.trace(self._worker_id, 0)
+            self.trace(self._me.process_id, 0)
 
     def on_trace(self, message: m.Trace) -> None:
         """Somebody asks what has run here, or wants to have noted what is submitted."""
@@ -112,5 +112,6 @@ class TaskTeller:
             spans.append(m.Span(name, task_id, *what))
         submits = [*self.recorder.submits] if self.recorder is not None else []
         node_id = self._inbox.setup.node_id if self._inbox.setup is not None else NOWHERE
-        found = [m.WorkerSpans(node_id, self._worker_id, spans, submits)]
-        self._tell([m.Traced(0, self._worker_id, target, about, found)])
+        me = self._me.process_id
+        found = [m.WorkerSpans(node_id, me, spans, submits)]
+        self._tell([m.Traced(0, me, target, about, found)])

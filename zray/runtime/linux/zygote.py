@@ -48,10 +48,12 @@ _PASSING = {errno.ENOMEM, errno.ENOBUFS, errno.ETOOMANYREFS, errno.EMFILE, errno
 _WORKER_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Entry: TypeAlias = Callable[[bytes, int, int, int, int], int | None]
+Prepare: TypeAlias = Callable[[], Entry]
 
 
 class Setup(msgspec.Struct, array_like=True):
-    """What the zygote must know of the raylet's interpreter, and the worker's "module:function"."""
+    """What the zygote must know of the raylet's interpreter, and the "module:function" that makes
+    here, once, what workers share, and returns what each of them does with its life."""
 
     entry: str
     prefix: str
@@ -296,8 +298,9 @@ def _set_up(sock: socket.socket) -> Entry | None:
     for finder in setup.finders:
         importlib.import_module(finder).install()
     module, _, function = setup.entry.partition(":")
-    entry: Entry = getattr(importlib.import_module(module), function)
+    prepare: Prepare = getattr(importlib.import_module(module), function)
     importlib.import_module("zray.runtime.code")  # here alone: the raylet has no use for it
+    entry = prepare()
     gc.freeze()
     return entry
 
