@@ -381,6 +381,12 @@ class OlderStoreError(ZrayError):
     code = "ZR-4006"
 
 
+class DashboardError(ZrayError):
+    """The process that serves the dashboard has ended, or cannot be started."""
+
+    code = "ZR-4007"
+
+
 class StartError(ZrayError, RuntimeError):
     """A daemon did not start; the message carries the end of its log."""
 
@@ -424,6 +430,18 @@ class DrainRefusedError(ZrayError):
     """The node cannot be drained; the message says why."""
 
     code = "ZR-5106"
+
+
+class WebRequestError(ZrayError, ValueError):
+    """A request to the HTTP API that cannot be understood, or is larger than allowed."""
+
+    code = "ZR-5107"
+
+
+class WebLoginError(ZrayError):
+    """A request without a login, from another site, or under a name that is not the page's."""
+
+    code = "ZR-5108"
 
 
 RayError = ZrayError

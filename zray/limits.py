@@ -232,7 +232,7 @@ LISTED_LOOK_ROWS = 500  # looked at in one turn of the head, of all lists that a
 LISTS_WAITING_MAX = 64  # questions of one peer that wait for their turn; more are refused
 LISTS_ALL_MAX = 1024  # of all
 LISTS_BEGUN_MAX = 4  # of these, those that are being made
-LISTS_OPEN_MAX = 16  # whose first rows were told: what they go on with is kept
+LISTS_OPEN_MAX = 128  # whose first rows were told: what they go on with is kept
 LISTS_OPEN_S = 60.0  # for so long
 LISTS_OPEN_ITEMS_MAX = 2_000_000  # of all of these
 LISTED_LOOK_BLOCKS = 200  # of what is over, looked through in one turn for an id
@@ -343,6 +343,32 @@ PROFILE_RATE = 100  # samples a second
 DRAIN_LOOK_S = 0.2  # how often it is looked whether a node that is drained can leave
 DRAIN_SCAN_OBJECTS = 20_000  # looked at for it in one turn
 DRAIN_FETCHES_MAX = 64  # copies of its objects on their way
+
+# ---- dashboard -----------------------------------------------------------------------------
+DASHBOARD_PORT = 8265
+DASHBOARD_PORTS_TRIED = 50  # from that one on, where none was asked for
+DASHBOARD_IDLE_S = 900.0  # without a request or a viewer its process ends
+DASHBOARD_STEADY_S = 60.0  # one that has run for so long has not failed to start
+DASHBOARD_RETRY_FIRST_S = 0.5  # until it is started again, after it has failed
+DASHBOARD_RETRY_MAX_S = 30.0
+HTTP_CONNECTIONS_MAX = 256  # of all viewers; the one that is idle for longest goes first
+HTTP_HEADER_S = 10.0  # for all of a request's header, or its body
+HTTP_IDLE_S = 30.0  # between two requests
+HTTP_SEND_S = 30.0  # a viewer that takes nothing for so long is gone
+HTTP_SEND_BYTES = 256 << 10  # kept by the system for one that does not read
+HTTP_HEADER_BYTES_MAX = 32 << 10
+HTTP_BODY_BYTES_MAX = 1 << 20
+HTTP_STREAMS_MAX = 64  # viewers that are told as things change
+HTTP_LOG_STREAMS_MAX = 32  # of these, those that follow a log
+HTTP_QUESTIONS_AT_ONCE = 4  # to the head
+HTTP_QUESTIONS_WAITING_MAX = 64  # for their turn; more are refused
+HTTP_QUESTION_WAIT_S = 10.0  # for its turn
+HTTP_LOOKS_AT_ONCE = 4  # flame graphs, which take long
+LOGIN_CODE_S = 60.0  # from its making until a browser shows it
+LOGIN_S = 12 * 3600.0  # of a browser
+LIVE_S = 1.0  # between two samples of what viewers see
+LIVE_SAMPLES_MAX = 600  # that a new viewer is told
+LIVE_PATIENCE_S = 2.0  # until the head counts as silent
 
 assert INLINE_TOTAL_BYTES_MAX + REFERENCES_MAX * 22 + RETURNS_MAX * 100 < FRAME_BYTES_MAX
 assert SUSPECT_S > 2 * PING_S > SILENT_S > PING_S

@@ -88,7 +88,7 @@ def test_with() -> None:
         assert zray.is_initialized() and Mapping in type(context).__mro__
         assert context["address"] == context.address_info["address"] == context["gcs_address"]
         assert context.address_info["node_id"] == zray.nodes()[0]["NodeID"]
-        assert len(context) == len(list(context)) and context.dashboard_url == ""
+        assert len(context) == len(list(context)) and context.dashboard_url
         assert context.python_version == "{}.{}.{}".format(*sys.version_info[:3])
     assert not zray.is_initialized()
 

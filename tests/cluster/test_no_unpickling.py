@@ -1,17 +1,19 @@
-"""Head and node never unpickle: here it would be an error that is written down."""
+"""Head, node and dashboard never unpickle: here it would be an error that is written down."""
 
 from __future__ import annotations
 
+import urllib.request
 from typing import Any
 
 import pytest
 
 import zray
+from zray.runtime.web_keys import WebKeys
 
 POISON = """
 import os, pickle, sys, traceback
 
-DAEMONS = {"zray.cli.head", "zray.cli.worker", "zray.nodes.raylet.own_main"}
+DAEMONS = {"zray.cli.head", "zray.cli.worker", "zray.nodes.raylet.own_main", "zray.dashboard"}
 FOLDER = os.path.dirname(os.path.abspath(__file__))
 
 def write(name, text):
@@ -34,6 +36,9 @@ if daemon:
     pickle._Unpickler = pickle._loads = pickle._load = refuse
     write("armed", "".join(daemon) + "\\n")
 """
+
+
+PATHS = [f"/api/v1/{kind}" for kind in ("cluster", "tasks", "objects", "timeline", "stack/head")]
 
 
 class OwnError(Exception):
@@ -85,5 +90,11 @@ def test_no_daemon_unpickles(bare: Any, tmp_path: Any, monkeypatch: pytest.Monke
     with pytest.raises(zray.errors.GetTimeoutError):
         zray.get(add.options(num_cpus=99).remote([1], 1), timeout=0.2)
     assert len(zray.nodes()) == 3
+    for path in PATHS:
+        request = urllib.request.Request(bare.info().dashboard + path)
+        request.add_header("Authorization", f"Bearer {WebKeys.of(bare.info()).token}")
+        with urllib.request.urlopen(request, timeout=20) as answer:
+            assert answer.status == 200
+    assert (tmp_path / "armed").read_text().split()[-1] == "zray.dashboard"
     unpickled = tmp_path / "unpickled"
     assert not unpickled.exists(), unpickled.read_text()

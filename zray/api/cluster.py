@@ -20,7 +20,7 @@ from zray._version import RAY_VERSION, __version__
 from zray.api.options import namespace as checked_namespace
 from zray.api.runtime_env import env_vars as checked_env_vars
 from zray.errors import HeadSilentError, NotInitializedError
-from zray.nodes.options import HeadOptions, NodeOptions, units
+from zray.nodes.options import DashboardOptions, HeadOptions, NodeOptions, units
 from zray.protocol import messages as m
 from zray.protocol.errors import cut_text
 from zray.runtime import references, session
@@ -33,7 +33,6 @@ SHOW_S = 1.0  # how long what is shown waits for the head
 CALL_SITES = ("ZRAY_RECORD_CALL_SITE", "RAY_record_ref_creation_sites")  # variables
 _IGNORED = frozenset(
     {  # accepted because Ray programs pass them; they change nothing here
-        *("include_dashboard", "dashboard_host", "dashboard_port"),
         *("job_config", "configure_logging", "logging_level", "logging_format"),
         *("enable_resource_isolation", "cgroup_path", "system_reserved_cpu"),
         *("system_reserved_memory", "proxy_server_url"),
@@ -46,7 +45,8 @@ class Context(Mapping[str, Any]):
 
     def __init__(self, participant: Any) -> None:
         self._participant = participant
-        self.dashboard_url = ""
+        info = getattr(participant, "info", None)  # of a driver
+        self.dashboard_url = _bare(info.dashboard) if info is not None else ""
         self.python_version = "{}.{}.{}".format(*sys.version_info[:3])
         self.ray_version = RAY_VERSION
 
@@ -55,7 +55,8 @@ class Context(Mapping[str, Any]):
         """``address`` of the head, for other programs' ``init``; ``node_id`` of this machine."""
         address = self._participant.address
         node_id = driver_node(self._participant)
-        return {"address": address, "gcs_address": address, "node_id": node_id, "webui_url": ""}
+        found = {"address": address, "gcs_address": address, "node_id": node_id}
+        return {**found, "webui_url": self.dashboard_url}
 
     def __getitem__(self, key: str) -> Any:
         return self.address_info[key]
@@ -122,6 +123,9 @@ def init(
     driver_lost_after_s: float | None = None,
     runtime_env: Mapping[str, Any] | None = None,
     logging_config: LoggingConfig | None = None,
+    include_dashboard: bool | None = None,
+    dashboard_host: str = "127.0.0.1",
+    dashboard_port: int | None = None,
     **others: Any,
 ) -> Context:
     """Connect this program to a cluster, or start one on this machine that ends with it.
@@ -148,6 +152,9 @@ def init(
         runtime_env: ``{"env_vars": {name: value}}``: environment variables of all tasks and actors
             of this program, beside which they may have others.
         logging_config: how this program and its tasks write what they log (``LoggingConfig``).
+        include_dashboard: False: the started cluster has no page for browsers. It costs nothing
+            until somebody looks at it.
+        dashboard_host, dashboard_port: where it is; None: 8265, or the next port that is free.
         others: options of ``ray.init`` that have no meaning here are accepted.
 
     Returns:
@@ -163,6 +170,7 @@ def init(
     node = _with_store(node, object_store_memory, object_spilling_directory)
     node = _with_workers(node, max_workers)
     lost_after_s = _checked_lost_after(driver_lost_after_s)
+    dashboard = _checked_dashboard(include_dashboard, dashboard_host, dashboard_port)
     logging = _log_settings(logging_config)
     env_vars = () if runtime_env is None else checked_env_vars("runtime_env", runtime_env)
     with session.lock:
@@ -179,16 +187,11 @@ def init(
                 "'zray.init()'."
             )
         chosen = address or _environment("ADDRESS") or _running_or_local()
-        if chosen != "local" and node._replace(name="") != NodeOptions():
-            raise ValueError(
-                "When connecting to an existing cluster, num_cpus, num_gpus, resources, labels, "
-                "object_store_memory, object_spilling_directory and max_workers must not be "
-                "provided: its nodes say what they have. The cluster is "
-                + _who_says(address, chosen)
-            )
+        if chosen != "local":
+            _check_no_node(node, address, chosen)
         with interrupts:  # half a cluster is of no use to anybody
             driver = _connect(
-                *(chosen, node, _wants_prints(log_to_driver)),
+                *(chosen, node, dashboard, _wants_prints(log_to_driver)),
                 *(namespace or _environment("NAMESPACE"), lost_after_s, logging),
             )
             driver.env_vars = env_vars
@@ -230,6 +233,15 @@ def _running_or_local() -> str:
     from zray.nodes.contact import is_running
 
     return "auto" if is_running() else "local"
+
+
+def _check_no_node(node: NodeOptions, address: str | None, chosen: str) -> None:
+    if node._replace(name="") != NodeOptions():
+        raise ValueError(
+            "When connecting to an existing cluster, num_cpus, num_gpus, resources, labels, "
+            "object_store_memory, object_spilling_directory and max_workers must not be "
+            "provided: its nodes say what they have. The cluster is " + _who_says(address, chosen)
+        )
 
 
 def _who_says(address: str | None, chosen: str) -> str:
@@ -309,6 +321,24 @@ def _with_workers(node: NodeOptions, most: Any) -> NodeOptions:
     return node._replace(max_workers=most)
 
 
+def _checked_dashboard(wanted: Any, host: Any, port: Any) -> DashboardOptions:
+    if wanted is not None and not isinstance(wanted, bool):
+        raise TypeError(f"include_dashboard must be True, False or None, got {wanted!r}")
+    if not isinstance(host, str):
+        raise TypeError(f"dashboard_host must be a string, got {host!r}")
+    if port is not None and (isinstance(port, bool) or not isinstance(port, int)):
+        raise TypeError(f"dashboard_port must be a whole number, got {port!r}")
+    if port is not None and not 0 <= port < 65536:
+        raise ValueError(f"dashboard_port must be from 0 (any free one) to 65535, got {port}")
+    host = "127.0.0.1" if host == "localhost" else host
+    return DashboardOptions(wanted is not False, host, port)
+
+
+def _bare(url: str) -> str:
+    """As Ray says it: without what begins a web address."""
+    return str(url).partition("://")[2]
+
+
 def _checked_lost_after(seconds: Any) -> float:
     """0: as the head says."""
     if seconds is None:
@@ -343,6 +373,7 @@ def _check_others(others: dict[str, Any]) -> None:
 def _connect(
     address: str,
     node: NodeOptions,
+    dashboard: DashboardOptions,
     wants_logs: bool,
     namespace: str,
     lost_after_s: float,
@@ -351,7 +382,9 @@ def _connect(
     from zray.nodes.driver.local_cluster import LocalCluster
 
     # First of all, since its processes get their imports done beside this one.
-    local = LocalCluster(HeadOptions(node=node)) if address == "local" else None
+    local = None
+    if address == "local":
+        local = LocalCluster(HeadOptions(node=node, dashboard=dashboard))
     try:
         from zray.nodes.contact import reach, running
         from zray.nodes.driver.driver import Driver

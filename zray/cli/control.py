@@ -9,10 +9,8 @@ from zray.cli import reporting
 from zray.cli.examine import described
 from zray.cli.reporting import Failed
 from zray.core.causes import plain
-from zray.errors import NotFoundError
 from zray.nodes.driver.operator import Operator, Place
 from zray.protocol import messages as m
-from zray.protocol.words import is_id
 
 LOOK_S = 0.5
 
@@ -21,7 +19,7 @@ def kill(addresses: list[str], what: str, *, as_json: bool) -> int:
     """End something, and say what; returns the exit code."""
     try:
         with reporting.operator(addresses, as_json=as_json) as operator:
-            place = _to_be_killed(operator, what)
+            place = operator.victim(what)
             answer = operator.kill(place)
             if as_json:
                 reporting.show(
@@ -35,20 +33,6 @@ def kill(addresses: list[str], what: str, *, as_json: bool) -> int:
     except Failed:
         return 1
     return 0
-
-
-def _to_be_killed(operator: Operator, what: str) -> Place:
-    try:
-        place = operator.locate(what, running=True)
-    except NotFoundError:
-        if not is_id(what):
-            raise
-        # A task that runs nowhere may wait with its driver, which alone knows it.
-        return Place("task", bytes.fromhex(what), "", b"", "", b"", 0, "")
-    if place.kind in ("node", "head"):
-        how = f"zray drain {place.node}" if place.kind == "node" else "zray stop"
-        raise ValueError(f"{place.in_words()} is a daemon, which zray kill does not end; see {how}")
-    return place
 
 
 def drain(

@@ -23,12 +23,12 @@ from zray._version import __version__
 from zray.cli import reporting
 from zray.cli.logs import everywhere
 from zray.cli.reporting import Failed
-from zray.cli.status import describe
 from zray.core.causes import plain
 from zray.errors import ZrayError
 from zray.nodes.driver.operator import Operator
 from zray.protocol import messages as m
 from zray.runtime.connection import ConnectionInfo
+from zray.util.state.cluster import describe
 
 TAIL_BYTES = 64 << 10  # of each log
 LOGS_MAX = 40  # of each node, those that have changed last

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,7 @@ PROGRAM = "zray-head"
 @options.resource_options
 @options.store_options
 @options.import_option
+@options.dashboard_options
 @click.option("--detach", is_flag=True, help="Return when READY, with pid and log.")
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def command(
@@ -75,6 +77,10 @@ def command(
     data_directory: Path | None,
     adopt: bool,
     driver_lost_after_s: float,
+    dashboard_host: str,
+    dashboard_port: int | None,
+    dashboard_names: tuple[str, ...],
+    no_dashboard: bool,
     detach: bool,
     **offered: Any,
 ) -> None:
@@ -88,7 +94,7 @@ def command(
     daemon.check_platform(PROGRAM)
     from zray.errors import ZrayError
     from zray.nodes.head.head import ready_text, serve
-    from zray.nodes.options import HeadOptions, NodeOptions
+    from zray.nodes.options import DashboardOptions, HeadOptions, NodeOptions
     from zray.runtime import connection
     from zray.runtime.linux.processes import set_process_name
 
@@ -99,6 +105,10 @@ def command(
         node=NodeOptions(**offered),
         adopt=adopt,
         driver_lost_after_s=driver_lost_after_s,
+        dashboard=DashboardOptions(
+            *(not no_dashboard, dashboard_host, dashboard_port, dashboard_names),
+            idle_s=_dashboard_idle_s(),
+        ),
     )
     ready_fd = None
     if detach:
@@ -114,6 +124,18 @@ def command(
         serve(chosen, on_ready)
     except (ZrayError, ValueError, OSError) as error:
         daemon.fail(PROGRAM, error, ready_fd)
+
+
+def _dashboard_idle_s() -> float:
+    """``ZRAY_DASHBOARD_IDLE_S``: without a viewer for so long its process ends."""
+    text = os.environ.get("ZRAY_DASHBOARD_IDLE_S", "")
+    try:
+        seconds = float(text) if text else limits.DASHBOARD_IDLE_S
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 2**31:
+        raise click.UsageError(f"ZRAY_DASHBOARD_IDLE_S must be a number above 0, not {text!r}")
+    return seconds
 
 
 def main() -> None:

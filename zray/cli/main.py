@@ -57,6 +57,29 @@ def why(given: Sequence[Sequence[str]], as_json: bool, things: Sequence[str]) ->
 
 
 @command.command()
+@options.address_option
+@click.option("--no-browser", is_flag=True, help="Print the link, and open nothing.")
+@click.option(
+    "--token",
+    is_flag=True,
+    help="Print what scripts say in the header Authorization: Bearer. It is as good as the "
+    "cluster's key: keep it in a file that only you can read.",
+)
+@click.option("--json", "as_json", is_flag=True, help="For programs; opens nothing.")
+def dashboard(given: Sequence[Sequence[str]], no_browser: bool, token: bool, as_json: bool) -> None:
+    """Open the cluster's page in a browser, logged in.
+
+    The link is good for one login within a minute, and the login for 12 hours. Without a screen
+    the link is printed.
+
+    Exit code 0: done; 1: there is no such page, or the head cannot be reached.
+    """
+    from zray.cli.dashboard import run
+
+    sys.exit(run(options.heads(given), browser=not no_browser, token=token, as_json=as_json))
+
+
+@command.command()
 @click.option(
     "--name", type=options.name, metavar="NAME", help="The cluster's name. Default: default."
 )

@@ -23,8 +23,8 @@ from zray import limits
 
 CPUS_MAX: Final = 65_536  # of one node; more is a slip of the finger
 MEMORY_BYTES_MAX: Final = 1 << 39  # what a resource's amount may be: options.AMOUNT_MAX
-DASHBOARD_PORT: Final = 8265
 _NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.:-]{0,127}")
+_WEB_NAME: Final = re.compile(r"[a-z0-9_]([a-z0-9_.-]{0,251}[a-z0-9_])?")
 _NAME_RULE: Final = (
     "use 1 to 128 letters, digits, '_', '.', ':' or '-', not starting with '.' or ':'"
 )
@@ -83,9 +83,29 @@ def port(value: str | int) -> int:
     text = str(value)
     if not (text.isascii() and text.isdecimal() and int(text[:6]) < 65536):
         raise ValueError(f"the port must be a number from 0 (any free one) to 65535, not {text!r}")
-    if int(text) == DASHBOARD_PORT:
+    if int(text) == limits.DASHBOARD_PORT:
         raise ValueError(f"{text} is the dashboard's; a head's is usually {limits.HEAD_PORT}")
     return int(text)
+
+
+@checked
+def dashboard_port(value: str | int) -> int:
+    """Where a page is; 0 draws a free one."""
+    text = str(value)
+    if not (text.isascii() and text.isdecimal() and int(text[:6]) < 65536):
+        raise ValueError(f"the port must be a number from 0 (any free one) to 65535, not {text!r}")
+    if int(text) == limits.HEAD_PORT:
+        raise ValueError(f"{text} is a head's; the page's is usually {limits.DASHBOARD_PORT}")
+    return int(text)
+
+
+@checked
+def web_name(text: str) -> str:
+    """A host's name, as browsers have it in the address."""
+    name = text.strip().lower().removesuffix(".")
+    if not _WEB_NAME.fullmatch(name):
+        raise ValueError(f"{text!r} is not the name of a host, such as zray.example.org")
+    return name
 
 
 @checked
@@ -312,6 +332,39 @@ def resource_options(command: Command) -> Command:
         ),
         click.option("--num-gpus", type=gpus, metavar="N", help="GPUs to offer. Default: all."),
         click.option("--num-cpus", type=cpus, metavar="N", help="CPUs to offer. Default: all."),
+    ):
+        command = option(command)
+    return command
+
+
+def dashboard_options(command: Command) -> Command:
+    """Where a head's page is."""
+    for option in (
+        click.option("--no-dashboard", is_flag=True, help="No page for browsers, and no HTTP API."),
+        click.option(
+            "--dashboard-name",
+            "dashboard_names",
+            type=web_name,
+            multiple=True,
+            metavar="NAME",
+            help="A host name under which browsers reach the page, as by way of a proxy; beside "
+            "localhost and addresses of this machine. Repeat for more.",
+        ),
+        click.option(
+            "--dashboard-port",
+            type=dashboard_port,
+            metavar="PORT",
+            help=f"Port of the page; 0: any free one. Default: {limits.DASHBOARD_PORT}, or the "
+            "next that is free.",
+        ),
+        click.option(
+            "--dashboard-host",
+            type=host,
+            metavar="ADDRESS",
+            default="127.0.0.1",
+            show_default=True,
+            help="Address on which the page is served, without encryption; 0.0.0.0: all networks.",
+        ),
     ):
         command = option(command)
     return command

@@ -8,14 +8,13 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from zray import limits
 from zray.core.causes import plain
 from zray.errors import HeadConnectionError, ZrayError
 from zray.nodes import contact
 from zray.nodes.driver.observer import Observer
-from zray.protocol import messages as m
 from zray.runtime import probe
 from zray.runtime.connection import ConnectionInfo
+from zray.util.state.cluster import describe
 
 OK, DEGRADED, UNREACHABLE = 0, 1, 2
 
@@ -55,96 +54,6 @@ def locate(addresses: Sequence[str]) -> tuple[ConnectionInfo, str]:
             first = first or error
     assert first is not None
     raise first
-
-
-# ---- for programs --------------------------------------------------------------------------
-
-
-def describe(status: m.Status, info: ConnectionInfo, address: str) -> dict[str, Any]:
-    """The status as plain data; amounts in ordinary units, memory in bytes, times in seconds."""
-    suspects = [node.info.name for node in status.nodes if node.state == "SUSPECT"]
-    health = status.health
-    if suspects and health == "OK":
-        health = f"DEGRADED: not heard of for some seconds: node {', '.join(suspects)}"
-    return {
-        "health": health,
-        "cluster": {
-            "id": status.cluster_id.hex(),
-            "name": info.name,
-            "address": address,
-            "host": info.host,
-            "pid": info.pid,
-            "started": status.started_s,
-        },
-        "nodes": [_node(node) for node in status.nodes],
-        "jobs": [_job(job) for job in status.jobs],
-        "queue": [
-            {
-                "task": waiting.example,
-                "waiting": waiting.waiting,
-                "reason": waiting.reason,
-                "resources": _amounts(waiting.resources),
-                "job_id": waiting.job_id.hex(),
-            }
-            for waiting in status.classes
-        ],
-        "actors": [_actor(actor) for actor in status.actors],
-        "objects": status.objects,
-        "notices": [*status.notices],
-        "counters": dict(status.counters),
-    }
-
-
-def _node(node: m.NodeStatus) -> dict[str, Any]:
-    return {
-        "node_id": node.node_id.hex(),
-        "incarnation": node.incarnation,
-        "name": node.info.name,
-        "state": node.state,
-        "host": node.info.host,
-        "pid": node.info.pid,
-        "resources": _amounts(node.info.resources),
-        "available": _amounts(node.available),
-        "labels": dict(node.info.labels),
-        "running": node.running,
-        "queued": node.queued,
-        "finished": node.finished,
-        "silent_s": round(node.silent_s, 3),
-        "remark": node.remark,
-    }
-
-
-def _actor(actor: m.ActorStatus) -> dict[str, Any]:
-    return {
-        "actor_id": actor.actor_id.hex(),
-        "job_id": actor.job_id.hex(),
-        "class": actor.info.class_name,
-        "name": actor.info.name,
-        "namespace": actor.info.namespace,
-        "detached": actor.info.detached,
-        "state": m.ACTOR_STATES[actor.state],
-        "node": actor.node,
-        "restarts": actor.restarts,
-        "reason": actor.reason,
-    }
-
-
-def _job(job: m.JobStatus) -> dict[str, Any]:
-    return {
-        "job_id": job.job_id.hex(),
-        "connected": job.connected,
-        "detached": job.detached,
-        "unfinished": job.unfinished,
-        "finished": job.finished,
-        "entrypoint": job.info.entrypoint,
-        "host": job.info.host,
-        "pid": job.info.pid,
-        "user": job.info.user,
-    }
-
-
-def _amounts(pairs: Iterable[tuple[str, int]]) -> dict[str, float]:
-    return {name: amount / limits.RESOURCE_UNIT for name, amount in pairs}
 
 
 # ---- for people ----------------------------------------------------------------------------

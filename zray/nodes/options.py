@@ -29,6 +29,19 @@ class NodeOptions(NamedTuple):
     offers: tuple[str, ...] = ()  # the names, once it is known that the modules can be imported
 
 
+class DashboardOptions(NamedTuple):
+    """The page of a head. ``port`` None: the usual one, or the next that is free; 0: any.
+
+    ``names``: under which it is reached, beside addresses of this machine, as by way of a proxy.
+    """
+
+    wanted: bool = True
+    host: str = "127.0.0.1"
+    port: int | None = None
+    names: tuple[str, ...] = ()
+    idle_s: float = limits.DASHBOARD_IDLE_S
+
+
 class HeadOptions(NamedTuple):
     """One head. ``local``: it belongs to a driver, keeps nothing and ends with its lifeline."""
 
@@ -40,6 +53,7 @@ class HeadOptions(NamedTuple):
     node: NodeOptions = NodeOptions()
     adopt: bool = False  # its store may be older than the cluster
     driver_lost_after_s: float = limits.DRIVER_LOST_S
+    dashboard: DashboardOptions = DashboardOptions()
 
 
 def units(options: NodeOptions, cpus: float, gpus: int, memory_bytes: int) -> dict[str, int]:
@@ -124,4 +138,6 @@ def decode_node(found: dict[str, Any]) -> NodeOptions:
 def decode_head(text: str) -> HeadOptions:
     """Head options from JSON, as a driver passes them to its local head."""
     found: dict[str, Any] = json.loads(text)
-    return HeadOptions(**{**found, "node": decode_node(found["node"])})
+    dashboard = DashboardOptions(**found["dashboard"])
+    dashboard = dashboard._replace(names=tuple(dashboard.names))
+    return HeadOptions(**{**found, "node": decode_node(found["node"]), "dashboard": dashboard})

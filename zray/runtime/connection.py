@@ -32,9 +32,9 @@ _FILE_NAME: Final = "connection.json"
 _TEMPORARY: Final = "/tmp"  # never $TMPDIR, which differs between a user's processes
 _NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.:-]{0,127}")
 _HOST_NAME: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
+_WEB_ADDRESS: Final = re.compile(r"(https?://[A-Za-z0-9_.:\[\]-]{1,300})?")
 _HEX: Final = re.compile(r"[0-9a-f]{32}")
 _SCHEMES: Final = ("zray", "ray", "tcp")
-_DASHBOARD_PORT: Final = 8265
 _LOCAL_PROBE_S: Final = 0.2
 _CLOCK_SLACK_S: Final = 2.0
 
@@ -52,6 +52,7 @@ class ConnectionInfo(msgspec.Struct, frozen=True):
         started: when the head started, seconds of unix time.
         name: the cluster's name.
         host: the name of the machine the head runs on.
+        dashboard: where its page is, as a web address; empty: it has none.
     """
 
     cluster_id: str
@@ -63,6 +64,7 @@ class ConnectionInfo(msgspec.Struct, frozen=True):
     started: float
     name: str = DEFAULT_NAME
     host: str = msgspec.field(default_factory=socket.gethostname)
+    dashboard: str = ""
 
     def __repr__(self) -> str:
         return f"<ConnectionInfo of cluster {self.name} ({self.cluster_id}) at {self.addresses}>"
@@ -73,7 +75,7 @@ class ConnectionInfo(msgspec.Struct, frozen=True):
         Raises:
             KeyFileError: the file cannot be written.
         """
-        fields = {name: getattr(self, name) for name in _CHECKS}
+        fields = {name: getattr(self, name) for name in (*_CHECKS, *_LATER)}
         text = json.dumps(fields, default=bytes.decode, indent=2)
         write_secret_file(path, f"{text}\n".encode())
 
@@ -99,6 +101,9 @@ class ConnectionInfo(msgspec.Struct, frozen=True):
                 # The value stays out of the message: it may be a secret in the wrong place.
                 problem = f"must be {expected}" if name in content else "is missing"
                 raise KeyFileError(f"{path}: field {name!r} {problem}; {_REMEDY}") from None
+        for name, read in _LATER.items():
+            with contextlib.suppress(KeyError, TypeError, ValueError):
+                values[name] = read(content[name])
         return cls(**values)
 
 
@@ -205,10 +210,10 @@ def parse_address(text: str) -> tuple[str, int]:
         raise ValueError(f"{text!r} is a port without a host; write 127.0.0.1:{host}")
     _check_host(host, text)
     port = limits.HEAD_PORT if port_text is None else _port(port_text, text)
-    if port == _DASHBOARD_PORT:
+    if port == limits.DASHBOARD_PORT:
         raise ValueError(
-            f"{text!r} has port {_DASHBOARD_PORT}, which is the dashboard's; programs connect to"
-            f" the head's own port, usually {limits.HEAD_PORT}"
+            f"{text!r} has port {limits.DASHBOARD_PORT}, which is the dashboard's; programs connect"
+            f" to the head's own port, usually {limits.HEAD_PORT}"
         )
     return host, port
 
@@ -306,6 +311,12 @@ def _host(value: object) -> str:
     return value
 
 
+def _web_address(value: object) -> str:
+    if not isinstance(value, str) or not _WEB_ADDRESS.fullmatch(value):
+        raise ValueError
+    return value
+
+
 # Field of the file: what it must be, in words, and the function that reads it or raises.
 _CHECKS: Final[dict[str, tuple[str, Callable[[object], object]]]] = {
     "cluster_id": ("32 lower-case hex digits", _hex_id),
@@ -318,6 +329,8 @@ _CHECKS: Final[dict[str, tuple[str, Callable[[object], object]]]] = {
     "name": ("1 to 128 letters, digits, '_', '.', ':' or '-'", _name),
     "host": ("a host name", _host),
 }
+# What files of earlier heads do not have: a connection needs none of it.
+_LATER: Final[dict[str, Callable[[object], object]]] = {"dashboard": _web_address}
 
 
 def _stored(unusable: list[KeyFileError]) -> Iterator[ConnectionInfo]:

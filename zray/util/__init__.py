@@ -1,12 +1,24 @@
-"""What Ray has in ``ray.util``: tools on top of tasks and actors. Owns no connection."""
+"""What Ray has in ``ray.util``: tools on top of tasks and actors. Owns no connection.
+
+What pickles is loaded on first use: the state API is also used where nothing is ever unpickled.
+"""
 
 from __future__ import annotations
 
-from typing import Literal, overload
+import importlib
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from zray.api.session import participant
-from zray.util.check_serialize import inspect_serializability
-from zray.util.serialization import deregister_serializer, register_serializer
+
+if TYPE_CHECKING:
+    from zray.util.check_serialize import inspect_serializability
+    from zray.util.serialization import deregister_serializer, register_serializer
+
+_HOMES = {
+    "inspect_serializability": "zray.util.check_serialize",
+    "deregister_serializer": "zray.util.serialization",
+    "register_serializer": "zray.util.serialization",
+}
 
 __all__ = [
     "deregister_serializer",
@@ -14,6 +26,14 @@ __all__ = [
     "list_named_actors",
     "register_serializer",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'zray.util' has no attribute {name!r}")
+    value = globals()[name] = getattr(importlib.import_module(home), name)
+    return value
 
 
 @overload

@@ -23,7 +23,7 @@ ERROR = "ERROR"
 
 class Events:
     """``started_s``: the time of day when the head started, which was ``now``. ``notices``: gets
-    what whoever runs the cluster should know."""
+    what whoever runs the cluster should know. ``number``: how many events there were."""
 
     def __init__(self, started_s: float, now: float, notices: Notices) -> None:
         self._notices = notices
@@ -38,7 +38,7 @@ class Events:
         self.jobs = History(m.ListedJob, bytes_max)
         self.alive: dict[bytes, m.ListedWorker] = {}  # workers
         self._at: dict[bytes, dict[bytes, None]] = {}  # these, by node
-        self._number = 0
+        self.number = 0
 
     def day_time(self, now: float) -> float:
         """A moment of the head's clock, in seconds since 1970."""
@@ -56,9 +56,9 @@ class Events:
         self, severity: str, source: str, label: str, message: str, subject: bytes = b""
     ) -> None:
         """Something has happened."""
-        self._number += 1
+        self.number += 1
         text = message[: limits.BRIEF_TEXT_MAX]
-        what = (self._number, self.now_s(), severity, source, label, text, subject)
+        what = (self.number, self.now_s(), severity, source, label, text, subject)
         self.happened.add(m.ListedEvent(*what))
 
     # ---- nodes -----------------------------------------------------------------------------

@@ -391,7 +391,8 @@ class Gcs(Tables):
         self.queries = StateQueries(
             *(identity, self.store, self.notices, self.incidents, self.counters, self.outbox),
             *(self.members, self.objects, self.actor_table, self.lease_table, self.scheduler),
-            *(self.recovery, self.transfers, lambda oid, now: self.causes.why(oid, now)),
+            *(self.recovery, self.transfers, self.events),
+            lambda oid, now: self.causes.why(oid, now),
         )
         self.listings = Listings(self, self.tasks, StateRows(self, self.tasks))
         self.sessions = Sessions(

@@ -9,6 +9,7 @@ from zray.core import resources
 from zray.core.head.actor_records import ActorRecord
 from zray.core.head.actor_table import ActorTable
 from zray.core.head.control_store import ControlStore
+from zray.core.head.events import Events
 from zray.core.head.identity import HeadIdentity
 from zray.core.head.lease_table import LeaseTable
 from zray.core.head.members import Member, Members, NodeMember
@@ -61,6 +62,7 @@ class StateQueries:
         scheduler: TaskScheduler,
         recovery: Recovery,
         transfers: Transfers,
+        events: Events,
         why: Callable[[bytes, float], str],
     ) -> None:
         self._identity = identity
@@ -76,6 +78,7 @@ class StateQueries:
         self._scheduler = scheduler
         self._recovery = recovery
         self._transfers = transfers
+        self._events = events
         self._why = why
         self._troubled: dict[bytes, Member] = {}  # who has said that something goes wrong there
 
@@ -145,9 +148,16 @@ class StateQueries:
             self._classes(),
             len(self._objects.records),
             self._notices.latest(),
-            sorted([*self._counters.items(), ("relayed_bytes", self._transfers.relayed_bytes)]),
+            self._counted(),
             [self._actor(record, now) for record in [*self._actors.values()][:ACTORS_TOLD_MAX]],
         )
+
+    def _counted(self) -> list[tuple[str, int]]:
+        found = dict(self._counters)
+        found["relayed_bytes"] = self._transfers.relayed_bytes
+        found["failed"] = self._events.tasks.failures()
+        found["events"] = self._events.number
+        return sorted(found.items())
 
     def _actor(self, record: ActorRecord, now: float) -> ActorStatus:
         node = self._members.nodes.get(record.node_id)

@@ -107,6 +107,10 @@ class TaskHistory:
                 )
             )
 
+    def failures(self) -> int:
+        """How many attempts have failed."""
+        return sum(tally.failed for tally in self._tallies.values())
+
     # ---- what others report ------------------------------------------------------------------
 
     def report(self, message: m.TaskReport) -> None:

@@ -38,6 +38,7 @@ class LocalCluster:
         name = f"local-{os.getpid()}-{secrets.token_hex(3)}"
         options = options._replace(name=name, local=True, port=0)
         found = {**options._asdict(), "node": encode_node(options.node), "data_directory": None}
+        found["dashboard"] = options.dashboard._asdict()
         ready_read, ready_write = os.pipe()
         lifeline_read, self._lifeline = os.pipe()
         # -P: what lies in the program's directory shadows nothing that the head imports.

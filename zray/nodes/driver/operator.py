@@ -19,10 +19,12 @@ from zray.errors import (
     LogUnavailableError,
     NotFoundError,
     ProfilerError,
+    StateQueryError,
     ZrayError,
 )
 from zray.nodes.driver.observer import ANSWER_S, Observer
 from zray.protocol import messages as m
+from zray.protocol.words import is_id
 from zray.runtime import sockets
 from zray.runtime.link import HeadLink
 
@@ -274,6 +276,26 @@ class Operator(Observer):
         waits_s = limits.QUESTION_S + seconds + limits.EXAMINE_S
         return self.ask(asked, m.Examined, waits_s)
 
+    def victim(self, what: str) -> Place:
+        """What ``kill`` is to end, by an id, a name or a pid.
+
+        Raises:
+            NotFoundError, AmbiguousError: as ``locate``. ValueError: it is a node or the head.
+        """
+        try:
+            place = self.locate(what, running=True)
+        except NotFoundError:
+            if not is_id(what):
+                raise
+            # A task that runs nowhere may wait with its driver, which alone knows it.
+            return Place("task", bytes.fromhex(what), "", b"", "", b"", 0, "")
+        if place.kind in ("node", "head"):
+            how = f"zray drain {place.node}" if place.kind == "node" else "zray stop"
+            raise ValueError(
+                f"{place.in_words()} is a daemon, which zray kill does not end; see {how}"
+            )
+        return place
+
     def kill(self, place: Place) -> m.Answered:
         """End a task, an actor or a worker.
 
@@ -300,6 +322,8 @@ class Operator(Observer):
 def _check(answer: m.Message) -> None:
     """Raises what an answer says that went wrong."""
     if isinstance(answer, m.Rejected):
+        if answer.code == StateQueryError.code:
+            raise StateQueryError(answer.text)
         raise HeadConnectionError(f"the head refused: {answer.text}", code=answer.code)
     code = getattr(answer, "code", "")
     if code:

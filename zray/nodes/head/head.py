@@ -18,6 +18,7 @@ from zray.core.head.members import Suspect
 from zray.core.incidents import Incidents
 from zray.errors import DataDirectoryLockedError, StartError
 from zray.nodes import imports
+from zray.nodes.head.dashboard import Dashboard
 from zray.nodes.head.head_port import HeadPort
 from zray.nodes.head.liveness import LivenessProbes
 from zray.nodes.head.own_node import OwnNode
@@ -55,6 +56,7 @@ class Head:
         self.log = Log("zray-head")
         self._own_log = OwnLog(log_files.declared, LogBounds.from_environment(), rotates=True)
         self._loop = Loop(self._callback_failed)
+        self._dashboard = Dashboard(options.dashboard, self._loop, self.log)
         self._heap = Heap()
         self._look_at = 0.0  # at connections of drivers that say nothing
         self._probe_at = 0.0  # nodes that may have ended
@@ -97,6 +99,7 @@ class Head:
             )
         self._port = HeadPort(key, self._loop, self.log)
         port = self._port.bind(options.host, options.port)
+        dashboard = self._dashboard.bind()
         self.info = ConnectionInfo(
             cluster_id=key.cluster_id.hex(),
             addresses=self._addresses(port),
@@ -106,6 +109,7 @@ class Head:
             pid=os.getpid(),
             started=time.time(),
             name=options.name,
+            dashboard=dashboard,
         )
         now = self._loop.now()
         self._incidents = incidents = Incidents(self.log, with_traceback)
@@ -117,6 +121,7 @@ class Head:
         self._sessions = self._gcs.sessions
         self._watch()
         self.info.write(self.directory / "connection.json")
+        self._dashboard.serve(self._gcs, self.directory / "connection.json")
         self._own_node = OwnNode(*(self._raylet, self._loop, self._gcs, self.info))
         self._own_node.begin()
         return self.info
@@ -194,6 +199,7 @@ class Head:
             self._gcs.turn.attempt("looking at suspects' ports", "", self._probe_suspects)
             self._gcs.turn.attempt("looking at drivers", "", self._look_at_drivers)
             self._own_node.tend()
+            self._dashboard.tend()
             self._heap.tend(self._loop.now())
         self._take_leave()
 
@@ -272,6 +278,7 @@ class Head:
 
         The raylet ends, too, unless the head could not go on: then it waits for the next.
         """
+        self._dashboard.close()
         if self._raylet is not None:
             if self._stop_reason:
                 self._raylet.end(limits.STOP_S / 2)
@@ -353,4 +360,9 @@ def ready_text(info: ConnectionInfo, host: str) -> str:
         f"     point ZRAY_CONNECTION_FILE at the copy; it holds the cluster's key)\n"
         f'  use it from Python:  zray.init("{address}")\n'
         f"  look at it:          zray status      stop it: zray stop"
+        + (
+            f"\n  in a browser:        zray dashboard   ({info.dashboard})"
+            if info.dashboard
+            else ""
+        )
     )

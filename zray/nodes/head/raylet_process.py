@@ -30,7 +30,7 @@ class RayletProcess:
                 [sys.executable, "-P", "-m", "zray.nodes.raylet.own_main", str(read)],
                 pass_fds=(read,),
                 stdin=subprocess.DEVNULL,
-                env=_import_environment(),
+                env=import_environment(),
                 start_new_session=True,
             )
         except OSError:
@@ -52,7 +52,7 @@ class RayletProcess:
             self._pipe = -1
 
 
-def _import_environment() -> dict[str, str]:
+def import_environment() -> dict[str, str]:
     """The environment for a child that shall find this zray, wherever it is started."""
     root = str(Path(__file__).parents[2])
     if root in site.getsitepackages() or root == site.getusersitepackages():

@@ -1,0 +1,262 @@
+"""Routes that look into processes and nodes: logs, stacks, flame graphs, what has run when."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import json
+from collections.abc import AsyncGenerator
+from functools import partial
+from operator import itemgetter
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from zray.dashboard import parameters
+from zray.dashboard.events import EventStream, server_event
+from zray.dashboard.problems import Problem, json_response, problem_of
+from zray.dashboard.service import Service
+from zray.errors import BusyError, HeadConnectionError
+from zray.nodes.driver import log_reader
+from zray.nodes.driver.log_reader import LogReader
+from zray.nodes.driver.operator import Operator, Place
+from zray.nodes.driver.trace_events import event
+from zray.protocol import messages as m
+
+TAIL_LINES = 500
+TAIL_LINES_MAX = 10_000
+FOLLOW_LINES = 200
+FOLLOW_S = 0.5  # how often it is looked whether there is more
+AWAY_S = 2.0  # and after head or node did not answer
+SECONDS = 5
+SECONDS_MAX = 60
+TRACED_NODES = 8  # that are asked together
+TRACED_MAX = 50_000  # of a timeline: the latest
+# Its script zooms; in an origin of its own it can reach nothing of this page.
+GRAPH_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "sandbox allow-scripts; frame-ancestors 'self'"
+)
+
+
+class LookRoutes:
+    """Of one service."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+
+    def routes(self) -> list[Route]:
+        """In the order in which they are tried."""
+        return [
+            Route("/api/v1/logs", self.logs),
+            Route("/api/v1/logs/{subject}", self.log),
+            Route("/api/v1/logs/{subject}/follow", self.follow),
+            Route("/api/v1/stack/{subject}", self.stack),
+            Route("/api/v1/profile/{subject}", self.profile),
+            Route("/api/v1/timeline", self.timeline),
+        ]
+
+    # ---- logs ------------------------------------------------------------------------------
+
+    async def logs(self, request: Request) -> Response:
+        """Which logs there are."""
+        parameters.known(request, "node")
+        node = request.query_params.get("node")
+        wanted = parameters.subject(node) if node is not None else None
+        return json_response(await self._service.ask(partial(log_files, wanted)))
+
+    async def log(self, request: Request) -> Response:
+        """The end of a log, or what follows an offset."""
+        parameters.known(request, "tail", "offset", "file_id")
+        subject = parameters.subject(request.path_params["subject"])
+        tail = parameters.number(request, "tail", TAIL_LINES, 0, TAIL_LINES_MAX)
+        offset = parameters.number(request, "offset", -1, 0, 2**53)
+        file_id = parameters.number(request, "file_id", 0, 0, 2**62)
+        where = (subject, tail, offset, file_id)
+        return json_response(await self._service.ask(partial(_log_part, *where)))
+
+    async def follow(self, request: Request) -> Response:
+        """A log as it grows."""
+        parameters.known(request, "tail")
+        subject = parameters.subject(request.path_params["subject"])
+        tail = parameters.number(request, "tail", FOLLOW_LINES, 0, TAIL_LINES_MAX)
+        reading = await self._service.ask(partial(_begin_reading, subject, tail))
+        return EventStream(self._service, self._followed(reading), self._service.followers)
+
+    async def _followed(self, reading: Reading) -> AsyncGenerator[bytes, None]:
+        yield server_event("subject", described(reading.place))
+        while True:
+            try:
+                text, remark = await self._service.ask(reading.next)
+            except (HeadConnectionError, BusyError, Problem) as error:
+                yield server_event("problem", problem_of(error).described())
+                await asyncio.sleep(AWAY_S)
+                continue
+            except Exception as error:
+                yield server_event("end", {"text": problem_of(error).message})
+                return
+            if remark:
+                yield server_event("remark", {"text": remark})
+            if text:
+                yield server_event("text", {"text": text})
+            else:
+                yield b""
+                await asyncio.sleep(FOLLOW_S)
+
+    # ---- looks -----------------------------------------------------------------------------
+
+    async def stack(self, request: Request) -> Response:
+        """Where the threads of a process are now."""
+        parameters.known(request)
+        subject = parameters.subject(request.path_params["subject"])
+        place, found = await self._service.look(partial(_examine, subject, 0.0))
+        text = found.data.decode("utf-8", "replace")
+        return json_response({"subject": described(place), "stack": text, "remark": found.text})
+
+    async def profile(self, request: Request) -> Response:
+        """Where a process spends its time, as a flame graph."""
+        parameters.known(request, "seconds")
+        subject = parameters.subject(request.path_params["subject"])
+        seconds = parameters.number(request, "seconds", SECONDS, 1, SECONDS_MAX)
+        _, found = await self._service.look(partial(_examine, subject, float(seconds)))
+        headers = {
+            "content-security-policy": GRAPH_POLICY,
+            "x-frame-options": "SAMEORIGIN",
+            "cache-control": "no-store",
+        }
+        return Response(found.data, 200, headers, "image/svg+xml")
+
+    async def timeline(self, request: Request) -> Response:
+        """What has run lately on all nodes, for a viewer of traces."""
+        parameters.known(request)
+        text = await self._service.look(_timeline)
+        return Response(text, 200, {"cache-control": "no-store"}, "application/json")
+
+
+def described(place: Place) -> dict[str, Any]:
+    """What a word stands for, as plain data."""
+    return {
+        "kind": place.kind,
+        "id": place.subject.hex(),
+        "title": place.title,
+        "node": place.node,
+        "node_id": place.node_id.hex(),
+        "worker_id": place.worker_id.hex(),
+        "pid": place.pid,
+    }
+
+
+# ---- in threads ----------------------------------------------------------------------------
+
+
+def log_files(wanted: str | None, operator: Operator) -> dict[str, Any]:
+    nodes = operator.nodes()
+    if wanted is not None:
+        place = operator.locate(wanted, m.A_NODE)
+        nodes = [node for node in nodes if node.node_id == place.node_id]
+    told = operator.log_files([node.node_id for node in nodes])
+    items, silent, left_out = [], [], 0
+    for node, found in zip(nodes, told, strict=True):
+        if found is None:
+            silent.append(node.info.name)
+            continue
+        left_out += found.left_out
+        where = {"node": node.info.name, "node_id": node.node_id.hex()}
+        items += [{**where, **_log_file(one)} for one in found.files]
+    return {"items": items, "silent": silent, "left_out": left_out}
+
+
+def _log_file(one: m.LogFile) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "file_id": one.file_id,
+        "worker_id": one.worker_id.hex(),
+        "pid": one.pid,
+        "job_id": one.job_id.hex(),
+        "title": one.title,
+        "size": one.size,
+        "modified": one.modified_s,
+        "alive": one.alive,
+    }
+
+
+def _log_part(
+    subject: str, tail: int, offset: int, file_id: int, operator: Operator
+) -> dict[str, Any]:
+    place = operator.locate(subject)
+    reader = log_reader.read(operator, place)
+    if offset >= 0:
+        reader.offset = offset
+        reader.file_id = file_id or reader.file_id
+    elif tail:
+        reader.seek_tail(tail)
+    data = reader.next()
+    return {
+        "subject": described(place),
+        "name": reader.file.name,
+        "text": data.decode("utf-8", "replace"),
+        "offset": reader.offset,
+        "file_id": reader.file_id,
+        "remark": reader.remark,
+        "missed": reader.missed,
+        "eof": not data,
+    }
+
+
+class Reading:
+    """A log that is followed: what has not been told of it yet."""
+
+    def __init__(self, place: Place, reader: LogReader) -> None:
+        self.place = place
+        self._reader = reader
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._remark = ""
+
+    def next(self, operator: Operator) -> tuple[str, str]:
+        """What comes next, and a remark; in a thread, with whatever session is free."""
+        reader = self._reader
+        reader.operator = operator
+        text = self._decoder.decode(reader.next())
+        remark = ""
+        if reader.missed:
+            reader.missed = False
+            remark = "the log was rotated, emptied or removed; a part of it may be missing here"
+        elif reader.remark != self._remark:
+            remark = self._remark = reader.remark
+        return text, remark
+
+
+def _begin_reading(subject: str, tail: int, operator: Operator) -> Reading:
+    place = operator.locate(subject)
+    reader = log_reader.read(operator, place)
+    if tail:
+        reader.seek_tail(tail)
+    return Reading(place, reader)
+
+
+def _examine(subject: str, seconds: float, operator: Operator) -> tuple[Place, m.Examined]:
+    place = operator.locate(subject, running=True)
+    return place, operator.examine(place, seconds)
+
+
+def _timeline(operator: Operator) -> bytes:
+    nodes = operator.nodes()
+    spans: list[tuple[float, str, bytes, m.Span]] = []
+    silent, left_out = [], 0
+    for low in range(0, len(nodes), TRACED_NODES):
+        some = nodes[low : low + TRACED_NODES]
+        told = operator.traces([one.node_id for one in some])
+        for node, found in zip(some, told, strict=True):
+            if found is None:
+                silent.append(node.info.name)
+            place = f"{node.info.name} ({node.info.host})"
+            for one in found.workers if found is not None else ():
+                spans += [(span.began_s, place, one.worker_id, span) for span in one.spans]
+        spans.sort(key=itemgetter(0))
+        left_out += max(0, len(spans) - TRACED_MAX)
+        del spans[:-TRACED_MAX]
+    events = [event(place, worker_id, span) for _, place, worker_id, span in spans]
+    found_all = {"traceEvents": events, "silent": silent, "left_out": left_out}
+    return json.dumps(found_all).encode()
