@@ -79,6 +79,16 @@ def test_many_workers_tell_less_each() -> None:
     assert sum(one.most for one in asked) <= limits.HELD_NODE_ROWS_MAX
 
 
+def test_a_worker_that_tells_more_than_it_was_asked_for_is_cut_short() -> None:
+    bench, (first,) = bench_with(1)
+    bench.head(m.AskHeld(7, ME, NODE, 3))
+    rows = [m.HeldObject(object_of(identity(f"o{n}")), 1, "READY") for n in range(100)]
+    both = [m.HeldBy(first, rows), m.HeldBy(identity("somebody else"), rows)]
+    bench.worker(first, m.Held(0, ME, 7, both))
+    (answer,) = answers(bench)
+    assert [(one.process_id, len(one.objects)) for one in answer.holders] == [(first, 3)]
+
+
 def test_a_node_without_workers_answers_at_once() -> None:
     bench = RayletBench()
     bench.head(m.AskHeld(7, ME, NODE))

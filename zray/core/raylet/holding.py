@@ -24,6 +24,7 @@ class _Question:
         self.message = message
         self.due = due
         self.waiting = waiting
+        self.most = 0  # objects of each
         self.found: list[m.HeldBy] = []
 
 
@@ -54,9 +55,9 @@ class Holding:
         question = _Question(message, now + limits.HELD_WAIT_S, waiting)
         self._questions[message.source, message.seq] = question
         room = limits.HELD_NODE_ROWS_MAX // max(1, len(waiting))
-        most = min(message.most, max(limits.HELD_ROWS_MIN, room))
+        question.most = min(message.most, max(limits.HELD_ROWS_MIN, room))
         for worker_id in waiting:
-            asked = m.AskHeld(message.seq, message.source, worker_id, most)
+            asked = m.AskHeld(message.seq, message.source, worker_id, question.most)
             self._outbox.send(worker_id, asked)
 
     def on_held(self, slot: WorkerSlot, message: m.Held, now: float) -> None:
@@ -68,8 +69,9 @@ class Holding:
         if (first := slot.current()) is not None and not slot.class_name:
             title = first.template.message.name
         for one in message.holders[:1]:
-            me = replace(one, process_id=slot.worker_id, pid=slot.pid, title=title[:64])
-            question.found.append(me)
+            who = {"process_id": slot.worker_id, "pid": slot.pid, "title": title[:64]}
+            told = one.objects[: question.most]
+            question.found.append(replace(one, objects=told, **who))
 
     def exited(self, worker_id: bytes) -> None:
         """A worker is gone, and answers no more."""
