@@ -239,6 +239,22 @@ def test_live_until_somebody_quits(busy: Any, commands: Any) -> None:
         terminal.close()
 
 
+def test_it_goes_on_with_the_next_head(commands: Any) -> None:
+    head = commands.head("--num-cpus", 0)
+    port = head.address().rpartition(":")[2]
+    terminal = Terminal(commands)
+    try:
+        at = terminal.shows("q quits")
+        head.end(signal.SIGKILL)
+        at = terminal.shows("no news for", at)
+        commands.start("zray-head", "--port", port, "--num-cpus", 0)
+        until(lambda: "no news for" not in _last(terminal.text[at:]), "the next head is found")
+        terminal.press("q")
+        terminal.ends(0)
+    finally:
+        terminal.close()
+
+
 def _last(text: str) -> str:
     """The last screen that is whole."""
     screens = text.split("\x1b[H")
