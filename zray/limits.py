@@ -105,6 +105,11 @@ ACK_DELAY_S = 0.1  # a DONE is acknowledged along with other messages, or after 
 CANCEL_GRACE_S = 5.0  # from a soft cancel to the kill
 SPANS_KEPT_MAX = 1000  # tasks that a worker remembers, for a timeline
 SPANS_NODE_MAX = 10_000  # of those that a node tells at a time, or keeps of workers that have ended
+SUBMITS_KEPT_MAX = (
+    10_000  # and that a process notes to have submitted, while a timeline is recorded
+)
+USES_TOLD_MAX = 16  # tasks whose results one of these uses
+RECORD_S_MAX = 600.0
 TRACE_WAIT_S = 0.5  # how long a node waits for what its workers remember
 ALIGNED_BYTES_MAX = (
     16 << 20
@@ -326,6 +331,14 @@ EXAMINED_BYTES_MAX = 8 << 20  # of what it found
 WORKER_STACK_S = 3.0  # how long a worker may take to tell its own
 MEASURED_PROCESSES_MAX = 4096  # of one node, in one answer
 MEASURED_FRESH_S = 0.2  # a node looks at its processes no more often
+HELD_ROWS_MAX = 10_000  # objects of one process, told to whoever asks what holds memory
+HELD_NODE_ROWS_MAX = 20_000  # of all workers of a node
+HELD_ROWS_MIN = 20  # but so many of each
+HELD_LOOKED_AT_MAX = 200_000  # references of a process, to find the largest
+HELD_WAIT_S = 1.0  # how long a node waits for its workers to say what they hold
+HELD_VIEWERS_MAX = 8
+SITES_MAX = 1000  # lines that make references, told by one process
+SITE_CHARS_MAX = 300
 PROFILE_S_MAX = 600.0
 PROFILE_RATE = 100  # samples a second
 DRAIN_LOOK_S = 0.2  # how often it is looked whether a node that is drained can leave

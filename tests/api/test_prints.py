@@ -234,6 +234,21 @@ def test_the_environment_has_each_line_shown(run: Run, name: str) -> None:
     assert run(SAME, **{name: "0"}).stdout.count("same\n") == 4
 
 
+@pytest.mark.parametrize("prefix", ["ZRAY", "RAY"])
+def test_some_lines_are_shown_each_time_and_some_never(run: Run, prefix: str) -> None:
+    name = f"{prefix}_DEDUP_LOGS"
+    env = {f"{name}_ALLOW_REGEX": "^sa.e$", f"{name}_SKIP_REGEX": "egi"}
+    shown = [line.partition(") ")[2] for line in run(SAME, **env).stdout.splitlines()]
+    assert shown.count("same") == 4 and shown.count("end") == 1
+    assert not [line for line in shown if "begin" in line]
+
+
+def test_what_is_no_regular_expression_is_said_and_not_used(run: Run) -> None:
+    done = run(SAME, ZRAY_DEDUP_LOGS_SKIP_REGEX="([")
+    assert "ZRAY_DEDUP_LOGS_SKIP_REGEX='([' is no regular expression" in done.stderr
+    assert "begin" in done.stdout
+
+
 def test_each_worker_has_a_colour_on_a_terminal(script: Script) -> None:
     path = script(SAME + "    print(*pids)\n")
     written = on_terminal(path, NO_COLOR="", ZRAY_DEDUP_LOGS="0")

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from typing import Any
 
+import pytest
+
 import zray
 from zray.errors import TaskError
 from zray.nodes.driver.observer import Observer
@@ -318,17 +320,32 @@ def test_tasks_that_are_not_to_be_told_of_are_not(bare: Any) -> None:
             pass
 
     @zray.remote
+    class Mixed:
+        @zray.method(enable_task_events=False)
+        def hushed(self, fails: bool = False) -> None:
+            assert not fails
+
+        def heard(self) -> None:
+            pass
+
+    @zray.remote
     def loud() -> None:
         pass
 
-    actor = Silent.remote()
+    actor, mixed = Silent.remote(), Mixed.remote()
+    zray.get([mixed.hushed.remote() for _ in range(10)])
+    with pytest.raises(AssertionError):
+        zray.get(mixed.hushed.remote(True))
+    zray.get(mixed.heard.remote())
     zray.get([silent.remote() for _ in range(100)])
     zray.get([actor.works.remote() for _ in range(100)])
     zray.get(loud.remote())
-    bare.until(summary, 10, "something is counted")
-    assert [name.rpartition(">.")[2] for name in summary()] == ["loud"]
+    told = {"loud", "Mixed.__init__", "Mixed.heard"}
+    counted = lambda: {name.rpartition(">.")[2] for name in summary()}  # noqa: E731
+    bare.until(lambda: counted() >= told, 10, "what is to be told of is counted")
+    assert counted() == told
     names = {one.name.rpartition(">.")[2] for one in state.list_tasks(limit=1000)}
-    assert names <= {"loud"}
+    assert names <= told
 
 
 def test_a_page_for_each_of_a_hundred_thousand_tasks(bare: Any) -> None:

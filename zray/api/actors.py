@@ -378,7 +378,8 @@ def method(**options: Any) -> Callable[[F], F]: ...
 def method(*args: Any, **options: Any) -> Any:
     """Give a method of an actor class options for its calls, such as ``num_returns``.
 
-    The method stays what it is. Options: those of ``ActorMethod.options``.
+    The method stays what it is. Options: those of ``ActorMethod.options``, and
+    enable_task_events (False: its calls are in no list, summary or timeline).
 
     Raises:
         ValueError, TypeError: an unknown option or a bad value, or no function.

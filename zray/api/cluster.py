@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import atexit
 import functools
-import getpass
 import os
 import secrets
-import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -17,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from zray import limits
 from zray._version import RAY_VERSION, __version__
+from zray.api.driver_account import job_info, own_machine
 from zray.api.options import namespace as checked_namespace
 from zray.api.runtime_env import env_vars as checked_env_vars
 from zray.errors import HeadSilentError, NotInitializedError
 from zray.nodes.options import DashboardOptions, HeadOptions, NodeOptions, units
 from zray.protocol import messages as m
-from zray.protocol.errors import cut_text
 from zray.runtime import references, session
 from zray.runtime.interrupts import interrupts
 
@@ -396,7 +394,7 @@ def _connect(
         else:
             info, target = interrupts.allow(reach, address)
         namespace = namespace or secrets.token_hex(16)  # of its own, as Ray does
-        job = _job(wants_logs, namespace, lost_after_s, logging)
+        job = job_info(wants_logs, namespace, lost_after_s, logging)
         driver = Driver(info, target, job, namespace, local)
     except BaseException:
         if local is not None:
@@ -407,46 +405,11 @@ def _connect(
     except BaseException:
         driver.close()
         raise
+    if job.records_sites:
+        from zray.nodes.participant import call_sites
+
+        call_sites.record(driver)
     return driver
-
-
-def _job(
-    wants_logs: bool, namespace: str, lost_after_s: float, logging: m.LogSettings | None
-) -> m.JobInfo:
-    script = sys.argv[0] if sys.argv else ""
-    path = sys.path
-    try:
-        directory = os.getcwd()
-        script = os.path.abspath(script) if script else ""
-        path = [os.path.abspath(entry) for entry in path]
-    except OSError:  # it was removed, or may not be read
-        directory = ""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError):
-        user = str(os.getuid())
-    return m.JobInfo(
-        _readable(script[:4096]),
-        _readable(directory),
-        [_readable(entry) for entry in path],
-        _machine(),
-        *(socket.gethostname(), os.getpid(), user, wants_logs, namespace, lost_after_s),
-        logging,
-    )
-
-
-def _readable(path: str) -> str:
-    """A path for a message; one that is no text (bytes of another encoding) has escapes."""
-    return cut_text(path, limits.TEXT_MAX)
-
-
-def _machine() -> str:
-    """Equal for processes that share a machine and its files; as the raylets say it."""
-    if sys.platform != "linux":
-        return ""
-    from zray.runtime.linux.machine import machine_id
-
-    return machine_id()
 
 
 def shutdown(*, wait_for_processes: bool = False) -> None:
@@ -505,7 +468,7 @@ def driver_node(participant: Any) -> str:
         found = _status_from(participant).nodes
     except HeadSilentError:
         return ""
-    here = _machine()
+    here = own_machine()
     near = [node for node in found if node.info.machine == here]
     return (near or found)[0].node_id.hex() if found else ""
 

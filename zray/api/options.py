@@ -106,7 +106,7 @@ class ActorOptions(NamedTuple):
 class MethodOptions(NamedTuple):
     """Options of calls of one method. None for ``max_task_retries``: as the actor says; for
     ``num_returns`` and ``retry_exceptions``, and an empty ``concurrency_group``: as the method
-    says. ``unread_max``: as in TEMPLATE."""
+    says. ``unread_max``: as in TEMPLATE. ``events``: its calls are listed, and in timelines."""
 
     num_returns: int | None = None
     max_task_retries: int | None = None
@@ -115,6 +115,7 @@ class MethodOptions(NamedTuple):
     concurrency_group: str = ""
     unread_max: int = 0
     items_per_yield: int = 1
+    events: bool = True
 
 
 # In place of a number of returns.

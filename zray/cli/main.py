@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from zray._version import __version__
-from zray.cli import entry, listing, metrics, operations, options, rerunning
+from zray.cli import entry, figures, listing, metrics, operations, options, rerunning
 
 
 @click.group(context_settings={"max_content_width": 100})
@@ -153,6 +153,7 @@ for _one in (
     *listing.COMMANDS,
     *operations.COMMANDS,
     *rerunning.COMMANDS,
+    *figures.COMMANDS,
     metrics.metrics,
 ):
     command.add_command(_one)

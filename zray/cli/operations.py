@@ -219,9 +219,19 @@ def drain(
     default=Path("timeline.json"),
     metavar="[FILE.json]",
 )
+@click.option(
+    "--seconds",
+    "-s",
+    type=click.FloatRange(0.1, limits.RECORD_S_MAX - limits.QUESTION_S),
+    default=None,
+    metavar="N",
+    help="Record for so long first: when each task was submitted, waited and got its arguments.",
+)
 @json_option
 @_described
-def timeline(given: Sequence[Sequence[str]], path: Path, as_json: bool) -> None:
+def timeline(
+    given: Sequence[Sequence[str]], path: Path, seconds: float | None, as_json: bool
+) -> None:
     """Write what has run lately on all nodes, for ui.perfetto.dev or chrome://tracing.
 
     Workers remember their last 1,000 tasks and calls, nodes those of workers that have ended in
@@ -231,7 +241,8 @@ def timeline(given: Sequence[Sequence[str]], path: Path, as_json: bool) -> None:
     """
     from zray.cli import timeline as tracing
 
-    sys.exit(tracing.write(options.heads(given), path, as_json=as_json))
+    heads = options.heads(given)
+    sys.exit(tracing.write(heads, path, seconds or 0.0, as_json=as_json))
 
 
 @click.group()

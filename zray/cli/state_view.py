@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from rich import box
@@ -141,11 +142,12 @@ NUMBERS = frozenset(
         *("UNFINISHED", "AGE", "RAN", "BYTES"),
     }
 )
-EXPLAINS = {"WHY", "MESSAGE", "DETAIL"}
+EXPLAINS = {"WHY", "MESSAGE", "DETAIL", "CALL SITE"}
 GAP = 3  # columns between two
 # What may be cut, and how much of it is shown at least.
 LEAST = {"STATE": 12, "STATUS": 9, "CLASS": 12, "ENTRYPOINT": 16, "NODES": 8, "HOLDER": 12}
-LEAST |= {"NAME": 12, **dict.fromkeys(EXPLAINS, 24)}
+LEAST |= {"NAME": 12, "OBJECT": 16, "REFERENCE TYPE": 16, "HELD BY": 12, "WHERE": 8}
+LEAST |= dict.fromkeys(EXPLAINS, 24)
 # What is left out first where there is no room.
 SPARE = (
     "USER",
@@ -199,7 +201,7 @@ class ListView:
         else:
             rows = [_cells(one, self._kind, self._nodes) for one in self._found]
             heads = [heading for heading, _ in COLUMNS[self._kind]]
-            shown = [_table(heads, rows, width)] if rows else []
+            shown = [table(heads, rows, width)] if rows else []
         return [*shown, Text(self._footer(), style="dim")]
 
     def _footer(self) -> str:
@@ -283,8 +285,8 @@ class SummaryView:
         total = f"{answer.total:,} {self._kind}"
         if answer.unlisted:
             total += f"; {answer.unlisted:,} unfinished ones wait at their programs or nodes"
-        table = [_table(heads, rows, width, frozenset({*states, "BYTES"}))] if rows else []
-        return [*table, Text(total, style="dim")]
+        shown = [table(heads, rows, width, frozenset({*states, "BYTES"}))] if rows else []
+        return [*shown, Text(total, style="dim")]
 
 
 # ---- cells -------------------------------------------------------------------------------------
@@ -295,10 +297,14 @@ def _node_names(asked: Source) -> dict[str, str]:
     return {row.node_id.hex(): row.name for row in found.nodes}
 
 
-def _table(
-    heads: list[str], rows: list[list[Text]], width: int, numbers: frozenset[str] = NUMBERS
+def table(
+    heads: list[str],
+    rows: list[list[Text]],
+    width: int,
+    numbers: frozenset[str] = NUMBERS,
+    spare: Sequence[str] = SPARE,
 ) -> Table:
-    """Columns without any content are left out, and where there is no room some others.
+    """A table that fits. Columns without content are left out, and ``spare`` ones for want of room.
 
     Texts have what is left of the width; those that explain go on in further lines.
     """
@@ -308,7 +314,7 @@ def _table(
         if any(row[at].plain for row in rows)
     }
     least = {at: min(LEAST.get(heads[at], one), one) for at, one in wanted.items()}
-    for name in SPARE:
+    for name in spare:
         if sum(least.values()) + GAP * len(least) > width:
             least = {at: one for at, one in least.items() if heads[at] != name}
     left = width - sum(least.values()) - GAP * len(least)
@@ -317,11 +323,11 @@ def _table(
             cut = min(-left, least[at] // 2)
             least[at] -= cut
             left += cut
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
+    made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     for at, one in least.items():
         more = max(0, min(left, wanted[at] - one))
         left -= more
-        table.add_column(
+        made.add_column(
             heads[at],
             justify="right" if heads[at] in numbers else "left",
             no_wrap=heads[at] not in EXPLAINS,
@@ -329,8 +335,8 @@ def _table(
             width=one + more,
         )
     for row in rows:
-        table.add_row(*(row[at] for at in least))
-    return table
+        made.add_row(*(row[at] for at in least))
+    return made
 
 
 def _cells(record: Any, kind: str, nodes: dict[str, str]) -> list[Text]:

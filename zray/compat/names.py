@@ -122,11 +122,10 @@ MODULES: dict[str, dict[str, Any]] = {
             *("get_actor", "get_job", "get_node", "get_objects", "get_task", "get_worker"),
             *("list_actors", "list_cluster_events", "list_jobs", "list_nodes", "list_objects"),
             *("list_tasks", "list_workers", "summarize_actors", "summarize_objects"),
-            "summarize_tasks",
+            *("summarize_tasks", "get_log", "list_logs"),
         ),
         **_instead(_STATE, "StateApiClient"),
         **_instead(_GROUPS, "get_placement_group", "list_placement_groups"),
-        **_instead("prints of tasks come to their driver", "get_log", "list_logs"),
         **_instead("environments have variables alone", "list_runtime_envs"),
     },
     "ray.util.state.common": _homes(

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from zray import limits
 from zray.protocol.actor_messages import *
+from zray.protocol.held_messages import *
 from zray.protocol.lease_messages import *
 from zray.protocol.metric_messages import *
 from zray.protocol.node_messages import *
@@ -396,6 +397,7 @@ ALL: tuple[type[Message], ...] = (
     *PROGRESS_MESSAGES,
     *WHY_MESSAGES,
     *USAGE_MESSAGES,
+    *HELD_MESSAGES,
     *REPLAY_MESSAGES,
 )
 

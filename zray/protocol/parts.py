@@ -123,6 +123,7 @@ class JobInfo(Struct, array_like=True, frozen=True):
         0.0  # without a connection for so long, the job ends; 0: as the head says
     )
     logging: LogSettings | None = None  # of its workers that run Python; None: as they are
+    records_sites: bool = False  # workers note which line made a reference
 
 
 class Environment(Struct, array_like=True, frozen=True):

@@ -95,7 +95,7 @@ WHOLE: frozenset[type[Message]] = frozenset(
         *(m.Runs, m.Reach, m.Reaches, m.RelayRefused, m.Crowded, m.Taken),
         *(m.List, m.Listed, m.Summarize, m.Summary, m.TaskReport),
         *(m.Locate, m.Answered, m.ReadLog, m.LogFiles, m.LogPart, m.Examine, m.Examined),
-        *(m.Kill, m.Drain, m.Progress, m.Measure, m.Measured),
+        *(m.Kill, m.Drain, m.Progress, m.Measure, m.Measured, m.AskHeld, m.Held),
         *(m.Why, m.Explained, m.AskWhy, m.ToldWhy),
         *(m.Scrape, m.Scraped, m.Recorded),
         *(m.KeepRun, m.ReadRun, m.RunPart, m.ListRuns, m.RunsListed),

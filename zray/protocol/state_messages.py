@@ -117,7 +117,8 @@ class ListedObject(Struct, array_like=True, frozen=True, gc=False):
     """An object of which the head knows. ``state``: PENDING, READY, ERROR or LOST. ``places``:
     nodes and drivers that have its value. ``holders``: how many processes, tasks and objects hold
     it, of which ``holder_id`` is one; that one is of ``type`` DRIVER or WORKER, if a process, as
-    ``pid`` and ``host`` say."""
+    ``pid`` and ``host`` say. ``held``: the first of them: what kind of reference that is, of
+    which id, and its name if it has one."""
 
     object_id: AnyId
     size: Count
@@ -131,6 +132,7 @@ class ListedObject(Struct, array_like=True, frozen=True, gc=False):
     pid: Count = 0
     host: Name = ""
     reason: Brief = ""
+    held: list[tuple[Word, AnyId, Name]] = []
 
 
 class ListedNode(Struct, array_like=True, frozen=True, gc=False):

@@ -96,7 +96,8 @@ class Measure(Message, tag=210):
 class Measured(Message, tag=211):
     """The answer. ``at_s``: when that was, on a clock of the node that only goes on.
 
-    ``left_out``: processes beyond ``limits.MEASURED_PROCESSES_MAX``.
+    ``left_out``: processes beyond ``limits.MEASURED_PROCESSES_MAX``. ``clock_s``: what the node's
+    machine took the time for then, in seconds since 1970.
     """
 
     target: Id
@@ -106,6 +107,7 @@ class Measured(Message, tag=211):
     store: StoreUsage
     processes: Annotated[list[UsedBy], Meta(max_length=limits.MEASURED_PROCESSES_MAX)] = []
     left_out: Count = 0
+    clock_s: float = 0.0
 
 
 USAGE_MESSAGES: tuple[type[Message], ...] = (Measure, Measured)

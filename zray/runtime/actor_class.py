@@ -20,6 +20,12 @@ def groups_of(cls: type) -> dict[str, str]:
     return found
 
 
+def quiet_methods(cls: type) -> frozenset[str]:
+    """Those of whose calls nobody is to be told."""
+    marked = {name: getattr(getattr(cls, name, None), OPTIONS_OF_METHOD, None) for name in dir(cls)}
+    return frozenset(name for name, one in marked.items() if one is not None and not one.events)
+
+
 def items_per_yield(cls: type, method: str) -> int:
     """How many items each yield of a method has, as its decorator says."""
     options = getattr(getattr(cls, method, None), OPTIONS_OF_METHOD, None)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import fnmatch
+import re
 import time
 from collections.abc import Iterator
 
@@ -19,6 +20,8 @@ from zray.runtime import session
 
 FOLLOW_S = 0.25
 TAIL_LINES = 1000  # as in Ray
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-Z\\-_])")
+_ANSI_BEGUN = re.compile(r"\x1b(?:\[[0-?]{0,64}[ -/]{0,16})?\Z")
 _CATEGORIES = {"head": "gcs_server", "node": "raylet"}
 
 
@@ -70,6 +73,10 @@ def get_log(
     suffix: str = "out",
     encoding: str | None = "utf-8",
     errors: str | None = "strict",
+    submission_id: str | None = None,
+    attempt_number: int = 0,
+    _interval: float | None = None,
+    filter_ansi_code: bool = False,
 ) -> Iterator[str]:
     """What is in a log, in parts as they come.
 
@@ -86,6 +93,10 @@ def get_log(
         suffix: in Ray "out" or "err"; here both are in one log.
         encoding, errors: how bytes become text. Anybody may print anything: ``errors="replace"``
             never fails.
+        submission_id: there are no submitted jobs whose log could be meant.
+        attempt_number: the parts of all attempts of ``task_id`` come, whichever it is.
+        _interval: with ``follow``, how often it is looked for more, in seconds.
+        filter_ansi_code: leave out escape sequences for colours and the like.
 
     Raises:
         ValueError: it is not said, or more than once, whose log.
@@ -96,15 +107,32 @@ def get_log(
     whose = [one for one in (filename, actor_id, task_id, pid) if one is not None]
     if len(whose) != 1:
         raise ValueError("say whose log: one of filename=, actor_id=, task_id= and pid=")
+    if submission_id is not None:
+        raise ValueError("submission_id: jobs are not submitted to zray; say whose log otherwise")
     if suffix not in ("out", "err"):
         raise ValueError(f'suffix is "out" or "err", not {suffix!r}')
     if filename is not None and node_id is None and node_ip is None:
         raise ValueError("say with node_id= or node_ip= which node has that file")
     lines = tail if tail >= 0 else (None if follow else TAIL_LINES)
-    return _parts(
+    pause_s = FOLLOW_S if _interval is None else _interval
+    parts = _parts(
         *(address, node_id, node_ip, filename, actor_id, task_id, pid),
-        *(follow, lines, encoding or "utf-8", errors or "strict"),
+        *(follow, lines, encoding or "utf-8", errors or "strict", pause_s),
     )
+    return _plain(parts) if filter_ansi_code else parts
+
+
+def _plain(parts: Iterator[str]) -> Iterator[str]:
+    """Without escape sequences, though one begins in a part and ends in the next."""
+    rest = ""
+    for part in parts:
+        text = _ANSI.sub("", rest + part)
+        begun = _ANSI_BEGUN.search(text)
+        rest = text[begun.start() :] if begun is not None else ""
+        if text := text[: len(text) - len(rest)]:
+            yield text
+    if rest:
+        yield rest
 
 
 def _parts(
@@ -119,6 +147,7 @@ def _parts(
     lines: int | None,
     encoding: str,
     errors: str,
+    pause_s: float,
 ) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder(encoding)(errors)
     with _operator(address) as operator:
@@ -142,7 +171,7 @@ def _parts(
             if not data and not follow:
                 break
             if not data:
-                time.sleep(FOLLOW_S)
+                time.sleep(pause_s)
         if text := decoder.decode(b"", final=True):
             yield text
 

@@ -70,3 +70,17 @@ def test_what_is_remembered_is_bounded_and_a_count_is_told_before_it_goes() -> N
         folding.take(log(1, f"{number}{long}"), 0.0)
     assert sum(len(line) for _, line in folding._recent) <= limits.FOLD_CHARACTERS
     assert folding.rest() == [] and folding._characters == 0
+
+
+def test_lines_that_are_to_be_shown_each_time_are_and_others_never() -> None:
+    folding = PrintFolding(each=lambda line: "loss" in line, none=lambda line: "debug" in line)
+    assert lines(folding.take(log(1, "loss 1", "debug loss", "debug", "hello"), 0.0)) == [
+        (1, "loss 1"),
+        (1, "debug loss"),  # what is shown each time is not looked at further
+        (1, "hello"),
+    ]
+    assert lines(folding.take(log(2, "loss 1", "debug", "hello"), 1.0)) == [(2, "loss 1")]
+    assert folding.take(log(3, "debug"), 1.0) == []
+    assert [text for _, text in lines(folding.rest())] == [
+        f"hello [repeated 1x across cluster{HINT}]"
+    ]

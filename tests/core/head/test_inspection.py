@@ -186,6 +186,32 @@ def test_a_worker_is_ended_by_its_node() -> None:
     assert asked.subject == identity("w1")
 
 
+# ---- what they hold ------------------------------------------------------------------------
+
+
+def test_drivers_are_asked_themselves_what_they_hold_and_nodes_for_their_workers() -> None:
+    bench = head()
+    bench.say("me", m.AskHeld(4, identity("a lie"), identity("d1")), m.AskHeld(5, ME, N2))
+    (asked,) = bench.taken("d1", m.AskHeld)
+    assert (asked.seq, asked.source) == (4, ME)
+    (asked,) = bench.taken("n2", m.AskHeld)
+    assert (asked.seq, asked.source) == (5, ME)
+    bench.say("d1", m.Held(0, ME, 4, []))
+    bench.say("n2", m.Held(0, ME, 5, []))
+    assert [one.about for one in bench.taken("me", m.Held)] == [4, 5]
+    bench.say("d1", m.Held(0, ME, 4, []))  # nobody asks any more
+    assert not bench.taken("me")
+
+
+def test_who_is_not_there_is_not_asked_what_he_holds() -> None:
+    bench = head()
+    bench.say("me", m.AskHeld(4, ME, identity("nobody")))
+    (answer,) = bench.taken("me")
+    assert (answer.about, answer.code) == (4, NotFoundError.code)
+    bench.say("d1", m.AskHeld(1, ME, N2))
+    assert bench.taken("d1")[0].code == FORBIDDEN
+
+
 # ---- failed attempts -----------------------------------------------------------------------
 
 

@@ -358,3 +358,16 @@ def test_events_take_no_memory_without_end() -> None:
         bench.gcs.events.add(head_events.INFO, "HEAD", "TEST", f"{number} " + "x" * 500)
     assert bench.gcs.events.happened.bytes <= limits.THINGS_ENDED_BYTES
     assert everything(bench, m.EVENTS)[0].message.startswith("99999 ")
+
+
+def test_what_runs_is_found_without_a_look_at_all_that_waits_or_has_ended() -> None:
+    bench = head()
+    bench.submit("d", *(spec(f"t{number}", WORK) for number in range(3000)))
+    runs = m.ListedTask(identity("t0"), 0, "work", m.RUNNING, worker_id=identity("w"))
+    near = m.ListedTask(identity("near"), 0, "work", m.RUNNING, worker_id=identity("w"))
+    bench.say("n1", m.TaskReport(0, running=[runs, near], heard=identity("w")))
+    question = m.List(0, m.TASKS, equal("state", "running"))
+    found = answer(bench, question, turns=1)  # one turn looks at some hundred rows at most
+    assert {row.task_id for row in found.tasks} == {identity("t0"), identity("near")}
+    assert found.total == 3001 and not found.cursor
+    assert len(everything(bench, m.TASKS, filters=equal("state", "RUNNING", negated=True))) == 2999

@@ -24,7 +24,7 @@ def looks(bench: RayletBench) -> list[ReadUsage]:
 def found(bench: RayletBench, look: ReadUsage, missing: tuple[int, ...] = ()) -> Any:
     """The shell has looked; the answer."""
     of = {pid: m.Usage(pid, 1.5, 100, 50, 2, "S", 5.0) for pid in look.pids if pid not in missing}
-    bench.raylet.inspection.measuring.measured(look.message, MACHINE, STORE, of, bench.now)
+    bench.raylet.inspection.measuring.measured(look.message, MACHINE, STORE, of, bench.now, 5e8)
     bench.turn()
     (answer,) = bench.told(m.Measured)
     return answer

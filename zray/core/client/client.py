@@ -228,6 +228,7 @@ class Client:
             m.Rejected: self._on_rejected,
             **self.prints.handlers,
             m.AskWhy: lambda msg: self.causes.on_ask(msg),
+            **self.tasks.handlers,
             m.Pong: self._on_pong,
             m.Shutdown: lambda msg: self.stop(msg.reason),
             m.Goodbye: self._on_goodbye,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
@@ -30,9 +31,18 @@ class _Recent:
 
 
 class PrintFolding:
-    """``due_at``: when there is something to be shown although nothing has come."""
+    """``each``: whether a line is shown each time; ``none``: whether it is never shown.
 
-    def __init__(self) -> None:
+    ``due_at``: when there is something to be shown although nothing has come.
+    """
+
+    def __init__(
+        self,
+        each: Callable[[str], object] | None = None,
+        none: Callable[[str], object] | None = None,
+    ) -> None:
+        self._each = each
+        self._none = none
         self.due_at = NEVER
         self._recent: OrderedDict[tuple[bool, str], _Recent] = OrderedDict()  # the oldest first
         self._characters = 0
@@ -44,7 +54,13 @@ class PrintFolding:
         shown = self.due(now)
         source = (message.node, message.pid)
         recent, lines = self._recent, []
+        each, none = self._each, self._none
         for line in message.lines:
+            if each is not None and each(line):
+                lines.append(line)
+                continue
+            if none is not None and none(line):
+                continue
             key = (message.is_error, line)
             known = recent.get(key)
             if known is None:

@@ -7,7 +7,7 @@ themselves are among the client's outcomes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Container, Iterable
 
 from zray import limits
 from zray.core.client.actor_caller import ActorCaller
@@ -74,6 +74,7 @@ class ClientReferences:
         self._near: dict[bytes, None] = {}  # of its own, what is with the node's store
         self._covered: dict[bytes, None] = {}  # held by the running task
         self.unpublished: dict[bytes, None] = {}  # results of which the node may know alone
+        self.sites: dict[bytes, str] | None = None  # the lines that made them, where that is noted
 
     # ---- counting --------------------------------------------------------------------------
 
@@ -154,6 +155,15 @@ class ClientReferences:
     def count(self, oid: bytes) -> None:
         """A reference of this process to an object that the cluster does not know of."""
         self.counts[oid] = 1
+
+    def told(self, message: m.AskHeld, unsubmitted: Container[bytes]) -> m.Held:
+        """What this process holds, for somebody who asks. ``unsubmitted``: tasks in the backlog."""
+        from zray.core.client.held import HeldQueries  # loaded when somebody does
+
+        return HeldQueries(
+            *(self._me.process_id, self.counts, self.own, self._near, self._outcomes),
+            *(self._results, self._actors, self._unresolved, unsubmitted, self.sites),
+        ).answer(message)
 
     # ---- held without a message of its own --------------------------------------------------
 

@@ -7,6 +7,8 @@ much is under way. A task that cannot be made, or was cancelled in time, ends he
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
+from typing import Any
 
 from zray import limits
 from zray.core import failures
@@ -59,6 +61,12 @@ class ClientTasks:
         self._cancels: dict[bytes, m.Cancel] = {}  # of tasks whose outcome is not known here
         self.ack_upto = 0  # the last RESULT of which the head was not told that it came; 0: none
         self._early: list[bytes] = []  # tasks of whose outcomes the last part is to come
+        self.trace: Callable[[m.Trace], m.Traced] | None = None  # by the shell
+        # What others want to know of this process, as a part of the client's table.
+        self.handlers: dict[type[m.Message], Callable[[Any], None]] = {
+            m.AskHeld: lambda message: self._outbox.append(self.held(message)),
+            m.Trace: self._on_trace,
+        }
 
     # ---- submitting ------------------------------------------------------------------------
 
@@ -220,6 +228,15 @@ class ClientTasks:
         value = failures.encode(error, text, template.name)
         for outcome in failures.outcomes(spec.task_id, template.num_returns, value):
             self._references.take_back(outcome)
+
+    def _on_trace(self, message: m.Trace) -> None:
+        """Somebody asks what this process has submitted, or wants it to be noted."""
+        if self.trace is not None:
+            self._outbox.append(self.trace(message))
+
+    def held(self, message: m.AskHeld) -> m.Held:
+        """What this process holds, for somebody who asks."""
+        return self._references.told(message, self.unsubmitted)
 
     # ---- outcomes --------------------------------------------------------------------------
 

@@ -28,13 +28,24 @@ PREFIX_MIN = 6  # digits of an id that stand for the whole
 NAMED_MAX = 8  # of those that a word may stand for, in a text
 HEAD = "head"
 
-Question = m.Locate | m.ReadLog | m.Examine | m.Kill | m.Measure | m.Scrape | m.ReadRun | m.ListRuns
+Question = (
+    m.Locate
+    | m.ReadLog
+    | m.Examine
+    | m.Kill
+    | m.Measure
+    | m.AskHeld
+    | m.Scrape
+    | m.ReadRun
+    | m.ListRuns
+)
 Answer = (
     m.Answered
     | m.LogFiles
     | m.LogPart
     | m.Examined
     | m.Measured
+    | m.Held
     | m.Scraped
     | m.RunPart
     | m.RunsListed
@@ -81,6 +92,8 @@ class Inspection:
             **dict.fromkeys((m.ReadLog, m.Examine, m.Measure), self.pass_on),
             **dict.fromkeys((m.ReadRun, m.ListRuns), self.pass_on),
             **dict.fromkeys((m.Answered, m.LogFiles, m.LogPart, m.Examined), self.on_answer),
+            m.AskHeld: self.on_ask_held,
+            m.Held: self.on_answer,
             **dict.fromkeys((m.Measured, m.Scraped, m.RunPart, m.RunsListed), self.on_answer),
             m.Scrape: self.on_scrape,
             m.Recorded: self.on_recorded,
@@ -192,6 +205,15 @@ class Inspection:
                 self._refuse(sender, message, NotFoundError, "that is not the head's own node")
                 return
             self._outbox.send(node.process_id, message)
+
+    def on_ask_held(self, sender: Member, message: m.AskHeld, now: float) -> None:
+        """A driver knows by itself what it holds; workers are asked by their nodes."""
+        job = self._members.jobs.get(message.target)
+        if job is None or job.driverless or not job.connected:
+            self.pass_on(sender, message, now)
+        elif self._may_ask(sender, message, now):
+            message.source = sender.process_id
+            self._outbox.send(job.process_id, message)
 
     def _may_ask(self, sender: Member, message: Question, now: float) -> bool:
         mine = self._open.setdefault(sender.process_id, {})

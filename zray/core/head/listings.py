@@ -66,12 +66,13 @@ Section = Present | Past
 
 
 class Reading:
-    """A list that has begun. ``used``: when it was read last."""
+    """A list that has begun. ``used``: when it was read last. ``total``: things of its kind."""
 
-    def __init__(self, number: int, kind: int, sections: list[Section]) -> None:
+    def __init__(self, number: int, kind: int, sections: list[Section], total: int = -1) -> None:
         self.number = number
         self.kind = kind
         self.sections = sections
+        self.total = sum(map(len, sections)) if total < 0 else total
         self.items = sum(len(one) for one in sections if isinstance(one, Present))
         self.used = 0.0
 
@@ -169,6 +170,8 @@ class Listings:
 
             def begin() -> Reading:
                 self._numbers += 1
+                if kind == m.TASKS and any(_is_running(one) for one in message.filters):
+                    return self._running(message.only)
                 sections = self._sections(kind, needle, message.only)
                 return Reading(self._numbers, kind, sections)
 
@@ -202,6 +205,14 @@ class Listings:
     def _unfinished(self, only: bytes) -> Present:
         told = [one for one in self._events.tasks.running() if one not in self._tasks]
         return self._present(chain(self._tasks, told), self._rows.task, only)
+
+    def _running(self, only: bytes) -> Reading:
+        """What runs, as was told last: nobody has to look through all others for that."""
+        told = self._events.tasks
+        unfinished = len(self._tasks) + sum(1 for one in told.running() if one not in self._tasks)
+        total = unfinished + len(told.failed) + len(told.finished)
+        sections: list[Section] = [self._present(told.running(), self._rows.task, only)]
+        return Reading(self._numbers, m.TASKS, sections, total)
 
     @staticmethod
     def _present(ids: Iterable[bytes], row: Callable[[bytes], Any], only: bytes) -> Present:
@@ -319,8 +330,7 @@ class Listings:
             self._keep(reading, now)
         elif reading.number in self._open:
             reading.used = now  # its last page may be asked for again
-        total = sum(map(len, reading.sections))
-        answer = m.Listed(0, work.seq, reading.kind, total, cursor)
+        answer = m.Listed(0, work.seq, reading.kind, reading.total, cursor)
         if reading.kind == m.TASKS:
             answer.dropped, answer.unlisted = self._events.tasks.dropped, self._rows.unlisted()
         setattr(answer, FIELDS[reading.kind], work.rows)
@@ -355,6 +365,10 @@ def _count(
         key = ("(others)", key[1])
     states = groups.setdefault(key, {})
     states[state] = states.get(state, 0) + more
+
+
+def _is_running(one: m.Filter) -> bool:
+    return one.key == "state" and one.value.upper() == m.RUNNING and not one.negated
 
 
 def _joined(number: int, section: int, place: int) -> bytes:

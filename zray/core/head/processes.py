@@ -40,7 +40,9 @@ class Processes:
         self._outbox.send(self.workers.get(process_id, process_id), message)
 
     def on_mail(self, sender: Member, message: Items | Taken | Trace | Traced, now: float) -> None:
-        """Pass on what one process says to another."""
+        """Pass on what one process says to another. Only observers have others note more."""
+        if isinstance(message, Trace) and self._members.member(sender.process_id) is not None:
+            message.record_s = 0.0
         self.note_worker(sender, message.source)
         self.send_to(message.target, message)
 

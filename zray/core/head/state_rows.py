@@ -5,6 +5,8 @@ Reads the tables, and costs the same for each. Of what is over, `events` has the
 
 from __future__ import annotations
 
+from itertools import islice
+
 from zray import limits
 from zray.core import resources
 from zray.core.head.actor_records import ActorRecord
@@ -161,7 +163,32 @@ class StateRows:
             type=kind,
             pid=pid,
             host=host,
+            held=self._held(object_id, record),
         )
+
+    def _held(self, object_id: bytes, record: ObjectRecord) -> list[tuple[str, bytes, str]]:
+        """The first of those that hold it, and how."""
+        held = record.holders
+        first = [held] if isinstance(held, bytes) else islice(held or (), HOLDERS_LOOKED_AT)
+        return [self._hold(object_id, holder) for holder in first]
+
+    def _hold(self, object_id: bytes, holder: bytes) -> tuple[str, bytes, str]:
+        if len(holder) == OBJECT_BYTES:
+            return m.CAPTURED_IN_OBJECT, holder, ""
+        if holder in self._members.jobs or holder in self._events.alive:
+            is_handle = task_of(object_id) in self._actors
+            return m.ACTOR_HANDLE if is_handle else m.LOCAL_REFERENCE, holder, ""
+        task = self._tasks.get(holder)
+        if task is not None:
+            name = task.template.message.name if task.template is not None else ""
+            return m.USED_BY_PENDING_TASK, holder, name
+        actor = self._actors.get(holder)
+        if actor is not None:
+            return m.CAPTURED_IN_ACTOR, holder, actor.info.class_name
+        node = self._members.nodes.get(holder)
+        if node is not None:  # for tasks of its workers, and ends on their way
+            return m.USED_BY_PENDING_TASK, holder, f"node {node.info.name}"[: limits.NAME_MAX]
+        return m.HELD_OTHERWISE, holder, ""
 
     def _holder(self, record: ObjectRecord) -> tuple[bytes, int]:
         """One that holds it, a process if one of the first is, and how many there are."""

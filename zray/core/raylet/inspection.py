@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from zray import limits
-from zray.core.machine import NEVER, Outbox
+from zray.core.machine import Outbox
 from zray.core.raylet.effects import (
     Effect,
     EndExamination,
@@ -19,9 +19,11 @@ from zray.core.raylet.effects import (
     StartExamination,
 )
 from zray.core.raylet.failed_runs import FailedRuns
+from zray.core.raylet.holding import Holding
 from zray.core.raylet.local_records import LocalTask, WorkerSlot
 from zray.core.raylet.local_scheduler import LocalScheduler
 from zray.core.raylet.measuring import Measuring
+from zray.core.raylet.objects import LocalObjects
 from zray.core.raylet.printed import Printed, PrintedPart, TaskOutput
 from zray.errors import BusyError, NotFoundError, ProfilerError
 from zray.protocol import messages as m
@@ -64,7 +66,7 @@ class Inspection:
     """Of one incarnation of the raylet.
 
     Args:
-        held: the tasks that are here.
+        held: the tasks that are here. objects: that are.
         actor_slot: the worker that is an actor, by the actor's id.
         effect: takes what the shell is to do.
         cancel: as ``LocalTasks.on_cancel``.
@@ -80,6 +82,7 @@ class Inspection:
         outbox: Outbox[bytes],
         scheduler: LocalScheduler,
         held: dict[bytes, LocalTask],
+        objects: LocalObjects,
         actor_slot: Callable[[bytes], WorkerSlot | None],
         effect: Callable[[Effect], None],
         cancel: Callable[[m.CancelTask, float], None],
@@ -103,6 +106,7 @@ class Inspection:
         self._past: dict[bytes, WorkerFacts] = {}
         self._printed = Printed()
         self.measuring = Measuring(info.pid, scheduler, effect, tell_head)
+        self.holding = Holding(outbox, scheduler, objects, tell_head)
         # Parts of the raylet's tables.
         self.head_handlers: dict[type[m.Message], Callable[[Any, float], None]] = {
             m.Locate: self.on_locate,
@@ -111,11 +115,13 @@ class Inspection:
             m.Kill: self.on_kill,
             m.Scrape: self.on_scrape,
             **self.measuring.handlers,
+            m.AskHeld: self.holding.on_ask,
             **failed_runs.head_handlers,
         }
         self.worker_handlers: dict[type[m.Message], Callable[[WorkerSlot, Any, float], None]] = {
             m.Answered: self.on_answered,
             m.Examined: self.on_worker_examined,
+            m.Held: self.holding.on_held,
             m.KeepRun: lambda slot, message, now: failed_runs.keep(message),
         }
 
@@ -332,6 +338,7 @@ class Inspection:
         self._past[slot.worker_id] = _facts(slot)._replace(alive=False)
         if len(self._past) > limits.PAST_WORKERS_KEPT:
             del self._past[next(iter(self._past))]
+        self.holding.exited(slot.worker_id)
         for search in self._searches.values():
             search.waiting.pop(slot.worker_id, None)
         for number, one in [*self._examinations.items()] if self._examinations else ():
@@ -343,6 +350,7 @@ class Inspection:
 
     def step(self, now: float) -> None:
         """Answer those for whom nobody has, in time."""
+        self.holding.step(now)
         for key, search in [*self._searches.items()] if self._searches else ():
             if not search.waiting or now >= search.due:
                 del self._searches[key]
@@ -356,7 +364,7 @@ class Inspection:
         """When that is."""
         due = [search.due for search in self._searches.values()]
         due += [one.due for one in self._examinations.values()]
-        return min(due, default=NEVER)
+        return min([self.holding.deadline(), *due])
 
 
 def _facts(slot: WorkerSlot) -> WorkerFacts:

@@ -56,8 +56,9 @@ class Measuring:
         store: m.StoreUsage,
         found: Mapping[int, m.Usage],
         now: float,
+        clock_s: float,
     ) -> None:
-        """That is what was found, of processes by their pids."""
+        """That is what was found, of processes by their pids. ``clock_s``: since 1970."""
         told = [
             m.UsedBy(found[pid], kind)
             for pid, kind in ((self._pid, m.NODE_PROCESS), (message.head_pid, m.HEAD_PROCESS))
@@ -67,7 +68,7 @@ class Measuring:
         told += [_used_by(slot, found[slot.pid]) for slot in slots if slot.pid in found]
         left_out = len(slots) + 1 + bool(message.head_pid) - limits.MEASURED_PROCESSES_MAX
         whom = (message.source, message.seq, now)
-        self._last = answer = m.Measured(0, *whom, machine, store, told, max(0, left_out))
+        self._last = answer = m.Measured(0, *whom, machine, store, told, max(0, left_out), clock_s)
         self._tell_head(answer)
 
 

@@ -10,12 +10,15 @@ process exported from it counts, not the reference.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
+from heapq import nlargest
+from itertools import islice
 
 from zray import limits
 from zray.core.arena import Region
 from zray.core.raylet.segment_table import SegmentTable
 from zray.core.raylet.store_effects import DeleteFile, Effect, Place, SpillObject
 from zray.errors import ProtocolError
+from zray.protocol.messages import StoredHere
 
 
 class StoredObject:
@@ -74,6 +77,17 @@ class ObjectStore:
     def count(self) -> int:
         """How many objects can be read here."""
         return len(self._objects)
+
+    def listed(self, most: int) -> list[StoredHere]:
+        """The largest of these, and who has them mapped."""
+        largest = nlargest(most, self._objects.values(), key=lambda one: one.size)
+        return [
+            StoredHere(
+                *(one.object_id, one.size, one.place is None),
+                [*islice(one.views, limits.HELD_VIEWERS_MAX)],
+            )
+            for one in largest
+        ]
 
     def sealed(self) -> list[StoredObject]:
         """All objects that can be read here, spilled ones included."""

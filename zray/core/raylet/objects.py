@@ -22,6 +22,8 @@ from zray.protocol.messages import (
     Outcome,
     Pull,
     PullFailed,
+    StoredHere,
+    StoreUsage,
 )
 
 Arrived = Callable[[Outcome | None, str], None]  # the outcome, or None and why there is none
@@ -50,6 +52,12 @@ class Store(Memory, Protocol):
 
     def keep(self, outcome: Outcome) -> Outcome | None:
         """Take a small value in; the outcome to be kept in its place, None: it cannot be."""
+
+    def usage(self) -> StoreUsage:
+        """All objects there, in figures."""
+
+    def listed(self, most: int) -> list[StoredHere]:
+        """The largest of them."""
 
     def drain_all(self) -> None:
         """Take in whatever the node's processes have said."""

@@ -112,7 +112,7 @@ class Raylet:
         kill = self.workers.kill
         self.actors = HostedActors(self.outbox, self.scheduler, self.completions, tell_head, kill)
         self.peer_transfers = PeerTransfers(self.objects)
-        self._lending = Lending()
+        self._lending = self.workers.tracing.lending = Lending()
         self.behind = Behind(self.scheduler, self.outbox, lambda one: self.take_back(one))
         self._make_tasks(tell_head)
         self._credit = Credit(
@@ -168,7 +168,7 @@ class Raylet:
             *(self.objects, tell_head),
         )
         self.inspection = Inspection(
-            *(self.node_id, self.info, self.outbox, self.scheduler, self.tasks.held),
+            *(self.node_id, self.info, self.outbox, self.scheduler, self.tasks.held, self.objects),
             *(self.actors.slot, self._want, self.tasks.on_cancel, self.workers.kill, tell_head),
             self.failed_runs,
         )

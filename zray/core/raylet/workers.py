@@ -105,6 +105,7 @@ class Workers:
         self._worker_requests.employ(slot.worker_id, key[0])
         self._effect(StartWorker(slot.worker_id, key))
         self._outbox.send(slot.worker_id, self._setup(key))
+        self.tracing.begin(slot.worker_id)
         return slot
 
     def started(self, worker_id: bytes, pid: int, begun: Callable[[], int]) -> None:

@@ -31,7 +31,8 @@ from zray.runtime.interrupts import interrupts
 from zray.runtime.link import HeadLink
 from zray.runtime.wake_pipe import WakePipe
 
-if TYPE_CHECKING:  # Linux only
+if TYPE_CHECKING:  # Linux only, or rarely wanted
+    from zray.nodes.participant.task_recorder import TaskRecorder
     from zray.runtime.linux.direct import DirectLink
 
 TEND_S = 0.02  # so long only sockets are read that have something, if those are of leased workers
@@ -66,6 +67,8 @@ class Driver(Pump):
             *(self._context, info, self.client.far_leases, self._far_hello),
             *(self._links_changed, self._wake),
         )
+        self._recorder: TaskRecorder | None = None  # once somebody asks
+        self.client.tasks.trace = self._traced
         self._node_joins_by = 0.0
         self._heard = self._ping_at = self._collect_at = self._lost_at = 0.0
         self._warned = False
@@ -85,6 +88,18 @@ class Driver(Pump):
         """To a node's own port, by so many ways as there were until now."""
         ids = (m.ROLE_DRIVER, self.client.process_id, path, self.client.cluster_id)
         return m.Hello(0, m.PROTOCOL_VERSION, *ids, self._versions)
+
+    def _traced(self, message: m.Trace) -> m.Traced:
+        """What this program has submitted since somebody wants that to be noted."""
+        if self._recorder is None:
+            from zray.nodes.participant.task_recorder import TaskRecorder
+
+            self._recorder = TaskRecorder(self)
+        found = m.WorkerSpans(bytes(16), self.client.process_id, [], [*self._recorder.submits])
+        if message.record_s:
+            self._recorder.record(message.record_s)
+        whom = (self.client.process_id, message.source, message.seq)
+        return m.Traced(0, *whom, [found], time.time())
 
     # ---- connecting ------------------------------------------------------------------------
 

@@ -229,17 +229,36 @@ class Operator(Observer):
         asked.task_id = task_id
         return self.ask(asked, m.LogPart, limits.QUESTION_S)
 
-    def traces(self, node_ids: Sequence[bytes]) -> list[m.Traced | None]:
-        """What has run lately on nodes, in their order; None: the node has not answered."""
-        asked = [m.Trace(0, self._process_id, node_id) for node_id in node_ids]
-        found = self.ask_all(asked, limits.QUESTION_S)
+    def traces(
+        self,
+        process_ids: Sequence[bytes],
+        record_s: float = 0.0,
+        timeout_s: float = limits.QUESTION_S,
+    ) -> list[m.Traced | None]:
+        """What has run lately on nodes, or drivers have submitted, in their order; None: no answer.
+
+        ``record_s``: for so long they are to note what is submitted.
+        """
+        me = self._process_id
+        asked = [m.Trace(0, me, process_id, False, record_s) for process_id in process_ids]
+        found = self.ask_all(asked, timeout_s)
         return [one if isinstance(one, m.Traced) else None for one in found]
 
-    def measure(self, node_ids: Sequence[bytes]) -> list[m.Measured | None]:
+    def measure(
+        self, node_ids: Sequence[bytes], timeout_s: float = limits.QUESTION_S
+    ) -> list[m.Measured | None]:
         """What the processes of nodes use, in their order; None: the node has not answered."""
         asked = [m.Measure(0, self._process_id, node_id) for node_id in node_ids]
-        found = self.ask_all(asked, limits.QUESTION_S)
+        found = self.ask_all(asked, timeout_s)
         return [one if isinstance(one, m.Measured) else None for one in found]
+
+    def held(
+        self, process_ids: Sequence[bytes], most: int, timeout_s: float
+    ) -> list[m.Held | None]:
+        """What drivers, and nodes with their workers, hold, in their order; None: no answer."""
+        asked = [m.AskHeld(0, self._process_id, process_id, most) for process_id in process_ids]
+        found = self.ask_all(asked, timeout_s)
+        return [one if isinstance(one, m.Held) else None for one in found]
 
     def scrape(self, node_id: bytes = b"") -> m.Scraped:
         """The figures of a node, or without one those of the head and the cluster.

@@ -1,13 +1,17 @@
 """How lines of workers look at their driver, and which are shown: as its environment says.
 
-``ZRAY_DEDUP_LOGS=0`` shows equal lines of several workers each; ``ZRAY_COLOR_PREFIX=0`` leaves the
-prefixes without colours, which only terminals have, and not where ``NO_COLOR`` is set. The names
-that Ray has (``RAY_...``) do the same.
+``ZRAY_DEDUP_LOGS=0`` shows equal lines of several workers each, ``ZRAY_DEDUP_LOGS_ALLOW_REGEX``
+those in which it is found; ``ZRAY_DEDUP_LOGS_SKIP_REGEX`` leaves lines out. With
+``ZRAY_COLOR_PREFIX=0`` prefixes are without colours, which only terminals have, and not where
+``NO_COLOR`` is set. The names that Ray has (``RAY_...``) do the same.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import sys
+from collections.abc import Callable
 from typing import Any
 
 from zray.core.client.print_folding import PrintFolding
@@ -20,7 +24,8 @@ KNOWN_MAX = 10_000  # workers whose colours are remembered
 
 class WorkerLines:
     def __init__(self) -> None:
-        self._folding = PrintFolding()
+        each, none = (_pattern(f"DEDUP_LOGS_{name}_REGEX") for name in ("ALLOW", "SKIP"))
+        self._folding = PrintFolding(each, none)
         self._folds = _is_on("DEDUP_LOGS")
         plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
         self._colours = _is_on("COLOR_PREFIX") and not plain
@@ -59,6 +64,18 @@ class WorkerLines:
 def _is_terminal(stream: Any) -> bool:
     """A stream of the program's own may be less than a file."""
     return hasattr(stream, "isatty") and bool(stream.isatty())
+
+
+def _pattern(name: str) -> Callable[[str], object] | None:
+    """Whether a line has it; one that is none is said to be, and not used."""
+    for variable in (f"ZRAY_{name}", f"RAY_{name}"):
+        if text := os.environ.get(variable):
+            try:
+                return re.compile(text).search
+            except re.error as error:
+                line = f"zray: warning: {variable}={text!r} is no regular expression: {error}"
+                print(f"{line}; it is not used", file=sys.stderr)
+    return None
 
 
 def _is_on(name: str) -> bool:

@@ -3,6 +3,7 @@ it they use. I/O only."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,7 +70,8 @@ class Operations:
         found = {pid: one for pid, one in looked.items() if one is not None}
         store = self._store().usage()
         now = self._loop.now()
-        raylet.inspection.measuring.measured(effect.message, usage.of_machine(), store, found, now)
+        what = (effect.message, usage.of_machine(), store, found)
+        raylet.inspection.measuring.measured(*what, now, time.time())
         self._loop.wake()
 
     def _examined(self, number: int, data: bytes, code: str, text: str) -> None:

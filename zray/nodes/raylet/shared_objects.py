@@ -86,6 +86,10 @@ class SharedObjects:
         memory = (self._mark, segments.used_bytes, segments.touched_bytes)
         return m.StoreUsage(*memory, objects.spilled_bytes, objects.count())
 
+    def listed(self, most: int) -> list[m.StoredHere]:
+        """The largest objects here."""
+        return self._object_store.listed(most)
+
     def tend(self) -> None:
         """Once a turn: take note of what is not being sent any more."""
         if self._unread:

@@ -34,7 +34,17 @@ from zray.runtime.log_files import LogBounds
 from zray.runtime.loop import Loop
 from zray.runtime.stream import read_available
 
-URGENT = ("Recall", "Cancel", "CancelTask", "CancelCall", "Revoke", "Trace", "Locate", "Examine")
+URGENT = (
+    "Recall",
+    "Cancel",
+    "CancelTask",
+    "CancelCall",
+    "Revoke",
+    "Trace",
+    "Locate",
+    "Examine",
+    "AskHeld",
+)
 
 
 class WorkerProcesses:

@@ -1,4 +1,5 @@
-"""What a worker tells of itself while its user code runs: its task, its stacks.
+"""What a worker tells of itself while its user code runs: its task, its stacks, what it
+holds.
 
 Answered by the control thread, so it is told unless Python itself does not go on.
 """
@@ -18,19 +19,21 @@ from zray.protocol import messages as m
 class Questions:
     """``running``: the name of a task that runs here, by its id; None: it does not.
 
-    ``tell``: to the raylet.
+    ``tell``: to the raylet. ``held``: what this process holds.
     """
 
     def __init__(
         self,
         running: Callable[[bytes], str | None],
         tell: Callable[[list[m.Message]], None],
+        held: Callable[[m.AskHeld], m.Held],
     ) -> None:
         self._running = running
         self._tell = tell
         self.handlers: dict[type[m.Message], Callable[[Any], None]] = {
             m.Locate: self.on_locate,
             m.Examine: self.on_examine,
+            m.AskHeld: lambda message: tell([held(message)]),
         }
 
     def on_locate(self, message: m.Locate) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from zray.core.identity import Identity
 from zray.core.worker.kept_runs import KeptRuns
@@ -16,12 +17,15 @@ from zray.core.worker.task_inbox import TaskInbox
 from zray.protocol import messages as m
 from zray.runtime import session
 
+if TYPE_CHECKING:  # rarely wanted
+    from zray.nodes.participant.task_recorder import TaskRecorder
+
 NOWHERE = bytes(16)
 
 
 class TaskTeller:
     """``tell``: to the raylet. ``remind``: have ``report`` called after so many seconds.
-    ``runs_since``: as of ``Attempts``."""
+    ``runs_since``: as of ``Attempts``. ``worker``: the participant."""
 
     def __init__(
         self,
@@ -29,15 +33,18 @@ class TaskTeller:
         task_inbox: TaskInbox,
         tell: Callable[[list[m.Message]], None],
         remind: Callable[[float], None],
+        worker: Any,
     ) -> None:
         self.reports = Reports(me)
         self._me = me
         self._inbox = task_inbox
         self._tell = tell
         self._remind = remind
+        self._worker = worker
         self.runs_since: Callable[[bytes], float | None] = lambda task_id: None
         self.calls: Callable[[], list[Ran]] = list  # that run in this actor
         self.begun: Callable[[], int] = int  # how many tasks, in this worker's life
+        self.recorder: TaskRecorder | None = None  # once somebody records
         self._kept = KeptRuns()
         self._only_kept = False  # nothing else is urgent
 
@@ -73,8 +80,10 @@ class TaskTeller:
         if inbox.setup is None:
             return
         running, current = self.calls(), inbox.current
+        loads = False  # its function or arguments: it is to be told of once it runs
         if current is not None and not self.reports.silent:
             spec, since = current.spec, self.runs_since(current.spec.task_id)
+            loads = since is None
             if since is not None:
                 name = inbox.templates[spec.template_id].name
                 running.append((name, spec.task_id, since, 0.0, current.failures, spec.parent))
@@ -84,7 +93,7 @@ class TaskTeller:
         self._only_kept = False
         report = self.reports.report(begun, running, place, now, time.time() - now)
         self._tell([*self._kept.take(), report])
-        if self.reports.young:
+        if self.reports.young or loads:
             self.remind()
 
     def report_due(self) -> None:
@@ -102,15 +111,39 @@ class TaskTeller:
             self.report()
             self.trace(self._me.process_id, 0)
 
+    def on_trace(self, message: m.Trace) -> None:
+        """Somebody asks what has run here, or wants to have noted what is submitted."""
+        if message.record_s:
+            self.recorder = self.recorder or self._record()
+            self.recorder.record(message.record_s)
+            self._watch(self.recorder)
+        self.trace(message.source, message.seq)
+
+    def _record(self) -> TaskRecorder:
+        from zray.nodes.participant.task_recorder import TaskRecorder
+
+        return TaskRecorder(self._worker)
+
+    def _watch(self, recorder: TaskRecorder) -> None:
+        worker = self._worker
+        recorder.watch_arguments(worker.code, "arguments", lambda one: one.assignment.spec.task_id)
+        if worker.actor is not None:
+            recorder.watch_arguments(worker.actor, "prepare", lambda one: one.call.task_id)
+
     def trace(self, target: bytes, about: int) -> None:
         """Tell ``target`` what has run here, for a timeline."""
+        loaded = self.recorder.loaded if self.recorder is not None else {}
         since_1970 = time.time() - time.perf_counter()
         actor_id, class_name = self.reports.actor
         spans = []
-        for name, task_id, began, seconds, attempt, _ in [*self.reports.spans]:
+        for name, task_id, began, seconds, attempt, parent in [*self.reports.spans]:
             if task_id == actor_id:
                 name, attempt = f"{class_name}.__init__", CALL
-            spans.append(m.Span(name, task_id, began + since_1970, seconds, attempt == CALL))
+            loaded_s = min(seconds, max(0.0, loaded.get(task_id, began) - began))
+            what = (began + since_1970, seconds, attempt == CALL, parent, loaded_s)
+            spans.append(m.Span(name, task_id, *what))
+        submits = [*self.recorder.submits] if self.recorder is not None else []
         node_id = self._inbox.setup.node_id if self._inbox.setup is not None else NOWHERE
-        found = [m.WorkerSpans(node_id, self._me.process_id, spans)]
-        self._tell([m.Traced(0, self._me.process_id, target, about, found)])
+        me = self._me.process_id
+        found = [m.WorkerSpans(node_id, me, spans, submits)]
+        self._tell([m.Traced(0, me, target, about, found)])

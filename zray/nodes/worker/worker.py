@@ -8,10 +8,8 @@ zmq here.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -25,8 +23,10 @@ from zray.errors import TaskTimeoutError
 from zray.ids import IdSource
 from zray.nodes.worker.actor_worker import ActorServer
 from zray.nodes.worker.attempts import Attempts
+from zray.nodes.worker.job_setup import take_place
 from zray.nodes.worker.leased import LeaseServer
 from zray.nodes.worker.questions import Questions
+from zray.nodes.worker.quiet_methods import hush
 from zray.nodes.worker.streams import StreamServer
 from zray.nodes.worker.task_teller import TaskTeller
 from zray.nodes.worker.task_waits import TaskWaits
@@ -61,7 +61,9 @@ class Worker(Transport):
         self._items_due = False  # the control thread is about to send what was yielded
         self.code = UserCode(self, self.task_inbox, self.streams)
         self.leases = LeaseServer(self, self.streams)
-        self.teller = TaskTeller(*(me, self.task_inbox, self.tell_aside, self._control.remind))
+        self.teller = TaskTeller(
+            *(me, self.task_inbox, self.tell_aside, self._control.remind, self)
+        )
         self.reports = self.teller.reports
         self._attempts = Attempts(self.code, self.client.references, self._become, self.reports)
         self.teller.runs_since = self._attempts.runs_since
@@ -105,8 +107,8 @@ class Worker(Transport):
             m.CancelTask: self._on_cancel_task,
             m.CancelCall: self._on_cancel_call,
             m.Revoke: self.leases.on_revoke,
-            m.Trace: lambda message: self.teller.trace(message.source, message.seq),
-            **Questions(self.runs, self.tell_raylet).handlers,
+            m.Trace: self.teller.on_trace,
+            **Questions(self.runs, self.tell_raylet, self.client.tasks.held).handlers,
         }
 
     # ---- transport -------------------------------------------------------------------------
@@ -316,6 +318,7 @@ class Worker(Transport):
     def _become(self, instance: Any, delivered: Delivered, made: m.Assignment) -> None:
         what = (instance, made, delivered.values, self.code.error, self.code.keep_call)
         self.actor = ActorServer(self, *what, self.streams)
+        hush(self.actor)
         self.reports.actor = (made.spec.task_id, self.actor.info.class_name)
         self.teller.calls = self.actor.now_running
 
@@ -408,19 +411,11 @@ class Worker(Transport):
     def _set_up(self, setup: m.Setup) -> None:
         """Take the place of the driver's process: its directory and import path, if it is here."""
         self.me.job_id = setup.job_id
-        if setup.local:
-            with contextlib.suppress(OSError):
-                os.chdir(setup.job.directory)
-            known = set(sys.path)
-            sys.path[:0] = [path for path in setup.job.python_path if path not in known]
         self.namespace = setup.job.namespace
         self.machine = setup.machine
+        take_place(self, setup)
         references.connect(self)
         session.set_participant(self)
-        if setup.job.logging is not None:
-            from zray.nodes.worker import log_context  # which loads logging
-
-            log_context.configure(self, setup, setup.job.logging)
 
     def _execute(self, delivered: Delivered) -> Delivered | None:
         """Run a task, and wait for the next one; None: there is none for this loop."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from zray.util.logs import get_log, list_logs
 from zray.util.state.api import (
     get_actor,
     get_job,
@@ -24,6 +25,7 @@ from zray.util.state.api import (
 __all__ = [
     "get_actor",
     "get_job",
+    "get_log",
     "get_node",
     "get_objects",
     "get_task",
@@ -31,6 +33,7 @@ __all__ = [
     "list_actors",
     "list_cluster_events",
     "list_jobs",
+    "list_logs",
     "list_nodes",
     "list_objects",
     "list_tasks",

@@ -140,9 +140,13 @@ def list_objects(
     raise_on_missing_output: bool = True,
     _explain: bool = False,
 ) -> list[ObjectState]:
-    """The objects that the head knows of, one entry each. Small results that have not left the
-    process which asked for them are not among them."""
-    return _list("objects", address, filters, limit, timeout, detail)
+    """The objects that there are, one entry each, with all that hold them (``references``).
+
+    Those that the head knows of come first, then those that only drivers and workers know, which
+    are asked (see ``memory``). In a task it is the head's word alone.
+    """
+    found = _list("objects", address, filters, limit, timeout, detail)
+    return _with_references(found, address, filters_of(filters), limit)
 
 
 def list_nodes(
@@ -265,8 +269,22 @@ def get_objects(
     timeout: float = DEFAULT_RPC_TIMEOUT,
     _explain: bool = False,
 ) -> list[ObjectState]:
-    """An object by its id, as a list of one, or of none where the head does not know it."""
-    return _get("objects", id, address, timeout)
+    """An object by its id, as a list of one, or of none where nobody knows it."""
+    found = _get("objects", id, address, timeout)
+    return _with_references(found, address, [m.Filter("object_id", id)], limits.LISTED_ROWS_MAX)
+
+
+def _with_references(
+    found: StateList, address: str | None, filters: list[m.Filter], limit: int
+) -> StateList:
+    """The same, with what the processes know of who holds each, and what only they know."""
+    from zray.util.state import memory  # rarely wanted
+
+    operator = memory.operator(address)
+    if operator is not None:  # it is no task that asks
+        with operator as asked:
+            memory.complete(found, memory.gather(asked), filters, limit)
+    return found
 
 
 def _first(found: StateList) -> Any | None:

@@ -187,7 +187,7 @@ class ActorState(StateRecord):
 
 @dataclass
 class ObjectState(StateRecord):
-    """An object, and one of those that hold it."""
+    """An object, and one of those that hold it; ``references``: all, as ``memory`` has them."""
 
     object_id: str
     object_size: int
@@ -202,6 +202,7 @@ class ObjectState(StateRecord):
     node_ids: list[str] | None = None
     num_holders: int = 0
     holder_id: str | None = None
+    references: list[dict[str, Any]] | None = None
 
     @classmethod
     def of(cls, row: m.ListedObject) -> ObjectState:
