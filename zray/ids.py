@@ -26,10 +26,14 @@ _INDEX = tuple(index.to_bytes(4, "big") for index in range(256))
 class IdSource:
     """Makes the ids of one process from 8 injected random bytes.
 
-    A process that forks must make a new source in the child; the simulator passes seeded bytes.
+    A process that forks must renew it in the child; the simulator passes seeded bytes.
     """
 
     def __init__(self, random_bytes: bytes) -> None:
+        self.renew(random_bytes)
+
+    def renew(self, random_bytes: bytes) -> None:
+        """Make those of another process from now on."""
         if len(random_bytes) != 8:
             raise ValueError(f"an id source needs 8 random bytes, got {len(random_bytes)}")
         self._prefix = random_bytes

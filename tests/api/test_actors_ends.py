@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging.handlers
 import os
 import signal
 import time
@@ -498,3 +499,22 @@ def test_actors_end_with_their_driver(run: Run) -> None:
     pids = [int(word) for word in done.stdout.split()]
     assert len(pids) == 3
     eventually(lambda: all(map(gone, pids)))
+
+
+def test_what_logging_has_kept_is_written_at_a_planned_end(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+
+    @zray.remote
+    class Logs:
+        def __init__(self) -> None:
+            kept = logging.handlers.MemoryHandler(100, target=logging.FileHandler(path))
+            logging.getLogger("kept").addHandler(kept)
+
+        def log(self) -> None:
+            logging.getLogger("kept").warning("the last word")
+
+    actor = Logs.remote()
+    zray.get(actor.log.remote())
+    assert not path.read_text()
+    del actor
+    eventually(lambda: path.read_text() == "the last word\n")

@@ -273,6 +273,29 @@ def test_ctrl_c_in_init_and_shutdown(script: Callable[[str], Path], zray_home: P
     assert process.returncode == 0
 
 
+def test_ctrl_c_in_the_middle_of_shutdown(run: Run) -> None:
+    text = """
+        import psutil
+        import signal
+        from zray.nodes.driver.driver import Driver
+
+        def interrupted(driver):
+            signal.raise_signal(signal.SIGINT)  # its handler runs where the program's code may next
+            say_goodbye(driver)
+
+        say_goodbye, Driver._say_goodbye = Driver._say_goodbye, interrupted
+        zray.init(num_cpus=1)
+        try:
+            zray.shutdown()
+        except KeyboardInterrupt:
+            print("interrupted", zray.is_initialized(), psutil.Process().children())
+        Driver._say_goodbye = say_goodbye
+        with zray.init(num_cpus=1):
+            print(zray.get(zray.put(1)))
+    """
+    assert run(text).stdout.splitlines() == ["interrupted False []", "1"]
+
+
 def test_ctrl_c_at_any_time(script: Callable[[str], Path]) -> None:
     text = """
         zray.init(num_cpus=2)

@@ -8,6 +8,7 @@ from typing import Any
 
 from zray.core.head.gcs import Gcs
 from zray.core.head.identity import HeadIdentity
+from zray.core.identity import Identity
 from zray.core.incidents import Incidents
 from zray.core.raylet.head_session import HEAD
 from zray.core.raylet.raylet import Raylet
@@ -26,6 +27,13 @@ EVERY = 1 << 40
 def identity(text: str) -> bytes:
     """16 bytes that begin with a text."""
     return text.encode().ljust(16, b"\0")
+
+
+def somebody(process_id: bytes, job_id: bytes = b"", pid: int = 0) -> Identity:
+    """A process; without another job, a driver."""
+    made = Identity(process_id, job_id or process_id, IdSource(b"somebody"))
+    made.pid = pid
+    return made
 
 
 def object_of(task_id: bytes, index: int = 0) -> bytes:

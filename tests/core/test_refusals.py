@@ -6,13 +6,21 @@ from typing import Any
 
 import pytest
 
-from tests.core.benches import FUNCTION, RayletBench, done, identity, object_of, spec, template
+from tests.core.benches import (
+    FUNCTION,
+    RayletBench,
+    done,
+    identity,
+    object_of,
+    somebody,
+    spec,
+    template,
+)
 from zray import limits
 from zray.core import failures
 from zray.core.client.client import Client
 from zray.core.client.waiters import Waiter
 from zray.core.incidents import Incidents
-from zray.ids import IdSource
 from zray.protocol import codec
 from zray.protocol import messages as m
 
@@ -29,7 +37,7 @@ def worker_of(bench: RayletBench) -> bytes:
 
 
 def client() -> Client:
-    made = Client(identity("driver"), identity("driver"), IdSource(b"driverid"), remote=True)
+    made = Client(somebody(identity("driver")), remote=True)
     made.linked = True
     return made
 

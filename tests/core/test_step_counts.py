@@ -10,11 +10,18 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from tests.core.benches import FUNCTION, HeadBench, RayletBench, identity, object_of, template
+from tests.core.benches import (
+    FUNCTION,
+    HeadBench,
+    RayletBench,
+    identity,
+    object_of,
+    somebody,
+    template,
+)
 from zray import limits
 from zray.core.client.client import Client
 from zray.core.client.waiters import Waiter
-from zray.ids import IdSource
 from zray.protocol import messages as m
 from zray.protocol.codec import Payload
 
@@ -357,7 +364,7 @@ def test_near_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def client_steps(count: int) -> dict[str, int]:
     """With so many tasks submitted, in the backlog, awaited and dropped, and so many objects."""
-    client = Client(DRIVER, DRIVER, IdSource(b"clientid"), remote=True)
+    client = Client(somebody(DRIVER), remote=True)
     client.receive(Payload(1, [m.Welcome(0, 1, b"c" * 16, 1, 1.0)], []), 0.0)
     client.template(IDLE)
 

@@ -90,6 +90,25 @@ def test_a_body_without_end_is_refused_before_it_has_come(site: Any) -> None:
     assert works(site)
 
 
+def test_who_goes_away_in_the_middle_is_no_fault_of_the_dashboard(site: Any) -> None:
+    token = site.keys().token.encode()
+    begin = (
+        b" HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + token + b"\r\n"
+        b"Content-Type: application/json\r\n"
+    )
+    for data in (
+        b"POST /api/v1/kill" + begin + b"Content-Length: 100\r\n\r\n{",
+        b"GET /api/v1/tasks" + begin + b"\r\n",
+        b"GET /api/v1/stream" + begin + b"\r\n",
+        b"GET /api/v1/logs/head/follow" + begin + b"\r\n",
+    ):
+        for _ in range(5):
+            with site.connect() as connection:
+                connection.sendall(data)
+    assert works(site)
+    assert "a request failed" not in site.cluster.head.text()
+
+
 def test_half_a_request_is_waited_for_only_so_long(site: Any) -> None:
     with ExitStack() as stack:
         silent = stack.enter_context(site.connect())
@@ -97,6 +116,12 @@ def test_half_a_request_is_waited_for_only_so_long(site: Any) -> None:
         slow.sendall(b"GET /healthz HTTP/1.1\r\nHo")
         second = stack.enter_context(site.connect())
         second.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /heal")
+        body = stack.enter_context(site.connect())
+        body.sendall(
+            b"POST /api/v1/kill HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Authorization: Bearer " + site.keys().token.encode() + b"\r\n"
+            b"Content-Length: 1000\r\n\r\n"
+        )
         began = time.monotonic()
         pending = {silent, slow}
 
@@ -105,12 +130,14 @@ def test_half_a_request_is_waited_for_only_so_long(site: Any) -> None:
             if pending and time.monotonic() - began < limits.HTTP_HEADER_S - 2:
                 slow.setblocking(True)
                 slow.sendall(b"s")  # a byte now and then makes it no request
+                body.sendall(b"x")
                 time.sleep(0.5)
             return not pending
 
         until(all_cut, 2 * limits.HTTP_HEADER_S, "they are cut off")
         said = answer_of(second)
         assert b"200" in said[:20]
+        assert b"408" in answer_of(body)[:20]
         assert time.monotonic() - began < 2 * limits.HTTP_HEADER_S + 5
     assert works(site)
 

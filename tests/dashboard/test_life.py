@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -23,9 +25,16 @@ def health(site: Any) -> str:
         return str(client.get("/healthz").text)
 
 
+def kill(site: Any) -> None:
+    """Its process, and wait until that is gone with all that it had."""
+    process = site.process()
+    process.kill()
+    until(lambda: not psutil.pid_exists(process.pid), 10, "it is dead")
+
+
 def test_it_starts_when_somebody_comes_and_ends_when_nobody_looks(bare_site: Any) -> None:
     site = bare_site
-    site.cluster.start_head("--dashboard-port", "0", environment={"ZRAY_DASHBOARD_IDLE_S": "1"})
+    site.cluster.start_head("--dashboard-port", "0", environment={"ZRAY_DASHBOARD_IDLE_S": "0.5"})
     assert site.process() is None
     began = time.monotonic()
     assert health(site) == "OK"
@@ -38,7 +47,7 @@ def test_it_starts_when_somebody_comes_and_ends_when_nobody_looks(bare_site: Any
         watched = site.process()
         lines = answer.iter_lines()
         began = time.monotonic()
-        while time.monotonic() - began < 2.5:
+        while time.monotonic() - began < 1.5:
             next(lines)
         assert watched is not None and watched.is_running()  # a viewer is enough
     until(lambda: not watched.is_running(), 10, "it has ended")
@@ -50,8 +59,7 @@ def test_one_that_is_killed_comes_back_and_that_is_told(bare_site: Any) -> None:
     site.cluster.start_head("--dashboard-port", "0")
     with site.browser() as client:
         for _ in range(2):
-            site.process().kill()
-            until(lambda: site.process() is None, 10, "it is dead")
+            kill(site)
             answer = client.get("/api/v1/session")  # waits until another one is there
             assert answer.status_code == 200  # the login is of the key, not of the process
         found = client.get("/api/v1/cluster").json()["health"]
@@ -67,12 +75,44 @@ def test_a_code_that_may_have_been_used_before_is_void_for_the_next_process(bare
     code = site.keys().code(time.time())
     with site.stranger() as client:
         assert client.get("/", params={"code": code}).status_code == 303
-        site.process().kill()
-        until(lambda: site.process() is None, 10, "it is dead")
+        kill(site)
         again = client.get("/", params={"code": code})
         assert again.status_code == 403 and "older than the process" in again.text
         fresh = client.get("/", params={"code": site.keys().code(time.time())})
         assert fresh.status_code == 303
+
+
+def test_one_that_cannot_start_is_not_tried_all_the_time(bare_site: Any, tmp_path: Path) -> None:
+    site = bare_site
+    broken = tmp_path / "sitecustomize.py"
+    starts = tmp_path / "starts"
+    broken.write_text(
+        f"import os, sys\nif 'zray.dashboard' in sys.orig_argv:\n"
+        f"    open({str(starts)!r}, 'a').write('.')\n    os._exit(7)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ["PYTHONPATH"]])
+    site.cluster.start_head("--dashboard-port", "0", environment={"PYTHONPATH": path})
+    with site.connect() as waiting:
+        waiting.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        until(lambda: starts.exists() and len(starts.read_text()) >= 3, 10, "it is tried again")
+        began = time.monotonic()
+        before = len(starts.read_text())
+        until(lambda: time.monotonic() - began > 2.0, 10, "some time has passed")
+        assert len(starts.read_text()) - before <= 3
+        assert "status 7" in site.cluster.status().health
+        broken.unlink()
+        waiting.settimeout(30)
+        assert b" 200 " in waiting.recv(4096)  # it has waited all the time
+
+
+def test_it_ends_with_its_head_though_it_is_stopped(bare_site: Any) -> None:
+    site = bare_site
+    head = site.cluster.start_head("--dashboard-port", "0")
+    assert health(site) == "OK"
+    process = site.process()
+    process.suspend()
+    head.kill()
+    until(lambda: not process.is_running(), 5, "it has ended, too")
 
 
 @pytest.mark.leaves_sockets
@@ -126,7 +166,7 @@ def test_a_head_that_is_stopped_is_said_to_be_silent_and_nothing_hangs(
             head.signal(signal.SIGCONT)
         while not told["up"]:
             told = stream.next("overview")
-        assert site.get("/api/v1/cluster")["health"] == "OK"
+        until(lambda: site.get("/api/v1/cluster")["health"] == "OK", 20, "all is well again")
 
 
 # ---- ports ---------------------------------------------------------------------------------

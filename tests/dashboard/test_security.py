@@ -159,7 +159,12 @@ def test_two_names_at_once_are_refused(site: Any) -> None:
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE", "PATCH", "OPTIONS", "PUT"])
 def test_other_sites_are_refused_whatever_they_do(site: Any, method: str) -> None:
-    for origin in ("http://evil.example", "null", f"http://localhost:{site.port}", "https://x"):
+    for origin in (
+        "http://evil.example",
+        "null",
+        f"http://localhost:{site.port}",
+        "https://127.0.0.1",
+    ):
         status, headers, _ = raw(
             site, method, "/api/v1/kill", Origin=origin, Content_Type="application/json"
         )

@@ -39,7 +39,10 @@ from zray.runtime.linux.channels import open_page
 from zray.runtime.linux.zygote import set_process_name
 from zray.runtime.stream import FrameReader, FrameWriter, read_frames
 
-def main(worker_id, task_fd, control_fd, page_fd, queue_fd):
+def prepare():
+    return live
+
+def live(worker_id, task_fd, control_fd, page_fd, queue_fd):
     scope = dict(globals(), worker_id=worker_id, control_fd=control_fd, page_fd=page_fd)
     sock, reader = socket.socket(fileno=task_fd), FrameReader()
     writer = FrameWriter(sock)
@@ -60,7 +63,7 @@ SPAWN = "p = subprocess.Popen([{python!r}, '-c', {code!r}], start_new_session={n
 class Rig:
     """A zygote, its workers' channels and all events so far; everything it made ends with it."""
 
-    def __init__(self, entry: str = "zygote_test_entry:main") -> None:
+    def __init__(self, entry: str = "zygote_test_entry:prepare") -> None:
         self.zygote = Zygote(entry, extra_env={"FROM_RAYLET": "yes"})
         self.channels: dict[bytes, WorkerChannels] = {}
         self.seen: list[Event] = []
@@ -395,7 +398,7 @@ def test_a_full_machine_refuses_one_worker_and_recovers(rig: Rig) -> None:
         (
             "import threading, time\n"
             "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"
-            "def main(*_): return 0",
+            "def prepare(): return print",
             "2 threads",
         ),
     ],
@@ -405,7 +408,7 @@ def test_an_entry_that_cannot_serve_is_reported(
 ) -> None:
     if source is not None:
         (entry / "zygote_bad_entry.py").write_text(source)
-    rig = Rig("zygote_bad_entry:main")
+    rig = Rig("zygote_bad_entry:prepare")
     try:
         rig.fork(b"w")
         died = rig.find(ZygoteDied)
@@ -464,7 +467,7 @@ def test_close_is_bounded_when_the_zygote_does_not_run(rig: Rig) -> None:
 
 
 def test_close_right_after_start_leaves_nothing() -> None:
-    zygote = Zygote("zygote_test_entry:main")
+    zygote = Zygote("zygote_test_entry:prepare")
     zygote.start()
     pid = zygote.pid
     channels = [zygote.fork(b"%d" % i, {}) for i in range(3)]
@@ -480,7 +483,7 @@ def test_raylet_killed_leaves_no_process(entry: Path) -> None:
         import select, sys
         from zray.runtime.linux.processes import Zygote
         from zray.runtime.stream import FrameReader, FrameWriter, read_frames
-        zygote = Zygote("zygote_test_entry:main")
+        zygote = Zygote("zygote_test_entry:prepare")
         zygote.start()
         pids = [zygote.pid]
         workers = [zygote.fork(name, {}) for name in (b"1", b"2")]

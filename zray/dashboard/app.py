@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from pathlib import Path
 
 from starlette.requests import Request
@@ -9,6 +11,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 
+from zray import limits
 from zray.dashboard import metrics_routes, openapi, parameters
 from zray.dashboard.act_routes import ActRoutes
 from zray.dashboard.live_routes import LiveRoutes
@@ -19,8 +22,10 @@ from zray.dashboard.sampler import Sampler
 from zray.dashboard.service import Service
 from zray.dashboard.state_routes import StateRoutes
 from zray.dashboard.usage_routes import UsageRoutes
+from zray.util.state.cluster import health_of
 
 STATIC = Path(__file__).parent / "static"
+DOWN = "DOWN"
 FRESH = {"cache-control": "no-cache"}  # it is asked whether it has changed
 
 
@@ -34,20 +39,37 @@ class Files(StaticFiles):
         return response
 
 
+class Health:
+    """One word, for whoever watches over it: anybody may ask, so the head is asked now and then."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._lock = asyncio.Lock()
+        self._word = ""
+        self._asked_s = 0.0
+
+    async def tell(self, request: Request) -> Response:
+        """The answer."""
+        async with self._lock:
+            if not self._word or time.monotonic() - self._asked_s >= limits.LIVE_S:
+                self._word = await self._ask()
+                self._asked_s = time.monotonic()
+        status = 503 if self._word == DOWN else 200
+        return PlainTextResponse(self._word, status, {"cache-control": "no-store"})
+
+    async def _ask(self) -> str:
+        try:
+            status = await self._service.ask(lambda operator: operator.status())
+        except Exception:
+            return DOWN
+        return "OK" if health_of(status) == "OK" else "DEGRADED"
+
+
 def application(service: Service, sampler: Sampler) -> Router:
     """Of one process. What its routes raise, whoever is around it answers."""
 
     async def index(request: Request) -> Response:
         return FileResponse(STATIC / "index.html", headers=FRESH)
-
-    async def healthz(request: Request) -> Response:
-        """One word, for whoever watches over it."""
-        try:
-            status = await service.ask(lambda operator: operator.status())
-        except Exception:
-            return PlainTextResponse("DOWN", 503, {"cache-control": "no-store"})
-        word = "OK" if status.health == "OK" else "DEGRADED"
-        return PlainTextResponse(word, 200, {"cache-control": "no-store"})
 
     async def document(request: Request) -> Response:
         parameters.known(request)
@@ -55,7 +77,7 @@ def application(service: Service, sampler: Sampler) -> Router:
 
     routes: list[BaseRoute] = [
         Route("/", index),
-        Route("/healthz", healthz),
+        Route("/healthz", Health(service).tell),
         Route("/api/v1/openapi.json", document),
         Mount("/static", Files(directory=STATIC, follow_symlink=False)),
         *metrics_routes.routes(service),

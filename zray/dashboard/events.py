@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from zray.dashboard.service import Places, Service
@@ -23,10 +23,19 @@ QUIET_S = 15.0  # then a comment goes out, which tells whether anybody is there
 BYE = {"text": "the dashboard ends here; connect again"}
 
 
-def server_event(name: str, data: Any) -> bytes:
-    """One event; its data is JSON, in one line."""
-    text = json.dumps(data, ensure_ascii=True, separators=(",", ":"))
-    return f"event: {name}\ndata: {text}\n\n".encode()
+def to_json(data: dict[str, Any]) -> bytes:
+    """In one line, whatever there is in it."""
+    return json.dumps(data, ensure_ascii=True, separators=(",", ":")).encode()
+
+
+def server_event(
+    name: str, data: dict[str, Any] | bytes, more: dict[str, Any] | None = None
+) -> bytes:
+    """One event. ``data``: an object, or one that is JSON by now, with ``more`` fields."""
+    text = data if isinstance(data, bytes) else to_json(data)
+    if more is not None:
+        text = b"%s%s%s" % (text[:-1], b"," if len(text) > 2 else b"", to_json(more)[1:])
+    return b"event: %s\ndata: %s\n\n" % (name.encode(), text)
 
 
 class EventStream(StreamingResponse):
@@ -47,6 +56,9 @@ class EventStream(StreamingResponse):
         Raises:
             BusyError: there are as many viewers as there may be.
         """
+        if scope["method"] == "HEAD":
+            await Response(None, 200, self.headers)(scope, receive, send)
+            return
         places = self._places
         if places.taken >= places.most:
             raise BusyError("as many look on as may; close another page, or log, first")

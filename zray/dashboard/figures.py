@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from zray import limits
 from zray.protocol import messages as m
-from zray.util.state.cluster import describe_nodes, describe_queue
+from zray.util.state.cluster import describe_nodes, describe_queue, health_of
 
 QUEUE_TOLD_MAX = 20  # scheduling classes in one sample
 NODES_TOLD_MAX = 200  # nodes in one sample
+RESOURCES_TOLD_MAX = 32
+_FIRST = ("CPU", "GPU", "memory", "object_store_memory")
 _NODE_STATES = {"ALIVE": "alive", "SUSPECT": "suspect", "DRAINING": "draining"}
 
 Sample = dict[str, Any]
@@ -65,26 +67,36 @@ def _resources(status: m.Status) -> dict[str, list[float]]:
             free[name] = free.get(name, 0) + amount
     unit = limits.RESOURCE_UNIT
     return {
-        name: [max(0, amount - free.get(name, 0)) / unit, amount / unit]
-        for name, amount in total.items()
+        name: [max(0, total[name] - free.get(name, 0)) / unit, total[name] / unit]
+        for name in _told(total)
     }
+
+
+def _told(names: Iterable[str]) -> list[str]:
+    """Of which resources it is told: those that most have, then others, not all of thousands."""
+    there = {*names}
+    first = [name for name in _FIRST if name in there]
+    return [*first, *sorted(there.difference(first))][:RESOURCES_TOLD_MAX]
 
 
 def details_of(status: m.Status) -> dict[str, Any]:
     """What a page shows beside the figures, of now only."""
     return {
-        "health": status.health,
+        "health": health_of(status),
         "queue": describe_queue(status.classes[:QUEUE_TOLD_MAX]),
-        "node_figures": [
-            {name: node[name] for name in _NODE_FIGURES}
-            for node in describe_nodes(status.nodes[:NODES_TOLD_MAX])
-        ],
+        "node_figures": [_node(node) for node in describe_nodes(status.nodes[:NODES_TOLD_MAX])],
     }
 
 
-_NODE_FIGURES = (
-    *("node_id", "name", "state", "running", "queued", "finished", "available", "resources"),
-)
+def _node(node: dict[str, Any]) -> dict[str, Any]:
+    names = _told(name for name in node["resources"] if not name.startswith("node:"))
+    amounts = {
+        of: {name: node[of].get(name, 0.0) for name in names} for of in ("available", "resources")
+    }
+    return {**{name: node[name] for name in _NODE_FIGURES}, **amounts}
+
+
+_NODE_FIGURES = ("node_id", "name", "state", "running", "queued", "finished")
 
 
 def changed(status: m.Status, before: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:

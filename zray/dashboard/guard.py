@@ -15,6 +15,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -77,7 +78,7 @@ class Guard:
             scope["zray.session"] = request.session
             scope["app"] = self._app  # so that what it has no route for is raised
             await self._app(scope, _Body(receive, request).receive, answer.send)
-        except TimeoutError:
+        except (TimeoutError, ClientDisconnect):
             answer.abort()
         except Exception as error:
             self._note(scope, error)
@@ -111,7 +112,7 @@ class Guard:
         """
         self._check_host(request)
         origin = request.header("origin")
-        if origin is not None and origin != request.own_origin():
+        if origin is not None and origin not in request.own_origins():
             raise refused("the request comes from another site", "Use this page's own address.")
         if request.method not in METHODS:
             allow = {"allow": ", ".join(METHODS)}
@@ -219,9 +220,13 @@ class _Request:
             raise bad_request(f"the header {name} is there more than once")
         return found[0] if found else None
 
-    def own_origin(self) -> str:
-        """That of a page of ours, under the name by which this was asked for."""
-        return f"{self._scope['scheme']}://{self.header('host')}"
+    def own_origins(self) -> tuple[str, str]:
+        """Those of a page of ours, under the name by which this was asked for.
+
+        Whether that is encrypted a proxy knows.
+        """
+        host = self.header("host")
+        return f"http://{host}", f"https://{host}"
 
     def raw(self) -> tuple[bytes, bytes]:
         """Path and query as they came."""
@@ -331,6 +336,7 @@ class _Body:
     def __init__(self, receive: Receive, request: _Request) -> None:
         self._receive = receive
         self._left = limits.HTTP_BODY_BYTES_MAX
+        self._until = asyncio.get_running_loop().time() + limits.HTTP_HEADER_S
         self._ended = False
         length = request.header("content-length")
         if length is not None and length.isdecimal() and int(length[:16]) > self._left:
@@ -345,7 +351,7 @@ class _Body:
         if self._ended:  # what comes now is the end of the connection, whenever that is
             return await self._receive()
         try:
-            async with asyncio.timeout(limits.HTTP_HEADER_S):
+            async with asyncio.timeout_at(self._until):
                 message = await self._receive()
         except TimeoutError:
             raise bad_request("the body did not arrive in time", 408) from None

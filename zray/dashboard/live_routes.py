@@ -45,4 +45,4 @@ class LiveRoutes:
                 continue
             told = sampler.overview(number, event_number)
             number, event_number = sampler.number, sampler.event_number
-            yield server_event("overview", told)
+            yield told

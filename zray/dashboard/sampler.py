@@ -13,6 +13,7 @@ from typing import Any
 
 from zray import limits
 from zray.dashboard import figures
+from zray.dashboard.events import server_event, to_json
 from zray.dashboard.figures import Sample
 from zray.dashboard.problems import Problem, problem_of
 from zray.dashboard.service import Service
@@ -36,6 +37,7 @@ class Sampler:
         self.number = 0  # of the latest sample
         self.event_number = 0  # of the latest event that is known here
         self._latest: dict[str, Any] = {}
+        self._shared = b"{}"
         self._problem: Problem | None = None
         self._events: deque[ClusterEventState] = deque(maxlen=EVENTS_KEPT_MAX)
         self._events_at = -1  # the head's number of the last event; below 0: not known yet
@@ -54,6 +56,7 @@ class Sampler:
                 await self._wanted.wait()
             began = time.monotonic()
             await self._look()
+            self._shared = to_json(self._told_to_all())
             self.number += 1
             self._news.set()
             self._news = asyncio.Event()
@@ -119,30 +122,30 @@ class Sampler:
             return False
         return True
 
-    def overview(self, number: int, event_number: int) -> dict[str, Any]:
-        """What is told now to a viewer that knows samples and events up to these numbers."""
+    def overview(self, number: int, event_number: int) -> bytes:
+        """What a viewer is told now that knows samples and events up to these numbers."""
         events = [one for one in self._events if int(one.event_id) > event_number]
         told = events[-EVENTS_TOLD_MAX:]
         missed = 0
         if event_number and told:
             missed = max(0, int(told[0].event_id) - event_number - 1)
-        problem = self._problem
-        age_s = self._service.age_s()
-        head = {"age_s": age_s, "code": "", "text": "", "next": ""}
-        if problem is not None:
-            head |= {"code": problem.code, "text": problem.message, "next": problem.next_step}
-        latest = self.history[-1] if self.history else {"t": round(time.time(), 3), "up": False}
-        details: dict[str, Any] = {"health": "", "queue": [], "node_figures": []}
-        return {
-            **latest,
-            **details,
-            **self._latest,
-            "head": head,
+        own = {
             "changed": [kind for kind, at in self._changed.items() if at > number],
             "events": [one.asdict() for one in told],
             "events_missed": missed,
             "viewers": self._service.viewers.taken,
         }
+        return server_event("overview", self._shared, own)
+
+    def _told_to_all(self) -> dict[str, Any]:
+        """What is the same for all viewers: it is written once."""
+        problem = self._problem
+        head = {"age_s": self._service.age_s(), "code": "", "text": "", "next": ""}
+        if problem is not None:
+            head |= {"code": problem.code, "text": problem.message, "next": problem.next_step}
+        latest = self.history[-1] if self.history else {"t": round(time.time(), 3), "up": False}
+        details: dict[str, Any] = {"health": "", "queue": [], "node_figures": []}
+        return {**latest, **details, **self._latest, "head": head}
 
     def away(self) -> Problem | None:
         """Why there is no use in asking the head now: it has just not answered the sampler."""

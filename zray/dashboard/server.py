@@ -17,7 +17,7 @@ from zray.dashboard.app import application
 from zray.dashboard.sampler import Sampler
 from zray.dashboard.service import Service
 from zray.runtime.connection import ConnectionInfo
-from zray.runtime.linux.processes import set_process_name
+from zray.runtime.linux.zygote import end_with_parent, set_process_name
 from zray.runtime.log import Log, with_traceback
 from zray.runtime.loop import raise_descriptor_limit
 
@@ -39,6 +39,7 @@ class Server:
 
     def run(self) -> int:
         """Serve to the end; the exit code."""
+        end_with_parent(self._info.pid)  # stopped, it would not see that its stdin has ended
         raise_descriptor_limit()
         set_process_name(PROCESS_NAME)
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL + 1)

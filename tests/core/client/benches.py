@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.core.benches import CLUSTER, identity, template, value
+from tests.core.benches import CLUSTER, identity, somebody, template, value
 from zray.core.client.actor_caller import ActorCaller, ActorCallers
 from zray.core.client.call_results import CallResults
 from zray.core.client.client import Client
@@ -17,7 +17,7 @@ from zray.core.client.requests import Requests
 from zray.core.client.unasked import UnaskedErrors
 from zray.core.client.values import ClientValues
 from zray.core.client.waiters import Waiter, Waiters
-from zray.ids import IdSource, split_objects
+from zray.ids import split_objects
 from zray.protocol import messages as m
 from zray.protocol.codec import Payload
 
@@ -27,7 +27,7 @@ TWO = template("two", returns=2)
 
 
 def client(*, remote: bool = True, linked: bool = True) -> Client:
-    made = Client(ME, ME, IdSource(b"clientid"), remote=remote)
+    made = Client(somebody(ME), remote=remote)
     if remote and linked:
         hear(made, m.Welcome(0, 1, CLUSTER, 1, 1.0))
     for message in (WORK, TWO):
@@ -72,8 +72,8 @@ class Lower:
         self.watched: list[bytes] = []
         self.gone_handles: list[bytes] = []
         self.results = CallResults()
-        self.actors = ActorCallers(ME)
-        self.new_task = IdSource(b"clientid").task_id
+        self.me = somebody(ME)
+        self.actors = ActorCallers(self.me)
         self.requests = Requests(self.outbox)
         self.waiters = Waiters(
             self.outcomes,
@@ -88,7 +88,7 @@ class Lower:
         self.near = NearValues(self.outcomes, self.waiters.values.__contains__)
         self.references = ClientReferences(
             unasked=UnaskedErrors(None, {}),
-            process_id=ME,
+            me=self.me,
             outbox=self.outbox,
             outcomes=self.outcomes,
             unresolved=self.unresolved,
@@ -97,7 +97,6 @@ class Lower:
             waiters=self.waiters,
             values=self.values,
             near=self.near,
-            new_task=self.new_task,
             handle_dropped=self.gone_handles.append,
             hurry=lambda task_id: None,
             remote=remote,
@@ -113,8 +112,7 @@ class Lower:
         self, refuse: Callable[[ActorCaller, str], None], asked: Callable[[bytes], None]
     ) -> ClientCreations:
         return ClientCreations(
-            process_id=ME,
-            job_id=lambda: ME,
+            me=self.me,
             actors=self.actors,
             references=self.references,
             definitions=self.definitions,

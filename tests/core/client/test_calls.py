@@ -29,7 +29,7 @@ class Bench(Lower):
             asked=lambda actor_id: self.calls.creation_asked(actor_id),
         )
         self.calls = ClientCalls(
-            process_id=ME,
+            me=self.me,
             outbox=self.outbox,
             outcomes=self.outcomes,
             results=self.results,
@@ -37,7 +37,6 @@ class Bench(Lower):
             references=self.references,
             creations=self.creations,
             requests=self.requests,
-            new_task=self.new_task,
         )
 
     def call(self, data: bytes = b"", retries: int = 0, nested: tuple[bytes, ...] = ()) -> bytes:

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from tests.core.benches import FUNCTION, identity, object_of, template
 from zray.core import failures
 from zray.core.client.client import Client
+from zray.core.identity import Identity
 from zray.errors import WorkerCrashedError
 from zray.ids import IdSource, object_id
 from zray.protocol import messages as m
@@ -21,7 +22,7 @@ class Bench:
 
     def __init__(self) -> None:
         self.ids = IdSource(ME[:8])
-        self.client = Client(ME, ME, self.ids, remote=True)
+        self.client = Client(Identity(ME, ME, self.ids), remote=True)
         self.say(m.Welcome(0, 1, b"c" * 16, 1 << 20, 2.0))
         self.client.export(m.Export(0, FUNCTION, "work", b"code"))
         self.client.template(WORK)

@@ -41,7 +41,7 @@ class Bench(Lower):
         self.items: list[m.Items] = []  # that leased workers have told of
         classes = LeaseClasses()
         self.far = FarLeases(
-            process_id=ME,
+            me=self.me,
             outbox=self.outbox,
             linked=lambda: True,
             said=lambda lease_id, message: self.leases.link_message(lease_id, message),
@@ -50,7 +50,7 @@ class Bench(Lower):
             caught_up=lambda lease_id: self.leases.caught_up(lease_id),
         )
         queues = LeaseQueues(
-            job_id=lambda: ME,
+            me=self.me,
             outcomes=self.outcomes,
             references=self.references,
             definitions=self.definitions,
@@ -58,8 +58,7 @@ class Bench(Lower):
         )
         queues.take_back = self._take_back
         self.tasks = LeasedTasks(
-            process_id=ME,
-            job_id=lambda: ME,
+            me=self.me,
             outbox=self.outbox,
             outcomes=self.outcomes,
             unresolved=self.unresolved,
@@ -72,8 +71,7 @@ class Bench(Lower):
             remote=remote,
         )
         self.leases = ClientLeases(
-            process_id=ME,
-            job_id=lambda: ME,
+            me=self.me,
             outbox=self.outbox,
             classes=classes,
             tasks=self.tasks,

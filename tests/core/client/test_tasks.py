@@ -21,8 +21,7 @@ class Bench(Lower):
     def __init__(self) -> None:
         super().__init__()
         self.tasks = ClientTasks(
-            process_id=ME,
-            job_id=lambda: ME,
+            me=self.me,
             outbox=self.outbox,
             outcomes=self.outcomes,
             unresolved=self.unresolved,

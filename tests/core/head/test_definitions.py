@@ -11,13 +11,13 @@ from tests.core.benches import (
     done,
     identity,
     object_of,
+    somebody,
     spec,
     template,
     value,
 )
 from zray.core.client.client import Client
 from zray.core.head.catalog import FunctionRow
-from zray.ids import IdSource
 from zray.protocol import messages as m
 from zray.protocol.codec import Payload
 
@@ -256,7 +256,7 @@ def test_a_function_that_comes_back_before_it_could_go_stays() -> None:
 
 
 def test_a_client_lets_go_what_is_unnamed_and_has_no_task_left() -> None:
-    client = Client(identity("d"), identity("d"), IdSource(b"clientid"), remote=True)
+    client = Client(somebody(identity("d")), remote=True)
     client.receive(Payload(1, [m.Welcome(0, 1, b"c" * 16, 1, 1.0)], []), 0.0)
     export = m.Export(0, FUNCTION, "work", b"code")
     client.export(export)

@@ -38,3 +38,15 @@ def test_a_node_is_told_with_what_it_has_free() -> None:
     (node,) = status(head).nodes
     assert (node.info.name, node.state, node.available) == ("n1", "ALIVE", [("CPU", UNIT)])
     assert (node.running, node.queued) == (1, 0)
+
+
+def test_what_has_failed_and_what_has_happened_is_counted() -> None:
+    head = HeadBench()
+    head.driver("d", WORK)
+    before = dict(status(head).counters)
+    head.node("n1")
+    told = [m.Tally("f", m.NORMAL_TASK, m.ENDED_BADLY, 3), m.Tally("g", m.ACTOR_TASK, "FAILED", 2)]
+    head.say("n1", m.TaskReport(0, tallies=[*told, m.Tally("f", m.NORMAL_TASK, m.ENDED_WELL, 9)]))
+    after = dict(status(head).counters)
+    assert after["failed"] - before["failed"] == 5
+    assert after["events"] > before["events"]

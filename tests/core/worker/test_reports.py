@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.core.benches import UNIT, identity, template
+from tests.core.benches import UNIT, identity, somebody, template
 from zray import limits
 from zray.core import failures
 from zray.core.worker.reports import CALL, Ran, Reports
@@ -15,7 +15,7 @@ DAY = 1_000_000.0  # of 1970, when the clock of the notes was 0
 
 class Bench:
     def __init__(self) -> None:
-        self.reports = Reports(ME, 4711)
+        self.reports = Reports(somebody(ME, pid=4711))
         self.now = 100.0
         self.begun = 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from msgspec.structs import replace
 
-from tests.core.benches import UNIT, identity, spec, template
+from tests.core.benches import UNIT, identity, somebody, spec, template
 from zray import limits
 from zray.core.worker.served_lease import ServedLease
 from zray.core.worker.task_inbox import TaskInbox
@@ -21,7 +21,7 @@ GRANT = m.Grant(0, identity("lease"), identity("job"), identity("driver"), [("CP
 
 class Bench:
     def __init__(self, *known: m.Message, now: float = 10.0) -> None:
-        self.inbox = TaskInbox(identity("w1"))
+        self.inbox = TaskInbox(somebody(identity("w1")))
         self.lease: ServedLease[str] = ServedLease(GRANT, self.inbox, now)
         self.hear(*known)
 

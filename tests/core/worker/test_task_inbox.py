@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.core.benches import identity, object_of, spec, template, value
+from tests.core.benches import identity, object_of, somebody, spec, template, value
 from zray import limits
 from zray.core.worker.task_inbox import TaskInbox
 from zray.ids import split_tasks
@@ -12,7 +12,7 @@ WORK = template()
 
 
 def inbox(*names: str) -> TaskInbox:
-    made = TaskInbox(identity("w1"))
+    made = TaskInbox(somebody(identity("w1")))
     tasks = [m.Assignment(1, identity("job"), spec(name, WORK)) for name in names]
     made.on_template(WORK)
     made.on_tasks(m.Tasks(0, tasks))
@@ -27,7 +27,7 @@ def finish(made: TaskInbox, now: float, **fields: list[bytes]) -> None:
 
 def test_tasks_run_in_the_order_of_delivery_with_their_values() -> None:
     argument = value(identity("a"))
-    made = TaskInbox(identity("w1"))
+    made = TaskInbox(somebody(identity("w1")))
     task = spec("t0", WORK, dependencies=[object_of(identity("a"))])
     made.on_tasks(m.Tasks(0, [m.Assignment(2, identity("job"), task)], [argument]))
     delivered = made.next()
@@ -66,7 +66,7 @@ def begun(made: TaskInbox) -> bytes | None:
 
 
 def test_a_packet_waits_for_what_was_sent_before_it_however_that_is_cut() -> None:
-    made = TaskInbox(identity("w1"))
+    made = TaskInbox(somebody(identity("w1")))
     hear = made.handlers
     assert made.takes()
     made.on_packet(packet(2, "behind"))

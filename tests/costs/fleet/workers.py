@@ -7,9 +7,10 @@ serves one function, ``nap(seconds, number)``, which returns the number.
 from __future__ import annotations
 
 from zray import limits
+from zray.core.identity import NOBODY, Identity
 from zray.core.machine import NEVER
 from zray.core.worker.task_inbox import TaskInbox
-from zray.ids import object_id
+from zray.ids import IdSource, object_id
 from zray.protocol import messages as m
 from zray.runtime import serialization
 
@@ -18,7 +19,7 @@ class TimedWorker:
     """``ends``: when its current task has ended. What it has to tell its raylet is in ``told``."""
 
     def __init__(self, worker_id: bytes) -> None:
-        self._inbox = TaskInbox(worker_id)
+        self._inbox = TaskInbox(Identity(worker_id, NOBODY, IdSource(bytes(8))))
         self._seconds = 0.0
         self._number = 0
         self.ends = NEVER

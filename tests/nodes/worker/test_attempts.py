@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from tests.core.benches import FUNCTION, identity, object_of, template
+from tests.core.benches import FUNCTION, identity, object_of, somebody, template
 from zray.core import failures
 from zray.core.client.client import Client
 from zray.core.worker.reports import Reports
 from zray.core.worker.task_inbox import Delivered, TaskInbox
 from zray.errors import TaskCancelledError
-from zray.ids import IdSource
 from zray.nodes.worker.attempts import Attempts
 from zray.nodes.worker.streams import StreamServer
 from zray.nodes.worker.user_code import UserCode
@@ -32,7 +31,8 @@ class Host:
 
     def __init__(self) -> None:
         self.lock = QuietLock()
-        self.client = Client(ME, identity("job"), IdSource(b"workerid"), remote=False)
+        self.me = somebody(ME, identity("job"), pid=4711)
+        self.client = Client(self.me, remote=False)
 
     def kept(self, parts: Parts, oid: bytes) -> m.Outcome:
         return m.Outcome(oid, m.VALUE, parts.size, parts.to_bytes(), parts.contained)
@@ -44,11 +44,11 @@ class Host:
 class Bench:
     def __init__(self) -> None:
         self.host = Host()
-        inbox = TaskInbox(ME)
+        inbox = TaskInbox(self.host.me)
         streams = StreamServer(self.host, lambda: None)  # type: ignore[arg-type]
         code = UserCode(self.host, inbox, streams)  # type: ignore[arg-type]
         self.actors: list[Any] = []
-        self.reports = Reports(ME, 4711)
+        self.reports = Reports(self.host.me)
         self.attempts = Attempts(
             *(code, self.host.client.references, lambda made, _: self.actors.append(made)),
             self.reports,

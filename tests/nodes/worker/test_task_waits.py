@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.core.benches import identity, spec, template, value
+from tests.core.benches import identity, somebody, spec, template, value
 from zray.core.worker.task_inbox import TaskInbox
 from zray.nodes.worker.task_waits import TaskWaits
 from zray.protocol import messages as m
@@ -12,7 +12,7 @@ WORK = template()
 
 class Bench:
     def __init__(self, *names: str) -> None:
-        self.inbox = TaskInbox(identity("w1"))
+        self.inbox = TaskInbox(somebody(identity("w1")))
         self.told: list[m.Message] = []
         self.expects = False
         self.waits = TaskWaits(self.inbox, self.told.extend, lambda: self.expects)

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 
 from zray import limits
+from zray.core.identity import Identity
 from zray.protocol.messages import (
     ACTOR_ALIVE,
     ACTOR_DEAD,
@@ -301,15 +302,15 @@ class ActorCaller:
 class ActorCallers(dict[bytes, ActorCaller]):
     """One process's: by actor."""
 
-    def __init__(self, caller: bytes) -> None:
+    def __init__(self, me: Identity) -> None:
         super().__init__()
-        self._caller = caller
+        self._me = me
 
     def of(self, actor_id: bytes) -> ActorCaller:
         """The actor's; made if there is none."""
         actor = self.get(actor_id)
         if actor is None:
-            actor = self[actor_id] = ActorCaller(actor_id, self._caller)
+            actor = self[actor_id] = ActorCaller(actor_id, self._me.process_id)
         return actor
 
     def nodes(self, machine: str) -> set[bytes]:

@@ -6,8 +6,6 @@ only when a reference leaves. One that leaves before the answer is there is a pr
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from zray.core import failures
 from zray.core.client.actor_caller import (
     DIRECT,
@@ -25,6 +23,7 @@ from zray.core.client.creations import ClientCreations
 from zray.core.client.references import ClientReferences
 from zray.core.client.requests import Requests
 from zray.core.client.waiters import Waiter
+from zray.core.identity import Identity
 from zray.core.machine import Outbox
 from zray.errors import TaskCancelledError
 from zray.ids import object_id
@@ -36,13 +35,12 @@ class ClientCalls:
     outcomes: those known here.
     results: those of calls without an answer.
     actors: that are called from here, or of which there is a handle.
-    new_task: makes the id of a call.
     """
 
     def __init__(
         self,
         *,
-        process_id: bytes,
+        me: Identity,
         outbox: list[m.Message],
         outcomes: dict[bytes, m.Outcome],
         results: CallResults,
@@ -50,9 +48,8 @@ class ClientCalls:
         references: ClientReferences,
         creations: ClientCreations,
         requests: Requests,
-        new_task: Callable[[], bytes],
     ) -> None:
-        self._process_id = process_id
+        self._me = me
         self._outbox = outbox
         self._outcomes = outcomes
         self._results = results
@@ -60,7 +57,6 @@ class ClientCalls:
         self._references = references
         self._creations = creations
         self._requests = requests
-        self._new_task = new_task
         self._message_of = CallMessages(references, outcomes).made
         self._by_task: dict[bytes, PendingCall] = {}
         self._busy: dict[bytes, None] = {}  # actors that may have calls to send
@@ -100,7 +96,7 @@ class ClientCalls:
             actor.kept_alive = handle in self._references  # else that, too, keeps nothing
             if actor.kept_alive:
                 self._references.add(handle)  # it lives until it answers
-        task_id = self._new_task()
+        task_id = self._me.new_task()
         arguments, dependencies, nested, parent, box = given
         call = PendingCall(
             actor,
@@ -147,7 +143,7 @@ class ClientCalls:
 
     def _watch(self, actor: ActorCaller) -> None:
         actor.state = m.ACTOR_PENDING
-        self._outbox.append(m.ActorWatch(0, self._process_id, [actor.actor_id]))
+        self._outbox.append(m.ActorWatch(0, self._me.process_id, [actor.actor_id]))
 
     def unanswered(self, actor_id: bytes) -> int:
         """How many calls of the actor by this process wait for their answers."""
@@ -327,7 +323,7 @@ class ClientCalls:
         if actor.path == DIRECT and actor.ended is None:
             actor.path = UNDECIDED
             actor.broken = True
-            self._outbox.append(m.ActorWatch(0, self._process_id, [actor.actor_id]))
+            self._outbox.append(m.ActorWatch(0, self._me.process_id, [actor.actor_id]))
 
     def creation_asked(self, actor_id: bytes) -> None:
         """The request for an actor has left only now: what becomes of it can be watched."""
@@ -345,11 +341,11 @@ class ClientCalls:
         """A new session: what the head must know of calls and promises."""
         if self._results.promised:
             promised = b"".join(self._results.promised)
-            self._outbox.append(m.Promise(0, self._process_id, promised))
+            self._outbox.append(m.Promise(0, self._me.process_id, promised))
         living = (m.ACTOR_PENDING, m.ACTOR_ALIVE, m.ACTOR_RESTARTING)
         watched = [actor.actor_id for actor in self.actors.values() if actor.state in living]
         if watched:
-            self._outbox.append(m.ActorWatch(0, self._process_id, watched))
+            self._outbox.append(m.ActorWatch(0, self._me.process_id, watched))
 
     def unacknowledged(self) -> bool:
         """Whether actors keep answers that this process has."""

@@ -18,6 +18,7 @@ from zray.core.client.lease import Lease, PendingTask
 from zray.core.client.lease_class import LeaseClasses
 from zray.core.client.leased_tasks import LeasedTasks
 from zray.core.client.tasks import ClientTasks
+from zray.core.identity import Identity
 from zray.ids import OBJECT_BYTES, object_id, origin_of
 from zray.protocol import messages as m
 
@@ -36,7 +37,7 @@ class ClientCauses:
 
     def __init__(
         self,
-        process_id: bytes,
+        me: Identity,
         outbox: list[m.Message],
         outcomes: Mapping[bytes, m.Outcome],
         results: CallResults,
@@ -46,7 +47,7 @@ class ClientCauses:
         classes: LeaseClasses,
         calls: ClientCalls,
     ) -> None:
-        self._process_id = process_id
+        self._me = me
         self._outbox = outbox
         self._outcomes = outcomes
         self._results = results
@@ -69,7 +70,7 @@ class ClientCauses:
 
         ``all_known``: also what is only known to be with the head. No causes: nothing is known.
         """
-        if thing_id == self._process_id:
+        if thing_id == self._me.process_id:
             return Known([self._own_tasks()]) if all_known else Known([], thing_id)
         found: list[m.Cause] = []
         seen: dict[bytes, None] = {}
@@ -176,6 +177,6 @@ class ClientCauses:
         details.sort(key=lambda one: -one[0])
         text = f"{len(self._leased_tasks):,} of its tasks go straight to workers, not by the head"
         return cause(
-            *("driver", self._process_id, "", "DRIVER", text),
+            *("driver", self._me.process_id, "", "DRIVER", text),
             details=[(f"{count:,}", what) for count, what in details],
         )

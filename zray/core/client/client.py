@@ -30,8 +30,9 @@ from zray.core.client.tasks import ClientTasks
 from zray.core.client.unasked import UnaskedErrors
 from zray.core.client.values import ClientValues
 from zray.core.client.waiters import Waiter, Waiters
+from zray.core.identity import Identity
 from zray.errors import MessageTooLargeError, ProtocolError
-from zray.ids import IdSource, task_of
+from zray.ids import task_of
 from zray.protocol import messages as m
 from zray.protocol.codec import Payload, Unsent
 from zray.protocol.splitting import Joiner
@@ -43,9 +44,8 @@ if TYPE_CHECKING:
 class Client:
     """``remote``: over a network, where large values stay here and are served in chunks."""
 
-    def __init__(self, process_id: bytes, job_id: bytes, ids: IdSource, *, remote: bool) -> None:
-        self.process_id = process_id
-        self.job_id = job_id
+    def __init__(self, me: Identity, *, remote: bool) -> None:
+        self.me = me
         self.epoch = 0
         self.cluster_id = b""
         self.head_id = b""  # of the head that it was welcome to last
@@ -59,7 +59,7 @@ class Client:
         self.outcomes: dict[bytes, m.Outcome] = {}
         self.unresolved: dict[bytes, m.TaskSpec] = {}
         self._remote = remote
-        self.new_task = ids.task_id
+        self.new_task = me.new_task
         self._joiner = Joiner()
         self._make_machines()
         self._handlers = self._table()
@@ -67,7 +67,7 @@ class Client:
     def _make_machines(self) -> None:
         """Whatever a machine needs of a later one is a callback."""
         self.call_results = CallResults()
-        actors = ActorCallers(self.process_id)
+        actors = ActorCallers(self.me)
         self.requests = Requests(self.outbox)
         self.waiters = Waiters(
             self.outcomes,
@@ -81,7 +81,7 @@ class Client:
         self.near = NearValues(self.outcomes, self.waiters.values.__contains__)
         self.readiness = Readiness(self.outcomes, self.near.reached, self.waiters)
         self.references = ClientReferences(
-            process_id=self.process_id,
+            me=self.me,
             outbox=self.outbox,
             outcomes=self.outcomes,
             unresolved=self.unresolved,
@@ -90,7 +90,6 @@ class Client:
             waiters=self.waiters,
             values=self.values,
             near=self.near,
-            new_task=self.new_task,
             handle_dropped=lambda actor_id: self.calls.handle_dropped(actor_id),
             hurry=lambda task_id: self.tasks.hurry(task_id),
             unasked=self.unasked,
@@ -100,8 +99,7 @@ class Client:
             *(self.outbox, self.references.publish, self.requests.number), remote=self._remote
         )
         self.tasks = ClientTasks(
-            process_id=self.process_id,
-            job_id=lambda: self.job_id,
+            me=self.me,
             outbox=self.outbox,
             outcomes=self.outcomes,
             unresolved=self.unresolved,
@@ -125,7 +123,7 @@ class Client:
     def _make_lease_machines(self) -> None:
         self._lease_classes = classes = LeaseClasses()
         self.far_leases = FarLeases(
-            process_id=self.process_id,
+            me=self.me,
             outbox=self.outbox,
             linked=lambda: self.linked,
             said=lambda lease_id, message: self.leases.link_message(lease_id, message),
@@ -134,12 +132,11 @@ class Client:
             caught_up=lambda lease_id: self.leases.caught_up(lease_id),
         )
         queues = LeaseQueues(
-            *(lambda: self.job_id, self.outcomes, self.references, self.definitions),
+            *(self.me, self.outcomes, self.references, self.definitions),
             self.far_leases,
         )
         self.leased_tasks = LeasedTasks(
-            process_id=self.process_id,
-            job_id=lambda: self.job_id,
+            me=self.me,
             outbox=self.outbox,
             outcomes=self.outcomes,
             unresolved=self.unresolved,
@@ -152,8 +149,7 @@ class Client:
             remote=self._remote,
         )
         self.leases = ClientLeases(
-            process_id=self.process_id,
-            job_id=lambda: self.job_id,
+            me=self.me,
             outbox=self.outbox,
             classes=classes,
             tasks=self.leased_tasks,
@@ -166,8 +162,7 @@ class Client:
 
     def _make_actor_machines(self, actors: ActorCallers) -> None:
         self.creations = ClientCreations(
-            process_id=self.process_id,
-            job_id=lambda: self.job_id,
+            me=self.me,
             actors=actors,
             references=self.references,
             definitions=self.definitions,
@@ -178,7 +173,7 @@ class Client:
             asked=lambda actor_id: self.calls.creation_asked(actor_id),
         )
         self.calls = ClientCalls(
-            process_id=self.process_id,
+            me=self.me,
             outbox=self.outbox,
             outcomes=self.outcomes,
             results=self.call_results,
@@ -186,10 +181,9 @@ class Client:
             references=self.references,
             creations=self.creations,
             requests=self.requests,
-            new_task=self.new_task,
         )
         self.streams = ClientStreams(
-            process_id=self.process_id,
+            me=self.me,
             outcomes=self.outcomes,
             results=self.call_results,
             references=self.references,
@@ -205,7 +199,7 @@ class Client:
         from zray.core.client.causes import ClientCauses
 
         return ClientCauses(
-            *(self.process_id, self.outbox, self.outcomes, self.call_results, self.definitions),
+            *(self.me, self.outbox, self.outcomes, self.call_results, self.definitions),
             *(self.tasks, self.leased_tasks, self._lease_classes, self.calls),
         )
 
@@ -238,6 +232,14 @@ class Client:
             m.Shutdown: lambda msg: self.stop(msg.reason),
             m.Goodbye: self._on_goodbye,
         }
+
+    @property
+    def process_id(self) -> bytes:
+        return self.me.process_id
+
+    @property
+    def job_id(self) -> bytes:
+        return self.me.job_id
 
     def take_outbox(self) -> list[m.Message]:
         """What is to be sent, in order; the caller owns it."""

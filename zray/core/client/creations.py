@@ -16,6 +16,7 @@ from zray.core.client.definitions import ClientDefinitions
 from zray.core.client.references import ClientReferences
 from zray.core.client.requests import Requests
 from zray.core.client.waiters import Waiter
+from zray.core.identity import Identity
 from zray.ids import object_id
 from zray.protocol import messages as m
 
@@ -29,7 +30,6 @@ class Creation(NamedTuple):
 
 class ClientCreations:
     """Args:
-    job_id: of the process, as it is by then.
     actors: that are called from here, or of which there is a handle.
     unsubmitted: whether a task has not been submitted yet.
     submit: does so now, if it has not.
@@ -40,8 +40,7 @@ class ClientCreations:
     def __init__(
         self,
         *,
-        process_id: bytes,
-        job_id: Callable[[], bytes],
+        me: Identity,
         actors: ActorCallers,
         references: ClientReferences,
         definitions: ClientDefinitions,
@@ -51,8 +50,7 @@ class ClientCreations:
         refuse: Callable[[ActorCaller, str], None],
         asked: Callable[[bytes], None],
     ) -> None:
-        self._process_id = process_id
-        self._job_id = job_id
+        self._me = me
         self._actors = actors
         self._references = references
         self._definitions = definitions
@@ -96,7 +94,7 @@ class ClientCreations:
         def ask() -> None:
             self._requests.ask(
                 lambda seq: m.CreateActor(
-                    *(seq, self._job_id(), self._process_id, task, info, get_if_exists)
+                    *(seq, self._me.job_id, self._me.process_id, task, info, get_if_exists)
                 ),
                 Waiter(done),
                 answer,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from zray import limits
 from zray.core.client.lease import FarNode, Lease
+from zray.core.identity import Identity
 from zray.core.lease_stream import LeaseStream
 from zray.core.machine import Outbox
 from zray.errors import ProtocolError
@@ -56,7 +57,7 @@ class FarLeases:
     def __init__(
         self,
         *,
-        process_id: bytes,
+        me: Identity,
         outbox: list[m.Message],
         linked: Callable[[], bool],
         said: Callable[[bytes, m.Message], None],
@@ -64,7 +65,7 @@ class FarLeases:
         ended: Callable[[bytes, bool], None],
         caught_up: Callable[[bytes], None],
     ) -> None:
-        self._process_id = process_id
+        self._me = me
         self._outbox = outbox
         self._linked = linked
         self._said = said
@@ -164,7 +165,7 @@ class FarLeases:
 
     def _tell(self) -> None:
         reached = b"".join(node.node_id for node in self.nodes.values() if node.reached)
-        self._outbox.append(m.Reaches(0, self._process_id, reached))
+        self._outbox.append(m.Reaches(0, self._me.process_id, reached))
 
     def tend(self, now: float) -> None:
         """Now and then: connect, give up, go by way of the head."""
@@ -324,7 +325,7 @@ class FarLeases:
         for lease_id, lease in self._dirty.items():
             node = lease.node
             if lease.stream.due() and (node.linked or node.by_head):  # else it is said again
-                message = lease.stream.take(self._process_id, node.node_id, lease_id, node.way)
+                message = lease.stream.take(self._me.process_id, node.node_id, lease_id, node.way)
                 if node.linked:
                     self.links.send(node.node_id, message)
                 elif self._linked():

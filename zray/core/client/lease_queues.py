@@ -15,25 +15,26 @@ from zray.core.client.far_leases import FarLeases
 from zray.core.client.lease import Lease, PendingTask
 from zray.core.client.lease_class import LeaseClass
 from zray.core.client.references import ClientReferences
+from zray.core.identity import Identity
 from zray.core.machine import Outbox
 from zray.protocol import messages as m
 
 
 class LeaseQueues:
-    """``job_id``: of the process, as it is by then. ``outcomes``: those known here.
+    """``outcomes``: those known here.
 
     ``far``: for those workers that are on other machines.
     """
 
     def __init__(
         self,
-        job_id: Callable[[], bytes],
+        me: Identity,
         outcomes: dict[bytes, m.Outcome],
         references: ClientReferences,
         definitions: ClientDefinitions,
         far: FarLeases,
     ) -> None:
-        self._job_id = job_id
+        self._me = me
         self._outcomes = outcomes
         self._references = references
         self._definitions = definitions
@@ -101,7 +102,7 @@ class LeaseQueues:
             if spec.nested:
                 self._references.publish(spec.nested)
             tasks.append(task)
-            assignments.append(m.Assignment(task.attempt, self._job_id(), spec, task.failures))
+            assignments.append(m.Assignment(task.attempt, self._me.job_id, spec, task.failures))
         for definition in lease.definitions(template.message, self._definitions):
             self.say(lease, definition)
         lease.take(tasks)

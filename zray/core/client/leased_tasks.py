@@ -18,6 +18,7 @@ from zray.core.client.definitions import ClientDefinitions
 from zray.core.client.lease import Lease, LeasedTemplate, PendingTask
 from zray.core.client.lease_class import EXACT, LeaseClass, LeaseClasses
 from zray.core.client.references import ClientReferences
+from zray.core.identity import Identity
 from zray.errors import NodeDiedError, TaskCancelledError, WorkerCrashedError, ZrayError
 from zray.ids import object_id
 from zray.protocol import messages as m
@@ -27,7 +28,6 @@ DEPENDENCY_BYTES = 64  # of a packet, beside its value
 
 class LeasedTasks:
     """Args:
-    job_id: of the process, as it is by then.
     outcomes: those known here.
     unresolved: tasks that go by way of the head, until that tells how they ended.
     results: of tasks and calls that have none.
@@ -39,8 +39,7 @@ class LeasedTasks:
     def __init__(
         self,
         *,
-        process_id: bytes,
-        job_id: Callable[[], bytes],
+        me: Identity,
         outbox: list[m.Message],
         outcomes: dict[bytes, m.Outcome],
         unresolved: Container[bytes],
@@ -52,8 +51,7 @@ class LeasedTasks:
         taken_back: Callable[[Lease], list[PendingTask]],
         remote: bool,
     ) -> None:
-        self._process_id = process_id
-        self._job_id = job_id
+        self._me = me
         self._outbox = outbox
         self._outcomes = outcomes
         self._unresolved = unresolved
@@ -380,7 +378,7 @@ class LeasedTasks:
         if task.template.message.max_retries:
             self._references.flush_holds()
             self._references.publish([*spec.dependencies, *spec.nested])
-            self._outbox.append(m.Made(0, self._process_id, self._job_id(), [spec], runs))
+            self._outbox.append(m.Made(0, self._me.process_id, self._me.job_id, [spec], runs))
 
     def _end(self, task: PendingTask) -> None:
         spec = task.spec
@@ -437,7 +435,7 @@ class LeasedTasks:
         if self._told_of_running:
             self._told_of_running = bool(made)
             running = b"".join(task.spec.task_id for task in made)
-            self._outbox.append(m.Made(0, self._process_id, self._job_id(), [], True, running))
+            self._outbox.append(m.Made(0, self._me.process_id, self._me.job_id, [], True, running))
 
     def like(self, oid: bytes) -> bytes:
         """A result that waits at the head for what this one waits for here; or empty."""

@@ -19,20 +19,20 @@ from zray.core.client.leased_tasks import LeasedTasks
 from zray.core.client.references import ClientReferences
 from zray.core.client.requests import Requests
 from zray.core.client.waiters import Waiter
+from zray.core.identity import Identity
 from zray.core.machine import NEVER
 from zray.ids import split_tasks
 from zray.protocol import messages as m
 
 
 class ClientLeases:
-    """``job_id``: of the process, as it is by then. ``far``: for workers on other machines.
+    """``far``: for workers on other machines.
     ``items``: takes what their tasks yield."""
 
     def __init__(
         self,
         *,
-        process_id: bytes,
-        job_id: Callable[[], bytes],
+        me: Identity,
         outbox: list[m.Message],
         classes: LeaseClasses,
         tasks: LeasedTasks,
@@ -42,8 +42,7 @@ class ClientLeases:
         requests: Requests,
         items: Callable[[m.Items], None],
     ) -> None:
-        self._process_id = process_id
-        self._job_id = job_id
+        self._me = me
         self._outbox = outbox
         self._items = items
         self._classes = classes
@@ -149,7 +148,7 @@ class ClientLeases:
         group.expected = False
         ids = b"".join(lease.lease_id for lease in group.leases.values())
         served = [lease.finished for lease in group.leases.values()]
-        who = (0, self._process_id, self._job_id(), list(group.key))
+        who = (0, self._me.process_id, self._me.job_id, list(group.key))
         self._told_unfinished = len(self.tasks)
         ended = (group.finished, ids, served, group.retried)
         self._outbox.append(m.Demand(*who, count, *ended, expected, self._told_unfinished))

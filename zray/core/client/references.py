@@ -16,6 +16,7 @@ from zray.core.client.near_values import NearValues
 from zray.core.client.unasked import UnaskedErrors
 from zray.core.client.values import ClientValues, without_value
 from zray.core.client.waiters import Waiters
+from zray.core.identity import Identity
 from zray.ids import object_id, task_of
 from zray.protocol import messages as m
 
@@ -28,7 +29,6 @@ class ClientReferences:
         unresolved: the tasks of this process that have no outcome.
         results: of calls that this process has made.
         actors: that it has called, or has a handle of.
-        new_task: makes an id for a value.
         handle_dropped: there is no handle of the actor any more.
         hurry: submits a task now, if that was not done yet.
         unasked: hears of errors that are dropped.
@@ -37,7 +37,7 @@ class ClientReferences:
     def __init__(
         self,
         *,
-        process_id: bytes,
+        me: Identity,
         outbox: list[m.Message],
         outcomes: dict[bytes, m.Outcome],
         unresolved: dict[bytes, m.TaskSpec],
@@ -46,13 +46,12 @@ class ClientReferences:
         waiters: Waiters,
         values: ClientValues,
         near: NearValues,
-        new_task: Callable[[], bytes],
         handle_dropped: Callable[[bytes], None],
         hurry: Callable[[bytes], None],
         unasked: UnaskedErrors,
         remote: bool,
     ) -> None:
-        self._process_id = process_id
+        self._me = me
         self._outbox = outbox
         self._outcomes = outcomes
         self._unresolved = unresolved
@@ -61,7 +60,6 @@ class ClientReferences:
         self._waiters = waiters
         self._values = values
         self._near_values = near
-        self._new_task = new_task
         self._handle_dropped = handle_dropped
         self._hurry = hurry
         self._unasked = unasked
@@ -89,7 +87,7 @@ class ClientReferences:
             self.held[oid] = None
         elif self._results.is_promised(oid):  # a HOLD would say that it is there
             self.adopt(oid, count=False)
-            self._outbox.append(m.Promise(0, self._process_id, oid))
+            self._outbox.append(m.Promise(0, self._me.process_id, oid))
         elif oid not in self._covered and oid != self.own_handle:
             self.held[oid] = None
             self.new_holds[oid] = None
@@ -215,13 +213,13 @@ class ClientReferences:
 
         ``oid``: which that is to be, if it is not to be a new one.
         """
-        oid = oid or object_id(self._new_task())
+        oid = oid or object_id(self._me.new_task())
         self._keep_own(m.Outcome(oid, m.VALUE, len(value), value, contained))
         return oid
 
     def put_error(self, data: bytes) -> bytes:
         """The same for an error."""
-        oid = object_id(self._new_task())
+        oid = object_id(self._me.new_task())
         self._keep_own(m.Outcome(oid, m.ERROR, len(data), data))
         return oid
 
@@ -283,18 +281,18 @@ class ClientReferences:
         if oid not in self._results.promised:
             self._results.promised[oid] = None
             self.adopt(oid, count=False)
-            self._outbox.append(m.Promise(0, self._process_id, oid))
+            self._outbox.append(m.Promise(0, self._me.process_id, oid))
 
     def _put_out(self, outcome: m.Outcome) -> None:
         oid, near = outcome.object_id, self._values.near
         if oid in self._near and near is not None:
             del self._near[oid]
             place = near.published(oid) if self._remote else b""  # a worker's knows
-            self._outbox.append(m.Put(0, self._process_id, without_value(outcome), place))
+            self._outbox.append(m.Put(0, self._me.process_id, without_value(outcome), place))
             return
         if self._remote:
             self._values.served[oid] = outcome
-        self._outbox.append(m.Put(0, self._process_id, self._as_published(outcome)))
+        self._outbox.append(m.Put(0, self._me.process_id, self._as_published(outcome)))
 
     def _as_published(self, outcome: m.Outcome) -> m.Outcome:
         if self._remote and len(outcome.value) > limits.INLINE_BYTES_MAX:
@@ -369,7 +367,7 @@ class ClientReferences:
         for oid in told if self._remote else ():
             outcome = values[oid]
             self._values.served[oid] = outcome
-            self._outbox.append(m.Put(0, self._process_id, self._as_published(outcome)))
+            self._outbox.append(m.Put(0, self._me.process_id, self._as_published(outcome)))
             if oid not in self.held:
                 self.new_drops[oid] = None  # that made this process a holder
 
@@ -379,7 +377,7 @@ class ClientReferences:
         """Tell what this process holds since the last time."""
         if self.new_holds:
             joined, self.new_holds = b"".join(self.new_holds), {}
-            self._outbox.append(m.Hold(0, self._process_id, joined))
+            self._outbox.append(m.Hold(0, self._me.process_id, joined))
 
     def drop_some(self, later: Collection[bytes]) -> None:
         """Tell drops, but for those of tasks submitted ``later``: their SUBMIT comes first."""
@@ -397,7 +395,7 @@ class ClientReferences:
         for oid in early:
             self._later_drops.setdefault(task_of(oid), {})[oid] = None
         if some:
-            self._outbox.append(m.Drop(0, self._process_id, b"".join(some)))
+            self._outbox.append(m.Drop(0, self._me.process_id, b"".join(some)))
 
     def submitted(self, specs: list[m.TaskSpec]) -> None:
         """These tasks are: what was dropped of their returns can be told."""
@@ -433,4 +431,4 @@ class ClientReferences:
         self.new_holds.clear()
         self.new_drops = {oid: None for oid in self.new_drops if task_of(oid) in later}
         held = [oid for oid in self.held if task_of(oid) not in later]
-        self._outbox.append(m.Hold(0, self._process_id, b"".join(held), True))
+        self._outbox.append(m.Hold(0, self._me.process_id, b"".join(held), True))

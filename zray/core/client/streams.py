@@ -14,6 +14,7 @@ from zray.core.client.incoming_stream import IncomingStream
 from zray.core.client.references import ClientReferences
 from zray.core.client.requests import Requests
 from zray.core.client.waiters import Waiter, Waiters
+from zray.core.identity import Identity
 from zray.ids import item_id, object_id
 from zray.protocol import messages as m
 
@@ -31,7 +32,7 @@ class ClientStreams:
     def __init__(
         self,
         *,
-        process_id: bytes,
+        me: Identity,
         outcomes: dict[bytes, m.Outcome],
         results: CallResults,
         references: ClientReferences,
@@ -40,7 +41,7 @@ class ClientStreams:
         say: Callable[[m.Taken], None],
         yielded_large: Callable[[bytes], None],
     ) -> None:
-        self._process_id = process_id
+        self._me = me
         self._outcomes = outcomes
         self._results = results
         self._references = references
@@ -76,7 +77,7 @@ class ClientStreams:
         """A worker tells what it has yielded, perhaps again."""
         stream = self._streams.get(message.task_id)
         if stream is None:
-            self._say(m.Taken(0, self._process_id, message.source, message.task_id, 0, 0, True))
+            self._say(m.Taken(0, self._me.process_id, message.source, message.task_id, 0, 0, True))
             return
         stream.source = message.source
         if stream.ended:  # its call was given up, and runs on
@@ -127,7 +128,7 @@ class ClientStreams:
     def _acknowledge(self, stream: IncomingStream) -> None:
         if stream.source:
             upto = stream.unsettled[0] if stream.unsettled else stream.came
-            ids = (self._process_id, stream.source, stream.task_id)
+            ids = (self._me.process_id, stream.source, stream.task_id)
             self._say(m.Taken(0, *ids, upto, stream.taken, stream.closed or stream.ended))
 
     def _on_end(self, stream: IncomingStream) -> None:

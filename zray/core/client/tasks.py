@@ -7,7 +7,6 @@ much is under way. A task that cannot be made, or was cancelled in time, ends he
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 
 from zray import limits
 from zray.core import failures
@@ -15,6 +14,7 @@ from zray.core.client.call_results import CallResults
 from zray.core.client.definitions import ClientDefinitions
 from zray.core.client.references import ClientReferences
 from zray.core.client.waiters import Waiters
+from zray.core.identity import Identity
 from zray.errors import MessageTooLargeError, TaskCancelledError, ZrayError
 from zray.ids import object_id, task_of
 from zray.protocol import messages as m
@@ -25,8 +25,7 @@ class ClientTasks:
     """``remote``: as for the client.
 
     Args:
-        job_id: of the process, as it is by then.
-        outcomes: those known here, of this process's references.
+            outcomes: those known here, of this process's references.
         unresolved: the redo log.
         results: of calls that this process has made.
     """
@@ -34,8 +33,7 @@ class ClientTasks:
     def __init__(
         self,
         *,
-        process_id: bytes,
-        job_id: Callable[[], bytes],
+        me: Identity,
         outbox: list[m.Message],
         outcomes: dict[bytes, m.Outcome],
         unresolved: dict[bytes, m.TaskSpec],
@@ -45,8 +43,7 @@ class ClientTasks:
         definitions: ClientDefinitions,
         remote: bool,
     ) -> None:
-        self._process_id = process_id
-        self._job_id = job_id
+        self._me = me
         self._outbox = outbox
         self._outcomes = outcomes
         self.unresolved = unresolved
@@ -145,7 +142,7 @@ class ClientTasks:
     def _submit(self, specs: list[m.TaskSpec], size: int) -> None:
         self.in_flight += len(specs)
         self._in_flight_bytes += size
-        self._outbox.append(m.Submit(0, self._job_id(), self._process_id, specs))
+        self._outbox.append(m.Submit(0, self._me.job_id, self._me.process_id, specs))
         for spec in specs:
             self._unreference(spec)
         self._references.submitted(specs)
@@ -271,7 +268,7 @@ class ClientTasks:
 
     def acknowledge(self) -> None:
         """Tell the head which results need not be sent again."""
-        self._outbox.append(m.ResultAck(0, self._process_id, self.ack_upto))
+        self._outbox.append(m.ResultAck(0, self._me.process_id, self.ack_upto))
         self.ack_upto = 0
 
     # ---- sessions --------------------------------------------------------------------------
@@ -286,12 +283,12 @@ class ClientTasks:
         again = [spec for spec in self.unresolved.values() if spec.task_id not in self.unsubmitted]
         for start in range(0, len(again), 1000):
             batch = again[start : start + 1000]
-            self._outbox.append(m.Submit(0, self._job_id(), self._process_id, batch))
+            self._outbox.append(m.Submit(0, self._me.job_id, self._me.process_id, batch))
         dropped = []
         for spec in again:
             dropped += [oid for oid in self._returns(spec) if oid not in self._references.held]
         if dropped:
-            self._outbox.append(m.Drop(0, self._process_id, b"".join(dropped)))
+            self._outbox.append(m.Drop(0, self._me.process_id, b"".join(dropped)))
 
     def cancel_again(self) -> None:
         """Tell a new session what is to be cancelled."""

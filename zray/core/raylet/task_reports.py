@@ -70,7 +70,7 @@ class TaskReports:
         """There is such a worker process."""
         self._workers[slot.worker_id] = slot
         self._began[slot.worker_id] = None
-        self._due = 0.0
+        self._due = min(self._due, self._now + limits.REPORT_NODE_S)
 
     def exited(self, slot: WorkerSlot, begun: int, cause: str, why: str) -> None:
         """It is no more. ``begun``: tasks that it had not answered; ``why``: it was killed, or

@@ -10,6 +10,7 @@ from collections import deque
 
 from zray import limits
 from zray.core import failures
+from zray.core.identity import Identity
 from zray.protocol import messages as m
 from zray.protocol.histogram import Histogram
 
@@ -22,7 +23,7 @@ Ran = tuple[str, bytes, float, float, int, bytes]
 
 
 class Reports:
-    """Of one worker. ``pid``: its process.
+    """Of one worker.
 
     Attributes:
         spans: the last that have run.
@@ -34,9 +35,8 @@ class Reports:
         actor: that this worker is, and its class.
     """
 
-    def __init__(self, worker_id: bytes, pid: int) -> None:
-        self._worker_id = worker_id
-        self._pid = pid
+    def __init__(self, me: Identity) -> None:
+        self._me = me
         self.spans: deque[Ran] = deque(maxlen=limits.SPANS_KEPT_MAX)
         self.due = False
         self.urgent = False
@@ -135,7 +135,7 @@ class Reports:
         busy = ended > limits.REPORT_BUSY_TASKS
         self.pause_s = limits.REPORT_BUSY_S if busy else limits.REPORT_FIRST_S
         dropped = max(0, ended - len(rows))
-        told = (0, rows, runs, self._worker_id, tallies, dropped)
+        told = (0, rows, runs, self._me.process_id, tallies, dropped)
         return m.TaskReport(*told, durations=self._durations(fresh, ended))
 
     def _durations(self, fresh: list[Ran], ended: int) -> list[m.Durations]:
@@ -189,8 +189,8 @@ class Reports:
             actor_id=actor_id,
             parent_task_id=parent,
             node_id=place[0],
-            worker_id=self._worker_id,
-            pid=self._pid,
+            worker_id=self._me.process_id,
+            pid=self._me.pid,
             started_s=began + day_time_s,
             ended_s=began + day_time_s + seconds if ended else 0.0,
             error_type=m.ERROR_TYPES.get(code, ""),

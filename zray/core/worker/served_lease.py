@@ -61,7 +61,7 @@ class ServedLease(Generic[Pin]):
         grant = self.grant
         return m.HeldLease(
             *(grant.lease_id, grant.job_id, grant.submitter, grant.resources),
-            self._task_inbox.worker_id,
+            self._task_inbox.me.process_id,
         )
 
     # ---- from the submitter ----------------------------------------------------------------

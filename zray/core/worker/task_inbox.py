@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from zray import limits
+from zray.core.identity import Identity
 from zray.ids import split_tasks
 from zray.protocol import messages as m
 
@@ -26,8 +27,8 @@ class Delivered(NamedTuple):
 class TaskInbox:
     """What a worker was given, in order, and what it has to tell of it."""
 
-    def __init__(self, worker_id: bytes) -> None:
-        self.worker_id = worker_id
+    def __init__(self, me: Identity) -> None:
+        self.me = me
         self.setup: m.Setup | None = None
         self.templates: dict[bytes, m.Template] = {}
         self.functions: dict[bytes, m.Export] = {}
@@ -197,7 +198,7 @@ class TaskInbox:
             results,
             seconds,
             borrowed,
-            self.worker_id if borrowed else b"",
+            self.me.process_id if borrowed else b"",
         )
 
     def tell(self, done: m.TaskDone, now: float) -> None:

@@ -16,6 +16,7 @@ import zmq
 
 from zray import limits
 from zray.core.client.client import Client
+from zray.core.identity import Identity
 from zray.errors import HeadConnectionError, HeadSilentError, VersionMismatchError
 from zray.nodes.driver.far_links import FarLinks
 from zray.nodes.driver.local_cluster import LocalCluster
@@ -49,7 +50,7 @@ class Driver(Pump):
     ) -> None:
         ids = identity.id_source()
         process_id = ids.process_id()
-        super().__init__(Client(process_id, process_id, ids, remote=True))
+        super().__init__(Client(Identity(process_id, process_id, ids), remote=True))
         self.info = info
         self.address = address
         self.namespace = namespace
@@ -373,31 +374,44 @@ class Driver(Pump):
             if self._closing:
                 return
             self._closing = True
-            self._attended = False
-            if self.client.linked and self._link.socket is not None:
-                self.client.outbox += session.take_unsaid(self)
-                self._flush()
-                self._hang_up()
-                self._link.send(self.client.epoch, [m.Goodbye(0, "the driver shut down")])
-            self.client.stop("zray.shutdown() was called")
-            self._pump_turn.notify()
-            deadline = time.monotonic() + limits.STOP_S
-            while (self._leading or self._users) and time.monotonic() < deadline:
-                self._wake()  # whoever waits for a value finds out that none will come
-                self._notify()
-                self._follow(None, LEAD_BACK_S)
-            self._part()
-            if self._completions:
-                self._unlocked(self._complete)
-            self._unlocked(self._end_prints)
-            self._link.close(time.monotonic())
-            self._far.close()
-            for worker_id in [*self._links]:
-                self._close_link(worker_id)
-            for lease_id in [*self._leased]:
-                self._close_lease(lease_id)
-            if self._store is not None:
-                self._store.close()
+        # Each of these, though a signal's handler raises in one before it.
+        with contextlib.ExitStack() as then:
+            then.callback(self._close_rest)
+            then.enter_context(self._lock)
+            then.callback(self._close_links)
+            then.callback(self._unlocked, self._end_prints)
+            then.callback(self._unlocked, self._complete)
+            then.callback(self._part)
+            self._say_goodbye()
+
+    def _say_goodbye(self) -> None:
+        """To the head, and to whoever waits for something here."""
+        self._attended = False
+        if self.client.linked and self._link.socket is not None:
+            self.client.outbox += session.take_unsaid(self)
+            self._flush()
+            self._hang_up()
+            self._link.send(self.client.epoch, [m.Goodbye(0, "the driver shut down")])
+        self.client.stop("zray.shutdown() was called")
+        self._pump_turn.notify()
+        deadline = time.monotonic() + limits.STOP_S
+        while (self._leading or self._users) and time.monotonic() < deadline:
+            self._wake()  # whoever waits for a value finds out that none will come
+            self._notify()
+            self._follow(None, LEAD_BACK_S)
+
+    def _close_links(self) -> None:
+        self._link.close(time.monotonic())
+        self._far.close()
+        for worker_id in [*self._links]:
+            self._close_link(worker_id)
+        for lease_id in [*self._leased]:
+            self._close_lease(lease_id)
+        if self._store is not None:
+            self._store.close()
+
+    def _close_rest(self) -> None:
+        """Without the lock, which others may want first."""
         if self._thread.is_alive() and threading.current_thread() is not self._thread:
             self._thread.join(limits.STOP_S)
         self._context.term()

@@ -36,7 +36,6 @@ class ControlThread:
         handle: Callable[[m.Message], object],
         look: Callable[[], bool],
         report: Callable[[], object],
-        control_fd: int,
     ) -> None:
         self._lock = lock
         self._look = look
@@ -45,8 +44,11 @@ class ControlThread:
         self._report_at = 0.0
         self._flush = flush
         self._handle = handle
-        self._socket = socket.socket(fileno=control_fd)
         self._reader = FrameReader()
+
+    def inherit(self, control_fd: int) -> None:
+        """In the process whose it is, with its end of the control socket."""
+        self._socket = socket.socket(fileno=control_fd)
         self._nudge_read, self._nudge_write = os.pipe()
 
     def start(self) -> None:

@@ -25,13 +25,15 @@ class Host(Protocol):
     """With the lock held, but for ``borrow``, ``get``, ``put``, ``put_error``, ``kept``,
     ``unkeep``, ``end_if_forked``, ``complete_due`` and ``read_in_loop``."""
 
-    worker_id: bytes
     client: Client
     task_inbox: TaskInbox
     poller: Poller
     teller: TaskTeller  # of what has run
     tellings: int  # how often the raylet was told something
     title: ProcessTitle
+
+    @property
+    def worker_id(self) -> bytes: ...
 
     @property
     def lock(self) -> QuietLock: ...

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import inspect
+import logging  # serialization has loaded it
 import os
 import sys
 import threading
@@ -16,10 +17,18 @@ from typing import Any
 from zray import limits
 
 
+def _registered() -> int:
+    """How many handlers there are: of exits, and of logging, which write then what they kept."""
+    return atexit._ncallbacks() + len(logging._handlerList)  # type: ignore[attr-defined]
+
+
+_BEFORE = _registered()  # of modules that are loaded before there is anything of the user's
+
+
 def run(instance: Any, code: int) -> None:
     """Run it in this thread; past its time the process ends with ``code``."""
     shutdown = getattr(instance, "__ray_shutdown__", None)
-    if shutdown is None and not atexit._ncallbacks():
+    if shutdown is None and _registered() <= _BEFORE:
         return
     bound = threading.Timer(limits.ACTOR_EXIT_S, _end, (code,))
     bound.daemon = True

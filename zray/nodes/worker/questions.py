@@ -23,11 +23,9 @@ class Questions:
 
     def __init__(
         self,
-        worker_id: bytes,
         running: Callable[[bytes], str | None],
         tell: Callable[[list[m.Message]], None],
     ) -> None:
-        self._worker_id = worker_id
         self._running = running
         self._tell = tell
         self.handlers: dict[type[m.Message], Callable[[Any], None]] = {

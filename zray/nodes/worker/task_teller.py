@@ -5,10 +5,10 @@ Owns the clock of it; what is told, `Reports` decides. With the worker's lock he
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 
+from zray.core.identity import Identity
 from zray.core.worker.reports import CALL, Ran, Reports
 from zray.core.worker.task_inbox import TaskInbox
 from zray.protocol import messages as m
@@ -23,13 +23,13 @@ class TaskTeller:
 
     def __init__(
         self,
-        worker_id: bytes,
+        me: Identity,
         task_inbox: TaskInbox,
         tell: Callable[[list[m.Message]], None],
         remind: Callable[[float], None],
     ) -> None:
-        self.reports = Reports(worker_id, os.getpid())
-        self._worker_id = worker_id
+        self.reports = Reports(me)
+        self._me = me
         self._inbox = task_inbox
         self._tell = tell
         self._remind = remind
@@ -73,7 +73,7 @@ class TaskTeller:
             self._tell(session.take_unsaid(session.current()))
         if self.reports.spans:
             self.report()
-            self.trace(self._worker_id, 0)
+            self.trace(self._me.process_id, 0)
 
     def trace(self, target: bytes, about: int) -> None:
         """Tell ``target`` what has run here, for a timeline."""
@@ -85,5 +85,5 @@ class TaskTeller:
                 name, attempt = f"{class_name}.__init__", CALL
             spans.append(m.Span(name, task_id, began + since_1970, seconds, attempt == CALL))
         node_id = self._inbox.setup.node_id if self._inbox.setup is not None else NOWHERE
-        found = [m.WorkerSpans(node_id, self._worker_id, spans)]
-        self._tell([m.Traced(0, self._worker_id, target, about, found)])
+        found = [m.WorkerSpans(node_id, self._me.process_id, spans)]
+        self._tell([m.Traced(0, self._me.process_id, target, about, found)])

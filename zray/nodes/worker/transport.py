@@ -34,24 +34,30 @@ if TYPE_CHECKING:  # loaded where they are needed
 
 
 class Transport(Introspection):
-    def __init__(self, client: Client, task_fd: int, control_fd: int) -> None:
+    """Made before the process is: what is of that comes with ``inherit``."""
+
+    def __init__(self, client: Client) -> None:
         super().__init__(client)
-        self._task = socket.socket(fileno=task_fd)
         self._control = ControlThread(
             *(self._lock, self._flush, self.on_control, self._look_after),
-            *(self._report, control_fd),
+            self._report,
         )
         self._reader = FrameReader()
-        self._writer = FrameWriter(self._task)
         self.tellings = 0  # how often the raylet was told something
         self._bars: ProgressBars | None = None
-        self.poller = Poller()
-        self.poller.watch(self._task)
         self._ready: list[int] | None = None  # what the last poll found, if nobody read since
         self._pump: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # of an async actor
         self._look: Callable[[], object] = bool  # what that does when something came
         self._stop_in_loop: Callable[[Entry], object] = bool
+
+    def inherit_sockets(self, task_fd: int, control_fd: int) -> None:
+        """In the process whose it is, with its ends of them."""
+        self._task = socket.socket(fileno=task_fd)
+        self._writer = FrameWriter(self._task)
+        self.poller = Poller()
+        self.poller.watch(self._task)
+        self._control.inherit(control_fd)
 
     def on_control(self, message: m.Message) -> None:
         """The raylet asks for something while user code runs. With the lock held."""
@@ -114,6 +120,16 @@ class Transport(Introspection):
 
     def _link_closed(self, link: DirectLink) -> None:
         self.poller.forget(link)
+
+    def _drain_backlog(self) -> None:
+        """Submitted tasks reach the head before the result that may name them."""
+        if self._leading:
+            self._follow(None, 0.05)
+            return
+        self._before_blocking()
+        self._lead_once(1.0)
+        self._flush()
+        self._after_blocking()
 
     # ---- who reads while user code runs ------------------------------------------------------
 

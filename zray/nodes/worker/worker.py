@@ -19,6 +19,7 @@ from typing import Any
 
 from zray import limits
 from zray.core.client.client import Client
+from zray.core.identity import NOBODY, Identity
 from zray.core.worker.task_inbox import Delivered, TaskInbox
 from zray.errors import TaskTimeoutError
 from zray.ids import IdSource
@@ -44,30 +45,23 @@ from zray.runtime.linux.process_title import ProcessTitle
 from zray.runtime.linux.zygote import set_process_name
 from zray.runtime.stream import read_available
 
-NO_JOB = bytes(16)
 IDLE = b"zray::IDLE"  # a title
 ACKNOWLEDGE_S = 0.5  # how long a blocked worker keeps it to itself that calls were answered
 
 
 class Worker(Transport):
-    def __init__(
-        self, worker_id: bytes, task_fd: int, control_fd: int, page_fd: int, queue_fd: int
-    ) -> None:
-        ids = IdSource(os.urandom(8))
-        super().__init__(Client(worker_id, NO_JOB, ids, remote=False), task_fd, control_fd)
-        self.worker_id = worker_id
-        self.task_inbox = TaskInbox(worker_id)
-        self._page = open_page(page_fd)
-        self._queue = TaskQueue.inherited(queue_fd)
-        self.poller.watch(self._queue, once=True)  # it is looked at before each sleep
+    """Made in the zygote, once for all that are forked there: `live` is the life of one of them."""
+
+    def __init__(self) -> None:
+        self.me = me = Identity(NOBODY, NOBODY, IdSource(bytes(8)))
+        super().__init__(Client(me, remote=False))
+        self.task_inbox = TaskInbox(me)
         self._started = 0
         self.streams = StreamServer(self, self._attend_items)
         self._items_due = False  # the control thread is about to send what was yielded
         self.code = UserCode(self, self.task_inbox, self.streams)
         self.leases = LeaseServer(self, self.streams)
-        self.teller = TaskTeller(
-            *(worker_id, self.task_inbox, self.tell_aside, self._control.remind)
-        )
+        self.teller = TaskTeller(*(me, self.task_inbox, self.tell_aside, self._control.remind))
         self.reports = self.teller.reports
         self._attempts = Attempts(self.code, self.client.references, self._become, self.reports)
         self.teller.runs_since = self._attempts.runs_since
@@ -76,14 +70,27 @@ class Worker(Transport):
         self._main = threading.main_thread().ident or 0
         self._forked = False  # this process is a child of the worker
         self._shown: m.Template | None = None  # whose name the process carries
-        self.title = ProcessTitle()
-        ask_whose(self.running_task)
         self._task_title = IDLE
         self._calls: dict[bytes, int] = {}  # of functions that may run only so often here
         self._keeps_drops = False  # results not yet sent contain references
         self._acknowledge_at = 0.0
         self._handlers = self._table()
         self._waits = TaskWaits(self.task_inbox, self._tell, self.client.has_callbacks)
+
+    def _inherit(
+        self, worker_id: bytes, task_fd: int, control_fd: int, page_fd: int, queue_fd: int
+    ) -> None:
+        self.me.become(worker_id, os.getpid(), os.urandom(8))
+        self.inherit_sockets(task_fd, control_fd)
+        self._page = open_page(page_fd)
+        self._queue = TaskQueue.inherited(queue_fd)
+        self.poller.watch(self._queue, once=True)  # it is looked at before each sleep
+        self.title = ProcessTitle()
+        ask_whose(self.running_task)
+
+    @property
+    def worker_id(self) -> bytes:
+        return self.me.process_id
 
     def _table(self) -> dict[type[m.Message], Callable[[Any], None]]:
         """Which message of the raylet's goes to whom; what is not here is the client's."""
@@ -99,7 +106,7 @@ class Worker(Transport):
             m.CancelCall: self._on_cancel_call,
             m.Revoke: self.leases.on_revoke,
             m.Trace: lambda message: self.teller.trace(message.source, message.seq),
-            **Questions(self.worker_id, self.runs, self.tell_raylet).handlers,
+            **Questions(self.runs, self.tell_raylet).handlers,
         }
 
     # ---- transport -------------------------------------------------------------------------
@@ -278,7 +285,17 @@ class Worker(Transport):
 
     # ---- running ---------------------------------------------------------------------------
 
-    def run(self) -> int:
+    def live(
+        self, worker_id: bytes, task_fd: int, control_fd: int, page_fd: int, queue_fd: int
+    ) -> int:
+        """In a process that was just forked: serve until the end; its exit code."""
+        gc.freeze()
+        self._inherit(worker_id, task_fd, control_fd, page_fd, queue_fd)
+        code = self._run_tasks()
+        self.tell_spans()
+        return code
+
+    def _run_tasks(self) -> int:
         self._attempts.handle_signals()
         self._control.start()
         with interrupts, self._lock:
@@ -322,7 +339,7 @@ class Worker(Transport):
             if delivered is None:
                 delivered = self._take() if self.leases.lease is None else self.leases.next()
             if delivered is not None:
-                if self.client.job_id == NO_JOB:  # the first, which came with what it needs
+                if self.client.job_id == NOBODY:  # the first, which came with what it needs
                     self._begin()
                 self._attempts.expect()
                 self._started += 1
@@ -345,7 +362,7 @@ class Worker(Transport):
                 self._follow(None, 0.05)  # the pump of a former task reads
                 continue
             self._lead_once(rest_s)
-            if self.client.job_id == NO_JOB:
+            if self.client.job_id == NOBODY:
                 self._begin()
 
     def _take(self) -> Delivered | None:
@@ -389,7 +406,7 @@ class Worker(Transport):
 
     def _set_up(self, setup: m.Setup) -> None:
         """Take the place of the driver's process: its directory and import path, if it is here."""
-        self.client.job_id = setup.job_id
+        self.me.job_id = setup.job_id
         if setup.local:
             with contextlib.suppress(OSError):
                 os.chdir(setup.job.directory)
@@ -483,21 +500,7 @@ class Worker(Transport):
         if returned.task_ids:
             self.tell_raylet([returned])
 
-    def _drain_backlog(self) -> None:
-        """Submitted tasks reach the head before the result that may name them."""
-        if self._leading:
-            self._follow(None, 0.05)
-            return
-        self._before_blocking()
-        self._lead_once(1.0)
-        self._flush()
-        self._after_blocking()
 
-
-def main(worker_id: bytes, task_fd: int, control_fd: int, page_fd: int, queue_fd: int) -> int:
-    """Entry of a forked worker; see ``zray.runtime.linux.zygote``."""
-    gc.freeze()
-    worker = Worker(worker_id, task_fd, control_fd, page_fd, queue_fd)
-    code = worker.run()
-    worker.tell_spans()
-    return code
+def prepare() -> Callable[[bytes, int, int, int, int], int]:
+    """Entry of the zygote; see ``zray.runtime.linux.zygote``."""
+    return Worker().live

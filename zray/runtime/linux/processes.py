@@ -93,7 +93,7 @@ class Zygote:
 
     def __init__(
         self,
-        entry: str = "zray.nodes.worker.worker:main",
+        entry: str = "zray.nodes.worker.worker:prepare",
         extra_env: dict[str, str] | None = None,
     ) -> None:
         self._entry = entry

@@ -48,10 +48,12 @@ _PASSING = {errno.ENOMEM, errno.ENOBUFS, errno.ETOOMANYREFS, errno.EMFILE, errno
 _WORKER_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 Entry: TypeAlias = Callable[[bytes, int, int, int, int], int | None]
+Prepare: TypeAlias = Callable[[], Entry]
 
 
 class Setup(msgspec.Struct, array_like=True):
-    """What the zygote must know of the raylet's interpreter, and the worker's "module:function"."""
+    """What the zygote must know of the raylet's interpreter, and the "module:function" that makes
+    here, once, what workers share, and returns what each of them does with its life."""
 
     entry: str
     prefix: str
@@ -119,6 +121,12 @@ _set_handler: Callable[[int, Any], Any] = importlib.import_module("_signal").sig
 def set_process_name(name: str) -> None:
     """Name the calling thread (for a main thread: the process) in ps and top; 15 bytes are kept."""
     _prctl_text(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
+
+
+def end_with_parent(pid: int) -> None:
+    """End this process with the thread that has made it, of the process ``pid``: by SIGKILL."""
+    if _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) or os.getppid() != pid:
+        os._exit(0)
 
 
 # ---- the zygote ----------------------------------------------------------------------------
@@ -296,8 +304,9 @@ def _set_up(sock: socket.socket) -> Entry | None:
     for finder in setup.finders:
         importlib.import_module(finder).install()
     module, _, function = setup.entry.partition(":")
-    entry: Entry = getattr(importlib.import_module(module), function)
+    prepare: Prepare = getattr(importlib.import_module(module), function)
     importlib.import_module("zray.runtime.code")  # here alone: the raylet has no use for it
+    entry = prepare()
     gc.freeze()
     return entry
 

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from zray import limits
 from zray.core.client.client import Client
 from zray.core.client.waiters import SomeOf, Waiter
+from zray.core.identity import Identity
 from zray.core.machine import NEVER
 from zray.ids import IdSource
 from zray.protocol import codec
@@ -46,7 +47,7 @@ class SimDriver(SimPeer, Caller):
         world = scene.world
         ids = IdSource(world.random.randbytes(8))
         process_id = ids.process_id()
-        client = Client(process_id, process_id, ids, remote=True)
+        client = Client(Identity(process_id, process_id, ids), remote=True)
         Caller.__init__(self, client, world, scene.witness)
         self.leased = LeaseLinks(self)
         self.far = FarLinks(self)

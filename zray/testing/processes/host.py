@@ -9,6 +9,7 @@ from collections import deque
 from typing import Protocol
 
 from zray.core.client.client import Client
+from zray.core.identity import Identity
 from zray.core.raylet.local_records import PoolKey
 from zray.core.raylet.raylet import Raylet
 from zray.core.worker.task_inbox import TaskInbox
@@ -55,7 +56,8 @@ class Host(Caller):
         key: PoolKey,
     ) -> None:
         ids = IdSource(world.random.randbytes(8))
-        super().__init__(Client(worker_id, key[0], ids, remote=False), world, witness)
+        me = Identity(worker_id, key[0], ids)
+        super().__init__(Client(me, remote=False), world, witness)
         self.library = library
         self.raylet = raylet
         self.machine = raylet.raylet.info.machine
@@ -64,7 +66,7 @@ class Host(Caller):
         self.incarnation = raylet.raylet.incarnation
         self.pid = world.next_pid()
         self.name = f"{raylet.name}/w{self.pid}"
-        self.sequence = TaskInbox(worker_id)
+        self.sequence = TaskInbox(me)
         self.alive = True
         self.started = 0  # the counter that the raylet shares
         self.frozen_until = 0.0

@@ -12,12 +12,8 @@ from zray.runtime.connection import ConnectionInfo
 
 def describe(status: m.Status, info: ConnectionInfo, address: str) -> dict[str, Any]:
     """The status as plain data; amounts in ordinary units, memory in bytes, times in seconds."""
-    suspects = [node.info.name for node in status.nodes if node.state == "SUSPECT"]
-    health = status.health
-    if suspects and health == "OK":
-        health = f"DEGRADED: not heard of for some seconds: node {', '.join(suspects)}"
     return {
-        "health": health,
+        "health": health_of(status),
         "cluster": {
             "id": status.cluster_id.hex(),
             "name": info.name,
@@ -34,6 +30,14 @@ def describe(status: m.Status, info: ConnectionInfo, address: str) -> dict[str, 
         "notices": [*status.notices],
         "counters": dict(status.counters),
     }
+
+
+def health_of(status: m.Status) -> str:
+    """In a word, and if that is not OK, why."""
+    suspects = [node.info.name for node in status.nodes if node.state == "SUSPECT"]
+    if suspects and status.health == "OK":
+        return f"DEGRADED: not heard of for some seconds: node {', '.join(suspects)}"
+    return status.health
 
 
 def describe_nodes(nodes: Iterable[m.NodeStatus]) -> list[dict[str, Any]]:
