@@ -124,7 +124,9 @@ def test_who_holds_the_memory(ways: Any) -> None:
         assert one["object_size"] == by_python.object_size
         assert one["pid"] in holders and one["reference_type"] == "LOCAL_REFERENCE"
     ways.viewer.go(f"objects/{object_id}")
-    expect(ways.viewer.page.locator("main")).to_contain_text(re.compile("|".join(map(str, holders))))
+    expect(ways.viewer.page.locator("main")).to_contain_text(
+        re.compile("|".join(map(str, holders)))
+    )
     expect(ways.viewer.page.locator("main")).to_contain_text("6.7 MiB")
 
 
