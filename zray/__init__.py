@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from zray.api.functions import RemoteFunction, remote, task
     from zray.api.logging_config import LoggingConfig
     from zray.api.objects import cancel, get, put, wait
+    from zray.api.replay import replay
     from zray.api.runtime_context import get_gpu_ids, get_runtime_context
     from zray.api.timeline import timeline
     from zray.api.why import why
@@ -61,6 +62,7 @@ _HOMES = {
     "timeline": "zray.api.timeline",
     "LoggingConfig": "zray.api.logging_config",
     "why": "zray.api.why",
+    "replay": "zray.api.replay",
     "ObjectRef": "zray.runtime.references",
     "DynamicObjectRefGenerator": "zray.runtime.generators",
     "ObjectRefGenerator": "zray.runtime.generators",
@@ -95,6 +97,7 @@ __all__ = [
     "nodes",
     "put",
     "remote",
+    "replay",
     "shutdown",
     "task",
     "task_by_name",

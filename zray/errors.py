@@ -444,6 +444,24 @@ class WebLoginError(ZrayError):
     code = "ZR-5108"
 
 
+class ReplayError(ZrayError):
+    """A failed attempt cannot be made again here; the message says what is missing."""
+
+    code = "ZR-5120"
+
+
+class RunNotKeptError(ZrayError, LookupError):
+    """Of that attempt nothing is kept, or not any more; the message says why."""
+
+    code = "ZR-5121"
+
+
+class WorkloadError(ZrayError, ValueError):
+    """A recorded workload cannot be read, or cannot run on the imagined cluster."""
+
+    code = "ZR-5122"
+
+
 RayError = ZrayError
 RayTaskError = TaskError
 RaySystemError = InternalFaultError

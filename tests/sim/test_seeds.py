@@ -24,6 +24,7 @@ from zray.testing import simulate
 
 SEEDS = int(os.environ.get("ZRAY_SIM_SEEDS", "300"))
 CHUNK = 10
+DRAINED_SEEDS = 20
 # Seeds beyond the first ones that found something once.
 PINNED = (
     873,
@@ -69,6 +70,26 @@ def test_pinned_seed(seed: int) -> None:
     failure = simulate.try_seed(seed)
     if failure is not None:
         pytest.fail(failure.text, pytrace=False)
+
+
+@pytest.mark.parametrize("first", range(0, DRAINED_SEEDS, CHUNK))
+def test_seeds_in_which_nodes_are_drained(first: int) -> None:
+    failures = [
+        failure
+        for seed in range(first, first + CHUNK)
+        if (failure := simulate.try_seed(seed, drains=True)) is not None
+    ]
+    if failures:
+        pytest.fail(failures[0].text, pytrace=False)
+
+
+def test_drains_come_on_top_of_what_a_seed_has() -> None:
+    for seed in range(50):
+        plan = simulate.plan(seed)
+        drained = simulate.with_drains(plan, seed)
+        more = [fault for _, fault in drained.faults if fault in simulate.DRAINS]
+        assert len(drained.faults) == len(plan.faults) + len(more) and more
+        assert drained._replace(faults=plan.faults) == plan
 
 
 def test_seeds_reach_what_they_are_for() -> None:

@@ -13,10 +13,12 @@ from msgspec import Meta
 from zray import limits
 from zray.protocol.actor_messages import *
 from zray.protocol.lease_messages import *
+from zray.protocol.metric_messages import *
 from zray.protocol.node_messages import *
 from zray.protocol.operation_messages import *
 from zray.protocol.parts import *
 from zray.protocol.progress_messages import *
+from zray.protocol.replay_messages import *
 from zray.protocol.state_messages import *
 from zray.protocol.store_messages import *
 from zray.protocol.stream_messages import *
@@ -389,14 +391,16 @@ ALL: tuple[type[Message], ...] = (
     *STREAM_MESSAGES,
     *TRACE_MESSAGES,
     *STATE_MESSAGES,
+    *METRIC_MESSAGES,
     *OPERATION_MESSAGES,
     *PROGRESS_MESSAGES,
     *WHY_MESSAGES,
     *USAGE_MESSAGES,
+    *REPLAY_MESSAGES,
 )
 
 # What answers a request; ``about`` is the request's ``seq``.
 ANSWERS = (
     *(Status, Reasons, KvReply, Synced, ActorCreated, ActorFound, ActorNames, Gone, Traced),
-    *(Listed, Summary, Explained),
+    *(Listed, Summary, Explained, Answered, RunPart, RunsListed),
 )

@@ -287,6 +287,18 @@ class SimCluster(Population):
             self.head.gcs.drains.on_drain(operator, asked, self.clock.now)
             self.head.wake()
 
+    def drain_for_good(self, raylet: SimRaylet, deadline_s: float, back_after_s: float) -> None:
+        """The same; another node like it starts later, so that there is one for what only it ran.
+
+        Without a deadline nothing dies with it; but what only it has may find no other place.
+        """
+        self.excuse(*LOSSES)
+        if deadline_s:
+            self.history.nodes_died += 1
+            self.excuse(*DEATHS, CANCELLED, RAISED)
+        self._again(raylet, back_after_s, False)
+        self.drain(raylet, deadline_s)
+
     def freeze(self, process: SimProcess, seconds: float) -> None:
         """SIGSTOP, and SIGCONT later. Its transport answers no heartbeat meanwhile."""
         self.clock.tell(f"{process.name} is stopped for {seconds:.2f} s")

@@ -338,6 +338,14 @@ def wall(cluster: SimCluster, random: Random) -> None:
     cluster.clock.after(random.choice([0.3, 3.0, 30.0]), ports.walls.discard, pair)
 
 
+def drain(cluster: SimCluster, random: Random) -> None:
+    """An operator empties a node, most often without a deadline; another one comes."""
+    raylet = _raylet(cluster, random)
+    deadline_s, back_after_s = random.choice([0.0, 0.0, 0.0, 0.5, 5.0]), random.uniform(0.0, 5.0)
+    if raylet is not None:
+        cluster.drain_for_good(raylet, deadline_s, back_after_s)
+
+
 FAR_GENTLE: tuple[Fault, ...] = (
     *(cut_port, cut_ports, lose_relayed, lose_relayed, lose_relayed, wall, lose_word),
 )
@@ -356,3 +364,4 @@ DEADLY: tuple[Fault, ...] = (
     *(kill_worker, kill_unseen, kill_actor, kill_raylet, lose_machine, freeze_long),
 )
 FINAL: tuple[Fault, ...] = (kill_driver,)
+DRAINS: tuple[Fault, ...] = (drain,)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from zray.testing.cluster import SimCluster
 from zray.testing.faults import (
     DEADLY,
+    DRAINS,
     FAR_DEADLY,
     FAR_GENTLE,
     FINAL,
@@ -305,6 +306,17 @@ def with_impatience(drawn: Plan, random: Random) -> Plan:
     return drawn._replace(bounds={**drawn.bounds, "AWAY_S": random.choice([2.3, 4.0])})
 
 
+def with_drains(drawn: Plan, seed: int) -> Plan:
+    """The plan of that seed, in which nodes are drained as well: how it is drawn is as it was."""
+    random = Random(f"drains {seed}")
+    span = max(entry[0] for entry in drawn.workloads)
+    faults = [
+        (random.uniform(0.0, span * 1.5 + 0.1), random.choice(DRAINS))
+        for _ in range(random.choice([1, 1, 2, 4]))
+    ]
+    return drawn._replace(faults=sorted([*drawn.faults, *faults], key=_when))
+
+
 def _when(entry: tuple[Any, ...]) -> float:
     when: float = entry[0]
     return when
@@ -328,19 +340,19 @@ def cluster_of(seed: int, drawn: Plan, *, verbose: bool = False) -> SimCluster:
     )
 
 
-def simulate(seed: int, *, verbose: bool = False) -> str:
-    """Run one seed; its trace.
+def simulate(seed: int, *, verbose: bool = False, drains: bool = False) -> str:
+    """Run one seed; its trace. ``drains``: nodes are drained as well.
 
     Raises:
         Violation: an invariant does not hold. Other exceptions are bugs of machines too.
     """
-    drawn = plan(seed)
+    drawn = with_drains(plan(seed), seed) if drains else plan(seed)
     cluster = cluster_of(seed, drawn, verbose=verbose)
     try:
         with cluster:
             play(cluster, drawn)
     except Exception as error:
-        error.add_note(report(seed, drawn, cluster))
+        error.add_note(report(seed, drawn, cluster) + (" --drains" if drains else ""))
         raise
     return cluster.trace()
 
@@ -367,10 +379,10 @@ def report(seed: int, drawn: Plan, cluster: SimCluster) -> str:
     )
 
 
-def try_seed(seed: int) -> Failure | None:
+def try_seed(seed: int, *, drains: bool = False) -> Failure | None:
     """Run one seed; None: all is well."""
     try:
-        simulate(seed)
+        simulate(seed, drains=drains)
     except Exception as error:
         return Failure(seed, error, "".join(traceback.format_exception(error)))
     return None
@@ -382,6 +394,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=100, help="how many seeds (default 100)")
     parser.add_argument("--start", type=int, default=0, help="the first seed (default 0)")
     parser.add_argument("--seed", type=int, help="this seed alone")
+    parser.add_argument("--drains", action="store_true", help="nodes are drained as well")
     parser.add_argument("--verbose", action="store_true", help="print every event")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at a failure")
     parser.add_argument("--trace", action="store_true", help="print the digest of each trace")
@@ -391,7 +404,7 @@ def main(arguments: list[str] | None = None) -> int:
     failures = []
     for seed in range(first, first + count):
         try:
-            trace = simulate(seed, verbose=options.verbose)
+            trace = simulate(seed, verbose=options.verbose, drains=options.drains)
             if options.trace:
                 print(seed, trace)
         except Exception as error:

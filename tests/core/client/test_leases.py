@@ -20,6 +20,7 @@ from zray.core.client.lease_queues import LeaseQueues
 from zray.core.client.leased_tasks import LeasedTasks
 from zray.core.client.leases import ClientLeases
 from zray.errors import TaskCancelledError, WorkerCrashedError
+from zray.protocol import failed_run
 from zray.protocol import messages as m
 
 WORK = template()
@@ -683,6 +684,12 @@ def test_a_dead_worker_fails_what_it_had_begun_alone() -> None:
     two = bench.lease("w2")
     assert bench.waiting(two)[0] == first[1]
     assert bench.leases.closes == [worker]
+    # Its worker cannot tell of it any more: a node is to keep it, to be run again.
+    (kept,) = bench.taken(m.KeepRun)
+    run = failed_run.decode(kept.data)
+    assert (kept.run.task_id, kept.run.name, kept.function) == (identity(first[0]), "once", b"code")
+    assert run.spec.task_id == identity(first[0]) and run.node == "one"
+    assert failures.read(run.error).message == text
 
 
 def test_a_lease_that_ends_in_peace_gives_back_what_was_not_begun() -> None:

@@ -184,3 +184,39 @@ def test_a_worker_is_ended_by_its_node() -> None:
     assert kill(bench, m.A_WORKER, identity("w1"), N2) == []
     (asked,) = bench.taken("n2", m.Kill)
     assert asked.subject == identity("w1")
+
+
+# ---- failed attempts -----------------------------------------------------------------------
+
+
+def kept(node_id: bytes = b"") -> m.KeepRun:
+    run = m.KeptRun(identity("t1"), 1, "work", b"", 0.0, "it died")
+    return m.KeepRun(0, run, identity("f"), b"code", b"data", node_id)
+
+
+def test_a_driver_reads_what_a_node_keeps_of_a_failed_attempt_and_an_observer_may_not() -> None:
+    bench = head()
+    driver = identity("d1")
+    question = m.ReadRun(9, b"-" * 16, N2, identity("t1"))
+
+    bench.say("d1", question)
+    (asked,) = bench.taken("n2")
+    assert isinstance(asked, m.ReadRun) and asked.source == driver
+    bench.say("n2", m.RunPart(0, driver, 9, 4, 4, b"code"))
+    (answer,) = bench.taken("d1")
+    assert isinstance(answer, m.RunPart) and answer.data == b"code"
+
+    for forbidden in (question, m.ListRuns(10, ME, N2), kept()):
+        bench.say("me", forbidden)
+        (refusal,) = bench.taken("me")
+        assert isinstance(refusal, m.Rejected) and refusal.code == FORBIDDEN
+    assert not bench.taken("n2")
+
+
+def test_what_a_driver_knows_of_a_dead_worker_s_task_a_node_keeps() -> None:
+    bench = head()
+    bench.say("d1", kept(N2))
+    assert [type(one) for one in bench.taken("n2")] == [m.KeepRun]
+
+    bench.say("d1", kept(identity("gone")))
+    assert [type(one) for one in bench.taken("n1")] == [m.KeepRun]  # the head's own node

@@ -14,7 +14,7 @@ from zray.core.raylet.completions import Completions
 from zray.core.raylet.credit import Credit
 from zray.core.raylet.head_session import HEAD, HeadSession
 from zray.core.raylet.lending import Lending
-from zray.core.raylet.local_records import WorkerSlot
+from zray.core.raylet.local_records import LocalTask, WorkerSlot
 from zray.core.raylet.local_scheduler import LocalScheduler
 from zray.core.raylet.near_tasks import NearTasks
 from zray.core.raylet.objects import LocalObjects
@@ -44,6 +44,7 @@ class TaskBench:
         self.completions = Completions(tell_head, count(1))
         self.lending = Lending()
         behind = Behind(self.scheduler, self.outbox, lambda worker_id: [])
+        self.crashed: list[tuple[LocalTask, int, bytes]] = []
         self.requests = WorkerRequests(self.outbox, self.objects, tell_head, count(1))
         self.tasks = LocalTasks(
             node="n1",
@@ -64,6 +65,7 @@ class TaskBench:
             near_ended=lambda task, done, maker: self.near.ended(task, done, maker),
             near_returned=lambda tasks: self.near.hand_up(tasks),
             near_withdrawn=lambda task: self.near.withdrawn(task),
+            crashed=lambda task, pid, error: self.crashed.append((task, pid, error)),
         )
         self.leased_to: list[bytes] = []  # jobs
         self.near = NearTasks(

@@ -31,8 +31,12 @@ class Host:
 
     def __init__(self) -> None:
         self.lock = QuietLock()
+        self.teller = self
         self.me = somebody(ME, identity("job"), pid=4711)
         self.client = Client(self.me, remote=False)
+
+    def keeps(self) -> bool:
+        return False
 
     def kept(self, parts: Parts, oid: bytes) -> m.Outcome:
         return m.Outcome(oid, m.VALUE, parts.size, parts.to_bytes(), parts.contained)
@@ -50,7 +54,7 @@ class Bench:
         self.actors: list[Any] = []
         self.reports = Reports(self.host.me)
         self.attempts = Attempts(
-            *(code, self.host.client.references, lambda made, _: self.actors.append(made)),
+            *(code, self.host.client.references, lambda made, *_: self.actors.append(made)),
             self.reports,
         )
         self._inbox = inbox

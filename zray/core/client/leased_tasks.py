@@ -300,7 +300,9 @@ class LeasedTasks:
             where, node, _ = _place(ended.text)
             how = f"did not stop: its worker {where} was killed"
             message = task.template.message
-            self._fail(task, failures.of_timeout(message.name, message.timeout_s, how, node))
+            value = failures.of_timeout(message.name, message.timeout_s, how, node)
+            self._keep(task, node, value)
+            self._fail(task, value)
 
     def crashed(self, task: PendingTask, text: str) -> None:
         """The worker died, or its node did, and may have begun the task.
@@ -316,9 +318,25 @@ class LeasedTasks:
             if where.startswith("(pid"):
                 name = task.template.message.name
                 died = f"the worker {where} that ran {name} died: {cause}"
-                self._fail(task, failures.encode(WorkerCrashedError, died, name, node))
+                value = failures.encode(WorkerCrashedError, died, name, node)
+                self._keep(task, node, value)
+                self._fail(task, value)
             else:
                 self._fail_of(task, NodeDiedError, f"{cause}; it held the task", node)
+
+    def _keep(self, task: PendingTask, node: str, error: bytes) -> None:
+        """A node keeps what it takes to run the task again: its worker died, and cannot tell."""
+        from zray.protocol import failed_run  # loaded with the first death
+
+        template, spec = task.template.message, task.spec
+        function = self._definitions.near.get(template.function_id)
+        if function is not None and template.events:
+            made = m.Assignment(task.attempt, self._me.job_id, spec, task.failures)
+            values = [self._outcomes[oid] for oid in spec.dependencies]
+            text = failures.read(error).message
+            what = (made, template, function, values, error, text, (node, 0))
+            if (kept := failed_run.of_dead_worker(*what)) is not None:
+                self._outbox.append(kept)
 
     def _cancelled(self, task: PendingTask) -> None:
         self._fail_of(task, TaskCancelledError, "the task was cancelled")

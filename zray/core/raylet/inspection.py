@@ -11,7 +11,14 @@ from typing import Any, NamedTuple
 
 from zray import limits
 from zray.core.machine import NEVER, Outbox
-from zray.core.raylet.effects import Effect, EndExamination, ReadLogFile, StartExamination
+from zray.core.raylet.effects import (
+    Effect,
+    EndExamination,
+    ReadLogFile,
+    ScrapeNode,
+    StartExamination,
+)
+from zray.core.raylet.failed_runs import FailedRuns
 from zray.core.raylet.local_records import LocalTask, WorkerSlot
 from zray.core.raylet.local_scheduler import LocalScheduler
 from zray.core.raylet.measuring import Measuring
@@ -63,6 +70,7 @@ class Inspection:
         cancel: as ``LocalTasks.on_cancel``.
         kill: end a worker, and say why.
         tell_head: as ``HeadSession.tell``.
+        failed_runs: answers for itself.
     """
 
     def __init__(
@@ -77,6 +85,7 @@ class Inspection:
         cancel: Callable[[m.CancelTask, float], None],
         kill: Callable[[WorkerSlot, str], None],
         tell_head: Callable[[m.Message], None],
+        failed_runs: FailedRuns,
     ) -> None:
         self._node_id = node_id
         self._info = info
@@ -100,11 +109,14 @@ class Inspection:
             m.ReadLog: self.on_read_log,
             m.Examine: self.on_examine,
             m.Kill: self.on_kill,
+            m.Scrape: self.on_scrape,
             **self.measuring.handlers,
+            **failed_runs.head_handlers,
         }
         self.worker_handlers: dict[type[m.Message], Callable[[WorkerSlot, Any, float], None]] = {
             m.Answered: self.on_answered,
             m.Examined: self.on_worker_examined,
+            m.KeepRun: lambda slot, message, now: failed_runs.keep(message),
         }
 
     # ---- who is it -------------------------------------------------------------------------
@@ -221,6 +233,10 @@ class Inspection:
     def on_read_log(self, message: m.ReadLog, now: float) -> None:
         """Somebody reads a log that is kept on this node."""
         self._effect(ReadLogFile(message))
+
+    def on_scrape(self, message: m.Scrape, now: float) -> None:
+        """Somebody reads the figures of this node."""
+        self._effect(ScrapeNode(message))
 
     # ---- where it is -----------------------------------------------------------------------
 

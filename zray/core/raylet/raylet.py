@@ -20,6 +20,7 @@ from zray.core.raylet.credit import Credit
 from zray.core.raylet.dispatch import Dispatch
 from zray.core.raylet.draining import Draining
 from zray.core.raylet.effects import Effect, FindProcess
+from zray.core.raylet.failed_runs import FailedRuns
 from zray.core.raylet.head_session import HeadHandlers, HeadSession
 from zray.core.raylet.inspection import Inspection
 from zray.core.raylet.lease_relays import LeaseRelays
@@ -78,6 +79,7 @@ class Raylet:
         self._imports = (list(imports), import_directory)
         self.incidents = incidents or Incidents()
         self.session = HeadSession(self.outbox, self.incidents, self._welcomed, self._start_over)
+        self.failed_runs = FailedRuns(info.name, versions, self.session.tell)
         self._reset()
 
     def _reset(self) -> None:
@@ -155,6 +157,7 @@ class Raylet:
             near_ended=lambda task, done, maker: self.near_tasks.ended(task, done, maker),
             near_returned=lambda tasks: self.near_tasks.hand_up(tasks),
             near_withdrawn=lambda task: self.near_tasks.withdrawn(task),
+            crashed=lambda task, pid, error: self.failed_runs.crashed(task, pid, error, self.jobs),
         )
         self.near_tasks = NearTasks(
             *(self.outbox, self.objects, self.scheduler, self.tasks, self.worker_requests),
@@ -167,6 +170,7 @@ class Raylet:
         self.inspection = Inspection(
             *(self.node_id, self.info, self.outbox, self.scheduler, self.tasks.held),
             *(self.actors.slot, self._want, self.tasks.on_cancel, self.workers.kill, tell_head),
+            self.failed_runs,
         )
 
     def _want(self, effect: Effect) -> None:
@@ -192,7 +196,7 @@ class Raylet:
         actors, leases, requests = self.actors, self.leases, self.worker_requests
         return {
             **self.tasks.handlers,
-            m.Job: self._on_job,
+            m.Job: lambda msg, now: self.jobs.update({msg.job_id: msg.info}),
             m.JobEnded: self._on_job_ended,
             m.Ack: lambda msg, now: self.completions.acked(msg.upto),
             m.Cancel: self.near_tasks.on_cancel_below,
@@ -356,16 +360,13 @@ class Raylet:
         """The process of that driver has ended, on this machine."""
         self.session.tell(m.DriverEnded(0, job_id))
 
-    def _on_job(self, message: m.Job, now: float) -> None:
-        self.jobs[message.job_id] = message.info
-
     def _on_job_ended(self, message: m.JobEnded, now: float) -> None:
         self.jobs.pop(message.job_id, None)
         self.completions.job_ended(message.job_id)
         self.tasks.job_ended(message.job_id)
         self.lease_relays.job_ended(message.job_id)
         self.near_tasks.report.job_ended(message.job_id)
-        self.workers.end_job(message.job_id)
+        self.workers.end_job(message.job_id, now)
 
     # ---- workers and other raylets ---------------------------------------------------------
 
@@ -425,8 +426,7 @@ class Raylet:
 
     def _setup(self, key: PoolKey) -> m.Setup:
         job = self.jobs[key[0]]
-        machine = self.info.machine
-        place = (self.node_id, self.info.name, job.machine == machine, machine)
+        place = (self.node_id, self.info.name, job.machine == self.info.machine, self.info.machine)
         return m.Setup(0, key[0], job, *place, *self._imports)
 
     def worker_exited(self, worker_id: bytes, started: int, cause: str, now: float) -> None:
@@ -456,8 +456,7 @@ class Raylet:
 
     def named(self, process_id: bytes) -> str:
         """A process of this node's machine, for people."""
-        otherwise = "this node" if process_id == self.node_id else "a driver"
-        return self.workers.named(process_id, otherwise)
+        return self.workers.named(process_id, ("a driver", "this node")[process_id == self.node_id])
 
     def is_leased(self, worker_id: bytes) -> bool:
         """Whether the worker says by itself of what its prints are."""

@@ -69,6 +69,7 @@ class LocalTasks:
         near_ended: Callable[[LocalTask, m.TaskDone, bytes], None],
         near_returned: Callable[[list[LocalTask]], None],
         near_withdrawn: Callable[[LocalTask], None],
+        crashed: Callable[[LocalTask, int, bytes], None],
     ) -> None:
         self._node = node
         self._outbox = outbox
@@ -86,6 +87,7 @@ class LocalTasks:
         self._near_ended = near_ended
         self._near_returned = near_returned
         self._near_withdrawn = near_withdrawn
+        self._crashed = crashed
         self.held: dict[bytes, LocalTask] = {}
         self.templates: dict[bytes, LocalTemplate] = {}
         self.functions: dict[bytes, m.Export] = {}
@@ -421,9 +423,13 @@ class LocalTasks:
                 how = f"did not stop: its worker (pid {slot.pid}, node {self._node}) was killed"
                 name = task.template.message.name
                 value = failures.of_timeout(name, late.timeout_s, how, self._node)
+                self._crashed(task, slot.pid, value)
                 self._end_in_error(task, m.FAILED if late.retried else m.FINISHED, value)
             elif place < begun:
                 text = slot.obituary(task, self._node, cause)
-                self._fail(task, m.CRASHED, WorkerCrashedError, text)
+                name = task.template.message.name
+                value = failures.encode(WorkerCrashedError, text, name, self._node)
+                self._crashed(task, slot.pid, value)
+                self._end_in_error(task, m.CRASHED, value)
             else:
                 self._scheduler.push(task, front=True)

@@ -8,10 +8,10 @@ the main thread, one with max_concurrency in threads, one with ``async def`` met
 from __future__ import annotations
 
 import contextvars
-import functools
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from types import GeneratorType
 from typing import Any
 
@@ -19,6 +19,7 @@ from zray import limits
 from zray.core import failures
 from zray.core.client.waiters import Waiter
 from zray.core.worker.actor_inbox import ActorInbox, Entry, staying
+from zray.core.worker.kept_runs import remembered
 from zray.core.worker.reports import CALL, Ran
 from zray.errors import TaskCancelledError
 from zray.ids import object_id
@@ -56,24 +57,29 @@ class _Names(dict[str, str]):
 
 class ActorServer(ActorLinks):
     """``worker``'s lock guards everything here, but for the user's code. ``error``: the record of
-    what that has raised, in a call of that name."""
+    what that has raised, in a call of that name. ``values``: of the constructor's dependencies.
+    ``keep``: has the node keep a call that has failed."""
 
     def __init__(
         self,
         worker: Host,
         instance: Any,
         assignment: m.Assignment,
+        values: list[m.Outcome],
         error: Callable[[BaseException, str, bytes, Any], bytes],
+        keep: Callable[[Any, Any, bytes], None],
         streams: StreamServer,
     ) -> None:
         assert assignment.actor is not None
         self._lock = worker.lock
         self._record_of = error
+        self._keep = keep
         self.instance = instance
         self.info = assignment.actor
         self.actor_id = assignment.spec.task_id
         self.incarnation = assignment.attempt
         self.assignment = assignment
+        self.creation_values = remembered(values)
         inbox: ActorInbox[Route] = ActorInbox(
             self.actor_id,
             self.incarnation,
@@ -84,7 +90,7 @@ class ActorServer(ActorLinks):
             group_of=groups_of(type(instance)) if self.info.groups else {},
             out_of_order=self.info.out_of_order,
             unknown_group=self._unknown_group,
-            cancelled=functools.partial(call_errors.cancelled_early, self.info),
+            cancelled=partial(call_errors.cancelled_early, self.info),
         )
         super().__init__(worker, inbox, streams)
         streams.unread_max = self.info.unread_max
@@ -314,8 +320,15 @@ class ActorServer(ActorLinks):
         return Source(
             *(call.task_id, entry.caller, call.unread_max, name, self.info.by_name),
             *(self._send_items, lambda: entry.cancelled),
-            lambda error: None if entry.cancelled else self._record(error, name),
+            partial(self._yielding_failed, entry),
         )
+
+    def _yielding_failed(self, entry: Entry, error: BaseException) -> bytes | None:
+        if entry.cancelled:
+            return None
+        data = self._record(error, self._names[entry.call.method])
+        self._keep(self, entry, data)
+        return data
 
     def prepare(self, entry: Entry) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
         """The method of a call, and its arguments."""
@@ -384,7 +397,12 @@ class ActorServer(ActorLinks):
             return None, []
         data = self._record(error, self._names[call.method])
         self._failed(entry, data)
+        self._keep(self, entry, data)
         return failures.outcomes(call.task_id, call.num_returns, data), []
+
+    def calls_ended(self) -> int:
+        """How many calls of this actor have ended, of which is told."""
+        return sum(counts[0] for _, counts in [*self._counts.values()])
 
     def _failed(self, entry: Entry, data: bytes) -> None:
         call, began = entry.call, self._running.get(entry)
@@ -411,7 +429,7 @@ class ActorServer(ActorLinks):
         outcomes, pins = ended
         call = entry.call
         if self._reports.urgent:
-            self.worker.teller.report_due()
+            self.worker.teller.tell_failures()
         borrowed = list(call.nested)
         for value in call.values:
             borrowed += value.contained

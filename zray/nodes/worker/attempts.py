@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from zray import limits
@@ -43,7 +44,7 @@ class Attempts:
         self,
         code: UserCode,
         references: ClientReferences,
-        become: Callable[[Any, m.Assignment], None],
+        become: Callable[[Any, Delivered, m.Assignment], None],
         reports: Reports,
     ) -> None:
         self._code = code
@@ -108,14 +109,15 @@ class Attempts:
                 value = function(*args, **kwargs)
                 del args, kwargs
                 if template.yields:
-                    value = self._code.yielded(spec, template, value, retry)
+                    failed = partial(self._code.keep_task, delivered, template)
+                    value = self._code.yielded(spec, template, value, retry, failed)
             finally:
                 self._running = None
             if delivered.assignment.actor is not None:
                 made = delivered.assignment
                 if template.by_name:
                     made = self._code.imports.as_offered(made, template.name)
-                self._become(value, made)
+                self._become(value, delivered, made)
                 outcomes = [m.Outcome(object_id(spec.task_id), m.VALUE, 0)]
             else:
                 outcomes = self._code.outcomes(spec.task_id, template, value)
@@ -139,7 +141,7 @@ class Attempts:
             else:
                 data = failures.encode(TaskCancelledError, "the task was cancelled", template.name)
                 status = m.CANCELLED
-            self._failed(delivered.assignment, template.name, began, seconds, data)
+            self._failed(delivered, template, began, seconds, data)
             if self.construction is not None:
                 self.construction.failed()  # before the end is told, after which it may be killed
             return status, failures.outcomes(spec.task_id, template.num_returns, data), seconds
@@ -148,14 +150,21 @@ class Attempts:
             self._interrupted = False
 
     def _failed(
-        self, made: m.Assignment, name: str, began: float, seconds: float, error: bytes
+        self,
+        delivered: Delivered,
+        template: m.Template,
+        began: float,
+        seconds: float,
+        error: bytes,
     ) -> None:
         """Note an attempt that has ended with that error."""
         if not self._reports.silent:
+            made = delivered.assignment
             spec = made.spec
-            ran = (name, spec.task_id, began, seconds, made.failures, spec.parent)
+            ran = (template.name, spec.task_id, began, seconds, made.failures, spec.parent)
             self._note(ran)
             self._reports.failed(ran, error)
+            self._code.keep_task(delivered, template, error)
 
 
 def _place(error: BaseException) -> str:

@@ -5,13 +5,16 @@ Owns the clock of it; what is told, `Reports` decides. With the worker's lock he
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 
 from zray.core.identity import Identity
+from zray.core.worker.kept_runs import KeptRuns
 from zray.core.worker.reports import CALL, Ran, Reports
 from zray.core.worker.task_inbox import TaskInbox
 from zray.protocol import messages as m
+from zray.runtime import session
 
 NOWHERE = bytes(16)
 
@@ -35,6 +38,29 @@ class TaskTeller:
         self.runs_since: Callable[[bytes], float | None] = lambda task_id: None
         self.calls: Callable[[], list[Ran]] = list  # that run in this actor
         self.begun: Callable[[], int] = int  # how many tasks, in this worker's life
+        self._kept = KeptRuns()
+        self._only_kept = False  # nothing else is urgent
+
+    def keeps(self) -> bool:
+        """Whether one more failed attempt is to be kept. From any thread."""
+        return not self.reports.silent and self._kept.admits(time.perf_counter())
+
+    def keep(self, make: Callable[[], m.KeepRun | None]) -> None:
+        """An attempt has failed, which ``make`` describes; a fault in that is nobody else's."""
+        with contextlib.suppress(Exception):
+            found = make()
+            if found is not None:
+                self._kept.add(found)
+                self._only_kept = not self.reports.urgent
+                self.reports.urgent = True
+
+    def tell_failures(self) -> None:
+        """Something has failed, of which the node hears before whoever waits for it."""
+        if self._only_kept:
+            self.reports.urgent = self._only_kept = False
+            self._tell([*self._kept.take()])
+        else:
+            self.report()
 
     def remind(self) -> None:
         """Something runs, or has run: that is told after a while. From any thread, without lock."""
@@ -55,7 +81,9 @@ class TaskTeller:
         now = time.perf_counter()
         begun = self.begun() - (current is not None)
         place = (inbox.setup.node_id, inbox.setup.job_id)
-        self._tell([self.reports.report(begun, running, place, now, time.time() - now)])
+        self._only_kept = False
+        report = self.reports.report(begun, running, place, now, time.time() - now)
+        self._tell([*self._kept.take(), report])
         if self.reports.young:
             self.remind()
 
@@ -63,9 +91,13 @@ class TaskTeller:
         """The same, if there is anything: the raylet may be about to end this process."""
         if self.reports.due:
             self.report()
+        if session.unsaid:
+            self._tell(session.take_unsaid(session.current()))
 
     def last_words(self) -> None:
         """What has run here, before this process ends."""
+        if session.unsaid:
+            self._tell(session.take_unsaid(session.current()))
         if self.reports.spans:
             self.report()
             self.trace(self._me.process_id, 0)

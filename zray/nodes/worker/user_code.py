@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import partial
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +82,24 @@ class UserCode:
                 "program that stays connected, or capture less"
             ) from None
 
+    def keep_task(self, delivered: Delivered, template: m.Template, error: bytes) -> None:
+        """A task has ended with that error, or a constructor: the node keeps what it takes to run
+        it again."""
+        if self._worker.teller.keeps():
+            from zray.nodes.worker import failed_runs  # loaded with the first failure
+
+            what = (self._worker, self.take, delivered, template, error)
+            self._worker.teller.keep(partial(failed_runs.of_task, *what))
+
+    def keep_call(self, actor: Any, entry: Any, error: bytes) -> None:
+        """The same of a call of the actor that this process is."""
+        if self._worker.teller.keeps():
+            from zray.nodes.worker import failed_runs
+
+            self._worker.teller.keep(
+                partial(failed_runs.of_call, self._worker, actor, entry, error)
+            )
+
     def retries(self, template: m.Template, error: BaseException) -> bool:
         """Whether a task is to be made again that fails of this."""
         try:
@@ -109,7 +128,7 @@ class UserCode:
         found = {oid: self._shared.get(oid) or self._worker.offered(oid) for oid in located}
         wanted = [oid for oid, outcome in found.items() if outcome is None]
         if wanted:
-            found.update(self._take(wanted))
+            found.update(self.take(wanted))
         self._shared = found
         if (following := self._task_inbox.next_values()) is not None:
             follow = {value.object_id for value in following}
@@ -121,7 +140,8 @@ class UserCode:
         self._shared = {}
         self._worker.forget_offered()
 
-    def _take(self, wanted: list[bytes]) -> dict[bytes, m.Outcome | None]:
+    def take(self, wanted: list[bytes]) -> dict[bytes, m.Outcome | None]:
+        """Values of the node's store, of objects that somebody holds. With the lock held."""
         client = self._worker.client
         waiter = Waiter()
         for oid in wanted:
@@ -135,14 +155,25 @@ class UserCode:
             client.references.remove(oid)
         return found
 
-    def yielded(self, spec: m.TaskSpec, template: m.Template, values: Any, retry: Any) -> Any:
+    def yielded(
+        self,
+        spec: m.TaskSpec,
+        template: m.Template,
+        values: Any,
+        retry: Any,
+        failed: Callable[[bytes], None],
+    ) -> Any:
         """What the task returns that has returned a generator, which runs here.
 
-        ``retry``: its ``retry_exceptions``.
+        ``retry``: its ``retry_exceptions``. ``failed``: takes the error that it ends with.
         """
 
         def record(error: Exception) -> bytes | None:
-            return None if covers(retry, error) else self.error(error, template.name)
+            if covers(retry, error):
+                return None
+            data = self.error(error, template.name)
+            failed(data)
+            return data
 
         if template.yields == m.REFERENCES:
             return collected(values, template.name, self._worker, record, spec.task_id)

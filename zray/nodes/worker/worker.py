@@ -25,7 +25,6 @@ from zray.errors import TaskTimeoutError
 from zray.ids import IdSource
 from zray.nodes.worker.actor_worker import ActorServer
 from zray.nodes.worker.attempts import Attempts
-from zray.nodes.worker.environment import take_on
 from zray.nodes.worker.leased import LeaseServer
 from zray.nodes.worker.questions import Questions
 from zray.nodes.worker.streams import StreamServer
@@ -36,6 +35,7 @@ from zray.nodes.worker.user_code import UserCode
 from zray.protocol import codec
 from zray.protocol import messages as m
 from zray.runtime import references, session
+from zray.runtime.environment import take_on
 from zray.runtime.interrupts import interrupts
 from zray.runtime.linux.channels import open_page
 from zray.runtime.linux.clock import boot_time
@@ -313,8 +313,9 @@ class Worker(Transport):
         elif self._attempts.construction is not None:
             self._attempts.construction.leaves()
 
-    def _become(self, instance: Any, made: m.Assignment) -> None:
-        self.actor = ActorServer(self, instance, made, self.code.error, self.streams)
+    def _become(self, instance: Any, delivered: Delivered, made: m.Assignment) -> None:
+        what = (instance, made, delivered.values, self.code.error, self.code.keep_call)
+        self.actor = ActorServer(self, *what, self.streams)
         self.reports.actor = (made.spec.task_id, self.actor.info.class_name)
         self.teller.calls = self.actor.now_running
 
@@ -455,7 +456,7 @@ class Worker(Transport):
             if template.max_calls:
                 self._count_call(template)
             if reports.urgent:
-                self.teller.report()
+                self.teller.tell_failures()
             self._send_done()
             self.assignment = None
             return self._next() if self.actor is None else None

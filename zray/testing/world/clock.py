@@ -27,6 +27,7 @@ class Clock:
         self.events = 0
         self.story: deque[str] = deque(maxlen=STORY_LINES)
         self.verbose = False
+        self.silent = False  # nobody reads the story
         self._events_max = events_max
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._made = 0
@@ -58,6 +59,8 @@ class Clock:
 
     def tell(self, text: str, data: bytes = b"") -> None:
         """Add a line to the story; ``data`` is part of the trace but not of the story."""
+        if self.silent:
+            return
         line = f"{self.now - START_S:10.5f}  {text}"
         self._trace.update(line.encode())
         self._trace.update(data)
