@@ -356,6 +356,20 @@ LOGIN_S = 12 * 3600.0  # of a browser
 LIVE_S = 1.0  # between two samples of what viewers see
 LIVE_SAMPLES_MAX = 600  # that a new viewer is told
 LIVE_PATIENCE_S = 2.0  # until the head counts as silent
+# ---- metrics -------------------------------------------------------------------------------
+LABEL_MAX = 256  # characters of a label's name or value
+LABELS_MAX = 16  # of one series
+BUCKETS_MAX = 64  # of one histogram
+SERIES_PROCESS_MAX = 1000  # that the program in one process may record
+SERIES_KEPT_MAX = 10_000  # of programs, that a head or node keeps
+SERIES_CHARACTERS_MAX = 4 << 20  # of these
+SERIES_ANSWER_MAX = 50_000  # in one answer
+SERIES_KEPT_S = 600.0  # and for so long after their job has ended
+RECORDED_S = 1.0  # how often a process tells what was recorded in it
+FUNCTIONS_MEASURED_MAX = 100  # by name; of the others all together
+TASK_BUCKETS_S = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0, 300.0, 1800.0)
+TURN_BUCKETS_S = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
+COMMIT_BUCKETS_S = (0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0)
 
 # ---- replaying ----------------------------------------------------------------------------------
 REPLAY_NODE_BYTES = 32 << 20  # what a node keeps of attempts that have failed; the oldest go first

@@ -97,6 +97,12 @@ def test_half_a_request_is_waited_for_only_so_long(site: Any) -> None:
         slow.sendall(b"GET /healthz HTTP/1.1\r\nHo")
         second = stack.enter_context(site.connect())
         second.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /heal")
+        body = stack.enter_context(site.connect())
+        body.sendall(
+            b"POST /api/v1/kill HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            b"Authorization: Bearer " + site.keys().token.encode() + b"\r\n"
+            b"Content-Length: 1000\r\n\r\n"
+        )
         began = time.monotonic()
         pending = {silent, slow}
 
@@ -105,12 +111,14 @@ def test_half_a_request_is_waited_for_only_so_long(site: Any) -> None:
             if pending and time.monotonic() - began < limits.HTTP_HEADER_S - 2:
                 slow.setblocking(True)
                 slow.sendall(b"s")  # a byte now and then makes it no request
+                body.sendall(b"x")
                 time.sleep(0.5)
             return not pending
 
         until(all_cut, 2 * limits.HTTP_HEADER_S, "they are cut off")
         said = answer_of(second)
         assert b"200" in said[:20]
+        assert b"408" in answer_of(body)[:20]
         assert time.monotonic() - began < 2 * limits.HTTP_HEADER_S + 5
     assert works(site)
 

@@ -244,9 +244,13 @@ def test_each_list_is_cut_or_bounded_where_it_is_made() -> None:
         *(f"Listed.{name}" for name in m.KINDS),
         *("List.filters", "Summary.groups"),
         *(f"TaskReport.{name}" for name in ("ended", "running", "tallies", "workers")),
-        "RunsListed.runs",
         *("Why.subjects", "Explained.answers", "ToldWhy.causes", "ToldWhy.needs"),
         "Measured.processes",
+        "Recorded.programs",
+        "Scraped.figures",
+        "Scraped.programs",
+        "TaskReport.durations",
+        "RunsListed.runs",
     }
     found = {
         f"{kind.__name__}.{field.name}"

@@ -17,7 +17,7 @@ LAYERS = {
     "runtime": ("zray.runtime",),
     "nodes": ("zray.nodes",),
     "api": ("zray",),
-    "edges": ("zray.cli", "zray.dashboard", "zray.testing", "zray.__main__"),
+    "edges": ("zray.cli", "zray.dashboard", "zray.metrics", "zray.testing", "zray.__main__"),
 }
 ORDER = list(LAYERS)
 BESIDE = {"store": {"core"}}  # neighbours: neither imports the other
@@ -49,7 +49,7 @@ PACKAGES: dict[str, set[str]] = {
     "runtime": SYSTEM,
     "nodes": SYSTEM,
     "api": SYSTEM,
-    "edges": {*SYSTEM, "click", "rich", "starlette", "uvicorn"},
+    "edges": {*SYSTEM, "click", "prometheus_client", "rich", "starlette", "uvicorn"},
 }
 
 CORE_STDLIB = {

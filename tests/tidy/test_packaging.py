@@ -40,7 +40,7 @@ def test_every_folder_with_modules_is_a_package() -> None:
 
 
 def test_every_import_is_a_declared_dependency(tree: Any) -> None:
-    names = {"pyzmq": "zmq"}
+    names = {"pyzmq": "zmq", "prometheus-client": "prometheus_client"}
     declared = {
         names.get(name, name)
         for requirement in PROJECT["project"]["dependencies"]

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from zray._version import __version__
-from zray.cli import entry, listing, operations, options, rerunning
+from zray.cli import entry, listing, metrics, operations, options, rerunning
 
 
 @click.group(context_settings={"max_content_width": 100})
@@ -149,7 +149,12 @@ def completion(shell: str) -> None:
     click.echo(kind(command, {}, "zray", "_ZRAY_COMPLETE").source())
 
 
-for _one in (*listing.COMMANDS, *operations.COMMANDS, *rerunning.COMMANDS):
+for _one in (
+    *listing.COMMANDS,
+    *operations.COMMANDS,
+    *rerunning.COMMANDS,
+    metrics.metrics,
+):
     command.add_command(_one)
 
 

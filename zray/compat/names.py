@@ -142,7 +142,7 @@ MODULES: dict[str, dict[str, Any]] = {
     ),
     "ray.util.joblib": _instead("joblib's own backends, or tasks", "register_ray"),
     "ray.util.helpers": _instead(_LATER, "as_completed", "map_unordered"),
-    "ray.util.metrics": _instead(_LATER, "Counter", "Gauge", "Histogram"),
+    "ray.util.metrics": _homes("zray.util.metrics", "Counter", "Gauge", "Histogram"),
     "ray.util.serialization": _homes(
         "zray.util.serialization", "deregister_serializer", "register_serializer"
     ),

@@ -335,6 +335,7 @@ class _Body:
     def __init__(self, receive: Receive, request: _Request) -> None:
         self._receive = receive
         self._left = limits.HTTP_BODY_BYTES_MAX
+        self._until = asyncio.get_running_loop().time() + limits.HTTP_HEADER_S
         self._ended = False
         length = request.header("content-length")
         if length is not None and length.isdecimal() and int(length[:16]) > self._left:
@@ -349,7 +350,7 @@ class _Body:
         if self._ended:  # what comes now is the end of the connection, whenever that is
             return await self._receive()
         try:
-            async with asyncio.timeout(limits.HTTP_HEADER_S):
+            async with asyncio.timeout_at(self._until):
                 message = await self._receive()
         except TimeoutError:
             raise bad_request("the body did not arrive in time", 408) from None

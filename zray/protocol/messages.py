@@ -13,6 +13,7 @@ from msgspec import Meta
 from zray import limits
 from zray.protocol.actor_messages import *
 from zray.protocol.lease_messages import *
+from zray.protocol.metric_messages import *
 from zray.protocol.node_messages import *
 from zray.protocol.operation_messages import *
 from zray.protocol.parts import *
@@ -390,11 +391,12 @@ ALL: tuple[type[Message], ...] = (
     *STREAM_MESSAGES,
     *TRACE_MESSAGES,
     *STATE_MESSAGES,
+    *METRIC_MESSAGES,
     *OPERATION_MESSAGES,
     *PROGRESS_MESSAGES,
     *WHY_MESSAGES,
-    *REPLAY_MESSAGES,
     *USAGE_MESSAGES,
+    *REPLAY_MESSAGES,
 )
 
 # What answers a request; ``about`` is the request's ``seq``.

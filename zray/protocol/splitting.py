@@ -97,6 +97,7 @@ WHOLE: frozenset[type[Message]] = frozenset(
         *(m.Locate, m.Answered, m.ReadLog, m.LogFiles, m.LogPart, m.Examine, m.Examined),
         *(m.Kill, m.Drain, m.Progress, m.Measure, m.Measured),
         *(m.Why, m.Explained, m.AskWhy, m.ToldWhy),
+        *(m.Scrape, m.Scraped, m.Recorded),
         *(m.KeepRun, m.ReadRun, m.RunPart, m.ListRuns, m.RunsListed),
     }
 )

@@ -293,13 +293,22 @@ class Tally(Struct, array_like=True, frozen=True, gc=False):
     more: Annotated[int, Meta(gt=-(2**53), lt=2**53)]
 
 
+class Durations(Struct, array_like=True, frozen=True, gc=False):
+    """How long attempts of a type took: how many of them in each of the node's buckets, and
+    seconds in all. Of many, some were measured, and stand for the others."""
+
+    type: Word
+    counts: Annotated[list[Count], Meta(max_length=limits.BUCKETS_MAX + 1)]
+    seconds: float
+
+
 class TaskReport(Message, tag=164):
     """Worker to raylet, raylet to head: what has ended and what runs.
 
     ``ended``: some of the attempts that have ended; ``dropped``: how many others have.
     ``heard``: WorkerIDs, concatenated; ``running`` has what has been running there for a while.
     ``tallies``: of attempts of which the head does not hear otherwise. ``workers``: those that have
-    started or ended.
+    started or ended. ``durations``: of what has ended, from a worker.
     """
 
     ended: Annotated[list[ListedTask], MANY] = []
@@ -308,6 +317,7 @@ class TaskReport(Message, tag=164):
     tallies: Annotated[list[Tally], MANY] = []
     dropped: Count = 0
     workers: Annotated[list[ListedWorker], MANY] = []
+    durations: Annotated[list[Durations], Meta(max_length=8)] = []
 
 
 STATE_MESSAGES: tuple[type[Message], ...] = (List, Listed, Summarize, Summary, TaskReport)

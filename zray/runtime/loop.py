@@ -52,6 +52,7 @@ class Loop:
         self._edges: set[int] = set()  # descriptors that are edge-triggered
         self._wake_pipe = WakePipe()
         self.watch(self._wake_pipe, self._wake_pipe.drain)
+        self.woke = self.now()  # when the last turn had something to do
         self.signals = 0  # how many SIGINT and SIGTERM have come
 
     def now(self) -> float:
@@ -121,6 +122,7 @@ class Loop:
         ready = [socket for socket in looks if self._ready(socket)]
         self._looks = dict.fromkeys(ready + [s for s in self._paused if s in looks])
         found = self._selector.select(0 if ready else max(0.0, timeout_s))
+        self.woke = self.now()
         if len(found) > 1:
             found.sort(key=_order)
         watched = self._selector.get_map()

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from typing import Any
 
 lock = threading.RLock()  # held while the process joins or leaves a cluster
 _participant: Any = None
+# What this process has not told the head of that epoch.
+unsaid: list[Callable[[int], list[Any]]] = []
+followers: list[Callable[[Any], None]] = []  # told of each change of the participant
 
 
 def current() -> Any:
@@ -22,6 +26,8 @@ def set_participant(new: Any) -> None:
     """This process takes part through ``new`` from now on; None: it has left."""
     global _participant
     _participant = new
+    for follow in followers:
+        follow(new)
 
 
 def current_task() -> bytes:
@@ -30,10 +36,17 @@ def current_task() -> bytes:
     return task_id
 
 
+def take_unsaid(participant: Any) -> list[Any]:
+    """The messages that it is to tell now."""
+    return [told for take in unsaid for told in take(participant.client.epoch)]
+
+
 def _after_fork() -> None:
     """A forked child has no connection: sockets and ids are its parent's."""
     global _participant, lock
     lock = threading.RLock()
+    unsaid.clear()
+    followers.clear()
     if _participant is not None:
         from zray.runtime import references
 

@@ -54,6 +54,7 @@ class ZapServer:
         self._failures: dict[str, int] = {}
         self._logged: dict[str, float] = {}
         self._last_line = float("-inf")
+        self.refused = 0  # attempts, in all
         self.socket = context.socket(zmq.ROUTER)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.bind(_ENDPOINT)
@@ -98,6 +99,7 @@ class ZapServer:
         return self._users.get(key)
 
     def _refused(self, request: list[bytes]) -> None:
+        self.refused += 1
         address = request[3].decode("ascii", "replace") if len(request) > 3 else "?"
         total = self._failures.pop(address, 0) + 1
         self._failures[address] = total  # last: the first in the dict failed longest ago

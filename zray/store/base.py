@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple, Protocol, TypeAlias
 
 from zray.errors import StoreError
+from zray.protocol.histogram import Histogram
 
 Row: TypeAlias = tuple[str, bytes, bytes | None]
 """(table, key, value); a value of None deletes the row."""
@@ -38,7 +39,12 @@ class Store(Protocol):
 
     Commits happen behind ``submit``; nothing here except ``open``, ``set_cluster_id`` and
     ``close`` waits for a disk or a network.
+
+    Attributes:
+        commits: how long each took, in seconds; of what is durable at once there is none.
     """
+
+    commits: Histogram
 
     def open(self, skip: int = 0) -> Opened:
         """Take the lock, commit an epoch one higher, and return everything stored.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 
+from zray import limits
 from zray.errors import StoreError
+from zray.protocol.histogram import Histogram
 from zray.store.base import Batch, Opened, Rows
 
 
@@ -35,6 +37,7 @@ class MemoryStore:
         self._waiting: deque[tuple[int, Batch]] = deque()
         self._completed: list[int] = []
         self._failure: StoreError | None = None
+        self.commits = Histogram(limits.COMMIT_BUCKETS_S)
 
     def open(self, skip: int = 0) -> Opened:
         """As ``Store.open``."""

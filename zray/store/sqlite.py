@@ -14,7 +14,9 @@ from collections import deque
 from pathlib import Path
 from typing import Final
 
+from zray import limits
 from zray.errors import StoreError
+from zray.protocol.histogram import Histogram
 from zray.store.base import Batch, Opened
 from zray.store.lock import DirectoryLock
 from zray.store.sqlite_file import SqliteFile
@@ -47,6 +49,7 @@ class SqliteStore:
         self._read_end = self._write_end = -1
         self._closed = False
         self._drain_until = float("inf")
+        self.commits = Histogram(limits.COMMIT_BUCKETS_S)
 
     def open(self, skip: int = 0) -> Opened:
         """As ``Store.open``."""
@@ -173,6 +176,7 @@ class SqliteStore:
     def _commit(self, group: list[tuple[int, Batch]]) -> bool:
         """Make a group durable, however long it takes; False where close() ran out of time."""
         changes = {(table, key): value for _, batch in group for table, key, value in batch}
+        began = time.monotonic()
         while True:
             with self._file_guard:
                 stall = self._file.write(changes)
@@ -185,6 +189,7 @@ class SqliteStore:
                 return False
             time.sleep(_RETRY_S)
         self._stall = None
+        self.commits.add(time.monotonic() - began)
         self._completed.extend(token for token, _ in group)
         self._signal()
         if self._file.log_bytes() >= _CHECKPOINT_BYTES:

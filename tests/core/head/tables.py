@@ -40,7 +40,7 @@ from zray.core.offers import Offers
 from zray.ids import IdSource
 from zray.protocol import messages as m
 
-COUNTED = ("finished", "retried", "stale", "lost", "rebuilt", "reclaimed")
+COUNTED = ("finished", "retried", "stale", "lost", "rebuilt", "reclaimed", "resubmitted")
 
 
 class Tables:

@@ -194,3 +194,19 @@ def test_a_node_at_rest_is_never_woken_for_this() -> None:
     bench.reports.lease_ended(slot, 1)
     bench.after(5.0)
     assert bench.reports.deadline() == float("inf")
+
+
+def test_how_long_attempts_took_is_added_up_and_nonsense_is_ignored() -> None:
+    bench = Bench()
+    slot = bench.worker()
+    counts = [1] * (len(limits.TASK_BUCKETS_S) + 1)
+    told = [
+        m.Durations(m.NORMAL_TASK, counts, 5.0),
+        m.Durations(m.NORMAL_TASK, [1, 2], 99.0),
+        m.Durations("no such type", counts, 99.0),
+    ]
+    for _ in range(2):
+        bench.reports.on_report(slot, m.TaskReport(0, durations=told), bench.now)
+    found = bench.reports.durations[m.NORMAL_TASK]
+    assert (sum(found.counts), found.total) == (2 * len(counts), 10.0)
+    assert len(bench.reports.durations) == 3

@@ -162,3 +162,25 @@ def test_nothing_is_told_of_what_is_to_be_silent_and_what_it_takes_has_a_bound()
     for number in range(5000):
         bench.reports.failed(("f", number.to_bytes(16, "big"), 1.0, 1.0, 0, b""), ERROR)
     assert len(bench.reports._failed) <= limits.REPORT_WORKER_ROWS
+
+
+def test_how_long_attempts_took_is_told_in_buckets_by_type() -> None:
+    bench = Bench()
+    bench.runs("f", 0.0005)
+    bench.runs("f", 0.2)
+    bench.reports.spans.append(("A.m", identity("c"), bench.now, 100.0, CALL, b""))
+    told = {one.type: one for one in bench.told().durations}
+    assert told[m.NORMAL_TASK].counts[0] == 1 and sum(told[m.NORMAL_TASK].counts) == 2
+    assert abs(told[m.NORMAL_TASK].seconds - 0.2005) < 1e-9
+    place = limits.TASK_BUCKETS_S.index(300.0)
+    assert told[m.ACTOR_TASK].counts[place] == 1
+    assert bench.told().durations == []
+
+
+def test_where_more_has_ended_than_is_noted_what_is_noted_stands_for_all() -> None:
+    bench = Bench()
+    for _ in range(4 * limits.SPANS_KEPT_MAX):
+        bench.runs("f", 0.01)
+    (told,) = bench.told().durations
+    assert sum(told.counts) == 4 * limits.SPANS_KEPT_MAX
+    assert abs(told.seconds - 40.0) < 0.1

@@ -19,6 +19,7 @@ from zray.protocol import messages as m
 INFO = "INFO"
 WARNING = "WARNING"
 ERROR = "ERROR"
+EXITS = ("INTENDED_SYSTEM_EXIT", "INTENDED_USER_EXIT", "SYSTEM_ERROR", "USER_ERROR")
 
 
 class Events:
@@ -39,6 +40,10 @@ class Events:
         self.alive: dict[bytes, m.ListedWorker] = {}  # workers
         self._at: dict[bytes, dict[bytes, None]] = {}  # these, by node
         self.number = 0
+        self.node_deaths = {"planned": 0, "lost": 0}
+        self.worker_deaths = dict.fromkeys((*EXITS, "OTHER"), 0)
+        self.actor_deaths = {"planned": 0, "failed": 0}
+        self.actor_restarts_seen = 0
 
     def day_time(self, now: float) -> float:
         """A moment of the head's clock, in seconds since 1970."""
@@ -73,6 +78,7 @@ class Events:
         text = f"node {node.info.name} ({node.info.host}) is dead: {why}"
         self._notices.add(text)
         peaceful = why.startswith("it left")
+        self.node_deaths["planned" if peaceful else "lost"] += 1
         self.add(INFO if peaceful else ERROR, "NODE", "NODE_DIED", text, node.process_id)
         info = node.info
         self.nodes.add(
@@ -94,6 +100,7 @@ class Events:
         text = f"node {name} is dead: {why}"
         self._notices.add(text)
         self.add(ERROR, "NODE", "NODE_DIED", text, node_id)
+        self.node_deaths["lost"] += 1
 
     def tasks_wait(self, reason: str) -> None:
         """Tasks wait for what no node has."""
@@ -127,6 +134,7 @@ class Events:
             row, alive=False, ended_s=self.now_s(), exit_type=exit_type, exit_detail=text
         )
         self.workers.add(over)
+        self.worker_deaths[exit_type if exit_type in EXITS else "OTHER"] += 1
         self.tasks.worker_ended(worker_id, text, self.now_s())
         if exit_type in ("SYSTEM_ERROR", "USER_ERROR"):
             said = f"worker {row.pid} on {row.host} died: {text}"
@@ -146,12 +154,14 @@ class Events:
 
     def actor_restarts(self, record: ActorRecord) -> None:
         """An incarnation died, and another follows."""
+        self.actor_restarts_seen += 1
         text = f"{record.text}; it starts again (restart {record.restarts})"
         self.add(WARNING, "ACTOR", "ACTOR_RESTARTING", text, record.actor_id)
 
     def actor_died(self, record: ActorRecord, why: str) -> None:
         """An actor is dead for good."""
         failed = bool(record.error) or " died" in why
+        self.actor_deaths["failed" if failed else "planned"] += 1
         self.add(ERROR if failed else INFO, "ACTOR", "ACTOR_DIED", record.text, record.actor_id)
         info, worker = record.info, self.alive.get(record.worker_id)
         self.actors.add(

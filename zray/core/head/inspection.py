@@ -1,13 +1,13 @@
 """What operators ask of the cluster: what an id or name stands for, and what nodes know of it.
 
 Answers from the tables, passes questions on to nodes and their answers back. Ends what is to be
-killed. Keeps nothing but how many questions of each observer are open.
+killed. Keeps how many questions of each observer are open, and what drivers have recorded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zray import limits
 from zray.core.head.actor_records import ActorRecord
@@ -21,19 +21,34 @@ from zray.errors import AmbiguousError, BusyError, NotFoundError, ZrayError
 from zray.protocol import messages as m
 from zray.protocol.words import is_hex, is_id
 
+if TYPE_CHECKING:  # loaded when a program has recorded something
+    from zray.core.recorded_metrics import RecordedMetrics
+
 PREFIX_MIN = 6  # digits of an id that stand for the whole
 NAMED_MAX = 8  # of those that a word may stand for, in a text
 HEAD = "head"
 
-Question = m.Locate | m.ReadLog | m.Examine | m.Kill | m.Measure | m.ReadRun | m.ListRuns
+Question = m.Locate | m.ReadLog | m.Examine | m.Kill | m.Measure | m.Scrape | m.ReadRun | m.ListRuns
+Answer = (
+    m.Answered
+    | m.LogFiles
+    | m.LogPart
+    | m.Examined
+    | m.Measured
+    | m.Scraped
+    | m.RunPart
+    | m.RunsListed
+)
 Asked = m.Locate | m.Kill
-Answer = m.Answered | m.LogFiles | m.LogPart | m.Examined | m.Measured | m.RunPart | m.RunsListed
 
 
 class Inspection:
     """``cancel``: ends a task, as ``TaskManager.cancel``. ``dead``: last words on dead actors.
 
     ``is_there``: whether a process has a session.
+
+    Attributes:
+        figures: of the head and the cluster, as they are now; by the shell.
     """
 
     def __init__(
@@ -57,15 +72,19 @@ class Inspection:
         self._incarnations = incarnations
         self._cancel = cancel
         self._is_there = is_there
+        self.figures: Callable[[float], list[m.Figure]] = lambda now: []
+        self._recorded: RecordedMetrics | None = None
         self._open: dict[bytes, dict[int, float]] = {}  # observer -> question -> when it is over
         self.handlers: dict[type[m.Message], Callable[[Any, Any, float], None]] = {
             m.Locate: self.on_locate,
             m.Kill: self.on_kill,
             **dict.fromkeys((m.ReadLog, m.Examine, m.Measure), self.pass_on),
             **dict.fromkeys((m.ReadRun, m.ListRuns), self.pass_on),
-            m.KeepRun: self.on_keep_run,
             **dict.fromkeys((m.Answered, m.LogFiles, m.LogPart, m.Examined), self.on_answer),
-            **dict.fromkeys((m.Measured, m.RunPart, m.RunsListed), self.on_answer),
+            **dict.fromkeys((m.Measured, m.Scraped, m.RunPart, m.RunsListed), self.on_answer),
+            m.Scrape: self.on_scrape,
+            m.Recorded: self.on_recorded,
+            m.KeepRun: self.on_keep_run,
         }
 
     # ---- what is it ------------------------------------------------------------------------
@@ -191,12 +210,7 @@ class Inspection:
                 del self._open[one]
         return True
 
-    def on_answer(
-        self,
-        sender: Member,
-        message: Answer,
-        now: float,
-    ) -> None:
+    def on_answer(self, sender: Member, message: Answer, now: float) -> None:
         """Pass what a node says on to who has asked, if that is still open."""
         mine = self._open.get(message.target)
         if mine is None or mine.pop(message.about, None) is None:
@@ -218,6 +232,33 @@ class Inspection:
     ) -> None:
         refusal = m.Answered(0, sender.process_id, message.seq, kind.code, text)
         self._outbox.send(sender.process_id, refusal)
+
+    # ---- figures ---------------------------------------------------------------------------
+
+    def on_recorded(self, sender: Member, message: m.Recorded, now: float) -> None:
+        """A driver tells what its program has recorded."""
+        if sender.process_id not in self._members.jobs:
+            return
+        if self._recorded is None:
+            from zray.core.recorded_metrics import RecordedMetrics
+
+            self._recorded = RecordedMetrics()
+        self._recorded.recorded(sender.process_id, sender.process_id, message, now)
+
+    def on_scrape(self, sender: Member, message: m.Scrape, now: float) -> None:
+        """Somebody reads the figures of the cluster, or of a node."""
+        if message.target:
+            self.pass_on(sender, message, now)
+            return
+        answer = m.Scraped(0, sender.process_id, message.seq, figures=self.figures(now))
+        recorded = self._recorded
+        if recorded is not None:
+            for process_id in recorded.processes():
+                if process_id not in self._members.jobs:
+                    recorded.ended(process_id)
+                    recorded.job_ended(process_id, now)
+            answer.programs, answer.left_out = recorded.programs(now), recorded.lost()
+        self._outbox.send(sender.process_id, answer)
 
     # ---- ends ------------------------------------------------------------------------------
 

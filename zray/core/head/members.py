@@ -38,6 +38,7 @@ class Member:
         self.known: set[bytes] = set()  # functions, templates and jobs sent in this session
         self.result_seq = 0
         self.sessions = 0
+        self.lost_by = ""  # why its last session ended; empty: there was none
         self.session_seq = 0  # what result_seq was when this session began
         self.resynced = False  # it has told everything it had before this session
         self.trouble = ""  # what goes wrong there, as it says

@@ -14,7 +14,7 @@ CLIENT_VERBS = frozenset(
         *(m.Calls, m.CancelCall, m.Promise, m.Sync, m.AskGone, m.Forget),
         *(m.Demand, m.Revoke, m.CancelLeased, m.Made, m.Reaches, m.Relay, m.Taken, m.Trace),
         *(m.List, m.Summarize),
-        *(m.Why, m.ToldWhy),
+        *(m.Why, m.ToldWhy, m.Recorded),
         *(m.KeepRun, m.ReadRun, m.ListRuns),
     }
 )
@@ -22,12 +22,13 @@ NODE_VERBS = CLIENT_VERBS | {
     *(m.Credit, m.Done, m.Returned, m.WorkerDied, m.Announce, m.Have, m.Log, m.Progress),
     *(m.Replies, m.ActorExited, m.DriverEnded, m.Leased, m.LeaseEnded, m.Begun, m.Near),
     *(m.RelayRefused, m.Items, m.Traced, m.TaskReport),
-    *(m.Answered, m.LogFiles, m.LogPart, m.Examined, m.Measured, m.RunPart, m.RunsListed),
+    *(m.Answered, m.LogFiles, m.LogPart, m.Examined, m.Measured, m.Scraped),
+    *(m.RunPart, m.RunsListed),
 }
 OBSERVER_VERBS = frozenset(
     {
         *(m.Query, m.Why, m.Ping, m.Goodbye, m.Shutdown, m.List, m.Summarize),
-        *(m.Locate, m.ReadLog, m.Examine, m.Kill, m.Drain, m.Trace, m.Measure),
+        *(m.Locate, m.ReadLog, m.Examine, m.Kill, m.Drain, m.Trace, m.Measure, m.Scrape),
     }
 )
 VERBS = {m.ROLE_DRIVER: CLIENT_VERBS, m.ROLE_NODE: NODE_VERBS, m.ROLE_OBSERVER: OBSERVER_VERBS}

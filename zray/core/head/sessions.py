@@ -48,7 +48,12 @@ class Session:
 
 
 class Sessions:
-    """``outbox``: by process. ``routed``: by route, for the shell."""
+    """``outbox``: by process. ``routed``: by route, for the shell.
+
+    Attributes:
+        reconnects: how many sessions followed another of their process, by why that had ended.
+        refused: how many peers were not let in, by the code that they were told.
+    """
 
     def __init__(
         self,
@@ -75,6 +80,8 @@ class Sessions:
         self.by_route: dict[bytes, Session] = {}
         self.routes: dict[bytes, bytes] = {}  # process -> route
         self.stopping = ""  # why the whole cluster is to stop
+        self.reconnects: dict[str, int] = {}
+        self.refused: dict[str, int] = {}
         self._observers: dict[bytes, Member] = {}
         self._greeting: dict[bytes, bytes] = {}  # route -> process, until it is welcome
 
@@ -85,11 +92,12 @@ class Sessions:
         route = newcomer.route
         refusal = self._admission.objection(hello, newcomer.epoch)
         if refusal is not None:
+            self.refused[refusal.code] = self.refused.get(refusal.code, 0) + 1
             self._routed.send(route, refusal)
             return
         old = self.routes.get(hello.process_id)
         if old is not None and old != route:
-            self.link_lost(old, now)  # the process has left that connection behind
+            self.link_lost(old, now, "replaced")  # the process has left that connection behind
         for earlier in [r for r, process in self._greeting.items() if process == hello.process_id]:
             del self._greeting[earlier]
         self._greeting[route] = hello.process_id
@@ -115,6 +123,9 @@ class Sessions:
             member = self._observers[hello.process_id]
         if member is None:
             return
+        cause = member.lost_by or ("head_restart" if newcomer.epoch else "")
+        if cause and hello.role != m.ROLE_OBSERVER:
+            self.reconnects[cause] = self.reconnects.get(cause, 0) + 1
         self._membership.session_begins(member, now)
         self.by_route[route] = Session(route, newcomer.user, hello.role, member)
         self.routes[hello.process_id] = route
@@ -146,13 +157,15 @@ class Sessions:
 
     # ---- end -------------------------------------------------------------------------------
 
-    def link_lost(self, route: bytes, now: float) -> None:
-        """The transport says that the peer's connection is cut."""
+    def link_lost(self, route: bytes, now: float, cause: str = "lost") -> None:
+        """A session ends: the transport says that the peer's connection is cut, or for that
+        other cause."""
         session = self.by_route.pop(route, None)
         self._greeting.pop(route, None)
         self._routed.discard(route)
         if session is None:
             return
+        session.member.lost_by = cause
         process_id = session.member.process_id
         if self.routes.get(process_id) == route:
             del self.routes[process_id]

@@ -145,7 +145,7 @@ class StateQueries:
                 )
                 for job in self._members.jobs.values()
             ],
-            self._classes(),
+            self.classes(),
             len(self._objects.records),
             self._notices.latest(),
             self._counted(),
@@ -188,7 +188,8 @@ class StateQueries:
             node.remark,
         )
 
-    def _classes(self) -> list[ClassStatus]:
+    def classes(self) -> list[ClassStatus]:
+        """What waits, by what it needs and for whom, and why."""
         found = []
         for group in self._scheduler.groups():
             if not group.ready:

@@ -42,7 +42,7 @@ class Tables:
         self.objects = ObjectTable()
         self.actor_table = ActorTable()
         self.lease_table = LeaseTable()
-        counted = ("finished", "retried", "stale", "lost", "rebuilt", "reclaimed")
+        counted = ("finished", "retried", "stale", "lost", "rebuilt", "reclaimed", "resubmitted")
         self.counters = dict.fromkeys(counted, 0)
         self.events = Events(identity.started_s, now, self.notices)
         self.near_tasks = NearTasks(

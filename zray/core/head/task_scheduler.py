@@ -21,6 +21,7 @@ from zray.core.head.task_records import ASSIGNED, READY, NodeView, TaskRecord
 from zray.core.head.wait_reasons import WaitReason
 from zray.core.machine import NEVER
 from zray.core.resources import CPU, Needs
+from zray.protocol.histogram import Histogram
 from zray.protocol.messages import NearClass
 
 Places = OrderedDict[NodeView, None]
@@ -39,6 +40,7 @@ class TaskScheduler:
         self.ranked: dict[bytes, None] = {}  # jobs whose tasks have priorities: none goes ahead
         self._overtaken: dict[NodeView, None] = {}  # where such tasks are ahead all the same
         self.now = 0.0  # of the last turn
+        self.waits = Histogram(limits.TASK_BUCKETS_S)  # of tasks, until they were given to a node
         self.stranded: list[NodeView] = []  # where nothing starts: what is ahead there comes back
 
     # ---- tasks -----------------------------------------------------------------------------
@@ -141,12 +143,14 @@ class TaskScheduler:
 
     def _assign(self, node: NodeView, records: list[TaskRecord]) -> None:
         node.sent += len(records)
-        assigned, now = node.assigned, self.now
+        assigned, now, waited = node.assigned, self.now, self.waits.add
         for record in records:
             assert record.spec is not None
             record.state = ASSIGNED
             record.node = node
             record.attempt += 1
+            if record.since >= 0:
+                waited(now - record.since)
             record.since = now
             assigned[record.spec.task_id] = record
 

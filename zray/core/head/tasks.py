@@ -124,6 +124,7 @@ class TaskManager:
                     continue
                 record = tasks.get(spec.task_id)
                 if record is not None:
+                    self._counters["resubmitted"] += 1
                     if record.spec is None:
                         self._adopted(record, spec, template, submitter)
                         self.begin(record, spec, now)

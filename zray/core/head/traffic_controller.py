@@ -26,7 +26,11 @@ Handler = Callable[[Any, Any, float], None]
 
 
 class TrafficController:
-    """``routed``: answers, by route. ``handlers``: for every message that any role may say."""
+    """``routed``: answers, by route. ``handlers``: for every message that any role may say.
+
+    Attributes:
+        rejected: how many messages were not handled, by why.
+    """
 
     def __init__(
         self,
@@ -46,6 +50,7 @@ class TrafficController:
         self._sessions = sessions
         self._prints = prints
         self._incidents = incidents
+        self.rejected = dict.fromkeys(("no_session", "epoch", "role", "malformed", "fault"), 0)
 
     def receive(self, route: bytes, user: str, payload: Payload, now: float) -> None:
         """One payload of a peer. ``user``: whom its key belongs to, as the transport says."""
@@ -57,12 +62,15 @@ class TrafficController:
                 self._greet(Newcomer(route, user, payload.epoch), message, now)
                 session = by_route.get(route)
             elif session is None or session.user != user or session.member.ended:
+                self.rejected["no_session"] += 1
                 self._routed.send(route, m.Rejoin(0, "no session: say HELLO first"))
                 return
             elif payload.epoch != self._epoch:
+                self.rejected["epoch"] += 1
                 self._routed.send(route, m.Rejoin(0, f"the epoch is {self._epoch} now"))
                 return
             elif kind not in VERBS[session.role]:
+                self.rejected["role"] += 1
                 text = f"{kind.__name__} is not for this role"
                 self._routed.send(route, m.Rejected(0, message.seq, FORBIDDEN, text))
             elif (
@@ -70,6 +78,7 @@ class TrafficController:
                 and kind in SPEAKS_FOR
                 and getattr(message, SPEAKS_FOR[kind]) not in session.own
             ):
+                self.rejected["role"] += 1
                 text = f"a {kind.__name__} of another process is not for a driver"
                 self._routed.send(route, m.Rejected(0, message.seq, FORBIDDEN, text))
             else:
@@ -115,17 +124,19 @@ class TrafficController:
         A member begins a new session, in which it tells all that it has and asks for. If that fails
         as well, the message fails what it is of.
         """
+        self.rejected["fault"] += 1
         kind = type(message).__name__
         whom = member.in_words()
         said = self._incidents.record(f"handling a {kind} message", whom, error, now)
         text = f"the head failed to handle a {kind} message: {said}; its log has more"
         is_member = self._members.member(member.process_id) is member
         if is_member and member.fresh_start.allowed(kind, now):
-            self._sessions.link_lost(route, now)
+            self._sessions.link_lost(route, now, "fault")
             self._routed.send(route, m.Rejoin(0, text))
         else:
             self._routed.send(route, m.Rejected(0, message.seq, InternalFaultError.code, text))
 
     def refuse(self, route: bytes, about: int, text: str) -> None:
         """A message of this peer could not be read; it is told so, nothing else happens."""
+        self.rejected["malformed"] += 1
         self._routed.send(route, m.Rejected(0, about, ProtocolError.code, text))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from zray.core.raylet.local_records import PoolKey
-from zray.protocol.messages import Measure, ReadLog
+from zray.protocol.messages import Measure, ReadLog, Scrape
 
 
 class StartWorker(NamedTuple):
@@ -55,5 +55,11 @@ class ReadUsage(NamedTuple):
     pids: list[int]
 
 
-Looks = ReadLogFile | StartExamination | EndExamination | ReadUsage
+class ScrapeNode(NamedTuple):
+    """Effect: tell the head all figures of this node, and what its processes use."""
+
+    message: Scrape
+
+
+Looks = ReadLogFile | StartExamination | EndExamination | ReadUsage | ScrapeNode
 Effect = StartWorker | KillWorker | FindProcess | Looks

@@ -11,7 +11,13 @@ from typing import Any, NamedTuple
 
 from zray import limits
 from zray.core.machine import NEVER, Outbox
-from zray.core.raylet.effects import Effect, EndExamination, ReadLogFile, StartExamination
+from zray.core.raylet.effects import (
+    Effect,
+    EndExamination,
+    ReadLogFile,
+    ScrapeNode,
+    StartExamination,
+)
 from zray.core.raylet.failed_runs import FailedRuns
 from zray.core.raylet.local_records import LocalTask, WorkerSlot
 from zray.core.raylet.local_scheduler import LocalScheduler
@@ -103,8 +109,9 @@ class Inspection:
             m.ReadLog: self.on_read_log,
             m.Examine: self.on_examine,
             m.Kill: self.on_kill,
-            **failed_runs.head_handlers,
+            m.Scrape: self.on_scrape,
             **self.measuring.handlers,
+            **failed_runs.head_handlers,
         }
         self.worker_handlers: dict[type[m.Message], Callable[[WorkerSlot, Any, float], None]] = {
             m.Answered: self.on_answered,
@@ -226,6 +233,10 @@ class Inspection:
     def on_read_log(self, message: m.ReadLog, now: float) -> None:
         """Somebody reads a log that is kept on this node."""
         self._effect(ReadLogFile(message))
+
+    def on_scrape(self, message: m.Scrape, now: float) -> None:
+        """Somebody reads the figures of this node."""
+        self._effect(ScrapeNode(message))
 
     # ---- where it is -----------------------------------------------------------------------
 

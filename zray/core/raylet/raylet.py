@@ -366,7 +366,7 @@ class Raylet:
         self.tasks.job_ended(message.job_id)
         self.lease_relays.job_ended(message.job_id)
         self.near_tasks.report.job_ended(message.job_id)
-        self.workers.end_job(message.job_id)
+        self.workers.end_job(message.job_id, now)
 
     # ---- workers and other raylets ---------------------------------------------------------
 

@@ -12,6 +12,7 @@ from zray import limits
 from zray.core.machine import NEVER
 from zray.core.raylet.local_records import LocalTask, WorkerSlot
 from zray.protocol import messages as m
+from zray.protocol.histogram import Histogram
 
 OTHERS = "(others)"  # in place of names beyond those that are counted
 JOB_ENDED = "its job has ended"  # why a worker is killed whose job is over
@@ -24,6 +25,9 @@ class TaskReports:
         node_id, info: of the node.
         linked: whether there is a session with the head. Until then all is kept, within bounds.
         tell_head: as ``HeadSession.tell``.
+
+    Attributes:
+        durations: how long attempts took that have ended here, by their type.
     """
 
     def __init__(
@@ -37,6 +41,8 @@ class TaskReports:
         self._info = info
         self._linked = linked
         self._tell_head = tell_head
+        kinds = (m.NORMAL_TASK, m.ACTOR_TASK, m.ACTOR_CREATION_TASK)
+        self.durations = {kind: Histogram(limits.TASK_BUCKETS_S) for kind in kinds}
         self._failed: list[m.ListedTask] = []
         self._finished: list[m.ListedTask] = []
         self._dropped = 0
@@ -115,6 +121,9 @@ class TaskReports:
         slot.runs_long = bool(message.running)
         for one in message.tallies:
             self._count(one.name, one.type, one.state, one.more)
+        for told in message.durations:
+            if told.type in self.durations:
+                self.durations[told.type].merge(told.counts, told.seconds)
         self._trim()
         self._due = min(self._due, now + limits.REPORT_NODE_S)
 

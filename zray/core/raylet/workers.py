@@ -7,7 +7,7 @@ Owns why workers were killed and when others may be started. Which tasks they ru
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zray import limits
 from zray.core.machine import NEVER, Outbox
@@ -22,6 +22,9 @@ from zray.ids import IdSource
 from zray.protocol import messages as m
 from zray.protocol.errors import cut_text
 
+if TYPE_CHECKING:  # loaded when a program has recorded something
+    from zray.core.recorded_metrics import RecordedMetrics
+
 
 class Workers:
     """Of one incarnation of the raylet.
@@ -33,6 +36,9 @@ class Workers:
         setup: what a new worker of a pool is told first.
         tell_head: as ``HeadSession.tell``.
         reports: hears of workers that start.
+
+    Attributes:
+        recorded: what their programs have recorded; None: nothing.
     """
 
     def __init__(
@@ -59,11 +65,13 @@ class Workers:
         self._reports = reports
         self.timeouts = Timeouts(outbox)
         self.tracing = Tracing(outbox, scheduler, tell_head)
+        self.recorded: RecordedMetrics | None = None
         # What workers say of themselves, as a part of the raylet's table.
         self.handlers: dict[type[m.Message], Callable[[WorkerSlot, Any, float], None]] = {
             m.Deadline: self.timeouts.on_deadline,
             m.Traced: self.tracing.on_traced,
             m.TaskReport: reports.on_report,
+            m.Recorded: self.on_recorded,
             m.Exiting: self.on_exiting,
         }
         self._killed: dict[bytes, str] = {}  # ended on purpose, and why
@@ -73,6 +81,14 @@ class Workers:
         self._fork_pause_s = 0.0
         self._stillborn_at = -NEVER
         self._made_actor_at = -NEVER
+
+    def on_recorded(self, slot: WorkerSlot, message: m.Recorded, now: float) -> None:
+        """A worker tells what its program has recorded."""
+        if self.recorded is None:
+            from zray.core.recorded_metrics import RecordedMetrics
+
+            self.recorded = RecordedMetrics()
+        self.recorded.recorded(slot.worker_id, slot.key[0], message, now)
 
     def named(self, process_id: bytes, otherwise: str) -> str:
         """A worker, for people."""
@@ -125,8 +141,10 @@ class Workers:
             self._leaving[slot.worker_id] = slot
         slot.exit_reason = cut_text(message.reason, limits.CAUSE_BYTES_MAX)
 
-    def end_job(self, job_id: bytes) -> None:
+    def end_job(self, job_id: bytes, now: float) -> None:
         """Nobody wants what the workers of a job still do."""
+        if self.recorded is not None:
+            self.recorded.job_ended(job_id, now)
         for slot in [s for s in self._scheduler.workers.values() if s.key[0] == job_id]:
             self.kill(slot, JOB_ENDED)
 
@@ -186,6 +204,8 @@ class Workers:
         """A worker is gone; why it was killed, or empty. ``started``: tasks begun in its life."""
         why = self._killed.pop(slot.worker_id, "")
         self.tracing.exited(slot.worker_id)
+        if self.recorded is not None:
+            self.recorded.ended(slot.worker_id)
         self._leaving.pop(slot.worker_id, None)
         if not (started or why or slot.exiting):
             self._stillborn(slot, cause, now)

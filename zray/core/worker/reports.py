@@ -12,6 +12,7 @@ from zray import limits
 from zray.core import failures
 from zray.core.identity import Identity
 from zray.protocol import messages as m
+from zray.protocol.histogram import Histogram
 
 CALL = -1  # in place of an attempt
 NAMES_MAX = 1000  # of functions of which is known what they take
@@ -134,7 +135,27 @@ class Reports:
         busy = ended > limits.REPORT_BUSY_TASKS
         self.pause_s = limits.REPORT_BUSY_S if busy else limits.REPORT_FIRST_S
         dropped = max(0, ended - len(rows))
-        return m.TaskReport(0, rows, runs, self._me.process_id, tallies, dropped)
+        told = (0, rows, runs, self._me.process_id, tallies, dropped)
+        return m.TaskReport(*told, durations=self._durations(fresh, ended))
+
+    def _durations(self, fresh: list[Ran], ended: int) -> list[m.Durations]:
+        """How long what has ended took: where it was more than is noted, that stands for all."""
+        if not fresh:
+            return []
+        kinds: dict[str, Histogram] = {}
+        for _, task_id, _, seconds, attempt, _ in fresh:
+            kind = m.ACTOR_TASK if attempt == CALL else m.NORMAL_TASK
+            if attempt != CALL and task_id == self.actor[0]:
+                kind = m.ACTOR_CREATION_TASK
+            histogram = kinds.get(kind)
+            if histogram is None:
+                histogram = kinds[kind] = Histogram(limits.TASK_BUCKETS_S)
+            histogram.add(seconds)
+        times = max(1.0, ended / len(fresh))
+        return [
+            m.Durations(kind, [round(count * times) for count in one.counts], one.total * times)
+            for kind, one in kinds.items()
+        ]
 
     def _chosen(self, fresh: list[Ran], now: float) -> list[Ran]:
         """Of what has ended, the latest first, as much as may be told; all that has failed."""

@@ -25,7 +25,7 @@ from zray.nodes.driver.printing import say
 from zray.nodes.driver.pump import LEAD_BACK_S, Pump
 from zray.nodes.participant.participant import COALESCE_S
 from zray.protocol import messages as m
-from zray.runtime import identity, references, sockets
+from zray.runtime import identity, references, session, sockets
 from zray.runtime.connection import ConnectionInfo
 from zray.runtime.interrupts import interrupts
 from zray.runtime.link import HeadLink
@@ -388,6 +388,7 @@ class Driver(Pump):
         """To the head, and to whoever waits for something here."""
         self._attended = False
         if self.client.linked and self._link.socket is not None:
+            self.client.outbox += session.take_unsaid(self)
             self._flush()
             self._hang_up()
             self._link.send(self.client.epoch, [m.Goodbye(0, "the driver shut down")])

@@ -241,6 +241,21 @@ class Operator(Observer):
         found = self.ask_all(asked, limits.QUESTION_S)
         return [one if isinstance(one, m.Measured) else None for one in found]
 
+    def scrape(self, node_id: bytes = b"") -> m.Scraped:
+        """The figures of a node, or without one those of the head and the cluster.
+
+        Raises:
+            NotFoundError: the node is not connected.
+        """
+        asked = m.Scrape(0, self._process_id, node_id)
+        return self.ask(asked, m.Scraped, limits.QUESTION_S)
+
+    def scrapes(self, node_ids: Sequence[bytes]) -> list[m.Scraped | None]:
+        """Those of several nodes, in their order; None: the node has not answered."""
+        asked = [m.Scrape(0, self._process_id, node_id) for node_id in node_ids]
+        found = self.ask_all(asked, limits.QUESTION_S)
+        return [one if isinstance(one, m.Scraped) and not one.code else None for one in found]
+
     # ---- looks and ends --------------------------------------------------------------------
 
     def examine(self, place: Place, seconds: float = 0.0) -> m.Examined:

@@ -10,6 +10,7 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zray import limits
 from zray.core.head.gcs import Gcs
@@ -25,6 +26,8 @@ from zray.nodes.head.own_node import OwnNode
 from zray.nodes.head.own_raylet import OwnRaylet
 from zray.nodes.head.raylet_process import RayletProcess
 from zray.nodes.options import HeadOptions
+from zray.protocol.histogram import Histogram
+from zray.protocol.messages import Figure
 from zray.runtime import connection, identity, log_files
 from zray.runtime.connection import ConnectionInfo
 from zray.runtime.keys import ClusterKey, secret_directory
@@ -36,6 +39,9 @@ from zray.runtime.loop import Loop, raise_descriptor_limit
 from zray.store.base import Store
 from zray.store.lock import DirectoryLock
 from zray.store.memory import MemoryStore
+
+if TYPE_CHECKING:
+    from zray.nodes.head.vitals import Vitals
 
 WILDCARDS = ("0.0.0.0", "::")  # hosts that mean every network of this machine
 PROBE_S = 0.05
@@ -65,6 +71,8 @@ class Head:
         self._raylet: OwnRaylet | None = None
         self._name_lock: DirectoryLock | None = None
         self._stop_reason = ""
+        self._turns = Histogram(limits.TURN_BUCKETS_S)
+        self._vitals: Vitals | None = None  # once somebody asks
 
     # ---- start -----------------------------------------------------------------------------
 
@@ -115,10 +123,11 @@ class Head:
         self._incidents = incidents = Incidents(self.log, with_traceback)
         versions, started = identity.versions(pickles=True), self.info.started
         which = (key.cluster_id, opened.epoch, versions, started, os.urandom(16), self.info.pid)
-        head = HeadIdentity(*which)
-        self._gcs = Gcs(head, opened.rows, now, incidents)
+        self._head = HeadIdentity(*which)
+        self._gcs = Gcs(self._head, opened.rows, now, incidents)
         self._gcs.members.driver_lost_s = options.driver_lost_after_s
         self._sessions = self._gcs.sessions
+        self._gcs.inspection.figures = self._figures
         self._watch()
         self.info.write(self.directory / "connection.json")
         self._dashboard.serve(self._gcs, self.directory / "connection.json")
@@ -181,6 +190,15 @@ class Head:
         nodes = self._gcs.members.nodes.values()
         return bool(self._sessions.stopping) and any(node.connected for node in nodes)
 
+    def _figures(self, now: float) -> list[Figure]:
+        """For whoever scrapes metrics."""
+        if self._vitals is None:
+            from zray.nodes.head.vitals import Vitals
+
+            which = (self._head, self._gcs, self._port, self._store)
+            self._vitals = Vitals(*which, self._turns)
+        return self._vitals.all(now)
+
     def _lifeline_ended(self) -> None:
         self._loop.unwatch(self._lifeline_fd)
         self._stop_reason = "its driver ended"
@@ -200,7 +218,9 @@ class Head:
             self._gcs.turn.attempt("looking at drivers", "", self._look_at_drivers)
             self._own_node.tend()
             self._dashboard.tend()
-            self._heap.tend(self._loop.now())
+            now = self._loop.now()
+            self._heap.tend(now)
+            self._turns.add(now - self._loop.woke)
         self._take_leave()
 
     def _wait_s(self) -> float:

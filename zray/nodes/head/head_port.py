@@ -39,6 +39,7 @@ class HeadPort:
         self._unsent: dict[bytes, deque[bytes]] = {}
         self._routes: dict[int, bytes] = {}  # connection's descriptor -> route
         self._fds: dict[bytes, int] = {}
+        self.send_failures = 0  # that were none of the peer's
         self._cut: dict[bytes, float] = {}  # routes whose connection is lost, and since when
 
     def bind(self, host: str, port: int) -> int:
@@ -56,6 +57,22 @@ class HeadPort:
         self._loop.watch_zmq(self._doorkeeper.monitor.socket, self._read_monitor, rare=True)
         self._loop.watch_zmq(self._zap.socket, self._answer_zap, rare=True)
         self._loop.watch_zmq(self._router, self._read_router)
+
+    # ---- figures ---------------------------------------------------------------------------
+
+    def refused(self) -> int:
+        """How many connections were refused for their keys."""
+        return self._zap.refused
+
+    def cut(self) -> int:
+        """How many were cut over which nothing came."""
+        return self._doorkeeper.cut
+
+    def unsent_bytes(self) -> int:
+        """What is kept here for peers that do not read."""
+        return sum(len(payload) for queue in self._unsent.values() for payload in queue)
+
+    # ---- end -------------------------------------------------------------------------------
 
     def close(self) -> None:
         """What was sent gets a moment to leave."""
@@ -172,6 +189,7 @@ class HeadPort:
 
     def _cut_off(self, route: bytes, error: Exception) -> None:
         """Something could not be sent to a peer: its session ends, and it asks for all anew."""
+        self.send_failures += 1
         session = self._gcs.sessions.by_route.get(route)
         whom = session.member.in_words() if session is not None else ""
         self._gcs.incidents.record("sending to a peer", whom, error, self._loop.now())

@@ -20,7 +20,7 @@ from zray.nodes.participant.explaining import WHY_S
 from zray.nodes.participant.following import Following
 from zray.nodes.participant.shared_values import load
 from zray.protocol import messages as m
-from zray.runtime import references, serialization
+from zray.runtime import references, serialization, session
 from zray.runtime.interrupts import interrupts
 from zray.runtime.references import ObjectRef, counted
 
@@ -193,6 +193,14 @@ class Participant(Following):
         self._tend_leases()
         self._tend_store()
         self._transmit()
+
+    def tell_unsaid(self) -> bool:
+        """Tell what this process has recorded; whether there was anything, and somebody to tell."""
+        with interrupts, self._lock:
+            told = session.take_unsaid(self) if self.client.linked and not self.lost() else []
+            self.client.outbox += told
+            self._transmit()
+            return bool(told)
 
     def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
         with interrupts, self._lock:

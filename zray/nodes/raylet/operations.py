@@ -1,15 +1,25 @@
-"""What operators want to see of a node's machine: its logs, and what its processes do. I/O only."""
+"""What operators want to see of a node's machine: its logs, what its processes do, and how much of
+it they use. I/O only."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 
-from zray.core.raylet.effects import EndExamination, Looks, ReadLogFile, ReadUsage, StartExamination
+from zray.core.raylet.effects import (
+    EndExamination,
+    Looks,
+    ReadLogFile,
+    ReadUsage,
+    ScrapeNode,
+    StartExamination,
+)
 from zray.core.raylet.raylet import Raylet
 from zray.nodes.raylet.examiner import Examiner
 from zray.nodes.raylet.log_files import LogFiles
+from zray.nodes.raylet.scraping import Scraping
 from zray.nodes.raylet.shared_objects import SharedObjects
+from zray.nodes.raylet.worker_processes import WorkerProcesses
 from zray.runtime.linux import usage
 from zray.runtime.loop import Loop
 
@@ -26,6 +36,7 @@ class Operations:
         raylet: Callable[[], Raylet],
         store: Callable[[], SharedObjects],
         log_directory: Path | None,
+        workers: WorkerProcesses,
     ) -> None:
         self._loop = loop
         self._raylet = raylet
@@ -36,6 +47,7 @@ class Operations:
             lambda task_id: raylet().inspection.output(task_id),
         )
         self._examiner = Examiner(loop, self._examined)
+        self._scraping = Scraping(loop, raylet, store, workers)
 
     def carry_out(self, effect: Looks) -> None:
         """Do what the machine wants."""
@@ -44,6 +56,8 @@ class Operations:
             self._loop.wake()  # what is told now leaves in the next turn
         elif isinstance(effect, StartExamination):
             self._examiner.start(effect.number, effect.pid, effect.seconds)
+        elif isinstance(effect, ScrapeNode):
+            self._scraping.ask(effect.message)
         elif isinstance(effect, EndExamination):
             self._examiner.end(effect.number)
         else:
@@ -65,3 +79,4 @@ class Operations:
     def close(self) -> None:
         """End what still looks."""
         self._examiner.close()
+        self._scraping.close()

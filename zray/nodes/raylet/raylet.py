@@ -236,7 +236,7 @@ class RayletNode:
 
                 self._operations = Operations(
                     *(self._loop, lambda: self._raylet, lambda: self._store.objects),
-                    self._options.log_directory,
+                    *(self._options.log_directory, self._workers),
                 )
             self._operations.carry_out(effect)
 

@@ -82,6 +82,11 @@ class WorkerProcesses:
         self._has_forked = False
         self._zygote_at = 0.0  # not sooner: it has just been started, or could not be
 
+    @property
+    def zygote_pid(self) -> int | None:
+        """Of the process whose children the workers are; None: it does not run."""
+        return self._zygote.pid
+
     def tend(self, now: float) -> None:
         """Once a turn: tell workers how long they may serve, and see that they can be forked."""
         lease_until = self._raylet.session.lease_until

@@ -14,6 +14,7 @@ from zray.core.worker.kept_runs import KeptRuns
 from zray.core.worker.reports import CALL, Ran, Reports
 from zray.core.worker.task_inbox import TaskInbox
 from zray.protocol import messages as m
+from zray.runtime import session
 
 NOWHERE = bytes(16)
 
@@ -90,9 +91,13 @@ class TaskTeller:
         """The same, if there is anything: the raylet may be about to end this process."""
         if self.reports.due:
             self.report()
+        if session.unsaid:
+            self._tell(session.take_unsaid(session.current()))
 
     def last_words(self) -> None:
         """What has run here, before this process ends."""
+        if session.unsaid:
+            self._tell(session.take_unsaid(session.current()))
         if self.reports.spans:
             self.report()
             self.trace(self._me.process_id, 0)
