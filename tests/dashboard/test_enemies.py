@@ -90,6 +90,25 @@ def test_a_body_without_end_is_refused_before_it_has_come(site: Any) -> None:
     assert works(site)
 
 
+def test_who_goes_away_in_the_middle_is_no_fault_of_the_dashboard(site: Any) -> None:
+    token = site.keys().token.encode()
+    begin = (
+        b" HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + token + b"\r\n"
+        b"Content-Type: application/json\r\n"
+    )
+    for data in (
+        b"POST /api/v1/kill" + begin + b"Content-Length: 100\r\n\r\n{",
+        b"GET /api/v1/tasks" + begin + b"\r\n",
+        b"GET /api/v1/stream" + begin + b"\r\n",
+        b"GET /api/v1/logs/head/follow" + begin + b"\r\n",
+    ):
+        for _ in range(5):
+            with site.connect() as connection:
+                connection.sendall(data)
+    assert works(site)
+    assert "a request failed" not in site.cluster.head.text()
+
+
 def test_half_a_request_is_waited_for_only_so_long(site: Any) -> None:
     with ExitStack() as stack:
         silent = stack.enter_context(site.connect())

@@ -116,6 +116,14 @@ def test_a_timeline_has_what_ran(driven: Any) -> None:
     assert len(driven.until(there, 10, "it is there")) == 5
 
 
+def test_whoever_asks_for_a_stream_s_header_alone_gets_that(site: Any) -> None:
+    with site.script() as client:
+        answer = client.head("/api/v1/stream")
+        assert answer.status_code == 200 and not answer.content
+        assert answer.headers["content-type"].startswith("text/event-stream")
+        assert client.head("/api/v1/cluster").status_code == 200
+
+
 def test_answers_are_not_kept(site: Any) -> None:
     with site.script() as client:
         for path in ("/api/v1/cluster", "/api/v1/session", "/api/v1/stack/head"):

@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from starlette.responses import StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from zray.dashboard.service import Places, Service
@@ -56,6 +56,9 @@ class EventStream(StreamingResponse):
         Raises:
             BusyError: there are as many viewers as there may be.
         """
+        if scope["method"] == "HEAD":
+            await Response(None, 200, self.headers)(scope, receive, send)
+            return
         places = self._places
         if places.taken >= places.most:
             raise BusyError("as many look on as may; close another page, or log, first")

@@ -15,6 +15,7 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -77,7 +78,7 @@ class Guard:
             scope["zray.session"] = request.session
             scope["app"] = self._app  # so that what it has no route for is raised
             await self._app(scope, _Body(receive, request).receive, answer.send)
-        except TimeoutError:
+        except (TimeoutError, ClientDisconnect):
             answer.abort()
         except Exception as error:
             self._note(scope, error)

@@ -196,13 +196,20 @@ def new_viewer(browser: Browser, cluster: Cluster) -> Iterator[Callable[..., Vie
             context.close()
 
 
+@pytest.fixture(scope="module")
+def _window(new_viewer: Callable[..., Viewer]) -> Viewer:
+    return new_viewer()
+
+
 @pytest.fixture
-def viewer(new_viewer: Callable[..., Viewer]) -> Iterator[Viewer]:
-    """A window at a desk; its console must stay silent."""
-    found = new_viewer()
-    yield found
-    said, dialogs = found.said, found.dialogs
-    found.context.close()
+def viewer(_window: Viewer) -> Iterator[Viewer]:
+    """A window at a desk, at the overview; its console must stay silent."""
+    _window.page.set_viewport_size(DESK)
+    _window.go("overview")
+    yield _window
+    said, dialogs = [*_window.said], [*_window.dialogs]
+    _window.said.clear()
+    _window.dialogs.clear()
     assert not said, "\n".join(said)
     assert not dialogs
 

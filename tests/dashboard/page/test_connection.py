@@ -7,9 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import psutil
+import pytest
 from playwright.sync_api import Locator, expect
 
 from tests.real_cluster import Cluster
+
+pytestmark = pytest.mark.system
 
 PATIENCE_MS = 30_000
 EXPECTED = ("net::ERR_", "Failed to load resource")  # of a server that is away

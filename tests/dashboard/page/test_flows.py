@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pytest
 from playwright.sync_api import expect
 
 from tests.real_cluster import STOP_S
+
+pytestmark = pytest.mark.system
 
 EVIL = "<script>alert(1)</script>"
 
@@ -57,6 +60,29 @@ def test_filters_are_applied_by_the_head_and_stay_in_the_address(viewer: Any) ->
     assert page.evaluate("location.hash") == "#/tasks?name=broken"
     page.get_by_label("Name", exact=True).fill("nobody")
     expect(page.get_by_text("Nothing matches these filters")).to_be_visible()
+
+
+def test_tasks_are_counted_by_name(viewer: Any) -> None:
+    viewer.go("tasks")
+    page = viewer.page
+    page.get_by_role("link", name="By name").click()
+    row = page.get_by_role("grid", name="Tasks by name").get_by_role("row").filter(has_text="quick")
+    expect(row).to_contain_text("300")
+    row.get_by_role("link", name="quick").click()
+    expect(page.get_by_label("Name", exact=True)).to_have_value("quick")
+
+
+def test_the_chosen_row_stays_when_the_table_renews_itself(viewer: Any) -> None:
+    viewer.go("tasks?state=PENDING_NODE_ASSIGNMENT")
+    page = viewer.page
+    table = page.get_by_role("grid", name="Tasks")
+    expect(table.get_by_role("row").nth(2)).to_be_visible()
+    table.focus()
+    page.keyboard.press("End")
+    chosen = table.locator('[aria-selected="true"]').inner_text()
+    page.get_by_role("button", name="Refresh").click()
+    expect(page.get_by_text(re.compile(r"as of \d+ ms ago"))).to_be_visible()
+    assert table.locator('[aria-selected="true"]').inner_text() == chosen
 
 
 def test_an_actor_is_killed_once_confirmed(viewer: Any) -> None:
@@ -117,6 +143,8 @@ def test_a_stack_and_a_flame_graph_are_a_click_away(viewer: Any) -> None:
 
 def test_all_of_it_goes_by_keyboard(viewer: Any) -> None:
     page = viewer.page
+    page.reload()
+    expect(page.get_by_text("Live", exact=True)).to_be_visible()
     page.keyboard.press("Tab")
     expect(page.get_by_role("link", name="Skip to the content")).to_be_focused()
     page.keyboard.press("Enter")

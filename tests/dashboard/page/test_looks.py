@@ -12,8 +12,21 @@ from playwright.sync_api import expect
 from tests.dashboard.page.conftest import DESK, PHONE
 from tests.real_cluster import until
 
+pytestmark = pytest.mark.system
+
 # Each view, by what stands in its address; a thing by how it is found.
-VIEWS = ["overview", "nodes", "tasks", "actors", "objects", "workers", "jobs", "logs", "events"]
+VIEWS = [
+    "overview",
+    "nodes",
+    "tasks",
+    "actors",
+    "objects",
+    "workers",
+    "jobs",
+    "logs",
+    "events",
+    "names",
+]
 THINGS = {
     "tasks": {"name": "report"},
     "actors": {"name": "scores"},
@@ -22,6 +35,8 @@ THINGS = {
 # Beside the rules on contrast and so on: what an application is expected to do.
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 ROWS = 100_000
+STEPS = 40
+FRAME_S = 0.1
 MANY_ROWS = Path(__file__).with_name("many_rows.js")
 GROWTH = 1.25
 KEPT = ("Nodes", "JSEventListeners", "JSHeapUsedSize")
@@ -77,6 +92,10 @@ def test_dialogs_and_the_menu_are_accessible(new_viewer: Callable[..., Any], axe
     viewer.go(f"nodes/{viewer.id_of('nodes', node_name='one')}")
     page.get_by_role("button", name="Drain").click()
     assert page.evaluate(run, RULES) == []
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Stack", exact=True).click()
+    expect(page.get_by_label("Stack", exact=True)).to_contain_text("Thread")
+    assert page.evaluate(run, RULES) == []
     viewer.context.close()
 
 
@@ -93,7 +112,8 @@ def test_no_view_is_wider_than_its_window(viewer: Any) -> None:
     assert not wide, "\n".join(wide)
 
 
-def test_the_switch_of_the_theme_is_remembered(viewer: Any) -> None:
+def test_the_switch_of_the_theme_is_remembered(new_viewer: Callable[..., Any]) -> None:
+    viewer = new_viewer()
     page = viewer.page
     background = "getComputedStyle(document.body).backgroundColor"
     light = page.evaluate(background)
@@ -104,23 +124,39 @@ def test_the_switch_of_the_theme_is_remembered(viewer: Any) -> None:
     page.reload()
     expect(page.get_by_role("button", name="Theme: dark")).to_be_visible()
     assert page.evaluate(background) == dark
+    viewer.context.close()
+    assert not viewer.said
 
 
-def test_a_table_of_very_many_rows_scrolls_without_a_long_frame(viewer: Any) -> None:
-    """100,000 rows are scrolled from end to end and sorted; what others do on the machine may
-    make one try slow, but not each."""
-    viewer.go("events")
-    longest, elements = [], 0
-    for _ in range(3):
-        found = viewer.page.evaluate(MANY_ROWS.read_text(), ROWS)
-        longest.append(found["longest_ms"])
-        elements = found["elements"]
-        assert found["last"] == f"task {ROWS - 1}"
-        assert found["sorted"] == "task 0"
-        if longest[-1] <= 100:
-            break
-    assert min(longest) <= 100, longest
-    assert elements < 100
+def test_a_table_of_very_many_rows_scrolls_without_a_long_frame(
+    new_viewer: Callable[..., Any],
+) -> None:
+    """Of 100,000 rows few are elements; what a step costs is CPU time, whatever else runs here."""
+    viewer = new_viewer()
+    page = viewer.page
+    session = viewer.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+
+    def busy_s() -> float:
+        found = session.send("Performance.getMetrics")["metrics"]
+        return float(next(one["value"] for one in found if one["name"] == "TaskDuration"))
+
+    viewer.go("no-such-view")
+    page.evaluate(MANY_ROWS.read_text(), ROWS)
+    took = []
+    for step in range(STEPS + 1):
+        before = busy_s()
+        page.evaluate("share => many.scroll(share)", step / STEPS)
+        took.append(busy_s() - before)
+    assert page.evaluate("many.names().at(-1)") == f"task {ROWS - 1}"
+    assert page.evaluate("many.elements()") < 100
+    assert max(took) < FRAME_S, took
+    assert sum(took) > 0
+    assert page.evaluate("many.sort()") > 2  # frames went on meanwhile
+    page.evaluate("many.scroll(0)")
+    keys = [int(name.split()[1]) * 7919 % ROWS for name in page.evaluate("many.names()")]
+    assert keys == list(range(len(keys)))
+    viewer.context.close()
 
 
 def test_what_is_kept_does_not_grow(new_viewer: Callable[..., Any]) -> None:

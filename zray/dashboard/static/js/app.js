@@ -10,6 +10,7 @@ import { apply, theme, themes, turn } from "./theme.js";
 import { KINDS } from "./views/kinds.js";
 import { ListView } from "./views/list.js";
 import { LogsView, LogView } from "./views/logs.js";
+import { NamesView } from "./views/names.js";
 import { NodesView } from "./views/nodes.js";
 import { OverviewView } from "./views/overview.js";
 import { ThingView } from "./views/thing.js";
@@ -23,12 +24,14 @@ const COUNTS = {
   nodes: (s) => s.nodes.alive, actors: (s) => s.actors.alive, objects: (s) => s.objects, jobs: (s) => s.jobs,
   tasks: (s) => s.tasks.running + s.tasks.queued + s.tasks.waiting,
 };
+const SHOWN_AS = { names: "tasks" };
 const THEME_WORDS = { auto: ["auto", "Theme: as the system"], light: ["sun", "Theme: light"], dark: ["moon", "Theme: dark"] };
 
 function viewOf(context) {
   const { view, id } = context.route;
   if (view === "overview") return new OverviewView(context);
   if (view === "timeline") return new TimelineView(context);
+  if (view === "names") return new NamesView(context);
   if (view === "find") return new FindView(context);
   if (view === "logs") return id ? new LogView(context) : new LogsView(context);
   if (view === "nodes" && !id) return new NodesView(context);
@@ -156,7 +159,7 @@ class App {
     document.title = `${view.title} \u00b7 zray`;
     replace(this._main, view.element);
     for (const [name, { entry }] of this._entries) {
-      if (name === context.route.view) entry.setAttribute("aria-current", "page");
+      if (name === (SHOWN_AS[context.route.view] ?? context.route.view)) entry.setAttribute("aria-current", "page");
       else entry.removeAttribute("aria-current");
     }
     scrollTo(0, 0);
@@ -192,7 +195,7 @@ class App {
       gone: ["The dashboard process does not answer.", "See whether the head runs: zray status. Where it does, zray dashboard opens a new one.", ""],
       over: ["This session is over.", "Run zray dashboard to open a new one; this page goes on then.", ""],
     }[state];
-    this._age = el("span");
+    this._age = el("span", { "aria-hidden": "true" }); // not read out each second
     replace(this._notices, el("div", { class: "notice", "data-tone": state === "away" ? "wait" : "bad" }, el("strong", null, title), " ", el("span", null, text, code ? ` (${code})` : "", this._age), " ", el("span", { class: "soft" }, "The page tries again by itself."), " ", el("button", { type: "button", class: "button small", onclick: () => this._live.start() }, "Try now")));
   }
 }

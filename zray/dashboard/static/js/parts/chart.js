@@ -5,6 +5,7 @@ import { el, say } from "./elements.js";
 import { themes } from "../theme.js";
 
 const HEIGHT = 168;
+const SHOWN_S = 300; // the last so many seconds
 
 /** The colour of a custom property as it is now. */
 function colour(name) {
@@ -51,7 +52,9 @@ export class Chart {
   set(samples) {
     const rows = [];
     let before = null;
+    const first = (samples.at(-1)?.t ?? 0) - SHOWN_S;
     for (const sample of samples) {
+      if (sample.t < first) continue;
       if (before !== null && sample.t - before > 5) rows.push({ t: before + 1, gap: true });
       rows.push(sample);
       before = sample.t;

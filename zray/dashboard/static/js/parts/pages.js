@@ -16,6 +16,7 @@ export class Pages {
     this.unlisted = 0;
     this.next = null;
     this.error = null;
+    this.expired = false; // the head has forgotten where this list was
     this.loading = false;
     this.loadedAt = 0;
     this._filters = [];
@@ -42,9 +43,9 @@ export class Pages {
 
   /** The next page, if there is one and none is being loaded. */
   async more() {
-    if (this.loading || this.next === null || this.full || this.error) return false;
+    if (this.loading || this.next === null || this.full || this.error || this.expired) return false;
     await this._load(this.next);
-    return !this.error;
+    return !this.error && !this.expired;
   }
 
   async _load(cursor) {
@@ -57,14 +58,11 @@ export class Pages {
       if (run !== this._run) return;
       const found = told.items.map(this._pick);
       this.rows = cursor ? this.rows.concat(found) : found;
-      Object.assign(this, { total: told.total, dropped: told.dropped, unlisted: told.unlisted, next: told.next, loadedAt: Date.now() });
+      Object.assign(this, { total: told.total, dropped: told.dropped, unlisted: told.unlisted, next: told.next, loadedAt: Date.now(), expired: false });
     } catch (error) {
       if (run !== this._run || isAborted(error)) return;
-      if (cursor && error instanceof ApiError && error.status === 400) {
-        this.loading = false;
-        return this._load(null); // the list was not read on for too long: begin anew
-      }
-      this.error = error;
+      if (cursor && error instanceof ApiError && error.status === 400) this.expired = true;
+      else this.error = error;
     }
     this.loading = false;
     this._heard();

@@ -5,6 +5,7 @@ import { el, say } from "./elements.js";
 import { order } from "./sorting.js";
 
 const SPARE = 8; // rows above and below those in sight
+const SEARCHED = 2000; // rows among which the active one is looked for
 const NEAR_END = 40; // rows before the end at which more are asked for
 let numbers = 0;
 
@@ -39,7 +40,7 @@ export class VirtualTable {
 
   /** Show these rows; `total` is how many there are in all, loaded or not. Rows that are only added keep the place. */
   set(rows, total) {
-    const key = this.active >= 0 ? this.at(this.active) : null;
+    const key = this._activeId();
     this.rows = rows;
     this.total = Math.max(total, rows.length);
     this.element.setAttribute("aria-rowcount", String(this.total + 1));
@@ -75,15 +76,25 @@ export class VirtualTable {
     const run = ++this._sortRun;
     const column = this.columns.find((one) => one.name === this.sorting.name);
     const rows = this.rows;
-    const key = this.active >= 0 ? this.at(this.active) : null;
+    const key = this._activeId();
     const found = await order(rows, column.sort, this.sorting.descending, () => run !== this._sortRun);
     if (found === null || run !== this._sortRun || rows !== this.rows) return;
     this.order = found;
     this._place(key);
   }
 
-  _place(key) {
-    if (this.active >= this.rows.length || (key && this.at(this.active) !== key)) this._activate(-1);
+  _activeId() {
+    return this.active >= 0 ? this.at(this.active)?.id : undefined;
+  }
+
+  // The active row is the same thing as before, wherever it is by now, unless that is far down.
+  _place(id) {
+    let place = this.active;
+    if (place >= this.rows.length || this.at(place)?.id !== id) {
+      place = -1;
+      for (let i = 0; id !== undefined && place < 0 && i < Math.min(this.rows.length, SEARCHED); i++) if (this.at(i).id === id) place = i;
+    }
+    this.active = place;
     this._height();
     this._draw();
   }
@@ -162,6 +173,7 @@ export class VirtualTable {
       if (row.element.hidden !== hidden) row.element.hidden = hidden;
       if (hidden) row.place = -1;
     });
+    this._point(first, last);
     if (last >= this.rows.length - NEAR_END) this._more();
   }
 
@@ -216,8 +228,13 @@ export class VirtualTable {
   _activate(place) {
     this.active = place;
     for (const slot of this._pool) slot.element.setAttribute("aria-selected", String(slot.place === place && place >= 0));
-    if (place < 0) this.element.removeAttribute("aria-activedescendant");
-    else this.element.setAttribute("aria-activedescendant", `${this._id}-${place}`);
+    this._point(place, place + 1);
+  }
+
+  // Only a row that is an element can be pointed to.
+  _point(first, last) {
+    if (this.active < 0 || this.active < first || this.active >= last) this.element.removeAttribute("aria-activedescendant");
+    else this.element.setAttribute("aria-activedescendant", `${this._id}-${this.active}`);
   }
 
   _key(event) {

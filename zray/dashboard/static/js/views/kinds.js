@@ -20,6 +20,7 @@ export const KINDS = {
   tasks: {
     kind: "tasks",
     title: "Tasks",
+    beside: ["By name", link("names")],
     empty: ["No tasks yet", "They appear here as soon as a program submits some."],
     pick: (r) => ({ id: r.task_id, attempt: r.attempt_number, name: r.name, state: r.state, type: r.type, job: r.job_id, node: r.node_id, pid: r.worker_pid, start: r.start_time_ms ?? 0, end: r.end_time_ms ?? 0, note: r.reason ?? (r.error_type ? `${r.error_type}: ${r.error_message ?? ""}` : "") }),
     open: (row) => link("tasks", row.id),

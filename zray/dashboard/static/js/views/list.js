@@ -10,7 +10,7 @@ import { amend } from "../router.js";
 
 const RELOAD_MS = 3000;
 
-/** kind: {kind, title, one, columns, filters, pick, open, fixed, empty}. */
+/** kind: {kind, title, one, columns, filters, pick, open, empty, beside (another view of the same: its words and address)}. */
 export class ListView {
   constructor(kind, { live, route, signal }) {
     this.title = kind.title;
@@ -34,7 +34,7 @@ export class ListView {
     this.element = el(
       "div",
       { class: "stack" },
-      el("div", { class: "head-line" }, el("h1", { tabindex: "-1" }, kind.title), el("div", { class: "actions" }, refresh)),
+      el("div", { class: "head-line" }, el("h1", { tabindex: "-1" }, kind.title), el("div", { class: "actions" }, kind.beside ? el("a", { class: "button small", href: kind.beside[1] }, kind.beside[0]) : null, refresh)),
       el(
         "section",
         { class: "card", "aria-label": kind.title },
@@ -81,7 +81,8 @@ export class ListView {
 
   async _loadAll() {
     this._all.disabled = true;
-    while (await this._pages.more());
+    const values = this._values;
+    while (values === this._values && (await this._pages.more()));
     this._all.disabled = false;
     this._foot();
   }
@@ -108,11 +109,12 @@ export class ListView {
     if (pages.next === null) said.push(filtered ? `${loaded} match, of ${count(pages.total)}` : `${loaded} in all`);
     else said.push(filtered ? `${loaded} loaded; more match, of ${count(pages.total)} in all` : `${loaded} of ${count(pages.total)} loaded`);
     if (this._table.sorting && pages.next !== null) said.push("sorted within what is loaded");
+    if (pages.expired) said.push("too long ago to go on with: refresh it");
     if (pages.full && pages.next !== null) said.push(`no more than ${count(ROWS_MAX)} are kept here: narrow the filters`);
     if (pages.dropped) said.push(`of ${count(pages.dropped)} that have ended only the number is known`);
     if (pages.unlisted) said.push(`${count(pages.unlisted)} unfinished ones are known to their programs and nodes alone`);
     say(this._count, said.join(" \u00b7 "));
-    this._all.hidden = pages.next === null || pages.full;
+    this._all.hidden = pages.next === null || pages.full || pages.expired;
     say(this._all, this._all.disabled ? "Loading \u2026" : "Load all");
   }
 }

@@ -187,7 +187,9 @@ export class LogView {
   }
 }
 
-function lineElement(text) {
+// A bar that is drawn again and again on its line is seen as it was last.
+function lineElement(whole) {
+  const text = whole.replace(/\r+$/, "").replace(/^.*\r/s, "");
   const cut = text.length > LINE_MAX ? `${text.slice(0, LINE_MAX)} \u2026 (${count(text.length - LINE_MAX)} more characters)` : text;
   return el("div", null, cut || "\u00a0");
 }

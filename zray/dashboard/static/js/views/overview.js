@@ -85,9 +85,10 @@ export class OverviewView {
     told.measured = this._measured;
     const healthy = told.up && told.health === "OK";
     this._health.dataset.tone = healthy ? "ok" : told.up ? "wait" : "bad";
-    say(this._health, !told.up ? "Head is away" : healthy ? "Healthy" : told.health);
+    const [state, ...more] = String(told.health ?? "").split(": ");
+    say(this._health, !told.up ? "Head is away" : healthy ? "Healthy" : stateWords(state));
     const session = this._live.session;
-    say(this._about, `Cluster ${session?.cluster ?? ""}`);
+    say(this._about, healthy || !more.length ? `Cluster ${session?.cluster ?? ""}` : more.join(": "));
     for (const one of TILES) show(this._tiles[one.name], one.read(told));
     this._queue(told.queue ?? []);
     if (told.events?.length) {
