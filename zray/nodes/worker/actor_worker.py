@@ -339,8 +339,7 @@ class ActorServer(ActorLinks):
         data: bytes | memoryview = call.arguments
         if call.boxed:
             data, values = bytes_of(values[0]), values[1:]
-        loaded = [load(outcome) for outcome in values]
-        args, kwargs = serialization.loads_arguments(data, loaded)
+        args, kwargs = serialization.loads_arguments(data, [load(one) for one in values])
         if CARRIED in kwargs:
             method = traced(method, kwargs, self._names[call.method])
         return method, args, kwargs
