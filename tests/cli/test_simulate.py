@@ -77,7 +77,7 @@ def test_a_table_of_several_clusters(commands: Any, trace: Path) -> None:
     said = run(commands, trace, "--nodes", "1,2,4", "--cpus", 4)
     rows = [line.split() for line in said.splitlines() if line.strip()[:1].isdigit()]
     assert [row[0] for row in rows] == ["1", "2", "4"]
-    assert rows[0][1:4] == ["1.02", "s", "1.00"] or rows[0][3] == "1.00"
+    assert rows[0][3] == "1.00"
     assert float(rows[2][3]) > 2.5
     assert r"recorded on \x1b[31mevil" in said
 

@@ -124,3 +124,22 @@ def test_of_how_many_a_process_lost_count_is_told_with_the_others() -> None:
     record(kept, W1, lost=6)
     kept.ended(W1)
     assert kept.lost() == 8
+
+
+def test_who_names_metrics_without_end_takes_no_memory() -> None:
+    kept = RecordedMetrics()
+    many = [m.UserMetric(f"n{i}", m.COUNTER, "", ["k"], [], []) for i in range(1000)]
+    wrong = [
+        m.UserMetric(f"w{i}", m.COUNTER, "", ["k"], [], [m.UserSeries([], 1.0)]) for i in (1, 2)
+    ]
+    record(kept, W1, *many, *wrong)
+    assert kept.programs(0.0) == []
+    text = "x" * limits.BRIEF_TEXT_MAX
+    for number in range(limits.SERIES_KEPT_MAX):
+        one = m.UserMetric(f"n{number}", m.GAUGE, text, [], [], [m.UserSeries([], 1.0)])
+        record(kept, W1, one)
+    size = sum(len(one.description) for one in kept.programs(0.0))
+    assert 0.8 * limits.SERIES_CHARACTERS_MAX < size <= limits.SERIES_CHARACTERS_MAX
+    assert kept.lost() > 0
+    kept.ended(W1)
+    assert kept.programs(0.0) == [] and (kept._series, kept._characters) == (0, 0)

@@ -54,8 +54,35 @@ def test_a_timeline_is_read_without_calls_and_whatever_else_is_in_it(tmp_path: P
     assert [(task.name, task.seconds) for task in found.tasks] == [("mod.f", 0.5), ("mod.g", 0.2)]
     assert [task.submitted_s for task in found.tasks] == [0.0, 0.0]
     assert found.left_out == 1 and found.seconds == pytest.approx(1.2)
+    assert all(not task.after for task in found.tasks)
     late = [task.submitted_s for task in read(path, arrivals="recorded").tasks]
     assert late == [0.0, pytest.approx(1.0)]
+
+
+def test_a_timeline_with_submits_says_when_and_for_what_tasks_wait(tmp_path: Path) -> None:
+    def task(number: int) -> dict[str, Any]:
+        return {"args": {"task_id": f"{number:032x}"}}
+
+    def arrow(used: int, by: int) -> dict[str, Any]:
+        id_ = f"{used:032x}>{by:032x}"
+        return {"ph": "s", "cat": "result", "name": "result", "id": id_, "ts": 1.0}
+
+    events = [
+        event("f", 100.0, 0.5, **task(1)),
+        event("f", 101.0, 0.5, **task(2)),
+        event("join", 102.0, 0.1, **task(3)),
+        event("submit f", 99.0, 1e-5, cat="submit", **task(2)),
+        event("submit f", 99.5, 1e-5, cat="submit", **task(1)),
+        event("submit join", 99.6, 1e-5, cat="submit", **task(3)),
+        *(arrow(1, 3), arrow(2, 3), arrow(77, 3), arrow(3, 1)),
+    ]
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(events))
+
+    found = read(path)
+    assert [task.submitted_s for task in found.tasks] == [0.0, 0.5, pytest.approx(0.6)]
+    assert [task.after for task in found.tasks] == [[], [], [0, 1]]
+    assert found.seconds == pytest.approx(3.1)
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ from zray.api.options import (
 )
 from zray.api.session import participant as connected
 from zray.protocol import messages as m
-from zray.runtime import pickling, references, serialization
+from zray.runtime import pickling, references, serialization, tracing
 from zray.runtime.generators import ObjectRefGenerator
 from zray.runtime.references import ObjectRef
 
@@ -137,6 +137,8 @@ class ActorMethod(UnderscoreRemote[Any], Generic[P, R_co]):
         dumps = serialization.dumps_arguments
         if self._info.by_name:
             dumps = serialization.dumps_portable_arguments
+        elif tracing.hook:
+            kwargs = tracing.carried(self._label, kwargs)  # type: ignore[assignment]
         arguments = dumps(args, kwargs, ObjectRef, self._label)
         participant = connected()
         returns = self._returns

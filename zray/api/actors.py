@@ -39,7 +39,7 @@ from zray.errors import ActorNotFoundError
 from zray.limits import ASYNC_CONCURRENCY
 from zray.nodes.options import checked_text
 from zray.protocol import messages as m
-from zray.runtime import references, serialization, session
+from zray.runtime import references, serialization, session, tracing
 from zray.runtime.actor_class import OPTIONS_OF_METHOD, groups_of
 from zray.runtime.actor_exit import ActorExit
 from zray.runtime.offers import Offer
@@ -134,6 +134,8 @@ class ActorClass(UnderscoreRemote[ActorHandle[T]], Generic[T]):
             self._parameters.check(shape, args, kwargs)
         participant = connected()
         template, info = self._describe(participant, options)
+        if tracing.hook:
+            kwargs = tracing.carried(template.name, kwargs)
         arguments = serialization.dumps_arguments(args, kwargs, ObjectRef, template.name)
         ref, found = participant.create_actor(template, info, arguments, options.get_if_exists)
         same = found.function_id == info.function_id  # else it is an older actor of that name

@@ -21,7 +21,7 @@ from zray.api.runtime_env import env_vars as checked_env_vars
 from zray.errors import HeadSilentError, NotInitializedError
 from zray.nodes.options import DashboardOptions, HeadOptions, NodeOptions, units
 from zray.protocol import messages as m
-from zray.runtime import references, session
+from zray.runtime import references, session, tracing
 from zray.runtime.interrupts import interrupts
 
 if TYPE_CHECKING:
@@ -152,7 +152,8 @@ def init(
         include_dashboard: False: the started cluster has no page for browsers. It costs nothing
             until somebody looks at it.
         dashboard_host, dashboard_port: where it is; None: 8265, or the next port that is free.
-        others: options of ``ray.init`` that have no meaning here are accepted.
+        others: ``_tracing_startup_hook``: ``"module:function"``, see docs/tracing.md; other options
+            of ``ray.init`` that have no meaning here are accepted.
 
     Returns:
         A mapping of facts that is also a context manager.
@@ -183,6 +184,7 @@ def init(
                 "passing in 'ignore_reinit_error=True' or by calling 'zray.shutdown()' prior to "
                 "'zray.init()'."
             )
+        tracing.switch_on(others.pop("_tracing_startup_hook", "") or _environment("TRACING"))
         chosen = address or _environment("ADDRESS") or _running_or_local()
         if chosen != "local":
             _check_no_node(node, address, chosen)

@@ -32,7 +32,7 @@ from zray.api.options import (
 from zray.api.runtime_env import merged
 from zray.api.session import participant as connected
 from zray.protocol import messages as m
-from zray.runtime import serialization
+from zray.runtime import serialization, tracing
 from zray.runtime.generators import ObjectRefGenerator
 from zray.runtime.grouped_items import GroupedItems
 from zray.runtime.offers import Offer
@@ -159,6 +159,8 @@ class RemoteFunction(UnderscoreRemote[Any], RemoteArguments[P, R]):
         template = self._default
         if template is None or self._told is not participant or options is not self._options:
             template = self._introduce(participant, options)
+        if tracing.hook:
+            kwargs = tracing.carried(self._name, kwargs)
         arguments = serialization.dumps_arguments(args, kwargs, ObjectRef, self._name)
         refs = participant.submit(template, arguments)
         if template.num_returns == 1:

@@ -138,8 +138,7 @@ def bandwidth(text: str) -> float:
     type=click.Choice(["burst", "recorded"]),
     default="burst",
     show_default=True,
-    help="Of a timeline, which does not have it: tasks are submitted all at once, or when each "
-    "began.",
+    help="Of a timeline that does not say: tasks are submitted all at once, or when each began.",
 )
 @click.option("--seed", type=click.IntRange(0, 2**53), default=0, help="Of all delays.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
@@ -159,8 +158,8 @@ def simulate(
 
     zray's own scheduler runs it, in simulated time: when it is done, how busy nodes are, and what
     tasks wait for. TRACE.json is what zray.util.workload.record_workload has written, or zray
-    timeline (with neither dependencies nor times of submission in it). The same --seed gives the
-    same numbers.
+    timeline (which has no resources: each task takes one CPU). The same --seed gives the same
+    numbers.
 
     Exit code 0: done; 1: the file or the cluster makes no sense, which is said.
     """

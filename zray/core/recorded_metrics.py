@@ -46,25 +46,32 @@ class RecordedMetrics:
         if self._series >= limits.SERIES_KEPT_MAX:
             self._forget(now)
         for told in message.programs:
-            key = (job_id, told.name)
-            metric = self._metrics.get(key)
-            if metric is None:
-                metric = self._metrics[key] = _Metric(_defined(told))
-            elif not _fits(metric.definition, told):
-                self.left_out += len(told.series)
-                continue
-            mine = metric.told.setdefault(process_id, {})
-            self._of.setdefault(process_id, {})[key] = None
-            buckets = len(told.boundaries) + 1 if told.kind == m.HISTOGRAM else 0
-            for one in told.series:
-                tags = tuple(one.tags)
-                fits = len(tags) == len(told.keys) and len(one.counts) == buckets
-                if fits and (tags in mine or self._room(tags)):
-                    mine[tags] = (one.value, one.counts)
+            self._take(process_id, (job_id, told.name), told)
 
-    def _room(self, tags: tuple[str, ...]) -> bool:
+    def _take(self, process_id: bytes, key: MetricKey, told: m.UserMetric) -> None:
+        metric = self._metrics.get(key)
+        if metric is not None and not _fits(metric.definition, told):
+            self.left_out += len(told.series)
+            return
+        mine = metric.told.get(process_id, {}) if metric is not None else {}
+        buckets = len(told.boundaries) + 1 if told.kind == m.HISTOGRAM else 0
+        for one in told.series:
+            tags = tuple(one.tags)
+            if len(tags) != len(told.keys) or len(one.counts) != buckets:
+                continue  # no program of ours
+            if tags not in mine:
+                weight = _size(tags) if metric is not None else _size(tags) + _weight(told)
+                if not self._room(weight):
+                    continue
+            if metric is None:  # not before something of it is kept
+                metric = self._metrics[key] = _Metric(_defined(told))
+            mine[tags] = (one.value, one.counts)
+        if metric is not None and mine:
+            metric.told[process_id] = mine
+            self._of.setdefault(process_id, {})[key] = None
+
+    def _room(self, size: int) -> bool:
         """Whether there is room for one more series; it is taken."""
-        size = _size(tags)
         full = self._series >= limits.SERIES_KEPT_MAX
         if full or self._characters + size > limits.SERIES_CHARACTERS_MAX:
             self.left_out += 1
@@ -77,6 +84,13 @@ class RecordedMetrics:
         self._series -= 1
         self._characters -= _size(tags)
 
+    def _drop(self, key: MetricKey) -> None:
+        """Nothing of a metric is there any more."""
+        metric = self._metrics.pop(key)
+        self._characters -= _weight(metric.definition)
+        for tags in metric.ended:
+            self._vacate(tags)
+
     def ended(self, process_id: bytes) -> None:
         """A process is no more: what it has counted stays."""
         self.left_out += self._lost.pop(process_id, 0)
@@ -87,6 +101,8 @@ class RecordedMetrics:
                     self._vacate(tags)
                 if metric.definition.kind != m.GAUGE:
                     metric.ended[tags] = _sum(metric.ended.get(tags), values)
+            if not (metric.told or metric.ended):
+                self._drop(key)
 
     def job_ended(self, job_id: bytes, now: float) -> None:
         """A job is over: what was counted can still be read for a while."""
@@ -99,8 +115,8 @@ class RecordedMetrics:
             mine = [key for key in self._metrics if key[0] == job_id]
             if not any(self._metrics[key].told for key in mine):
                 del self._over[job_id]
-                for tags in (tags for key in mine for tags in self._metrics.pop(key).ended):
-                    self._vacate(tags)
+                for key in mine:
+                    self._drop(key)
 
     # ---- looks -------------------------------------------------------------------------------
 
@@ -147,6 +163,12 @@ def _fits(definition: m.UserMetric, told: m.UserMetric) -> bool:
 
 def _size(tags: tuple[str, ...]) -> int:
     return 64 + sum(map(len, tags))
+
+
+def _weight(definition: m.UserMetric) -> int:
+    """Of what is kept once for a metric."""
+    texts = (definition.name, definition.description, *definition.keys)
+    return 64 + sum(map(len, texts)) + 8 * len(definition.boundaries)
 
 
 def _sum(left: Values | None, right: Values) -> Values:

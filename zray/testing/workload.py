@@ -6,9 +6,10 @@ Owns the format of the file, and reads timelines as well. Runs nothing.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from msgspec import Meta, Struct
@@ -66,8 +67,9 @@ class Workload(Struct, frozen=True):
 def read(path: Path, *, arrivals: str = "burst") -> Workload:
     """The workload in a file: one of ``record_workload``, or what ``zray timeline`` writes.
 
-    A timeline has neither dependencies nor times of submission. ``arrivals`` says when its tasks
-    are submitted: all at once ("burst"), or when each began ("recorded").
+    A timeline has dependencies and times of submission only where it has recorded submits, and no
+    resources. ``arrivals`` says when tasks are submitted of which that is not known: all at once
+    ("burst"), or when each began ("recorded").
 
     Raises:
         WorkloadError: it is neither, or makes no sense; the message says what is wrong with it.
@@ -101,32 +103,68 @@ def write(path: Path, workload: Workload) -> None:
     path.write_bytes(msgspec.json.encode(workload))
 
 
+class _Span(NamedTuple):
+    task_id: str
+    name: str
+    began: float
+    seconds: float
+
+
 def _of_timeline(events: Any, arrivals: str) -> Workload:
-    """Tasks out of Chrome's trace events; calls are left out, as their actors run them."""
-    spans = []
+    """Tasks out of Chrome's trace events; calls are left out, as their actors run them.
+
+    Where the submits were recorded, they say when, and arrows of results whose result is needed.
+    """
+    spans: list[_Span] = []
+    submits: dict[str, float] = {}
+    needs: dict[str, list[str]] = {}
     left_out = 0
     for event in events:
-        if not isinstance(event, Mapping) or event.get("ph") != "X":
+        if not isinstance(event, Mapping):
             continue
-        category = str(event.get("cat", ""))
-        if not category.startswith("task::"):
-            continue
-        name = category.removeprefix("task::")
-        if event.get("name") != name:
-            left_out += 1
-            continue
-        began, seconds = event.get("ts"), event.get("dur")
-        if not isinstance(began, int | float) or not isinstance(seconds, int | float):
-            raise ValueError(f"its event of {name[:80]} has no times")
-        spans.append((began / 1e6, seconds / 1e6, name))
-    spans.sort()
-    first = spans[0][0] if spans else 0.0
-    tasks = [
-        Task(name, max(0.0, seconds), max(0.0, began - first) if arrivals == "recorded" else 0.0)
-        for began, seconds, name in spans
-    ]
-    over = max((began + seconds for began, seconds, _ in spans), default=0.0) - first
-    return Workload(FORMAT, tasks, "a timeline", max(0.0, over), left_out)
+        kind, phase = str(event.get("cat", "")), event.get("ph")
+        if phase == "X" and kind.startswith("task::"):
+            if event.get("name") == kind.removeprefix("task::"):
+                spans.append(_span(event, kind.removeprefix("task::")))
+            else:
+                left_out += 1
+        elif phase == "X" and kind == "submit":
+            submits[_task_of(event)] = _seconds(event, "ts")
+        elif phase == "s" and kind == "result":
+            used, _, task = str(event.get("id", "")).partition(">")
+            needs.setdefault(task, []).append(used)
+    first = min([one.began for one in spans] + [*submits.values()], default=0.0)
+    last = max((one.began + one.seconds for one in spans), default=first)
+
+    def submitted(one: _Span) -> float:
+        otherwise = one.began if arrivals == "recorded" else first
+        return max(0.0, submits.get(one.task_id, otherwise) - first)
+
+    spans.sort(key=lambda one: (submitted(one), one.began))
+    numbers: dict[str, int] = {}
+    tasks: list[Task] = []
+    for one in spans:
+        after = sorted({numbers[used] for used in needs.get(one.task_id, ()) if used in numbers})
+        if one.task_id:
+            numbers[one.task_id] = len(tasks)
+        tasks.append(Task(one.name, one.seconds, submitted(one), after=after))
+    return Workload(FORMAT, tasks, "a timeline", max(0.0, last - first), left_out)
+
+
+def _span(event: Mapping[str, Any], name: str) -> _Span:
+    return _Span(_task_of(event), name, _seconds(event, "ts"), max(0.0, _seconds(event, "dur")))
+
+
+def _task_of(event: Mapping[str, Any]) -> str:
+    args = event.get("args")
+    return str(args.get("task_id", "")) if isinstance(args, Mapping) else ""
+
+
+def _seconds(event: Mapping[str, Any], field: str) -> float:
+    value = event.get(field)
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"its event {str(event.get('name', ''))[:80]!r} has no {field}")
+    return value / 1e6
 
 
 def fits(workload: Workload, nodes: Sequence[Mapping[str, float]]) -> None:

@@ -246,3 +246,40 @@ def test_what_a_driver_knows_of_a_dead_worker_s_task_a_node_keeps() -> None:
 
     bench.say("d1", kept(identity("gone")))
     assert [type(one) for one in bench.taken("n1")] == [m.KeepRun]  # the head's own node
+
+
+# ---- figures ---------------------------------------------------------------------------------
+
+
+def test_a_node_that_is_silent_is_not_waited_for_when_metrics_are_read() -> None:
+    bench = head()
+    bench.say("me", m.Scrape(5, ME, N2))
+    assert len(bench.taken("n2", m.Scrape)) == 1
+    bench.say(
+        "n2", m.Scraped(0, ME, 5, "", "", "n2", [m.Figure("zray_workers", 1, ["n2", "IDLE"])])
+    )
+    (answer,) = bench.taken("me")
+    assert answer.figures[0].labels == ["n2", "IDLE"]
+    bench.gcs.members.nodes[N2].view.live = False
+    bench.say("me", m.Scrape(6, ME, N2))
+    (answer,) = bench.taken("me")
+    assert (answer.about, answer.code) == (6, NotFoundError.code) and not bench.taken("n2")
+
+
+def test_what_drivers_record_is_told_with_the_cluster_s_figures_and_nobody_else_s() -> None:
+    bench = head()
+    told = m.UserMetric("n", m.COUNTER, "", [], [], [m.UserSeries([], 3.0)])
+    bench.say("d1", m.Recorded(0, [told]))
+    bench.say("n1", m.Recorded(0, [told]))  # a node does not record
+    bench.say("me", m.Recorded(0, [told]))
+    bench.taken("me")
+    bench.say("me", m.Scrape(5, ME))
+    (answer,) = bench.taken("me", m.Scraped)
+    assert [one.value for one in answer.programs[0].series] == [3.0] and len(answer.programs) == 1
+    bench.say("d1", m.Goodbye(0, "over"))
+    bench.say("me", m.Scrape(6, ME))
+    (answer,) = bench.taken("me", m.Scraped)
+    assert answer.programs[0].series[0].value == 3.0
+    bench.after(limits.SERIES_KEPT_S + 1)
+    bench.say("me", m.Scrape(7, ME))
+    assert bench.taken("me", m.Scraped)[0].programs == []

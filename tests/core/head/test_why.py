@@ -405,3 +405,60 @@ def test_a_node_that_has_near_tasks_is_asked_about_what_nobody_knows() -> None:
     answers = head.answer()
     assert answers is not None and [one.code for one in answers[0].causes] == ["UNKNOWN"]
     assert value(identity("near task")).object_id == oid
+
+
+# ---- what is over ----------------------------------------------------------------------------
+
+
+def past(head: Bench, state: str, name: str, *, task: str = "gone", attempt: int = 0) -> None:
+    """A worker has told of an attempt that has ended."""
+    row = m.ListedTask(
+        *(identity(task), attempt, name, state),
+        node_id=identity("n1"),
+        pid=4711,
+        ended_s=head.gcs.events.now_s() - 3,
+        error_code="ZR-3001" if state == m.ENDED_BADLY else "",
+        error_message="ValueError: no" if state == m.ENDED_BADLY else "",
+    )
+    head.gcs.events.tasks.report(m.TaskReport(0, [row]))
+
+
+def test_what_has_become_of_a_task_that_is_over() -> None:
+    head = Bench()
+    head.node("n1")
+    past(head, m.ENDED_BADLY, "works", attempt=1)
+    past(head, m.ENDED_WELL, "other", task="well")
+    for subject in (identity("gone"), object_of(identity("gone"))):
+        (found,) = head.chain(subject)
+        assert (found.code, found.text) == ("FAILED", "works failed: ValueError: no")
+        assert texts(found) == {"code": "ZR-3001", "ran on": "n1, pid 4711", "attempt": "1"}
+    (found,) = head.chain(identity("well"))
+    assert (found.code, found.text) == (
+        "READY",
+        "other has ended well, and its value was let go",
+    )
+
+
+def test_much_that_is_over_is_looked_through_in_several_turns() -> None:
+    head = Bench()
+    head.node("n1")
+    past(head, m.ENDED_BADLY, "works")
+    for number in range(64 * 3 * limits.WHY_LOOK_BLOCKS):
+        past(head, m.ENDED_BADLY, "noise", task=f"t{number}")
+    assert head.ask(identity("gone"), identity("nobody")) is None
+    assert head.gcs.questions.deadline() == 0.0
+    turns = 0
+    while (answers := head.answer()) is None:
+        head.turn()
+        turns += 1
+    assert [answer.causes[0].code for answer in answers] == ["FAILED", "UNKNOWN"]
+    assert 3 <= turns <= 10
+
+
+def test_the_last_attempt_is_told() -> None:
+    head = Bench()
+    head.node("n1")
+    for attempt in range(3):
+        past(head, m.ENDED_BADLY, "works", attempt=attempt)
+    (found,) = head.chain(identity("gone"))
+    assert texts(found)["attempt"] == "2"

@@ -47,6 +47,7 @@ def broken():
 @zray.remote
 def chatter():
     number = 0
+    print("50%\\r\\x1b[32m100%\\x1b[0m", flush=True)
     while True:
         print(f"epoch {number} <img src=x onerror=alert(1)>", flush=True)
         number += 1 + 0 * sum(range(200_000))  # something for a profile to see

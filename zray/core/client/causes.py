@@ -18,6 +18,7 @@ from zray.core.client.lease import Lease, PendingTask
 from zray.core.client.lease_class import LeaseClasses
 from zray.core.client.leased_tasks import LeasedTasks
 from zray.core.client.tasks import ClientTasks
+from zray.core.client.waiters import Waiters
 from zray.core.identity import Identity
 from zray.ids import OBJECT_BYTES, object_id, origin_of
 from zray.protocol import messages as m
@@ -46,6 +47,7 @@ class ClientCauses:
         leased_tasks: LeasedTasks,
         classes: LeaseClasses,
         calls: ClientCalls,
+        waiters: Waiters,
     ) -> None:
         self._me = me
         self._outbox = outbox
@@ -56,6 +58,7 @@ class ClientCauses:
         self._leased_tasks = leased_tasks
         self._classes = classes
         self._calls = calls
+        self._waiters = waiters
 
     def on_ask(self, message: m.AskWhy) -> None:
         """The head asks on behalf of somebody."""
@@ -71,7 +74,10 @@ class ClientCauses:
         ``all_known``: also what is only known to be with the head. No causes: nothing is known.
         """
         if thing_id == self._me.process_id:
-            return Known([self._own_tasks()]) if all_known else Known([], thing_id)
+            if not all_known:
+                return Known([], thing_id)
+            awaited = self._waiters.awaited()
+            return Known([self._own_tasks(awaited)], awaited)
         found: list[m.Cause] = []
         seen: dict[bytes, None] = {}
         known = Known([], thing_id)
@@ -159,7 +165,7 @@ class ClientCauses:
         found = cause("call", call.task_id, named(call), code, text)
         return Known([found], call.actor.actor_id)
 
-    def _own_tasks(self) -> m.Cause:
+    def _own_tasks(self, awaited: bytes) -> m.Cause:
         """What its unfinished tasks wait for that the head does not see."""
         details = []
         for group in islice(self._classes.values(), limits.WHY_NODES_MAX):
@@ -176,6 +182,7 @@ class ClientCauses:
             details.append((len(self._tasks.unsubmitted), what))
         details.sort(key=lambda one: -one[0])
         text = f"{len(self._leased_tasks):,} of its tasks go straight to workers, not by the head"
+        text += "; the program waits for a value now" if awaited else ""
         return cause(
             *("driver", self._me.process_id, "", "DRIVER", text),
             details=[(f"{count:,}", what) for count, what in details],

@@ -200,7 +200,7 @@ class Client:
 
         return ClientCauses(
             *(self.me, self.outbox, self.outcomes, self.call_results, self.definitions),
-            *(self.tasks, self.leased_tasks, self._lease_classes, self.calls),
+            *(self.tasks, self.leased_tasks, self._lease_classes, self.calls, self.waiters),
         )
 
     def _table(self) -> dict[type[m.Message], Callable[[Any], None]]:

@@ -85,6 +85,17 @@ class Waiters:
     def __bool__(self) -> bool:
         return bool(self.values or self.ends)
 
+    def awaited(self) -> bytes:
+        """What a thread has been waiting for longest; empty: none waits."""
+        for waiting in (self.values, self.ends):
+            for oid, waiters in waiting.items():
+                if any(one.done is None for one in waiters):
+                    return oid
+        for some in self._some:
+            if some.done is None and some.missing:
+                return next(iter(some.missing))
+        return b""
+
     def want_value(self, oid: bytes, waiter: Waiter) -> None:
         """Count ``waiter`` up if the value is not here but can come, and make it come.
 

@@ -387,7 +387,7 @@ class Gcs(Tables):
 
     def _make_door(self, identity: HeadIdentity) -> None:
         """What is between the peers and all others, and who is asked about these."""
-        self.questions = Questions(self.outbox, self.members, lambda: self.causes)
+        self.questions = Questions(*(self.outbox, self.members, lambda: self.causes, self.events))
         self.queries = StateQueries(
             *(identity, self.store, self.notices, self.incidents, self.counters, self.outbox),
             *(self.members, self.objects, self.actor_table, self.lease_table, self.scheduler),

@@ -270,7 +270,12 @@ class Inspection:
     def on_scrape(self, sender: Member, message: m.Scrape, now: float) -> None:
         """Somebody reads the figures of the cluster, or of a node."""
         if message.target:
-            self.pass_on(sender, message, now)
+            node = self._members.nodes.get(message.target)
+            if node is not None and not node.view.live:  # who asks would wait, and again soon
+                text = f"node {node.info.name} is not heard of now; see zray status"
+                self._refuse(sender, message, NotFoundError, text)
+            else:
+                self.pass_on(sender, message, now)
             return
         answer = m.Scraped(0, sender.process_id, message.seq, figures=self.figures(now))
         recorded = self._recorded

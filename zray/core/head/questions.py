@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from zray.core.head.events import Events
 from zray.core.head.members import Member, Members
 from zray.core.machine import NEVER, Outbox
 from zray.protocol import messages as m
@@ -18,11 +19,16 @@ class Questions:
     """``causes``: of what the head knows itself."""
 
     def __init__(
-        self, outbox: Outbox[bytes], members: Members, causes: Callable[[], HeadCauses]
+        self,
+        outbox: Outbox[bytes],
+        members: Members,
+        causes: Callable[[], HeadCauses],
+        events: Events,
     ) -> None:
         self._outbox = outbox
         self._members = members
         self._causes = causes
+        self._events = events
         self.queries: WhyQueries | None = None  # once somebody has asked
         self.handlers: dict[type[m.Message], Callable[[Any, Any, float], None]] = {
             m.Why: self.on_why,
@@ -34,7 +40,7 @@ class Questions:
         if self.queries is None:
             from zray.core.head.why import WhyQueries
 
-            self.queries = WhyQueries(self._outbox, self._members, self._causes())
+            self.queries = WhyQueries(*(self._outbox, self._members, self._causes(), self._events))
         self.queries.on_why(member, message, now)
 
     def on_told(self, member: Member, message: m.ToldWhy, now: float) -> None:

@@ -6,13 +6,19 @@ node, that knows best. Whoever is asked and does not answer in time is named in 
 
 from __future__ import annotations
 
+from collections import deque
+
 from zray import limits
 from zray.core.causes import BLOCKED, NO_ANSWER, UNKNOWN, age, bounded, cause
 from zray.core.deadlines import Deadlines
 from zray.core.head.causes import HeadCauses
+from zray.core.head.events import Events
 from zray.core.head.members import Member, Members, NodeMember
+from zray.core.head.past_causes import PastSearch
 from zray.core.machine import Outbox
 from zray.protocol import messages as m
+
+HERE = b""  # who is asked what is over: the head itself
 
 
 class Trail:
@@ -54,10 +60,14 @@ class Question:
 class WhyQueries:
     """``causes``: what the head itself knows."""
 
-    def __init__(self, outbox: Outbox[bytes], members: Members, causes: HeadCauses) -> None:
+    def __init__(
+        self, outbox: Outbox[bytes], members: Members, causes: HeadCauses, events: Events
+    ) -> None:
         self._outbox = outbox
         self._members = members
         self._causes = causes
+        self._events = events
+        self._searches: deque[tuple[Question, Trail, PastSearch]] = deque()
         self._numbers = 0
         self._open: dict[bytes, Question] = {}  # by a number of the head's
         self._due = Deadlines()  # the same
@@ -132,6 +142,9 @@ class WhyQueries:
                 for one in asks:
                     self._ask(question, trail, one, m.AskWhy(0, thing_id))
                 return
+            if link.cause.code == UNKNOWN and question is not None:
+                self._search(question, trail, link.cause)
+                return
             trail.causes.append(link.cause)
             thing_id = link.next
 
@@ -166,15 +179,43 @@ class WhyQueries:
 
     def _unanswered(self, question: Question | None, trail: Trail, now: float) -> None:
         """Nobody who was asked knows more: what the head knows itself is the rest."""
-        if trail.unknown is not None:
-            trail.causes.append(trail.unknown)
-            trail.unknown = None
+        unknown, trail.unknown = trail.unknown, None
+        if unknown is not None and question is not None:
+            self._search(question, trail, unknown)
+            return
+        if unknown is not None:
+            trail.causes.append(unknown)
         self._follow(question, trail, trail.then, now)
+
+    def _search(self, question: Question, trail: Trail, unknown: m.Cause) -> None:
+        """It may be over."""
+        search = PastSearch(self._events, self._members, unknown)
+        found = None if self._searches else search.go_on()
+        if found is not None:
+            trail.causes.append(found)
+        else:
+            trail.asked[HERE] = None
+            self._searches.append((question, trail, search))
+
+    def _look_back(self) -> None:
+        question, trail, search = self._searches[0]
+        if HERE not in trail.asked:  # it was answered without
+            self._searches.popleft()
+            return
+        found = search.go_on()
+        if found is not None:
+            self._searches.popleft()
+            del trail.asked[HERE]
+            trail.causes.append(found)
+            if not question.waits():
+                self._close(question)
 
     # ---- the answer --------------------------------------------------------------------------
 
     def step(self, now: float) -> None:
         """Answer those that have waited for others for long enough."""
+        if self._searches:
+            self._look_back()
         for key in self._due.due(now) if self._due else ():
             question = self._open[key]
             for trail in question.trails:
@@ -182,14 +223,14 @@ class WhyQueries:
                 trail.asked.clear()
                 if silent:
                     self._unanswered(None, trail, now)
-                    for process_id in silent[:2]:
+                    for process_id in [one for one in silent if one != HERE][:2]:
                         if len(trail.causes) < limits.WHY_CHAIN_MAX:
                             trail.causes.append(self._silence(process_id, question, now))
             self._close(question)
 
     def deadline(self) -> float:
         """When that is."""
-        return self._due.soonest()
+        return 0.0 if self._searches else self._due.soonest()
 
     def _close(self, question: Question) -> None:
         del self._open[question.key]

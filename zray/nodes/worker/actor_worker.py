@@ -36,6 +36,7 @@ from zray.runtime.actor_class import groups_of, items_per_yield
 from zray.runtime.actor_exit import ActorExit
 from zray.runtime.grouped_items import each
 from zray.runtime.references import ObjectRef, counted
+from zray.runtime.tracing import CARRIED, traced
 
 # The outcomes of a call, and references that have to live until its caller has them; None in the
 # place of outcomes: it has failed with what it is to be made again for.
@@ -338,8 +339,9 @@ class ActorServer(ActorLinks):
         data: bytes | memoryview = call.arguments
         if call.boxed:
             data, values = bytes_of(values[0]), values[1:]
-        loaded = [load(outcome) for outcome in values]
-        args, kwargs = serialization.loads_arguments(data, loaded)
+        args, kwargs = serialization.loads_arguments(data, [load(one) for one in values])
+        if CARRIED in kwargs:
+            method = traced(method, kwargs, self._names[call.method])
         return method, args, kwargs
 
     def _method(self, name: str) -> Callable[..., Any]:

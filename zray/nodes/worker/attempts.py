@@ -26,6 +26,7 @@ from zray.nodes.worker.construction import Construction
 from zray.nodes.worker.user_code import UserCode, covers
 from zray.protocol import messages as m
 from zray.runtime.interrupts import interrupts
+from zray.runtime.tracing import CARRIED, traced
 
 LIBRARY = os.path.dirname(limits.__file__)
 
@@ -104,6 +105,8 @@ class Attempts:
                     self.construction = Construction(template.name)
                     function = self.construction.of(function)
                 args, kwargs = self._code.arguments(delivered)
+                if CARRIED in kwargs:
+                    function = traced(function, kwargs, template.name)
                 self._running = spec.task_id
                 self._on_interrupt(0, None)  # for what came before user code
                 value = function(*args, **kwargs)

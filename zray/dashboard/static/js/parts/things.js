@@ -16,7 +16,7 @@ export function chip(state, words = stateWords(state)) {
 export function thingLink(kind, id, words = shortId(id)) {
   if (!id) return EMPTY;
   const view = PLURAL[kind] ?? kind;
-  return el("a", { href: link(view, id), title: id }, words);
+  return el("a", { href: link(view, id), title: id }, String(words).trim() || "(no name)");
 }
 
 /** An id whole, and a button that copies it. */

@@ -201,7 +201,8 @@ export class VirtualTable {
     slot.element.setAttribute("aria-selected", String(place === this.active));
     this.shown.forEach((column, index) => {
       const { cell, inner } = slot.cells[index];
-      const text = column.text(row) ?? "";
+      const told = column.text(row) ?? "";
+      const text = column.href && !told.trim() ? "(no name)" : told; // a link has to be seen
       if (inner.dataset.full !== text) {
         inner.dataset.full = text;
         say(inner, text);

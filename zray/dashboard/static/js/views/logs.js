@@ -1,14 +1,14 @@
 /* Which logs there are, and one of them as it grows. */
 
 import { address, ApiError, get, isAborted } from "../api.js";
-import { el, icon, replace, say } from "../parts/elements.js";
+import { el, icon, replace, say, shown } from "../parts/elements.js";
 import { agoMs, bytes, count } from "../parts/format.js";
 import { nothing, trouble } from "../parts/things.js";
 import { VirtualTable } from "../parts/virtual_table.js";
 import { link } from "../router.js";
 
-const LINES_MAX = 5000; // kept on the page
-const BATCH = 400; // lines put in at once
+const LINES_MAX = 2000; // kept on the page
+const BATCH = 120; // lines put in at once
 const LINE_MAX = 4000; // characters of a line that are shown
 const ANSI = /\u001b(?:\[[0-?]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)?|[@-Z\\-_])/g;
 
@@ -80,7 +80,7 @@ export class LogView {
     this._waiting = [];
     this._partial = "";
     this._lines = 0;
-    this._dropped = 0;
+    this._skipped = 0;
     this._title = el("span");
     this._log = el("div", { class: "log", role: "log", "aria-live": "off", tabindex: "0", "aria-label": "Log" });
     this._said = el("span", { role: "status" });
@@ -117,7 +117,7 @@ export class LogView {
       if (run !== this._run) return;
       const { kind, title, node, pid } = told.subject;
       replace(this._title, [kind, title, pid ? `pid ${pid}` : "", node ? `on ${node}` : ""].filter(Boolean).join(" "));
-      document.title = `Log of ${title || kind} \u00b7 zray`;
+      document.title = `Log of ${shown(title || kind)} \u00b7 zray`;
     } catch (error) {
       if (isAborted(error) || run !== this._run) return;
       if (!this._lines) replace(this._log, trouble(error));
@@ -166,7 +166,12 @@ export class LogView {
     this._partial = parts.pop().slice(-LINE_MAX);
     this._waiting.push(...parts);
     // What comes faster than it can be shown is never kept: only the last lines are.
-    if (this._waiting.length > LINES_MAX) this._waiting.splice(0, this._waiting.length - LINES_MAX);
+    const over = this._waiting.length - LINES_MAX;
+    if (over > 0) {
+      this._waiting.splice(0, over);
+      this._skipped += over;
+      say(this._said, `followed; ${count(this._skipped)} lines came too fast to be shown`);
+    }
     this._frame ??= requestAnimationFrame(() => this._draw());
   }
 
@@ -182,7 +187,7 @@ export class LogView {
     if (this._last) fresh.append(this._last);
     this._log.append(fresh);
     for (; this._lines > LINES_MAX; this._lines--) this._log.firstElementChild.remove();
-    if (this._atEnd) this._log.scrollTop = this._log.scrollHeight;
+    if (this._atEnd) this._log.scrollTop = 1e9; // the end, without asking where that is
     if (this._waiting.length) this._frame = requestAnimationFrame(() => this._draw());
   }
 }

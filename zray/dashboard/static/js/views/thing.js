@@ -3,7 +3,7 @@
 import { ApiError, get, isAborted } from "../api.js";
 import { showStack, confirmDrain, confirmKill } from "../parts/dialogs.js";
 import { PictureCard } from "../parts/dependency_picture.js";
-import { el, replace } from "../parts/elements.js";
+import { el, replace, shown } from "../parts/elements.js";
 import { agoMs, amount, bytes, count, day, seconds, shortId, stateWords } from "../parts/format.js";
 import { card, chip, facts, gauge, nothing, thingLink, trouble, wholeId } from "../parts/things.js";
 import { phases } from "../parts/phases.js";
@@ -251,7 +251,7 @@ export class ThingView {
     if (key !== this._key || !ended) this._lists(record);
     const same = key === this._key;
     this._key = key;
-    const name = thing.name(record);
+    const name = shown(thing.name(record)).trim() || shortId(this._id);
     document.title = `${name} \u00b7 zray`;
     replace(this._name, name);
     replace(this._phases, this._kind === "tasks" ? phases(items) : null);
