@@ -57,10 +57,13 @@ def test_groups_have_their_own_sums_and_bounds() -> None:
 
 
 def test_sums_alone_have_no_rows_and_what_is_missing_is_said() -> None:
-    report = MemoryReport([reference(1, MB)], silent=["driver pid 7 on h"], left_out=12_345)
+    report = MemoryReport(
+        [reference(1, MB)], silent=["driver pid 7 on h"], left_out=12_345, unlisted=7
+    )
     text = shown(report, only_stats=True)
     assert f"{1:040x}" not in text
-    assert "driver pid 7 on h has not answered" in text and "12,345 more objects" in text
+    assert "driver pid 7 on h has not answered" in text and "hold 12,345 others" in text
+    assert "7 more objects of the cluster" in text
     assert "ZRAY_RECORD_CALL_SITE=1" in text
     assert "0 objects" in shown(MemoryReport())
 

@@ -70,7 +70,9 @@ class MemoryView:
             lines.append(", ".join(f"{count:,} {kind}" for kind, count in counts.most_common()))
         lines += [f"node {plain(one.name)}: {self._store(one)}" for one in report.nodes]
         if report.left_out:
-            lines.append(f"{report.left_out:,} more objects, smaller ones, are not in this")
+            lines.append(f"processes hold {report.left_out:,} others, which are smaller")
+        if report.unlisted:
+            lines.append(f"{report.unlisted:,} more objects of the cluster were not looked at")
         if not report.records_sites and report.references:
             lines.append(
                 "which line made a reference is not recorded: ZRAY_RECORD_CALL_SITE=1 in the "
@@ -151,6 +153,7 @@ def _for_programs(report: MemoryReport, *, only_stats: bool) -> dict[str, Any]:
         "nodes": [one.asdict() for one in report.nodes],
         "silent": report.silent,
         "left_out": report.left_out,
+        "unlisted": report.unlisted,
     }
     if not only_stats:
         found["references"] = [row.asdict() for row in report.references]

@@ -101,7 +101,6 @@ class Held(Message, tag=213):
     about: Seq
     holders: Annotated[list[HeldBy], MANY]
     stored: Annotated[list[StoredHere], HeldRows] = []
-    stored_left_out: Count = 0
     store: StoreUsage = StoreUsage()
     silent: Annotated[list[Count], MANY] = []
 

@@ -87,13 +87,12 @@ class Holding:
 
     def _answer(self, question: _Question) -> None:
         asked, store = question.message, self._objects.store
-        stored, left_out, usage = [], 0, m.StoreUsage()
+        stored, usage = [], m.StoreUsage()
         if store is not None:
             usage = store.usage()
             stored = store.listed(asked.most)
-            left_out = usage.objects - len(stored)
         answer = m.Held(
-            *(0, asked.source, asked.seq, question.found, stored, left_out, usage),
+            *(0, asked.source, asked.seq, question.found, stored, usage),
             silent=[*question.waiting.values()],
         )
         self._tell_head(answer)

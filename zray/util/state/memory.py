@@ -60,13 +60,15 @@ class NodeMemory(StateRecord):
 
 @dataclass
 class MemoryReport:
-    """``silent``: who has not answered, in words. ``left_out``: objects that are not in here, at
-    least. ``records_sites``: some process notes which lines make its references."""
+    """``silent``: who has not answered, in words. ``left_out``: smaller objects, of which processes
+    have told how many they hold, each by itself; ``unlisted``: objects that the head was not asked
+    for. ``records_sites``: some process notes which lines make its references."""
 
     references: list[ReferenceState] = field(default_factory=list)
     nodes: list[NodeMemory] = field(default_factory=list)
     silent: list[str] = field(default_factory=list)
     left_out: int = 0
+    unlisted: int = 0
     records_sites: bool = False
 
 
@@ -211,7 +213,8 @@ class _Gathering:
             cursor = page.cursor
             if not cursor:
                 return
-        self.report.left_out += max(0, page.total - LISTED_MAX) if kind == m.OBJECTS else 0
+        if kind == m.OBJECTS:
+            self.report.unlisted = max(0, page.total - LISTED_MAX)
 
     def _in_words(self, process_id: bytes) -> str:
         if (name := self._nodes.get(process_id)) is not None:
@@ -240,7 +243,6 @@ class _Gathering:
         store = answer.store
         figures = (store.capacity_bytes, store.used_bytes, store.spilled_bytes, store.objects)
         self.report.nodes.append(NodeMemory(node_id.hex(), name, *figures))
-        self.report.left_out += answer.stored_left_out
         self.report.silent += [f"worker pid {pid} of node {name}" for pid in answer.silent]
         for one in answer.stored:
             thing = self._thing(one.object_id)
