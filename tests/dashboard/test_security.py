@@ -291,9 +291,18 @@ def test_no_path_leads_out_of_the_page_s_folder(site: Any, path: str) -> None:
     assert status in (400, 404) and b"class Service" not in body and b"root:" not in body
 
 
-def test_a_graph_may_run_its_own_script_and_reaches_nothing(site: Any) -> None:
-    with site.script() as client:
-        answer = client.get("/api/v1/profile/head", params={"seconds": 1})
+def test_a_graph_may_run_its_own_script_and_reaches_nothing(driven: Any) -> None:
+    @zray.remote
+    def spins() -> None:
+        while True:
+            pass
+
+    ref = spins.remote()
+    driven.until(lambda: zray.why(ref).code in ("RUNNING", "LEASED"), 10, "it runs")
+    with driven.script() as client:
+        path = f"/api/v1/profile/{ref.task_id().hex()}"
+        answer = client.get(path, params={"seconds": 1})
+    zray.cancel(ref, force=True)
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "image/svg+xml" and "<svg" in answer.text
     policy = answer.headers["content-security-policy"]
