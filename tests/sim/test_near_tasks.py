@@ -115,8 +115,8 @@ def test_tasks_that_take_long_are_spread_at_once() -> None:
 def test_two_programs_get_alike() -> None:
     """A second one is not kept waiting by what the first one's tasks submit.
 
-    That is so where it begins before tasks of the first that wait have all workers which the node may
-    have: from then on only deeper ones start there.
+    That is so where it begins before tasks of the first that wait have all workers which the node
+    may have: from then on only deeper ones start there.
     """
 
     def story(driver: Any, random: Random) -> Program:
