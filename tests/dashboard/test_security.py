@@ -131,6 +131,14 @@ def test_a_cookie_that_is_too_old_is_nobody(site: Any) -> None:
         assert status == wanted
 
 
+def test_cookies_of_other_sites_of_this_host_keep_nobody_out(site: Any) -> None:
+    own = f"{name(site)}={site.keys().cookie(time.time())}"
+    for other in ('a={"b": 1, "c": [2]}', 'a="b', "a", "a b=c", "a[0]=/x y", "=", "a=" + "b" * 9000):
+        for both in (f"{other}; {own}", f"{own}; {other}"):
+            status, _, _ = raw(site, "GET", "/api/v1/session", Cookie=both)
+            assert status == 200, other[:20]
+
+
 # ---- from where ----------------------------------------------------------------------------
 
 
@@ -253,6 +261,28 @@ def test_a_browser_kills_an_actor_and_a_script_drains_a_node(driven: Any) -> Non
 def test_a_body_that_is_nonsense_is_refused(site: Any, body: bytes) -> None:
     headers = {**bearer(site), "Content_Type": "application/json"}
     status, _, said = raw(site, "POST", "/api/v1/kill", body, **headers)
+    assert status == 400 and b"ZR-5107" in said
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"node": "x", "deadline_s": 1' + b"0" * 400 + b"}",
+        b'{"node": "x", "deadline_s": -1}',
+        b'{"node": "x", "deadline_s": NaN}',
+        b'{"node": "head", "reason": "\\ud800"}',
+        b'{"node": "head", "reason": "' + b"x" * 501 + b'"}',
+    ],
+)
+def test_a_drain_that_cannot_be_told_is_refused_at_once(site: Any, body: bytes) -> None:
+    headers = {**bearer(site), "Content_Type": "application/json"}
+    status, _, said = raw(site, "POST", "/api/v1/drain", body, **headers)
+    assert status == 400 and b"ZR-5107" in said
+
+
+@pytest.mark.parametrize("query", [f"offset={2**53}", f"offset=0&file_id={2**53}"])
+def test_a_place_in_a_log_that_no_message_can_say_is_refused(site: Any, query: str) -> None:
+    status, _, said = raw(site, "GET", f"/api/v1/logs/head?{query}", **bearer(site))
     assert status == 400 and b"ZR-5107" in said
 
 

@@ -11,11 +11,10 @@ import hmac
 import ipaddress
 import time
 from collections.abc import Iterable, MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -245,14 +244,8 @@ class _Request:
             raise bad_request("the query cannot be read, or has more than 64 fields") from None
 
     def cookie(self, name: str) -> str:
-        """Its value; empty: there is none."""
-        jar: SimpleCookie = SimpleCookie()
-        try:
-            jar.load("; ".join(self.all("cookie"))[:4096])
-        except CookieError:
-            return ""
-        found = jar.get(name)
-        return found.value if found is not None else ""
+        """Its value; empty: there is none. Those of other sites of this host may be any text."""
+        return cookie_parser("; ".join(self.all("cookie"))).get(name, "")
 
 
 def _is_seen(scope: Scope) -> bool:
