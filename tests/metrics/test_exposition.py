@@ -110,7 +110,9 @@ def test_jobs_that_mean_different_things_by_one_name_do_not_spoil_the_text() -> 
 def test_a_name_with_nothing_in_it_takes_no_others_away(name: str, kind: int, accept: str) -> None:
     series = [m.UserSeries([], 1.0, [], JOB)]
     strange = m.UserMetric(name, kind, "", [], [], series)
-    text, _ = exposed([answer(programs=(strange, m.UserMetric("n", 1, "", [], [], series)))], accept)
+    text, _ = exposed(
+        [answer(programs=(strange, m.UserMetric("n", 1, "", [], [], series)))], accept
+    )
     assert b"n_total{" in text
 
 
