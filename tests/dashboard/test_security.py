@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import time
 from typing import Any
 
 import psutil
 import pytest
+from starlette.responses import PlainTextResponse
 
 import zray
 from zray import limits
+from zray.dashboard.guard import Guard
+from zray.dashboard.service import Service
+from zray.runtime.log import Log
 
 ACTS = [("/api/v1/kill", {"subject": "nobody"}), ("/api/v1/drain", {"node": "nobody"})]
 
@@ -108,6 +113,34 @@ def test_a_code_that_is_too_old_or_of_tomorrow_is_refused(site: Any, age_s: floa
     with site.stranger() as client:
         answer = client.get("/", params={"code": code})
     assert answer.status_code == 403 and "older than a minute" in answer.text
+
+
+def test_a_clock_that_is_put_back_keeps_nobody_out_for_long(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    an_hour_ahead = time.time() + 3600
+    service = Service(site.info, frozenset({"localhost"}), an_hour_ahead)
+    guard = Guard(PlainTextResponse(""), service, Log("test"))
+
+    def log_in() -> int:
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        query = f"code={site.keys().code(time.time())}".encode()
+        scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/"}
+        headers = [(b"host", b"localhost")]
+        asyncio.run(guard({**scope, "query_string": query, "headers": headers}, receive, send))
+        return int(sent[0]["status"])
+
+    assert log_in() == 403  # it may have been used before
+    began_s = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: began_s + 2 * limits.LOGIN_CODE_S)
+    assert log_in() == 303
 
 
 @pytest.mark.parametrize("code", ["", "nonsense", "%00", "A" * 100, "<script>"])
