@@ -54,3 +54,16 @@ def test_unknown_words_are_usage_errors(commands: Any) -> None:
     assert "No such command" in commands.run("zray", "stat", code=2).stderr
     assert "No such option" in commands.run("zray", "status", "--jsn", code=2).stderr
     assert "unexpected extra argument" in commands.run("zray-head", "start", code=2).stderr
+
+
+def test_a_disk_that_is_full_is_said_in_a_line() -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "zray.cli.main", "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=40,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith("zray: cannot write: ") and done.stderr.count("\n") == 1

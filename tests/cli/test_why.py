@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from typing import Any
 
 from tests.cli.conftest import until
@@ -87,3 +88,15 @@ def test_why_without_a_head(commands: Any) -> None:
     assert "ZR-1500" in commands.run("zray", "why", "00" * 20, code=1).stderr
     said = commands.run("zray", "why", "--json", "00" * 20, code=1).stdout
     assert json.loads(said)["error"]["code"] == "ZR-1500"
+
+
+def test_a_word_that_is_no_text_is_refused_at_once(commands: Any, waiting: Any) -> None:
+    for command in (("why",), ("stack",), ("metrics", "show"), ("drain", "head", "--reason")):
+        done = subprocess.run(
+            [*commands.line("zray", *command), b"a\xff"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=40,
+        )
+        assert done.returncode and b"ZR-2010" in done.stderr, (command, done.stderr)
+        assert b"Traceback" not in done.stderr

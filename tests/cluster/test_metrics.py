@@ -48,6 +48,21 @@ def reaches(bare: Any, wanted: float, name: str, node: str = "", **labels: str) 
     until(there, WAIT_S, f"{name} is {wanted}")
 
 
+def test_text_that_utf_8_cannot_carry_ends_nothing(bare: Any) -> None:
+    bare.start_head()
+    bare.start_node("one", 1)
+    bare.connect()
+
+    @zray.remote
+    def work(tag: str) -> None:
+        Counter("odd", "\udcff", ("kind",)).inc(tags={"kind": tag})
+
+    zray.get(work.remote(chr(0xD800)), timeout=WAIT_S)
+    reaches(bare, 1, "odd_total", "one", kind="\\ud800")
+    zray.get(work.remote("more"), timeout=WAIT_S)
+    reaches(bare, 1, "odd_total", "one", kind="more")
+
+
 def test_what_tasks_and_actors_record_is_added_up_on_their_node(bare: Any) -> None:
     bare.start_head()
     bare.start_node("one", 2)

@@ -69,6 +69,16 @@ def test_one_that_is_killed_comes_back_and_that_is_told(bare_site: Any) -> None:
     assert "ZR-4007" in site.cluster.head.text()
 
 
+def test_one_that_ends_by_a_signal_without_a_name_comes_back(bare_site: Any) -> None:
+    site = bare_site
+    site.cluster.start_head("--dashboard-port", "0")
+    assert health(site) == "OK"
+    site.process().send_signal(signal.SIGRTMIN + 1)
+    assert health(site).startswith("DEGRADED")  # of the next one
+    assert f"killed by signal {signal.SIGRTMIN + 1}" in site.cluster.head.text()
+    assert "Traceback" not in site.cluster.head.text()
+
+
 def test_a_code_that_may_have_been_used_before_is_void_for_the_next_process(bare_site: Any) -> None:
     site = bare_site
     site.cluster.start_head("--dashboard-port", "0")

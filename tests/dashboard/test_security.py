@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import time
 from typing import Any
 
 import psutil
 import pytest
+from starlette.responses import PlainTextResponse
 
 import zray
 from zray import limits
+from zray.dashboard.guard import Guard
+from zray.dashboard.service import Service
+from zray.runtime.log import Log
 
 ACTS = [("/api/v1/kill", {"subject": "nobody"}), ("/api/v1/drain", {"node": "nobody"})]
 
@@ -110,6 +115,34 @@ def test_a_code_that_is_too_old_or_of_tomorrow_is_refused(site: Any, age_s: floa
     assert answer.status_code == 403 and "older than a minute" in answer.text
 
 
+def test_a_clock_that_is_put_back_keeps_nobody_out_for_long(
+    site: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    an_hour_ahead = time.time() + 3600
+    service = Service(site.info, frozenset({"localhost"}), an_hour_ahead)
+    guard = Guard(PlainTextResponse(""), service, Log("test"))
+
+    def log_in() -> int:
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        query = f"code={site.keys().code(time.time())}".encode()
+        scope = {"type": "http", "method": "GET", "path": "/", "raw_path": b"/"}
+        headers = [(b"host", b"localhost")]
+        asyncio.run(guard({**scope, "query_string": query, "headers": headers}, receive, send))
+        return int(sent[0]["status"])
+
+    assert log_in() == 403  # it may have been used before
+    began_s = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: began_s + 2 * limits.LOGIN_CODE_S)
+    assert log_in() == 303
+
+
 @pytest.mark.parametrize("code", ["", "nonsense", "%00", "A" * 100, "<script>"])
 def test_what_is_no_code_is_refused(site: Any, code: str) -> None:
     with site.stranger() as client:
@@ -129,6 +162,22 @@ def test_a_cookie_that_is_too_old_is_nobody(site: Any) -> None:
     for cookie, wanted in ((old, 401), (fresh, 200)):
         status, _, _ = raw(site, "GET", "/api/v1/session", Cookie=f"x=y; {name(site)}={cookie}")
         assert status == wanted
+
+
+def test_cookies_of_other_sites_of_this_host_keep_nobody_out(site: Any) -> None:
+    own = f"{name(site)}={site.keys().cookie(time.time())}"
+    for other in (
+        'a={"b": 1, "c": [2]}',
+        'a="b',
+        "a",
+        "a b=c",
+        "a[0]=/x y",
+        "=",
+        "a=" + "b" * 9000,
+    ):
+        for both in (f"{other}; {own}", f"{own}; {other}"):
+            status, _, _ = raw(site, "GET", "/api/v1/session", Cookie=both)
+            assert status == 200, other[:20]
 
 
 # ---- from where ----------------------------------------------------------------------------
@@ -253,6 +302,28 @@ def test_a_browser_kills_an_actor_and_a_script_drains_a_node(driven: Any) -> Non
 def test_a_body_that_is_nonsense_is_refused(site: Any, body: bytes) -> None:
     headers = {**bearer(site), "Content_Type": "application/json"}
     status, _, said = raw(site, "POST", "/api/v1/kill", body, **headers)
+    assert status == 400 and b"ZR-5107" in said
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"node": "x", "deadline_s": 1' + b"0" * 400 + b"}",
+        b'{"node": "x", "deadline_s": -1}',
+        b'{"node": "x", "deadline_s": NaN}',
+        b'{"node": "head", "reason": "\\ud800"}',
+        b'{"node": "head", "reason": "' + b"x" * 501 + b'"}',
+    ],
+)
+def test_a_drain_that_cannot_be_told_is_refused_at_once(site: Any, body: bytes) -> None:
+    headers = {**bearer(site), "Content_Type": "application/json"}
+    status, _, said = raw(site, "POST", "/api/v1/drain", body, **headers)
+    assert status == 400 and b"ZR-5107" in said
+
+
+@pytest.mark.parametrize("query", [f"offset={2**53}", f"offset=0&file_id={2**53}"])
+def test_a_place_in_a_log_that_no_message_can_say_is_refused(site: Any, query: str) -> None:
+    status, _, said = raw(site, "GET", f"/api/v1/logs/head?{query}", **bearer(site))
     assert status == 400 and b"ZR-5107" in said
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from zray.metrics.catalog import METRICS
@@ -101,6 +102,18 @@ def test_jobs_that_mean_different_things_by_one_name_do_not_spoil_the_text() -> 
     assert found["n_total", f"job={JOB.hex()},k=x"] == 1.0
     assert found["n_total", f"job={WORKER.hex()},z=y"] == 3.0
     assert not any(value == 2.0 for value in found.values())
+
+
+@pytest.mark.parametrize("name", ["_total", "zray__total", "_total_total", "", "a b", "a\n"])
+@pytest.mark.parametrize("kind", [m.COUNTER, m.GAUGE])
+@pytest.mark.parametrize("accept", ["", "application/openmetrics-text; version=1.0.0"])
+def test_a_name_with_nothing_in_it_takes_no_others_away(name: str, kind: int, accept: str) -> None:
+    series = [m.UserSeries([], 1.0, [], JOB)]
+    strange = m.UserMetric(name, kind, "", [], [], series)
+    text, _ = exposed(
+        [answer(programs=(strange, m.UserMetric("n", 1, "", [], [], series)))], accept
+    )
+    assert b"n_total{" in text
 
 
 def test_open_metrics_is_spoken_to_who_asks_for_it() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 
 import click
@@ -15,3 +17,10 @@ def run(command: click.Command, program: str) -> None:
         command(prog_name=program)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        with open(os.devnull, "w") as nowhere:  # what is left to say is not tried again at the end
+            os.dup2(nowhere.fileno(), 1)
+        sys.stderr.write(f"{program}: cannot write: {error}; make room on that disk\n")
+        sys.exit(1)

@@ -45,13 +45,14 @@ class ActRoutes:
         parameters.known(request)
         found = await parameters.body(request, node=str, deadline_s=(int, float), reason=str)
         node = parameters.subject(found.get("node", ""))
-        deadline_s = float(found.get("deadline_s", 0.0))
+        deadline_s = found.get("deadline_s", 0.0)  # a whole number may be too large for a float
         if not 0 <= deadline_s <= DEADLINE_S_MAX:
             raise bad_request(f"deadline_s must be from 0 to {DEADLINE_S_MAX}")
-        reason = found.get("reason", "")
+        reason = parameters.sendable(found.get("reason", ""), "the reason")
         if len(reason) > REASON_CHARS_MAX:
             raise bad_request(f"the reason has at most {REASON_CHARS_MAX} characters")
-        return json_response(await self._service.ask(partial(_drain, node, deadline_s, reason)))
+        asked = partial(_drain, node, float(deadline_s), reason)
+        return json_response(await self._service.ask(asked))
 
 
 # ---- in threads ----------------------------------------------------------------------------

@@ -59,7 +59,7 @@ class Health:
 
     async def _ask(self) -> str:
         try:
-            status = await self._service.ask(lambda operator: operator.status())
+            status = await self._service.check(lambda operator: operator.status())
         except Exception:
             return DOWN
         return "OK" if health_of(status) == "OK" else "DEGRADED"

@@ -11,11 +11,10 @@ import hmac
 import ipaddress
 import time
 from collections.abc import Iterable, MutableMapping
-from http.cookies import CookieError, SimpleCookie
 from typing import Any, Final
 from urllib.parse import parse_qs, unquote
 
-from starlette.requests import ClientDisconnect
+from starlette.requests import ClientDisconnect, cookie_parser
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -35,6 +34,7 @@ LOG_S: Final = 60.0
 _LOGIN: Final = "run `zray dashboard` on a machine that has the cluster's connection file"
 _PATH_MAX: Final = 2048
 _CODES_MAX: Final = 10_000
+_CODES_OLD_S: Final = 2 * limits.LOGIN_CODE_S  # none of before is good any more, then
 _POLICY: Final = "; ".join(
     (
         *("default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self' data:"),
@@ -60,6 +60,7 @@ class Guard:
         self._service = service
         self._log = log
         self._logged_s = -LOG_S
+        self._began_s = time.monotonic()
         self._used: dict[bytes, float] = {}  # codes that have logged somebody in -> until when
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -148,7 +149,7 @@ class Guard:
         text = ""
         if stamp is None:
             text = "this link is older than a minute, or of another cluster"
-        elif stamp.time_s <= service.codes_after_s:
+        elif stamp.time_s <= service.codes_after_s and self._is_new():
             text = "this link is older than the process that serves the page"
         elif stamp.number in self._used or len(self._used) >= _CODES_MAX:
             text = "this link has been used; each is good for one login"
@@ -161,6 +162,13 @@ class Guard:
         age = int(limits.LOGIN_S)
         response.set_cookie(service.cookie, cookie, age, path="/", httponly=True, samesite="strict")
         return response
+
+    def _is_new(self) -> bool:
+        """Whether codes of before this process may be good still; not by the clock.
+
+        That may have been put back: then new codes are older than the process for long.
+        """
+        return time.monotonic() - self._began_s < _CODES_OLD_S
 
     def _identify(self, request: _Request) -> None:
         service, now_s = self._service, time.time()
@@ -245,14 +253,8 @@ class _Request:
             raise bad_request("the query cannot be read, or has more than 64 fields") from None
 
     def cookie(self, name: str) -> str:
-        """Its value; empty: there is none."""
-        jar: SimpleCookie = SimpleCookie()
-        try:
-            jar.load("; ".join(self.all("cookie"))[:4096])
-        except CookieError:
-            return ""
-        found = jar.get(name)
-        return found.value if found is not None else ""
+        """Its value; empty: there is none. Those of other sites of this host may be any text."""
+        return cookie_parser("; ".join(self.all("cookie"))).get(name, "")
 
 
 def _is_seen(scope: Scope) -> bool:

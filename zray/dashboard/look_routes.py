@@ -28,6 +28,7 @@ from zray.protocol import messages as m
 TAIL_LINES = 500
 TAIL_LINES_MAX = 10_000
 FOLLOW_LINES = 200
+PLACE_MAX = 2**53 - 1  # as a message's Count
 FOLLOW_S = 0.5  # how often it is looked whether there is more
 AWAY_S = 2.0  # and after head or node did not answer
 SECONDS = 5
@@ -72,8 +73,8 @@ class LookRoutes:
         parameters.known(request, "tail", "offset", "file_id")
         subject = parameters.subject(request.path_params["subject"])
         tail = parameters.number(request, "tail", TAIL_LINES, 0, TAIL_LINES_MAX)
-        offset = parameters.number(request, "offset", -1, 0, 2**53)
-        file_id = parameters.number(request, "file_id", 0, 0, 2**62)
+        offset = parameters.number(request, "offset", -1, 0, PLACE_MAX)
+        file_id = parameters.number(request, "file_id", 0, 0, PLACE_MAX)
         where = (subject, tail, offset, file_id)
         return json_response(await self._service.ask(partial(_log_part, *where)))
 

@@ -119,14 +119,23 @@ def subject(text: str) -> str:
     """An id, a name or a pid.
 
     Raises:
-        Problem: it is too long to be one.
+        Problem: it is too long to be one, or no text.
     """
     if not 0 < len(text) <= limits.NAME_MAX:
         raise bad_request(f"an id, name or pid has 1 to {limits.NAME_MAX} characters")
+    return sendable(text, "an id, name or pid")
+
+
+def sendable(text: str, what: str) -> str:
+    """What JSON can say and a message cannot is no text.
+
+    Raises:
+        Problem: there are lone surrogates in it.
+    """
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise bad_request("an id, name or pid is text that UTF-8 can carry") from None
+        raise bad_request(f"{what} is text that UTF-8 can carry") from None
     return text
 
 

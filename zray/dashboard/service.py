@@ -116,6 +116,7 @@ class Service:
         self._short = Askers(info, limits.HTTP_QUESTIONS_AT_ONCE)
         self._long = Askers(info, limits.HTTP_LOOKS_AT_ONCE)
         self._own = Askers(info, 1)
+        self._health = Askers(info, 1)
 
     @property
     def address(self) -> str:
@@ -129,6 +130,10 @@ class Service:
     async def look(self, question: Callable[[Operator], T]) -> T:
         """The same, of what takes long."""
         return await self._asked(self._long, question)
+
+    async def check(self, question: Callable[[Operator], T]) -> T:
+        """The same for who watches over it: that others ask much says nothing of the head."""
+        return await self._asked(self._health, question)
 
     async def sample(self, question: Callable[[Operator], T]) -> T:
         """The same for the sampler, which waits behind no others, and tries however it is."""

@@ -76,7 +76,8 @@ def _of_programs(answers: Sequence[m.Scraped]) -> Iterator[Metric]:
     found: dict[str, tuple[int, Metric]] = {}
     for answer in answers:
         for metric in answer.programs:
-            if not NAME.match(metric.name) or not all(map(NAME.match, metric.keys)):
+            bare = metric.name.removesuffix("_total")
+            if not NAME.match(bare) or not all(map(NAME.match, metric.keys)):
                 continue  # no program of ours
             name = USER + metric.name if metric.name.startswith(OURS) else metric.name
             keys = [*(f"exported_{k}" if k in LABELS else k for k in metric.keys), *LABELS]

@@ -70,7 +70,7 @@ class Metric:
         name, wanted = self._name, self._wanted
         labels = tuple(NO_LABEL.sub("_", key)[: limits.LABEL_MAX] for key in wanted)
         trouble = ""
-        if not NAME.match(name) or len(name) > limits.LABEL_MAX:
+        if not NAME.match(name.removesuffix("_total")) or len(name) > limits.LABEL_MAX:
             trouble = (
                 f"Invalid metric name: {name[:100]!r}: Prometheus takes letters, digits, '_' and "
                 f"':', no digit first, and zray {limits.LABEL_MAX} characters at most"
@@ -80,7 +80,7 @@ class Metric:
         elif len(boundaries) > limits.BUCKETS_MAX:
             trouble = f"histogram {name} has more than {limits.BUCKETS_MAX} boundaries"
         else:
-            text = self._description[: limits.BRIEF_TEXT_MAX]
+            text = _sendable(self._description, limits.BRIEF_TEXT_MAX)
             found = metric_registry.metric(Definition(name, self._kind, text, labels, boundaries))
             if found is not None:
                 return found
@@ -125,7 +125,7 @@ class Metric:
                     raise TypeError(f"Tag values must be str, got {type(value)}.")
             given = {**given, **tags}
         try:
-            values = tuple([given[key][: limits.LABEL_MAX] for key in self._wanted])
+            values = tuple([_sendable(given[key], limits.LABEL_MAX) for key in self._wanted])
         except KeyError:
             missing = [key for key in self._wanted if key not in given]
             raise ValueError(f"Missing value for tag key(s): {','.join(missing)}.") from None
@@ -240,6 +240,14 @@ class Histogram(Metric):
 
 def _made(kind: type[Metric], arguments: tuple[Any, ...], default_tags: dict[str, str]) -> Metric:
     return kind(*arguments).set_default_tags(default_tags)
+
+
+def _sendable(text: str, characters_max: int) -> str:
+    """As much of it; lone surrogates, which UTF-8 cannot carry, become escapes."""
+    text = text[:characters_max]
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode()[:characters_max]
 
 
 def _check_number(value: object) -> None:

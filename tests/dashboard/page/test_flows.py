@@ -172,6 +172,14 @@ def test_all_of_it_goes_by_keyboard(viewer: Any) -> None:
     expect(page.get_by_role("heading", level=1)).to_have_text("scores")
 
 
+@pytest.mark.parametrize(
+    "address", ["__proto__", "constructor/1", "toString", "nothing", "events/1"]
+)
+def test_an_address_that_names_no_view_is_said(viewer: Any, address: str) -> None:
+    viewer.go(address)
+    assert viewer.page.locator("h1").inner_text() == "There is no such page"
+
+
 def test_nothing_of_that_name_is_said(new_viewer: Any) -> None:
     viewer = new_viewer()
     page = viewer.page

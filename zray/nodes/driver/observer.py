@@ -134,11 +134,16 @@ class Observer:
 
         Raises:
             HeadConnectionError: the connection was lost; HeadSilentError: no answer in time.
+            StateQueryError: no message can say that.
         """
         self._asked += 1
         query.seq = self._asked
-        self._link.send(self._epoch, [query])
+        self._send([query])
         return self._receive(kind, timeout_s)
+
+    def _send(self, questions: Sequence[m.Message]) -> None:
+        for unsent in self._link.send(self._epoch, questions):
+            raise StateQueryError(f"the question cannot be sent: {unsent.text}")
 
     # ---- the session -----------------------------------------------------------------------
 

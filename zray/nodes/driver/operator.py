@@ -125,7 +125,11 @@ class Operator(Observer):
         return answer
 
     def ask_all(self, questions: Sequence[m.Message], timeout_s: float) -> list[m.Message | None]:
-        """The answers in the order of the questions; None: there was none in time."""
+        """The answers in the order of the questions; None: there was none in time.
+
+        Raises:
+            StateQueryError: no message can say that.
+        """
         found: list[m.Message | None] = []
         for low in range(0, len(questions), AT_ONCE):
             found += self._ask_some(questions[low : low + AT_ONCE], timeout_s)
@@ -133,7 +137,7 @@ class Operator(Observer):
 
     def _ask_some(self, questions: Sequence[m.Message], timeout_s: float) -> list[m.Message | None]:
         numbered = [self._numbered(question) for question in questions]
-        self._link.send(self._epoch, numbered)
+        self._send(numbered)
         waiting: dict[int, m.Message | None] = {one.seq: None for one in numbered}
         left = len(waiting)
         deadline = time.monotonic() + timeout_s

@@ -10,7 +10,6 @@ import contextlib
 import errno
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +24,7 @@ from zray.errors import DashboardError, PortInUseError, StartError
 from zray.nodes.head.raylet_process import import_environment
 from zray.nodes.options import DashboardOptions
 from zray.runtime.connection import format_address
+from zray.runtime.linux import machine
 from zray.runtime.linux.process_handle import ProcessHandle
 from zray.runtime.log import Log
 from zray.runtime.loop import Loop
@@ -131,7 +131,8 @@ class Dashboard:
             self._pause_s = 0.0
             self._watch()
         else:
-            how = f"killed by {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+            name = machine.signal_name(-status) or f"signal {-status}"
+            how = f"killed by {name}" if status < 0 else f"status {status}"
             self._failed(f"its process has ended ({how})")
 
     def _failed(self, how: str) -> None:

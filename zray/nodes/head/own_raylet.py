@@ -21,6 +21,7 @@ from zray.nodes.head.raylet_process import RayletProcess
 from zray.nodes.node_record import DataLock
 from zray.nodes.options import NodeOptions, encode_node
 from zray.runtime import log_files
+from zray.runtime.linux import machine
 from zray.runtime.linux.process_handle import ProcessHandle
 
 
@@ -177,4 +178,4 @@ class OwnRaylet:
 def _status_text(status: int) -> str:
     if status >= 0:
         return f"exit status {status}"
-    return f"killed by {signal.Signals(-status).name}"
+    return f"killed by {machine.signal_name(-status) or f'signal {-status}'}"

@@ -240,15 +240,20 @@ class OomWatch:
         return None
 
 
+def signal_name(number: int) -> str:
+    """As SIGTERM; empty: a real-time signal, which has none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return ""
+
+
 def status_text(exit: Ending, oom: bool | None = None) -> str:
     """How a process ended, in words for an error message; `oom` is `OomWatch.struck()`."""
     if exit.signal is None:
         return f"exit code {exit.exit_code}"
-    try:
-        name = f"{signal.Signals(exit.signal).name} ({exit.signal})"
-    except ValueError:  # a real-time signal has no name
-        name = str(exit.signal)
-    text = f"killed by signal {name}"
+    name = signal_name(exit.signal)
+    text = f"killed by signal {name} ({exit.signal})" if name else f"killed by signal {exit.signal}"
     if exit.signal != signal.SIGKILL or oom is False:
         return text
     if oom:

@@ -35,9 +35,16 @@ function viewOf(context) {
   if (view === "find") return new FindView(context);
   if (view === "logs") return id ? new LogView(context) : new LogsView(context);
   if (view === "nodes" && !id) return new NodesView(context);
-  if (view in KINDS && !id) return new ListView(KINDS[view], context);
-  if (view in KINDS && view !== "events") return new ThingView(view, context);
-  return { title: "Not found", element: el("div", { class: "stack" }, el("h1", { tabindex: "-1" }, "There is no such page"), el("p", null, el("a", { href: link("overview") }, "To the overview"))) };
+  if (!Object.hasOwn(KINDS, view)) return new NowhereView();
+  if (!id) return new ListView(KINDS[view], context);
+  if (view !== "events") return new ThingView(view, context);
+  return new NowhereView();
+}
+
+/** For an address that names no view. */
+class NowhereView {
+  title = "Not found";
+  element = el("div", { class: "stack" }, el("h1", { tabindex: "-1" }, "There is no such page"), el("p", null, el("a", { href: link("overview") }, "To the overview")));
 }
 
 /** What an id or name stands for: asks, and goes there. */
@@ -53,7 +60,7 @@ class FindView {
     try {
       const { causes } = await get(["why", subject], {}, signal);
       const { kind, id } = causes[0];
-      if (kind in PLURAL && id) return void location.replace(link(PLURAL[kind], id));
+      if (Object.hasOwn(PLURAL, kind) && id) return void location.replace(link(PLURAL[kind], id));
       replace(place, nothing(`${subject} is a ${kind}`, causes[0].text));
     } catch (error) {
       if (isAborted(error)) return;
