@@ -26,9 +26,10 @@ from zray.api.replay import Prepared
 from zray.cli.reporting import harmless, show
 from zray.core import failures
 from zray.core.causes import plain
-from zray.errors import TaskError, ZrayError
+from zray.errors import ZrayError
 from zray.protocol.errors import ErrorRecord
 from zray.protocol.failed_run import FailedRun
+from zray.runtime import task_errors
 
 LIBRARY = os.path.dirname(limits.__file__)
 DEBUGGER = (os.path.dirname(pdb.__file__) + "/pdb.py", os.path.dirname(bdb.__file__) + "/bdb.py")
@@ -248,19 +249,6 @@ def _users(error: BaseException) -> TracebackType | None:
     return trace
 
 
-def _type_of(error: BaseException) -> tuple[str, str]:
-    """Type and text as the record of then has them: of the user's own exception."""
-    while isinstance(error, TaskError) and error.cause is not None:
-        error = error.cause
-    kind = type(error)
-    name = kind.__qualname__
-    full = name if kind.__module__ == "builtins" else f"{kind.__module__}.{name}"
-    try:
-        return full, str(error)
-    except Exception:
-        return full, "<its text cannot be made>"
-
-
 def _text(error: BaseException) -> str:
     return "".join(traceback.format_exception(type(error), error, _users(error)))
 
@@ -268,7 +256,7 @@ def _text(error: BaseException) -> str:
 def _same(then: ErrorRecord, raised: BaseException | None) -> bool:
     if raised is None:
         return False
-    kind, text = _type_of(raised)
+    kind, text = task_errors.type_and_message(raised)
     last = kind.rpartition(".")[2]
     return then.type_name.rpartition(".")[2] == last and then.message == text
 
@@ -288,14 +276,15 @@ def _report(run: FailedRun, raised: BaseException | None, value: Any) -> None:
         print("It raises the same as then.")
     else:
         kind = then.type_name or f"{then.code}, of the cluster's"
-        print(f"It raises something else: {_type_of(raised)[0]} now, {plain(kind)} then.")
+        now, _ = task_errors.type_and_message(raised)
+        print(f"It raises something else: {plain(now)} now, {plain(kind)} then.")
 
 
 def _described(run: FailedRun, raised: BaseException | None, value: Any) -> dict[str, Any]:
     then = failures.read(run.error)
     now = None
     if raised is not None:
-        kind, text = _type_of(raised)
+        kind, text = task_errors.type_and_message(raised)
         now = {"type": kind, "message": text, "traceback": _text(raised)}
     return {
         "task_id": run.task_id.hex(),
