@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import GeneratorType, SimpleNamespace
@@ -285,6 +286,7 @@ def pretending(run: FailedRun) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(environment)
+        time.tzset()
         sys.path[:] = path
 
 
