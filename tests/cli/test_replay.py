@@ -109,7 +109,15 @@ def long():
 def leaves():
     sys.exit("bye")
 
-for ref in (odd.remote(), long.remote(), leaves.remote()):
+class Argument:
+    def __repr__(self):
+        sys.exit(5)
+
+@zray.remote(max_retries=0)
+def shy(argument):
+    raise ValueError
+
+for ref in (odd.remote(), long.remote(), leaves.remote(), shy.remote(Argument())):
     try:
         zray.get(ref)
     except zray.errors.TaskError:
@@ -124,7 +132,7 @@ def test_errors_with_odd_long_or_no_text_are_known_again_and_shown(
     (tmp_path / "program.py").write_text(ODD)
     subprocess.run([sys.executable, str(tmp_path / "program.py"), address], timeout=60, check=True)
     kept = json.loads(run(commands, "--list", "--json"))["attempts"]
-    assert {one["name"] for one in kept} == {"odd", "long", "leaves"}
+    assert {one["name"] for one in kept} == {"odd", "long", "leaves", "shy"}
     for one in kept:
         said = run(commands, one["task_id"], code=1)
         assert said.endswith("\nIt raises the same as then.\n")

@@ -218,9 +218,16 @@ def _arguments(prepared: Prepared) -> str:
     try:
         parts = [short.repr(one) for one in prepared.args]
         parts += [f"{key}={short.repr(one)}" for key, one in prepared.kwargs.items()]
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # their own code
         return f"(they cannot be shown: {type(error).__name__})"
     return harmless(", ".join(parts)) or "none"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return harmless(reprlib.repr(value))
+    except (Exception, SystemExit) as error:
+        return f"(what cannot be shown: {type(error).__name__})"
 
 
 def _run(prepared: Prepared, how: str) -> tuple[BaseException | None, Any]:
@@ -265,7 +272,7 @@ def _report(run: FailedRun, raised: BaseException | None, value: Any) -> None:
     then = failures.read(run.error)
     print(f"\n---- then {'-' * 60}\n{harmless(then.traceback or then.message).rstrip()}")
     if raised is None:
-        print(f"\n---- now {'-' * 61}\nreturns {harmless(reprlib.repr(value))}\n")
+        print(f"\n---- now {'-' * 61}\nreturns {_shown(value)}\n")
         print("It does not raise now.")
         return
     if isinstance(raised, bdb.BdbQuit):
@@ -300,7 +307,7 @@ def _described(run: FailedRun, raised: BaseException | None, value: Any) -> dict
             "traceback": then.traceback,
         },
         "now": now,
-        "returned": reprlib.repr(value) if raised is None else None,
+        "returned": _shown(value) if raised is None else None,
         "same": _same(then, raised),
         "left_out": run.left_out,
     }
