@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import pickle
 import socket
 import subprocess
@@ -9,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -26,6 +29,7 @@ from zray.errors import (
     SerializationError,
     UnknownHostError,
 )
+from zray.nodes.options import HeadOptions, encode_node
 
 pytestmark = pytest.mark.usefixtures("disconnected")
 
@@ -375,6 +379,28 @@ def test_a_head_that_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(zray.errors.ZrayError, match="/proc/nowhere"):
         zray.init()
     assert not zray.is_initialized()
+
+
+def test_a_head_whose_program_was_interrupted_ends_without_a_word(tmp_path: Path) -> None:
+    options = HeadOptions(name="local-left", local=True, port=0)
+    found = {**options._asdict(), "node": encode_node(options.node), "data_directory": None}
+    found["dashboard"] = options.dashboard._asdict()
+    gone, ready = os.pipe()
+    os.close(gone)
+    lifeline, end = os.pipe()
+    os.close(end)
+    command = [sys.executable, "-m", "zray.nodes.head.local_main", json.dumps(found)]
+    done = subprocess.run(
+        [*command, str(ready), str(lifeline)],
+        pass_fds=(ready, lifeline),
+        env={**os.environ, "ZRAY_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    os.close(ready)
+    os.close(lifeline)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 def test_import_is_light() -> None:

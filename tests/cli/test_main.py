@@ -56,14 +56,22 @@ def test_unknown_words_are_usage_errors(commands: Any) -> None:
     assert "unexpected extra argument" in commands.run("zray-head", "start", code=2).stderr
 
 
-def test_a_disk_that_is_full_is_said_in_a_line() -> None:
-    with open("/dev/full", "wb") as full:
+def test_output_that_cannot_be_written_is_said_in_one_line(commands: Any) -> None:
+    with open("/dev/full", "w") as full:
         done = subprocess.run(
-            [sys.executable, "-m", "zray.cli.main", "--help"],
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=40,
+            commands.line("zray", "--help"), stdout=full, stderr=subprocess.PIPE, timeout=20
         )
+
     assert done.returncode == 1
-    assert done.stderr.startswith("zray: cannot write: ") and done.stderr.count("\n") == 1
+    assert done.stderr == b"zray: the output cannot be written: No space left on device\n"
+
+
+def test_what_is_no_number_is_within_no_bounds(commands: Any) -> None:
+    done = subprocess.run(
+        commands.line("zray", "timeline", "--seconds", "nan"),
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+
+    assert done.returncode == 2 and "'nan' is no number" in done.stderr

@@ -91,6 +91,55 @@ def test_why_did_it_die(commands: Any, tmp_path: Path) -> None:
     assert found["now"] is None and found["returned"] == "5"
 
 
+ODD = """
+import sys
+import zray
+
+zray.init(sys.argv[1])
+
+@zray.remote(max_retries=0)
+def odd():
+    raise ValueError("\\x1b[2J \\ud800 \\u202e<b>")
+
+@zray.remote(max_retries=0)
+def long():
+    raise ValueError("x" * 1_000_000)
+
+@zray.remote(max_retries=0)
+def leaves():
+    sys.exit("bye")
+
+class Argument:
+    def __repr__(self):
+        sys.exit(5)
+
+@zray.remote(max_retries=0)
+def shy(argument):
+    raise ValueError
+
+for ref in (odd.remote(), long.remote(), leaves.remote(), shy.remote(Argument())):
+    try:
+        zray.get(ref)
+    except zray.errors.TaskError:
+        pass
+"""
+
+
+def test_errors_with_odd_long_or_no_text_are_known_again_and_shown(
+    commands: Any, tmp_path: Path
+) -> None:
+    address = commands.head().address()
+    (tmp_path / "program.py").write_text(ODD)
+    subprocess.run([sys.executable, str(tmp_path / "program.py"), address], timeout=60, check=True)
+    kept = json.loads(run(commands, "--list", "--json"))["attempts"]
+    assert {one["name"] for one in kept} == {"odd", "long", "leaves", "shy"}
+    for one in kept:
+        said = run(commands, one["task_id"], code=1)
+        assert said.endswith("\nIt raises the same as then.\n")
+        if one["name"] == "odd":
+            assert "ValueError: \\x1b[2J \\ud800 \\u202e<b>" in said.partition("---- now")[2]
+
+
 def test_what_cannot_be_replayed_is_said_with_a_code(commands: Any, tmp_path: Path) -> None:
     commands.head()
     said = run(commands, "ab" * 16, code=2)

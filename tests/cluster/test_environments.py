@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections import Counter
 from typing import Any
 
@@ -32,6 +33,14 @@ def test_tasks_have_their_environment_on_every_node_and_way(connected: Any) -> N
     large = zray.put(bytes(1_000_000))
     assert {seen for seen, _, _ in zray.get([red.remote(large) for _ in range(20)])} == {"red"}
     assert zray.get(outer.options(runtime_env=RED).remote(), timeout=30) == ["red", "blue"] * 5
+
+
+def test_a_time_zone_is_that_of_the_whole_process(connected: Any) -> None:
+    @zray.task(runtime_env={"env_vars": {"TZ": "XYZ-9"}})
+    def zone() -> tuple[int, str]:
+        return time.localtime(0).tm_hour, time.tzname[0]
+
+    assert zray.get(zone.remote(), timeout=20) == (9, "XYZ")
 
 
 def test_no_process_runs_a_function_more_often_than_it_may(connected: Any) -> None:

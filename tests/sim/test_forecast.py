@@ -75,6 +75,17 @@ def test_they_are_submitted_when_they_were() -> None:
     assert 4.0 < found.makespan_s < 4.1 and found.waits.queue < 0.1
 
 
+def test_a_program_may_pause_for_longer_than_a_cluster_rests() -> None:
+    found = told([Task("a", 0.1), Task("b", 0.1, 3600.0)], CPU4)
+    assert found.makespan_s == pytest.approx(3600.1, abs=0.1)
+
+
+def test_values_too_large_to_be_moved_are_said() -> None:
+    made = burst(2, result_bytes=1 << 40)
+    with pytest.raises(WorkloadError, match=r"1 of 3 tasks came to nothing .* --bandwidth"):
+        told([*made, Task("sum", 0.1, after=[0, 1])], {"CPU": 1.0}, {"CPU": 1.0})
+
+
 def test_large_results_take_their_time_on_the_way() -> None:
     """Made on one node, needed on the other, over 10 MB/s."""
     made = Task("make", 0.1, resources={"a": 1.0}, result_bytes=2_000_000)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from zray import limits
 from zray.api.cluster import nodes
 from zray.api.session import participant
 from zray.errors import HeadSilentError, ReplayError, RunNotKeptError, ZrayError
@@ -138,19 +139,22 @@ def _opened(data: bytes, function: bytes) -> Fetched:
 
 
 def _why_not(wanted: bytes, row: Any, said: str, silent: list[str]) -> str:
-    text = f"no node keeps a failed attempt of task {wanted.hex()}"
+    who = "no node that answers" if silent else "no node"
+    text = f"{who} keeps a failed attempt of task {wanted.hex()}"
     if row is None:
         text += ", and the head does not know the task, or not any more"
     elif row.state == "FAILED":
-        why = f"{row.error_type or 'an error'}: {row.error_message}"
+        why = ": ".join(filter(None, (row.error_type or "an error", row.error_message)))
         text += f"; it failed with {why[:300]}. Kept is what a task was that ran: not what was"
-        text += " cancelled, stopped by an argument that had failed, or lost with its node"
+        text += " cancelled, stopped by an argument that had failed, or lost with its node, nor"
+        text += f" more than {limits.REPLAY_WORKER_RUNS:,} failures in a row of one worker and"
+        text += f" {limits.REPLAY_WORKER_RUNS_PER_S} a second after them"
     else:
         text += f"; it is {row.state}"
     if said:
         text += f" ({said})"
     if silent:
-        text += f". Not asked, since they do not answer: {', '.join(silent)}"
+        text += f". Nodes that do not answer, and may keep one: {', '.join(silent)}"
     return text
 
 

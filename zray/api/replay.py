@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import GeneratorType, SimpleNamespace
@@ -172,14 +173,14 @@ def _fetched(value: m.Outcome, what: str) -> Any:
     connected = session.current()
     if connected is None:
         raise ReplayError(
-            f"{what}, of {value.size:,} bytes, was too large to be kept, and this process is not "
+            f"{what}, {value.size:,} bytes: too large to be kept, and this process is not "
             f"connected to the cluster that may have it (object {oid.hex()}): give --address"
         )
     try:
         return connected.get([connected.borrow(oid)], FETCH_S)[0]
     except ZrayError as error:
         raise ReplayError(
-            f"{what}, of {value.size:,} bytes, was too large to be kept, and is gone from the "
+            f"{what}, {value.size:,} bytes: too large to be kept, and gone from the "
             f"cluster: object {oid.hex()}: {error}"
         ) from error
 
@@ -285,6 +286,7 @@ def pretending(run: FailedRun) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(environment)
+        time.tzset()
         sys.path[:] = path
 
 

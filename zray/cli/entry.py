@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import sys
@@ -9,18 +10,23 @@ import sys
 import click
 
 INTERRUPTED = 130  # as a shell has it for a program that SIGINT has ended
+_UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def run(command: click.Command, program: str) -> None:
     """Run it with this process's arguments, and end with its exit status."""
     try:
-        command(prog_name=program)
+        try:
+            command(prog_name=program)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()  # what does not fit is said here, not at the interpreter's end
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in _UNWRITTEN or error.filename is not None:
             raise
-        with open(os.devnull, "w") as nowhere:  # what is left to say is not tried again at the end
-            os.dup2(nowhere.fileno(), 1)
-        sys.stderr.write(f"{program}: cannot write: {error}; make room on that disk\n")
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is buffered
+        print(f"{program}: the output cannot be written: {error.strerror}", file=sys.stderr)
         sys.exit(1)

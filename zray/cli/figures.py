@@ -91,7 +91,7 @@ def memory(
 @click.option(
     "--delay",
     "-d",
-    type=click.FloatRange(0.2, 3600),
+    type=options.Between(0.2, 3600),
     default=None,
     metavar="SECONDS",
     help="Between two looks. Default: 2, with --once 1.",

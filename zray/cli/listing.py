@@ -45,7 +45,7 @@ def _json(command: Callable[..., Any]) -> Callable[..., Any]:
 def _watch(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--watch",
-        type=click.FloatRange(min=0.1),
+        type=options.Between(min=0.1),
         is_flag=False,
         flag_value=WATCH_S,
         metavar="SECONDS",

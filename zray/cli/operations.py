@@ -180,7 +180,7 @@ def kill(given: Sequence[Sequence[str]], what: str, as_json: bool) -> None:
 @click.option(
     "--deadline",
     "deadline_s",
-    type=click.FloatRange(1.0, limits.DRIVER_LOST_MAX_S),
+    type=options.Between(1.0, limits.DRIVER_LOST_MAX_S),
     metavar="SECONDS",
     help="The node leaves then at the latest, with what it has. Default: it may take any time.",
 )
@@ -222,7 +222,7 @@ def drain(
 @click.option(
     "--seconds",
     "-s",
-    type=click.FloatRange(0.1, limits.RECORD_S_MAX - limits.QUESTION_S),
+    type=options.Between(0.1, limits.RECORD_S_MAX - limits.QUESTION_S),
     default=None,
     metavar="N",
     help="Record for so long first: when each task was submitted, waited and got its arguments.",

@@ -50,6 +50,16 @@ def checked(convert: Callable[P, T]) -> Callable[P, T]:
     return converted
 
 
+class Between(click.FloatRange):
+    """A number within bounds, which NaN passes in click's own."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        if math.isnan(found):
+            self.fail(f"{value!r} is no number", param, ctx)
+        return found
+
+
 @checked
 def addresses(text: str) -> list[str]:
     """One or more ``host:port``, separated by commas."""

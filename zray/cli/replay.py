@@ -26,9 +26,10 @@ from zray.api.replay import Prepared
 from zray.cli.reporting import harmless, show
 from zray.core import failures
 from zray.core.causes import plain
-from zray.errors import TaskError, ZrayError
+from zray.errors import ZrayError
 from zray.protocol.errors import ErrorRecord
 from zray.protocol.failed_run import FailedRun
+from zray.runtime import task_errors
 
 LIBRARY = os.path.dirname(limits.__file__)
 DEBUGGER = (os.path.dirname(pdb.__file__) + "/pdb.py", os.path.dirname(bdb.__file__) + "/bdb.py")
@@ -217,9 +218,16 @@ def _arguments(prepared: Prepared) -> str:
     try:
         parts = [short.repr(one) for one in prepared.args]
         parts += [f"{key}={short.repr(one)}" for key, one in prepared.kwargs.items()]
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # their own code
         return f"(they cannot be shown: {type(error).__name__})"
     return harmless(", ".join(parts)) or "none"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return harmless(reprlib.repr(value))
+    except (Exception, SystemExit) as error:
+        return f"(what cannot be shown: {type(error).__name__})"
 
 
 def _run(prepared: Prepared, how: str) -> tuple[BaseException | None, Any]:
@@ -248,19 +256,6 @@ def _users(error: BaseException) -> TracebackType | None:
     return trace
 
 
-def _type_of(error: BaseException) -> tuple[str, str]:
-    """Type and text as the record of then has them: of the user's own exception."""
-    while isinstance(error, TaskError) and error.cause is not None:
-        error = error.cause
-    kind = type(error)
-    name = kind.__qualname__
-    full = name if kind.__module__ == "builtins" else f"{kind.__module__}.{name}"
-    try:
-        return full, str(error)
-    except Exception:
-        return full, "<its text cannot be made>"
-
-
 def _text(error: BaseException) -> str:
     return "".join(traceback.format_exception(type(error), error, _users(error)))
 
@@ -268,7 +263,7 @@ def _text(error: BaseException) -> str:
 def _same(then: ErrorRecord, raised: BaseException | None) -> bool:
     if raised is None:
         return False
-    kind, text = _type_of(raised)
+    kind, text = task_errors.type_and_message(raised)
     last = kind.rpartition(".")[2]
     return then.type_name.rpartition(".")[2] == last and then.message == text
 
@@ -277,7 +272,7 @@ def _report(run: FailedRun, raised: BaseException | None, value: Any) -> None:
     then = failures.read(run.error)
     print(f"\n---- then {'-' * 60}\n{harmless(then.traceback or then.message).rstrip()}")
     if raised is None:
-        print(f"\n---- now {'-' * 61}\nreturns {harmless(reprlib.repr(value))}\n")
+        print(f"\n---- now {'-' * 61}\nreturns {_shown(value)}\n")
         print("It does not raise now.")
         return
     if isinstance(raised, bdb.BdbQuit):
@@ -288,14 +283,15 @@ def _report(run: FailedRun, raised: BaseException | None, value: Any) -> None:
         print("It raises the same as then.")
     else:
         kind = then.type_name or f"{then.code}, of the cluster's"
-        print(f"It raises something else: {_type_of(raised)[0]} now, {plain(kind)} then.")
+        now, _ = task_errors.type_and_message(raised)
+        print(f"It raises something else: {plain(now)} now, {plain(kind)} then.")
 
 
 def _described(run: FailedRun, raised: BaseException | None, value: Any) -> dict[str, Any]:
     then = failures.read(run.error)
     now = None
     if raised is not None:
-        kind, text = _type_of(raised)
+        kind, text = task_errors.type_and_message(raised)
         now = {"type": kind, "message": text, "traceback": _text(raised)}
     return {
         "task_id": run.task_id.hex(),
@@ -311,7 +307,7 @@ def _described(run: FailedRun, raised: BaseException | None, value: Any) -> dict
             "traceback": then.traceback,
         },
         "now": now,
-        "returned": reprlib.repr(value) if raised is None else None,
+        "returned": _shown(value) if raised is None else None,
         "same": _same(then, raised),
         "left_out": run.left_out,
     }

@@ -15,7 +15,10 @@ from zray.core.causes import plain
 from zray.errors import ZrayError
 from zray.nodes.driver.operator import Operator
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Lone surrogates, which no stream takes, and what turns the direction of writing, too.
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 _COLOUR = re.compile(r"\x1b\[[0-9;:]*m")
 
 
@@ -57,7 +60,11 @@ def harmless(text: str) -> str:
     """
     kept = [] if os.environ.get("NO_COLOR") else _COLOUR.findall(text)
     parts = _COLOUR.split(text)
-    clean = [_CONTROL.sub(lambda one: f"\\x{ord(one[0]):02x}", part) for part in parts]
+    clean = [_CONTROL.sub(_escaped, part) for part in parts]
     if not kept:
         return "".join(clean)
     return "".join(a + b for a, b in zip(clean, [*kept, ""], strict=True))
+
+
+def _escaped(one: re.Match[str]) -> str:
+    return one[0].encode("unicode_escape").decode()

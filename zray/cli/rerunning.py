@@ -117,7 +117,7 @@ def bandwidth(text: str) -> float:
 @click.option(
     "--latency",
     "latency_ms",
-    type=click.FloatRange(0.001, 10_000),
+    type=options.Between(0.001, 10_000),
     default=0.3,
     show_default=True,
     metavar="MS",
@@ -129,7 +129,7 @@ def bandwidth(text: str) -> float:
 @click.option(
     "--overhead",
     "overhead_us",
-    type=click.FloatRange(0, 1e6),
+    type=options.Between(0, 1e6),
     metavar="US",
     help="What a worker needs beside a task's function, in microseconds. Default: as measured.",
 )

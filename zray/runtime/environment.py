@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 
 from zray.protocol.messages import Environment
 
@@ -18,7 +19,10 @@ def take_on(environment: Environment) -> None:
     """Set its variables. ``${NAME}`` is the value of a variable that is there, or nothing."""
     for name, value in environment.env_vars:
         os.environ[name] = _UNKNOWN.sub("", os.path.expandvars(value))
-    if any(name == "PYTHONPATH" for name, _ in environment.env_vars):  # Python runs already
+    names = {name for name, _ in environment.env_vars}  # and Python runs already:
+    if "TZ" in names:
+        time.tzset()
+    if "PYTHONPATH" in names:
         entries = [
             os.path.abspath(one) for one in os.environ["PYTHONPATH"].split(os.pathsep) if one
         ]

@@ -64,10 +64,11 @@ def dump_exception(
         actor_id: of the actor whose method it was, and ``actor`` itself.
     """
     blob, note = exception_parts.dump(_original(exc))
+    type_name, message = type_and_message(exc)
     record = ErrorRecord(
         code=TASK_RAISED,
-        message=cut_text(_message(exc), MESSAGE_BYTES_MAX),
-        type_name=cut_text(_type_name(exc), MESSAGE_BYTES_MAX),
+        message=message,
+        type_name=type_name,
         function_name=cut_text(function_name, MESSAGE_BYTES_MAX),
         traceback=cut_text(_traceback_text(exc), limits.ERROR_TEXT_BYTES_MAX),
         node=cut_text(node, MESSAGE_BYTES_MAX),
@@ -96,6 +97,12 @@ def _original(exc: BaseException) -> BaseException:
     while isinstance(exc, TaskError) and exc.cause is not None:
         exc = exc.cause
     return exc
+
+
+def type_and_message(exc: BaseException) -> tuple[str, str]:
+    """Both as the record of it has them: of the user's own exception, valid UTF-8, and short."""
+    kind, message = _type_name(exc), _message(exc)
+    return cut_text(kind, MESSAGE_BYTES_MAX), cut_text(message, MESSAGE_BYTES_MAX)
 
 
 def _type_name(exc: BaseException) -> str:
@@ -242,10 +249,11 @@ def _as_both(cause: Exception) -> _RemoteTaskError:
 def _of_both_types(made: TaskError) -> TaskError:
     """The same for an error that a program has made, with its cause."""
     assert made.cause is not None
+    type_name, message = type_and_message(made.cause)
     record = ErrorRecord(
         code=TASK_RAISED,
-        message=cut_text(_message(made.cause), MESSAGE_BYTES_MAX),
-        type_name=cut_text(_type_name(made.cause), MESSAGE_BYTES_MAX),
+        message=message,
+        type_name=type_name,
         function_name=cut_text(made.function_name, MESSAGE_BYTES_MAX),
         traceback=cut_text(made.traceback_text, limits.ERROR_TEXT_BYTES_MAX),
         pid=os.getpid(),

@@ -92,6 +92,7 @@ class _Program:
 
     def __init__(self, workload: Workload, terms: Terms, scale: float) -> None:
         self._workload = workload
+        self.tasks = len(workload.tasks)
         self._terms = terms
         self._scale = scale
         self.submitted: list[float] = []
@@ -190,23 +191,34 @@ def forecast(workload: Workload, nodes: Sequence[Mapping[str, float]], terms: Te
     program = _Program(workload, terms, scale)
     start = clock.now
     thread = cluster.driver.run(program, terms.seed)
-    _run(cluster, lambda: thread.done)
+    _run(cluster, lambda: thread.done, program)
     if cluster.observer.failure is not None:
         raise WorkloadError(f"a task failed in the imagined cluster: {cluster.observer.failure}")
+    ended = cluster.observer.ended_at
+    lost = sum(task_id not in ended for task_id in program.ids)
+    if lost:
+        raise WorkloadError(
+            f"{lost:,} of {len(program.ids):,} tasks came to nothing in the imagined cluster: its "
+            "values are on their way for longer than its processes wait for each other; imagine "
+            "more --bandwidth"
+        )
     return _summary(workload, cluster, program, arrivals, start, terms, scale)
 
 
-def _run(cluster: ImaginedCluster, done: Any) -> None:
+def _run(cluster: ImaginedCluster, done: Any, program: _Program) -> None:
     clock, observer = cluster.clock, cluster.observer
-    last, moved_at = -1, clock.now
+    last, moved_at = (-1, -1), clock.now
     while not done():
         clock.step()
         if clock.now - moved_at > STUCK_S:
-            moved = observer.moves
-            if moved == last and not observer.running:
+            submitted = len(program.submitted)
+            moved = observer.moves, submitted
+            still = moved == last and not observer.running
+            if still and submitted == program.tasks:
                 raise WorkloadError(
-                    f"the imagined cluster has come to rest with {moved:,} tasks begun and ended: "
-                    "what is left waits for something that does not come"
+                    f"the imagined cluster has come to rest when {len(observer.ended_at):,} tasks "
+                    "had ended: what is left waits for something that does not come, or its values "
+                    "need more --bandwidth"
                 )
             last, moved_at = moved, clock.now
 

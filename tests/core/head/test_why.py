@@ -410,14 +410,23 @@ def test_a_node_that_has_near_tasks_is_asked_about_what_nobody_knows() -> None:
 # ---- what is over ----------------------------------------------------------------------------
 
 
-def past(head: Bench, state: str, name: str, *, task: str = "gone", attempt: int = 0) -> None:
+def past(
+    head: Bench,
+    state: str,
+    name: str,
+    *,
+    task: str = "gone",
+    attempt: int = 0,
+    code: str = "ZR-3001",
+    pid: int = 4711,
+) -> None:
     """A worker has told of an attempt that has ended."""
     row = m.ListedTask(
         *(identity(task), attempt, name, state),
         node_id=identity("n1"),
-        pid=4711,
+        pid=pid,
         ended_s=head.gcs.events.now_s() - 3,
-        error_code="ZR-3001" if state == m.ENDED_BADLY else "",
+        error_code=code if state == m.ENDED_BADLY else "",
         error_message="ValueError: no" if state == m.ENDED_BADLY else "",
     )
     head.gcs.events.tasks.report(m.TaskReport(0, [row]))
@@ -437,6 +446,16 @@ def test_what_has_become_of_a_task_that_is_over() -> None:
         "READY",
         "other has ended well, and its value was let go",
     )
+
+
+def test_only_what_has_run_to_its_end_is_said_to_run_again() -> None:
+    head = Bench()
+    head.node("n1")
+    past(head, m.ENDED_BADLY, "works", attempt=1)
+    past(head, m.ENDED_BADLY, "stopped", task="stopped", attempt=1, code="ZR-3002")
+    past(head, m.ENDED_BADLY, "waited", task="waited", pid=0)
+    advice = [head.chain(identity(task))[0].advice for task in ("gone", "stopped", "waited")]
+    assert advice == ["zray replay runs it again here", "", ""]
 
 
 def test_much_that_is_over_is_looked_through_in_several_turns() -> None:

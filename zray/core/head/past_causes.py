@@ -6,6 +6,7 @@ from zray import limits
 from zray.core.causes import FAILED, READY, cause
 from zray.core.head.events import Events
 from zray.core.head.members import Members
+from zray.errors import TaskCancelledError
 from zray.ids import origin_of
 from zray.protocol import messages as m
 
@@ -53,5 +54,10 @@ class PastSearch:
             text or f"{row.name} has ended well, and its value was let go",
             since_s=max(0.0, self._events.now_s() - row.ended_s),
             details=details,
-            advice="zray replay runs it again here" if failed and row.attempt >= 0 else "",
+            advice="zray replay runs it again here" if failed and _has_run(row) else "",
         )
+
+
+def _has_run(row: m.ListedTask) -> bool:
+    """To an end of its own: of what was cancelled nothing is kept."""
+    return bool(row.pid) and row.error_code != TaskCancelledError.code

@@ -6,6 +6,7 @@ file is, or the error. The end of the pipe LIFELINE is the driver's.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -47,7 +48,8 @@ def main() -> int:
 
 
 def _tell(fd: int, found: dict[str, Any]) -> None:
-    os.write(fd, json.dumps(found).encode() + b"\n")
+    with contextlib.suppress(BrokenPipeError):  # the driver is gone, which LIFELINE tells
+        os.write(fd, json.dumps(found).encode() + b"\n")
     os.close(fd)
 
 
