@@ -238,6 +238,8 @@ class StreamServer:
         if data is None:
             return False
         with interrupts, self._worker.lock:
+            if self._worker.teller.reports.urgent:
+                self._worker.teller.tell_failures()  # before whoever waits for the item knows of it
             outcome = m.Outcome(running.machine.next_id(), m.ERROR, len(data), data)
             if not running.source.consumer and self._is_wanted(running):
                 self._put(outcome)
