@@ -5,6 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from zray.core.head.history import BLOCK_ROWS, History
+from zray.core.head.task_history import TaskHistory
+from zray.protocol import messages as m
 
 
 class Row(msgspec.Struct, array_like=True, frozen=True):
@@ -70,3 +72,21 @@ def test_one_huge_row_is_kept_until_it_is_packed_and_leaves_no_debt() -> None:
         history.add(Row(number))
     assert history.bytes <= 1000
     assert numbers(history) == [*range(2 * BLOCK_ROWS - 1, BLOCK_ROWS - 1, -1)]
+
+
+def test_what_is_taken_back_before_it_is_counted_is_not_counted() -> None:
+    """A worker says that a task has failed; its node counts all that have ended later."""
+    tasks = TaskHistory()
+    kind = m.NORMAL_TASK
+    tasks.report(
+        m.TaskReport(
+            0,
+            tallies=[
+                m.Tally("fails", kind, m.ENDED_BADLY, 1),
+                m.Tally("fails", kind, m.ENDED_WELL, -1),
+            ],
+        )
+    )
+    assert tasks.tallies() == [("fails", kind, 0, 1)]
+    tasks.report(m.TaskReport(0, tallies=[m.Tally("fails", kind, m.ENDED_WELL, 1)]))
+    assert tasks.tallies() == [("fails", kind, 0, 1)]

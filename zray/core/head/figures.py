@@ -112,11 +112,11 @@ class HeadFigures:
         """How attempts have ended, by the first functions that did, and of all others."""
         sums: dict[tuple[str, str, str], int] = {}
         names: dict[str, None] = {}
-        for name, kind, tally in self._tables.events.tasks.tallies():
+        for name, kind, finished, failed in self._tables.events.tasks.tallies():
             if name not in names and len(names) >= limits.FUNCTIONS_MEASURED_MAX:
                 name = OTHERS
             names[name] = None
-            for state, count in ((m.ENDED_WELL, tally.finished), (m.ENDED_BADLY, tally.failed)):
+            for state, count in ((m.ENDED_WELL, finished), (m.ENDED_BADLY, failed)):
                 sums[name, kind, state] = sums.get((name, kind, state), 0) + count
         for key, count in sums.items():
             self._ended[key] = max(count, self._ended.get(key, 0))

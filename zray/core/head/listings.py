@@ -340,10 +340,10 @@ class Listings:
         kind, groups = work.reading.kind, work.groups
         answer = m.Summary(0, work.seq, kind, sum(map(len, work.reading.sections)), [])
         if kind == m.TASKS:
-            for name, type_, tally in self._events.tasks.tallies():
-                _count(groups, (name, type_), m.ENDED_WELL, tally.finished)
-                _count(groups, (name, type_), m.ENDED_BADLY, tally.failed)
-                answer.total += tally.finished + tally.failed
+            for name, type_, finished, failed in self._events.tasks.tallies():
+                _count(groups, (name, type_), m.ENDED_WELL, finished)
+                _count(groups, (name, type_), m.ENDED_BADLY, failed)
+                answer.total += finished + failed
             answer.dropped, answer.unlisted = self._events.tasks.dropped, self._rows.unlisted()
         answer.groups = [
             m.Group(*key, [*states.items()], work.bytes.get(key, 0))

@@ -120,10 +120,12 @@ class TaskHistory:
             (self.finished if row.state == m.ENDED_WELL else self.failed).add(row)
         for told in message.tallies:
             tally = self._tally(told.name, told.type)
+            # Below 0 for a moment: one that has failed is taken from all that have ended, which a
+            # node may count later.
             if told.state == m.ENDED_WELL:
-                tally.finished = max(0, tally.finished + told.more)
+                tally.finished += told.more
             else:
-                tally.failed = max(0, tally.failed + told.more)
+                tally.failed += told.more
         for worker_id in split_tasks(message.heard):
             self._forget_running(worker_id)
         for row in message.running:
@@ -166,6 +168,9 @@ class TaskHistory:
         """What was told of a task that runs."""
         return self._by_task.get(task_id)
 
-    def tallies(self) -> list[tuple[str, str, Tally]]:
-        """How attempts have ended, by name and type."""
-        return [(name, kind, tally) for (name, kind), tally in self._tallies.items()]
+    def tallies(self) -> list[tuple[str, str, int, int]]:
+        """How many attempts have ended well and badly, by name and type."""
+        return [
+            (name, kind, max(0, tally.finished), max(0, tally.failed))
+            for (name, kind), tally in self._tallies.items()
+        ]
