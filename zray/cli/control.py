@@ -6,7 +6,6 @@ import sys
 import time
 
 from zray.cli import reporting
-from zray.cli.examine import described
 from zray.cli.reporting import Failed
 from zray.core.causes import plain
 from zray.nodes.driver.operator import Operator, Place
@@ -23,7 +22,7 @@ def kill(addresses: list[str], what: str, *, as_json: bool) -> int:
             answer = operator.kill(place)
             if as_json:
                 reporting.show(
-                    {**described(place), "killed": not answer.text, "remark": answer.text}
+                    {**place.described(), "killed": not answer.text, "remark": answer.text}
                 )
             else:
                 if answer.text and place.worker_id:
@@ -57,7 +56,7 @@ def drain(
             if wait:
                 _await_end(operator, place, as_json)
             if as_json:
-                reporting.show({**described(place), "left": wait, "remark": answer.text})
+                reporting.show({**place.described(), "left": wait, "remark": answer.text})
     except Failed:
         return 1
     return 0

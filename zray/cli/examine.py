@@ -8,13 +8,11 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from zray import limits
 from zray.cli import reporting
 from zray.cli.reporting import Failed
 from zray.core.causes import plain
-from zray.nodes.driver.operator import Place
 from zray.protocol import messages as m
 from zray.runtime import connection
 
@@ -27,7 +25,7 @@ def stack(addresses: list[str], what: str, *, as_json: bool) -> int:
             found = operator.examine(place)
             text = found.data.decode("utf-8", "replace")
             if as_json:
-                reporting.show({**described(place), "stack": text, "remark": found.text})
+                reporting.show({**place.described(), "stack": text, "remark": found.text})
                 return 0
             _remark(found)
             shown = reporting.harmless(text) if sys.stdout.isatty() else text
@@ -75,7 +73,7 @@ def profile(addresses: list[str], what: str, seconds: int, output: Path, *, as_j
                 sys.stdout.buffer.write(found.data)
                 return 0
             output.write_bytes(found.data)
-            told = {**described(place), "output": str(output), "bytes": len(found.data)}
+            told = {**place.described(), "output": str(output), "bytes": len(found.data)}
             if as_json:
                 reporting.show(told)
             else:
@@ -88,16 +86,3 @@ def profile(addresses: list[str], what: str, seconds: int, output: Path, *, as_j
 def _remark(found: m.Examined) -> None:
     if found.text:
         print(f"zray: {plain(found.text)}", file=sys.stderr)
-
-
-def described(place: Place) -> dict[str, Any]:
-    """Whom it was about, as plain data."""
-    return {
-        "kind": place.kind,
-        "id": place.subject.hex(),
-        "title": place.title,
-        "node": place.node,
-        "node_id": place.node_id.hex(),
-        "worker_id": place.worker_id.hex(),
-        "pid": place.pid,
-    }

@@ -10,7 +10,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from zray.dashboard import parameters
-from zray.dashboard.look_routes import described
 from zray.dashboard.problems import bad_request, json_response
 from zray.dashboard.service import Service
 from zray.nodes.driver.operator import Operator
@@ -61,10 +60,10 @@ class ActRoutes:
 def _kill(subject: str, operator: Operator) -> dict[str, Any]:
     place = operator.victim(subject)
     answer = operator.kill(place)
-    return {"subject": described(place), "killed": not answer.text, "remark": answer.text}
+    return {"subject": place.described(), "killed": not answer.text, "remark": answer.text}
 
 
 def _drain(node: str, deadline_s: float, reason: str, operator: Operator) -> dict[str, Any]:
     place = operator.locate(node, m.A_NODE)
     answer = operator.drain(place, reason, deadline_s)
-    return {"subject": described(place), "remark": answer.text}
+    return {"subject": place.described(), "remark": answer.text}

@@ -87,7 +87,7 @@ class LookRoutes:
         return EventStream(self._service, self._followed(reading), self._service.followers)
 
     async def _followed(self, reading: Reading) -> AsyncGenerator[bytes, None]:
-        yield server_event("subject", described(reading.place))
+        yield server_event("subject", reading.place.described())
         while True:
             try:
                 text, remark = await self._service.ask(reading.next)
@@ -114,7 +114,7 @@ class LookRoutes:
         subject = parameters.subject(request.path_params["subject"])
         place, found = await self._service.look(partial(_examine, subject, 0.0))
         text = found.data.decode("utf-8", "replace")
-        return json_response({"subject": described(place), "stack": text, "remark": found.text})
+        return json_response({"subject": place.described(), "stack": text, "remark": found.text})
 
     async def profile(self, request: Request) -> Response:
         """Where a process spends its time, as a flame graph."""
@@ -134,19 +134,6 @@ class LookRoutes:
         parameters.known(request)
         text = await self._service.look(_timeline)
         return Response(text, 200, {"cache-control": "no-store"}, "application/json")
-
-
-def described(place: Place) -> dict[str, Any]:
-    """What a word stands for, as plain data."""
-    return {
-        "kind": place.kind,
-        "id": place.subject.hex(),
-        "title": place.title,
-        "node": place.node,
-        "node_id": place.node_id.hex(),
-        "worker_id": place.worker_id.hex(),
-        "pid": place.pid,
-    }
 
 
 # ---- in threads ----------------------------------------------------------------------------
@@ -195,7 +182,7 @@ def _log_part(
         reader.seek_tail(tail)
     data = reader.next()
     return {
-        "subject": described(place),
+        "subject": place.described(),
         "name": reader.file.name,
         "text": data.decode("utf-8", "replace"),
         "offset": reader.offset,

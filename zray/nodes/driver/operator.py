@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from zray import limits
 from zray.errors import (
@@ -61,6 +61,18 @@ class Place(NamedTuple):
     worker_id: bytes
     pid: int
     text: str
+
+    def described(self) -> dict[str, Any]:
+        """The same as plain data."""
+        return {
+            "kind": self.kind,
+            "id": self.subject.hex(),
+            "title": self.title,
+            "node": self.node,
+            "node_id": self.node_id.hex(),
+            "worker_id": self.worker_id.hex(),
+            "pid": self.pid,
+        }
 
     def in_words(self) -> str:
         """What it is, for people."""
