@@ -178,6 +178,7 @@ class ActorServer(ActorLinks):
         """The next call; waits for it. None: the actor is to end. With the lock held."""
         worker = self.worker
         while True:
+            worker.hear_control()
             entry = self.inbox.next()
             if entry is not None:
                 self._hurry(entry)
