@@ -10,6 +10,7 @@ from zray.errors import (
     ActorAlreadyExistsError,
     ActorDiedError,
     ActorHandleNotFoundError,
+    ActorPlacementGroupRemoved,
     ActorUnavailableError,
     AuthenticationError,
     GetTimeoutError,
@@ -24,6 +25,7 @@ from zray.errors import (
     RaySystemError,
     RayTaskError,
     TaskCancelledError,
+    TaskPlacementGroupRemoved,
     TaskUnschedulableError,
     WorkerCrashedError,
 )
@@ -73,10 +75,6 @@ __all__ = [
     "UserCodeException",
     "WorkerCrashedError",
 ]
-
-
-class ActorPlacementGroupRemoved(RayError):
-    """The placement group of the actor was removed."""
 
 
 class ActorUnschedulableError(RayError):
@@ -145,10 +143,6 @@ class RpcError(RayError):
 
 class RuntimeEnvSetupError(RayError):
     """The environment of a task or actor could not be made."""
-
-
-class TaskPlacementGroupRemoved(RayError):
-    """The placement group of the task was removed."""
 
 
 class UnserializableException(RayError):

@@ -22,11 +22,13 @@ from zray.core.head.events import Events
 from zray.core.head.journal import Persist
 from zray.core.head.members import Members, NodeMember
 from zray.core.head.object_table import ObjectTable
+from zray.core.head.placement_table import PlacementTable
 from zray.core.head.processes import Processes
 from zray.core.head.task_records import GONE, READY, TaskRecord
 from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.task_table import TaskTable
 from zray.core.machine import NEVER, Outbox
+from zray.errors import ActorPlacementGroupRemoved
 from zray.protocol import messages as m
 
 
@@ -47,6 +49,7 @@ class Incarnations:
         definitions: Definitions,
         directory: ActorDirectory,
         events: Events,
+        placement: PlacementTable,
         begin: Callable[[TaskRecord, m.TaskSpec, float], None],
     ) -> None:
         self._outbox = outbox
@@ -60,6 +63,7 @@ class Incarnations:
         self._definitions = definitions
         self._directory = directory
         self._events = events
+        self._placement = placement
         self._begin = begin
         self.jobs_over: list[bytes] = []  # of detached actors that are dead
         self._launches = Deadlines()  # actors with a launch_at
@@ -187,6 +191,12 @@ class Incarnations:
 
     def lost(self, record: ActorRecord, text: str) -> None:
         """An incarnation died against its will: another follows, if its restarts allow."""
+        group_id = record.template.group
+        if group_id and group_id not in self._placement:
+            gone = self._placement.why_gone(group_id)
+            record.error = failures.encode(ActorPlacementGroupRemoved, gone)
+            self.die(record, gone)
+            return
         allowed = record.info.max_restarts
         if 0 <= allowed <= record.restarts:
             spent = f" (restarted {record.restarts} times, as max_restarts allows)"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from zray.core import labels, resources
+from zray.core import bundles, labels, resources
 from zray.core.resources import Needs, Vector
 from zray.protocol.messages import NearClass, NearJob, Outcome, TaskSpec, Template
 
@@ -52,7 +52,7 @@ class FunctionUse:
 class TemplateRecord:
     """A function with options, and how long it has been taking."""
 
-    __slots__ = ("function", "message", "needs", "priority", "seconds", "tally")
+    __slots__ = ("function", "group", "message", "needs", "priority", "seconds", "tally")
 
     def __init__(self, message: Template, function: FunctionUse) -> None:
         self.message = message
@@ -60,6 +60,7 @@ class TemplateRecord:
         amounts = message.resources
         selected = labels.term(message.labels, amounts)
         self.needs = resources.needs(amounts, resources.offer(offer), selected)
+        self.group = bundles.group_of(amounts)  # in which its tasks run
         self.function = function
         self.priority = message.priority
         self.seconds: float | None = None  # measured run time, smoothed; None: never ran
@@ -159,6 +160,8 @@ class NodeView:
         self.reclaiming = False
         self.reclaim_after = 0.0
         self.reserved = False  # for a lease: no task is sent there ahead
+        self.bundles: dict[bytes, dict[int, Needs]] = {}  # of groups, that it has reserved
+        self.committed: dict[tuple[bytes, int], None] = {}  # of these, those that can be used
         self.changes: dict[NodeView, None] = {}  # where it notes that it may have more room
 
     @property

@@ -7,6 +7,9 @@ means is for `incarnations`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from msgspec.structs import replace
 
 from zray import limits
@@ -23,6 +26,7 @@ from zray.core.head.lineage import Lineage
 from zray.core.head.members import Member, Members, NodeMember
 from zray.core.head.near_tasks import NearTasks
 from zray.core.head.object_table import PENDING, ObjectTable
+from zray.core.head.placement_table import PlacementTable
 from zray.core.head.processes import Processes
 from zray.core.head.recovery import Recovery
 from zray.core.head.task_outcomes import TaskOutcomes
@@ -31,7 +35,12 @@ from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.task_table import TaskTable
 from zray.core.machine import Outbox
 from zray.core.offers import Offers
-from zray.errors import NameNotOfferedError, NodeDiedError, ProtocolError
+from zray.errors import (
+    NameNotOfferedError,
+    NodeDiedError,
+    ProtocolError,
+    TaskPlacementGroupRemoved,
+)
 from zray.ids import object_id
 from zray.protocol.messages import (
     CANCELLED,
@@ -44,6 +53,7 @@ from zray.protocol.messages import (
     Done,
     HeldTask,
     JobEnded,
+    Message,
     Rejected,
     Submit,
     TaskDone,
@@ -76,6 +86,7 @@ class TaskManager:
         incarnations: Incarnations,
         outcomes: TaskOutcomes,
         near_tasks: NearTasks,
+        placement: PlacementTable,
         events: Events,
     ) -> None:
         self._outbox = outbox
@@ -96,9 +107,15 @@ class TaskManager:
         self._incarnations = incarnations
         self._outcomes = outcomes
         self._near_tasks = near_tasks
+        self._placement = placement
         self._events = events
         self._history = events.tasks
         self._commit = outcomes.commit  # looked up once: it is for each task
+        self.handlers: dict[type[Message], Callable[[Any, Any, float], None]] = {
+            Submit: self.on_submit,
+            Cancel: self.on_cancel,
+            Done: self.on_done,
+        }
 
     # ---- submit ----------------------------------------------------------------------------
 
@@ -173,8 +190,12 @@ class TaskManager:
         """Make a waiting task ready if nothing is in its way any more."""
         if record.state == WAITING and not (record.waiting or record.parked or record.spec is None):
             assert record.template is not None
+            group_id = record.template.group
             trouble = self._objection(record.template.message)
-            if trouble:
+            if group_id and group_id not in self._placement:
+                text = self._placement.why_gone(group_id)
+                self._outcomes.fail(record.spec.task_id, record, TaskPlacementGroupRemoved, text)
+            elif trouble:
                 self._outcomes.fail(record.spec.task_id, record, NameNotOfferedError, trouble)
             elif not record.template.function.ready:
                 self._definitions.waits(record)
@@ -333,6 +354,11 @@ class TaskManager:
             self._outbox.send(record.node.node_id, request)
         else:
             self._outcomes.cancelled(task_id, record)
+
+    def end_in_group(self, group_id: bytes) -> None:
+        """A placement group was removed: what is ready to run in it ends."""
+        for record in self._scheduler.in_groups.forget(group_id):
+            self.advance(record)
 
     # ---- of before a head's restart ------------------------------------------------------------
 

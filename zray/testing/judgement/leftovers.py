@@ -128,8 +128,8 @@ class Leftovers:
             ]
             if _in_use(machine.scheduler.free, machine.scheduler.total):
                 found.append(f"{raylet.name} has only {machine.scheduler.free} free")
-            if any(amount != limits.RESOURCE_UNIT for amount in machine.scheduler.gpu_free):
-                found.append(f"{raylet.name} has GPUs in use: {machine.scheduler.gpu_free}")
+            if any(amount != limits.RESOURCE_UNIT for amount in machine.scheduler.gpus.free):
+                found.append(f"{raylet.name} has GPUs in use: {machine.scheduler.gpus.free}")
         return found
 
     def _left_at_drivers(self) -> list[str]:
