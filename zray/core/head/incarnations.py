@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from zray import limits
-from zray.core import failures, resources
+from zray.core import failures
 from zray.core.deadlines import Deadlines
 from zray.core.depth_queue import AWAITED
 from zray.core.head.actor_directory import ActorDirectory
@@ -146,7 +146,7 @@ class Incarnations:
         record.text = ""
         self._processes.note_worker(node, worker_id)
         self._events.actor_lives(record)
-        resources.take(node.view.free, record.held)
+        node.view.take(record.held, record.template.group)
         node.actors[record.actor_id] = None
         if record.settled():
             self._drop_arguments(record)
@@ -187,7 +187,7 @@ class Incarnations:
     def left(self, record: ActorRecord, node: NodeMember) -> None:
         """It does not live on that node any more, which has its resources back."""
         node.actors.pop(record.actor_id, None)
-        node.view.give(record.held)
+        node.view.give(record.held, record.template.group)
 
     def lost(self, record: ActorRecord, text: str) -> None:
         """An incarnation died against its will: another follows, if its restarts allow."""

@@ -220,5 +220,6 @@ def release(view: NodeView, group_id: bytes, indices: Iterable[int]) -> None:
             if not view.total.get(name):
                 del view.total[name]
                 view.free.pop(name, None)
+                view.released.pop(name, None)  # the node reports no more of it
     if not group:
         view.bundles.pop(group_id, None)

@@ -173,10 +173,16 @@ class NodeView:
         """It may have more room than before."""
         self.changes[self] = None
 
-    def give(self, needs: Needs) -> None:
-        """Something that was taken of it is free again."""
-        resources.give(self.free, needs)
-        self.changes[self] = None
+    def take(self, needs: Needs, group_id: bytes = b"") -> None:
+        """Something has this of it. ``group_id``: in a bundle, which may have gone already."""
+        if not group_id or group_id in self.bundles:
+            resources.take(self.free, needs)
+
+    def give(self, needs: Needs, group_id: bytes = b"") -> None:
+        """Something that was taken of it is free again, if it has not gone with its bundle."""
+        if not group_id or group_id in self.bundles:
+            resources.give(self.free, needs)
+            self.changes[self] = None
 
     def floor_for(self, takes_cpu: bool) -> int:
         """The depth that a task has to be above to start there."""

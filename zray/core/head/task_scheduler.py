@@ -140,12 +140,12 @@ class TaskScheduler:
         record.since = self.now
         node.assigned[task_id] = record
         if record.template is not None:
-            resources.take(node.free, record.template.needs)
+            node.take(record.template.needs, record.template.group)
 
     def settle_adopted(self, record: TaskRecord) -> None:
         """The template of an adopted task has become known."""
         assert record.template is not None and record.node is not None
-        resources.take(record.node.free, record.template.needs)
+        record.node.take(record.template.needs, record.template.group)
 
     def release(self, task_id: bytes, record: TaskRecord) -> None:
         """The task left its node: ended, returned, or gone with it."""
@@ -160,7 +160,7 @@ class TaskScheduler:
             self.classes[wanted].sent_ahead(node, -1)  # the next one takes over the slot
             node.changed()
         else:
-            node.give(wanted)
+            node.give(wanted, record.template.group)
 
     def _assign(self, node: NodeView, records: list[TaskRecord]) -> None:
         node.sent += len(records)
