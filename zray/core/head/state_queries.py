@@ -180,7 +180,8 @@ class StateQueries:
         ahead = sum(view.ahead.values())
         near, near_waiting = view.near_counts()
         held = len(view.assigned) + self._leases.count_at(node.process_id)
-        free = sorted((name, max(amount, 0)) for name, amount in view.free.items())
+        own = node.own_resources(view.free)
+        free = sorted((name, max(amount, 0)) for name, amount in own.items())
         return NodeStatus(
             node.process_id,
             node.incarnation,

@@ -141,7 +141,7 @@ class NodeView:
     ) -> None:
         self.node_id = node_id
         self.incarnation = incarnation
-        self.labels = dict(node_labels)
+        self.labels = {**dict(node_labels), labels.NODE: node_id.hex()}
         self.total = total
         self.free = dict(total)
         self.released: Vector = {}
