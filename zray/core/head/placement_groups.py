@@ -15,6 +15,7 @@ import msgspec
 from zray.core.head import placement_table
 from zray.core.head.bundle_policy import BundlePolicy, Choice
 from zray.core.head.events import INFO, WARNING
+from zray.core.head.group_claims import GroupClaims
 from zray.core.head.members import Member, NodeMember
 from zray.core.head.placement_queue import PlacementQueue
 from zray.core.head.placement_reasons import PlacementReasons
@@ -43,10 +44,10 @@ class PlacementGroups:
         self._end_tasks = end_tasks
         self._policy = BundlePolicy(scheduler.changes, scheduler.nodes)
         self.queue = PlacementQueue(self._table, scheduler.changes, self._place)
+        self.claims = GroupClaims(tables.members, tables.actor_table, self.queue, self._prepare)
         self.reasons = PlacementReasons(tables.members, scheduler)
         self._preparing: dict[bytes, GroupRecord] = {}
         self._expected: dict[bytes, dict[bytes, None]] = {}  # groups, by a node of before
-        self.step, self.deadline = self.queue.step, self.queue.deadline
         self.handlers: dict[type[m.Message], Callable[[Any, Any, float], None]] = {
             m.CreateGroup: self.on_create,
             m.RemoveGroup: self.on_remove,
@@ -169,6 +170,7 @@ class PlacementGroups:
         record.state = m.GROUP_REMOVED
         group_id = record.group_id
         self.queue.remove(record)
+        self.claims.drop(record)
         self._preparing.pop(group_id, None)
         for node_id, _ in record.expected.values():
             self._expected.get(node_id, {}).pop(group_id, None)
@@ -190,6 +192,17 @@ class PlacementGroups:
         waiters, record.waiters = record.waiters, []
         for answer in waiters:
             answer()
+
+    # ---- turn ------------------------------------------------------------------------------
+
+    def step(self, now: float) -> None:
+        """Before tasks are placed: give places to groups that lack some."""
+        self.queue.step(now)
+        self.claims.step(now)
+
+    def deadline(self) -> float:
+        """When ``step`` has something to do."""
+        return min(self.queue.deadline(), self.claims.deadline())
 
     # ---- prepare ---------------------------------------------------------------------------
 
@@ -215,6 +228,7 @@ class PlacementGroups:
         return True
 
     def _prepare(self, record: GroupRecord, choice: Choice) -> None:
+        self.claims.drop(record)
         record.round += 1
         by_node: dict[NodeView, list[int]] = {}
         for index, view in sorted(choice.items(), key=lambda pair: pair[0]):

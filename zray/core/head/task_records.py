@@ -161,6 +161,7 @@ class NodeView:
         self.reclaim_after = 0.0
         self.reserved = False  # for a lease: no task is sent there ahead
         self.bundles: dict[bytes, dict[int, Needs]] = {}  # of groups, that it has reserved
+        self.claims = 0  # bundles for which room is kept there
         self.committed: dict[tuple[bytes, int], None] = {}  # of these, those that can be used
         self.changes: dict[NodeView, None] = {}  # where it notes that it may have more room
 

@@ -324,7 +324,7 @@ class TaskScheduler:
         lanes = min(resources.slots(node.total, group.needs), 64)
         if not (lanes and node.usable) or node.floor_for(group.takes_cpu) >= 0:
             return 0
-        if node.reserved:
+        if node.reserved or node.claims:
             return 0
         template = group.first().template
         assert template is not None
