@@ -339,6 +339,12 @@ class ActorPlacementGroupRemoved(ActorDiedError):
     code = "ZR-3407"
 
 
+class ActorUnschedulableError(ActorDiedError):
+    """The actor was to be on a node that is not there, or never has what the actor needs."""
+
+    code = "ZR-3408"
+
+
 class ActorUnavailableError(ActorError):
     """The actor cannot be reached now, and can be called again.
 

@@ -12,6 +12,7 @@ from zray.errors import (
     ActorHandleNotFoundError,
     ActorPlacementGroupRemoved,
     ActorUnavailableError,
+    ActorUnschedulableError,
     AuthenticationError,
     GetTimeoutError,
     NodeDiedError,
@@ -75,10 +76,6 @@ __all__ = [
     "UserCodeException",
     "WorkerCrashedError",
 ]
-
-
-class ActorUnschedulableError(RayError):
-    """No node of the cluster can ever have the actor; here it waits, and `zray why` says so."""
 
 
 class AsyncioActorExit(RayError):

@@ -513,15 +513,15 @@ def test_an_actor_in_a_removed_group(made):
 PROGRAM = """
     import subprocess
     from ray.util import get_placement_group, placement_group, placement_group_table
-    other = '''
-import ray, sys
-from ray.util import placement_group
-ray.init(address=sys.argv[1], namespace="shared")
-assert placement_group([{"CPU": 1}], name="left", lifetime=%s).wait(30)
-'''
+    other = "; ".join([
+        "import ray, sys",
+        "from ray.util import placement_group",
+        "ray.init(address=sys.argv[1], namespace='shared')",
+        "assert placement_group([{'CPU': 1}], name='left', lifetime=LIFETIME).wait(30)",
+    ])
     context = ray.init(num_cpus=2, include_dashboard=False, namespace="shared")
     address = context.address_info["gcs_address"]
-    subprocess.run([sys.executable, "-c", other, address], check=True)
+    subprocess.run([sys.executable, "-c", other.replace("LIFETIME", %r), address], check=True)
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline and ray.available_resources()["CPU"] < 2:
         time.sleep(0.1)

@@ -36,6 +36,11 @@ def _agrees(value: str | None, wanted: str) -> bool:
     return found is not negated
 
 
+def only_node(selectors: Sequence[Selector]) -> str:
+    """The node, if there is no other that they select; empty: there may be."""
+    return dict(selectors[0]).get(NODE, "") if len(selectors) == 1 else ""
+
+
 def in_words(selectors: Iterable[Selector]) -> str:
     """``a=b, c=!d``; what is instead of that, after ``or``."""
     texts = (", ".join(f"{name}={wanted}" for name, wanted in one) for one in selectors)

@@ -147,6 +147,7 @@ class Departures:
         self._objects.vanish(node.process_id)
         self._objects.forget_place(node.process_id)
         self._transfers.retry()
+        self._task_manager.node_gone(node.process_id)
         self._events.node_died(node, why)
 
     def _task_lost(self, task_id: bytes, record: TaskRecord, node: NodeMember, lost: str) -> None:

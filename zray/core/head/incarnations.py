@@ -28,7 +28,7 @@ from zray.core.head.task_records import GONE, READY, TaskRecord
 from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.task_table import TaskTable
 from zray.core.machine import NEVER, Outbox
-from zray.errors import ActorPlacementGroupRemoved
+from zray.errors import ActorPlacementGroupRemoved, ActorUnschedulableError
 from zray.protocol import messages as m
 
 
@@ -161,11 +161,18 @@ class Incarnations:
         record.incarnation = task.attempt
         self.lost(record, text)
 
-    def creation_failed(self, task_id: bytes, task: TaskRecord, text: str) -> None:
-        """The constructor will not run, or may have run where nobody can tell."""
+    def creation_failed(
+        self, task_id: bytes, task: TaskRecord, text: str, *, never: bool = False
+    ) -> None:
+        """The constructor will not run (``never``: anywhere), or may have run where nobody can
+        tell."""
         record = self._records[task_id]
         self.forget_task(record, task)
-        self.lost(record, text)
+        if never:
+            record.error = failures.encode(ActorUnschedulableError, text)
+            self.die(record, text)
+        else:
+            self.lost(record, text)
 
     def forget_task(self, record: ActorRecord, task: TaskRecord) -> None:
         """The task that ran the constructor, or was to, is over."""

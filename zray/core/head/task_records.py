@@ -52,7 +52,9 @@ class FunctionUse:
 class TemplateRecord:
     """A function with options, and how long it has been taking."""
 
-    __slots__ = ("function", "group", "message", "needs", "priority", "seconds", "tally")
+    __slots__ = (
+        *("function", "group", "message", "needs", "only_node", "priority", "seconds", "tally"),
+    )
 
     def __init__(self, message: Template, function: FunctionUse) -> None:
         self.message = message
@@ -61,6 +63,7 @@ class TemplateRecord:
         selected = labels.term(message.labels, amounts)
         self.needs = resources.needs(amounts, resources.offer(offer), selected)
         self.group = bundles.group_of(amounts)  # in which its tasks run
+        self.only_node = labels.only_node(message.labels)  # on which alone they may run
         self.function = function
         self.priority = message.priority
         self.seconds: float | None = None  # measured run time, smoothed; None: never ran

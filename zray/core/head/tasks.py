@@ -13,7 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from zray import limits
-from zray.core import resources
+from zray.core import labels, resources
 from zray.core.depth_queue import AWAITED
 from zray.core.head.acknowledgements import Acknowledgements
 from zray.core.head.actor_table import ActorTable
@@ -40,6 +40,7 @@ from zray.errors import (
     NodeDiedError,
     ProtocolError,
     TaskPlacementGroupRemoved,
+    TaskUnschedulableError,
 )
 from zray.ids import object_id
 from zray.protocol.messages import (
@@ -195,6 +196,8 @@ class TaskManager:
             if group_id and group_id not in self._placement:
                 text = self._placement.why_gone(group_id)
                 self._outcomes.fail(record.spec.task_id, record, TaskPlacementGroupRemoved, text)
+            elif record.template.only_node and (text := self._no_such_node(record.template)):
+                self._outcomes.fail(record.spec.task_id, record, TaskUnschedulableError, text)
             elif trouble:
                 self._outcomes.fail(record.spec.task_id, record, NameNotOfferedError, trouble)
             elif not record.template.function.ready:
@@ -210,6 +213,30 @@ class TaskManager:
         if not template.by_name or self._recovery.active or not self._scheduler.nodes:
             return ""
         return self._offers.objection(template.name)
+
+    def _no_such_node(self, template: TemplateRecord) -> str:
+        """Why the only node on which its tasks may run never does; empty: it may."""
+        if self._recovery.active:
+            return ""
+        view = self._scheduler.nodes.get(bytes.fromhex(template.only_node))
+        text = f"it may run on node {template.only_node} alone"
+        if view is None:
+            return f"{text}, which is not there; soft=True lets it run elsewhere then"
+        amounts = () if template.group else resources.countable(template.needs)
+        selected = labels.selects(template.message.labels[0], view.labels)
+        if selected and resources.fits(view.total, amounts):
+            return ""
+        wanted = resources.in_words(amounts)
+        return f"{text}, which never has what it needs ({wanted}); soft=True lets it run elsewhere"
+
+    def node_gone(self, node_id: bytes) -> None:
+        """Tasks that wait for that node alone end."""
+        for group in self._scheduler.groups():
+            template = group.first().template if group.ready else None
+            if template is not None and template.only_node == node_id.hex():
+                for record in group.pop(group.ready):
+                    record.state = WAITING
+                    self.advance(record)
 
     def _near(self, record: TaskRecord) -> bytes:
         """The node that has most of the task's large arguments, if it can run the task."""
