@@ -232,6 +232,18 @@ class TaskUnschedulableError(ZrayError):
     code = "ZR-3007"
 
 
+class TaskPlacementGroupRemoved(ZrayError):
+    """The placement group of the task was removed before the task could run to its end."""
+
+    code = "ZR-3010"
+
+
+class PlacementGroupExistsError(ZrayError, ValueError):
+    """The name is taken by another placement group of the namespace."""
+
+    code = "ZR-3011"
+
+
 class NameNotOfferedError(ZrayError, LookupError):
     """No node offers a function or actor class of that name."""
 
@@ -319,6 +331,18 @@ class ActorDiedError(ActorError):
     """The actor is dead and will not be restarted; ``cause`` is what its constructor raised."""
 
     code = "ZR-3402"
+
+
+class ActorPlacementGroupRemoved(ActorDiedError):
+    """The actor's placement group was removed, and the actor with it."""
+
+    code = "ZR-3407"
+
+
+class ActorUnschedulableError(ActorDiedError):
+    """The actor was to be on a node that is not there, or never has what the actor needs."""
+
+    code = "ZR-3408"
 
 
 class ActorUnavailableError(ActorError):

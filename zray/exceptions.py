@@ -10,7 +10,9 @@ from zray.errors import (
     ActorAlreadyExistsError,
     ActorDiedError,
     ActorHandleNotFoundError,
+    ActorPlacementGroupRemoved,
     ActorUnavailableError,
+    ActorUnschedulableError,
     AuthenticationError,
     GetTimeoutError,
     NodeDiedError,
@@ -24,6 +26,7 @@ from zray.errors import (
     RaySystemError,
     RayTaskError,
     TaskCancelledError,
+    TaskPlacementGroupRemoved,
     TaskUnschedulableError,
     WorkerCrashedError,
 )
@@ -73,14 +76,6 @@ __all__ = [
     "UserCodeException",
     "WorkerCrashedError",
 ]
-
-
-class ActorPlacementGroupRemoved(RayError):
-    """The placement group of the actor was removed."""
-
-
-class ActorUnschedulableError(RayError):
-    """No node of the cluster can ever have the actor; here it waits, and `zray why` says so."""
 
 
 class AsyncioActorExit(RayError):
@@ -145,10 +140,6 @@ class RpcError(RayError):
 
 class RuntimeEnvSetupError(RayError):
     """The environment of a task or actor could not be made."""
-
-
-class TaskPlacementGroupRemoved(RayError):
-    """The placement group of the task was removed."""
 
 
 class UnserializableException(RayError):

@@ -33,6 +33,7 @@ from zray.api.options import (
     namespace,
     returns,
 )
+from zray.api.placement import captured, check_fits
 from zray.api.runtime_env import merged
 from zray.api.session import participant as connected
 from zray.errors import ActorNotFoundError
@@ -133,6 +134,7 @@ class ActorClass(UnderscoreRemote[ActorHandle[T]], Generic[T]):
         if shape not in self._parameters.fitting:
             self._parameters.check(shape, args, kwargs)
         participant = connected()
+        options = captured(options, participant)
         template, info = self._describe(participant, options)
         if tracing.hook:
             kwargs = tracing.carried(template.name, kwargs)
@@ -157,6 +159,9 @@ class ActorClass(UnderscoreRemote[ActorHandle[T]], Generic[T]):
                 exported = export_of(participant, self._class, False, name_of(self._class))
                 export, self._kept = exported
                 self._export = export
+            where = options.placement
+            if where is not None and where.group_id:
+                check_fits(where, name_of(self._class), options.plain_amounts())
             template = template_of(
                 *(export.function_id, f"{name_of(self._class)}.__init__"[: limits.NAME_MAX]),
                 options.placed(),
@@ -165,6 +170,7 @@ class ActorClass(UnderscoreRemote[ActorHandle[T]], Generic[T]):
                 labels=options.labels(),
                 env_vars=merged(participant.env_vars, options.env_vars),
                 events=options.events,
+                captures=where is not None and bool(where.captures),
             )
             self._names.append(participant.export(export, template))
             found = template, self._info(nameless, export, participant.namespace)

@@ -163,6 +163,7 @@ def template_of(
     timeout_s: float = 0.0,
     priority: int = 0,
     events: bool = True,
+    captures: bool = False,
 ) -> m.Template:
     """A function with options; equal ones have equal ids, whoever makes them.
 
@@ -179,6 +180,8 @@ def template_of(
         others = (*others, "in time", timeout_s, priority)
     if not events:
         others = (*others, "no events")
+    if captures:
+        others = (*others, "captures")
     selectors = [[*selector] for selector in labels]
     environment = m.Environment([*env_vars]) if env_vars else None
     return m.Template(
@@ -192,6 +195,7 @@ def template_of(
         timeout_s=timeout_s,
         priority=priority,
         events=events,
+        captures=captures,
     )
 
 

@@ -29,6 +29,7 @@ from zray.api.options import (
     is_generator,
     returns,
 )
+from zray.api.placement import captured, check_fits
 from zray.api.runtime_env import merged
 from zray.api.session import participant as connected
 from zray.protocol import messages as m
@@ -156,6 +157,8 @@ class RemoteFunction(UnderscoreRemote[Any], RemoteArguments[P, R]):
         if shape not in self._parameters.fitting:
             self._parameters.check(shape, args, kwargs)
         participant = connected()
+        if options.placement is not None or participant.runs_tasks:
+            options = captured(options, participant)
         template = self._default
         if template is None or self._told is not participant or options is not self._options:
             template = self._introduce(participant, options)
@@ -193,6 +196,9 @@ class RemoteFunction(UnderscoreRemote[Any], RemoteArguments[P, R]):
             num_returns, yields = returns(options.num_returns, generates=self._generates)
             size = options.items_per_yield if yields == m.ITEMS else 1
             export = self._export(participant, options.retry_exceptions, size)
+            where = options.placement
+            if where is not None and where.group_id:
+                check_fits(where, self._name, options.plain_amounts())
             template = template_of(
                 *(export.function_id, options.name or self._name),
                 options.amounts(),
@@ -206,6 +212,7 @@ class RemoteFunction(UnderscoreRemote[Any], RemoteArguments[P, R]):
                 unread_max=options.unread_max,
                 timeout_s=options.timeout_s,
                 priority=options.priority,
+                captures=where is not None and bool(where.captures),
             )
             self._names.append(participant.export(export, template))
             self._templates[options] = template

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from zray import limits
-from zray.api import label_options, runtime_env
+from zray.api import label_options, placement, runtime_env
 from zray.api.label_options import Selector
+from zray.api.placement import Placement
 from zray.core.resources import CPU, GPU, MEMORY
 from zray.nodes.options import checked_text, unit
 from zray.protocol import messages as m
@@ -44,13 +45,20 @@ class TaskOptions(NamedTuple):
     priority: int = 0
     items_per_yield: int = 1
     events: bool = True
+    nodes: tuple[Selector, ...] = ()
+    placement: Placement | None = None
 
     def labels(self) -> tuple[Selector, ...]:
         """Selectors of the node, the preferred one first; none if any will do."""
-        return label_options.selectors(self.label_selector, self.fallback_strategy)
+        chosen = label_options.selectors(self.label_selector, self.fallback_strategy)
+        return placement.together(self.nodes, chosen)
 
     def amounts(self) -> list[tuple[str, int]]:
         """Resources in units of 1/10000, sorted by name, without zeros."""
+        return placement.placed(self.placement, self.plain_amounts())
+
+    def plain_amounts(self) -> list[tuple[str, int]]:
+        """The same, whatever placement group they are to be of."""
         resources = _with_accelerator(self.resources, self.accelerator_type)
         return _amounts(self.num_cpus, self.num_gpus, self.memory, resources)
 
@@ -81,16 +89,22 @@ class ActorOptions(NamedTuple):
     allow_out_of_order_execution: bool | None = None
     unread_max: int = 0
     events: bool = True
+    nodes: tuple[Selector, ...] = ()
+    placement: Placement | None = None
 
     def labels(self) -> tuple[Selector, ...]:
         """As ``TaskOptions.labels``."""
-        return label_options.selectors(self.label_selector, self.fallback_strategy)
+        chosen = label_options.selectors(self.label_selector, self.fallback_strategy)
+        return placement.together(self.nodes, chosen)
 
     def held(self) -> list[tuple[str, int]]:
         """What the actor keeps while it lives, as ``TaskOptions.amounts``.
 
         No CPU, unless something other than memory was asked for; then 1, unless told otherwise.
         """
+        return placement.placed(self.placement, self._held())
+
+    def _held(self) -> list[tuple[str, int]]:
         asked = self.num_cpus is not None or self.num_gpus is not None or self.resources
         cpus = self.num_cpus if self.num_cpus is not None else 1 if asked else 0
         resources = _with_accelerator(self.resources, self.accelerator_type)
@@ -98,9 +112,13 @@ class ActorOptions(NamedTuple):
 
     def placed(self) -> list[tuple[str, int]]:
         """What a node must have free to start the actor: a CPU even where it keeps none."""
+        return placement.placed(self.placement, self.plain_amounts())
+
+    def plain_amounts(self) -> list[tuple[str, int]]:
+        """The same, whatever placement group that is to be of."""
         if self.num_cpus is None and self.num_gpus is None and not self.resources:
             return _amounts(1, 0, self.memory, _with_accelerator((), self.accelerator_type))
-        return self.held()
+        return self._held()
 
 
 class MethodOptions(NamedTuple):
@@ -197,6 +215,9 @@ def checked(base: Options, given: dict[str, Any]) -> Options:
             field = _FIELDS.get(option, option)
             if field in base._fields:  # the others change nothing
                 changes[field] = value
+    if any(option in given for option in _PLACING) and "placement" in base._fields:
+        changes["nodes"] = placement.selectors(given.get("scheduling_strategy"))
+        changes["placement"] = placement.placement(given)
     return base._replace(**changes)
 
 
@@ -419,14 +440,6 @@ def _group(option: str, value: Any) -> str:
     return _text(option, value)
 
 
-def _strategy(option: str, value: Any) -> None:
-    # Both are what the head does: it gives tasks to the emptiest nodes.
-    if not isinstance(value, str):
-        raise TypeError(f"{option} must be a string, got {value!r}")
-    if value not in ("DEFAULT", "SPREAD"):
-        raise ValueError(f'Invalid {option} value {value}. Valid values are ["DEFAULT" | "SPREAD"]')
-
-
 def _anything(option: str, value: Any) -> None:
     """For libraries on top of Ray, which look at it themselves."""
 
@@ -438,11 +451,6 @@ def _pairs(option: str, value: Any) -> None:
         raise TypeError(f"{option} must have strings only, got {value!r}")
 
 
-def _no_group(option: str, value: Any) -> None:
-    if value not in ("default", -1, False):
-        _not_yet(option, value)
-
-
 def _not_yet(option: str, value: Any) -> None:
     raise ValueError(f"the option {option!r} is not supported yet; leave it out")
 
@@ -452,6 +460,10 @@ _ACTOR_UNREAD_MAX = "_actor_generator_backpressure_num_objects"
 ITEMS_PER_YIELD = "_num_objects_per_yield"
 _REFUSALS = (_not_yet, _no_timeout, _no_priority)
 _NO_OPTIONS: dict[str, Check] = {"timeout": _no_timeout, "priority": _no_priority}
+_PLACING = (
+    *("scheduling_strategy", "placement_group", "placement_group_bundle_index"),
+    "placement_group_capture_child_tasks",
+)
 # Of options, where they have other names.
 _FIELDS = {
     "runtime_env": "env_vars",
@@ -467,13 +479,11 @@ _COMMON: dict[str, Check] = {
     "memory": _amount,
     "resources": _resources,
     "accelerator_type": _text,
-    "scheduling_strategy": _strategy,
+    "scheduling_strategy": placement.strategy,
     "label_selector": label_options.label_selector,
     "fallback_strategy": label_options.fallback_strategy,
     "runtime_env": runtime_env.env_vars,
-    "placement_group": _no_group,
-    "placement_group_bundle_index": _no_group,
-    "placement_group_capture_child_tasks": _no_group,
+    **dict.fromkeys(_PLACING[1:], _anything),  # which `placement.placement` looks at
     "enable_task_events": _flag,
     "_labels": _pairs,
     "_metadata": _anything,

@@ -7,7 +7,7 @@ import tempfile
 from typing import Any
 
 from zray import limits
-from zray.api import cluster
+from zray.api import cluster, placement
 from zray.api.actor_handles import ActorHandle
 from zray.api.runtime_env import RuntimeEnv
 from zray.api.session import participant
@@ -105,6 +105,7 @@ class RuntimeContext:
             pairs = info.held
         else:
             pairs = template.resources if template is not None else []
+        pairs = placement.unplaced(pairs)
         return {name: amount / limits.RESOURCE_UNIT for name, amount in pairs if amount}
 
     @property
@@ -181,17 +182,22 @@ class RuntimeContext:
 
     @property
     def current_placement_group_id(self) -> id_types.PlacementGroupID:
-        """The nil id: there are no placement groups."""
-        return id_types.PlacementGroupID.nil()
+        """As ``get_placement_group_id``, as an object; the nil id: in none."""
+        where = placement.current(self._participant)
+        if where is None:
+            return id_types.PlacementGroupID.nil()
+        return id_types.PlacementGroupID(where.group_id)
 
     def get_placement_group_id(self) -> str | None:
-        """None: there are no placement groups."""
-        return None
+        """Of the group in which the task or actor runs; None: in none."""
+        where = placement.current(self._participant)
+        return where.group_id.hex() if where is not None else None
 
     @property
     def should_capture_child_tasks_in_placement_group(self) -> bool:
-        """False, as above."""
-        return False
+        """Whether what the task or actor submits runs in its group, too."""
+        where = placement.current(self._participant)
+        return where is not None and bool(where.captures)
 
     def get_resource_ids(self) -> dict[str, list[str]]:
         """As ``get_accelerator_ids``; Ray has both names."""

@@ -99,20 +99,20 @@ MODULES: dict[str, dict[str, Any]] = {
             *("disable_log_once_globally", "enable_periodic_logging", "get_node_instance_id"),
             *("get_node_ip_address", "accelerators", "pdb", "ray_debugpy"),
         ),
-        **_instead(
-            _GROUPS,
+        **_homes(
+            "zray.util.placement_group",
             *("placement_group", "placement_group_table", "get_placement_group"),
             *("get_current_placement_group", "remove_placement_group"),
         ),
         **_instead(_CLIENT, "connect", "disconnect"),
     },
-    "ray.util.placement_group": _instead(
-        _GROUPS,
+    "ray.util.placement_group": _homes(
+        "zray.util.placement_group",
         *("PlacementGroup", "get_current_placement_group", "get_placement_group"),
         *("placement_group", "placement_group_table", "remove_placement_group"),
     ),
-    "ray.util.scheduling_strategies": _instead(
-        "`label_selector=` says where tasks and actors may run",
+    "ray.util.scheduling_strategies": _homes(
+        "zray.util.scheduling_strategies",
         *("NodeAffinitySchedulingStrategy", "NodeLabelSchedulingStrategy"),
         *("PlacementGroupSchedulingStrategy", "In", "NotIn", "Exists", "DoesNotExist"),
     ),

@@ -2,6 +2,7 @@
 
 A selector is a list of pairs of a label's name and what its value is to be: ``a``, ``!a``,
 ``in(a, b)`` or ``!in(a, b)``, as in Ray. The negated ones select nodes without the label, too.
+``*`` is any value, and ``!*`` that the node does not have the label.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import msgspec
 from zray.core import resources
 
 Selector = Sequence[tuple[str, str]]
+NODE = "the node"  # in place of a label's name: the node of that id, and no label can be called so
+ANY_VALUE = "*"  # in place of a value, which no label has: any
 TEXT_MAX = 500  # characters of selectors, for people
 
 
@@ -26,9 +29,16 @@ def _agrees(value: str | None, wanted: str) -> bool:
     rest = wanted.removeprefix("!")
     if rest.startswith("in(") and rest.endswith(")"):
         found = value in [one.strip() for one in rest[3:-1].split(",")]
+    elif rest == ANY_VALUE:
+        found = value is not None
     else:
         found = value == rest
     return found is not negated
+
+
+def only_node(selectors: Sequence[Selector]) -> str:
+    """The node, if there is no other that they select; empty: there may be."""
+    return dict(selectors[0]).get(NODE, "") if len(selectors) == 1 else ""
 
 
 def in_words(selectors: Iterable[Selector]) -> str:

@@ -18,6 +18,7 @@ from zray.protocol.metric_messages import *
 from zray.protocol.node_messages import *
 from zray.protocol.operation_messages import *
 from zray.protocol.parts import *
+from zray.protocol.placement_messages import *
 from zray.protocol.progress_messages import *
 from zray.protocol.replay_messages import *
 from zray.protocol.state_messages import *
@@ -118,7 +119,8 @@ class Template(Message, tag=16):
     ready tasks of one job, submitter's depth and needs, those that have more start first.
     ``events``: whether lists and summaries have its tasks; for an actor, also its calls.
     ``yields``: what becomes of what it yields. ``unread_max``: so many items, of which its consumer
-    has used none, are there at most before it goes on; 0: any number.
+    has used none, are there at most before it goes on; 0: any number. ``captures``: what it submits
+    runs in its placement group, too, unless that says otherwise.
     """
 
     template_id: Id
@@ -138,6 +140,7 @@ class Template(Message, tag=16):
     timeout_s: Timeout = 0.0
     priority: Priority = 0
     events: bool = True
+    captures: bool = False
 
 
 class Export(Message, tag=17):
@@ -399,10 +402,11 @@ ALL: tuple[type[Message], ...] = (
     *USAGE_MESSAGES,
     *HELD_MESSAGES,
     *REPLAY_MESSAGES,
+    *PLACEMENT_MESSAGES,
 )
 
 # What answers a request; ``about`` is the request's ``seq``.
 ANSWERS = (
     *(Status, Reasons, KvReply, Synced, ActorCreated, ActorFound, ActorNames, Gone, Traced),
-    *(Listed, Summary, Explained, Answered, RunPart, RunsListed),
+    *(Listed, Summary, Explained, Answered, RunPart, RunsListed, Groups),
 )

@@ -30,6 +30,7 @@ from zray.protocol.parts import (
     Text,
     Timeout,
 )
+from zray.protocol.placement_messages import HeldBundle
 
 # ---- node verbs: raylet and head ------------------------------------------------------------
 
@@ -153,6 +154,7 @@ class Announce(Message, tag=59):
     actors: Annotated[list[HeldActor], MANY] = []
     more: bool = False
     leases: Annotated[list[HeldLease], MANY] = []
+    bundles: Annotated[list[HeldBundle], MANY] = []
 
 
 class Discard(Message, tag=60):

@@ -73,10 +73,11 @@ RULES: dict[type[Message], Rule] = {
     m.DropSegments: Rule("segments"),
     m.Released: Rule("segments"),
     m.Fetch: Rule("object_ids", OBJECT_BYTES),
+    m.Groups: Rule("groups", joined=True),
 }
 # These have several lists.
 LISTS: dict[type[Message], tuple[str, ...]] = {
-    m.Announce: ("tasks", "objects", "holds", "jobs", "failed", "actors", "leases"),
+    m.Announce: ("tasks", "objects", "holds", "jobs", "failed", "actors", "leases", "bundles"),
     m.Status: ("nodes", "jobs", "classes", "notices", "counters", "actors"),
 }
 # One thing each: what is variable in them is bounded where they are made.
@@ -99,6 +100,7 @@ WHOLE: frozenset[type[Message]] = frozenset(
         *(m.Why, m.Explained, m.AskWhy, m.ToldWhy),
         *(m.Scrape, m.Scraped, m.Recorded),
         *(m.KeepRun, m.ReadRun, m.RunPart, m.ListRuns, m.RunsListed),
+        *(m.CreateGroup, m.RemoveGroup, m.AskGroups, m.Reserve, m.Reserved),
     }
 )
 _HOLDS_PIECE = 512  # ids: one process's holds are cut into these, to be put in parts

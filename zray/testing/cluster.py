@@ -28,6 +28,7 @@ from zray.testing.processes.worker import SimWorker
 from zray.testing.programs import stream_workloads
 from zray.testing.programs.actor_workloads import end_named_actors
 from zray.testing.programs.actors import CONSTRUCTORS, METHODS
+from zray.testing.programs.group_workloads import GROUP_RUTHLESS
 from zray.testing.programs.lease_workloads import LEASE_RUTHLESS
 from zray.testing.programs.near_workloads import NEAR_RUTHLESS
 from zray.testing.programs.workloads import FUNCTIONS
@@ -55,6 +56,7 @@ EMPTY_S = 90.0  # and for everything to be freed
 RUTHLESS = {
     *("crashing", "cancelling", "killing", "crashing_actor", "named", "sharing", "families"),
     *("stubborn", "abandoning"),
+    *GROUP_RUTHLESS,
     *LEASE_RUTHLESS,
     *NEAR_RUTHLESS,
     *stream_workloads.STREAM_RUTHLESS,

@@ -27,6 +27,7 @@ from zray.testing.faults import (
 from zray.testing.processes.driver import Workload
 from zray.testing.programs.actor_workloads import ACTOR_WORKLOADS
 from zray.testing.programs.class_workloads import CLASS_WORKLOADS
+from zray.testing.programs.group_workloads import GROUP_WORKLOADS
 from zray.testing.programs.lease_workloads import LEASE_WORKLOADS
 from zray.testing.programs.near_workloads import NEAR_WORKLOADS
 from zray.testing.programs.stream_workloads import ITEM_WORKLOADS, STREAM_WORKLOADS
@@ -48,6 +49,7 @@ STREAM = 1159  # one with which the seeds that the tests name keep their plans
 
 GENERATORS = 2730  # the same for what yields
 ITEMS = 6  # for items that are kept while nodes go
+GROUPS = 1  # and for placement groups
 CLASSES = 444  # and for what has labels, environments and the like
 IMPATIENCE = 1  # and for how soon actors are out of reach
 
@@ -143,6 +145,7 @@ def plan(seed: int) -> Plan:
     drawn = with_generators(drawn, Random(f"{GENERATORS} generators {seed}"), span)
     drawn = with_kept_items(drawn, Random(f"{ITEMS} items {seed}"), span)
     drawn = with_classes(drawn, Random(f"{CLASSES} classes {seed}"), span)
+    drawn = with_groups(drawn, Random(f"{GROUPS} groups {seed}"), span)
     return with_impatience(drawn, Random(f"{IMPATIENCE} impatience {seed}"))
 
 
@@ -297,6 +300,27 @@ def with_classes(drawn: Plan, random: Random, span: float) -> Plan:
     if random.random() < 0.5:
         drawn = drawn._replace(workloads=[])
     return drawn._replace(workloads=sorted([*drawn.workloads, *workloads], key=_when))
+
+
+def with_groups(drawn: Plan, random: Random, span: float) -> Plan:
+    """In some plans there are placement groups, mostly while nodes and heads come and go."""
+    if random.random() < 0.8:
+        return drawn
+    workloads: list[tuple[float, int, Workload]] = [
+        (random.uniform(0.0, span), random.randrange(drawn.drivers), random.choice(GROUP_WORKLOADS))
+        for _ in range(random.choice([1, 2, 4]))
+    ]
+    kinds = random.choice([GENTLE, DEADLY, (*GENTLE, *DEADLY)])
+    faults = [
+        (random.uniform(0.0, span * 2), random.choice(kinds))
+        for _ in range(random.choice([0, 1, 2, 4]))
+    ]
+    if random.random() < 0.5:
+        drawn = drawn._replace(workloads=[])
+    return drawn._replace(
+        workloads=sorted([*drawn.workloads, *workloads], key=_when),
+        faults=sorted([*drawn.faults, *faults], key=_when),
+    )
 
 
 def with_impatience(drawn: Plan, random: Random) -> Plan:

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from zray.core import failures
 from zray.core.client.actor_caller import PendingCall
-from zray.errors import ActorDiedError, ActorUnavailableError, TaskCancelledError, ZrayError
+from zray.errors import (
+    ActorDiedError,
+    ActorPlacementGroupRemoved,
+    ActorUnavailableError,
+    ActorUnschedulableError,
+    TaskCancelledError,
+    ZrayError,
+)
 from zray.protocol import messages as m
 from zray.protocol.errors import TASK_RAISED, system_error
+
+# Why an actor is dead, where that is an error of its own.
+_ENDS: dict[str, type[ActorDiedError]] = {
+    one.code: one for one in (ActorPlacementGroupRemoved, ActorUnschedulableError)
+}
 
 
 def record(error: type[ZrayError], text: str, call: PendingCall) -> bytes:
@@ -29,15 +41,17 @@ def obituary(call: PendingCall) -> bytes:
         return record(TaskCancelledError, "the call was cancelled", call)
     actor, name = call.actor, named(call)
     cause = None
+    ended: type[ActorDiedError] = ActorDiedError
     if actor.error:
         cause = failures.read(actor.error)
+        ended = _ENDS.get(cause.code, ended)
         if cause.code != TASK_RAISED:
             cause = None
     ran = "the call may have run" if call.may_have_run else "the call did not run"
     what = f"{ran} ({name}, actor {actor.actor_id.hex()})"
     error: type[ZrayError] = ActorUnavailableError
     if actor.state == m.ACTOR_DEAD:
-        error = ActorDiedError
+        error = ended
         text = f"{actor.text}; {what}"
     elif actor.state == m.ACTOR_ALIVE:
         why = "the connection to the actor's process broke"

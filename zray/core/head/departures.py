@@ -17,6 +17,7 @@ from zray.core.head.leases import Leases
 from zray.core.head.lineage import Lineage
 from zray.core.head.members import JobMember, Members, NodeMember, NodeRow
 from zray.core.head.object_table import ObjectTable
+from zray.core.head.placement_groups import PlacementGroups
 from zray.core.head.processes import Processes
 from zray.core.head.results import Results
 from zray.core.head.task_outcomes import TaskOutcomes
@@ -58,6 +59,7 @@ class Departures:
         incarnations: Incarnations,
         actor_table: ActorTable,
         leases: Leases,
+        placement_groups: PlacementGroups,
     ) -> None:
         self._outbox = outbox
         self._persist = persist
@@ -79,6 +81,7 @@ class Departures:
         self._incarnations = incarnations
         self._actor_table = actor_table
         self._leases = leases
+        self._placement_groups = placement_groups
 
     # ---- workers ---------------------------------------------------------------------------
 
@@ -136,6 +139,7 @@ class Departures:
         lost = f"node {node.info.name} ({node.info.host}) died: {why}"
         self._actors.node_died(node, lost)
         self._leases.node_died(node, lost)
+        self._placement_groups.node_died(node.process_id, node.view, lost)
         for task_id, record in held.items():
             self._task_lost(task_id, record, node, lost)
         for worker_id in [*node.workers]:
@@ -143,6 +147,7 @@ class Departures:
         self._objects.vanish(node.process_id)
         self._objects.forget_place(node.process_id)
         self._transfers.retry()
+        self._task_manager.node_gone(node.process_id)
         self._events.node_died(node, why)
 
     def _task_lost(self, task_id: bytes, record: TaskRecord, node: NodeMember, lost: str) -> None:
@@ -170,6 +175,7 @@ class Departures:
 
         def then(now: float) -> None:
             self._members.bury(node_id, why, now)
+            self._placement_groups.node_died(node_id, None, "")
             if self._members.gone(node_id, old):
                 self._events.never_returned(node_id, old.name, why)
 
@@ -204,6 +210,7 @@ class Departures:
         self._holders.broken(job_id)
         self._lineage.job_ended(job_id)
         self._leases.job_ended(job_id)
+        self._placement_groups.job_ended(job_id)
         self._scheduler.ranked.pop(job_id, None)
         del self._members.jobs[job_id]
         self._outbox.discard(job_id)

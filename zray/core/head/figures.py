@@ -76,7 +76,7 @@ class HeadFigures:
         tables = self._tables
         ready = given = ahead = running = 0
         longest = 0.0
-        for group in tables.scheduler.groups():
+        for group in tables.scheduler.all_groups():
             ready += group.ready
             for queue in group.queues.values() if group.ready else ():
                 first = queue.first()

@@ -28,6 +28,7 @@ from zray.core.head.leases import Leases
 from zray.core.head.lineage import Lineage
 from zray.core.head.listings import Listings
 from zray.core.head.membership import Membership
+from zray.core.head.placement_groups import PlacementGroups
 from zray.core.head.print_relay import PrintRelay
 from zray.core.head.questions import Questions
 from zray.core.head.reconciliation import Reconciliation
@@ -59,6 +60,8 @@ class Gcs(Tables):
     has a ``turn``, stores what is in the ``journal``, and sends what is ``routed``.
     """
 
+    turn: Turn
+
     def __init__(
         self,
         identity: HeadIdentity,
@@ -72,6 +75,7 @@ class Gcs(Tables):
         self._make_ends_of_tasks()
         self._make_machines_of_tasks()
         self._make_leases(identity)
+        self.placement_groups = PlacementGroups(self, rows, self.task_manager.end_in_group)
         self._make_actors(rows.get(ACTORS, {}), now)
         self._make_machines_of_members()
         self._make_door(identity)
@@ -83,9 +87,7 @@ class Gcs(Tables):
         """Which message goes to which machine. Who may say it is in `roles`."""
         return {
             # sessions
-            m.Hello: self.sessions.on_hello,
-            m.Goodbye: self.sessions.on_goodbye,
-            m.Shutdown: self.sessions.on_shutdown,
+            **self.sessions.handlers,
             # nodes and drivers
             **self.reconciliation.handlers,
             m.Near: self.near_tasks.on_near,
@@ -94,9 +96,7 @@ class Gcs(Tables):
             **self.processes.handlers,
             # functions and tasks
             **self.definitions.handlers,
-            m.Submit: self.task_manager.on_submit,
-            m.Cancel: self.task_manager.on_cancel,
-            m.Done: self.task_manager.on_done,
+            **self.task_manager.handlers,
             m.ResultAck: self.results.on_ack,
             # leases
             m.Demand: self.leases.on_demand,
@@ -115,13 +115,12 @@ class Gcs(Tables):
             **self.actors.handlers,
             **self.actor_directory.handlers,
             # everything else
-            m.Ping: self.queries.on_ping,
-            m.Query: self.queries.on_query,
+            **self.placement_groups.handlers,
+            **self.queries.handlers,
             **self.questions.handlers,
             m.Kv: self.catalog.on_kv,
             **self.print_relay.handlers,
             **self.listings.handlers,
-            m.Sync: self.queries.on_sync,
             **self.inspection.handlers,
             m.Drain: self.drains.on_drain,
         }
@@ -193,6 +192,7 @@ class Gcs(Tables):
             definitions=self.definitions,
             directory=self.actor_directory,
             events=self.events,
+            placement=self.placement,
             begin=lambda task, spec, now: self.task_manager.begin(task, spec, now),
         )
         self.task_outcomes = TaskOutcomes(
@@ -234,6 +234,7 @@ class Gcs(Tables):
             incarnations=self.incarnations,
             outcomes=self.task_outcomes,
             near_tasks=self.near_tasks,
+            placement=self.placement,
             events=self.events,
         )
         self.dispatch = Dispatch(
@@ -335,6 +336,7 @@ class Gcs(Tables):
             incarnations=self.incarnations,
             actor_table=self.actor_table,
             leases=self.leases,
+            placement_groups=self.placement_groups,
         )
         self.drains = Drains(self, self.leases.revoke)
         self.membership = Membership(
@@ -357,6 +359,7 @@ class Gcs(Tables):
             task_outcomes=self.task_outcomes,
             actors=self.actor_reconciliation,
             leases=self.leases,
+            placement_groups=self.placement_groups,
             worker_ended=self.departures.worker_ended,
         )
 
@@ -375,6 +378,7 @@ class Gcs(Tables):
             scheduler=self.scheduler,
             dispatch=self.dispatch,
             leases=self.leases,
+            placement_groups=self.placement_groups,
             near_tasks=self.near_tasks,
             results=self.results,
             garbage=self.garbage,

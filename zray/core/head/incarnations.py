@@ -11,7 +11,7 @@ from collections.abc import Callable
 import msgspec
 
 from zray import limits
-from zray.core import failures, resources
+from zray.core import failures
 from zray.core.deadlines import Deadlines
 from zray.core.depth_queue import AWAITED
 from zray.core.head.actor_directory import ActorDirectory
@@ -22,11 +22,13 @@ from zray.core.head.events import Events
 from zray.core.head.journal import Persist
 from zray.core.head.members import Members, NodeMember
 from zray.core.head.object_table import ObjectTable
+from zray.core.head.placement_table import PlacementTable
 from zray.core.head.processes import Processes
 from zray.core.head.task_records import GONE, READY, TaskRecord
 from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.task_table import TaskTable
 from zray.core.machine import NEVER, Outbox
+from zray.errors import ActorPlacementGroupRemoved, ActorUnschedulableError
 from zray.protocol import messages as m
 
 
@@ -47,6 +49,7 @@ class Incarnations:
         definitions: Definitions,
         directory: ActorDirectory,
         events: Events,
+        placement: PlacementTable,
         begin: Callable[[TaskRecord, m.TaskSpec, float], None],
     ) -> None:
         self._outbox = outbox
@@ -60,6 +63,7 @@ class Incarnations:
         self._definitions = definitions
         self._directory = directory
         self._events = events
+        self._placement = placement
         self._begin = begin
         self.jobs_over: list[bytes] = []  # of detached actors that are dead
         self._launches = Deadlines()  # actors with a launch_at
@@ -142,7 +146,7 @@ class Incarnations:
         record.text = ""
         self._processes.note_worker(node, worker_id)
         self._events.actor_lives(record)
-        resources.take(node.view.free, record.held)
+        node.view.take(record.held, record.template.group)
         node.actors[record.actor_id] = None
         if record.settled():
             self._drop_arguments(record)
@@ -157,11 +161,18 @@ class Incarnations:
         record.incarnation = task.attempt
         self.lost(record, text)
 
-    def creation_failed(self, task_id: bytes, task: TaskRecord, text: str) -> None:
-        """The constructor will not run, or may have run where nobody can tell."""
+    def creation_failed(
+        self, task_id: bytes, task: TaskRecord, text: str, *, never: bool = False
+    ) -> None:
+        """The constructor will not run (``never``: anywhere), or may have run where nobody can
+        tell."""
         record = self._records[task_id]
         self.forget_task(record, task)
-        self.lost(record, text)
+        if never:
+            record.error = failures.encode(ActorUnschedulableError, text)
+            self.die(record, text)
+        else:
+            self.lost(record, text)
 
     def forget_task(self, record: ActorRecord, task: TaskRecord) -> None:
         """The task that ran the constructor, or was to, is over."""
@@ -183,10 +194,16 @@ class Incarnations:
     def left(self, record: ActorRecord, node: NodeMember) -> None:
         """It does not live on that node any more, which has its resources back."""
         node.actors.pop(record.actor_id, None)
-        node.view.give(record.held)
+        node.view.give(record.held, record.template.group)
 
     def lost(self, record: ActorRecord, text: str) -> None:
         """An incarnation died against its will: another follows, if its restarts allow."""
+        group_id = record.template.group
+        if group_id and group_id not in self._placement:
+            gone = self._placement.why_gone(group_id)
+            record.error = failures.encode(ActorPlacementGroupRemoved, gone)
+            self.die(record, gone)
+            return
         allowed = record.info.max_restarts
         if 0 <= allowed <= record.restarts:
             spent = f" (restarted {record.restarts} times, as max_restarts allows)"

@@ -154,7 +154,7 @@ class MemberCauses:
         """What its tasks wait for, by reason and count; and how many reasons are left out."""
         found: list[tuple[int, str]] = []
         more = 0
-        for number, group in enumerate(self._scheduler.groups()):
+        for number, group in enumerate(self._scheduler.all_groups()):
             queue = group.queues.get(job.process_id)
             if not queue or not group.ready:
                 continue

@@ -99,6 +99,11 @@ class NodeMember(Member):
         """What it is, for people."""
         return f"node {self.info.name}"
 
+    def own_resources(self, amounts: Vector) -> Vector:
+        """Of these, what the node was started with, and not what bundles have of that."""
+        known = dict(self.info.resources)
+        return {name: amount for name, amount in amounts.items() if name in known}
+
     def is_of_head(self) -> bool:
         """Whether it is the head's own node, on its machine."""
         return resources.HEAD_NODE in self.view.total

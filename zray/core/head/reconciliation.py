@@ -14,6 +14,7 @@ from zray.core.head.holders import Holders
 from zray.core.head.leases import Leases
 from zray.core.head.members import Members, NodeMember
 from zray.core.head.object_table import PENDING, ObjectTable
+from zray.core.head.placement_groups import PlacementGroups
 from zray.core.head.recovery import Recovery
 from zray.core.head.task_outcomes import TaskOutcomes
 from zray.core.head.task_records import ASSIGNED, GONE, READY, TaskRecord
@@ -61,6 +62,7 @@ class Reconciliation:
         task_outcomes: TaskOutcomes,
         actors: ActorReconciliation,
         leases: Leases,
+        placement_groups: PlacementGroups,
         worker_ended: Callable[[NodeMember, bytes], None],
     ) -> None:
         self._outbox = outbox
@@ -77,6 +79,7 @@ class Reconciliation:
         self._task_outcomes = task_outcomes
         self._actors = actors
         self._leases = leases
+        self._placement_groups = placement_groups
         self._worker_ended = worker_ended
         self.handlers: dict[type[Message], Callable[[Any, Any, float], None]] = {
             Announce: self.on_announce,
@@ -95,6 +98,7 @@ class Reconciliation:
         node.resynced = True
         node.away = False
         self._members.awaited.pop(node.process_id, None)
+        self._placement_groups.announced(node, message.bundles)
         held = {(task.task_id, task.attempt) for task in message.tasks}
         for task_id, record in [*view.assigned.items()]:
             if (task_id, record.attempt) not in held:  # it was on its way when the link was cut

@@ -16,6 +16,7 @@ CLIENT_VERBS = frozenset(
         *(m.List, m.Summarize),
         *(m.Why, m.ToldWhy, m.Recorded, m.Held, m.Traced),
         *(m.KeepRun, m.ReadRun, m.ListRuns),
+        *(m.CreateGroup, m.RemoveGroup, m.AskGroups),
     }
 )
 NODE_VERBS = CLIENT_VERBS | {
@@ -23,7 +24,7 @@ NODE_VERBS = CLIENT_VERBS | {
     *(m.Replies, m.ActorExited, m.DriverEnded, m.Leased, m.LeaseEnded, m.Begun, m.Near),
     *(m.RelayRefused, m.Items, m.TaskReport),
     *(m.Answered, m.LogFiles, m.LogPart, m.Examined, m.Measured, m.Scraped),
-    *(m.RunPart, m.RunsListed),
+    *(m.RunPart, m.RunsListed, m.Reserved),
 }
 OBSERVER_VERBS = frozenset(
     {

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Container
 
 from zray import limits
-from zray.core import resources
+from zray.core import bundles, resources
 from zray.core.depth_queue import DepthQueue
 from zray.core.head.openings import Openings
 from zray.core.head.task_records import READY, NodeView, TaskRecord
-from zray.core.resources import CPU, Needs
+from zray.core.resources import Needs
 
 
 class SchedulingClass:
@@ -24,7 +24,7 @@ class SchedulingClass:
     __slots__ = (
         *("ahead", "ahead_at", "asked", "brief", "cpu_only", "idle_since", "infeasible_since"),
         *("left", "near", "near_waits", "needs", "openings", "queues", "ready", "since"),
-        *("takes_cpu", "warned"),
+        *("group", "takes_cpu", "warned"),
     )
 
     def __init__(self, needs: Needs, near: bytes = b"") -> None:
@@ -32,7 +32,8 @@ class SchedulingClass:
         self.near = near
         self.since: float | None = None  # when its tasks began to wait for that node
         self.cpu_only = resources.is_cpu_only(needs)
-        self.takes_cpu = bool(dict(needs).get(CPU))
+        self.takes_cpu = any(amount and bundles.is_cpu(name) for name, amount in needs)
+        self.group = bundles.group_of(needs)  # in whose bundles its tasks run
         self.queues: dict[bytes, DepthQueue[TaskRecord]] = {}
         self.ready = 0
         self.left = 0  # tasks in the queues that will not run

@@ -6,7 +6,8 @@ of its business; what it means that one joins or is lost is `membership`.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from zray import limits
 from zray.core.head.admission import Admission
@@ -83,6 +84,11 @@ class Sessions:
         self.reconnects: dict[str, int] = {}
         self.refused: dict[str, int] = {}
         self._observers: dict[bytes, Member] = {}
+        self.handlers: dict[type[m.Message], Callable[[Any, Any, float], None]] = {
+            m.Hello: self.on_hello,
+            m.Goodbye: self.on_goodbye,
+            m.Shutdown: self.on_shutdown,
+        }
         self._greeting: dict[bytes, bytes] = {}  # route -> process, until it is welcome
 
     # ---- begin -----------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from zray import limits
 from zray.core import resources
@@ -80,6 +81,11 @@ class StateQueries:
         self._transfers = transfers
         self._events = events
         self._why = why
+        self.handlers: dict[type[Message], Callable[[Any, Any, float], None]] = {
+            Ping: self.on_ping,
+            Query: self.on_query,
+            Sync: self.on_sync,
+        }
         self._troubled: dict[bytes, Member] = {}  # who has said that something goes wrong there
 
     # ---- questions -------------------------------------------------------------------------
@@ -174,7 +180,8 @@ class StateQueries:
         ahead = sum(view.ahead.values())
         near, near_waiting = view.near_counts()
         held = len(view.assigned) + self._leases.count_at(node.process_id)
-        free = sorted((name, max(amount, 0)) for name, amount in view.free.items())
+        own = node.own_resources(view.free)
+        free = sorted((name, max(amount, 0)) for name, amount in own.items())
         return NodeStatus(
             node.process_id,
             node.incarnation,
@@ -191,9 +198,7 @@ class StateQueries:
     def classes(self) -> list[ClassStatus]:
         """What waits, by what it needs and for whom, and why."""
         found = []
-        for group in self._scheduler.groups():
-            if not group.ready:
-                continue
+        for group in self._scheduler.all_groups():
             reason = self._scheduler.reason(group)
             for job_id, queue in group.queues.items():
                 waiting = len(queue)

@@ -14,6 +14,7 @@ from zray.core.head.members import Members
 from zray.core.head.near_tasks import NearTasks
 from zray.core.head.notices import Notices
 from zray.core.head.object_table import ObjectTable
+from zray.core.head.placement_table import PlacementTable
 from zray.core.head.processes import Processes
 from zray.core.head.recovery import Recovery
 from zray.core.head.task_scheduler import TaskScheduler
@@ -42,6 +43,7 @@ class Tables:
         self.objects = ObjectTable()
         self.actor_table = ActorTable()
         self.lease_table = LeaseTable()
+        self.placement = PlacementTable()
         counted = ("finished", "retried", "stale", "lost", "rebuilt", "reclaimed", "resubmitted")
         self.counters = dict.fromkeys(counted, 0)
         self.events = Events(identity.started_s, now, self.notices)

@@ -25,7 +25,13 @@ from zray.core.head.task_table import TaskTable
 from zray.core.head.transfers import Transfers
 from zray.core.incidents import Incidents
 from zray.core.machine import Outbox
-from zray.errors import InternalFaultError, TaskCancelledError, WorkerCrashedError, ZrayError
+from zray.errors import (
+    InternalFaultError,
+    TaskCancelledError,
+    TaskUnschedulableError,
+    WorkerCrashedError,
+    ZrayError,
+)
 from zray.ids import object_id
 from zray.protocol.messages import LOCATED, Free, Outcome, TaskSpec
 
@@ -133,7 +139,8 @@ class TaskOutcomes:
     ) -> None:
         """Commit an error of the cluster's own as a task's outcome."""
         if task_id in self._actors:
-            self._incarnations.creation_failed(task_id, record, text)
+            never = error is TaskUnschedulableError
+            self._incarnations.creation_failed(task_id, record, text, never=never)
             return
         self._events.tasks.failed_here(task_id, record, error.code, text, self._events.now_s())
         name = record.template.message.name if record.template is not None else ""

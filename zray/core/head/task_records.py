@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from zray.core import labels, resources
+from zray.core import bundles, labels, resources
 from zray.core.resources import Needs, Vector
 from zray.protocol.messages import JobFloors, NearClass, NearJob, Outcome, TaskSpec, Template
 
@@ -52,7 +52,9 @@ class FunctionUse:
 class TemplateRecord:
     """A function with options, and how long it has been taking."""
 
-    __slots__ = ("function", "message", "needs", "priority", "seconds", "tally")
+    __slots__ = (
+        *("function", "group", "message", "needs", "only_node", "priority", "seconds", "tally"),
+    )
 
     def __init__(self, message: Template, function: FunctionUse) -> None:
         self.message = message
@@ -60,6 +62,8 @@ class TemplateRecord:
         amounts = message.resources
         selected = labels.term(message.labels, amounts)
         self.needs = resources.needs(amounts, resources.offer(offer), selected)
+        self.group = bundles.group_of(amounts)  # in which its tasks run
+        self.only_node = labels.only_node(message.labels)  # on which alone they may run
         self.function = function
         self.priority = message.priority
         self.seconds: float | None = None  # measured run time, smoothed; None: never ran
@@ -140,7 +144,7 @@ class NodeView:
     ) -> None:
         self.node_id = node_id
         self.incarnation = incarnation
-        self.labels = dict(node_labels)
+        self.labels = {**dict(node_labels), labels.NODE: node_id.hex()}
         self.total = total
         self.free = dict(total)
         self.released: Vector = {}
@@ -160,6 +164,9 @@ class NodeView:
         self.reclaiming = False
         self.reclaim_after = 0.0
         self.reserved = False  # for a lease: no task is sent there ahead
+        self.bundles: dict[bytes, dict[int, Needs]] = {}  # of groups, that it has reserved
+        self.claims = 0  # bundles for which room is kept there
+        self.committed: dict[tuple[bytes, int], None] = {}  # of these, those that can be used
         self.changes: dict[NodeView, None] = {}  # where it notes that it may have more room
 
     @property
@@ -171,10 +178,16 @@ class NodeView:
         """It may have more room than before."""
         self.changes[self] = None
 
-    def give(self, needs: Needs) -> None:
-        """Something that was taken of it is free again."""
-        resources.give(self.free, needs)
-        self.changes[self] = None
+    def take(self, needs: Needs, group_id: bytes = b"") -> None:
+        """Something has this of it. ``group_id``: in a bundle, which may have gone already."""
+        if not group_id or group_id in self.bundles:
+            resources.take(self.free, needs)
+
+    def give(self, needs: Needs, group_id: bytes = b"") -> None:
+        """Something that was taken of it is free again, if it has not gone with its bundle."""
+        if not group_id or group_id in self.bundles:
+            resources.give(self.free, needs)
+            self.changes[self] = None
 
     def set_floors(self, floors: Iterable[JobFloors]) -> None:
         """Of these jobs it has as many workers as it may, and only deeper tasks start."""

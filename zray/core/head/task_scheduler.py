@@ -14,6 +14,7 @@ from zray import limits
 from zray.core import resources
 from zray.core.depth_queue import DepthQueue
 from zray.core.head import wait_reasons
+from zray.core.head.group_classes import GroupClasses
 from zray.core.head.label_terms import LabelTerms
 from zray.core.head.openings import NodeChanges
 from zray.core.head.scheduling_class import SchedulingClass
@@ -34,6 +35,7 @@ class TaskScheduler:
     def __init__(self) -> None:
         self.classes: dict[Needs, SchedulingClass] = {}
         self.local: dict[tuple[Needs, bytes], SchedulingClass] = {}  # those near a node
+        self.in_groups = GroupClasses()  # those in bundles of placement groups
         self.nodes: dict[bytes, NodeView] = {}
         self.changes = NodeChanges()
         self._labels = LabelTerms()
@@ -62,6 +64,8 @@ class TaskScheduler:
         else:
             queue.push(record, record.depth, priority)
         group.ready += 1
+        if group.group:
+            self.in_groups.pushed(group)
 
     def _rank(self, job_id: bytes) -> None:
         """From now on the job's tasks go by their priorities: what is ahead comes back."""
@@ -72,28 +76,45 @@ class TaskScheduler:
     def _group(self, record: TaskRecord) -> SchedulingClass:
         assert record.template is not None
         wanted = record.template.needs
+        if record.template.group:
+            return self._in_group(record.template.group, wanted)
         if not record.near:
             return self._class(wanted)
         group = self.local.get((wanted, record.near))
         if group is None:
-            self._labels.learn(wanted, self.nodes.values())
+            self.learn(wanted)
             group = self.local[wanted, record.near] = SchedulingClass(wanted, record.near)
         return group
 
     def _class(self, wanted: Needs) -> SchedulingClass:
         group = self.classes.get(wanted)
         if group is None:
-            self._labels.learn(wanted, self.nodes.values())
+            self.learn(wanted)
             group = self.classes[wanted] = SchedulingClass(wanted)
         return group
+
+    def _in_group(self, group_id: bytes, wanted: Needs) -> SchedulingClass:
+        group = self.in_groups.get(group_id, wanted)
+        if group is None:
+            self.learn(wanted)
+            group = self.in_groups.add(group_id, wanted)
+        return group
+
+    def learn(self, wanted: Needs) -> None:
+        """Something needs this: which nodes have the labels in it is to be known."""
+        self._labels.learn(wanted, self.nodes.values())
 
     def group_of(self, record: TaskRecord) -> SchedulingClass:
         """The class in which a ready task waits."""
         return self._group(record)
 
     def groups(self) -> list[SchedulingClass]:
-        """All classes."""
+        """All classes, but for those in placement groups."""
         return [*self.classes.values(), *self.local.values()]
+
+    def all_groups(self) -> list[SchedulingClass]:
+        """All classes with ready tasks."""
+        return [*filter(lambda group: group.ready, self.groups()), *self.in_groups.ready()]
 
     def withdraw(self, record: TaskRecord, state: int) -> None:
         """A ready task will not run; its place in the queue is skipped later."""
@@ -119,12 +140,12 @@ class TaskScheduler:
         record.since = self.now
         node.assigned[task_id] = record
         if record.template is not None:
-            resources.take(node.free, record.template.needs)
+            node.take(record.template.needs, record.template.group)
 
     def settle_adopted(self, record: TaskRecord) -> None:
         """The template of an adopted task has become known."""
         assert record.template is not None and record.node is not None
-        resources.take(record.node.free, record.template.needs)
+        record.node.take(record.template.needs, record.template.group)
 
     def release(self, task_id: bytes, record: TaskRecord) -> None:
         """The task left its node: ended, returned, or gone with it."""
@@ -139,7 +160,7 @@ class TaskScheduler:
             self.classes[wanted].sent_ahead(node, -1)  # the next one takes over the slot
             node.changed()
         else:
-            node.give(wanted)
+            node.give(wanted, record.template.group)
 
     def _assign(self, node: NodeView, records: list[TaskRecord]) -> None:
         node.sent += len(records)
@@ -196,6 +217,8 @@ class TaskScheduler:
         plan: Plan = []
         if self.local:
             self._start_near(plan, now)
+        for group in self.in_groups.ready():
+            self._start_now(group, self.in_groups.places(group), plan)
         for group in self.classes.values():
             if group.ready:
                 openings = group.openings
@@ -298,7 +321,9 @@ class TaskScheduler:
     def _room_ahead(group: SchedulingClass, node: NodeView) -> int:
         """How many tasks could be sent ahead there, as long as they take."""
         lanes = min(resources.slots(node.total, group.needs), 64)
-        if not (lanes and node.usable) or node.reserved or node.bounded(group.takes_cpu):
+        if not (lanes and node.usable) or node.bounded(group.takes_cpu):
+            return 0
+        if node.reserved or node.claims:
             return 0
         template = group.first().template
         assert template is not None

@@ -7,10 +7,13 @@ means is for `incarnations`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from msgspec.structs import replace
 
 from zray import limits
-from zray.core import resources
+from zray.core import labels, resources
 from zray.core.depth_queue import AWAITED
 from zray.core.head.acknowledgements import Acknowledgements
 from zray.core.head.actor_table import ActorTable
@@ -23,6 +26,7 @@ from zray.core.head.lineage import Lineage
 from zray.core.head.members import Member, Members, NodeMember
 from zray.core.head.near_tasks import NearTasks
 from zray.core.head.object_table import PENDING, ObjectTable
+from zray.core.head.placement_table import PlacementTable
 from zray.core.head.processes import Processes
 from zray.core.head.recovery import Recovery
 from zray.core.head.task_outcomes import TaskOutcomes
@@ -31,7 +35,13 @@ from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.task_table import TaskTable
 from zray.core.machine import Outbox
 from zray.core.offers import Offers
-from zray.errors import NameNotOfferedError, NodeDiedError, ProtocolError
+from zray.errors import (
+    NameNotOfferedError,
+    NodeDiedError,
+    ProtocolError,
+    TaskPlacementGroupRemoved,
+    TaskUnschedulableError,
+)
 from zray.ids import object_id
 from zray.protocol.messages import (
     CANCELLED,
@@ -44,6 +54,7 @@ from zray.protocol.messages import (
     Done,
     HeldTask,
     JobEnded,
+    Message,
     Rejected,
     Submit,
     TaskDone,
@@ -76,6 +87,7 @@ class TaskManager:
         incarnations: Incarnations,
         outcomes: TaskOutcomes,
         near_tasks: NearTasks,
+        placement: PlacementTable,
         events: Events,
     ) -> None:
         self._outbox = outbox
@@ -96,9 +108,15 @@ class TaskManager:
         self._incarnations = incarnations
         self._outcomes = outcomes
         self._near_tasks = near_tasks
+        self._placement = placement
         self._events = events
         self._history = events.tasks
         self._commit = outcomes.commit  # looked up once: it is for each task
+        self.handlers: dict[type[Message], Callable[[Any, Any, float], None]] = {
+            Submit: self.on_submit,
+            Cancel: self.on_cancel,
+            Done: self.on_done,
+        }
 
     # ---- submit ----------------------------------------------------------------------------
 
@@ -173,8 +191,14 @@ class TaskManager:
         """Make a waiting task ready if nothing is in its way any more."""
         if record.state == WAITING and not (record.waiting or record.parked or record.spec is None):
             assert record.template is not None
+            group_id = record.template.group
             trouble = self._objection(record.template.message)
-            if trouble:
+            if group_id and group_id not in self._placement:
+                text = self._placement.why_gone(group_id)
+                self._outcomes.fail(record.spec.task_id, record, TaskPlacementGroupRemoved, text)
+            elif record.template.only_node and (text := self._no_such_node(record.template)):
+                self._outcomes.fail(record.spec.task_id, record, TaskUnschedulableError, text)
+            elif trouble:
                 self._outcomes.fail(record.spec.task_id, record, NameNotOfferedError, trouble)
             elif not record.template.function.ready:
                 self._definitions.waits(record)
@@ -189,6 +213,30 @@ class TaskManager:
         if not template.by_name or self._recovery.active or not self._scheduler.nodes:
             return ""
         return self._offers.objection(template.name)
+
+    def _no_such_node(self, template: TemplateRecord) -> str:
+        """Why the only node on which its tasks may run never does; empty: it may."""
+        if self._recovery.active:
+            return ""
+        view = self._scheduler.nodes.get(bytes.fromhex(template.only_node))
+        text = f"it may run on node {template.only_node} alone"
+        if view is None:
+            return f"{text}, which is not there; soft=True lets it run elsewhere then"
+        amounts = () if template.group else resources.countable(template.needs)
+        selected = labels.selects(template.message.labels[0], view.labels)
+        if selected and resources.fits(view.total, amounts):
+            return ""
+        wanted = resources.in_words(amounts)
+        return f"{text}, which never has what it needs ({wanted}); soft=True lets it run elsewhere"
+
+    def node_gone(self, node_id: bytes) -> None:
+        """Tasks that wait for that node alone end."""
+        for group in self._scheduler.groups():
+            template = group.first().template if group.ready else None
+            if template is not None and template.only_node == node_id.hex():
+                for record in group.pop(group.ready):
+                    record.state = WAITING
+                    self.advance(record)
 
     def _near(self, record: TaskRecord) -> bytes:
         """The node that has most of the task's large arguments, if it can run the task."""
@@ -333,6 +381,11 @@ class TaskManager:
             self._outbox.send(record.node.node_id, request)
         else:
             self._outcomes.cancelled(task_id, record)
+
+    def end_in_group(self, group_id: bytes) -> None:
+        """A placement group was removed: what is ready to run in it ends."""
+        for record in self._scheduler.in_groups.forget(group_id):
+            self.advance(record)
 
     # ---- of before a head's restart ------------------------------------------------------------
 

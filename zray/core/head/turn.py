@@ -24,6 +24,7 @@ from zray.core.head.leases import Leases
 from zray.core.head.listings import Listings
 from zray.core.head.membership import Membership
 from zray.core.head.near_tasks import NearTasks
+from zray.core.head.placement_groups import PlacementGroups
 from zray.core.head.questions import Questions
 from zray.core.head.results import Results
 from zray.core.head.resumption import Resumption
@@ -54,6 +55,7 @@ class Turn:
         scheduler: TaskScheduler,
         dispatch: Dispatch,
         leases: Leases,
+        placement_groups: PlacementGroups,
         near_tasks: NearTasks,
         results: Results,
         garbage: GarbageCollector,
@@ -67,6 +69,7 @@ class Turn:
         self._incidents = incidents
         self._sessions = sessions
         self._membership = membership
+        self._placement_groups = placement_groups
         self._departures = departures
         self._incarnations = incarnations
         self.now = now  # of the last turn
@@ -78,6 +81,7 @@ class Turn:
             ("telling of actors that nobody made", directory.step),
             ("emptying nodes", drains.step),
             ("taking turns", leases.take_turns),
+            ("placing groups", placement_groups.step),
             ("scheduling", dispatch.assign),
             ("granting leases", leases.step),
             ("looking who waits for near tasks", near_tasks.step),
@@ -92,6 +96,7 @@ class Turn:
         self._deadlines: tuple[Callable[[], float], ...] = (
             *(holders.deadline, drains.deadline, incarnations.deadline, directory.deadline),
             *(scheduler.steal_deadline, leases.deadline, near_tasks.deadline),
+            placement_groups.deadline,
             *(acknowledgements.deadline, listings.deadline, questions.deadline),
         )
 
@@ -114,6 +119,7 @@ class Turn:
         if now >= self._next_check:
             self._next_check = now + CHECK_S
             self.attempt("looking who is alive", "", partial(self._membership.check, now))
+            self.attempt("looking at groups", "", self._placement_groups.check)
             self.attempt("ending dead sessions", "", self._sessions.drop_dead)
         if now >= self._membership.look_at:
             look = partial(self._membership.look_for_drivers, now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from zray.core import resources
+from zray.core import bundles, resources
 from zray.core.head.scheduling_class import SchedulingClass
 from zray.core.head.task_records import NodeView
 from zray.core.resources import CPU, LABELS
@@ -28,14 +28,19 @@ class WaitReason(NamedTuple):
 
 def infeasible(group: SchedulingClass, nodes: Nodes) -> bool:
     """Whether there are nodes, and none ever has what these tasks need."""
-    return bool(nodes) and not any(
-        resources.fits(node.total, group.needs) for node in nodes.values()
+    return (
+        not group.group
+        and bool(nodes)
+        and not any(resources.fits(node.total, group.needs) for node in nodes.values())
     )
 
 
 def of(group: SchedulingClass, nodes: Nodes) -> WaitReason:
     """Why the ready tasks of a class are not running."""
-    wanted = resources.in_words(group.needs)
+    wanted = bundles.in_words(group.needs) or resources.in_words(group.needs)
+    if group.group and not any(resources.fits(one.total, group.needs) for one in nodes.values()):
+        text = f"needs {wanted}, which has no node now"
+        return WaitReason("WAIT_PLACEMENT_GROUP", text, "see zray list placement-groups")
     if group.near in nodes:
         text = f"needs {wanted} on the node that has its large arguments"
         return WaitReason("WAIT_LOCALITY", text)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from zray import limits
-from zray.core import resources
+from zray.core import bundles, resources
 from zray.core.depth_queue import AWAITED
 from zray.core.machine import NEVER
-from zray.core.resources import CPU, Needs
+from zray.core.resources import Needs
 from zray.protocol.messages import (
     Assignment,
     Deadline,
@@ -29,12 +29,13 @@ PoolKey = tuple[bytes, tuple[int, ...], int, str]
 class LocalTemplate:
     """A template, and how long its function has been taking here."""
 
-    __slots__ = ("cpu_only", "function", "message", "needs", "seconds")
+    __slots__ = ("cpu_only", "function", "group", "message", "needs", "seconds")
 
     def __init__(self, message: Template) -> None:
         self.message = message
         self.function: Export | None = None  # comes before the first task
         self.needs = resources.needs(message.resources)
+        self.group = bundles.group_of(self.needs)  # in which its tasks run
         counted = resources.countable(self.needs)
         self.cpu_only = bool(counted) and resources.is_cpu_only(counted)
         self.seconds: float | None = None
@@ -123,6 +124,7 @@ class WorkerSlot:
         self.finished = 0
         self.needs: Needs = ()
         self.gpus: dict[int, int] = {}
+        self.gpu_place = ""  # the bundle whose GPUs those are
         self.busy = False
         self.blocked = False
         self.recalled = False
@@ -190,4 +192,4 @@ class WorkerSlot:
 
     def cpu_part(self) -> Needs:
         """What its tasks need of CPUs, which a blocked one lends to others."""
-        return tuple((name, amount) for name, amount in self.needs if name == CPU)
+        return tuple((name, amount) for name, amount in self.needs if bundles.is_cpu(name))

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from zray import limits
-from zray.core import resources
+from zray.core import bundles, resources
 from zray.core.machine import NEVER
+from zray.core.raylet.gpus import Gpus
 from zray.core.raylet.job_queues import JobQueues
 from zray.core.raylet.local_records import LocalTask, PoolKey, WorkerSlot
 from zray.core.raylet.worker_bound import Floors, WorkerBound
-from zray.core.resources import CPU, GPU, Needs, Vector
+from zray.core.resources import CPU, Needs, Vector
 
 
 class LocalScheduler:
@@ -26,7 +27,7 @@ class LocalScheduler:
         self.total = dict(total)
         self._kept = max(total.get(CPU, 0) // limits.RESOURCE_UNIT, 1)  # idle workers
         self.free = dict(total)
-        self.gpu_free = [limits.RESOURCE_UNIT] * gpu_count
+        self.gpus = Gpus(gpu_count)
         self.max_workers = max_workers or default_max_workers(total.get(CPU, 0))
         self.bound = WorkerBound(self.max_workers)
         self.active = self.bound.active
@@ -95,6 +96,15 @@ class LocalScheduler:
             taken.append(self._popped(queue.pop_last()))
         return taken
 
+    def take_of(self, group_id: bytes) -> list[LocalTask]:
+        """Take all tasks that have not started and need a bundle of the group."""
+        taken: list[LocalTask] = []
+        for wanted in [one for one in self.queues if bundles.group_of(one) == group_id]:
+            queue = self.queues.pop(wanted)
+            while queue:
+                taken.append(self._popped(queue.pop()))
+        return taken
+
     def take_near(self) -> list[LocalTask]:
         """Take all near tasks that have not started."""
         taken: list[LocalTask] = []
@@ -140,13 +150,13 @@ class LocalScheduler:
         """
         for wanted, queue in self.queues.items():
             while queue and resources.fits(self.free, wanted):
-                gpus = self._pick_gpus(wanted)
-                if gpus is None:
+                found = self.gpus.pick(wanted)
+                if found is None:
                     break
                 if not queue.turn_to(self._may_start):
                     break
                 task = queue.first()
-                key = self.pool_key(task.assignment.job_id, wanted, gpus)
+                key = self.pool_key(task.assignment.job_id, wanted, found[1])
                 pool = self.idle.get(key)
                 slot = self._chosen(task, pool) if pool else None
                 if slot is None and not may_fork:
@@ -194,24 +204,11 @@ class LocalScheduler:
         """Which workers may run a job's tasks that need this, on these GPUs."""
         threads, environment = 1, ""
         for name, amount in wanted:
-            if name == CPU:
+            if bundles.is_cpu(name):
                 threads = max(1, amount // limits.RESOURCE_UNIT)
             elif name.startswith(resources.ENVIRONMENT):
                 environment = name
         return job_id, tuple(gpus), threads, environment
-
-    def _pick_gpus(self, wanted: Needs) -> dict[int, int] | None:
-        """Which GPUs, and how much of each; None: they are free only in pieces."""
-        amount = dict(wanted).get(GPU, 0)
-        if not amount:
-            return {}
-        unit = limits.RESOURCE_UNIT
-        if amount < unit:
-            fitting = [(free, index) for index, free in enumerate(self.gpu_free) if free >= amount]
-            return {min(fitting)[1]: amount} if fitting else None
-        whole = [index for index, free in enumerate(self.gpu_free) if free == unit]
-        count = amount // unit
-        return dict.fromkeys(whole[:count], unit) if len(whole) >= count else None
 
     # ---- workers ---------------------------------------------------------------------------
 
@@ -238,10 +235,9 @@ class LocalScheduler:
         """The worker gets these tasks; the first ones take the resources."""
         if not slot.busy:
             slot.needs = tasks[0].template.needs
-            slot.gpus = self._pick_gpus(slot.needs) or {}
+            slot.gpu_place, slot.gpus = self.gpus.pick(slot.needs) or ("", {})
             resources.take(self.free, slot.needs)
-            for index, amount in slot.gpus.items():
-                self.gpu_free[index] -= amount
+            self.gpus.take(slot.gpu_place, slot.gpus)
             slot.busy = True
             if tasks[0].assignment.actor is None:
                 self.bound.add(slot)
@@ -307,13 +303,12 @@ class LocalScheduler:
         resources.give(self.free, slot.needs)
         resources.take(self.free, held)
         slot.needs = held
-        if not dict(held).get(GPU):
+        if not any(bundles.is_gpu(name) for name, _ in held):
             self._release_gpus(slot)
         return task
 
     def _release_gpus(self, slot: WorkerSlot) -> None:
-        for index, amount in slot.gpus.items():
-            self.gpu_free[index] += amount
+        self.gpus.give(slot.gpu_place, slot.gpus)
         slot.gpus = {}
 
     def _rest(self, slot: WorkerSlot) -> None:
@@ -396,7 +391,7 @@ class LocalScheduler:
 
 
 def _floor(floors: Floors, wanted: Needs) -> int:
-    return floors[0] if dict(wanted).get(CPU) else floors[1]
+    return floors[0] if any(bundles.is_cpu(name) for name, _ in wanted) else floors[1]
 
 
 def _may_be_elsewhere(task: LocalTask) -> bool:

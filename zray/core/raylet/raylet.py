@@ -14,8 +14,10 @@ from zray import limits
 from zray.core.incidents import Incidents
 from zray.core.machine import Outbox
 from zray.core.raylet.actors import PASSED_ON, HostedActors
+from zray.core.raylet.announcement import Announcement
 from zray.core.raylet.behind import Behind
-from zray.core.raylet.completions import Completions, held_task
+from zray.core.raylet.bundles import Bundles
+from zray.core.raylet.completions import Completions
 from zray.core.raylet.credit import Credit
 from zray.core.raylet.dispatch import Dispatch
 from zray.core.raylet.draining import Draining
@@ -107,7 +109,6 @@ class Raylet:
         )
         self.output = WorkerOutput(self.info.name, self.session, self.scheduler)
         self.jobs: dict[bytes, m.JobInfo] = {}
-        self._held_in_transit = False  # this node has held what ends that were told referred to
         self._make_leases()
         kill = self.workers.kill
         self.actors = HostedActors(self.outbox, self.scheduler, self.completions, tell_head, kill)
@@ -132,6 +133,7 @@ class Raylet:
             ("starting tasks", dispatch.start),
             ("handing near tasks up", self.near_tasks.step),
             ("telling ends", lambda now: self.completions.flush()),
+            ("giving bundles back", self.bundles.step),
             ("relaying what is said under leases", self.lease_relays.step),
             ("lending resources", self._lending.step),
             ("reporting", self._credit.report),
@@ -158,10 +160,25 @@ class Raylet:
             near_returned=lambda tasks: self.near_tasks.hand_up(tasks),
             near_withdrawn=lambda task: self.near_tasks.withdrawn(task),
             crashed=lambda task, pid, error: self.failed_runs.crashed(task, pid, error, self.jobs),
+            has_group=lambda group_id: self.bundles.has(group_id),
         )
+        self.bundles = Bundles(self.scheduler, self.workers.kill, self.tasks.give_back, tell_head)
         self.near_tasks = NearTasks(
             *(self.outbox, self.objects, self.scheduler, self.tasks, self.worker_requests),
             *(self.node_id, tell_head, self.leases.is_of_another, self.task_reports),
+        )
+        self._announcement = Announcement(
+            node_id=self.node_id,
+            session=self.session,
+            jobs=self.jobs,
+            objects=self.objects,
+            tasks=self.tasks,
+            near_tasks=self.near_tasks,
+            worker_requests=self.worker_requests,
+            completions=self.completions,
+            actors=self.actors,
+            leases=self.leases,
+            bundles=self.bundles,
         )
         self.draining = Draining(
             *(self.outbox, self.scheduler, self.behind, self.tasks, self.near_tasks),
@@ -219,6 +236,7 @@ class Raylet:
             **self.inspection.head_handlers,
             **self.draining.handlers,
             m.AskWhy: self._on_ask_why,
+            m.Reserve: self.bundles.on_reserve,
             m.Shutdown: self._on_shutdown,
             m.FindDriver: lambda msg, now: self.effects.append(FindProcess(msg.job_id, msg.pid)),
         }
@@ -295,40 +313,10 @@ class Raylet:
         self._credit.new_session()
         for template in self.tasks.templates.values():
             self.session.tell(template.message)
-        held = self._held()
-        self.worker_requests.resume({task.task_id: task.attempt for task in held})
-        self._announce(held)
+        self._announcement.tell()
         self.worker_requests.resume_requests()
         self.lease_relays.new_session()
         self.objects.new_session()
-
-    def _held(self) -> list[m.HeldTask]:
-        """The head's tasks that are here, or have ended and may not be known to have."""
-        mine = [task for task in self.tasks.held.values() if task.near is None]
-        return [held_task(task.assignment) for task in mine] + self.completions.held()
-
-    def _announce(self, held: list[m.HeldTask]) -> None:
-        """The full state, and the ends of tasks that the head may not know of.
-
-        Until it has taken those, this node holds what they refer to: their workers may have
-        dropped it since.
-        """
-        holds = self.worker_requests.holds()
-        in_transit = self.completions.renew(self.worker_requests.still_borrowed)
-        pins: dict[bytes, None] = dict.fromkeys(self.near_tasks.results.pins)
-        if in_transit or pins:
-            holds.append(m.Holds(self.node_id, b"".join(in_transit | pins)))
-        objects, failed = self.objects.announced(), self.completions.failed()
-        actors = self.actors.announced() + self.completions.held_actors()
-        leases = self.leases.announced() + self.completions.held_leases()
-        jobs = list(self.jobs)
-        self.session.tell(m.Announce(0, held, objects, holds, jobs, failed, actors, leases=leases))
-        self.completions.tell_again()
-        self._held_in_transit = self._held_in_transit or bool(in_transit)
-        if (
-            self._held_in_transit or self.near_tasks.results.ever_pinned
-        ):  # a former DROP may be lost
-            self.session.tell(m.Hold(0, self.node_id, b"".join(pins), True))
 
     def _start_over(self) -> None:
         """This incarnation was declared dead: nothing of it may live on."""

@@ -70,6 +70,7 @@ class LocalTasks:
         near_returned: Callable[[list[LocalTask]], None],
         near_withdrawn: Callable[[LocalTask], None],
         crashed: Callable[[LocalTask, int, bytes], None],
+        has_group: Callable[[bytes], bool],
     ) -> None:
         self._node = node
         self._outbox = outbox
@@ -88,6 +89,7 @@ class LocalTasks:
         self._near_returned = near_returned
         self._near_withdrawn = near_withdrawn
         self._crashed = crashed
+        self._has_group = has_group
         self.held: dict[bytes, LocalTask] = {}
         self.templates: dict[bytes, LocalTemplate] = {}
         self.functions: dict[bytes, m.Export] = {}
@@ -202,7 +204,13 @@ class LocalTasks:
                 results = failures.outcomes(task.task_id, template.num_returns, value)
                 self._end(task, m.FINISHED, results)
                 return
-        self._scheduler.push(task, front=task.assignment.actor is not None)
+        self._queue(task, front=task.assignment.actor is not None)
+
+    def _queue(self, task: LocalTask, *, front: bool) -> None:
+        if task.template.group and not self._has_group(task.template.group):
+            self._return([task])  # its bundle has gone meanwhile
+        else:
+            self._scheduler.push(task, front=front)
 
     def on_reclaim(self, message: m.Reclaim) -> None:
         """The head wants some back that have not started."""
@@ -395,7 +403,7 @@ class LocalTasks:
             if task.cancelled:
                 self._fail(task, m.CANCELLED, TaskCancelledError, "the task was cancelled")
             else:
-                self._scheduler.push(task, front=True)
+                self._queue(task, front=True)
         self._behind.runs(slot)
         if len(slot.inflight) > 1:  # some were on their way to it: ask again after a while
             slot.recalled = False
@@ -432,4 +440,4 @@ class LocalTasks:
                 self._crashed(task, slot.pid, value)
                 self._end_in_error(task, m.CRASHED, value)
             else:
-                self._scheduler.push(task, front=True)
+                self._queue(task, front=True)

@@ -24,14 +24,17 @@ from zray.protocol.messages import (
     ActorState,
     ActorWatch,
     AskGone,
+    AskGroups,
     Begun,
     BegunTask,
     Cancel,
     CreateActor,
+    CreateGroup,
     Drop,
     Explained,
     FindActor,
     Gone,
+    Groups,
     Hold,
     Holds,
     KillActor,
@@ -49,6 +52,7 @@ from zray.protocol.messages import (
     Query,
     Reasons,
     Rejected,
+    RemoveGroup,
     Result,
     ResultAck,
     Status,
@@ -67,7 +71,7 @@ from zray.protocol.messages import (
 
 REQUESTS = (
     *(Query, Kv, KillActor, FindActor, ListActors, Sync, AskGone, Trace),
-    *(List, Summarize, Why),
+    *(List, Summarize, Why, CreateGroup, RemoveGroup, AskGroups),
 )
 Request = (
     Query
@@ -82,6 +86,9 @@ Request = (
     | List
     | Summarize
     | Why
+    | CreateGroup
+    | RemoveGroup
+    | AskGroups
 )
 Answer = (
     Status
@@ -96,6 +103,7 @@ Answer = (
     | Listed
     | Summary
     | Explained
+    | Groups
 )
 
 

@@ -34,6 +34,7 @@ COALESCE_S = 0.001  # after this, what there is goes together
 
 
 class Participant(Following):
+    runs_tasks = False  # whose placement groups may be those of what they submit
     _leaves = False  # tasks may be left for whoever has the lock next
 
     def __init__(self, client: Client) -> None:

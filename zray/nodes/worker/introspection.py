@@ -9,6 +9,8 @@ from zray.protocol import messages as m
 
 
 class Introspection(Participant):
+    runs_tasks = True
+
     def __init__(self, client: Client) -> None:
         super().__init__(client)
         self.assignment: m.Assignment | None = None  # the task that runs

@@ -8,13 +8,14 @@ from __future__ import annotations
 import msgspec
 
 from zray import limits
-from zray.core import resources
+from zray.core import bundles, resources
 from zray.core.causes import line
 from zray.core.head.actor_records import ActorRow
 from zray.core.head.members import NodeRow
 from zray.core.head.object_table import PENDING
 from zray.core.head.task_records import ASSIGNED, READY
 from zray.ids import object_id
+from zray.protocol import messages as m
 from zray.protocol.messages import ACTOR_ALIVE, ACTOR_DEAD
 from zray.testing.judgement.ledger import Ledger
 from zray.testing.processes.caller import Caller
@@ -54,6 +55,7 @@ class Checkers:
             self.durable_actors,
             self.actors,
             self.resources,
+            self.groups,
             self.near_tasks,
         ]
 
@@ -347,6 +349,43 @@ class Checkers:
                 if task.near.submitter not in principals and not task.cancelled:
                     raise Violation(f"{word} goes on, and whoever submitted it is gone")
 
+    def groups(self, head: SimHead) -> None:
+        """Bundles are reserved once, on all nodes or on none, and never more than a node has."""
+        gcs = head.gcs
+        there: dict[tuple[bytes, int], str] = {}
+        for raylet in self._population.raylets:
+            machine = raylet.raylet
+            member = gcs.members.nodes.get(machine.node_id)
+            if not raylet.alive or member is None or member.incarnation != machine.incarnation:
+                continue
+            reserved: dict[str, int] = {}
+            for held in machine.bundles.announced():
+                for name, amount in held.resources:
+                    reserved[name] = reserved.get(name, 0) + amount
+                if held.committed:
+                    key = (held.group_id, held.index)
+                    if key in there:
+                        raise Violation(f"{key} is on {there[key]} and on {raylet.name}")
+                    there[key] = raylet.name
+            for name, amount in reserved.items():
+                if amount > dict(machine.info.resources).get(name, 0):
+                    raise Violation(f"{raylet.name} has reserved {amount} of {name}")
+        rows = head.store._rows.get("placement_groups", {})
+        for record in gcs.placement.values():
+            word = f"group {record.group_id.hex()[:8]}"
+            where = [there.get((record.group_id, i)) for i in range(len(record.places))]
+            if any(where) and record.group_id not in rows:
+                raise Violation(f"invariant 12: {word} has bundles, and is not durable")
+            if record.state == m.GROUP_CREATED and not record.is_whole() and not record.expected:
+                raise Violation(f"{word} is there, but for {record.unplaced()}")
+            if record.state == m.GROUP_PENDING and any(where) and not record.placed:
+                raise Violation(f"{word} has bundles that can be used, and others have no place")
+            strategy, places = record.request.strategy, [p for p in record.places if p]
+            if strategy == bundles.STRICT_PACK and len({*places}) > 1:
+                raise Violation(f"{word} is to be on one node")
+            if strategy == bundles.STRICT_SPREAD and len({*places}) < len(places):
+                raise Violation(f"{word} is to be on different nodes")
+
     def resources(self, _: SimHead) -> None:
         """A raylet's free resources are its total minus what busy workers have."""
         for raylet in self._population.raylets:
@@ -357,8 +396,11 @@ class Checkers:
             for slot in scheduler.workers.values():
                 if slot.busy:
                     for name, amount in slot.needs:
-                        if not (slot.blocked and name == "CPU"):
+                        if not (slot.blocked and bundles.is_cpu(name)):
                             used[name] = used.get(name, 0) + amount
+            for held in raylet.raylet.bundles.announced():
+                for name, amount in held.resources:
+                    used[name] = used.get(name, 0) + amount
             for name, total in scheduler.total.items():
                 if scheduler.free.get(name, 0) + used[name] != total:
                     raise Violation(

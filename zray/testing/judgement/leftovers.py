@@ -72,6 +72,12 @@ class Leftovers:
                 g for groups in gcs.tasks._by_job.values() for g in groups.values() if g
             ],
             "actors by owner": gcs.actor_table._of_owners,
+            "placement groups": [*gcs.placement.values()],
+            "rows of placement groups": population.head.store._rows.get("placement_groups", {}),
+            "bundles at nodes": [b for view in gcs.scheduler.nodes.values() for b in view.bundles],
+            "classes in groups": gcs.scheduler.in_groups._classes,
+            "homes of groups": gcs.scheduler.in_groups.homes,
+            "groups that wait": gcs.placement_groups.queue._shape_of,
             **self._of_leases(gcs.leases),
         }
         found += [f"{len(table)} {word}" for word, table in tables.items() if table]
@@ -111,6 +117,7 @@ class Leftovers:
                 "holds of workers": [oid for p in principals for oid in p.holds],
                 "requests": machine.worker_requests._asked,
                 "actors": machine.actors._slots,
+                "bundles": machine.bundles.announced(),
                 "promises of workers": [oid for p in principals for oid in p.promised],
                 "actors of workers": [a for p in principals for a in (*p.owned, *p.actors)],
                 "leases": machine.leases._slots,
@@ -128,8 +135,8 @@ class Leftovers:
             ]
             if _in_use(machine.scheduler.free, machine.scheduler.total):
                 found.append(f"{raylet.name} has only {machine.scheduler.free} free")
-            if any(amount != limits.RESOURCE_UNIT for amount in machine.scheduler.gpu_free):
-                found.append(f"{raylet.name} has GPUs in use: {machine.scheduler.gpu_free}")
+            if any(amount != limits.RESOURCE_UNIT for amount in machine.scheduler.gpus.free):
+                found.append(f"{raylet.name} has GPUs in use: {machine.scheduler.gpus.free}")
         return found
 
     def _left_at_drivers(self) -> list[str]:
