@@ -70,6 +70,13 @@ def test_a_floor_is_of_one_job_alone() -> None:
     assert taken(group, 3) == ["a0"]
 
 
+def test_a_floor_of_no_job_is_of_all_that_have_none() -> None:
+    node = NodeView(identity("n1"), 1, {})
+    node.set_floors([m.JobFloors(b"", 1, 2), m.JobFloors(identity("a"), -1, 0)])
+    assert [node.floor_for(identity(job), True) for job in ("a", "b")] == [-1, 1]
+    assert [node.floor_for(identity(job), False) for job in ("a", "b")] == [0, 2]
+
+
 @pytest.mark.parametrize("count", [1, 150])
 def test_what_was_withdrawn_is_skipped_and_not_counted(count: int) -> None:
     group = waiting(a=[0] * 200)

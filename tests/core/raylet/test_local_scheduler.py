@@ -9,6 +9,7 @@ from zray import limits
 from zray.core.machine import NEVER
 from zray.core.raylet.local_records import LocalTask, LocalTemplate, PoolKey, WorkerSlot
 from zray.core.raylet.local_scheduler import LocalScheduler
+from zray.core.raylet.worker_bound import OTHERS
 from zray.protocol import messages as m
 
 JOB = identity("job")
@@ -144,6 +145,31 @@ def test_another_job_need_not_wait_for_what_the_blocked_of_one_wait_for() -> Non
     assert bench.place() == [], "the other one has its half, and waits for none of these"
     bench.push("child", depth=1, job=OTHER)
     assert bench.place() == [["child"]]
+
+
+def test_of_many_jobs_some_begin_past_the_bound_and_others_when_nothing_moves() -> None:
+    bench = Bench(max_workers=6)
+    for number in range(6):
+        job = identity(f"job{number}")
+        for place in range(6):
+            bench.push(f"{number}.{place}", job=job)
+            bench.place()
+            if slot := bench.slots.get(f"{number}.{place}"):
+                bench.scheduler.block(slot)
+    begun = [name for name in bench.slots if name.endswith(".0")]
+    assert begun == ["0.0", "1.0", "2.0"]
+    bound = bench.scheduler.bound
+    told = dict(bound.bounded())
+    assert told.pop(OTHERS) == (0, 0)
+    assert [*told] == [identity(f"job{number}") for number in range(3)]
+    assert len(bench.scheduler.held_back()) == 36 - len(bench.slots)
+    bench.push("late", job=identity("late"))
+    due = bound.lift_deadline()
+    assert due == limits.STALL_S and bench.place(due) == []
+    bound.lift(due)
+    assert bench.place(due) == [["late"]]
+    bench.push("later", job=identity("later"))
+    assert bench.place(due) == []
 
 
 def test_jobs_have_their_turns_and_of_one_the_deepest_goes_first() -> None:

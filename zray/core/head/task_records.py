@@ -197,8 +197,9 @@ class NodeView:
 
     def floor_for(self, job_id: bytes, takes_cpu: bool) -> int:
         """The depth that a task of a job has to be above to start there."""
-        floors = self._floors.get(job_id)
-        return -1 if floors is None else floors[takes_cpu]
+        if not self._floors:
+            return -1
+        return (self._floors.get(job_id) or self._floors.get(b"") or (-1, -1))[takes_cpu]
 
     def bounded(self, takes_cpu: bool) -> bool:
         """Whether its bound on workers keeps tasks of some job from starting."""

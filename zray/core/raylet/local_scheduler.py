@@ -124,10 +124,10 @@ class LocalScheduler:
         taken: list[LocalTask] = []
         if self.queued == self.queued_near:
             return taken
-        for job_id, floors in self.bound.bounded():
-            for wanted, queue in self.queues.items():
-                floor = _floor(floors, wanted)
-                if floor >= 0 and any(job_id == other for other, _ in queue.jobs()):
+        for wanted, queue in self.queues.items() if self.bound.reached() else ():
+            for job_id, _ in queue.jobs():
+                floor = _floor(self.bound.floors(job_id), wanted)
+                if floor >= 0:
                     found = queue.take_upto(job_id, floor, _may_be_elsewhere)
                     taken.extend(map(self._popped, found))
         return taken

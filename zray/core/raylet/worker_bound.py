@@ -3,8 +3,9 @@
 Whoever blocks lets another task have the CPU, and that may block as well. Past the bound only
 deeper tasks of the same job start, for which those that are blocked may wait; but a job that has
 less than its part of the workers starts what it likes, as none of its tasks waits for those of
-others. The blocked may wait for others all the same: when nothing of a job has moved for a while,
-one more of it starts, whatever it is.
+others. Some jobs do so side by side: more would only share the CPUs, with processes for each. The
+blocked may wait for others all the same: when nothing of a job has moved for a while, one more of
+it starts, whatever it is.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from zray.core.raylet.local_records import WorkerSlot
 
 Floors = tuple[int, int]  # only deeper ones start, of those that take a CPU and of the others
 ANY = -1
+OTHERS = b""  # in place of a job: those that have no worker with tasks
 _NONE: Floors = (ANY, ANY)
 
 
@@ -44,6 +46,7 @@ class WorkerBound:
         self.active: dict[bytes, WorkerSlot] = {}
         self.blocked: dict[bytes, WorkerSlot] = {}
         self._jobs: dict[bytes, _JobWorkers] = {}
+        self._opened = False  # for too long nothing at all has moved: another job may begin
 
     # ---- who is active -----------------------------------------------------------------------
 
@@ -53,6 +56,7 @@ class WorkerBound:
         job = self._jobs.get(slot.key[0])
         if job is None:
             job = self._jobs[slot.key[0]] = _JobWorkers()
+            self._opened = False
         job.active[slot.worker_id] = slot
 
     def remove(self, slot: WorkerSlot) -> None:
@@ -95,28 +99,40 @@ class WorkerBound:
         return len(self.active) >= self.most
 
     def holds(self, job_id: bytes) -> bool:
-        """Whether that bounds a job: it has its part of them."""
+        """Whether that bounds a job: it has its part of them, or enough others have theirs."""
         if len(self.active) < self.most:
             return False
         job = self._jobs.get(job_id)
         if job is None:
-            return False
-        return len(job.active) >= self.most // len(self._jobs)
+            return len(self._jobs) >= max(2, self.most // 2)
+        return len(job.active) >= max(1, self.most // len(self._jobs))
 
     def floors(self, job_id: bytes) -> Floors:
         """Of a job."""
         if not self.holds(job_id):
             return _NONE
-        job = self._jobs[job_id]
+        job = self._jobs.get(job_id)
+        if job is None:
+            return self._of_others()
         if job.floors is None:
             job.floors = self._find(job)
         return job.floors
 
+    def _of_others(self) -> Floors:
+        """They begin when there are fewer workers again; or what is deep, by whomever that is."""
+        if self._opened:
+            return _NONE
+        found = [self.floors(job_id) for job_id in self._jobs]
+        return max(cpu for cpu, _ in found), max(free for _, free in found)
+
     def bounded(self) -> list[tuple[bytes, Floors]]:
-        """The jobs that have floors, and these."""
+        """The jobs that have floors, and these; where others have, all that are no others."""
         if not self.reached():
             return []
+        others = self.floors(OTHERS)
         found = [(job_id, self.floors(job_id)) for job_id in self._jobs]
+        if others != _NONE:
+            return [(OTHERS, others), *found]
         return [(job_id, floors) for job_id, floors in found if floors != _NONE]
 
     def _find(self, job: _JobWorkers) -> Floors:
@@ -148,15 +164,21 @@ class WorkerBound:
             if not job.lifted and now >= self._lift_at(job_id, job):
                 job.lifted = True
                 job.floors = None
+        if now >= self._open_at():
+            self._opened = True
 
     def lift_deadline(self) -> float:
         """When the bound may have to be lifted for one more."""
         if not (self.blocked and self.reached()):
             return NEVER
-        return min(
-            (self._lift_at(job_id, job) for job_id, job in self._jobs.items() if not job.lifted),
-            default=NEVER,
-        )
+        due = [self._lift_at(job_id, job) for job_id, job in self._jobs.items() if not job.lifted]
+        return min(*due, self._open_at()) if due else self._open_at()
+
+    def _open_at(self) -> float:
+        """When another job may begin, whatever the others have."""
+        if self._opened or not self.holds(OTHERS):
+            return NEVER
+        return max(job.moved for job in self._jobs.values()) + limits.STALL_S
 
     def _lift_at(self, job_id: bytes, job: _JobWorkers) -> float:
         waits = self.holds(job_id) and any(slot.blocked for slot in job.active.values())
