@@ -208,9 +208,7 @@ def test_an_actor_by_labels(here):
     assert ray.get(actor.where.remote(), timeout=20) == here
 
 
-@pytest.mark.parametrize(
-    "hard", [{}, {"region": "us"}, {1: In("us")}, ["region"], {"region": In}]
-)
+@pytest.mark.parametrize("hard", [{}, {"region": "us"}, {1: In("us")}, ["region"], {"region": In}])
 def test_no_expressions(hard):
     """What are no expressions is refused at once."""
     with pytest.raises(ValueError):
