@@ -11,6 +11,7 @@ from zray.core.head.task_records import NodeView
 from zray.core.resources import CPU, LABELS, Needs
 
 WAIT_RESOURCES = "WAIT_RESOURCES"
+WAIT_PLACEMENT_GROUP = "WAIT_PLACEMENT_GROUP"
 
 Nodes = Mapping[bytes, NodeView]
 
@@ -40,7 +41,7 @@ def of(group: SchedulingClass, nodes: Nodes) -> WaitReason:
     wanted = bundles.in_words(group.needs) or resources.in_words(group.needs)
     if group.group and not any(resources.fits(one.total, group.needs) for one in nodes.values()):
         text = f"needs {wanted}, which has no node now"
-        return WaitReason("WAIT_PLACEMENT_GROUP", text, "see zray list placement-groups")
+        return WaitReason(WAIT_PLACEMENT_GROUP, text, "see zray list placement-groups")
     if group.near in nodes:
         text = f"needs {wanted} on the node that has its large arguments"
         return WaitReason("WAIT_LOCALITY", text)
