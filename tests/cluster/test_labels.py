@@ -78,3 +78,22 @@ def test_a_task_waits_for_a_node_and_says_so(bare: Any) -> None:
     bare.start_node("d", 1, "--labels", "zone=d")
     assert zray.get(ref, timeout=20) == "d"
     assert set(zray.get([fallback.remote() for _ in range(4)], timeout=20)) == {"d"}
+
+
+def test_labels_come_from_files_and_the_environment(bare: Any, tmp_path: Any) -> None:
+    bare.start_head()
+    file = tmp_path / "labels.yaml"
+    file.write_text("# of this machine\nzone: a\n'disk': \"ssd\"  # fast\nrack: \n")
+    environment = {"RAY_NODE_REGION": "eu", "ZRAY_OVERRIDE_LABELS": '{"tier": "gold"}'}
+    options = ("--labels-file", str(file), "--labels", "zone=b,tier=silver")
+    bare.start_node("a", 1, *options, environment=environment)
+    found = dict(bare.node("a").info.labels)
+    node_id = found.pop("ray.io/node-id")
+    assert node_id == bare.node("a").node_id.hex()
+    assert found == {
+        "zone": "b",
+        "disk": "ssd",
+        "rack": "",
+        "tier": "gold",
+        "ray.io/availability-region": "eu",
+    }

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from zray.protocol import messages as m
-from zray.util.state import records
+from zray.util.state import kinds, records
 
 # Ray 2.60: fields of each, those of ``detail`` behind the bar.
 FIELDS = {
@@ -41,6 +41,9 @@ FIELDS = {
         "end_time metadata runtime_env driver_agent_http_address driver_node_id driver_exit_code"
     ),
     records.ClusterEventState: "severity time source_type message event_id | custom_fields",
+    kinds.PlacementGroupState: (
+        "placement_group_id name creator_job_id state | bundles is_detached stats"
+    ),
 }
 ROWS: dict[Any, Any] = {
     records.TaskState: m.ListedTask(bytes(16), 0, "f", m.ENDED_WELL, started_s=1.5, ended_s=2.0),
@@ -50,6 +53,11 @@ ROWS: dict[Any, Any] = {
     records.WorkerState: m.ListedWorker(bytes(16), True),
     records.JobState: m.ListedJob(bytes(16), "RUNNING"),
     records.ClusterEventState: m.ListedEvent(1, 1.5, "INFO", "NODE", "NODE_JOINED", "joined"),
+    kinds.PlacementGroupState: m.ListedGroup(
+        *(bytes(16), "", "CREATED", "PACK", bytes(16), False),
+        [m.Bundle([("CPU", 10_000)])],
+        [bytes(16)],
+    ),
 }
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import ray
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -92,3 +93,28 @@ def test_unless_it_says_otherwise() -> None:
 def test_gpus_are_in_the_resources() -> None:
     """``cluster_resources()`` has them."""
     assert ray.cluster_resources()["GPU"] == 2.0
+
+
+def test_bundles_have_gpus_of_their_own() -> None:
+    """Tasks in a bundle see its GPU, each time the same, and none of another bundle."""
+    group = ray.util.placement_group([{"CPU": 1, "GPU": 1}, {"CPU": 1, "GPU": 1}])
+    assert group.wait(30)
+    strategy = PlacementGroupSchedulingStrategy
+    tasks = [see.options(scheduling_strategy=strategy(group, index)) for index in (0, 1)]
+    first = [seen for seen, _, _ in ray.get([task.remote() for task in tasks])]
+    again = [seen for seen, _, _ in ray.get([task.remote() for task in tasks])]
+    assert sorted(first) == ["4", "6"] and again == first
+    ray.util.remove_placement_group(group)
+
+
+def test_a_bundle_may_have_a_part_of_one() -> None:
+    """Two bundles of half a GPU see one that they have a part of."""
+    group = ray.util.placement_group([{"CPU": 1, "GPU": 0.5}] * 2)
+    assert group.wait(30)
+    strategy = PlacementGroupSchedulingStrategy
+    tasks = [
+        see.options(num_gpus=0.5, scheduling_strategy=strategy(group, index)) for index in (0, 1)
+    ]
+    found = [seen for seen, _, _ in ray.get([task.remote() for task in tasks], timeout=30)]
+    assert {*found} <= {"4", "6"}
+    ray.util.remove_placement_group(group)

@@ -14,7 +14,9 @@ import click
 
 from zray.cli import options
 
-KINDS: Final = ("tasks", "actors", "objects", "nodes", "workers", "jobs", "events")
+KINDS: Final = (
+    *("tasks", "actors", "objects", "nodes", "workers", "jobs", "placement_groups", "events"),
+)
 SUMMARIES: Final = ("tasks", "actors", "objects")
 _FILTER: Final = re.compile(r"\s*(\w+)\s*(!?=)\s*(.*?)\s*", re.DOTALL)
 WATCH_S: Final = 2.0
@@ -24,7 +26,7 @@ class Kind(click.Choice[str]):
     """One of the kinds, in the plural or the singular."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        text = str(value).lower().replace("cluster-events", "events")
+        text = str(value).lower().replace("cluster-events", "events").replace("-", "_")
         return super().convert(text if text.endswith("s") else f"{text}s", param, ctx)
 
 
@@ -78,7 +80,7 @@ def list_(
     watch: float | None,
     given: Sequence[Sequence[str]],
 ) -> None:
-    """List tasks, actors, objects, nodes, workers, jobs or events.
+    """List tasks, actors, objects, nodes, workers, jobs, placement-groups or events.
 
     Exit code 0: that is what there is; 2: the head cannot be reached, or there is no such filter.
     """

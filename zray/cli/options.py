@@ -30,6 +30,7 @@ _NAME_RULE: Final = (
 )
 _SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?) *([kmgt]?)(i?)(b?)", re.IGNORECASE)
 _REPR: Final = re.compile(r"(?:ObjectRef\(|Actor\(.*, )([0-9a-f]{32,40})(?:,.*)?\)?", re.IGNORECASE)
+_LABELS_FILE: Final = "zray.labels_file"
 _OWN_OPTIONS: Final = {"CPU": "--num-cpus", "GPU": "--num-gpus", "memory": "--memory"}
 
 P = ParamSpec("P")
@@ -192,6 +193,38 @@ def labels(text: str) -> dict[str, str]:
 
 
 @checked
+def labels_file(path: str) -> dict[str, str]:
+    """The same of a file: a JSON object, or lines ``zone: a`` as in YAML."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    if text.lstrip().startswith("{"):
+        return dict(labels(text))
+    lines = [line.partition(" #")[0].strip() for line in text.splitlines()]
+    found = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if line and not line.startswith(("#", "---")):
+            if not (colon and name.strip()):
+                raise ValueError(f"{path}: {line!r} is no label; write zone: a")
+            found[name.strip().strip("\"'")] = value.strip().strip("\"'")
+    return dict(labels(json.dumps(found))) if found else {}
+
+
+def _labels_of_file(
+    context: click.Context, option: click.Parameter, value: dict[str, str] | None
+) -> None:
+    context.meta[_LABELS_FILE] = value or {}
+
+
+def _all_labels(
+    context: click.Context, option: click.Parameter, value: dict[str, str]
+) -> dict[str, str]:
+    return {**context.meta.get(_LABELS_FILE, {}), **value}
+
+
+@checked
 def module(text: str) -> str:
     """The name of a Python module."""
     if text.endswith(".py"):
@@ -318,7 +351,23 @@ def address_option(command: Command) -> Command:
 def resource_options(command: Command) -> Command:
     """What a node offers; by default what the machine has."""
     for option in (
-        click.option("--labels", type=labels, default="", metavar="K=V,...", help="Node's labels."),
+        click.option(
+            "--labels",
+            type=labels,
+            default="",
+            metavar="K=V,...",
+            help="Node's labels; they count more than those of a file.",
+            callback=_all_labels,
+        ),
+        click.option(
+            "--labels-file",
+            type=labels_file,
+            metavar="FILE",
+            help="Node's labels, a line for each: zone: a; or a JSON object.",
+            callback=_labels_of_file,
+            expose_value=False,
+            is_eager=True,
+        ),
         click.option(
             "--resources",
             type=resources,

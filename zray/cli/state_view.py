@@ -23,16 +23,24 @@ from zray.errors import HeadConnectionError, StateQueryError, ZrayError
 from zray.nodes.driver.observer import Observer
 from zray.protocol import messages as m
 from zray.util.state.api import DEFAULT_RPC_TIMEOUT, StateList, listed
-from zray.util.state.records import RECORDS, summary_of
+from zray.util.state.kinds import RECORDS
+from zray.util.state.records import summary_of
 from zray.util.state.source import Source
 
 OK, UNKNOWN, UNREACHABLE = 0, 1, 2
 WIDE = 100_000  # columns, where nobody looks: a program that reads it wants all of it
 RETRY_S = 1.0
 
-GOOD = {"RUNNING", "ALIVE", "READY", "SUCCEEDED"}
+GOOD = {"RUNNING", "ALIVE", "READY", "SUCCEEDED", "CREATED"}
 BAD = {"FAILED", "DEAD", "ERROR", "LOST", "SYSTEM_ERROR", "USER_ERROR"}
-WAITS = {"RESTARTING", "WARNING", "PENDING", "DEPENDENCIES_UNREADY", "PENDING_CREATION"}
+WAITS = {
+    "RESTARTING",
+    "RESCHEDULING",
+    "WARNING",
+    "PENDING",
+    "DEPENDENCIES_UNREADY",
+    "PENDING_CREATION",
+}
 
 
 class View(Protocol):
@@ -131,6 +139,11 @@ COLUMNS: dict[str, list[tuple[str, str]]] = {
         *(("UNFINISHED", "tasks_unfinished"), ("FINISHED", "tasks_finished")),
         *(("AGE", "age"), ("MESSAGE", "message")),
     ],
+    "placement_groups": [
+        *(("GROUP ID", "placement_group_id"), ("NAME", "name"), ("STATE", "state")),
+        *(("STRATEGY", "strategy"), ("BUNDLES", "num_bundles"), ("NODES", "homes")),
+        ("WHY", "why"),
+    ],
     "events": [
         *(("TIME", "clock"), ("SEVERITY", "severity"), ("SOURCE", "source_type")),
         *(("EVENT", "label"), ("MESSAGE", "message")),
@@ -205,8 +218,9 @@ class ListView:
         return [*shown, Text(self._footer(), style="dim")]
 
     def _footer(self) -> str:
-        found, what = self._found, self._kind if len(self._found) != 1 else self._kind[:-1]
-        parts = [f"{len(found):,} {what}" if found else f"no {self._kind}"]
+        found, kind = self._found, self._kind.replace("_", " ")
+        what = kind if len(found) != 1 else kind[:-1]
+        parts = [f"{len(found):,} {what}" if found else f"no {kind}"]
         if self._filters:
             parts[0] += f" of {found.total:,}, by the filters"
         if found.truncated:
@@ -248,7 +262,8 @@ class GetView:
 
     def tables(self, width: int) -> list[RenderableType]:
         if not self._found:
-            text = f"{self._kind[:-1]} {self._name} is not known: it never was, or is forgotten"
+            what = self._kind[:-1].replace("_", " ")
+            text = f"{what} {self._name} is not known: it never was, or is forgotten"
             return [Text(text)]
         return [_details(one, self._nodes) for one in self._found]
 
@@ -351,6 +366,9 @@ def _cell(record: Any, field: str, nodes: dict[str, str]) -> Any:
         return nodes.get(record.node_id or "", record.node_id)
     if field == "places":
         return " ".join(nodes.get(one, one[:8]) for one in record.node_ids or ())
+    if field == "homes":
+        homes = dict.fromkeys(one["node_id"] for one in record.bundles or () if one["node_id"])
+        return " ".join(nodes.get(one, one[:8]) for one in homes)
     return record[field]
 
 
@@ -427,6 +445,7 @@ _MADE: dict[str, Any] = {
     "driver_pid": lambda record: (record.driver_info or {}).get("pid"),
     "clock": _clock,
     "label": lambda record: (record.custom_fields or {}).get("label"),
+    "num_bundles": lambda record: len(record.bundles or ()),
 }
 
 

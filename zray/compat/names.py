@@ -40,7 +40,6 @@ def _instead(text: str, *names: str) -> dict[str, Instead]:
 _CROSS_LANGUAGE = (
     "code in other languages runs by name, see zray.task_by_name and zray.actor_class_by_name"
 )
-_GROUPS = "placement groups are not there yet; resources= can keep tasks apart or together"
 _CLIENT = "a driver on any machine is a full one: zray.init('host:port')"
 _LATER = "it is not there yet"
 _STATE = "call the functions of ray.util.state; each takes address="
@@ -123,16 +122,17 @@ MODULES: dict[str, dict[str, Any]] = {
             *("list_actors", "list_cluster_events", "list_jobs", "list_nodes", "list_objects"),
             *("list_tasks", "list_workers", "summarize_actors", "summarize_objects"),
             *("summarize_tasks", "get_log", "list_logs"),
+            *("get_placement_group", "list_placement_groups"),
         ),
         **_instead(_STATE, "StateApiClient"),
-        **_instead(_GROUPS, "get_placement_group", "list_placement_groups"),
         **_instead("environments have variables alone", "list_runtime_envs"),
     },
     "ray.util.state.common": _homes(
         "zray.util.state.records",
         *("ActorState", "ClusterEventState", "JobState", "NodeState", "ObjectState", "TaskState"),
         "WorkerState",
-    ),
+    )
+    | _homes("zray.util.state.kinds", "PlacementGroupState"),
     "ray.util.state.exception": _homes("zray.errors", "RayStateApiException"),
     "ray.util.actor_pool": _instead(_LATER, "ActorPool"),
     "ray.util.queue": _instead(_LATER, "Empty", "Full", "Queue"),

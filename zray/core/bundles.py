@@ -7,17 +7,19 @@ Arithmetic only.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 from zray import limits
 from zray.core.resources import CPU, GPU, Needs
+from zray.ids import TASK_BYTES
 
+INDEX_DIGITS = 6
 ANY = -1  # in place of a bundle's index
 PLACE = "bundle"  # what every bundle has so much of, so that something without resources fits
 PLACES = 1000 * limits.RESOURCE_UNIT
 TAKEN = limits.RESOURCE_UNIT // 1000  # of that, by whatever runs there
-_OF_GROUP = re.compile(r"(.*)_group_(?:(\d{1,6})_)?([0-9a-f]{32})", re.DOTALL)
+_BETWEEN = "_group_"
+_HEX = frozenset("0123456789abcdef")
 
 PACK, SPREAD, STRICT_PACK, STRICT_SPREAD = 0, 1, 2, 3
 STRATEGIES = ("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD")
@@ -52,17 +54,20 @@ def needed(
 
 def parts(name: str) -> tuple[str, int, bytes] | None:
     """Resource, index and group of such a name; None: it is none."""
-    found = _OF_GROUP.fullmatch(name)
-    if found is None:
+    resource, found, rest = name.rpartition(_BETWEEN)
+    which, _, group = rest.rpartition("_")
+    numbered = which.isascii() and which.isdigit() and len(which) <= INDEX_DIGITS
+    if not found or len(group) != 2 * TASK_BYTES or not _HEX.issuperset(group):
         return None
-    index = ANY if found[2] is None else int(found[2])
-    return found[1], index, bytes.fromhex(found[3])
+    if rest != group and not numbered:
+        return None
+    return resource, int(which) if numbered else ANY, bytes.fromhex(group)
 
 
 def group_of(wanted: Iterable[tuple[str, int]]) -> bytes:
     """The group in which something runs that needs this; empty: none."""
     for name, _ in wanted:
-        if "_group_" in name and (found := parts(name)) is not None:
+        if _BETWEEN in name and (found := parts(name)) is not None:
             return found[2]
     return b""
 
@@ -70,7 +75,7 @@ def group_of(wanted: Iterable[tuple[str, int]]) -> bytes:
 def index_of(wanted: Iterable[tuple[str, int]]) -> int:
     """The bundle of the group in which that runs; ANY: whichever has room."""
     for name, _ in wanted:
-        if "_group_" in name and (found := parts(name)) is not None and found[1] != ANY:
+        if _BETWEEN in name and (found := parts(name)) is not None and found[1] != ANY:
             return found[1]
     return ANY
 

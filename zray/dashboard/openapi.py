@@ -7,7 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 from zray import limits
 from zray._version import __version__
-from zray.util.state.records import RECORDS
+from zray.util.state.kinds import RECORDS
 
 Schema = dict[str, Any]
 

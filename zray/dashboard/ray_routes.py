@@ -22,9 +22,9 @@ from zray.util.state.records import summary_of
 
 VERSION = "4"  # of the HTTP interface, as Ray counts it
 ROWS_MAX = 10_000
-NOT_HERE = ("placement_groups", "runtime_envs")  # what zray does not have: none of them
+NOT_HERE = ("runtime_envs",)  # what zray does not have: none of them
 PATHS = {kind: kind for kind in ("tasks", "actors", "objects", "nodes", "workers", "jobs")}
-PATHS["cluster_events"] = "events"
+PATHS |= {"cluster_events": "events", "placement_groups": "placement_groups"}
 ASKED = (
     *("limit", "timeout", "detail", "exclude_driver"),
     *("filter_keys", "filter_predicates", "filter_values"),

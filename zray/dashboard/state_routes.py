@@ -18,7 +18,8 @@ from zray.dashboard.service import Service
 from zray.errors import NotFoundError
 from zray.protocol import messages as m
 from zray.util.state.cluster import describe
-from zray.util.state.records import RECORDS, summary_of
+from zray.util.state.kinds import RECORDS
+from zray.util.state.records import summary_of
 
 SUMMARIES = ("tasks", "actors", "objects")
 PAGE_ROWS = 100

@@ -11,6 +11,7 @@ from msgspec import Meta, Struct
 
 from zray import limits
 from zray.protocol.parts import MANY, Amounts, Count, Message, Name, Seq
+from zray.protocol.placement_messages import Bundle
 
 # List.kind, Summarize.kind
 TASKS = 1
@@ -20,6 +21,7 @@ NODES = 4
 WORKERS = 5
 JOBS = 6
 EVENTS = 7
+GROUPS = 8
 KINDS = {
     "tasks": TASKS,
     "actors": ACTORS,
@@ -28,6 +30,7 @@ KINDS = {
     "workers": WORKERS,
     "jobs": JOBS,
     "events": EVENTS,
+    "placement_groups": GROUPS,
 }
 
 HEAD_NODE = "head"  # name of the node that a head starts
@@ -59,7 +62,7 @@ ERROR_TYPES = {
     "ZR-3403": "ACTOR_UNAVAILABLE",
 }
 
-Kind = Annotated[int, Meta(ge=1, le=7)]
+Kind = Annotated[int, Meta(ge=1, le=8)]
 Word = Annotated[str, Meta(max_length=64)]  # of a fixed set
 Brief = Annotated[str, Meta(max_length=limits.BRIEF_TEXT_MAX)]
 AnyId = Annotated[bytes, Meta(max_length=20)]  # of a thing of any kind, or empty
@@ -209,6 +212,21 @@ class ListedEvent(Struct, array_like=True, frozen=True, gc=False):
     subject: AnyId = b""
 
 
+class ListedGroup(Struct, array_like=True, frozen=True, gc=False):
+    """A placement group. ``nodes``: of each bundle, where it is; empty: nowhere."""
+
+    placement_group_id: AnyId
+    name: Name
+    state: Word
+    strategy: Word
+    job_id: AnyId
+    detached: bool
+    bundles: Annotated[list[Bundle], MANY]
+    nodes: Annotated[list[AnyId], MANY]
+    rounds: Count = 0
+    reason: Brief = ""
+
+
 class Filter(Struct, array_like=True, frozen=True):
     """Rows whose ``key`` is ``value``, or, ``negated``, is not. ``key``: a field of Ray's state
     API; words are compared without regard to case, ids are hexadecimal."""
@@ -253,6 +271,7 @@ class Listed(Message, tag=161):
     workers: Annotated[list[ListedWorker], MANY] = []
     jobs: Annotated[list[ListedJob], MANY] = []
     events: Annotated[list[ListedEvent], MANY] = []
+    placement_groups: Annotated[list[ListedGroup], MANY] = []
 
 
 class Summarize(Message, tag=162):

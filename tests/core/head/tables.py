@@ -26,6 +26,7 @@ from zray.core.head.members import JobMember, Members, NodeMember, NodeRow
 from zray.core.head.near_tasks import NearTasks
 from zray.core.head.notices import Notices
 from zray.core.head.object_table import ObjectTable
+from zray.core.head.placement_table import PlacementTable
 from zray.core.head.processes import Processes
 from zray.core.head.recovery import Recovery
 from zray.core.head.results import Results
@@ -62,6 +63,7 @@ class Tables:
         self.actors = ActorTable()
         self.scheduler = TaskScheduler()
         self.lease_table = LeaseTable()
+        self.placement = PlacementTable()
         self.results = Results(self.outbox, self.objects, self.members, self.processes.workers)
         self.lost: list[bytes] = []  # objects that were to be made again
         self.trouble = ""  # why none can be
@@ -245,6 +247,7 @@ class Machines(Tables):
             definitions=self.definitions,
             directory=self.directory,
             events=self.events,
+            placement=self.placement,
             begin=lambda task, spec, now: self.task_manager.begin(task, spec, now),
         )
         self.outcomes = TaskOutcomes(
@@ -284,6 +287,7 @@ class Machines(Tables):
             incarnations=self.incarnations,
             outcomes=self.outcomes,
             near_tasks=self.make_near_tasks(),
+            placement=self.placement,
             events=self.events,
         )
 

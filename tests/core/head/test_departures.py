@@ -64,6 +64,7 @@ class Bench(Tables):
             incarnations=self.others,
             actor_table=self.actors,
             leases=self.others,
+            placement_groups=self.others,
         )
 
     def setting(self) -> tuple[NodeMember, JobMember, TaskRecord]:

@@ -61,6 +61,7 @@ class Bench(Tables):
             definitions=self.definitions,
             directory=self.directory,
             events=self.events,
+            placement=self.placement,
             begin=lambda task, made_of, now: self.begun.append(task),
         )
         self.n1 = self.node("n1")

@@ -43,6 +43,11 @@ class NoActors:
         assert not held
 
 
+class NoGroups:
+    def announced(self, node: Any, held: list[m.HeldBundle]) -> None:
+        assert not held
+
+
 class Bench(Tables):
     def __init__(self, awaited: str = "") -> None:
         super().__init__(awaited)
@@ -75,6 +80,7 @@ class Bench(Tables):
             task_outcomes=self.lives,  # type: ignore[arg-type]
             actors=NoActors(),  # type: ignore[arg-type]
             leases=self.make_leases(),
+            placement_groups=NoGroups(),  # type: ignore[arg-type]
             worker_ended=lambda node, worker_id: self.ended.append(worker_id),
         )
         self.n1 = self.node("n1")

@@ -66,6 +66,7 @@ class TaskBench:
             near_returned=lambda tasks: self.near.hand_up(tasks),
             near_withdrawn=lambda task: self.near.withdrawn(task),
             crashed=lambda task, pid, error: self.crashed.append((task, pid, error)),
+            has_group=lambda group_id: False,
         )
         self.leased_to: list[bytes] = []  # jobs
         self.near = NearTasks(

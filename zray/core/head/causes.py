@@ -9,6 +9,7 @@ from itertools import islice
 
 from zray import limits
 from zray.core import causes, resources
+from zray.core.bundles import STRATEGIES
 from zray.core.causes import READY, UNKNOWN, Link, cause
 from zray.core.head.actor_directory import ActorDirectory
 from zray.core.head.actor_records import ActorRecord
@@ -20,6 +21,7 @@ from zray.core.head.member_causes import AWAY, DEAD, MemberCauses
 from zray.core.head.members import Members
 from zray.core.head.near_tasks import NearTasks
 from zray.core.head.object_table import PENDING, ObjectRecord, ObjectTable
+from zray.core.head.placement_groups import PlacementGroups
 from zray.core.head.processes import Processes
 from zray.core.head.recovery import Recovery
 from zray.core.head.scheduling_class import SchedulingClass
@@ -51,7 +53,9 @@ class HeadCauses:
         near_tasks: NearTasks,
         scheduler: TaskScheduler,
         recovery: Recovery,
+        placement_groups: PlacementGroups,
     ) -> None:
+        self._placement_groups = placement_groups
         self._members = members
         self._processes = processes
         self._tasks = tasks
@@ -157,10 +161,30 @@ class HeadCauses:
             return self.of_tasks.of(thing_id, task, now)
         if thing_id in self._directory.dead:
             return self._dead_actor(thing_id)
+        group = self._placement_groups.told(thing_id)
+        if group is not None:
+            return self._group(group)
         member = self._of_members.of(thing_id, now)
         if member is not None:
             return member
         return self._object(object_id(thing_id), now, is_task=True)
+
+    def _group(self, group: m.GroupStatus) -> Link:
+        """Of a placement group, what it waits for."""
+        state, strategy = m.GROUP_STATES[group.state], STRATEGIES[group.strategy]
+        where = [self._members.nodes.get(node) for node in group.nodes[: limits.WHY_DETAILS_MAX]]
+        names = [one.info.name if one is not None else "no node" for one in where]
+        details = [(f"bundle {index}", f"on {name}") for index, name in enumerate(names)]
+        text = group.reason or f"a placement group with a place for all of its bundles ({strategy})"
+        if group.state == m.GROUP_REMOVED:
+            text, details = "the placement group was removed", []
+        more = len(group.nodes) - len(names)
+        found = cause(
+            *("placement group", group.group_id, group.name, state, text),
+            details=details,
+            more=more,
+        )
+        return Link(found)
 
     def of_demand(self, submitter: bytes, amounts: m.Amounts, now: float) -> list[m.Cause]:
         """What is missing for tasks that wait at their submitter, if it has told of such."""

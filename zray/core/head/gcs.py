@@ -433,7 +433,7 @@ class Gcs(Tables):
         return HeadCauses(
             *(self.epoch, self.store, self.members, self.processes, self.tasks, self.objects),
             *(self.actor_table, self.actor_directory, self.holders, self.lease_table),
-            *(self.near_tasks, self.scheduler, self.recovery),
+            *(self.near_tasks, self.scheduler, self.recovery, self.placement_groups),
         )
 
     # ---- what concerns several machines --------------------------------------------------------

@@ -123,6 +123,7 @@ class Listings:
         self._objects = tables.objects
         self._actors = tables.actor_table
         self._events = tables.events
+        self._placement = tables.placement
         self._tasks = tasks
         self._rows = rows
         self.handlers: dict[type[m.Message], Callable[[Any, Any, float], None]] = {
@@ -235,6 +236,9 @@ class Listings:
             return [present(ids, rows.worker, only), Past(events.workers, needle)]
         if kind == m.JOBS:
             return [present(self._members.jobs, rows.job, only), Past(events.jobs, needle)]
+        if kind == m.GROUPS:
+            ids = chain(self._placement.ids(), self._placement.removed)
+            return [present(ids, rows.placement_group, only)]
         return [Past(events.happened, needle)]
 
     def _keep(self, reading: Reading, now: float) -> None:

@@ -141,6 +141,11 @@ class PlacementGroups:
         else:
             self._tell(sender, message.seq, [self.status(record)])
 
+    def told(self, group_id: bytes) -> m.GroupStatus | None:
+        """What is known of a group; None: there was none, or it is forgotten."""
+        record = self._table.get(group_id)
+        return self.status(record) if record is not None else self._table.removed.get(group_id)
+
     def status(self, record: GroupRecord) -> m.GroupStatus:
         """A group, with what it waits for."""
         return record.status(self.reasons.of(record))

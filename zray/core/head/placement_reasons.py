@@ -11,6 +11,7 @@ from zray.core.head.members import Members
 from zray.core.head.placement_table import GroupRecord
 from zray.core.head.task_records import NodeView
 from zray.core.head.task_scheduler import TaskScheduler
+from zray.core.head.wait_reasons import distance
 from zray.core.resources import Needs
 from zray.protocol import messages as m
 
@@ -76,7 +77,7 @@ class PlacementReasons:
         return "its bundles do not fit together into what is free now"
 
     def _never(self, what: str, needs: Needs, nodes: list[NodeView]) -> str:
-        nearest = min(nodes, key=lambda node: len(resources.missing(node.total, needs)))
+        nearest = min(nodes, key=lambda node: distance(node.total, needs))
         lacking = resources.missing(nearest.total, needs)
         return (
             f"{what} needs {resources.in_words(needs)}; no node ever has that (the nearest, "
@@ -86,7 +87,7 @@ class PlacementReasons:
 
     def _in_use(self, what: str, needs: Needs, nodes: list[NodeView]) -> str:
         able = [node for node in nodes if resources.fits(node.total, needs)]
-        nearest = min(able, key=lambda node: len(resources.missing(node.free, needs)))
+        nearest = min(able, key=lambda node: distance(node.free, needs))
         if not nearest.usable:
             state = "is being drained" if nearest.draining else "is not heard of just now"
             return f"{what} needs {resources.in_words(needs)}; {self._name(nearest)} {state}"

@@ -146,6 +146,10 @@ class PlacementTable:
         """All that are not removed."""
         yield from self._records.values()
 
+    def ids(self) -> list[bytes]:
+        """Of all that are not removed and durable."""
+        return [one.group_id for one in self._records.values() if one.until_stored is None]
+
     def add(self, record: GroupRecord) -> None:
         """There is such a group."""
         request = record.request

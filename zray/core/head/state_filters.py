@@ -20,6 +20,7 @@ IDS = {
     m.WORKERS: {name: name for name in ("worker_id", "node_id", "job_id", "actor_id")},
     m.JOBS: {"job_id": "job_id"},
     m.EVENTS: {"subject": "subject"},
+    m.GROUPS: {"placement_group_id": "placement_group_id", "creator_job_id": "job_id"},
 }
 WORDS = {
     m.TASKS: {
@@ -48,6 +49,10 @@ WORDS = {
     },
     m.JOBS: {**{name: name for name in ("status", "entrypoint", "user", "pid")}, "state": "status"},
     m.EVENTS: {"severity": "severity", "source_type": "source", "label": "label"},
+    m.GROUPS: {
+        **{name: name for name in ("name", "state", "strategy")},
+        "is_detached": "detached",
+    },
 }
 # The field that is the row's own id.
 OWN_ID = {
@@ -58,6 +63,7 @@ OWN_ID = {
     m.WORKERS: "worker_id",
     m.JOBS: "job_id",
     m.EVENTS: "subject",
+    m.GROUPS: "placement_group_id",
 }
 
 Test = Callable[[Any], bool]

@@ -9,9 +9,11 @@ from itertools import islice
 
 from zray import limits
 from zray.core import resources
+from zray.core.bundles import STRATEGIES
 from zray.core.head.actor_records import ActorRecord
 from zray.core.head.members import ALIVE, JobMember
 from zray.core.head.object_table import PENDING, ObjectRecord
+from zray.core.head.placement_reasons import PlacementReasons
 from zray.core.head.scheduling_class import SchedulingClass
 from zray.core.head.tables import Tables
 from zray.core.head.task_records import ASSIGNED, READY, TaskRecord
@@ -38,6 +40,8 @@ class StateRows:
         self._leases = tables.lease_table
         self._scheduler = tables.scheduler
         self._events = tables.events
+        self._placement = tables.placement
+        self._placement_reasons = PlacementReasons(tables.members, tables.scheduler)
         self._tasks = tasks
         self._reasons: dict[SchedulingClass, str] = {}  # looked up in this turn
 
@@ -297,3 +301,19 @@ class StateRows:
         if job.driverless:
             return "it is that of a detached actor, which lives"
         return "" if job.connected else "its driver is not connected at the moment"
+
+    def placement_group(self, group_id: bytes) -> m.ListedGroup | None:
+        """A placement group, or one of the last that were removed."""
+        record = self._placement.get(group_id)
+        gone = self._placement.removed.get(group_id)
+        if record is not None:
+            gone = record.status(self._placement_reasons.of(record))
+        if gone is None:
+            return None
+        return m.ListedGroup(
+            *(group_id, gone.name, m.GROUP_STATES[gone.state], STRATEGIES[gone.strategy]),
+            *(gone.job_id, gone.detached),
+            gone.bundles,
+            gone.nodes,
+            *(gone.rounds, gone.reason),
+        )

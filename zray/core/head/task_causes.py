@@ -17,7 +17,7 @@ from zray.core.head.shortages import Shortages
 from zray.core.head.task_records import ASSIGNED, TaskRecord
 from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.task_table import TaskTable
-from zray.core.head.wait_reasons import WAIT_RESOURCES
+from zray.core.head.wait_reasons import WAIT_PLACEMENT_GROUP, WAIT_RESOURCES
 from zray.ids import task_of
 from zray.protocol import messages as m
 
@@ -107,13 +107,16 @@ class TaskCauses:
             found = self.of_class(group, task.job_id, now)
             text = f"{found.text} (task {name}, {group.ready} waiting like it)"
             told = [(one.name, one.text) for one in found.details]
+            if found.code == WAIT_PLACEMENT_GROUP:
+                return link(found.code, text, then=group.group)
             return link(found.code, text, told, found.more, found.advice)
         return link("UNKNOWN", name)
 
     def of_class(self, group: SchedulingClass, job_id: bytes, now: float) -> m.Cause:
         """What is missing for tasks that need the same."""
         code, text, advice = self._scheduler.why(group)
-        told, more = self._shortages.of(group, now) if self._members.nodes else ([], 0)
+        bare = code == WAIT_PLACEMENT_GROUP or not self._members.nodes
+        told, more = ([], 0) if bare else self._shortages.of(group, now)
         others = self._others(group, job_id)
         never = code in ("INFEASIBLE", "NO_NODES")
         if others and not never:

@@ -8,9 +8,10 @@ from typing import NamedTuple
 from zray.core import bundles, resources
 from zray.core.head.scheduling_class import SchedulingClass
 from zray.core.head.task_records import NodeView
-from zray.core.resources import CPU, LABELS
+from zray.core.resources import CPU, LABELS, Needs
 
 WAIT_RESOURCES = "WAIT_RESOURCES"
+WAIT_PLACEMENT_GROUP = "WAIT_PLACEMENT_GROUP"
 
 Nodes = Mapping[bytes, NodeView]
 
@@ -40,7 +41,7 @@ def of(group: SchedulingClass, nodes: Nodes) -> WaitReason:
     wanted = bundles.in_words(group.needs) or resources.in_words(group.needs)
     if group.group and not any(resources.fits(one.total, group.needs) for one in nodes.values()):
         text = f"needs {wanted}, which has no node now"
-        return WaitReason("WAIT_PLACEMENT_GROUP", text, "see zray list placement-groups")
+        return WaitReason(WAIT_PLACEMENT_GROUP, text, "see zray list placement-groups")
     if group.near in nodes:
         text = f"needs {wanted} on the node that has its large arguments"
         return WaitReason("WAIT_LOCALITY", text)
@@ -68,7 +69,7 @@ def of(group: SchedulingClass, nodes: Nodes) -> WaitReason:
 
 
 def _infeasible(group: SchedulingClass, nodes: Nodes) -> WaitReason:
-    nearest = min(nodes.values(), key=lambda node: _distance(node, group))
+    nearest = min(nodes.values(), key=lambda node: distance(node.total, group.needs))
     lacking = resources.missing(nearest.total, group.needs)
     has = resources.in_words((name, nearest.total.get(name, 0)) for name, _ in lacking)
     labelled = any(name.startswith(LABELS) for name, _ in lacking)
@@ -82,6 +83,6 @@ def _infeasible(group: SchedulingClass, nodes: Nodes) -> WaitReason:
     return WaitReason("INFEASIBLE", text, advice)
 
 
-def _distance(node: NodeView, group: SchedulingClass) -> float:
-    lacking = resources.missing(node.total, group.needs)
-    return sum(2 - node.total.get(name, 0) / amount for name, amount in lacking)
+def distance(has: Mapping[str, int], needs: Needs) -> float:
+    """How far a node with these amounts is from having what is needed."""
+    return sum(2 - has.get(name, 0) / amount for name, amount in resources.missing(has, needs))

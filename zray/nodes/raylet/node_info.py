@@ -8,6 +8,7 @@ import re
 from zray import limits
 from zray.core.resources import HEAD_NODE
 from zray.nodes.options import AMOUNT_MAX, NodeOptions, units
+from zray.nodes.raylet.node_labels import labels_of
 from zray.protocol.messages import NodeInfo
 from zray.runtime.linux.machine import Machine
 
@@ -39,7 +40,7 @@ def node_info(
     }
     if is_of_head:
         extra[HEAD_NODE] = one
-    labels = {**options.labels, NODE_ID: node_id.hex()}
+    labels = {**labels_of(options.labels, os.environ), NODE_ID: node_id.hex()}
     kind = _accelerator(found) if amounts.get("GPU") else ""
     if kind:
         extra[f"accelerator_type:{kind}"] = one

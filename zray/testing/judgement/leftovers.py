@@ -6,9 +6,11 @@ from collections.abc import Sized
 
 from zray import limits
 from zray.core import resources
+from zray.core.head.gcs import Gcs
 from zray.core.head.leases import Leases
 from zray.core.head.object_table import PENDING
 from zray.testing.judgement.ledger import Ledger
+from zray.testing.processes.head import SimHead
 from zray.testing.processes.population import Population
 from zray.testing.world.world import World
 
@@ -27,10 +29,8 @@ class Leftovers:
         if population.head is None:
             return ["no head"]
         gcs = population.head.gcs
-        found = []
+        found = ["the head still recovers"] if gcs.recovery.active else []
         name = self._world.name
-        if gcs.recovery.active:
-            found.append("the head still recovers")
         for task_id, task in gcs.tasks.items():
             found.append(f"task {self._ledger.word(task_id)} in state {task.state}")
         for oid, record in gcs.objects.records.items():
@@ -72,12 +72,7 @@ class Leftovers:
                 g for groups in gcs.tasks._by_job.values() for g in groups.values() if g
             ],
             "actors by owner": gcs.actor_table._of_owners,
-            "placement groups": [*gcs.placement.values()],
-            "rows of placement groups": population.head.store._rows.get("placement_groups", {}),
-            "bundles at nodes": [b for view in gcs.scheduler.nodes.values() for b in view.bundles],
-            "classes in groups": gcs.scheduler.in_groups._classes,
-            "homes of groups": gcs.scheduler.in_groups.homes,
-            "groups that wait": gcs.placement_groups.queue._shape_of,
+            **self._of_groups(gcs, population.head),
             **self._of_leases(gcs.leases),
         }
         found += [f"{len(table)} {word}" for word, table in tables.items() if table]
@@ -88,6 +83,17 @@ class Leftovers:
                 found.append(f"the head thinks {name(view.node_id)} has only {free} free")
         found += self._left_at_raylets() + self._left_at_drivers()
         return found
+
+    @staticmethod
+    def _of_groups(gcs: Gcs, head: SimHead) -> dict[str, Sized]:
+        return {
+            "placement groups": [*gcs.placement.values()],
+            "rows of placement groups": head.store._rows.get("placement_groups", {}),
+            "bundles at nodes": [b for view in gcs.scheduler.nodes.values() for b in view.bundles],
+            "classes in groups": gcs.scheduler.in_groups._classes,
+            "homes of groups": gcs.scheduler.in_groups.homes,
+            "groups that wait": gcs.placement_groups.queue._shape_of,
+        }
 
     @staticmethod
     def _of_leases(leases: Leases) -> dict[str, Sized]:

@@ -13,8 +13,8 @@ from typing import Any
 
 from zray import limits
 from zray.protocol import messages as m
+from zray.util.state.kinds import RECORDS, PlacementGroupState
 from zray.util.state.records import (
-    RECORDS,
     ActorState,
     ClusterEventState,
     JobState,
@@ -188,6 +188,19 @@ def list_jobs(
     return _list("jobs", address, filters, limit, timeout, detail)
 
 
+def list_placement_groups(
+    address: str | None = None,
+    filters: Filters = None,
+    limit: int = DEFAULT_LIMIT,
+    timeout: float = DEFAULT_RPC_TIMEOUT,
+    detail: bool = False,
+    raise_on_missing_output: bool = True,
+    _explain: bool = False,
+) -> list[PlacementGroupState]:
+    """The placement groups that there are, and the last ones that were removed."""
+    return _list("placement_groups", address, filters, limit, timeout, detail)
+
+
 def list_cluster_events(
     address: str | None = None,
     filters: Filters = None,
@@ -260,6 +273,17 @@ def get_job(
 ) -> JobState | None:
     """A job by its id; None: it is not known."""
     found: JobState | None = _first(_get("jobs", id, address, timeout))
+    return found
+
+
+def get_placement_group(
+    id: str,
+    address: str | None = None,
+    timeout: float = DEFAULT_RPC_TIMEOUT,
+    _explain: bool = False,
+) -> PlacementGroupState | None:
+    """A placement group by its id; None: it is not known."""
+    found: PlacementGroupState | None = _first(_get("placement_groups", id, address, timeout))
     return found
 
 

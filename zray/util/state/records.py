@@ -398,18 +398,6 @@ class ClusterEventState(StateRecord):
         )
 
 
-# By kind: the list of LISTED, and what is made of each row.
-RECORDS: dict[str, type[Any]] = {
-    "tasks": TaskState,
-    "actors": ActorState,
-    "objects": ObjectState,
-    "nodes": NodeState,
-    "workers": WorkerState,
-    "jobs": JobState,
-    "events": ClusterEventState,
-}
-
-
 def summary_of(answer: m.Summary) -> dict[str, Any]:
     """A summary as Ray has it, of the whole cluster."""
     groups = answer.groups

@@ -1,0 +1,368 @@
+"""Placement groups at the head: reserved on all nodes or none, durable, placed again, removed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.core.benches import UNIT, HeadBench, done, identity, spec, template
+from zray import limits
+from zray.core import bundles
+from zray.core.bundles import PACK, SPREAD, STRICT_PACK, STRICT_SPREAD
+from zray.errors import PlacementGroupExistsError, TaskPlacementGroupRemoved
+from zray.protocol import messages as m
+from zray.protocol.errors import decode_error
+
+GROUP = identity("group")
+DRIVER = identity("d")
+
+
+class Bench(HeadBench):
+    """A head with nodes of some CPUs, and a driver ``d``."""
+
+    def __init__(self, rows: Any = None, epoch: int = 1, **cpus: float) -> None:
+        super().__init__(rows, epoch)
+        for name, amount in cpus.items():
+            self.node(name, amount)
+        self.driver("d")
+
+    def create(
+        self, *cpus: float, strategy: int = PACK, group_id: bytes = GROUP, **more: Any
+    ) -> list[m.Groups]:
+        wanted = [m.Bundle([("CPU", int(amount * UNIT))]) for amount in cpus]
+        self.say("d", m.CreateGroup(7, group_id, DRIVER, strategy, wanted, **more))
+        return self.taken("d", m.Groups)
+
+    def asked(self, name: str) -> list[tuple[int, list[int]]]:
+        """Steps that a node was asked for, with the bundles."""
+        return [
+            (one.step, [part.index for part in one.bundles]) for one in self.taken(name, m.Reserve)
+        ]
+
+    def answer(self, name: str, outcome: int = m.PREPARED, number: int = 1, text: str = "") -> None:
+        self.say(name, m.Reserved(0, GROUP, number, outcome, text))
+
+    def state(self, group_id: bytes = GROUP) -> m.GroupStatus:
+        self.say("d", m.AskGroups(8, group_id))
+        (answer,) = self.taken("d", m.Groups)
+        found: m.GroupStatus = answer.groups[0]
+        return found
+
+    def free(self, name: str) -> float:
+        return float(self.gcs.members.nodes[identity(name)].view.free["CPU"] / UNIT)
+
+
+def test_places_are_prepared_stored_and_committed_in_this_order() -> None:
+    bench = Bench(n1=1, n2=1)
+    (answer,) = bench.create(1, 1)
+    assert answer.groups[0].state == m.GROUP_PENDING
+    assert bench.asked("n1") + bench.asked("n2") == [(m.PREPARE, [0]), (m.PREPARE, [1])]
+    assert bench.free("n1") == bench.free("n2") == 0
+    bench.answer("n1")
+    assert bench.asked("n1") == [] and bench.state().state == m.GROUP_PENDING
+    bench.durable = False
+    bench.answer("n2")
+    assert bench.asked("n1") == bench.asked("n2") == []
+    bench.durable = True
+    bench.turn()
+    assert bench.asked("n1") + bench.asked("n2") == [(m.COMMIT, [0]), (m.COMMIT, [1])]
+    found = bench.state()
+    assert found.state == m.GROUP_CREATED and {*found.nodes} == {identity("n1"), identity("n2")}
+
+
+def test_where_one_node_refuses_none_keeps_anything() -> None:
+    bench = Bench(n1=1, n2=1)
+    bench.create(1, 1)
+    bench.asked("n1"), bench.asked("n2")
+    bench.answer("n1")
+    bench.answer("n2", m.UNPREPARED, text="0 of 1 CPU free, needs 1")
+    assert bench.asked("n1") == [(m.RELEASE, [0])] and bench.asked("n2") == []
+    assert bench.free("n1") == bench.free("n2") == 1
+    assert "node n2 has refused it: 0 of 1 CPU free" in bench.state().reason
+    bench.answer("n1")  # late
+    assert bench.state().state == m.GROUP_PENDING
+    bench.now += limits.GROUP_RETRY_S
+    bench.turn()
+    assert bench.asked("n1") + bench.asked("n2") == [(m.PREPARE, [0]), (m.PREPARE, [1])]
+
+
+def placed(**cpus: float) -> Bench:
+    """A group that is there, of two bundles on nodes ``n1`` and ``n2``."""
+    bench = Bench(**(cpus or {"n1": 1, "n2": 1}))
+    bench.create(1, 1, strategy=STRICT_SPREAD)
+    bench.answer("n1")
+    bench.answer("n2")
+    bench.sent.clear()
+    return bench
+
+
+def in_group(index: int = bundles.ANY, **more: Any) -> m.Template:
+    needed = bundles.needed([("CPU", UNIT)], GROUP, index)
+    return template(f"in{index}", resources=[(name, much / UNIT) for name, much in needed], **more)
+
+
+def test_tasks_start_where_their_bundle_is() -> None:
+    bench = placed()
+    bench.node("n3", 4)
+    first, second = in_group(0), in_group(1)
+    bench.say("d", first, second)
+    bench.submit("d", spec("a", second), spec("b", first), spec("c", second))
+    where = bench.gcs.placement.get(GROUP).places  # type: ignore[union-attr]
+    names = [one.node_id.rstrip(b"\0").decode() for one in where if one is not None]
+    assert bench.assigned(names[0]) == ["b"] and bench.assigned(names[1]) == ["a"]
+    assert bench.assigned("n3") == []
+
+
+def test_removed_it_gives_all_back_once_its_nodes_have_released_it() -> None:
+    bench = placed()
+    made_of = in_group()
+    bench.say("d", made_of)
+    bench.submit("d", *(spec(name, made_of) for name in "abc"))
+    assert [*bench.assigned("n1"), *bench.assigned("n2")] == ["a", "b"]
+    bench.say("d", m.RemoveGroup(9, GROUP))
+    (result,) = bench.taken("d", m.Result)
+    code = decode_error(result.outcomes[0].value).code
+    assert code == TaskPlacementGroupRemoved.code and bench.free("n1") == 0
+    assert bench.asked("n1") == bench.asked("n2") == [(m.RELEASE, [])]
+    crash = done(identity("a"), 1, m.CRASHED)
+    bench.say("n1", m.Done(1, [crash]))
+    (result,) = bench.taken("d", m.Result)
+    assert decode_error(result.outcomes[0].value).code == TaskPlacementGroupRemoved.code
+    bench.answer("n1", m.RELEASED)
+    view = bench.gcs.members.nodes[identity("n1")].view
+    assert view.free == view.total == {"CPU": UNIT} and not view.bundles
+    assert bench.state().state == m.GROUP_REMOVED
+    assert not bench.gcs.scheduler.in_groups._classes
+    bench.submit("d", spec("late", made_of))
+    (result,) = bench.taken("d", m.Result)
+    assert decode_error(result.outcomes[0].value).code == TaskPlacementGroupRemoved.code
+
+
+def test_a_removal_is_durable_before_anybody_hears_of_it() -> None:
+    bench = placed()
+    bench.durable = False
+    bench.say("d", m.RemoveGroup(9, GROUP))
+    assert not bench.taken("d", m.Synced) and not bench.asked("n1")
+    bench.durable = True
+    bench.turn()
+    assert bench.taken("d", m.Synced) and bench.asked("n1") == [(m.RELEASE, [])]
+
+
+def test_what_a_dead_node_had_is_placed_again_and_the_rest_stays() -> None:
+    bench = placed(n1=1, n2=1, n3=1)
+    where = bench.state().nodes
+    dead, left = (one.rstrip(b"\0").decode() for one in where)
+    bench.say(dead, m.Goodbye(0, "unplugged"))
+    assert bench.state().state == m.GROUP_RESCHEDULING and bench.state().nodes[0] == b""
+    assert bench.asked("n3") == [(m.PREPARE, [0])] and bench.asked(left) == []
+    bench.answer("n3", number=2)
+    assert bench.asked("n3") == [(m.COMMIT, [0])]
+    assert bench.state().nodes == [identity("n3"), where[1]]
+
+
+def test_a_node_that_dies_while_it_is_asked_costs_the_others_nothing() -> None:
+    bench = Bench(n1=1, n2=1)
+    bench.create(1, 1)
+    bench.sent.clear()
+    bench.answer("n1")
+    bench.say("n2", m.Goodbye(0, "unplugged"))
+    assert bench.asked("n1") == [(m.RELEASE, [0])] and bench.free("n1") == 1
+    bench.node("n3", 1)
+    assert bench.asked("n1") + bench.asked("n3") == [(m.PREPARE, [0]), (m.PREPARE, [1])]
+
+
+def restarted(bench: Storing) -> Bench:
+    """The next head, on what that one has stored."""
+    rows: dict[str, dict[bytes, bytes]] = {}
+    for _, entry in bench.stored:
+        for table, key, value in entry:
+            if value is None:
+                rows.get(table, {}).pop(key, None)
+            else:
+                rows.setdefault(table, {})[key] = value
+    return Bench(rows, 2)
+
+
+class Storing(Bench):
+    """Keeps what was stored."""
+
+    def __init__(self, rows: Any = None, epoch: int = 1, **cpus: float) -> None:
+        self.stored: list[tuple[int, Any]] = []
+        super().__init__(rows, epoch, **cpus)
+
+    def commit(self) -> None:
+        self.stored += self.rows
+        super().commit()
+
+
+def held(index: int, *, committed: bool = True, number: int = 1) -> m.HeldBundle:
+    return m.HeldBundle(GROUP, index, [("CPU", UNIT)], number, committed)
+
+
+def test_a_new_head_finds_groups_where_they_were() -> None:
+    old = Storing(n1=1, n2=1)
+    old.create(1, 1)
+    old.answer("n1")
+    old.answer("n2")
+    new = restarted(old)
+    assert "not back" in new.state().reason or new.state().state == m.GROUP_CREATED
+    for name, index in (("n1", 0), ("n2", 1)):
+        new.say(name, new.hello_node(name, 1, 1))
+        held_now = [held(index, committed=index == 0)]  # the other has not heard of the decision
+        announce = m.Announce(0, [], [], [], bundles=held_now)
+        new.say(name, announce, m.Credit(0, 100))
+        assert new.free(name) == 0
+        assert new.asked(name) == [(m.COMMIT, [index])]
+    assert new.state().nodes == [identity("n1"), identity("n2")]
+
+
+def test_a_new_head_has_released_what_nobody_had_decided() -> None:
+    old = Storing(n1=1, n2=1)
+    old.create(1, 1)
+    old.answer("n1")
+    new = restarted(old)
+    new.say("n1", new.hello_node("n1", 1, 1))
+    announce = m.Announce(0, [], [], [], bundles=[held(0, committed=False)])
+    new.say("n1", announce, m.Credit(0, 100))
+    assert new.asked("n1") == [(m.RELEASE, [0])] and new.free("n1") == 1
+    other = m.HeldBundle(identity("other"), 0, [("CPU", UNIT)], 1, True)
+    new.say("n2", new.hello_node("n2", 1, 1))
+    new.say("n2", m.Announce(0, [], [], [], bundles=[other]), m.Credit(0, 100))
+    assert (m.RELEASE, []) in new.asked("n2")
+
+
+def test_what_was_lost_with_a_link_is_said_again() -> None:
+    bench = Bench(n1=1, n2=1)
+    bench.create(1, 1)
+    bench.sent.clear()
+    bench.say("n1", bench.hello_node("n1", 1, 1))
+    bench.say("n1", m.Announce(0, [], [], []), m.Credit(0, 100))
+    assert bench.asked("n1") == [(m.PREPARE, [0])]
+    bench.answer("n2")
+    bench.say("n1", bench.hello_node("n1", 1, 1))
+    bench.say("n1", m.Announce(0, [], [], [], bundles=[held(0, committed=False)]), m.Credit(0, 9))
+    assert bench.asked("n1") == [(m.COMMIT, [0])]
+
+
+def test_a_group_is_asked_for_twice_and_made_once() -> None:
+    bench = Bench(n1=1)
+    assert bench.create(1)[0].groups[0].group_id == GROUP
+    assert bench.create(1)[0].groups[0].group_id == GROUP
+    assert len(bench.gcs.placement) == 1
+    bench.say("d", m.RemoveGroup(9, GROUP))
+    bench.taken("d")
+    (answer,) = bench.create(1)
+    assert answer.groups[0].state == m.GROUP_REMOVED and not bench.gcs.placement
+
+
+def test_a_name_is_one_group_s_in_its_namespace() -> None:
+    bench = Bench(n1=2)
+    bench.create(1, name="a", namespace="x")
+    (refused,) = bench.create(1, name="a", namespace="x", group_id=identity("g2"))
+    assert refused.code == PlacementGroupExistsError.code and not refused.groups
+    (fine,) = bench.create(1, name="a", namespace="y", group_id=identity("g3"))
+    assert fine.groups
+    bench.say("d", m.AskGroups(8, b"", "a", "x"))
+    assert bench.taken("d", m.Groups)[0].groups[0].group_id == GROUP
+
+
+def test_a_group_ends_with_its_job_unless_it_is_detached() -> None:
+    bench = Bench(n1=2)
+    bench.create(1)
+    bench.create(1, group_id=identity("g2"), detached=True)
+    bench.say("d", m.Goodbye(0, "done"))
+    assert [one.group_id for one in bench.gcs.placement.values()] == [identity("g2")]
+
+
+def test_who_waits_hears_when_it_is_placed_or_gone() -> None:
+    bench = Bench(n1=1)
+    bench.create(1)
+    bench.create(1, group_id=identity("g2"))
+    asks = (m.AskGroups(1, GROUP, placed=True), m.AskGroups(2, identity("g2"), placed=True))
+    bench.say("d", *asks)
+    assert not bench.taken("d", m.Groups)
+    bench.answer("n1")
+    assert [one.about for one in bench.taken("d", m.Groups)] == [1]
+    bench.say("d", m.RemoveGroup(9, identity("g2")))
+    (answer,) = bench.taken("d", m.Groups)
+    assert answer.about == 2 and answer.groups[0].state == m.GROUP_REMOVED
+
+
+@pytest.mark.parametrize(
+    ("strategy", "cpus", "nodes"),
+    [
+        (PACK, [1, 1], 1),
+        (PACK, [2, 2, 2], 2),
+        (STRICT_PACK, [2, 2], 1),
+        (SPREAD, [1, 1], 2),
+        (SPREAD, [1, 1, 1, 1], 3),
+        (STRICT_SPREAD, [1, 1, 1], 3),
+        (STRICT_PACK, [2, 2, 2], 0),
+        (STRICT_SPREAD, [1, 1, 1, 1], 0),
+        (PACK, [5], 0),
+    ],
+)
+def test_on_how_many_nodes_a_group_is(strategy: int, cpus: list[float], nodes: int) -> None:
+    bench = Bench(n1=4, n2=4, n3=4)
+    bench.create(*cpus, strategy=strategy)
+    asked = [name for name in ("n1", "n2", "n3") if bench.asked(name)]
+    assert len(asked) == nodes
+
+
+def test_a_bundle_says_which_labels_its_node_has_to_have() -> None:
+    bench = Bench(n1=4)
+    node = m.NodeInfo("n2", "host", 1, [("CPU", 4 * UNIT)], [("zone", "b")], "machine")
+    hello = bench.hello_node("n2")
+    hello.node = node
+    bench.say("n2", hello)
+    bench.say("n2", m.Announce(0, [], [], []), m.Credit(0, 100))
+    wanted = [
+        m.Bundle([("CPU", UNIT)], [("zone", "b")]),
+        m.Bundle([("CPU", UNIT)], [("zone", "!b")]),
+    ]
+    bench.say("d", m.CreateGroup(7, GROUP, DRIVER, PACK, wanted))
+    assert bench.asked("n1") == [(m.PREPARE, [1])] and bench.asked("n2") == [(m.PREPARE, [0])]
+
+
+def test_room_is_kept_for_a_group_that_has_waited() -> None:
+    bench = Bench(n1=2)
+    work = template()
+    bench.say("d", work)
+    bench.submit("d", *(spec(f"t{number}", work) for number in range(6)))
+    running = bench.assigned("n1")
+    assert len(running) >= 2
+    bench.create(2)
+    bench.now += limits.GROUP_CLAIM_AFTER_S
+    bench.turn()
+    bench.now += 0.001
+    for number in range(3):  # they end, and nothing takes their place
+        view = bench.gcs.members.nodes[identity("n1")].view
+        first = next(iter(view.assigned), None)
+        if first is None:
+            break
+        bench.say("n1", m.Done(number + 1, [done(first, 1)]))
+    assert (m.PREPARE, [0]) in bench.asked("n1")
+
+
+def test_many_groups_that_find_no_place_cost_a_turn_no_more_than_some() -> None:
+    bench = Bench(n1=1)
+    for number in range(300):
+        bench.create(2 + number, group_id=number.to_bytes(16, "big"))
+    calls = 0
+    choose = bench.gcs.placement_groups._policy.choose
+
+    def counted(*what: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return choose(*what)
+
+    bench.gcs.placement_groups._policy.choose = counted  # type: ignore[method-assign]
+    bench.node("n2", 1)
+    bench.turn()
+    assert 0 < calls <= 4 * limits.GROUP_TRIES_MAX
+    for _ in range(20):
+        bench.turn()
+    calls = 0
+    bench.turn()
+    assert calls == 0  # nothing has changed since
