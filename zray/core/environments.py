@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from zray.core.resources import ENVIRONMENT
+from zray.core.resources import BUILT, ENVIRONMENT
 from zray.protocol import messages as m
 
 _INSTALLERS = {m.PIP: "pip", m.UV: "uv"}
@@ -23,7 +23,7 @@ def name_of(environment: m.Environment) -> str:
     """What it is called among a task's resources: equal for those whose tasks may share workers."""
     parts = [part_id(part) for part in environment.parts]
     fields = (environment.env_vars, parts, environment.hook, environment.hook_name)
-    return ENVIRONMENT + _digest(fields)
+    return (BUILT if parts else ENVIRONMENT) + _digest(fields)
 
 
 def _digest(thing: Any) -> str:

@@ -20,6 +20,7 @@ from zray.core.raylet.credit import Credit
 from zray.core.raylet.dispatch import Dispatch
 from zray.core.raylet.draining import Draining
 from zray.core.raylet.effects import Effect, FindProcess
+from zray.core.raylet.environments import Environments
 from zray.core.raylet.failed_runs import FailedRuns
 from zray.core.raylet.head_session import HeadHandlers, HeadSession
 from zray.core.raylet.inspection import Inspection
@@ -113,6 +114,9 @@ class Raylet:
         self.actors = HostedActors(self.outbox, self.scheduler, self.completions, tell_head, kill)
         self.peer_transfers = PeerTransfers(self.objects)
         self._lending = self.workers.tracing.lending = Lending()
+        self.environments = Environments(
+            *(self.info.name, self.objects, self.scheduler, self._lending, self._want, tell_head),
+        )
         self.behind = Behind(self.scheduler, self.outbox, lambda one: self.take_back(one))
         self._make_tasks(tell_head)
         self._credit = Credit(
@@ -129,6 +133,7 @@ class Raylet:
             ("looking after workers", self.workers.tend),
             ("answering operators", self.inspection.step),
             ("giving back what is not to start", self.draining.step),
+            ("building environments", self.environments.step),
             ("starting tasks", dispatch.start),
             ("handing near tasks up", self.near_tasks.step),
             ("telling ends", lambda now: self.completions.flush()),
@@ -149,6 +154,7 @@ class Raylet:
             behind=self.behind,
             completions=self.completions,
             lending=self._lending,
+            environments=self.environments,
             worker_requests=self.worker_requests,
             actors=self.actors,
             tell_head=tell_head,
@@ -162,6 +168,7 @@ class Raylet:
         self.near_tasks = NearTasks(
             *(self.outbox, self.objects, self.scheduler, self.tasks, self.worker_requests),
             *(self.node_id, tell_head, self.leases.is_of_another, self.task_reports),
+            is_built=self.environments.is_ready,
         )
         self.draining = Draining(
             *(self.outbox, self.scheduler, self.behind, self.tasks, self.near_tasks),
@@ -186,7 +193,7 @@ class Raylet:
         self.leases = HostedLeases(
             *(self.node_id, self.info, self.outbox, self.scheduler, self.workers),
             *(self.completions, self.session.tell, self.jobs, self.lease_relays.conclude),
-            self.task_reports,
+            *(self.task_reports, lambda job_id, name: self.environments.is_ready(job_id, name)),
         )
 
     # ---- which message goes to which machine -----------------------------------------------
@@ -350,7 +357,7 @@ class Raylet:
 
         LocalCauses(
             *(self.info.name, self.tasks, self.near_tasks, self.scheduler, self.actors),
-            *(self.leases.worker_of, self.session.tell),
+            *(self.leases.worker_of, self.environments, self.session.tell),
         ).on_ask(message, now)
 
     def _on_shutdown(self, message: m.Shutdown, now: float) -> None:
@@ -364,6 +371,7 @@ class Raylet:
         self.jobs.pop(message.job_id, None)
         self.completions.job_ended(message.job_id)
         self.tasks.job_ended(message.job_id)
+        self.environments.job_ended(message.job_id)
         self.lease_relays.job_ended(message.job_id)
         self.near_tasks.report.job_ended(message.job_id)
         self.workers.end_job(message.job_id, now)
@@ -427,7 +435,9 @@ class Raylet:
     def _setup(self, key: PoolKey) -> m.Setup:
         job = self.jobs[key[0]]
         place = (self.node_id, self.info.name, job.machine == self.info.machine, self.info.machine)
-        return m.Setup(0, key[0], job, *place, *self._imports)
+        prepared = self.environments.prepared(key)
+        started = (prepared.directory, prepared.paths) if prepared is not None else ()
+        return m.Setup(0, key[0], job, *place, *self._imports, *started)
 
     def worker_exited(self, worker_id: bytes, started: int, cause: str, now: float) -> None:
         """A worker is gone. ``started``: how many tasks it has begun in its life, as its shared
@@ -476,6 +486,6 @@ class Raylet:
     def deadline(self) -> float:
         """When ``settle`` has something to do although nothing arrives."""
         parts = (self.session, self.workers, self._lending, self.behind, self.near_tasks)
-        others = (self.inspection, self._credit, self.task_reports)
+        others = (self.inspection, self._credit, self.task_reports, self.environments)
         due = min([part.deadline() for part in (*parts, *others)])
         return min(due, self.scheduler.overrun_deadline(), self.scheduler.lift_deadline())
