@@ -168,7 +168,7 @@ class Raylet:
         self.near_tasks = NearTasks(
             *(self.outbox, self.objects, self.scheduler, self.tasks, self.worker_requests),
             *(self.node_id, tell_head, self.leases.is_of_another, self.task_reports),
-            is_built=self.environments.is_ready,
+            *(self.environments.is_ready,),
         )
         self.draining = Draining(
             *(self.outbox, self.scheduler, self.behind, self.tasks, self.near_tasks),
