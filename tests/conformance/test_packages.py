@@ -67,7 +67,7 @@ def test_a_task_starts_in_its_working_dir(zipped) -> None:
 
 
 def test_a_folder_that_all_is_in_is_left_out(zipped) -> None:
-    """Of a zip file with one folder at its top, as GitHub makes them, that folder's place counts."""
+    """Of a zip file with one folder at its top, as GitHub has them, that is left out."""
     uri = zipped("top", name_DOT_main__a_DOT_txt="one", name_DOT_main__sub__b_DOT_txt="two")
     task = here.options(runtime_env={"working_dir": uri})
     assert ray.get(task.remote(), timeout=40) == ["a.txt", "sub"]
@@ -367,7 +367,7 @@ def test_a_hook_runs_first_in_each_process(program) -> None:
 
 
 def test_a_hook_can_be_named(program) -> None:
-    """"module.function", which the workers can import."""
+    """ "module.function", which the workers can import."""
     lines = program(
         FOLDER
         + """

@@ -18,7 +18,7 @@ from zray._version import RAY_VERSION, __version__
 from zray.api.driver_account import job_info, own_machine
 from zray.api.environments import environment_of
 from zray.api.options import namespace as checked_namespace
-from zray.api.runtime_env import NOTHING, declared
+from zray.api.runtime_env import NOTHING, Declared, declared
 from zray.errors import HeadSilentError, NotInitializedError
 from zray.nodes.options import DashboardOptions, HeadOptions, NodeOptions, units
 from zray.protocol import messages as m
@@ -199,15 +199,20 @@ def init(
             session.set_participant(driver)
             references.connect(driver)
             atexit.register(shutdown)
-        try:
-            driver.environment = environment_of(driver, wanted)
-        except BaseException:  # a folder cannot be read, or has too much in it
-            shutdown()
-            raise
+        _send_environment(driver, wanted)
         context = Context(driver)
         if logging_config is not None:
             logging_config.configure(_log_context(driver, context))
         return context
+
+
+def _send_environment(driver: Any, wanted: Declared) -> None:
+    """What all that the program makes will have."""
+    try:
+        driver.environment = environment_of(driver, wanted)
+    except BaseException:  # a folder cannot be read, or has too much in it
+        shutdown()
+        raise
 
 
 def _quieten(driver: Any) -> None:

@@ -149,8 +149,7 @@ MODULES: dict[str, dict[str, Any]] = {
         "zray.util.check_serialize", "FailureTuple", "inspect_serializability"
     ),
     "ray.runtime_env": {
-        **_homes("zray.api.runtime_env", "RuntimeEnv"),
-        **_instead("nothing is installed for a task, so nothing can take long", "RuntimeEnvConfig"),
+        **_homes("zray.api.runtime_env", "RuntimeEnv", "RuntimeEnvConfig"),
     },
     "ray.job_config": _instead("zray.init() takes what there is to choose", "JobConfig"),
     "ray.job_submission": _instead(

@@ -95,4 +95,4 @@ def in_words(part: m.EnvironmentPart) -> str:
     if part.kind == m.PY_EXECUTABLE:
         return f"py_executable {part.source}"
     lines = " ".join(part.lines)
-    return f"{_INSTALLERS[part.kind]} install {lines[:200]}{'…' if len(lines) > 200 else ''}"
+    return f"{_INSTALLERS[part.kind]} install {lines[:200]}{' ...' if len(lines) > 200 else ''}"

@@ -1,7 +1,7 @@
 """The Raylet machine: pulls tasks from the head, runs them in workers, keeps their results.
 
 The composition: what is made with what, which message goes to which machine (`_head_table`,
-`_worker_table`, `_peer_table`), what a new session is told, and what a turn consists of.
+`_worker_table`), what a new session is told, and what a turn consists of.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from zray.core.raylet.local_records import PoolKey, WorkerSlot
 from zray.core.raylet.local_scheduler import LocalScheduler
 from zray.core.raylet.near_tasks import NearTasks
 from zray.core.raylet.objects import LocalObjects
+from zray.core.raylet.peer_messages import PeerMessages
 from zray.core.raylet.peer_transfers import PeerTransfers
 from zray.core.raylet.task_reports import TaskReports
 from zray.core.raylet.tasks import LocalTasks
@@ -45,7 +46,6 @@ from zray.protocol.errors import cut_text
 from zray.protocol.splitting import JOINED
 
 WorkerHandlers = dict[type[m.Message], Callable[[Any, Any, float], None]]
-PeerHandlers = dict[type[m.Message], Callable[[str, Any], None]]
 
 
 class Raylet:
@@ -127,7 +127,7 @@ class Raylet:
             *(self.worker_requests, self.worker_failed),
         )
         self.worker_handlers = self._worker_table()
-        self.peer_handlers = self._peer_table()
+        self.peer_messages = PeerMessages(self.peer_transfers, self.lease_relays)
         self.session.start_over(self._head_table())
         self._steps: tuple[tuple[str, Callable[[float], None]], ...] = (
             ("looking after workers", self.workers.tend),
@@ -270,19 +270,6 @@ class Raylet:
             **self.inspection.worker_handlers,
         }
 
-    def _peer_table(self) -> PeerHandlers:
-        """What other raylets say, and submitters of leased workers, at this node's own port."""
-        peers, relays = self.peer_transfers, self.lease_relays
-        return {
-            m.Pull: peers.on_pull,
-            m.Chunk: peers.on_chunk,
-            m.ChunkAck: peers.on_ack,
-            m.PullFailed: peers.on_failed,
-            m.Hello: relays.on_hello,
-            m.Ping: relays.on_ping,
-            m.Relay: relays.on_relay,
-        }
-
     # ---- the head --------------------------------------------------------------------------
 
     def hello(self) -> m.Hello:
@@ -376,13 +363,7 @@ class Raylet:
         self.near_tasks.report.job_ended(message.job_id)
         self.workers.end_job(message.job_id, now)
 
-    # ---- workers and other raylets ---------------------------------------------------------
-
-    def peer_message(self, peer: str, message: m.Message) -> None:
-        """One message that came in at this node's own port, or over a connection to another's."""
-        handler = self.peer_handlers.get(type(message))
-        if handler is not None:
-            handler(peer, message)
+    # ---- workers ---------------------------------------------------------------------------
 
     def worker_message(self, worker_id: bytes, message: m.Message, now: float) -> None:
         """One message from a worker; a fault in handling it ends the worker."""

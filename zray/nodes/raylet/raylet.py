@@ -98,7 +98,7 @@ class RayletNode:
         self._host = _own_address(addresses[0]) or (self._found.addresses or ["127.0.0.1"])[0]
         self._port = PeerPort(
             *(self._loop, self._context, info, self._host),
-            lambda peer, message: self._raylet.peer_message(peer, message),
+            lambda peer, message: self._raylet.peer_messages.receive(peer, message),
         )
         self._raylet = self._make_machine(chosen)
         self._relays = RelayLinks(self._loop)
