@@ -130,6 +130,7 @@ ENVIRONMENT_BUILDS_MAX = 4  # at a time on one node
 ENVIRONMENT_RETRY_S = 10.0  # so long a part that could not be built is not tried again
 ENVIRONMENTS_BYTES_MAX = 10 << 30  # of what is built on one node; more only if all of it is in use
 ENVIRONMENTS_KEPT = 1000  # that a node remembers of its jobs, beyond those in use
+ENVIRONMENTS_LISTED_MAX = 200  # of one node, those that were named last
 BUILD_LINES_MAX = 200  # of what a build says, to its drivers
 BUILD_TEXT_MAX = 4000  # characters of what it said last, in the error
 ZYGOTE_REST_S = 300.0  # an environment's own is ended that has had no worker for so long

@@ -8,10 +8,13 @@ bytes of all parts pass a bound; the one that was used longest ago goes first.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, NamedTuple
 
+import msgspec
+
 from zray import limits
-from zray.core.environments import in_words, part_id
+from zray.core.environments import described, in_words, part_id
 from zray.core.machine import NEVER
 from zray.core.raylet.effects import BuildPart, EndBuild, RemovePart
 from zray.core.raylet.lending import Lending
@@ -52,6 +55,7 @@ class Part:
         self.place = ""
         self.text = ""
         self.lines = 0  # told to drivers
+        self.pid = 0  # of the process that builds it, or has
         self.used_at = 0.0
         self.sources: dict[bytes, None] = {}
 
@@ -205,7 +209,7 @@ class Environments:
         part.state, part.since, part.text = READY, now, ""
         part.bytes, part.place, part.used_at = size, place, now
         self.bytes += size
-        self._say(part, [f"{in_words(part.message)}: built in {part.seconds:.1f} s"])
+        self._say(part, [f"{in_words(part.message)} took {part.seconds:.1f} s"])
         for record in [*self.records.values()]:
             if record.waiting and record.is_ready():
                 self._tell_waiting(record, "")
@@ -237,6 +241,13 @@ class Environments:
         for arrived in waiting.values():
             arrived(text)
 
+    def began(self, number: str, pid: int) -> None:
+        """That process builds the part."""
+        part = self.parts.get(number)
+        if part is not None and number in self._busy:
+            part.pid = pid
+            self._say(part, [f"{in_words(part.message)} begins on node {self._node}"])
+
     def said(self, number: str, lines: list[str]) -> None:
         """What a build says, for the drivers whose tasks wait for it."""
         part = self.parts.get(number)
@@ -250,7 +261,7 @@ class Environments:
         part.lines += len(lines)
         told = [cut_text(line, limits.BRIEF_TEXT_MAX) for line in lines]
         for job_id in {key[0]: None for key, one in self.records.items() if part in one.parts}:
-            log = (0, job_id, "runtime_env", 0, self._node, False, told)
+            log = (0, job_id, "runtime_env", part.pid, self._node, False, told)
             self._tell_head(m.Log(*log))
 
     # ---- turn ------------------------------------------------------------------------------
@@ -285,7 +296,6 @@ class Environments:
     def _begin(self, part: Part, now: float) -> None:
         part.state, part.since = FETCHING, now
         self._busy[part.part_id] = None
-        self._say(part, [f"{in_words(part.message)}: begins on node {self._node}"])
         if not part.message.content or not part.sources:
             self._build(part, None)
             return
@@ -353,6 +363,17 @@ class Environments:
         part.state, part.since, part.bytes = FAILED, -NEVER, 0  # it is built again when wanted
         self._effect(RemovePart(part.part_id))
 
+    def on_list(self, message: m.ListEnvironments, now: float) -> None:
+        """Somebody asks what there is."""
+        workers: dict[tuple[bytes, str], int] = {}
+        for slot in self._scheduler.workers.values():
+            key = (slot.key[0], slot.key[3])
+            workers[key] = workers.get(key, 0) + 1
+        latest = islice(reversed(self.records.items()), limits.ENVIRONMENTS_LISTED_MAX)
+        found = [_listed(key, record, workers.get(key, 0), now) for key, record in latest]
+        sizes = (len(self.records), self.bytes, self._bytes_max)
+        self._tell_head(m.EnvironmentsListed(0, message.source, message.seq, found, *sizes))
+
     # ---- for people ------------------------------------------------------------------------
 
     def waits(self, task: LocalTask) -> bool:
@@ -375,6 +396,27 @@ class Environments:
             return f"waits for its environment: {what} waits on node {self._node} for other builds"
         how = "being fetched to" if part.state == FETCHING else "being built on"
         return f"waits for its environment: {what} is {how} node {self._node} for {since_s:.1f} s"
+
+
+def _listed(
+    key: tuple[bytes, str], record: Record, workers: int, now: float
+) -> m.ListedEnvironment:
+    shown = msgspec.json.encode(described(record.environment)).decode()
+    if len(shown) > limits.BUILD_TEXT_MAX:
+        shown = msgspec.json.encode({"too_long": len(shown)}).decode()
+    # What decides on the whole: what has failed, else what is under way.
+    state = READY
+    for wanted in (FAILED, *_UNDER_WAY):
+        if any(part.state == wanted for part in record.parts):
+            state = wanted
+            break
+    seconds = sum(
+        part.seconds if part.state in (READY, FAILED) else max(0.0, now - part.since)
+        for part in record.parts
+    )
+    error = next((part.text for part in record.parts if part.state == FAILED), "")
+    sizes = (sum(part.bytes for part in record.parts), workers, len(record.waiting))
+    return m.ListedEnvironment(*key, shown, state.upper(), seconds, *sizes, error)
 
 
 def name_in(template: m.Template) -> str:

@@ -224,6 +224,7 @@ class Raylet:
             m.Pong: self.session.on_pong,
             m.Trace: self.workers.tracing.on_trace,
             **self.inspection.head_handlers,
+            m.ListEnvironments: self.environments.on_list,
             **self.draining.handlers,
             m.AskWhy: self._on_ask_why,
             m.Shutdown: self._on_shutdown,

@@ -111,6 +111,7 @@ class EnvironmentBuilds:
             self._failed(number, f"no process can be started for it: {error}")
             return
         build = self._builds[number]
+        self._environments().began(number, build.process.pid)
         assert build.process.stdout is not None
         os.set_blocking(build.process.stdout.fileno(), False)
         self._loop.watch(build.process.stdout, partial(self._read, number, build))
