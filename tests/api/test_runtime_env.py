@@ -320,10 +320,10 @@ def test_environments_are_listed_with_what_has_become_of_them(tmp_path: Path) ->
     zray.get(about.options(runtime_env=good).remote(), timeout=GET_S)
     with pytest.raises(RuntimeEnvSetupError):
         zray.get(about.options(runtime_env={"py_executable": "/bin/false"}).remote(), timeout=GET_S)
-    rows = {row.state: row for row in reversed(list_runtime_envs())}
-    ready = next(
-        r for r in list_runtime_envs() if r.runtime_env.get("env_vars") == {"LISTED": "yes"}
-    )
+    found = list_runtime_envs()
+    rows = {row.state: row for row in reversed(found)}
+    listed = {"LISTED": "yes"}
+    ready = next(row for row in found if row.runtime_env.get("env_vars") == listed)
     assert ready.success is True and ready.size_bytes == 1000 and ready.creation_time_ms > 0
     assert rows["FAILED"].success is False and "/bin/false" in rows["FAILED"].error
     failed = list_runtime_envs(filters=[("state", "=", "FAILED")])

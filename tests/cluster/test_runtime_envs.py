@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -32,7 +33,11 @@ def endless(index: str) -> dict[str, Any]:
 
 def building(node: Any) -> list[psutil.Process]:
     """What a node has started to build something."""
-    return [one for one in node.below() if "pip" in one.cmdline()]
+    found = []
+    for one in node.below():
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            found += [one] if "pip" in one.cmdline() else []
+    return found
 
 
 def folder(path: Path, size: int = 0) -> Path:
