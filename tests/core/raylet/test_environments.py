@@ -291,7 +291,7 @@ def test_a_list_says_state_size_workers_and_why() -> None:
     bench = Bench()
     bench.ask("t", pip("emoji"))
     (build,) = bench.step(0.0)
-    assert [(one.state, one.waiting) for one in bench.states()] == [("BUILT", 1)]
+    assert [(one.state, one.waiting) for one in bench.states()] == [("BUILDING", 1)]
     bench.environments.built(build.part_id, 40, "/a", 3.0)
     (row,) = bench.states()
     assert (row.state, row.seconds, row.bytes, row.workers) == ("READY", 3.0, 40, 0)
