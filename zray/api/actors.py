@@ -24,6 +24,7 @@ from zray.api.definitions import (
     take_offer,
     template_of,
 )
+from zray.api.environments import environment_of
 from zray.api.options import (
     ActorOptions,
     MethodOptions,
@@ -34,7 +35,6 @@ from zray.api.options import (
     returns,
 )
 from zray.api.placement import captured, check_fits
-from zray.api.runtime_env import merged
 from zray.api.session import participant as connected
 from zray.errors import ActorNotFoundError
 from zray.limits import ASYNC_CONCURRENCY
@@ -168,7 +168,7 @@ class ActorClass(UnderscoreRemote[ActorHandle[T]], Generic[T]):
                 num_returns=1,
                 max_retries=0,
                 labels=options.labels(),
-                env_vars=merged(participant.env_vars, options.env_vars),
+                environment=environment_of(participant, options.runtime_env),
                 events=options.events,
                 captures=where is not None and bool(where.captures),
             )

@@ -11,9 +11,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from zray import limits
-from zray.api import label_options, placement, runtime_env
+from zray.api import label_options, placement
 from zray.api.label_options import Selector
 from zray.api.placement import Placement
+from zray.api.runtime_env import NOTHING, Declared, declared
 from zray.core.resources import CPU, GPU, MEMORY
 from zray.nodes.options import checked_text, unit
 from zray.protocol import messages as m
@@ -39,7 +40,7 @@ class TaskOptions(NamedTuple):
     max_calls: int = 0
     label_selector: Selector = ()
     fallback_strategy: tuple[Selector, ...] = ()
-    env_vars: tuple[tuple[str, str], ...] = ()
+    runtime_env: Declared = NOTHING
     unread_max: int = 0
     timeout_s: float = 0.0
     priority: int = 0
@@ -84,7 +85,7 @@ class ActorOptions(NamedTuple):
     accelerator_type: str = ""
     label_selector: Selector = ()
     fallback_strategy: tuple[Selector, ...] = ()
-    env_vars: tuple[tuple[str, str], ...] = ()
+    runtime_env: Declared = NOTHING
     concurrency_groups: tuple[tuple[str, int], ...] = ()
     allow_out_of_order_execution: bool | None = None
     unread_max: int = 0
@@ -466,7 +467,6 @@ _PLACING = (
 )
 # Of options, where they have other names.
 _FIELDS = {
-    "runtime_env": "env_vars",
     "timeout": "timeout_s",
     "enable_task_events": "events",
     _UNREAD_MAX: "unread_max",
@@ -482,7 +482,7 @@ _COMMON: dict[str, Check] = {
     "scheduling_strategy": placement.strategy,
     "label_selector": label_options.label_selector,
     "fallback_strategy": label_options.fallback_strategy,
-    "runtime_env": runtime_env.env_vars,
+    "runtime_env": declared,
     **dict.fromkeys(_PLACING[1:], _anything),  # which `placement.placement` looks at
     "enable_task_events": _flag,
     "_labels": _pairs,

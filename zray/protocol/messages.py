@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from zray import limits
 from zray.protocol.actor_messages import *
+from zray.protocol.environment_messages import *
 from zray.protocol.held_messages import *
 from zray.protocol.lease_messages import *
 from zray.protocol.metric_messages import *
@@ -403,10 +404,11 @@ ALL: tuple[type[Message], ...] = (
     *HELD_MESSAGES,
     *REPLAY_MESSAGES,
     *PLACEMENT_MESSAGES,
+    *ENVIRONMENT_MESSAGES,
 )
 
 # What answers a request; ``about`` is the request's ``seq``.
 ANSWERS = (
     *(Status, Reasons, KvReply, Synced, ActorCreated, ActorFound, ActorNames, Gone, Traced),
-    *(Listed, Summary, Explained, Answered, RunPart, RunsListed, Groups),
+    *(Listed, Summary, Explained, Answered, RunPart, RunsListed, Groups, EnvironmentsListed),
 )

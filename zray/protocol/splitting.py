@@ -101,6 +101,7 @@ WHOLE: frozenset[type[Message]] = frozenset(
         *(m.Scrape, m.Scraped, m.Recorded),
         *(m.KeepRun, m.ReadRun, m.RunPart, m.ListRuns, m.RunsListed),
         *(m.CreateGroup, m.RemoveGroup, m.AskGroups, m.Reserve, m.Reserved),
+        *(m.ListEnvironments, m.EnvironmentsListed),
     }
 )
 _HOLDS_PIECE = 512  # ids: one process's holds are cut into these, to be put in parts

@@ -9,6 +9,7 @@ from zray.errors import (
     ActorPlacementGroupRemoved,
     ActorUnavailableError,
     ActorUnschedulableError,
+    RuntimeEnvSetupError,
     TaskCancelledError,
     ZrayError,
 )
@@ -16,8 +17,9 @@ from zray.protocol import messages as m
 from zray.protocol.errors import TASK_RAISED, system_error
 
 # Why an actor is dead, where that is an error of its own.
-_ENDS: dict[str, type[ActorDiedError]] = {
-    one.code: one for one in (ActorPlacementGroupRemoved, ActorUnschedulableError)
+_ENDS: dict[str, type[ZrayError]] = {
+    one.code: one
+    for one in (ActorPlacementGroupRemoved, ActorUnschedulableError, RuntimeEnvSetupError)
 }
 
 
@@ -41,7 +43,7 @@ def obituary(call: PendingCall) -> bytes:
         return record(TaskCancelledError, "the call was cancelled", call)
     actor, name = call.actor, named(call)
     cause = None
-    ended: type[ActorDiedError] = ActorDiedError
+    ended: type[ZrayError] = ActorDiedError
     if actor.error:
         cause = failures.read(actor.error)
         ended = _ENDS.get(cause.code, ended)

@@ -23,6 +23,7 @@ from zray.util.state.api import (
     summarize_objects,
     summarize_tasks,
 )
+from zray.util.state.environments import list_runtime_envs
 
 __all__ = [
     "get_actor",
@@ -40,6 +41,7 @@ __all__ = [
     "list_nodes",
     "list_objects",
     "list_placement_groups",
+    "list_runtime_envs",
     "list_tasks",
     "list_workers",
     "summarize_actors",
