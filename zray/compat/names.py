@@ -92,13 +92,13 @@ MODULES: dict[str, dict[str, Any]] = {
             *("deregister_serializer", "inspect_serializability", "list_named_actors"),
             "register_serializer",
         ),
-        **_instead(
-            _LATER,
-            *("ActorPool", "as_completed", "map_unordered"),
-            "log_once",
-            *("disable_log_once_globally", "enable_periodic_logging", "get_node_instance_id"),
-            *("get_node_ip_address", "accelerators", "pdb", "ray_debugpy"),
+        **_homes(
+            "zray.util",
+            *("ActorPool", "as_completed", "disable_log_once_globally"),
+            *("enable_periodic_logging", "get_node_instance_id", "get_node_ip_address"),
+            *("log_once", "map_unordered"),
         ),
+        **_instead(_LATER, "accelerators", "pdb", "ray_debugpy"),
         **_instead(
             _GROUPS,
             *("placement_group", "placement_group_table", "get_placement_group"),
@@ -134,13 +134,17 @@ MODULES: dict[str, dict[str, Any]] = {
         "WorkerState",
     ),
     "ray.util.state.exception": _homes("zray.errors", "RayStateApiException"),
-    "ray.util.actor_pool": _instead(_LATER, "ActorPool"),
-    "ray.util.queue": _instead(_LATER, "Empty", "Full", "Queue"),
+    "ray.util.actor_pool": _homes("zray.util.actor_pool", "ActorPool"),
+    "ray.util.queue": _homes("zray.util.queue", "Empty", "Full", "Queue"),
+    "ray.util.debug": _homes(
+        "zray.util.debug",
+        *("disable_log_once_globally", "enable_periodic_logging", "log_once", "reset_log_once"),
+    ),
     "ray.util.multiprocessing": _instead(
         "multiprocessing.Pool, or tasks", "JoinableQueue", "Pool", "TimeoutError"
     ),
     "ray.util.joblib": _instead("joblib's own backends, or tasks", "register_ray"),
-    "ray.util.helpers": _instead(_LATER, "as_completed", "map_unordered"),
+    "ray.util.helpers": _homes("zray.util.completion", "as_completed", "map_unordered"),
     "ray.util.metrics": _homes("zray.util.metrics", "Counter", "Gauge", "Histogram"),
     "ray.util.serialization": _homes(
         "zray.util.serialization", "deregister_serializer", "register_serializer"
@@ -172,7 +176,12 @@ MODULES: dict[str, dict[str, Any]] = {
         *("get_local_object_locations", "get_object_locations"),
     )
     | _instead("a node's resources are those it was started with", "set_resource"),
-    "ray.experimental.tqdm_ray": _instead("zray.get(refs, progress=True)", "tqdm"),
+    "ray.experimental.internal_kv": _homes(
+        "zray.experimental.internal_kv",
+        *("_internal_kv_del", "_internal_kv_exists", "_internal_kv_get", "_internal_kv_list"),
+        *("_internal_kv_initialized", "_internal_kv_put", "_internal_kv_reset"),
+    ),
+    "ray.experimental.tqdm_ray": _homes("zray.experimental.tqdm_ray", "safe_print", "tqdm"),
     "ray.autoscaler": {},
     "ray.autoscaler.sdk": _instead(
         "start nodes with zray-worker; they join at any time",

@@ -11,19 +11,39 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from zray.api.session import participant
 
 if TYPE_CHECKING:
+    from zray.util.actor_pool import ActorPool
     from zray.util.check_serialize import inspect_serializability
+    from zray.util.completion import as_completed, map_unordered
+    from zray.util.debug import disable_log_once_globally, enable_periodic_logging, log_once
+    from zray.util.node_address import get_node_instance_id, get_node_ip_address
     from zray.util.serialization import deregister_serializer, register_serializer
 
 _HOMES = {
+    "ActorPool": "zray.util.actor_pool",
+    "as_completed": "zray.util.completion",
+    "map_unordered": "zray.util.completion",
+    "disable_log_once_globally": "zray.util.debug",
+    "enable_periodic_logging": "zray.util.debug",
+    "log_once": "zray.util.debug",
+    "get_node_instance_id": "zray.util.node_address",
+    "get_node_ip_address": "zray.util.node_address",
     "inspect_serializability": "zray.util.check_serialize",
     "deregister_serializer": "zray.util.serialization",
     "register_serializer": "zray.util.serialization",
 }
 
 __all__ = [
+    "ActorPool",
+    "as_completed",
     "deregister_serializer",
+    "disable_log_once_globally",
+    "enable_periodic_logging",
+    "get_node_instance_id",
+    "get_node_ip_address",
     "inspect_serializability",
     "list_named_actors",
+    "log_once",
+    "map_unordered",
     "register_serializer",
 ]
 
