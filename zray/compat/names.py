@@ -145,6 +145,22 @@ MODULES: dict[str, dict[str, Any]] = {
     ),
     "ray.util.joblib": _instead("joblib's own backends, or tasks", "register_ray"),
     "ray.util.helpers": _homes("zray.util.completion", "as_completed", "map_unordered"),
+    "ray.util.collective": {
+        **_homes(
+            "zray.util.collective",
+            *("allgather", "allreduce", "barrier", "broadcast", "create_collective_group"),
+            *("destroy_collective_group", "get_collective_group_size", "get_group_handle"),
+            *("get_rank", "gloo_available", "init_collective_group", "is_backend_available"),
+            *("is_group_initialized", "nccl_available", "recv", "reduce", "reducescatter", "send"),
+        ),
+        **_instead(
+            "zray's groups carry host memory; use torch.distributed for that of GPUs",
+            *("allgather_multigpu", "allreduce_multigpu", "broadcast_multigpu", "recv_multigpu"),
+            *("reduce_multigpu", "reducescatter_multigpu", "send_multigpu"),
+            "register_collective_backend",
+        ),
+    },
+    "ray.util.collective.types": _homes("zray.util.collective.types", "Backend", "ReduceOp"),
     "ray.util.metrics": _homes("zray.util.metrics", "Counter", "Gauge", "Histogram"),
     "ray.util.serialization": _homes(
         "zray.util.serialization", "deregister_serializer", "register_serializer"
@@ -211,7 +227,6 @@ ABSENT_MODULES = {
     "ray.train": "use PyTorch's own launcher, or one actor for each process of the training",
     "ray.tune": "use Optuna or scikit-learn, with tasks for the trials",
     "ray.util.client": _CLIENT,
-    "ray.util.collective": "use torch.distributed or mpi4py between actors",
     "ray.util.dask": "use Dask's own scheduler",
     "ray.util.iter": "Ray has deprecated it; use tasks and lists of references",
     "ray.util.rpdb": "use pdb in a task that you call directly",
