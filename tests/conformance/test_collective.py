@@ -71,9 +71,7 @@ def test_allreduce(world_size, size) -> None:
     assert all(np.array_equal(one, expected) for one in results)
 
 
-@pytest.mark.parametrize(
-    ("op", "expected"), [("SUM", 6), ("PRODUCT", 6), ("MIN", 1), ("MAX", 3)]
-)
+@pytest.mark.parametrize(("op", "expected"), [("SUM", 6), ("PRODUCT", 6), ("MIN", 1), ("MAX", 3)])
 def test_ways_to_reduce(op, expected) -> None:
     """Element by element."""
 

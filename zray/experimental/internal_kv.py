@@ -1,6 +1,6 @@
 """The cluster's small key-value pairs, under the names that programs for Ray use.
 
-Semantics: ``ray.experimental.internal_kv`` of Ray 2.60; see ``zray.util.kv`` for what is stored how.
+Semantics: ``ray.experimental.internal_kv`` of Ray 2.60; how they are kept: ``zray.util.kv``.
 Keys and values are bytes, or texts, which are encoded in UTF-8. A key and its namespace have at
 most 1000 bytes, a value 1 MiB.
 """
@@ -21,7 +21,7 @@ def _internal_kv_initialized() -> bool:
 
 
 def _internal_kv_reset() -> None:
-    """Nothing: the pairs are reached through the process's connection, and only as long as it is."""
+    """Nothing: the pairs are reached through the process's connection, as long as that is."""
 
 
 def _internal_kv_get(key: Text, *, namespace: Text | None = None) -> bytes | None:
@@ -50,7 +50,9 @@ def _internal_kv_del(
     """Remove a pair, or all whose keys begin with ``key``; returns how many there were."""
     if not del_by_prefix:
         return int(kv.delete(_path(key, namespace)))
-    return sum(kv.delete(_path(found, namespace)) for found in _internal_kv_list(key, namespace=namespace))
+    return sum(
+        kv.delete(_path(found, namespace)) for found in _internal_kv_list(key, namespace=namespace)
+    )
 
 
 def _internal_kv_list(prefix: Text, *, namespace: Text | None = None) -> list[bytes]:

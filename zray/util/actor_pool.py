@@ -137,8 +137,8 @@ class ActorPool:
             raise TimeoutError("Timed out waiting for result")
         self._give_back(self._end(ref))
         raise TimeoutError(
-            f"Timed out waiting for result. The task {ref} has been ignored; its actor goes on with "
-            "it before it does anything else"
+            f"Timed out waiting for result. The task {ref} has been ignored; its actor goes on "
+            "with it before it does anything else"
         )
 
     def _take(self, ref: Any) -> Any:

@@ -143,9 +143,10 @@ class Queue:
             force: at once, and not after what was asked of it before.
             grace_period_s: seconds for that; then it is killed.
         """
-        if self.actor is not None:
-            if force or wait([self.actor.__ray_terminate__.remote()], timeout=grace_period_s)[1]:
-                kill(self.actor, no_restart=True)
+        if self.actor is None:
+            return
+        if force or wait([self.actor.__ray_terminate__.remote()], timeout=grace_period_s)[1]:
+            kill(self.actor, no_restart=True)
         self.actor = None
 
 
@@ -174,13 +175,13 @@ class _QueueActor:
     async def put(self, item: Any, timeout: float | None = None) -> None:
         try:
             await asyncio.wait_for(self._queue.put(item), timeout)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise Full from None
 
     async def get(self, timeout: float | None = None) -> Any:
         try:
             return await asyncio.wait_for(self._queue.get(), timeout)
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise Empty from None
 
     def put_nowait(self, item: Any) -> None:

@@ -27,7 +27,9 @@ class Teller(Protocol):
 class WorkerBar:
     """One of them."""
 
-    def __init__(self, worker: Teller, bars: ProgressBars, label: str, total: int, unit: str) -> None:
+    def __init__(
+        self, worker: Teller, bars: ProgressBars, label: str, total: int, unit: str
+    ) -> None:
         self._worker = worker
         self._bars = bars
         self._number = 0

@@ -39,7 +39,7 @@ def nccl_available() -> bool:
 def is_backend_available(backend: str) -> bool:
     """Whether there are groups of this backend."""
     try:
-        return Backend(backend) == Backend.GLOO  # type: ignore[comparison-overlap]
+        return Backend(backend) == Backend.GLOO
     except ValueError:
         return False
 
@@ -303,7 +303,7 @@ def _check_inside() -> None:
 
 
 def _check_backend(backend: str) -> None:
-    if not is_backend_available(Backend(backend)):  # type: ignore[arg-type]
+    if not is_backend_available(Backend(backend)):
         raise RuntimeError(
             f"Backend {backend} is not available: zray's groups carry host memory; use "
             "backend='gloo'"

@@ -6,7 +6,6 @@ has come. Only that one's key is let in.
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from zray.util import kv
@@ -15,6 +14,8 @@ from zray.util.collective.channels import PeerGoneError
 FRAME_BYTES = 256 << 10
 QUEUE_FRAMES = 16  # in each direction
 HELLO = b"zray"
+CALL, PORT = b"call", b"port"
+KEY_BYTES = 40  # of a public key, as text
 
 
 class FarChannel:
@@ -115,63 +116,72 @@ class _Listening:
 class FarDoor:
     """Both sides of how members on different machines connect. ``member_id``: this one.
 
+    Who wants to connect leaves its rank and key under the other's name (CALL), which then listens
+    for it and leaves the port (PORT).
+
     ``host``: where this machine is reached. From itself only: it has no key, and no such members.
     """
 
-    def __init__(self, prefix: bytes, member_id: bytes, host: str) -> None:
+    def __init__(self, prefix: bytes, member_id: bytes, rank: int, host: str) -> None:
         self._prefix = prefix
         self._id = member_id
+        self._rank = rank
         self._host = host
         self.public = self._secret = b""
-        if host and host != "::1" and not host.startswith("127."):
+        if host and not is_loopback(host):
             import zmq
 
             self.public, self._secret = zmq.curve_keypair()
-        self._listening: dict[bytes, _Listening] = {}
-        self._calling: dict[bytes, tuple[FarChannel, float]] = {}
+        self._listening: dict[bytes, tuple[int, _Listening]] = {}  # by who is to come
+        self._calling: dict[bytes, FarChannel] = {}
+        self._called: set[bytes] = set()
 
-    def accept(self, member_id: bytes, public: bytes) -> FarChannel | None:
-        """The connection that this member has made; None: none so far."""
+    def admit(self) -> list[tuple[int, FarChannel]]:
+        """Who has connected since, with its rank."""
         import zmq
 
-        here = self._listening.get(member_id)
-        if here is None:
-            here = self._listening[member_id] = _Listening(self._secret, public, self._host)
-            kv.put(self._key(self._id, member_id), str(here.port).encode())
-        here.zap.handle()
-        try:
-            route, hello = here.socket.recv_multipart(zmq.DONTWAIT)
-        except (zmq.Again, ValueError):
-            return None
-        if hello != HELLO:
-            return None
-        here.socket.send_multipart([route, HELLO])
-        kv.delete(self._key(self._id, member_id))
-        del self._listening[member_id]
-        return FarChannel(
-            here.socket, [route], [here.zap, here.socket, here.context], here.monitor
-        )
+        own = self._key(self._id, b"")
+        for key in kv.keys(own):
+            caller, _, what = key[len(own) :].partition(b"/")
+            if what == CALL and caller not in self._listening:
+                rank, _, public = (kv.get(key) or b"").partition(b" ")
+                if len(public) == KEY_BYTES and rank.isdigit():
+                    port = _Listening(self._secret, public, self._host)
+                    self._listening[caller] = int(rank), port
+                    kv.put(own + caller + b"/" + PORT, str(port.port).encode())
+        found: list[tuple[int, FarChannel]] = []
+        for caller, (number, here) in [*self._listening.items()]:
+            here.zap.handle()
+            try:
+                route, hello = here.socket.recv_multipart(zmq.DONTWAIT)
+            except (zmq.Again, ValueError):
+                continue
+            if hello == HELLO:
+                here.socket.send_multipart([route, HELLO])
+                for what in (CALL, PORT):
+                    kv.delete(own + caller + b"/" + what)
+                del self._listening[caller]
+                closes = [here.zap, here.socket, here.context]
+                found.append((number, FarChannel(here.socket, [route], closes, here.monitor)))
+        return found
 
     def connect(self, member_id: bytes, public: bytes, host: str) -> FarChannel | None:
         """A connection to this member; None: none so far."""
-        import zmq
-
-        if member_id not in self._calling:
-            port = kv.get(self._key(member_id, self._id))
+        path = self._key(member_id, self._id.hex().encode() + b"/")
+        channel = self._calling.get(member_id)
+        if channel is None:
+            port = kv.get(path + PORT)
             if port is not None:
-                self._calling[member_id] = self._call(public, host, int(port)), time.monotonic()
+                self._calling[member_id] = self._call(public, host, int(port))
+            elif member_id not in self._called:
+                self._called.add(member_id)
+                kv.put(path + CALL, str(self._rank).encode() + b" " + self.public)
             return None
-        channel, since = self._calling[member_id]
         try:
-            heard = channel.receive(memoryview(bytearray(len(HELLO))))
+            if channel.receive(memoryview(bytearray(len(HELLO)))):
+                return self._calling.pop(member_id)
         except PeerGoneError:
-            heard = 0
-            since = float("-inf")
-        if heard:
-            del self._calling[member_id]
-            return channel
-        if time.monotonic() - since > 10:
-            self._calling.pop(member_id)[0].close()  # it was of an earlier group, or got lost
+            self._calling.pop(member_id).close()
         return None
 
     def _call(self, public: bytes, host: str, port: int) -> FarChannel:
@@ -187,17 +197,24 @@ class FarDoor:
         socket.send(HELLO)
         return FarChannel(socket, [], [socket, context], monitor)
 
-    def _key(self, listening: bytes, calling: bytes) -> bytes:
-        return self._prefix + listening.hex().encode() + b"/" + calling.hex().encode()
+    def _key(self, listening: bytes, rest: bytes) -> bytes:
+        return self._prefix + listening.hex().encode() + b"/" + rest
 
     def close(self) -> None:
         """Nobody can connect any more."""
-        for here in self._listening.values():
+        for caller, (_, here) in self._listening.items():
             here.close()
-        for channel, _ in self._calling.values():
+            for what in (CALL, PORT):
+                kv.delete(self._key(self._id, caller + b"/" + what))
+        for channel in self._calling.values():
             channel.close()
         self._listening.clear()
         self._calling.clear()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address is reached from its own machine only."""
+    return host == "::1" or host.startswith("127.")
 
 
 def _bound(socket: Any) -> None:

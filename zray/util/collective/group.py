@@ -59,8 +59,11 @@ class Group:
             step = 1
             while step < self.world_size:
                 self._swap(
-                    (self.rank + step) % self.world_size, _NONE,
-                    (self.rank - step) % self.world_size, _NONE, "",
+                    (self.rank + step) % self.world_size,
+                    _NONE,
+                    (self.rank - step) % self.world_size,
+                    _NONE,
+                    "",
                 )
                 step *= 2
 
@@ -315,9 +318,7 @@ class Group:
                 "with tensors of the same size and kind"
             )
 
-    def _pump(
-        self, to: int | None, out: memoryview, source: int | None, into: memoryview
-    ) -> None:
+    def _pump(self, to: int | None, out: memoryview, source: int | None, into: memoryview) -> None:
         """Send and receive so many bytes, both at the same time."""
         if not out and not into:
             return
@@ -342,7 +343,7 @@ class Group:
                     waits = [(sends, select.POLLOUT)] if sends is not None and out else []
                     if receives is not None and into:
                         waits.append((receives, select.POLLIN))
-                    wait(waits, deadline)  # type: ignore[arg-type]  # mypy widens the list
+                    wait(waits, deadline)
                 elif time.monotonic() + SILENT_S > deadline + 60:
                     deadline = time.monotonic() + SILENT_S
         except PeerGoneError:

@@ -48,7 +48,7 @@ class Membership:
         member_id = secrets.token_bytes(16)
         self._door = LocalDoor(member_id)
         host = cluster.own_address()
-        self._far = FarDoor(prefix, member_id, host)
+        self._far = FarDoor(prefix, member_id, rank, host)
         self._card = Card(member_id, rank, world_size, own_machine(), host, self._far.public)
         self.group = Group(name, rank, world_size, self._reach, self.close)
 
@@ -108,7 +108,12 @@ class Membership:
         if not self._cards:
             deadline = self._meet_by
         while rank not in self._channels:
+            if self._far.public:
+                for caller, far in self._far.admit():
+                    self._admit(caller, far)
             card = self._look_up(rank)
+            if rank in self._channels:
+                break
             if card is not None:
                 self._try(card)
             elif rank > self._rank:
@@ -139,18 +144,17 @@ class Membership:
                     "one of the two nodes is reached from its own machine only; start it with "
                     "--host and an address that the other reaches"
                 )
-            channel = (
-                self._far.connect(card.member_id, card.public, card.host)
-                if connects
-                else self._far.accept(card.member_id, card.public)
-            )
+            if connects:
+                channel = self._far.connect(card.member_id, card.public, card.host)
         elif connects:
             channel = self._door.connect(card.member_id, self._rank)
             if channel is None and self._cards:
                 raise PeerGoneError
-        elif not self._let_in(THERE_S if self._cards else LOOK_S) and self._cards:
-            if not self._door.is_there(card.member_id):
+        elif self._cards:
+            if not self._let_in(THERE_S) and not self._door.is_there(card.member_id):
                 raise PeerGoneError
+        else:
+            self._let_in(LOOK_S)
         if channel is not None:
             self._channels[card.rank] = channel
         elif far or connects:
@@ -162,8 +166,11 @@ class Membership:
         if found is None:
             return False
         rank, _, channel = found
+        self._admit(rank, channel)
+        return True
+
+    def _admit(self, rank: int, channel: Channel) -> None:
         if rank in self._channels or not self._rank < rank < self._card.world_size:
             channel.close()
         else:
             self._channels[rank] = channel
-        return True

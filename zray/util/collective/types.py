@@ -17,7 +17,7 @@ class Backend:
         Raises:
             ValueError: there is no such.
         """
-        upper = name.upper() if isinstance(name, str) else ""
+        upper = str(name).upper()
         if upper in ("GLOO", "TORCH_GLOO"):
             return cls.GLOO
         if upper == "NCCL":
