@@ -349,6 +349,9 @@ class Reasons(Message, tag=35):
     more: bool = False
 
 
+BREAKPOINTS = b"zray/breakpoint/"  # keys, before the id of a task that waits in a debugger
+
+
 class Kv(Message, tag=36):
     """One operation on the key-value table; ``op``: get, put, delete, keys (``key``: prefix).
 

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from zray.errors import CollectiveError
+from zray.util.channels import Channel, PeerGoneError, wait
 from zray.util.collective import tensors
-from zray.util.collective.channels import Channel, PeerGoneError, wait
 from zray.util.collective.tensors import Flat, Target, view
 from zray.util.collective.types import ReduceOp
 

@@ -15,9 +15,9 @@ from zray.api import cluster
 from zray.api.driver_account import own_machine
 from zray.errors import CollectiveError
 from zray.util import kv
-from zray.util.collective.channels import Channel, LocalDoor, PeerGoneError
-from zray.util.collective.far_channels import FarDoor
+from zray.util.channels import Channel, LocalDoor, PeerGoneError
 from zray.util.collective.group import Group
+from zray.util.far_channels import FarDoor
 
 LOOK_S = 0.02  # between two looks whether somebody has come
 THERE_S = 0.5  # between two looks whether somebody is still there

@@ -1,4 +1,4 @@
-"""Connections between members on different machines: TCP, encrypted, with keys of their own.
+"""Connections between processes on different machines: TCP, encrypted, with keys of their own.
 
 Of each pair one listens, on a port that it leaves in the cluster's key-value table until the other
 has come. Only that one's key is let in.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from zray.util import kv
-from zray.util.collective.channels import PeerGoneError
+from zray.util.channels import PeerGoneError
 
 FRAME_BYTES = 256 << 10
 QUEUE_FRAMES = 16  # in each direction

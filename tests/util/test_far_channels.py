@@ -12,12 +12,12 @@ import pytest
 import zmq
 
 from zray.errors import CollectiveError
-from zray.util import kv
-from zray.util.collective import far_channels, membership
-from zray.util.collective.channels import PeerGoneError
-from zray.util.collective.far_channels import FarDoor
+from zray.util import far_channels, kv
+from zray.util.channels import PeerGoneError
+from zray.util.collective import membership
 from zray.util.collective.membership import Membership
 from zray.util.collective.types import ReduceOp
+from zray.util.far_channels import FarDoor
 
 pytestmark = pytest.mark.usefixtures("cluster")
 PREFIX = b"zray/collective/test/"

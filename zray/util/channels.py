@@ -1,4 +1,4 @@
-"""Connections between two members of a group: bytes out, bytes in, never blocking.
+"""Connections between two processes that know of each other: bytes out, bytes in, never blocking.
 
 Owns the sockets. Who connects to whom, and what the bytes mean, is not known here.
 """
@@ -80,7 +80,7 @@ class LocalChannel:
 
 
 class LocalDoor:
-    """Where members on this machine connect to; ``member_id``: 16 random bytes, which name it."""
+    """Where processes of this machine connect to; ``member_id``: 16 random bytes, which name it."""
 
     def __init__(self, member_id: bytes) -> None:
         from zray.runtime.linux import direct  # who has a machine's id runs Linux
