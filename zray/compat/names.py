@@ -23,6 +23,16 @@ class Home(NamedTuple):
         return getattr(importlib.import_module(self.module), self.name)
 
 
+class Module(NamedTuple):
+    """A module of zray's that Ray has by another path."""
+
+    module: str
+
+    def load(self) -> Any:
+        """The thing itself."""
+        return importlib.import_module(self.module)
+
+
 class Instead(NamedTuple):
     """Ray has the name and zray has not; what to use instead, as a clause."""
 
@@ -98,7 +108,9 @@ MODULES: dict[str, dict[str, Any]] = {
             *("enable_periodic_logging", "get_node_instance_id", "get_node_ip_address"),
             *("log_once", "map_unordered"),
         ),
-        **_instead(_LATER, "accelerators", "pdb", "ray_debugpy"),
+        "pdb": Module("zray.util.rpdb"),
+        **_instead("breakpoint() waits for `zray debug`, with pdb's commands", "ray_debugpy"),
+        **_instead(_LATER, "accelerators"),
         **_instead(
             _GROUPS,
             *("placement_group", "placement_group_table", "get_placement_group"),
@@ -162,6 +174,7 @@ MODULES: dict[str, dict[str, Any]] = {
     },
     "ray.util.collective.types": _homes("zray.util.collective.types", "Backend", "ReduceOp"),
     "ray.util.metrics": _homes("zray.util.metrics", "Counter", "Gauge", "Histogram"),
+    "ray.util.rpdb": _homes("zray.util.rpdb", "post_mortem", "set_trace"),
     "ray.util.serialization": _homes(
         "zray.util.serialization", "deregister_serializer", "register_serializer"
     ),
@@ -229,7 +242,6 @@ ABSENT_MODULES = {
     "ray.util.client": _CLIENT,
     "ray.util.dask": "use Dask's own scheduler",
     "ray.util.iter": "Ray has deprecated it; use tasks and lists of references",
-    "ray.util.rpdb": "use pdb in a task that you call directly",
     "ray.util.spark": "start zray-head and zray-worker where Spark runs",
     "ray.widgets": "it is not public in Ray either",
     "ray.workflow": "Ray itself has removed it; keep what is done in files or a database",

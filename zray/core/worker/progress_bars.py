@@ -26,6 +26,7 @@ class ProgressBars:
         self._bars: dict[int, m.Bar] = {}
         self._changed: dict[int, None] = {}
         self.dropped: deque[int] = deque()
+        self._over: list[m.Bar] = []  # ends that are still to be told
         self._last = 0
         self._told_at = float("-inf")
         self._all_told_at = float("-inf")
@@ -33,7 +34,7 @@ class ProgressBars:
     def open(self, label: str, total: int, unit: str = "") -> int:
         """The number of a new bar."""
         if len(self._bars) >= limits.BARS_MAX:
-            self._ended()
+            self._over += self._ended()
         if len(self._bars) >= limits.BARS_MAX:
             return 0
         self._last += 1
@@ -73,7 +74,7 @@ class ProgressBars:
         if now >= self._all_told_at + limits.PROGRESS_AGAIN_S:
             self._all_told_at = now
             self._changed.update(dict.fromkeys(self._bars))
-        told = self._ended()
+        told, self._over = self._over + self._ended(), []
         if not self._changed and not told:
             return []
         self._told_at = now
