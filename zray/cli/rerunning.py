@@ -175,24 +175,4 @@ def simulate(
     sys.exit(simulating.simulate(path, numbers, base, others, terms, arrivals, as_json=as_json))
 
 
-@click.command()
-@options.address_option
-@click.argument("which", required=False, metavar="NUMBER|TASK|PID")
-@click.option("--json", "as_json", is_flag=True, help="For programs; of a list.")
-def debug(given: Sequence[Sequence[str]], which: str | None, as_json: bool) -> None:
-    """List the breakpoints in tasks and actors that wait, or attach to one of them.
-
-    A task that calls breakpoint() waits there. Attached, you have pdb's commands: c goes on, q ends
-    the task with an error, Ctrl-D leaves it waiting for whoever attaches next. With
-    ZRAY_DEBUG_POST_MORTEM=1 in its environment, what raises waits there, too.
-
-    Exit code 0: done; 2: not possible, which is said.
-    """
-    if as_json and which is not None:
-        raise click.UsageError("a debugger and --json do not go together")
-    from zray.cli import debug as debugging
-
-    sys.exit(debugging.run(options.heads(given), which, as_json=as_json))
-
-
-COMMANDS: tuple[click.Command, ...] = (replay, simulate, debug)
+COMMANDS: tuple[click.Command, ...] = (replay, simulate)
