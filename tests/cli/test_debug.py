@@ -251,3 +251,39 @@ def test_a_strangers_word_does_not_attach() -> None:
     terminal.sendline("c")
     assert zray.get(ref, timeout=20) == 1010
     terminal.wait()
+
+
+def test_from_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    import msgspec
+
+    from zray.cli import debug
+    from zray.util import far_channels
+    from zray.util.debug_stream import ASK, LINE, DebugStream
+    from zray.util.rpdb import Breakpoint
+
+    @zray.remote(num_cpus=0, max_calls=1)
+    def far(number: int) -> int:
+        from zray.util import far_channels
+
+        far_channels.is_loopback = lambda host: False  # as a node with an address for others
+        breakpoint()  # noqa: T100
+        return number + 1
+
+    ref = far.remote(4)
+    (task_id,) = waits()
+    monkeypatch.setattr(debug, "own_machine", lambda: "another")
+    raw = kv.get(BREAKPOINTS + task_id)
+    assert raw is not None
+    one = msgspec.msgpack.decode(raw, type=Breakpoint)
+    with pytest.raises(ValueError, match="not reached from here"):
+        debug._connected(one)
+    monkeypatch.setattr(far_channels, "is_loopback", lambda host: False)
+    stream = DebugStream(debug._connected(one))
+    told = ""
+    for command in ("p number * 100", "c"):
+        while (frame := stream.receive()) is None or frame[0] != ASK:
+            told += frame[1] if frame is not None else ""
+        stream.send(LINE, command)
+    assert zray.get(ref, timeout=20) == 5
+    stream.close()
+    assert "attached to far" in told and "400" in told

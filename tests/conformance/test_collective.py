@@ -9,8 +9,6 @@ from ray.util import collective
 from ray.util.collective.types import Backend, ReduceOp
 
 pytestmark = pytest.mark.usefixtures("cluster")
-if not collective.gloo_available():
-    pytest.skip("Ray's backend needs torch", allow_module_level=True)
 
 
 @ray.remote(num_cpus=0)

@@ -31,6 +31,22 @@ class Member:
         dist.init_process_group("gloo", rank=rank, world_size=world_size)
         self.dist: Any = dist
         self.world_size = world_size
+        self._check(rank)
+
+    def _check(self, rank: int) -> None:
+        """Whether tensors of torch are taken, those that numpy has no words for included."""
+        import torch
+
+        tensor = torch.full((2, 2), float(rank + 1))
+        collective.allreduce(tensor)
+        assert bool((tensor == sum(range(1, self.world_size + 1))).all())
+        half = torch.full((3,), float(rank), dtype=torch.bfloat16)
+        collective.broadcast(half, 1)
+        assert bool((half == 1.0).all())
+        weight = torch.nn.Linear(2, 2).weight
+        collective.broadcast(weight, 0)
+        collective.allgather(parts := [torch.zeros(4) for _ in range(self.world_size)], weight)
+        assert all(bool((part == weight.reshape(-1)).all()) for part in parts)
 
     def time(self, call: str, size: int, repeats: int, gloo: bool) -> float:
         """Seconds of one call, in the mean of so many."""

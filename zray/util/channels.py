@@ -24,19 +24,23 @@ class PeerGoneError(Exception):
 
 
 class Channel(Protocol):
-    """A connection. ``send`` and ``receive`` say how many bytes they have moved, perhaps none."""
+    """A connection. Raises PeerGoneError where the other end is gone."""
 
-    def send(self, data: memoryview) -> int: ...
+    def send(self, data: memoryview) -> int:
+        """How many bytes of it are on their way, perhaps none."""
 
-    def receive(self, room: memoryview) -> int: ...
+    def receive(self, room: memoryview) -> int:
+        """How many bytes have come, perhaps none."""
 
-    def fileno(self) -> int: ...
+    def fileno(self) -> int:
+        """What to wait on."""
 
     @property
     def patience_s(self) -> float:
         """How long its descriptor may be waited on before one tries again."""
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Hang up."""
 
 
 class LocalChannel:

@@ -228,21 +228,3 @@ def test_what_cannot_be_reduced_or_sent() -> None:
 
     for texts in call(made(2, "no-numbers"), work):
         assert "cannot be reduced" in texts[0] and "no numbers" in texts[1] and texts[2] == "ab"
-
-
-def test_torch_tensors() -> None:
-    pytest.importorskip("torch")
-
-    def work(rank: int) -> list[Any]:
-        import torch
-
-        tensor = torch.full((2, 2), float(rank + 1))
-        collective.allreduce(tensor, "torch")
-        half = torch.full((3,), float(rank), dtype=torch.bfloat16)
-        collective.broadcast(half, 1, "torch")
-        weights = torch.nn.Linear(2, 2).weight
-        collective.broadcast(weights, 0, "torch")
-        collective.allgather(parts := [torch.zeros(1), torch.zeros(1)], torch.ones(1), "torch")
-        return [tensor.tolist(), half.tolist(), len(parts)]
-
-    assert call(made(2, "torch"), work) == [[[[3.0, 3.0]] * 2, [1.0] * 3, 2]] * 2
