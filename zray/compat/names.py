@@ -147,6 +147,16 @@ MODULES: dict[str, dict[str, Any]] = {
     ),
     "ray.util.state.exception": _homes("zray.errors", "RayStateApiException"),
     "ray.util.actor_pool": _homes("zray.util.actor_pool", "ActorPool"),
+    "ray.util.actor_group": _homes("zray.util.actor_group", "ActorGroup"),
+    "ray.util.iter": {
+        **_homes(
+            "zray.util.iter",
+            *("ParallelIterator", "ParallelIteratorWorker", "from_actors", "from_items"),
+            *("from_iterators", "from_range"),
+        ),
+        **_homes("zray.util.local_iterator", "LocalIterator"),
+    },
+    "ray.util.iter_metrics": _homes("zray.util.local_iterator", "MetricsContext", "SharedMetrics"),
     "ray.util.queue": _homes("zray.util.queue", "Empty", "Full", "Queue"),
     "ray.util.debug": _homes(
         "zray.util.debug",
@@ -241,7 +251,6 @@ ABSENT_MODULES = {
     "ray.tune": "use Optuna or scikit-learn, with tasks for the trials",
     "ray.util.client": _CLIENT,
     "ray.util.dask": "use Dask's own scheduler",
-    "ray.util.iter": "Ray has deprecated it; use tasks and lists of references",
     "ray.util.spark": "start zray-head and zray-worker where Spark runs",
     "ray.widgets": "it is not public in Ray either",
     "ray.workflow": "Ray itself has removed it; keep what is done in files or a database",

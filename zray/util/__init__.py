@@ -32,6 +32,8 @@ _HOMES = {
     "register_serializer": "zray.util.serialization",
 }
 
+_MODULES = {"iter": "zray.util.iter", "pdb": "zray.util.rpdb"}
+
 __all__ = [
     "ActorPool",
     "as_completed",
@@ -49,6 +51,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'zray.util' has no attribute {name!r}")
