@@ -95,4 +95,4 @@ def test_a_fast_loop_costs_little(run: Run) -> None:
     print(zray.get(fast.remote(200_000)))
     """
     )
-    assert float(done.stdout) < 4.0
+    assert float(done.stdout) < 10.0
