@@ -287,3 +287,28 @@ def test_from_another_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert zray.get(ref, timeout=20) == 5
     stream.close()
     assert "attached to far" in told and "400" in told
+
+
+def test_calls_of_an_async_actor_one_after_the_other() -> None:
+    @zray.remote(num_cpus=0)
+    class Sleeper:
+        async def nap(self, number: int) -> int:
+            import asyncio
+
+            breakpoint()  # noqa: T100
+            await asyncio.sleep(0.1)
+            return number
+
+    actor = Sleeper.remote()
+    refs = [actor.nap.remote(number) for number in range(2)]
+    first = waits()
+    terminal = attach(0)
+    terminal.sendline("n")  # to where it awaits, and then the other one stops the loop
+    terminal.expect("goes on")
+    terminal.wait()
+    eventually(lambda: waits() != first)
+    terminal = attach(0)
+    say(terminal, "p number", "1")
+    terminal.sendline("c")
+    assert zray.get(refs, timeout=20) == [0, 1]
+    terminal.wait()

@@ -9,6 +9,7 @@ a time waits in a process.
 from __future__ import annotations
 
 import contextlib
+import dis
 import os
 import pdb  # noqa: T100
 import secrets
@@ -71,15 +72,13 @@ def wait_at(frame: FrameType) -> None:
     if getattr(session.current(), "task_inbox", None) is None:
         pdb.Pdb().set_trace(frame)
     else:
-        _lock.acquire()  # the debugger gives it back
-        _Debugger().set_trace(frame)
+        _debugger().set_trace(frame)
 
 
 def post_mortem(error: BaseException) -> None:
     """Wait until somebody has looked at where this was raised."""
     with contextlib.suppress(Exception):  # the error itself is what the program is to see
-        _lock.acquire()
-        debugger = _Debugger(f"{type(error).__name__}: {error}")
+        debugger = _debugger(f"{type(error).__name__}: {error}")
         debugger.reset()
         traceback = error.__traceback__
         while traceback is not None and _is_ours(traceback.tb_frame) and traceback.tb_next:
@@ -89,6 +88,18 @@ def post_mortem(error: BaseException) -> None:
 
 
 _lock = threading.Lock()
+_at_work: dict[int, _Debugger] = {}  # by thread; one at most, whose lock that is
+
+
+def _debugger(error: str = "") -> _Debugger:
+    """A new one, once that of another thread is done; one of this thread is done by that."""
+    thread = threading.get_ident()
+    if (former := _at_work.get(thread)) is not None:
+        sys.settrace(None)  # it was to stop somewhere in another coroutine
+        former.leave()
+    _lock.acquire()
+    found = _at_work[thread] = _Debugger(error)
+    return found
 
 
 class _Debugger(pdb.Pdb):
@@ -139,7 +150,7 @@ class _Debugger(pdb.Pdb):
     def dispatch_return(self, frame: FrameType, arg: Any) -> Any:
         """A task that has returned is not followed into what called it, nor into the next one."""
         traced = super().dispatch_return(frame, arg)
-        if frame.f_back is None or _is_ours(frame.f_back):
+        if _ends(frame) and (frame.f_back is None or _is_ours(frame.f_back)):
             self.clear_all_breaks()
             self.set_continue()
             self.leave()
@@ -149,7 +160,13 @@ class _Debugger(pdb.Pdb):
     def leave(self) -> None:
         """Nobody is attached any more, and the next breakpoint may wait."""
         if self._terminal.close():
+            _at_work.clear()
             _lock.release()
+
+
+def _ends(frame: FrameType) -> bool:
+    """Whether it returns for good: a generator or coroutine may go on later."""
+    return dis.opname[frame.f_code.co_code[frame.f_lasti]].startswith("RETURN")
 
 
 def _is_ours(frame: FrameType) -> bool:

@@ -21,6 +21,7 @@ from zray.util.collective.membership import Membership
 from zray.util.collective.types import Backend, ReduceOp
 
 INIT_MS = 30_000
+NAME_BYTES_MAX = 400
 _lock = threading.Lock()
 _groups: dict[str, Group] = {}
 _declared: dict[str, Any] = {}  # actors that know what this driver has declared
@@ -71,8 +72,10 @@ def init_collective_group(
         CollectiveError: the others have not come in time.
     """
     _check_inside()
-    if not group_name or not isinstance(group_name, str):
-        raise ValueError(f"group_name {group_name!r} needs to be a string.")
+    if not isinstance(group_name, str) or not 0 < len(group_name.encode()) <= NAME_BYTES_MAX:
+        raise ValueError(
+            f"group_name needs to be a text of 1 to {NAME_BYTES_MAX} bytes, got {group_name!r:.100}"
+        )
     _check_backend(backend)
     if world_size <= 0 or not 0 <= rank < world_size:
         raise ValueError(f"rank {rank} of {world_size} members: ranks are from 0 to the size - 1")
