@@ -361,6 +361,12 @@ class ActorUnavailableError(ActorError):
     code = "ZR-3403"
 
 
+class CollectiveError(ZrayError, RuntimeError):
+    """A call of a collective group failed: a member is gone, or calls something else."""
+
+    code = "ZR-3501"
+
+
 class PendingCallsLimitExceededError(ZrayError):
     """More calls of the actor wait than its ``max_pending_calls`` allows; this one was not made."""
 

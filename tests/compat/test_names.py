@@ -58,7 +58,7 @@ def test_a_name_is_zrays_own_object() -> None:
     [
         ("ray.tune", "run", "Optuna"),
         ("ray.data", "read_csv", "pandas"),
-        ("ray.util.collective", "allreduce", "torch.distributed"),
+        ("ray.util.collective", "allreduce_multigpu", "torch.distributed"),
         ("ray", "java_function", "task_by_name"),
     ],
 )

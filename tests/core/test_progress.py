@@ -98,3 +98,28 @@ def test_the_head_tells_a_driver_that_reads_and_no_other() -> None:
     head.say("n1", progress([bar(1, 6)]))
     assert len(head.taken("d1", m.Progress)) == 1
     head.say("n1", m.Progress(0, identity("d9"), "", 0, "", [bar(1)]))  # nobody's job
+
+
+def test_what_a_bar_says_may_change() -> None:
+    bars = ProgressBars()
+    number = bars.open("rows", 10, "row")
+    bars.due(0.0)
+    bars.describe(number, "more rows" * 100, 20)
+    (told,) = bars.due(limits.PROGRESS_S)
+    assert (told.label[:9], told.total, told.unit) == ("more rows", 20, "row")
+    assert len(told.label) <= limits.NAME_MAX
+    bars.describe(99, "nobody's", 1)
+    assert bars.due(2 * limits.PROGRESS_S) == []
+
+
+def test_bars_that_are_let_go_end_and_make_room() -> None:
+    bars = ProgressBars()
+    numbers = [bars.open("x", 0) for _ in range(limits.BARS_MAX)]
+    bars.due(0.0)
+    bars.dropped.append(numbers[0])
+    assert [(one.number, one.ended) for one in bars.due(limits.PROGRESS_S)] == [(numbers[0], True)]
+    assert bars.open("x", 0) and not bars.open("x", 0)
+    bars.dropped.extend(numbers[1:3])
+    assert bars.open("x", 0) and bars.open("x", 0) and not bars.open("x", 0)
+    told = bars.due(2 * limits.PROGRESS_S)
+    assert [one.number for one in told if one.ended] == numbers[1:3]

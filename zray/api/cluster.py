@@ -24,6 +24,7 @@ from zray.errors import HeadSilentError, NotInitializedError
 from zray.nodes.options import DashboardOptions, HeadOptions, NodeOptions, units
 from zray.protocol import messages as m
 from zray.runtime import references, session, tracing
+from zray.runtime.connection import parse_address
 from zray.runtime.interrupts import interrupts
 
 if TYPE_CHECKING:
@@ -487,6 +488,17 @@ def driver_node(participant: Any) -> str:
     here = own_machine()
     near = [node for node in found if node.info.machine == here]
     return (near or found)[0].node_id.hex() if found else ""
+
+
+def own_address() -> str:
+    """Where others reach the nodes of this process's machine, without a port; "" if it has none.
+
+    Raises:
+        NotInitializedError: before ``init``.
+    """
+    here = own_machine()
+    ports = [node.info.liveness for node in _status().nodes if node.info.machine == here]
+    return parse_address(ports[0])[0] if ports and ports[0] else ""
 
 
 def _amounts(pairs: list[tuple[str, int]]) -> dict[str, float]:

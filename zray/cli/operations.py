@@ -245,9 +245,51 @@ def timeline(
     sys.exit(tracing.write(heads, path, seconds or 0.0, as_json=as_json))
 
 
-@click.group()
-def debug() -> None:
-    """What helps those who look for a fault."""
+class _DebugGroup(click.Group):
+    """A word that is no command of it stands for a breakpoint."""
+
+    def resolve_command(
+        self, context: click.Context, words: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if words[0] not in self.commands and not words[0].startswith("-"):
+            words = ["attach", *words]
+        return super().resolve_command(context, words)
+
+
+@click.group(cls=_DebugGroup, invoke_without_command=True)
+@options.address_option
+@json_option
+@click.pass_context
+def debug(context: click.Context, given: Sequence[Sequence[str]], as_json: bool) -> None:
+    """List the breakpoints in tasks and actors that wait; zray debug N attaches to one.
+
+    A task that calls breakpoint() waits there, as what raises does where ZRAY_DEBUG_POST_MORTEM=1
+    is in its environment.
+
+    Exit code 0: done; 2: not possible, which is said.
+    """
+    if context.invoked_subcommand is None:
+        from zray.cli import debug as debugging
+
+        sys.exit(debugging.run(options.heads(given), None, as_json=as_json))
+
+
+@debug.command()
+@click.argument("which", metavar="N|TASK|PID")
+@options.address_option
+@click.pass_context
+def attach(context: click.Context, given: Sequence[Sequence[str]], which: str) -> None:
+    """Attach to a breakpoint: its number in the list, its task's id or its pid.
+
+    Attached, you have pdb's commands: c goes on, q ends the task with an error, Ctrl-D leaves it
+    waiting for whoever attaches next.
+
+    Exit code 0: done; 2: not possible, which is said.
+    """
+    from zray.cli import debug as debugging
+
+    before = context.parent.params["given"] if context.parent is not None else ()
+    sys.exit(debugging.run(options.heads([*before, *given]), which, as_json=False))
 
 
 @debug.command()

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from zray.compat.absent import Absent
-from zray.compat.names import ABSENT_MODULES, ALIASES, MODULES, Home, Instead
+from zray.compat.names import ABSENT_MODULES, ALIASES, MODULES, Home, Instead, Module
 from zray.runtime import serialization
 
 
@@ -75,7 +75,7 @@ def _members(module: ModuleType) -> Callable[[str], Any]:
 
     def find(name: str) -> Any:
         entry = table.get(name)
-        if isinstance(entry, Home):
+        if isinstance(entry, Home | Module):
             value = entry.load()
         elif isinstance(entry, Instead):
             value = Absent(prefix + name, entry.text)

@@ -23,6 +23,16 @@ class Home(NamedTuple):
         return getattr(importlib.import_module(self.module), self.name)
 
 
+class Module(NamedTuple):
+    """A module of zray's that Ray has by another path."""
+
+    module: str
+
+    def load(self) -> Any:
+        """The thing itself."""
+        return importlib.import_module(self.module)
+
+
 class Instead(NamedTuple):
     """Ray has the name and zray has not; what to use instead, as a clause."""
 
@@ -91,13 +101,15 @@ MODULES: dict[str, dict[str, Any]] = {
             *("deregister_serializer", "inspect_serializability", "list_named_actors"),
             "register_serializer",
         ),
-        **_instead(
-            _LATER,
-            *("ActorPool", "as_completed", "map_unordered"),
-            "log_once",
-            *("disable_log_once_globally", "enable_periodic_logging", "get_node_instance_id"),
-            *("get_node_ip_address", "accelerators", "pdb", "ray_debugpy"),
+        **_homes(
+            "zray.util",
+            *("ActorPool", "as_completed", "disable_log_once_globally"),
+            *("enable_periodic_logging", "get_node_instance_id", "get_node_ip_address"),
+            *("log_once", "map_unordered"),
         ),
+        "pdb": Module("zray.util.rpdb"),
+        **_instead("breakpoint() waits for `zray debug`, with pdb's commands", "ray_debugpy"),
+        **_instead(_LATER, "accelerators"),
         **_homes(
             "zray.util.placement_group",
             *("placement_group", "placement_group_table", "get_placement_group"),
@@ -133,14 +145,45 @@ MODULES: dict[str, dict[str, Any]] = {
     )
     | _homes("zray.util.state.kinds", "PlacementGroupState"),
     "ray.util.state.exception": _homes("zray.errors", "RayStateApiException"),
-    "ray.util.actor_pool": _instead(_LATER, "ActorPool"),
-    "ray.util.queue": _instead(_LATER, "Empty", "Full", "Queue"),
+    "ray.util.actor_pool": _homes("zray.util.actor_pool", "ActorPool"),
+    "ray.util.actor_group": _homes("zray.util.actor_group", "ActorGroup"),
+    "ray.util.iter": {
+        **_homes(
+            "zray.util.iter",
+            *("ParallelIterator", "ParallelIteratorWorker", "from_actors", "from_items"),
+            *("from_iterators", "from_range"),
+        ),
+        **_homes("zray.util.local_iterator", "LocalIterator"),
+    },
+    "ray.util.iter_metrics": _homes("zray.util.local_iterator", "MetricsContext", "SharedMetrics"),
+    "ray.util.queue": _homes("zray.util.queue", "Empty", "Full", "Queue"),
+    "ray.util.debug": _homes(
+        "zray.util.debug",
+        *("disable_log_once_globally", "enable_periodic_logging", "log_once", "reset_log_once"),
+    ),
     "ray.util.multiprocessing": _instead(
         "multiprocessing.Pool, or tasks", "JoinableQueue", "Pool", "TimeoutError"
     ),
     "ray.util.joblib": _instead("joblib's own backends, or tasks", "register_ray"),
-    "ray.util.helpers": _instead(_LATER, "as_completed", "map_unordered"),
+    "ray.util.helpers": _homes("zray.util.completion", "as_completed", "map_unordered"),
+    "ray.util.collective": {
+        **_homes(
+            "zray.util.collective",
+            *("allgather", "allreduce", "barrier", "broadcast", "create_collective_group"),
+            *("destroy_collective_group", "get_collective_group_size", "get_group_handle"),
+            *("get_rank", "gloo_available", "init_collective_group", "is_backend_available"),
+            *("is_group_initialized", "nccl_available", "recv", "reduce", "reducescatter", "send"),
+        ),
+        **_instead(
+            "zray's groups carry host memory; use torch.distributed for that of GPUs",
+            *("allgather_multigpu", "allreduce_multigpu", "broadcast_multigpu", "recv_multigpu"),
+            *("reduce_multigpu", "reducescatter_multigpu", "send_multigpu"),
+            "register_collective_backend",
+        ),
+    },
+    "ray.util.collective.types": _homes("zray.util.collective.types", "Backend", "ReduceOp"),
     "ray.util.metrics": _homes("zray.util.metrics", "Counter", "Gauge", "Histogram"),
+    "ray.util.rpdb": _homes("zray.util.rpdb", "post_mortem", "set_trace"),
     "ray.util.serialization": _homes(
         "zray.util.serialization", "deregister_serializer", "register_serializer"
     ),
@@ -170,7 +213,12 @@ MODULES: dict[str, dict[str, Any]] = {
         *("get_local_object_locations", "get_object_locations"),
     )
     | _instead("a node's resources are those it was started with", "set_resource"),
-    "ray.experimental.tqdm_ray": _instead("zray.get(refs, progress=True)", "tqdm"),
+    "ray.experimental.internal_kv": _homes(
+        "zray.experimental.internal_kv",
+        *("_internal_kv_del", "_internal_kv_exists", "_internal_kv_get", "_internal_kv_list"),
+        *("_internal_kv_initialized", "_internal_kv_put", "_internal_kv_reset"),
+    ),
+    "ray.experimental.tqdm_ray": _homes("zray.experimental.tqdm_ray", "safe_print", "tqdm"),
     "ray.autoscaler": {},
     "ray.autoscaler.sdk": _instead(
         "start nodes with zray-worker; they join at any time",
@@ -200,10 +248,7 @@ ABSENT_MODULES = {
     "ray.train": "use PyTorch's own launcher, or one actor for each process of the training",
     "ray.tune": "use Optuna or scikit-learn, with tasks for the trials",
     "ray.util.client": _CLIENT,
-    "ray.util.collective": "use torch.distributed or mpi4py between actors",
     "ray.util.dask": "use Dask's own scheduler",
-    "ray.util.iter": "Ray has deprecated it; use tasks and lists of references",
-    "ray.util.rpdb": "use pdb in a task that you call directly",
     "ray.util.spark": "start zray-head and zray-worker where Spark runs",
     "ray.widgets": "it is not public in Ray either",
     "ray.workflow": "Ray itself has removed it; keep what is done in files or a database",

@@ -353,8 +353,14 @@ class Reasons(Message, tag=35):
     more: bool = False
 
 
+BREAKPOINTS = b"zray/breakpoint/"  # keys, before the id of a task that waits in a debugger
+
+
 class Kv(Message, tag=36):
-    """One operation on the key-value table; ``op``: get, put, delete, keys (``key``: prefix)."""
+    """One operation on the key-value table; ``op``: get, put, delete, keys (``key``: prefix).
+
+    ``add`` is a put that leaves a value as it is where there is one.
+    """
 
     op: Name
     key: Annotated[bytes, Meta(max_length=1024)]

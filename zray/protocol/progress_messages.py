@@ -11,7 +11,7 @@ from zray.protocol.parts import Count, Id, Message, Name
 class Bar(Struct, array_like=True, frozen=True, gc=False):
     """``number``: which of the process's bars. ``total`` 0: it is not known how much there is.
 
-    ``ended``: nothing more will be said of it.
+    ``ended``: nothing more will be said of it. ``unit``: what is counted; empty: not said.
     """
 
     number: Count
@@ -19,6 +19,7 @@ class Bar(Struct, array_like=True, frozen=True, gc=False):
     done: Count
     total: Count
     ended: bool = False
+    unit: Name = ""
 
 
 class Progress(Message, tag=175):

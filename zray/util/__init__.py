@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 from zray.api.session import participant
 
 if TYPE_CHECKING:
+    from zray.util.actor_pool import ActorPool
     from zray.util.check_serialize import inspect_serializability
+    from zray.util.completion import as_completed, map_unordered
+    from zray.util.debug import disable_log_once_globally, enable_periodic_logging, log_once
+    from zray.util.node_address import get_node_instance_id, get_node_ip_address
     from zray.util.placement_group import (
         get_current_placement_group,
         get_placement_group,
@@ -28,17 +32,35 @@ _HOMES = {
     "placement_group": _PLACEMENT,
     "placement_group_table": _PLACEMENT,
     "remove_placement_group": _PLACEMENT,
+    "ActorPool": "zray.util.actor_pool",
+    "as_completed": "zray.util.completion",
+    "map_unordered": "zray.util.completion",
+    "disable_log_once_globally": "zray.util.debug",
+    "enable_periodic_logging": "zray.util.debug",
+    "log_once": "zray.util.debug",
+    "get_node_instance_id": "zray.util.node_address",
+    "get_node_ip_address": "zray.util.node_address",
     "inspect_serializability": "zray.util.check_serialize",
     "deregister_serializer": "zray.util.serialization",
     "register_serializer": "zray.util.serialization",
 }
 
+_MODULES = {"iter": "zray.util.iter", "pdb": "zray.util.rpdb"}
+
 __all__ = [
+    "ActorPool",
+    "as_completed",
     "deregister_serializer",
+    "disable_log_once_globally",
+    "enable_periodic_logging",
     "get_current_placement_group",
+    "get_node_instance_id",
+    "get_node_ip_address",
     "get_placement_group",
     "inspect_serializability",
     "list_named_actors",
+    "log_once",
+    "map_unordered",
     "placement_group",
     "placement_group_table",
     "register_serializer",
@@ -47,6 +69,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'zray.util' has no attribute {name!r}")

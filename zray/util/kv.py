@@ -21,9 +21,16 @@ def put(key: bytes, value: bytes) -> bool:
         ValueError: the key is longer than 1024 bytes, or the value than 1 MiB.
         HeadSilentError: no answer in time; the value may have been stored.
     """
-    if len(value) > limits.CHUNK_BYTES:
-        raise ValueError(f"a value of {len(value)} bytes is too large for a key; use zray.put")
-    return _operate("put", key, value).found
+    return _store("put", key, value)
+
+
+def add(key: bytes, value: bytes) -> bool:
+    """Store a value if the key has none; returns whether it had one. One of several is the first.
+
+    Raises:
+        ValueError, HeadSilentError: as ``put``.
+    """
+    return _store("add", key, value)
 
 
 def get(key: bytes) -> bytes | None:
@@ -52,6 +59,12 @@ def keys(prefix: bytes = b"") -> list[bytes]:
         ValueError, HeadSilentError: as ``put``.
     """
     return _operate("keys", prefix).keys
+
+
+def _store(op: str, key: bytes, value: bytes) -> bool:
+    if len(value) > limits.CHUNK_BYTES:
+        raise ValueError(f"a value of {len(value)} bytes is too large for a key; use zray.put")
+    return _operate(op, key, value).found
 
 
 def _operate(op: str, key: bytes, value: bytes = b"") -> KvReply:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, insort
+from collections import Counter
 from collections.abc import Callable
 from itertools import islice, takewhile
 
@@ -37,6 +38,7 @@ class Catalog:
         }
         self.kv: dict[bytes, bytes] = dict(rows.get("kv", {}))
         self._keys = sorted(self.kv)
+        self._storing: Counter[bytes] = Counter()  # keys whose values are not durable yet
 
     def export(self, message: Export, durable: Callable[[], None]) -> None:
         """Store a function; ``durable`` is called once it is (at once if it was)."""
@@ -82,23 +84,35 @@ class Catalog:
             answer(KvReply(0, about, value is not None, value or b""))
         elif message.op == "keys":
             answer(KvReply(0, about, True, b"", self._keys_from(key)))
-        elif message.op in ("put", "delete"):
-            stored = None if message.op == "delete" else message.value
-
-            def then(_now: float) -> None:
-                found = key in self.kv
-                if stored is None:
-                    if self.kv.pop(key, None) is not None:
-                        del self._keys[bisect_left(self._keys, key)]
-                else:
-                    if not found:
-                        insort(self._keys, key)
-                    self.kv[key] = stored
-                answer(KvReply(0, about, found))
-
-            self._persist([("kv", key, stored)], then)
+        elif message.op == "add" and (key in self.kv or key in self._storing):
+            self._persist([], lambda _now: answer(KvReply(0, about, True)))  # after what stores it
+        elif message.op in ("put", "add", "delete"):
+            self._change(key, None if message.op == "delete" else message.value, about, answer)
         else:
             answer(KvReply(0, about, False))
+
+    def _change(
+        self, key: bytes, stored: bytes | None, about: int, answer: Callable[[KvReply], None]
+    ) -> None:
+        """The key has this value from the moment that it is durable; None: it has none."""
+
+        def then(_now: float) -> None:
+            found = key in self.kv
+            if stored is None:
+                if self.kv.pop(key, None) is not None:
+                    del self._keys[bisect_left(self._keys, key)]
+            else:
+                self._storing[key] -= 1
+                if not self._storing[key]:
+                    del self._storing[key]
+                if not found:
+                    insort(self._keys, key)
+                self.kv[key] = stored
+            answer(KvReply(0, about, found))
+
+        if stored is not None:
+            self._storing[key] += 1
+        self._persist([("kv", key, stored)], then)
 
     def _keys_from(self, prefix: bytes) -> list[bytes]:
         """The keys that begin so, in order."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from itertools import islice
 
+import msgspec
+
 from zray import limits
 from zray.core import resources
 from zray.core.bundles import STRATEGIES
@@ -35,6 +37,7 @@ class StateRows:
 
     def __init__(self, tables: Tables, tasks: TaskTable) -> None:
         self._members = tables.members
+        self._pairs = tables.catalog.kv
         self._objects = tables.objects
         self._actors = tables.actor_table
         self._leases = tables.lease_table
@@ -53,6 +56,13 @@ class StateRows:
 
     def task(self, task_id: bytes) -> m.ListedTask | None:
         """A task without an outcome, or one of which a worker has told that it runs."""
+        row = self._task(task_id)
+        if row is not None and m.BREAKPOINTS + task_id in self._pairs:
+            reason = "BREAKPOINT: it waits in a debugger; see zray debug"
+            return msgspec.structs.replace(row, reason=reason)
+        return row
+
+    def _task(self, task_id: bytes) -> m.ListedTask | None:
         runs = self._events.tasks.runs(task_id)
         record = self._tasks.get(task_id)
         if record is None or record.template is None:

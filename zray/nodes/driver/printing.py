@@ -119,8 +119,8 @@ class Printing(Participant):
 
     # ---- progress --------------------------------------------------------------------------
 
-    def open_bar(self, label: str, total: int) -> OwnBar:
-        return self._display().open(label, total)
+    def open_bar(self, label: str, total: int, unit: str = "") -> OwnBar:
+        return self._display().open(label, total, unit)
 
     def _display(self) -> ProgressDisplay:
         if self._bars is None:

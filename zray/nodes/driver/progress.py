@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 
 from zray import limits
-from zray.nodes.driver.progress_screens import Screen, Shown, screen
+from zray.nodes.driver.progress_screens import Screen, Shown, clean, screen
 from zray.protocol import messages as m
 
 BARS_MAX = 1000  # of all tasks; more are not shown
@@ -24,26 +25,37 @@ class ProgressDisplay:
         self._bars: dict[Key, Shown] = {}
         self._screen: Screen | None = None
         self._last = 0
+        self.dropped: deque[Key] = deque()  # own bars that were let go; any thread may append
 
-    def open(self, label: str, total: int) -> OwnBar:
+    def open(self, label: str, total: int, unit: str = "") -> OwnBar:
         """A bar of the driver's own."""
         with self._lock:
+            self._end_dropped()
             self._last += 1
             key = ("", 0, self._last)
-            self._bars[key] = Shown("", label, total, time.monotonic())
+            self._bars[key] = Shown("", label, total, time.monotonic(), unit)
             self._draw()
         return OwnBar(self, key)
 
     def update(self, key: Key, done: int) -> None:
         """So much of it is done."""
         with self._lock:
-            self._bars[key].done = done
-            self._draw()
+            if (bar := self._bars.get(key)) is not None:
+                bar.done = done
+                self._draw()
+
+    def describe(self, key: Key, label: str, total: int) -> None:
+        """It says something else from now on."""
+        with self._lock:
+            if (bar := self._bars.get(key)) is not None:
+                bar.label, bar.total = clean(label), total
+                self._draw()
 
     def close(self, key: Key) -> None:
         """It stays as it is now, above the others."""
         with self._lock:
-            self._end(self._bars.pop(key))
+            if (bar := self._bars.pop(key, None)) is not None:
+                self._end(bar)
 
     def told(self, message: m.Progress) -> None:
         """How far a worker's tasks are."""
@@ -56,8 +68,9 @@ class ProgressDisplay:
                     if bar.ended or len(self._bars) >= BARS_MAX:
                         continue
                     where = f"({message.name} pid={message.pid}, node={message.node}) "
-                    shown = self._bars[key] = Shown(where, bar.label, bar.total, now)
+                    shown = self._bars[key] = Shown(where, bar.label, bar.total, now, bar.unit)
                 shown.done, shown.total, shown.heard = bar.done, bar.total, now
+                shown.label = clean(bar.label)
                 if bar.ended:
                     self._end(self._bars.pop(key))
             self._draw()
@@ -66,9 +79,14 @@ class ProgressDisplay:
         """Now and then: bars of tasks of which nothing is heard any more are over."""
         silent = time.monotonic() - limits.PROGRESS_SILENT_S
         with self._lock:
+            self._end_dropped()
             for key, bar in [*self._bars.items()]:
                 if bar.where and bar.heard < silent:
                     self._end(self._bars.pop(key))
+
+    def _end_dropped(self) -> None:
+        while self.dropped:
+            self.close(self.dropped.popleft())
 
     def end(self) -> None:
         """No more will be said of any."""
@@ -104,6 +122,13 @@ class OwnBar:
         """So much is done."""
         self._display.update(self._key, done)
 
+    def describe(self, label: str, total: int) -> None:
+        """It says something else from now on."""
+        self._display.describe(self._key, label, total)
+
     def close(self) -> None:
         """No more of it will be done."""
         self._display.close(self._key)
+
+    def __del__(self) -> None:
+        self._display.dropped.append(self._key)  # may run anywhere, so that is all it does

@@ -27,18 +27,19 @@ LINES_MIN = 4
 class Shown:
     """One bar. ``where`` names the process that it is of; empty: the driver."""
 
-    def __init__(self, where: str, label: str, total: int, now: float) -> None:
+    def __init__(self, where: str, label: str, total: int, now: float, unit: str = "") -> None:
         self.where = clean(where)
         self.label = clean(label)
         self.total = total
+        self.unit = clean(f" {unit}") if unit else ""
         self.done = 0
         self.began = self.heard = self.told = now
 
     def count(self) -> str:
-        """``3/10 30%``, or what is known of that."""
+        """``3/10 30%``, with the unit, or what is known of that."""
         if not self.total:
-            return f"{self.done}"
-        return f"{self.done}/{self.total} {100 * self.done // self.total}%"
+            return f"{self.done}{self.unit}"
+        return f"{self.done}/{self.total}{self.unit} {100 * self.done // self.total}%"
 
     def time(self, now: float) -> str:
         """How long it has taken, and will at this rate."""

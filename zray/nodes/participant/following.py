@@ -16,16 +16,21 @@ TOLD_S = 0.1  # how often
 
 
 class ProgressBar(Protocol):
-    """``close`` leaves it as it is, and for good. Both may be called without the lock only."""
+    """``close`` leaves it as it is, and for good. All may be called without the lock only."""
 
     def update(self, done: int) -> None: ...
+
+    def describe(self, label: str, total: int) -> None: ...
 
     def close(self) -> None: ...
 
 
 class Following(Explaining):
-    def open_bar(self, label: str, total: int) -> ProgressBar:
-        """A bar at the driver. ``total`` 0: it is not known how much there is."""
+    def open_bar(self, label: str, total: int, unit: str = "") -> ProgressBar:
+        """A bar at the driver. ``total`` 0: it is not known how much there is; ``unit``: of what.
+
+        One that is let go is closed, sooner or later.
+        """
         raise NotImplementedError
 
     def follow(self, ids: list[bytes], timeout: float | None, label: str) -> None:

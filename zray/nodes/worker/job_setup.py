@@ -8,11 +8,13 @@ import sys
 from typing import Any
 
 from zray.protocol import messages as m
+from zray.runtime import breakpoint_hook
 
 
 def take_place(worker: Any, setup: m.Setup) -> None:
     """Be as the driver's process, as far as this machine has what that has."""
     job = setup.job
+    sys.breakpointhook = breakpoint_hook.hook
     if setup.local:
         with contextlib.suppress(OSError):
             os.chdir(job.directory)

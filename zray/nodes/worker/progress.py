@@ -27,11 +27,14 @@ class Teller(Protocol):
 class WorkerBar:
     """One of them."""
 
-    def __init__(self, worker: Teller, bars: ProgressBars, label: str, total: int) -> None:
+    def __init__(
+        self, worker: Teller, bars: ProgressBars, label: str, total: int, unit: str
+    ) -> None:
         self._worker = worker
         self._bars = bars
+        self._number = 0
         with interrupts, worker.lock:
-            self._number = bars.open(label, total)
+            self._number = bars.open(label, total, unit)
             self._tell(bars.due(time.monotonic()))
 
     def update(self, done: int) -> None:
@@ -40,10 +43,21 @@ class WorkerBar:
             self._bars.update(self._number, done)
             self._tell(self._bars.due(time.monotonic()))
 
+    def describe(self, label: str, total: int) -> None:
+        """It says something else from now on."""
+        with interrupts, self._worker.lock:
+            self._bars.describe(self._number, label, total)
+            self._tell(self._bars.due(time.monotonic()))
+
     def close(self) -> None:
         """No more of it will be done."""
         with interrupts, self._worker.lock:
             self._tell(self._bars.close(self._number))
+
+    def __del__(self) -> None:
+        self._bars.dropped.append(self._number)  # may run anywhere, so that is all it does
+
+    interrupts.spare(__del__.__code__)
 
     def _tell(self, bars: list[m.Bar]) -> None:
         if bars:

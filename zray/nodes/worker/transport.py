@@ -91,13 +91,13 @@ class Transport(Introspection):
         except OSError:
             os._exit(0)  # the raylet is gone
 
-    def open_bar(self, label: str, total: int) -> WorkerBar:
+    def open_bar(self, label: str, total: int, unit: str = "") -> WorkerBar:
         from zray.core.worker.progress_bars import ProgressBars
         from zray.nodes.worker.progress import WorkerBar
 
         if self._bars is None:
             self._bars = ProgressBars()
-        return WorkerBar(self, self._bars, label, total)
+        return WorkerBar(self, self._bars, label, total, unit)
 
     def _poll(self, timeout_s: float) -> None:
         self._ready = self.poller.poll(timeout_s)

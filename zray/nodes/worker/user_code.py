@@ -20,7 +20,7 @@ from zray.nodes.participant.shared_values import bytes_of, load
 from zray.nodes.worker.returns import collected, encoded, only, several
 from zray.nodes.worker.streams import Source, StreamServer
 from zray.protocol import messages as m
-from zray.runtime import pickling, serialization, task_errors
+from zray.runtime import breakpoint_hook, pickling, serialization, task_errors
 from zray.runtime.environment import run_hook, take_on
 from zray.runtime.large_functions import LargeFunction
 
@@ -54,6 +54,8 @@ class UserCode:
     ) -> bytes:
         """The record of what user code raised, in a task or a method of an actor."""
         node = self.node
+        if breakpoint_hook.wants_post_mortem() and isinstance(error, Exception):
+            breakpoint_hook.post_mortem(error)
         if isinstance(error, NameNotOfferedError):
             return failures.encode(NameNotOfferedError, str(error.args[0]), name, node)
         if isinstance(error, HookFailedError):

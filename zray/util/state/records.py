@@ -115,6 +115,7 @@ class TaskState(StateRecord):
             start_time_ms=_ms(row.started_s),
             end_time_ms=_ms(row.ended_s),
             error_message=row.error_message or None,
+            is_debugger_paused=row.reason.startswith("BREAKPOINT"),
             reason=row.reason or None,
             error_code=row.error_code or None,
         )

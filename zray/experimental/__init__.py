@@ -1,0 +1,1 @@
+"""What Ray has in ``ray.experimental``, as far as zray has it. Owns no connection."""
