@@ -72,7 +72,7 @@ def init_collective_group(
         CollectiveError: the others have not come in time.
     """
     _check_inside()
-    if not isinstance(group_name, str) or not 0 < len(group_name.encode()) <= NAME_BYTES_MAX:
+    if not 0 < len(str(group_name).encode()) <= NAME_BYTES_MAX:
         raise ValueError(
             f"group_name needs to be a text of 1 to {NAME_BYTES_MAX} bytes, got {group_name!r:.100}"
         )
