@@ -348,6 +348,12 @@ class ActorNotFoundError(ZrayError, ValueError):
     code = "ZR-3406"
 
 
+class WorkerPoolBrokenError(ZrayError):
+    """A worker of an executor or pool died, and so the whole of it takes no calls any more."""
+
+    code = "ZR-3501"
+
+
 # ---- 4xxx: this machine --------------------------------------------------------------------
 
 

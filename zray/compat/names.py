@@ -136,10 +136,10 @@ MODULES: dict[str, dict[str, Any]] = {
     "ray.util.state.exception": _homes("zray.errors", "RayStateApiException"),
     "ray.util.actor_pool": _instead(_LATER, "ActorPool"),
     "ray.util.queue": _instead(_LATER, "Empty", "Full", "Queue"),
-    "ray.util.multiprocessing": _instead(
-        "multiprocessing.Pool, or tasks", "JoinableQueue", "Pool", "TimeoutError"
+    "ray.util.multiprocessing": _homes(
+        "zray.util.multiprocessing", "JoinableQueue", "Pool", "TimeoutError"
     ),
-    "ray.util.joblib": _instead("joblib's own backends, or tasks", "register_ray"),
+    "ray.util.joblib": _homes("zray.util.joblib", "register_ray"),
     "ray.util.helpers": _instead(_LATER, "as_completed", "map_unordered"),
     "ray.util.metrics": _homes("zray.util.metrics", "Counter", "Gauge", "Histogram"),
     "ray.util.serialization": _homes(

@@ -1,0 +1,59 @@
+"""ChunkSizes: how many items go into the next chunk of a map, by the time that items have taken.
+
+Guided self-scheduling: a chunk is a share of what is left, so that all workers end together, but
+no less than what is worth sending and no more than what takes a moment. Decides only.
+"""
+
+from __future__ import annotations
+
+WORTH_S = 0.002  # a chunk of less is cut only so that all workers have one
+SENDING_S = 0.0005  # what it costs to send one: it is not cut at all below that
+MOMENT_S = 0.05  # a chunk is planned to take no longer: results come while others are made
+STOP_S = 0.2  # a chunk that takes longer is cut off: its items were slower than those before
+BYTES_MAX = 4 << 20  # of the items of one chunk
+ITEMS_MAX = 10_000
+
+
+class ChunkSizes:
+    """Of one map that ``workers`` (at least 1) run at a time; ``fixed`` items a chunk if given."""
+
+    def __init__(self, workers: int, fixed: int | None = None) -> None:
+        self._workers = workers
+        self._fixed = fixed
+        self._each_s: float | None = None
+        self.items_max = ITEMS_MAX  # in a chunk, by their size
+
+    @property
+    def stop_s(self) -> float | None:
+        """After how many seconds a chunk gives back what it has not begun; None: never."""
+        return None if self._fixed is not None else STOP_S
+
+    @property
+    def chunks_max(self) -> int:
+        """How many chunks there may be under way: one waits behind each that runs."""
+        known = self._fixed is not None or self._each_s is not None
+        return 2 * self._workers if known else self._workers
+
+    def next(self, left: int | None) -> int:
+        """Items of the next chunk, at least 1; ``left``: how many there are, if that is known."""
+        if self._fixed is not None:
+            return self._fixed
+        if self._each_s is None:
+            return 1
+        size = MOMENT_S / self._each_s
+        if left is not None:
+            worth = min(WORTH_S / self._each_s, left / self._workers)
+            share = max(worth, left / (2 * self._workers), SENDING_S / self._each_s)
+            size = min(size, share, left)
+        return max(1, min(round(size), self.items_max))
+
+    def measured(self, items: int, seconds: float) -> None:
+        """A chunk has run so many items, in so many seconds."""
+        if items:
+            each_s = max(seconds / items, 1e-9)
+            self._each_s = each_s if self._each_s is None else (self._each_s + each_s) / 2
+
+    def weighed(self, items: int, size: int) -> None:
+        """So many items are of ``size`` bytes together, as far as can be told."""
+        if items and size:
+            self.items_max = max(1, min(ITEMS_MAX, BYTES_MAX * items // size))
