@@ -51,7 +51,7 @@ WAITING, WAITING_TOO, COMPUTING = range(3)
 
 
 def all_suites() -> list[Suite]:
-    api = ("api", "cli", "clients", "compat", "costs", "examples")
+    api = ("api", "cli", "clients", "compat", "costs", "examples", "util")
     named = [
         Suite("cluster", ("cluster",), 1900, WAITING),
         Suite("api", api, 1200, WAITING_TOO),

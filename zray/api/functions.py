@@ -98,7 +98,7 @@ class RemoteFunction(UnderscoreRemote[Any], RemoteArguments[P, R]):
 
     if not TYPE_CHECKING:
 
-        def remote(self, *args: Any, **kwargs: Any) -> Any:
+        def remote(self, /, *args: Any, **kwargs: Any) -> Any:
             """Run the function as a task; returns at once with a reference to its result.
 
             Arguments may be references: the task starts when their values are there and gets

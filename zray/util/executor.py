@@ -5,15 +5,13 @@ Owns the contract of CPython's executors; the work is done in ``zray.util.parall
 
 from __future__ import annotations
 
-import atexit
 import concurrent.futures
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from threading import Lock
 from typing import Any, ParamSpec, TypeVar
 
-from zray.api.session import participant
+from zray.api.options import ActorOptions, TaskOptions, checked
 from zray.errors import WorkerPoolBrokenError
 from zray.util.parallel import calls
 from zray.util.parallel.chunk_sizes import ChunkSizes
@@ -23,7 +21,6 @@ from zray.util.parallel.map_run import MapRun, Results
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_open: weakref.WeakSet[Executor] = weakref.WeakSet()  # that the end of the program waits for
 
 
 class BrokenExecutorError(WorkerPoolBrokenError, concurrent.futures.BrokenExecutor):
@@ -80,6 +77,13 @@ class Executor(concurrent.futures.Executor):
         self._initializer, self._initargs = initializer, tuple(initargs)
         self._max_tasks_per_child = max_tasks_per_child
         self._max_retries = max_retries
+        if not self._has_processes:
+            options["max_retries"] = max_retries
+            checked(TaskOptions(), options)
+        else:
+            if max_retries:
+                options = {"max_restarts": -1, "max_task_retries": max_retries, **options}
+            checked(ActorOptions(), options)
         self._options = options
         self._lock = Lock()
         self._shut = False
@@ -130,6 +134,7 @@ class Executor(concurrent.futures.Executor):
             raise ValueError("buffersize must be None or > 0")
         end = None if timeout is None else time.monotonic() + timeout
         dispatcher = self._running()
+        dispatcher.check()
         assert self._crew is not None
         star = len(iterables) != 1
         items: Iterable[Any] = zip(*iterables, strict=False) if star else iterables[0]
@@ -165,31 +170,27 @@ class Executor(concurrent.futures.Executor):
         dispatcher.close()
         if wait:
             dispatcher.join()
-            _open.discard(self)
 
     def _running(self) -> Dispatcher:
         """What takes the calls; made with the first one."""
         with self._lock:
             if self._shut:
                 raise RuntimeError("cannot schedule new futures after shutdown")
-            if self._dispatcher is None:
-                participant()  # its end is registered first, so that it comes last
+            if self._dispatcher is None or self._dispatcher.is_left():
                 self._crew = self._new_crew()
                 self._dispatcher = Dispatcher(self._crew)
-                _wait_at_exit(self)
             return self._dispatcher
 
+    @property
+    def _has_processes(self) -> bool:
+        return self._initializer is not None or self._max_tasks_per_child is not None
+
     def _new_crew(self) -> TaskCrew | ActorCrew:
-        if self._initializer is None and self._max_tasks_per_child is None:
-            options = {**self._options, "max_retries": self._max_retries}
-            return TaskCrew(self._max_workers, options, _broken)
-        options = self._options
-        if self._max_retries:
-            retries = {"max_restarts": -1, "max_task_retries": self._max_retries}
-            options = {**retries, **options}
+        if not self._has_processes:
+            return TaskCrew(self._max_workers, self._options, _broken)
         return ActorCrew(
             self._max_workers or cpus(),
-            *(self._initializer, self._initargs, self._max_tasks_per_child, options),
+            *(self._initializer, self._initargs, self._max_tasks_per_child, self._options),
             None if self._max_retries else _broken,
         )
 
@@ -227,15 +228,3 @@ def _taken(results: Results, run: MapRun, end: float | None) -> Iterator[Any]:
             yield value
     finally:
         run.stop()
-
-
-def _wait_at_exit(executor: Executor) -> None:
-    """A program ends when the calls of its executors have ended, as with CPython's."""
-    _open.add(executor)
-    atexit.unregister(_finish)
-    atexit.register(_finish)  # again: it goes before the end of the cluster that there is now
-
-
-def _finish() -> None:
-    for executor in [*_open]:
-        executor.shutdown()

@@ -125,7 +125,26 @@ _kept = functools.lru_cache(maxsize=FUNCTIONS_MAX)(_load)
 
 def call(function: Any, /, *args: Any, **kwargs: Any) -> Any:
     """One call."""
-    return loaded(function)(*args, **kwargs)
+    value = loaded(function)(*args, **kwargs)
+    if isinstance(value, types.GeneratorType):
+        raise TypeError("cannot pickle 'generator' object: return a list, or use a zray.task")
+    return value
+
+
+class Called:
+    """A function as a task of its own, of which only what it returns is a result."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._function = function
+
+    @property
+    def __name__(self) -> str:
+        return self._function.__name__
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        return call(self._function, *args, **kwargs)
 
 
 class Ran(NamedTuple):

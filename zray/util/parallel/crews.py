@@ -16,7 +16,6 @@ from zray.api.actors import actor, kill
 from zray.api.cluster import cluster_resources
 from zray.api.functions import remote
 from zray.api.objects import cancel
-from zray.api.options import is_generator
 from zray.errors import ActorDiedError, ActorError, TaskError, WorkerCrashedError
 from zray.runtime.references import ObjectRef
 from zray.util.parallel import calls
@@ -84,7 +83,7 @@ class TaskCrew:
         if work.chunk:
             return self._chunk.remote(*work.arguments), True
         function = work.function
-        if not calls.is_plain(function) or _runs_otherwise(function):
+        if not calls.is_plain(function):
             return self._call.remote(function, *work.arguments, **work.keywords), False
         return self._known(function).remote(*work.arguments, **work.keywords), False
 
@@ -93,7 +92,7 @@ class TaskCrew:
         functions = self._functions
         found = functions.get(function)
         if found is None:
-            found = functions[function] = remote(**self._options)(function)
+            found = functions[function] = remote(**self._options)(calls.Called(function))
             if len(functions) > FUNCTIONS_MAX:
                 functions.popitem(last=False)
         return found
@@ -113,12 +112,6 @@ class TaskCrew:
     def kill(self, refs: list[ObjectRef[Any]]) -> None:
         for ref in refs:
             cancel(ref, force=True)
-
-
-def _runs_otherwise(function: Any) -> bool:
-    """Whether a task of it would be more than its call."""
-    code = function.__code__
-    return is_generator(function) or bool(code.co_flags & 0x80) or hasattr(function, "__wrapped__")
 
 
 class _Process:

@@ -6,6 +6,7 @@ blocks: what is to happen when a job has ended happens in the thread that reads 
 
 from __future__ import annotations
 
+import atexit
 import sys
 import threading
 import time
@@ -14,7 +15,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from zray.api.session import participant
-from zray.errors import ZrayError
+from zray.errors import ClusterShutdownError, TaskError, ZrayError
+from zray.runtime import session
 from zray.runtime.references import ObjectRef
 from zray.util.parallel.calls import original
 
@@ -63,9 +65,25 @@ class Job(Protocol):
     def failed(self, error: BaseException) -> None: ...
 
 
+_busy: set[Dispatcher] = set()  # those with jobs, which the end of the program waits for
+
+
+def _finish() -> None:
+    for dispatcher in [*_busy]:
+        dispatcher.join()
+
+
 class Dispatcher:
+    """Of one crew, in the cluster that this process is connected to now.
+
+    A program ends when its jobs have ended, as with CPython's executors.
+    """
+
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
+        self._participant = participant()
+        atexit.unregister(_finish)
+        atexit.register(_finish)  # again: it goes before the end of this cluster
         self._changed = threading.Condition()
         self._waiting: deque[Job] = deque()
         self._under_way: set[_Completion] = set()
@@ -80,10 +98,19 @@ class Dispatcher:
             BaseException: the crew is broken, or was terminated; the job was not taken.
         """
         with self._changed:
-            if self._over is not None:
-                raise self._over
+            self.check()
             self._waiting.append(job)
+            _busy.add(self)
         self._start()
+
+    def check(self) -> None:
+        """Raise what ``put`` would."""
+        if self._over is not None:
+            raise self._over
+
+    def is_left(self) -> bool:
+        """Whether its cluster was left: what is put is an error."""
+        return session.current() is not self._participant
 
     def cancel_waiting(self) -> list[Job]:
         """Forget the jobs that have not been started, and return them."""
@@ -116,14 +143,19 @@ class Dispatcher:
             self._waiting.clear()
             self._under_way.difference_update(left)
             self._closing = False
-        try:
-            self._crew.kill([one.ref for one in left if one.ref is not None])
-        except ZrayError:
-            pass  # the cluster has ended, and with it the workers
+        if not self.is_left():
+            try:
+                self._crew.kill([one.ref for one in left if one.ref is not None])
+            except ZrayError:
+                pass  # the cluster has ended, and with it the workers
         for job in jobs:
             _guarded(job.failed, error)
         with self._changed:
-            self._changed.notify_all()
+            self._rest()
+
+    def _rest(self) -> None:
+        _busy.discard(self)
+        self._changed.notify_all()
 
     def _is_idle(self) -> bool:
         return not self._waiting and not self._under_way
@@ -140,7 +172,7 @@ class Dispatcher:
                     self._under_way.add(completion)
                     completion.others = len(self._under_way)
                 elif self._is_idle():
-                    self._changed.notify_all()
+                    self._rest()
                     if not self._closing:
                         return
                     self._closing = False
@@ -157,6 +189,9 @@ class Dispatcher:
                     self._starting = False
 
     def _start_one(self, completion: _Completion) -> None:
+        if self.is_left():
+            self.end(ClusterShutdownError("the cluster was left before the call was started"))
+            return
         work = completion.job.begin()
         if work is None:
             with self._changed:
@@ -169,7 +204,7 @@ class Dispatcher:
             if not isinstance(error, Exception):
                 raise
         else:
-            participant().complete(completion.ref, completion)
+            self._participant.complete(completion.ref, completion)
 
     def arrived(self, completion: _Completion, value: Any) -> None:
         """What was started has its value."""
@@ -179,7 +214,8 @@ class Dispatcher:
 
     def failed(self, completion: _Completion, error: BaseException) -> None:
         """It has ended with that error."""
-        broken = self._crew.broken(error)
+        left = isinstance(error, ClusterShutdownError) and not isinstance(error, TaskError)
+        broken = error if left else self._crew.broken(error)
         if broken is not None:
             self.end(broken)
             return
