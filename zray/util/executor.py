@@ -171,6 +171,19 @@ class Executor(concurrent.futures.Executor):
         if wait:
             dispatcher.join()
 
+    def terminate_workers(self) -> None:
+        """End at once: what runs is interrupted, and calls without a result are errors.
+
+        As ``ProcessPoolExecutor.terminate_workers``.
+        """
+        with self._lock:
+            self._shut = True
+            dispatcher = self._dispatcher
+        if dispatcher is not None:
+            dispatcher.end(BrokenExecutorError("the workers of this executor were terminated"))
+
+    kill_workers = terminate_workers
+
     def _running(self) -> Dispatcher:
         """What takes the calls; made with the first one."""
         with self._lock:

@@ -53,6 +53,10 @@ class ChunkSizes:
             each_s = max(seconds / items, 1e-9)
             self._each_s = each_s if self._each_s is None else (self._each_s + each_s) / 2
 
+    def cut_off(self) -> None:
+        """A chunk took too long: its last items were slow, and so those after them may be."""
+        self._each_s = MOMENT_S
+
     def weighed(self, items: int, size: int) -> None:
         """So many items are of ``size`` bytes together, as far as can be told."""
         if items and size:

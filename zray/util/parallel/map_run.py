@@ -187,7 +187,9 @@ class MapRun:
         with self._lock:
             if rest and not self._stopped:
                 self._again.append((part.start + part.span, rest))
-            if seconds is not None:
+            if rest and part.error is None:
+                self._sizes.cut_off()
+            elif seconds is not None:
                 self._sizes.measured(part.span, seconds)
         self._sink.arrived(part)
         with self._lock:
