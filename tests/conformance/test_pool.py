@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 import os
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import ray
-from ray.util.multiprocessing import Pool, TimeoutError
+from ray.util.multiprocessing import JoinableQueue, Pool, TimeoutError
 
 pytestmark = pytest.mark.usefixtures("cluster")
 
@@ -428,3 +429,62 @@ def test_a_pool_in_a_task() -> None:
             return pool.map(double, range(5))
 
     assert ray.get(task.remote(), timeout=60) == [0, 2, 4, 6, 8]
+
+
+# ---- JoinableQueue -------------------------------------------------------------------------
+
+
+def test_a_joinable_queue() -> None:
+    """Items come out in their order; ``join`` returns when each is done."""
+    items = JoinableQueue()
+    for i in range(3):
+        items.put(i)
+    done = []
+
+    def work():
+        for _ in range(3):
+            done.append(items.get(timeout=20))
+            time.sleep(0.05)
+            items.task_done()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    items.join()
+    assert done == [0, 1, 2]
+    thread.join()
+    with pytest.raises(ValueError, match="too many times"):
+        items.task_done()
+
+
+def test_a_queue_with_nothing_in_it() -> None:
+    """Is Empty at once, or after the timeout."""
+    items = JoinableQueue()
+    assert items.empty()
+    with pytest.raises(queue.Empty):
+        items.get_nowait()
+    with pytest.raises(queue.Empty):
+        items.get(timeout=0.05)
+
+
+def test_a_queue_of_limited_size() -> None:
+    """Is Full at once, or after the timeout."""
+    items = JoinableQueue(1)
+    items.put("a")
+    assert items.full()
+    assert items.qsize() == 1
+    with pytest.raises(queue.Full):
+        items.put_nowait("b")
+    with pytest.raises(queue.Full):
+        items.put("b", timeout=0.05)
+    assert items.get(timeout=20) == "a"
+    items.put("b", timeout=20)
+    assert items.get(timeout=20) == "b"
+
+
+def test_a_closed_queue() -> None:
+    """Takes no items."""
+    items = JoinableQueue()
+    items.close()
+    with pytest.raises(ValueError, match="is closed"):
+        items.put(1)
+    items.join_thread()

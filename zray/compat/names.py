@@ -139,6 +139,19 @@ MODULES: dict[str, dict[str, Any]] = {
     "ray.util.multiprocessing": _homes(
         "zray.util.multiprocessing", "JoinableQueue", "Pool", "TimeoutError"
     ),
+    "ray.util.dask": {
+        **_homes(
+            "zray.util.dask",
+            *("disable_dask_on_ray", "enable_dask_on_ray", "ray_dask_get", "ray_dask_get_sync"),
+            "ray_dask_persist",
+        ),
+        **_instead(
+            "tasks of graphs are named after their keys: `zray list tasks` and the page show them",
+            *("ProgressBarCallback", "RayDaskCallback", "local_ray_callbacks"),
+            "unpack_ray_callbacks",
+        ),
+        **_instead("Dask optimizes frames itself", "dataframe_optimize"),
+    },
     "ray.util.joblib": _homes("zray.util.joblib", "register_ray"),
     "ray.util.helpers": _instead(_LATER, "as_completed", "map_unordered"),
     "ray.util.metrics": _homes("zray.util.metrics", "Counter", "Gauge", "Histogram"),
@@ -203,7 +216,6 @@ ABSENT_MODULES = {
     "ray.tune": "use Optuna or scikit-learn, with tasks for the trials",
     "ray.util.client": _CLIENT,
     "ray.util.collective": "use torch.distributed or mpi4py between actors",
-    "ray.util.dask": "use Dask's own scheduler",
     "ray.util.iter": "Ray has deprecated it; use tasks and lists of references",
     "ray.util.rpdb": "use pdb in a task that you call directly",
     "ray.util.spark": "start zray-head and zray-worker where Spark runs",
