@@ -124,9 +124,7 @@ def test_grid_search_on_digits() -> None:
         alone = GridSearchCV(SVC(), grid, cv=3, n_jobs=1).fit(data, target)
     assert search.best_params_ == alone.best_params_
     assert search.best_score_ == alone.best_score_
-    assert np.allclose(
-        search.cv_results_["mean_test_score"], alone.cv_results_["mean_test_score"]
-    )
+    assert np.allclose(search.cv_results_["mean_test_score"], alone.cv_results_["mean_test_score"])
 
 
 def test_a_forest_on_digits() -> None:

@@ -222,7 +222,7 @@ def test_map_async_that_fails(pool) -> None:
 def test_starmap(pool) -> None:
     """Each item is the arguments of a call."""
     assert pool.starmap(add, [(1, 2), (3, 4), (5,)]) == [3, 7, 15]
-    assert pool.starmap(add, zip(range(3), range(3)), chunksize=2) == [0, 2, 4]
+    assert pool.starmap(add, zip(range(3), range(3), strict=True), chunksize=2) == [0, 2, 4]
 
 
 def test_starmap_async(pool) -> None:

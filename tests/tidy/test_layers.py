@@ -48,7 +48,7 @@ PACKAGES: dict[str, set[str]] = {
     "store": WIRE,
     "runtime": {*SYSTEM, "opentelemetry"},  # the latter where it is asked for
     "nodes": SYSTEM,
-    "api": SYSTEM,
+    "api": {*SYSTEM, "dask", "joblib"},  # the last two where a program has them
     "edges": {*SYSTEM, "click", "prometheus_client", "rich", "starlette", "uvicorn"},
 }
 

@@ -46,8 +46,8 @@ class Executor(concurrent.futures.Executor):
         max_tasks_per_child: calls, or chunks of ``map``, after which a process is replaced.
         max_retries: how often a call runs again whose worker died. 0: it does not, and the executor
             is broken then, as CPython's are.
-        options: of the tasks, as ``num_cpus``, ``resources``, ``runtime_env`` and ``priority``; with
-            an initializer or ``max_tasks_per_child``, of the actors that the workers are then.
+        options: of the tasks, as ``num_cpus``, ``resources``, ``runtime_env`` and ``priority``;
+            with an initializer or ``max_tasks_per_child``, of the actors that the workers are then.
 
     Raises:
         ValueError, TypeError: a bad argument or option.

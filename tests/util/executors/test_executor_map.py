@@ -202,7 +202,7 @@ def test_shutdown_with_cancelling_ends_a_map(tmp_path: Path) -> None:
     executor.shutdown(wait=False, cancel_futures=True)
     (tmp_path / "go").touch()
     with pytest.raises(concurrent.futures.CancelledError):
-        [*values]
+        list(values)
 
 
 def _eventually(condition) -> None:

@@ -136,10 +136,9 @@ class _Tasks:
             values_of(ref)
         return ref
 
-
     def _to_send(self, node: GraphNode) -> GraphNode:
         """The node with its function pickled already, if others have that, too."""
-        function = getattr(node, "func", None)
+        function: Any = getattr(node, "func", None)
         if not calls.is_plain(function):
             return node
         sent = self._functions.get(function)

@@ -22,7 +22,7 @@ from zray.runtime.references import ObjectRef
 from zray.util.executor import Executor
 from zray.util.parallel.crews import cpus
 
-LEVELS_MAX = 3  # Parallel calls in one another that go to the cluster; deeper ones run where they are
+LEVELS_MAX = 3  # Parallel calls in one another; deeper ones run where they are
 SHARED_BYTES_MIN = 64 << 10  # a smaller argument costs less to send again
 BATCH_S = 0.05  # a batch is made to take so long at least
 

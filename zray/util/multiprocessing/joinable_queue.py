@@ -17,7 +17,6 @@ from zray.api.objects import get
 WAITING_MAX = 10_000  # calls that wait for items, for room and for the end, together
 
 
-@actor(num_cpus=0, max_concurrency=WAITING_MAX)
 class _Items:
     """The items, and how many of them are not done."""
 
@@ -61,6 +60,9 @@ class _Items:
         return self._queue.qsize()
 
 
+_ItemsActor = actor(num_cpus=0, max_concurrency=WAITING_MAX)(_Items)
+
+
 class JoinableQueue:
     """A queue whose users can wait until all that was put into it is done.
 
@@ -70,7 +72,7 @@ class JoinableQueue:
 
     def __init__(self, maxsize: int = 0, *, ctx: Any = None) -> None:
         self._maxsize = max(0, maxsize)
-        self._items: ActorHandle[Any] = _Items.remote(self._maxsize)  # type: ignore[assignment]
+        self._items: ActorHandle[_Items] = _ItemsActor.remote(self._maxsize)
         self._closed = False
 
     def put(self, obj: Any, block: bool = True, timeout: float | None = None) -> None:

@@ -61,9 +61,7 @@ class Pool:
         self._state = "INIT"
         if processes is not None and processes <= 0:
             raise ValueError("Processes in the pool must be >0.")
-        if maxtasksperchild is not None and (
-            not isinstance(maxtasksperchild, int) or maxtasksperchild <= 0
-        ):
+        if maxtasksperchild is not None and maxtasksperchild <= 0:
             raise ValueError("maxtasksperchild must be a positive int or None")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer must be a callable")

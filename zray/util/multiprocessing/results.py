@@ -56,9 +56,7 @@ class AsyncResult:
 
     def _end(self, value: Any, error: BaseException | None) -> None:
         self._value, self._error = value, error
-        callback, what = (
-            (self._callback, value) if error is None else (self._error_callback, error)
-        )
+        callback, what = (self._callback, value) if error is None else (self._error_callback, error)
         try:
             if callback is not None:
                 callback(what)
@@ -75,13 +73,16 @@ class CallResult(AsyncResult):
         self._work: Work | None = work
 
     def begin(self) -> Work | None:
+        """As ``Job.begin``."""
         work, self._work = self._work, None
         return work
 
     def succeeded(self, value: Any) -> None:
+        """As ``Job.succeeded``."""
         self._end(value, None)
 
     def failed(self, error: BaseException) -> None:
+        """As ``Job.failed``."""
         self._end(None, error)
 
 
@@ -95,12 +96,14 @@ class MapResult(AsyncResult):
         self._first: BaseException | None = None
 
     def arrived(self, part: Part) -> None:
+        """As ``Sink.arrived``."""
         at = part.start + len(part.values)
         self._values[part.start : at] = part.values
         if part.error is not None and at < self._failed:
             self._failed, self._first = at, part.error
 
     def ended(self, count: int) -> None:
+        """As ``Sink.ended``."""
         values, self._values = self._values, []
         self._end(None if self._first is not None else values, self._first)
 

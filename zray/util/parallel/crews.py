@@ -77,9 +77,11 @@ class TaskCrew:
         self._functions: OrderedDict[Any, Any] = OrderedDict()
 
     def room(self, under_way: int) -> bool:
+        """As ``Crew.room``."""
         return self._window.room(under_way)
 
     def submit(self, work: Work) -> tuple[ObjectRef[Any], Any]:
+        """As ``Crew.submit``."""
         if work.chunk:
             return self._chunk.remote(*work.arguments), True
         function = work.function
@@ -98,10 +100,12 @@ class TaskCrew:
         return found
 
     def ended(self, token: Any, seconds: float, others: int) -> None:
+        """As ``Crew.ended``."""
         if not token:
             self._window.measured(seconds, others)
 
     def broken(self, error: BaseException) -> BaseException | None:
+        """As ``Crew.broken``."""
         if self._retries or not _lost(error, WorkerCrashedError):
             return None
         return self._broken("a worker died while it ran a call", error)
@@ -110,6 +114,7 @@ class TaskCrew:
         """The processes are the cluster's."""
 
     def kill(self, refs: list[ObjectRef[Any]]) -> None:
+        """As ``Crew.kill``."""
         for ref in refs:
             cancel(ref, force=True)
 
@@ -187,9 +192,11 @@ class ActorCrew:
         return member
 
     def room(self, under_way: int) -> bool:
+        """As ``Crew.room``."""
         return under_way < self.workers
 
     def submit(self, work: Work) -> tuple[ObjectRef[Any], Any]:
+        """As ``Crew.submit``."""
         with self._lock:
             if self._killed:
                 raise RuntimeError("the workers were ended")
@@ -203,13 +210,12 @@ class ActorCrew:
 
     def _called(self, handle: ActorHandle[Any], work: Work) -> ObjectRef[Any]:
         if work.chunk:
-            return handle.run_chunk.remote(*work.arguments)  # type: ignore[no-any-return]
+            return handle.run_chunk.remote(*work.arguments)
         function = calls.pickled(work.function) if calls.is_plain(work.function) else work.function
-        return handle.call.remote(  # type: ignore[no-any-return]
-            function, *work.arguments, **work.keywords
-        )
+        return handle.call.remote(function, *work.arguments, **work.keywords)
 
     def ended(self, token: Any, seconds: float, others: int) -> None:
+        """As ``Crew.ended``."""
         member: _Member = token
         member.had += 1
         with self._lock:
@@ -227,6 +233,7 @@ class ActorCrew:
         self._leaving.append(member.handle.__ray_terminate__.remote())
 
     def broken(self, error: BaseException) -> BaseException | None:
+        """As ``Crew.broken``."""
         if not _lost(error, ActorError):
             return None
         if isinstance(error, ActorDiedError) and self._broken is None:
@@ -246,6 +253,7 @@ class ActorCrew:
                     break
 
     def close(self) -> None:
+        """As ``Crew.close``."""
         with self._lock:
             members, self._members = self._members, []
             self._idle.clear()
@@ -257,6 +265,7 @@ class ActorCrew:
         return [*self._leaving]
 
     def kill(self, refs: list[ObjectRef[Any]]) -> None:
+        """As ``Crew.kill``."""
         with self._lock:
             self._killed = True
             members, self._members = self._members, []

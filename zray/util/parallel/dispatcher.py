@@ -58,11 +58,16 @@ class Crew(Protocol):
 
 
 class Job(Protocol):
+    """What somebody wants to be run, and hears of."""
+
     def begin(self) -> Work | None:
         """What to start now; None: it was cancelled."""
 
-    def succeeded(self, value: Any) -> None: ...
-    def failed(self, error: BaseException) -> None: ...
+    def succeeded(self, value: Any) -> None:
+        """It has this value."""
+
+    def failed(self, error: BaseException) -> None:
+        """It has none, whether it was begun or not."""
 
 
 _busy: set[Dispatcher] = set()  # those with jobs, which the end of the program waits for
@@ -236,7 +241,7 @@ class Dispatcher:
 class _Completion:
     """Stands for a job where a future is expected that takes a value or an error."""
 
-    __slots__ = ("_began", "_dispatcher", "job", "others", "ref", "told", "token")
+    __slots__ = ("_began", "_dispatcher", "job", "others", "ref", "token", "told")
 
     def __init__(self, dispatcher: Dispatcher, job: Job) -> None:
         self._dispatcher = dispatcher

@@ -17,8 +17,6 @@ from zray.util.parallel import calls
 from zray.util.parallel.chunk_sizes import ChunkSizes
 from zray.util.parallel.dispatcher import Dispatcher, Work
 
-
-
 LOOKED_AT = 4  # items of each chunk, for their size
 
 
@@ -41,7 +39,8 @@ class Part(NamedTuple):
 class Sink(Protocol):
     """Who takes what comes back, in any order."""
 
-    def arrived(self, part: Part) -> None: ...
+    def arrived(self, part: Part) -> None:
+        """Values of some items have come, or an error."""
 
     def ended(self, count: int) -> None:
         """That was all, of so many items."""
@@ -169,9 +168,7 @@ class MapRun:
             if self._stopped:
                 self._under_way -= 1
                 return None
-        return Work(
-            None, (self._function, items, self._star, self._sizes.stop_s), {}, chunk=True
-        )
+        return Work(None, (self._function, items, self._star, self._sizes.stop_s), {}, chunk=True)
 
     def ran(self, start: int, items: list[Any], ran: calls.Ran) -> None:
         """What a chunk has come to."""
@@ -251,11 +248,13 @@ class Results(Iterator[Any]):
         self.took: Callable[[int], None] = lambda items: None
 
     def arrived(self, part: Part) -> None:
+        """As ``Sink.arrived``."""
         with self._changed:
             self._parts[part.start] = part
             self._changed.notify_all()
 
     def ended(self, count: int) -> None:
+        """As ``Sink.ended``."""
         with self._changed:
             self._total = count
             self._changed.notify_all()
