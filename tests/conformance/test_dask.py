@@ -13,12 +13,10 @@ from ray.util.dask import (
     disable_dask_on_ray,
     enable_dask_on_ray,
     ray_dask_get,
-    ray_dask_get_sync,
     ray_dask_persist,
 )
 
 pytestmark = pytest.mark.usefixtures("cluster")
-BOTH = pytest.mark.parametrize("get", [ray_dask_get, ray_dask_get_sync])
 
 
 @dask.delayed
@@ -42,20 +40,18 @@ def pid():
     return os.getpid()
 
 
-@BOTH
-def test_a_delayed_call(get) -> None:
+def test_a_delayed_call() -> None:
     """Gives its value."""
-    assert inc(1).compute(scheduler=get) == 2
+    assert inc(1).compute(scheduler=ray_dask_get) == 2
 
 
-@BOTH
-def test_calls_that_depend_on_calls(get) -> None:
+def test_calls_that_depend_on_calls() -> None:
     """As many as you like, and deep."""
-    assert total(*[inc(x) for x in range(20)]).compute(scheduler=get) == 210
+    assert total(*[inc(x) for x in range(20)]).compute(scheduler=ray_dask_get) == 210
     deep = inc(0)
     for _ in range(30):
         deep = inc(deep)
-    assert deep.compute(scheduler=get) == 31
+    assert deep.compute(scheduler=ray_dask_get) == 31
 
 
 def test_calls_run_elsewhere() -> None:
@@ -80,12 +76,11 @@ def test_calls_in_lists_and_dicts_as_arguments() -> None:
     assert look(things).compute(scheduler=ray_dask_get) == 5
 
 
-@BOTH
-def test_an_error_is_of_its_own_type(get) -> None:
+def test_an_error_is_of_its_own_type() -> None:
     """Also where another call needs its result."""
     with pytest.raises(KeyError):
-        total(inc(1), fail("mine")).compute(scheduler=get)
-    assert inc(2).compute(scheduler=get) == 3
+        total(inc(1), fail("mine")).compute(scheduler=ray_dask_get)
+    assert inc(2).compute(scheduler=ray_dask_get) == 3
 
 
 @pytest.mark.parametrize(

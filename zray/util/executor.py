@@ -14,7 +14,7 @@ from typing import Any, ParamSpec, TypeVar
 from zray.api.options import ActorOptions, TaskOptions, checked
 from zray.errors import WorkerPoolBrokenError
 from zray.util.parallel import calls
-from zray.util.parallel.chunk_sizes import ChunkSizes
+from zray.util.parallel.chunk_sizes import FunctionTimes
 from zray.util.parallel.crews import ActorCrew, TaskCrew, cpus
 from zray.util.parallel.dispatcher import Dispatcher, Work
 from zray.util.parallel.map_run import MapRun, Results
@@ -135,13 +135,13 @@ class Executor(concurrent.futures.Executor):
         end = None if timeout is None else time.monotonic() + timeout
         dispatcher = self._running()
         dispatcher.check()
-        assert self._crew is not None
         star = len(iterables) != 1
         items: Iterable[Any] = zip(*iterables, strict=False) if star else iterables[0]
         if buffersize is None:
             items = [*items]
         results = Results(ordered=True)
-        sizes = ChunkSizes(self._crew.workers, chunksize)
+        with self._lock:
+            sizes = self._times.sizes(fn if calls.is_plain(fn) else None, chunksize)
         run = MapRun(dispatcher, calls.pickled(fn), items, star, sizes, results, ahead=buffersize)
         results.took = run.took
         if buffersize is not None:
@@ -192,6 +192,7 @@ class Executor(concurrent.futures.Executor):
             if self._dispatcher is None or self._dispatcher.is_left():
                 self._crew = self._new_crew()
                 self._dispatcher = Dispatcher(self._crew)
+                self._times = FunctionTimes(self._crew.workers)
             return self._dispatcher
 
     @property
@@ -233,11 +234,9 @@ class _Call:
 
 def _taken(results: Results, run: MapRun, end: float | None) -> Iterator[Any]:
     try:
-        while True:
-            try:
-                value = results.next(None if end is None else end - time.monotonic())
-            except StopIteration:
-                return
-            yield value
+        while (part := results.take(end)) is not None:
+            yield from part.values
+            if part.error is not None:
+                raise part.error
     finally:
         run.stop()

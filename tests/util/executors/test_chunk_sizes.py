@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from zray.util.parallel.chunk_sizes import ITEMS_MAX, ChunkSizes
+from zray.util.parallel.chunk_sizes import ITEMS_MAX, ChunkSizes, FunctionTimes
 
 
 def sizes_of(items: int, each_s: float, workers: int = 2) -> list[int]:
@@ -83,3 +83,20 @@ def test_after_one_that_was_cut_off_they_begin_small_again() -> None:
     for _ in range(12):
         sizes.measured(1, 1e-6)
     assert sizes.next(100_000) > 1000
+
+
+def test_a_function_that_was_measured_is_not_tried_out_again() -> None:
+    times = FunctionTimes(2)
+    times.sizes(abs, None).measured(100, 1e-4)
+    assert times.sizes(abs, None).next(10_000) == 2500
+    assert times.sizes(len, None).next(10_000) == 1
+    assert times.sizes(None, None).next(10_000) == 1
+    assert times.sizes(abs, 3).next(10_000) == 3
+
+
+def test_so_many_functions_are_remembered_and_no_more() -> None:
+    times = FunctionTimes(2)
+    for name in range(10_000):
+        times.sizes(name, None).measured(1, 1e-6)
+    assert times.sizes(9_999, None).next(10_000) == 2500
+    assert times.sizes(0, None).next(10_000) == 1

@@ -174,3 +174,13 @@ def test_ten_thousand_parts_in_the_worst_order() -> None:
         results.arrived(Part(i, [i], None, 1))
     results.ended(10_000)
     assert [*results] == [*range(10_000)]
+
+
+def test_items_that_are_larger_than_was_thought_go_in_pieces() -> None:
+    desk = Desk()
+    results = Results(ordered=True)
+    sizes = ChunkSizes(1, None, each_s=1e-9)
+    MapRun(desk, len, [bytes(1 << 20)] * 12, False, sizes, results).feed()
+    desk.run_all()
+    assert [*results] == [1 << 20] * 12
+    assert max(map(len, desk.sent)) == 4

@@ -23,7 +23,7 @@ from zray.util.multiprocessing.results import (
     MapResult,
 )
 from zray.util.parallel import calls
-from zray.util.parallel.chunk_sizes import ChunkSizes
+from zray.util.parallel.chunk_sizes import ChunkSizes, FunctionTimes
 from zray.util.parallel.crews import ActorCrew, cpus
 from zray.util.parallel.dispatcher import Dispatcher, Work
 from zray.util.parallel.map_run import MapRun, Results
@@ -81,6 +81,7 @@ class Pool:
             self._processes, initializer, arguments, maxtasksperchild, options, None
         )
         self._dispatcher = Dispatcher(self._crew)
+        self._times = FunctionTimes(self._processes)
         get(self._crew.start())
         self._state = "RUN"
 
@@ -173,10 +174,10 @@ class Pool:
         """The same in the order in which results come."""
         return self._iterated(func, iterable, chunksize, ordered=False)
 
-    def _sizes(self, chunksize: int | None) -> ChunkSizes:
+    def _sizes(self, func: Callable[..., Any], chunksize: int | None) -> ChunkSizes:
         if chunksize is not None and chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize}")
-        return ChunkSizes(self._processes, chunksize)
+        return self._times.sizes(func if calls.is_plain(func) else None, chunksize)
 
     def _mapped(
         self,
@@ -189,7 +190,7 @@ class Pool:
     ) -> AsyncResult:
         self._check_running()
         items = [*iterable]
-        sizes = self._sizes(chunksize)
+        sizes = self._sizes(func, chunksize)
         result = MapResult(len(items), callback, error_callback)
         MapRun(self._dispatcher, calls.pickled(func), items, star, sizes, result).feed()
         return result
@@ -203,7 +204,7 @@ class Pool:
         ordered: bool,
     ) -> IMapIterator:
         self._check_running()
-        sizes = self._sizes(chunksize)
+        sizes = self._sizes(func, chunksize)
         results = Results(ordered=ordered)
         ahead = AHEAD * self._processes * (chunksize or sizes.items_max)
         function = calls.pickled(func)

@@ -148,7 +148,10 @@ class MapRun:
                 self._exhausted = not self._left
             looked_at = items[:LOOKED_AT]
             self._sizes.weighed(len(looked_at), sum(map(_bytes_of, looked_at)))
-            return self._sent(start, items)
+            most = self._sizes.items_max
+            if len(items) > most:  # they are larger than those before
+                self._again.append((start + most, items[most:]))
+            return self._sent(start, items[:most])
 
     def _again_part(self) -> tuple[int, list[Any]]:
         """Of what goes again, as much as a chunk may have now."""
@@ -242,7 +245,7 @@ class Results(Iterator[Any]):
         self._parts: dict[int, Part] = {}  # by the first item's place
         self._at = 0  # the next item
         self._values: deque[Any] = deque()
-        self._errors: deque[BaseException] = deque()  # after the values
+        self._error: BaseException | None = None  # after the values
         self._total: int | None = None
         self.feed: Callable[[], None] = lambda: None
         self.took: Callable[[int], None] = lambda items: None
@@ -274,27 +277,35 @@ class Results(Iterator[Any]):
         while True:
             if self._values:
                 return self._values.popleft()
-            if self._errors:
-                raise self._errors.popleft()
-            self.feed()
-            self._take(end)
+            if self._error is not None:
+                error, self._error = self._error, None
+                raise error
+            part = self.take(end)
+            if part is None:
+                raise StopIteration
+            self._values.extend(part.values)
+            self._error = part.error
 
-    def _take(self, end: float | None) -> None:
+    def take(self, end: float | None) -> Part | None:
+        """The next part, which is waited for until the time ``end``; None: that was all.
+
+        Raises:
+            NotInTime: there was none by then.
+        """
+        self.feed()
         with self._changed:
             part = self._part()
             while part is None:
                 if self._total is not None and self._at >= self._total:
-                    raise StopIteration
+                    return None
                 left = None if end is None else end - time.monotonic()
                 if left is not None and left <= 0:
                     raise NotInTime
                 self._changed.wait(left)
                 part = self._part()
         self._at += part.span
-        self._values.extend(part.values)
-        if part.error is not None:
-            self._errors.append(part.error)
         self.took(part.span)
+        return part
 
     def _part(self) -> Part | None:
         if self._ordered:
