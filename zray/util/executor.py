@@ -193,6 +193,8 @@ class Executor(concurrent.futures.Executor):
                 self._crew = self._new_crew()
                 self._dispatcher = Dispatcher(self._crew)
                 self._times = FunctionTimes(self._crew.workers)
+            elif self._crew is not None:
+                self._crew.look()
             return self._dispatcher
 
     @property

@@ -7,6 +7,7 @@ processes of one's own: for an initializer, and where a process ends after so ma
 from __future__ import annotations
 
 import threading
+import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Any
@@ -16,6 +17,7 @@ from zray.api.actors import actor, kill
 from zray.api.cluster import cluster_resources
 from zray.api.functions import remote
 from zray.api.objects import cancel
+from zray.api.session import participant
 from zray.errors import ActorDiedError, ActorError, TaskError, WorkerCrashedError
 from zray.runtime.references import ObjectRef
 from zray.util.parallel import calls
@@ -23,13 +25,15 @@ from zray.util.parallel.dispatcher import Work
 
 AHEAD_S = 0.005  # of work waits at the workers
 AHEAD_MAX = 128  # calls for each worker
+LOOK_S = 5.0  # between two looks at the cluster's size
 FUNCTIONS_MAX = 64  # that a crew knows as tasks of their own
 
 Broken = Callable[[str, BaseException], BaseException]
 
 
 class Window:
-    """How many calls may be under way: the shorter they are, the more wait at the workers.
+    """How many calls of a TaskCrew may be under way: the shorter they are, the more wait at the
+    workers.
 
     ``strict``: as many as there are workers, since nothing else keeps more from running at a time.
     """
@@ -38,6 +42,11 @@ class Window:
         self._workers = workers
         self._strict = strict
         self._most = workers if strict else 2 * workers
+
+    def resize(self, workers: int) -> None:
+        """There are so many workers now."""
+        self._most = max(2 * workers, self._most * workers // self._workers)
+        self._workers = workers
 
     def room(self, under_way: int) -> bool:
         """Whether there may be one more."""
@@ -65,10 +74,13 @@ class TaskCrew:
     """Calls as tasks, at most ``workers`` at a time; None: as many as the cluster has CPUs for."""
 
     def __init__(self, workers: int | None, options: dict[str, Any], broken: Broken) -> None:
-        each = float(options.get("num_cpus", 1) or 0)
-        fit = max(1, int(cpus() / each)) if each else cpus()
+        self._each = float(options.get("num_cpus", 1) or 0)
+        fit = self._fitting()
         self.workers = workers or fit
-        self._window = Window(self.workers, strict=not each or self.workers < fit)
+        strict = not self._each or self.workers < fit
+        self._grows = workers is None and not strict
+        self._looked = time.monotonic()
+        self._window = Window(self.workers, strict=strict)
         self._broken = broken
         self._retries = bool(options.get("max_retries"))
         self._options = options
@@ -88,6 +100,19 @@ class TaskCrew:
         if not calls.is_plain(function):
             return self._call.remote(function, *work.arguments, **work.keywords), False
         return self._known(function).remote(*work.arguments, **work.keywords), False
+
+    def _fitting(self) -> int:
+        """How many calls the cluster has CPUs for."""
+        return max(1, int(cpus() / self._each)) if self._each else cpus()
+
+    def look(self) -> None:
+        """Now and then, see whether the cluster has grown or shrunk. Asks the head."""
+        now = time.monotonic()
+        if not self._grows or now - self._looked < LOOK_S or not participant().client.linked:
+            return
+        self._looked = now
+        self.workers = self._fitting()
+        self._window.resize(self.workers)
 
     def _known(self, function: Any) -> Any:
         """The function as a task, which is sent once."""
@@ -259,6 +284,9 @@ class ActorCrew:
             self._idle.clear()
         for member in members:
             self._leave(member)
+
+    def look(self) -> None:
+        """There are as many as were asked for."""
 
     def left(self) -> list[ObjectRef[Any]]:
         """References that are ready when the processes that were to end have ended."""

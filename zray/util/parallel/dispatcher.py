@@ -75,7 +75,8 @@ _busy: set[Dispatcher] = set()  # those with jobs, which the end of the program 
 
 def _finish() -> None:
     for dispatcher in [*_busy]:
-        dispatcher.join()
+        if not dispatcher.is_left():  # as by a forked child
+            dispatcher.join()
 
 
 class Dispatcher:
@@ -87,8 +88,9 @@ class Dispatcher:
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
         self._participant = participant()
-        atexit.unregister(_finish)
-        atexit.register(_finish)  # again: it goes before the end of this cluster
+        if hasattr(self._participant, "close"):  # a program's; a worker ends with its cluster
+            atexit.unregister(_finish)
+            atexit.register(_finish)  # again: it goes before the end of this cluster
         self._changed = threading.Condition()
         self._waiting: deque[Job] = deque()
         self._under_way: set[_Completion] = set()
