@@ -73,15 +73,15 @@ def test_an_executor_uses_nodes_that_join_later(
     connected: Any, records: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("zray.util.parallel.crews.LOOK_S", 0.0)
-    path, write = str(records.path), records.write
+    path, write = records.path, records.write
 
     def stay(count: int) -> int:
         """Return once so many run at a time."""
         write("here")
         deadline = time.monotonic() + 30
-        while len(open(path).readlines()) < count and time.monotonic() < deadline:
+        while len(path.read_text().split()) < count and time.monotonic() < deadline:
             time.sleep(0.01)
-        return len(open(path).readlines())
+        return len(path.read_text().split())
 
     with zray.Executor() as executor:
         assert executor.submit(nap, 2).result(timeout=20) == 4

@@ -242,7 +242,7 @@ class BoundOptions(BoundArguments[P, R]):
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             return self._function(*args, **kwargs)
 
-        def remote(self, *args: Any, **kwargs: Any) -> Any:
+        def remote(self, /, *args: Any, **kwargs: Any) -> Any:
             """As ``RemoteFunction.remote``, with these options."""
             return self._function._submit(self._options, args, kwargs)
 

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import zray
+from tests.api.conftest import eventually
 from tests.util.executors.functions import fail, nap, nested, note, pid, square, wait_for
 from zray import Executor
 from zray.util.executor import BrokenExecutorError
@@ -494,3 +495,16 @@ def test_a_coroutine_that_is_cancelled_cancels_what_has_not_started(tmp_path: Pa
     with Executor(max_workers=1) as executor:
         assert asyncio.run(main(executor)) == 4
     assert not (tmp_path / "ran").exists()
+
+
+def test_tasks_have_the_names_of_their_functions(executor) -> None:
+    from zray.util.state import list_tasks
+
+    executor.submit(nap, 0.0).result()
+    executor.submit(abs, -1).result()
+    assert [*executor.map(pid, range(2))]
+    wanted = {"nap", "abs", "pid"}
+    eventually(lambda: wanted <= {task.name for task in list_tasks(limit=10_000)})
+    error = executor.submit(int, "x").exception()
+    assert error is not None
+    assert "int failed" in str(error.__cause__)

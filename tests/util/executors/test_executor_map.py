@@ -158,7 +158,7 @@ def test_long_calls_are_shared_though_short_ones_came_first(executor) -> None:
         time.sleep(seconds)
         return seconds, os.getpid()
 
-    seconds = [0.0] * 400 + [0.15] * 10
+    seconds = [0.0] * 400 + [0.15] * 24
     found = [*executor.map(who, seconds)]
     assert [value for value, _ in found] == seconds
     assert len({pid for _, pid in found[400:]}) > 1

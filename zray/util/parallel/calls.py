@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any, NamedTuple
 
+from zray.api.definitions import name_of
 from zray.errors import TaskError
 from zray.runtime import serialization, task_errors
 
@@ -51,6 +52,7 @@ class PickledFunction(NamedTuple):
 
     data: bytes
     kept: bool
+    name: str
 
     def load(self) -> Callable[..., Any]:
         """The function."""
@@ -63,10 +65,17 @@ def pickled(function: Callable[..., Any]) -> Any:
     Raises:
         SerializationError: it cannot be pickled.
     """
-    data, references = serialization.dumps(function, getattr(function, "__name__", "the function"))
+    name = name_of(function)
+    data, references = serialization.dumps(function, name)
     if references:
         return function  # each call must hold what it refers to
-    return PickledFunction(data, is_plain(function))
+    return PickledFunction(data, is_plain(function), name)
+
+
+def shown_name(function: Any) -> str:
+    """What its tasks are called in lists and errors."""
+    name = function.name if type(function) is PickledFunction else name_of(function)
+    return name if name.isprintable() else "call"
 
 
 def loaded(function: Any) -> Callable[..., Any]:
@@ -171,8 +180,8 @@ def run_chunk(function: Any, items: Sequence[Any], star: bool, stop_s: float | N
             _run_until(one, items, values, began + stop_s)
     except Exception as error:
         seconds = perf_counter() - began
-        name = getattr(function, "__name__", "a call")
-        return Ran(values, seconds, task_errors.dump_exception(error, name, "", os.getpid()))
+        record = task_errors.dump_exception(error, shown_name(function), "", os.getpid())
+        return Ran(values, seconds, record)
     return Ran(values, perf_counter() - began)
 
 

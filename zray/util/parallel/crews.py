@@ -87,6 +87,7 @@ class TaskCrew:
         self._call = remote(**options)(calls.call)
         self._chunk = remote(**options)(calls.run_chunk)
         self._functions: OrderedDict[Any, Any] = OrderedDict()
+        self._names: OrderedDict[tuple[bool, str], Any] = OrderedDict()
 
     def room(self, under_way: int) -> bool:
         """As ``Crew.room``."""
@@ -95,10 +96,11 @@ class TaskCrew:
     def submit(self, work: Work) -> tuple[ObjectRef[Any], Any]:
         """As ``Crew.submit``."""
         if work.chunk:
-            return self._chunk.remote(*work.arguments), True
+            return self._named(True, work.arguments[0]).remote(*work.arguments), True
         function = work.function
         if not calls.is_plain(function):
-            return self._call.remote(function, *work.arguments, **work.keywords), False
+            task = self._named(False, function)
+            return task.remote(function, *work.arguments, **work.keywords), False
         return self._known(function).remote(*work.arguments, **work.keywords), False
 
     def _fitting(self) -> int:
@@ -113,6 +115,17 @@ class TaskCrew:
         self._looked = now
         self.workers = self._fitting()
         self._window.resize(self.workers)
+
+    def _named(self, chunk: bool, function: Any) -> Any:
+        """The task that runs calls, under the name of their function."""
+        key = chunk, calls.shown_name(function)
+        found = self._names.get(key)
+        if found is None:
+            task = self._chunk if chunk else self._call
+            found = self._names[key] = task.options(name=key[1])
+            if len(self._names) > FUNCTIONS_MAX:
+                self._names.popitem(last=False)
+        return found
 
     def _known(self, function: Any) -> Any:
         """The function as a task, which is sent once."""
