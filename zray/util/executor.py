@@ -191,7 +191,7 @@ class Executor(concurrent.futures.Executor):
                 raise RuntimeError("cannot schedule new futures after shutdown")
             if self._dispatcher is None or self._dispatcher.is_left():
                 self._crew = self._new_crew()
-                self._dispatcher = Dispatcher(self._crew)
+                self._dispatcher = Dispatcher(self._crew, kept=True)
                 self._times = FunctionTimes(self._crew.workers)
             elif self._crew is not None:
                 self._crew.look()

@@ -202,7 +202,7 @@ def test_wait_and_as_completed(executor) -> None:
 
 
 def test_wait_for_the_first_exception(executor) -> None:
-    futures = [executor.submit(nap, 5.0), executor.submit(fail)]
+    futures = [executor.submit(nap, 1.5), executor.submit(fail)]
     done, _ = concurrent.futures.wait(
         futures, timeout=20, return_when=concurrent.futures.FIRST_EXCEPTION
     )
@@ -413,9 +413,13 @@ def test_an_executor_that_nobody_has_does_its_calls() -> None:
     assert future.result(timeout=20) == "done"
 
 
-def test_the_processes_of_an_executor_end_with_it() -> None:
-    with Executor(2, max_tasks_per_child=100) as executor:
-        pids = {executor.submit(pid).result() for _ in range(4)}
+@pytest.mark.parametrize("shut", [True, False])
+def test_the_processes_of_an_executor_end_with_it(shut) -> None:
+    executor = Executor(2, max_tasks_per_child=100)
+    pids = {executor.submit(pid).result() for _ in range(4)}
+    if shut:
+        executor.shutdown()
+    del executor
     deadline = time.monotonic() + 20
     while any(Path(f"/proc/{process}").exists() for process in pids):
         assert time.monotonic() < deadline

@@ -164,6 +164,19 @@ def test_a_pool_outside_of_a_cluster_starts_one(run) -> None:
     assert done.stdout == "3.0 [1, 2]\n"
 
 
+def test_a_program_does_not_wait_for_its_pools(run) -> None:
+    began = time.monotonic()
+    run(
+        """
+        from zray.util.multiprocessing import Pool
+
+        pool = Pool(1)
+        pool.map_async(time.sleep, [60.0] * 3)
+        """
+    )
+    assert time.monotonic() - began < 30
+
+
 def test_an_initializer_of_a_script_sets_its_global_variables(run) -> None:
     done = run(
         """

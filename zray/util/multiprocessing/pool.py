@@ -80,7 +80,7 @@ class Pool:
         self._crew = ActorCrew(
             self._processes, initializer, arguments, maxtasksperchild, options, None
         )
-        self._dispatcher = Dispatcher(self._crew)
+        self._dispatcher = Dispatcher(self._crew, kept=False)
         self._times = FunctionTimes(self._processes)
         get(self._crew.start())
         self._state = "RUN"

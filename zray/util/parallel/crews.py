@@ -110,8 +110,10 @@ class TaskCrew:
     def look(self) -> None:
         """Now and then, see whether the cluster has grown or shrunk. Asks the head."""
         now = time.monotonic()
-        if not self._grows or now - self._looked < LOOK_S or not participant().client.linked:
+        if not self._grows or now - self._looked < LOOK_S:
             return
+        if not participant().client.linked:
+            return  # the head would not answer
         self._looked = now
         self.workers = self._fitting()
         self._window.resize(self.workers)

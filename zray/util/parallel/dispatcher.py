@@ -82,11 +82,12 @@ def _finish() -> None:
 class Dispatcher:
     """Of one crew, in the cluster that this process is connected to now.
 
-    A program ends when its jobs have ended, as with CPython's executors.
+    ``kept``: the program ends when the jobs have ended.
     """
 
-    def __init__(self, crew: Crew) -> None:
+    def __init__(self, crew: Crew, *, kept: bool) -> None:
         self._crew = crew
+        self._kept = kept
         self._participant = participant()
         if hasattr(self._participant, "close"):  # a program's; a worker ends with its cluster
             atexit.unregister(_finish)
@@ -107,7 +108,8 @@ class Dispatcher:
         with self._changed:
             self.check()
             self._waiting.append(job)
-            _busy.add(self)
+            if self._kept:
+                _busy.add(self)
         self._start()
 
     def check(self) -> None:
