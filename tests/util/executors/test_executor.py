@@ -512,3 +512,41 @@ def test_tasks_have_the_names_of_their_functions(executor) -> None:
     error = executor.submit(int, "x").exception()
     assert error is not None
     assert "int failed" in str(error.__cause__)
+
+
+def test_interrupts_lose_no_call(run) -> None:
+    """Whatever a signal interrupts, the executor and its calls stay whole."""
+    done = run(
+        """
+        import signal, threading
+
+        def square(x):
+            return x * x
+
+        def shoot():
+            for _ in range(40):
+                time.sleep(0.04)
+                os.kill(os.getpid(), signal.SIGINT)
+
+        zray.init("local", num_cpus=2)
+        executors = zray.Executor(), zray.Executor(2, max_tasks_per_child=1000)
+        threading.Thread(target=shoot).start()
+        caught, i = 0, 0
+        while caught < 40:
+            i += 1
+            executor = executors[i % 2]
+            try:
+                if i % 3:
+                    assert [*executor.map(square, range(3000))][-1] == 2999**2
+                else:
+                    calls = [executor.submit(square, x) for x in range(100)]
+                    assert calls[-1].result() == 99**2
+            except KeyboardInterrupt:
+                caught += 1
+        for executor in executors:
+            print(*executor.map(square, range(5)), executor.submit(square, 5).result())
+            executor.shutdown()
+        """,
+        ZRAY_ADVICE="0",
+    )
+    assert done.stdout == "0 1 4 9 16 25\n" * 2

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 from zray.api.session import participant
 from zray.errors import ClusterShutdownError, TaskError, ZrayError
 from zray.runtime import session
+from zray.runtime.interrupts import interrupts
 from zray.runtime.references import ObjectRef
 from zray.util.parallel.calls import original
 
@@ -105,12 +106,13 @@ class Dispatcher:
         Raises:
             BaseException: the crew is broken, or was terminated; the job was not taken.
         """
-        with self._changed:
-            self.check()
-            self._waiting.append(job)
-            if self._kept:
-                _busy.add(self)
-        self._start()
+        with interrupts:  # a job that is begun by half would never end
+            with self._changed:
+                self.check()
+                self._waiting.append(job)
+                if self._kept:
+                    _busy.add(self)
+            self._start()
 
     def check(self) -> None:
         """Raise what ``put`` would."""
@@ -267,10 +269,12 @@ class _Completion:
         return True
 
     def set_result(self, value: Any) -> None:
-        self._dispatcher.arrived(self, value)
+        with interrupts:
+            self._dispatcher.arrived(self, value)
 
     def set_exception(self, error: BaseException) -> None:
-        self._dispatcher.failed(self, error)
+        with interrupts:
+            self._dispatcher.failed(self, error)
 
 
 def _guarded(tell: Callable[[Any], None], what: Any) -> None:
