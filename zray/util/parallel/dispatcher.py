@@ -117,7 +117,7 @@ class Dispatcher:
     def check(self) -> None:
         """Raise what ``put`` would."""
         if self._over is not None:
-            raise self._over
+            raise self._over.with_traceback(None)  # which would grow each time
 
     def is_left(self) -> bool:
         """Whether its cluster was left: what is put is an error."""
