@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from zray.api.why import why
     from zray.runtime.generators import DynamicObjectRefGenerator, ObjectRefGenerator
     from zray.runtime.references import ObjectRef
+    from zray.util.executor import Executor
 
 _HOMES = {
     "init": "zray.api.cluster",
@@ -66,6 +67,7 @@ _HOMES = {
     "ObjectRef": "zray.runtime.references",
     "DynamicObjectRefGenerator": "zray.runtime.generators",
     "ObjectRefGenerator": "zray.runtime.generators",
+    "Executor": "zray.util.executor",
 }
 _MODULES = ("errors", "exceptions", "util")
 
@@ -73,6 +75,7 @@ __all__ = [
     "ActorClass",
     "ActorHandle",
     "DynamicObjectRefGenerator",
+    "Executor",
     "LoggingConfig",
     "ObjectRef",
     "ObjectRefGenerator",

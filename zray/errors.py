@@ -385,6 +385,12 @@ class ActorNotFoundError(ZrayError, ValueError):
     code = "ZR-3406"
 
 
+class WorkerPoolBrokenError(ZrayError):
+    """A worker of an executor or pool died, and so the whole of it takes no calls any more."""
+
+    code = "ZR-3502"
+
+
 # ---- 4xxx: this machine --------------------------------------------------------------------
 
 

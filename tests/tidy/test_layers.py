@@ -48,7 +48,7 @@ PACKAGES: dict[str, set[str]] = {
     "store": WIRE,
     "runtime": {*SYSTEM, "opentelemetry", "pathspec"},  # the latter two where they are asked for
     "nodes": SYSTEM,
-    "api": {*SYSTEM, "numpy"},  # the latter by what is for arrays alone
+    "api": {*SYSTEM, "dask", "joblib", "numpy"},  # the last three where a program has them
     "edges": {*SYSTEM, "click", "prometheus_client", "rich", "starlette", "uvicorn"},
 }
 

@@ -46,8 +46,11 @@ def test_every_import_is_a_declared_dependency(tree: Any) -> None:
         names.get(name, name)
         for requirement in (
             *PROJECT["project"]["dependencies"],
-            *PROJECT["project"]["optional-dependencies"]["collective"],
-            *PROJECT["project"]["optional-dependencies"]["otel"],
+            *(
+                requirement
+                for extra in ("collective", "dask", "joblib", "otel")
+                for requirement in PROJECT["project"]["optional-dependencies"][extra]
+            ),
         )
         for name in [requirement.partition(">")[0]]
     }

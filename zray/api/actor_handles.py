@@ -119,7 +119,7 @@ class ActorMethod(UnderscoreRemote[Any], Generic[P, R_co]):
             f"'object.{self._name}()', try 'object.{self._name}.remote()'."
         )
 
-    def remote(self, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R_co]:
+    def remote(self, /, *args: P.args, **kwargs: P.kwargs) -> ObjectRef[R_co]:
         """Call the method; returns at once with a reference to its result.
 
         Calls by one process run in the order in which they were made, each at most once unless

@@ -99,7 +99,7 @@ class RemoteFunction(UnderscoreRemote[Any], RemoteArguments[P, R]):
 
     if not TYPE_CHECKING:
 
-        def remote(self, *args: Any, **kwargs: Any) -> Any:
+        def remote(self, /, *args: Any, **kwargs: Any) -> Any:
             """Run the function as a task; returns at once with a reference to its result.
 
             Arguments may be references: the task starts when their values are there and gets
@@ -249,7 +249,7 @@ class BoundOptions(BoundArguments[P, R]):
         def __call__(self, *args: Any, **kwargs: Any) -> Any:
             return self._function(*args, **kwargs)
 
-        def remote(self, *args: Any, **kwargs: Any) -> Any:
+        def remote(self, /, *args: Any, **kwargs: Any) -> Any:
             """As ``RemoteFunction.remote``, with these options."""
             return self._function._submit(self._options, args, kwargs)
 

@@ -161,10 +161,23 @@ MODULES: dict[str, dict[str, Any]] = {
         "zray.util.debug",
         *("disable_log_once_globally", "enable_periodic_logging", "log_once", "reset_log_once"),
     ),
-    "ray.util.multiprocessing": _instead(
-        "multiprocessing.Pool, or tasks", "JoinableQueue", "Pool", "TimeoutError"
+    "ray.util.multiprocessing": _homes(
+        "zray.util.multiprocessing", "JoinableQueue", "Pool", "TimeoutError"
     ),
-    "ray.util.joblib": _instead("joblib's own backends, or tasks", "register_ray"),
+    "ray.util.dask": {
+        **_homes(
+            "zray.util.dask",
+            *("disable_dask_on_ray", "enable_dask_on_ray", "ray_dask_get", "ray_dask_get_sync"),
+            "ray_dask_persist",
+        ),
+        **_instead(
+            "tasks of graphs are named after their keys: `zray list tasks` and the page show them",
+            *("ProgressBarCallback", "RayDaskCallback", "local_ray_callbacks"),
+            "unpack_ray_callbacks",
+        ),
+        **_instead("Dask optimizes frames itself", "dataframe_optimize"),
+    },
+    "ray.util.joblib": _homes("zray.util.joblib", "register_ray"),
     "ray.util.helpers": _homes("zray.util.completion", "as_completed", "map_unordered"),
     "ray.util.collective": {
         **_homes(
@@ -248,7 +261,6 @@ ABSENT_MODULES = {
     "ray.train": "use PyTorch's own launcher, or one actor for each process of the training",
     "ray.tune": "use Optuna or scikit-learn, with tasks for the trials",
     "ray.util.client": _CLIENT,
-    "ray.util.dask": "use Dask's own scheduler",
     "ray.util.spark": "start zray-head and zray-worker where Spark runs",
     "ray.widgets": "it is not public in Ray either",
     "ray.workflow": "Ray itself has removed it; keep what is done in files or a database",
