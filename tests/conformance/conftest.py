@@ -19,13 +19,15 @@ from typing import Any
 import pytest
 
 SIDE = os.environ.get("CONFORMANCE_SIDE", "zray")
-if SIDE == "zray":
+if SIDE == "ray":
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+else:
     import zray.compat
     from tests.api.conftest import eventually, shares_memory
 
     zray.compat.install()
-else:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if SIDE == "local":  # zray's local mode, for those contracts that need no cluster
+        os.environ["ZRAY_LOCAL_MODE"] = "1"
 
 import ray  # noqa: E402  # whichever it is
 
