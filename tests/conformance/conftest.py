@@ -31,6 +31,7 @@ else:
 
 import ray  # noqa: E402  # whichever it is
 
+NOT_IN_LOCAL_MODE = Path(__file__).with_name("not_in_local_mode.txt")
 PYTHON = [sys.executable] if SIDE == "ray" else [sys.executable, "-m", "zray.compat"]
 
 
@@ -50,6 +51,15 @@ def disconnected() -> Iterator[None]:
     assert not ray.is_initialized()
     yield
     ray.shutdown()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what needs a cluster, where there is none."""
+    if SIDE == "local":
+        names = {*NOT_IN_LOCAL_MODE.read_text().splitlines()}
+        left_out = [item for item in items if getattr(item, "originalname", "") in names]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 Program = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -34,6 +34,7 @@ WINGS: dict[str, set[str]] = {
     "zray.nodes.participant": {"zray.core.client"},
     "zray.nodes.driver": {"zray.core.client", "zray.nodes.participant"},
     "zray.nodes.worker": {"zray.core.client", "zray.core.worker", "zray.nodes.participant"},
+    "zray.nodes.local": {"zray.core.client", "zray.nodes.participant"},
 }
 
 # The rooms of the simulator, from below: each uses itself and those before it.
@@ -93,7 +94,10 @@ MAY_USE_LINUX = (
     "zray.nodes.raylet",
     "zray.nodes.worker",
 )
-ANY_PLATFORM = ("zray", "zray.api", "zray.compat", "zray.util", "zray.nodes.driver", "zray.testing")
+ANY_PLATFORM = (
+    *("zray", "zray.api", "zray.compat", "zray.util", "zray.nodes.driver", "zray.nodes.local"),
+    "zray.testing",
+)
 LINUX_NAMES = {
     *("EPOLLIN", "EPOLLOUT", "SO_PEERCRED", "epoll", "eventfd", "memfd_create", "pidfd_open"),
     *("pidfd_send_signal", "prctl", "sched_getaffinity", "sched_setaffinity", "setns", "splice"),

@@ -188,19 +188,14 @@ def init(
                 "'zray.init()'."
             )
         tracing.switch_on(others.pop("_tracing_startup_hook", "") or _environment("TRACING"))
-        namespace = namespace or _environment("NAMESPACE")
         here = _wants_local_mode(local_mode, address)
         chosen = "" if here else address or _environment("ADDRESS") or _running_or_local()
         if not here and chosen != "local":
             _check_no_node(node, address, chosen)
         with interrupts:  # half a cluster is of no use to anybody
-            if here:
-                driver = _in_local_mode(node, namespace, logging)
-            else:
-                driver = _connect(
-                    *(chosen, node, dashboard, _wants_prints(log_to_driver)),
-                    *(namespace, lost_after_s, logging),
-                )
+            what = node, namespace or _own_namespace(), logging
+            connect = (chosen, dashboard, _wants_prints(log_to_driver), lost_after_s)
+            driver = _in_local_mode(*what) if here else _connect(*connect, *what)
             driver.env_vars = env_vars
             _quieten(driver)
             session.set_participant(driver)
@@ -210,6 +205,11 @@ def init(
         if logging_config is not None:
             logging_config.configure(_log_context(driver, context))
         return context
+
+
+def _own_namespace() -> str:
+    """What the environment says, or one of this program's own, as in Ray."""
+    return _environment("NAMESPACE") or secrets.token_hex(16)
 
 
 def _wants_local_mode(wanted: Any, address: str | None) -> bool:
@@ -228,8 +228,7 @@ def _wants_local_mode(wanted: Any, address: str | None) -> bool:
 def _in_local_mode(node: NodeOptions, namespace: str, logging: m.LogSettings | None) -> Any:
     from zray.nodes.local.local_participant import LocalParticipant
 
-    job = job_info(False, namespace or secrets.token_hex(16), 0.0, logging)
-    return LocalParticipant(job, node)
+    return LocalParticipant(job_info(False, namespace, 0.0, logging), node)
 
 
 def _quieten(driver: Any) -> None:
@@ -397,11 +396,11 @@ def _check_others(others: dict[str, Any]) -> None:
 
 def _connect(
     address: str,
-    node: NodeOptions,
     dashboard: DashboardOptions,
     wants_logs: bool,
-    namespace: str,
     lost_after_s: float,
+    node: NodeOptions,
+    namespace: str,
     logging: m.LogSettings | None,
 ) -> Any:
     from zray.nodes.driver.local_cluster import LocalCluster
@@ -421,7 +420,6 @@ def _connect(
             info, target = running()
         else:
             info, target = interrupts.allow(reach, address)
-        namespace = namespace or secrets.token_hex(16)  # of its own, as Ray does
         job = job_info(wants_logs, namespace, lost_after_s, logging)
         driver = Driver(info, target, job, namespace, local)
     except BaseException:

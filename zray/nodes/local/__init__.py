@@ -1,1 +1,1 @@
-"""The ``local_mode`` of a program: tasks and actors in its own process. No socket, process or file."""
+"""The ``local_mode`` of a program: all of it in its own process, with no socket and no file."""

@@ -22,15 +22,15 @@ from zray.nodes.local.objects import LocalObjects
 from zray.nodes.local.running import Running, apart, context_of
 from zray.nodes.local.streams import LocalStream
 from zray.nodes.local.work import Work, stops_the_program
-from zray.nodes.worker.departure import Departure
-from zray.nodes.worker.returns import Putter, collected
-from zray.nodes.worker.user_code import covers
 from zray.protocol import messages as m
 from zray.protocol.errors import system_error
 from zray.runtime import serialization
 from zray.runtime.actor_class import groups_of, items_per_yield, retried
 from zray.runtime.actor_exit import ActorExit
+from zray.runtime.departure import Departure
 from zray.runtime.grouped_items import each
+from zray.runtime.retries import covers
+from zray.runtime.returns import Putter, collected
 
 
 class LocalActor:
@@ -159,23 +159,28 @@ class LocalActor:
             if not self._made or self.dead or self._departure.wanted or self.stream is not None:
                 return None
             for work in self.waiting:
-                if work.is_ready() and self._has_room(work):
+                if not work.is_ready():
+                    if self.info.out_of_order:
+                        continue
+                    return None
+                if self._has_room(work):
                     self.waiting.remove(work)
                     self.running.append(work)
                     self._counts[self.group_of(work)] += 1
                     return work
-                if not self.info.out_of_order:
-                    return None
         return None
 
     def group_of(self, work: Work) -> str:
         """The concurrency group that a call runs in."""
         return work.group or self._groups.get(work.method, "")
 
+    def most(self, group: str) -> int:
+        """How many calls of a group run at once."""
+        return dict(self.info.groups).get(group, self.info.max_concurrency)
+
     def _has_room(self, work: Work) -> bool:
         group = self.group_of(work)
-        most = dict(self.info.groups).get(group, self.info.max_concurrency)
-        return self._counts[group] < most
+        return self._counts[group] < self.most(group)
 
     def begin(self, work: Work) -> None:
         """Run a call: here."""
@@ -293,9 +298,9 @@ class LocalActor:
             self.stream = stream if lazy else None
         over = partial(self._stream_over, work)
         record = partial(self._record, work)
-        stream.begin(
-            self.each(work, values), inside, record, partial(self._again, work), over, lazy=lazy
-        )
+        again, covered = partial(self._again, work), partial(self.covers, work)
+        items = self.each(work, values)
+        stream.begin(items, inside, record, covered, again, over, lazy=lazy)
         if not lazy:
             stream.drive()
 
@@ -303,9 +308,7 @@ class LocalActor:
         """Whether its generators wait to be asked."""
         return True
 
-    def _again(self, work: Work, error: BaseException) -> Any:
-        if not (self.covers(work, error) and work.takes_again()):
-            return None
+    def _again(self, work: Work) -> Any:
         return self.each(work, work.bound(self.method(work))())
 
     def _stream_over(self, work: Work) -> None:

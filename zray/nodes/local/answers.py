@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import time
 
+from zray import limits
+from zray.core.resources import HEAD_NODE
 from zray.errors import ZrayError
 from zray.nodes.options import NodeOptions, units
 from zray.protocol import messages as m
@@ -13,11 +15,14 @@ NOT_THERE = "there is no cluster in local mode, so it cannot be asked for"
 
 
 class LocalAnswers:
-    """``node``: as ``init`` was given it; ``node_id``, ``host``: of the one that there seems to be."""
+    """``node``: as ``init`` was given it; ``node_id``, ``host``: of what seems to be there."""
 
     def __init__(self, node: NodeOptions, node_id: bytes, host: str) -> None:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        store = (node.object_store_bytes or memory) * limits.RESOURCE_UNIT
         resources = [*units(node, os.cpu_count() or 1, 0, memory).items()]
+        resources += [("object_store_memory", store), (HEAD_NODE, limits.RESOURCE_UNIT)]
+        resources.append((f"node:{host}"[: limits.NAME_MAX], limits.RESOURCE_UNIT))
         labels = [*node.labels.items()]
         self._info = m.NodeInfo(node.name, host, os.getpid(), resources, labels, "")
         self._node_id = node_id

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+from collections.abc import Callable
 from functools import partial
+from queue import SimpleQueue
 from typing import Any
 
 from zray.nodes.local.actors import LocalActor
@@ -17,15 +19,29 @@ from zray.runtime.actor_exit import ActorExit
 
 
 class ThreadedActor(LocalActor):
-    """Each call has a thread of its own, which ends with it."""
+    """Each concurrency group has threads of its own, which are made as they are needed."""
+
+    def __init__(self, *what: Any) -> None:
+        super().__init__(*what)
+        self._pools: dict[str, _Threads] = {}
 
     def begin(self, work: Work) -> None:
         """Run a call elsewhere."""
-        threading.Thread(target=self._serve, args=(work,), name="zray-call", daemon=True).start()
+        group = self.group_of(work)
+        with self.lock:
+            most = self.most(group)
+            pool = self._pools.setdefault(group, _Threads(group, most, self._serve))
+        pool.run(work)
 
     def _serve(self, work: Work) -> None:
         self.run(work)
         self.pump()
+
+    def end(self, reason: str, *, graceful: bool = True) -> None:
+        """As ``LocalActor.end``; its threads end with the calls that they run."""
+        super().end(reason, graceful=graceful)
+        for pool in self._pools.values():
+            pool.end()
 
     def yields_lazily(self) -> bool:
         """They run ahead."""
@@ -112,7 +128,10 @@ class AsyncActor(LocalActor):
             record = partial(self._record, work)
             over = partial(self._stream_over, work)
             items = self.each(work, values)
-            stream.begin(items, lambda call: call(), record, lambda error: None, over, lazy=False)
+            stream.begin(
+                *(items, lambda call: call(), record, lambda error: False, lambda: items, over),
+                lazy=False,
+            )
             await stream.drive_in_loop(items)
         else:
             self.finish(work, work.stop)
@@ -135,6 +154,40 @@ class AsyncActor(LocalActor):
         for loop in self._loops.values():
             loop.call_soon_threadsafe(_stop, loop)
         self._loops = {}
+
+
+class _Threads:
+    """Those of a concurrency group: as many as calls have run in it at once, ``most`` at most."""
+
+    def __init__(self, group: str, most: int, serve: Callable[[Work], None]) -> None:
+        self._name = f"zray-call-{group}" if group else "zray-call"
+        self._serve = serve
+        self._works: SimpleQueue[Work | None] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._most = most
+        self._idle = 0
+        self._threads = 0
+
+    def run(self, work: Work) -> None:
+        """In one that has nothing to do, or another."""
+        with self._lock:
+            if self._idle:
+                self._idle -= 1
+            elif self._threads < self._most:  # else one of them is about to be free
+                self._threads += 1
+                threading.Thread(target=self._live, name=self._name, daemon=True).start()
+        self._works.put(work)
+
+    def end(self) -> None:
+        """All of them, once they have nothing to do."""
+        for _ in range(self._threads):
+            self._works.put(None)
+
+    def _live(self) -> None:
+        while (work := self._works.get()) is not None:
+            self._serve(work)
+            with self._lock:
+                self._idle += 1
 
 
 def _run(loop: asyncio.AbstractEventLoop) -> None:

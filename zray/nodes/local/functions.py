@@ -38,16 +38,22 @@ class LocalFunctions:
             self._objects.add(function.contained)
         self._names[fid] = self._names.get(fid, 0) + 1
 
+    def hold(self, function_id: bytes) -> None:
+        """What has not ended needs it; until ``unname``."""
+        if function_id in self.functions:
+            self._names[function_id] = self._names.get(function_id, 0) + 1
+
     def unname(self, function_id: bytes) -> list[bytes]:
         """One thing less stands for it; the references that go with it."""
+        if function_id not in self.functions:
+            return []
         left = self._names.get(function_id, 0) - 1
         if left > 0:
             self._names[function_id] = left
             return []
         self._names.pop(function_id, None)
         self._loaded.pop(function_id, None)
-        function = self.functions.pop(function_id, None)
-        return function.contained if function is not None else []
+        return self.functions.pop(function_id).contained
 
     def load(self, template: m.Template) -> tuple[Callable[..., Any], Any]:
         """What runs, and the errors for which it does again.

@@ -12,7 +12,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from zray.errors import ActorAlreadyExistsError, PendingCallsLimitExceededError, ZrayError
+from zray.errors import (
+    ActorAlreadyExistsError,
+    PendingCallsLimitExceededError,
+    ReentrantCallError,
+    ZrayError,
+)
 from zray.ids import is_item, object_id, origin_of, task_of
 from zray.nodes.local.actors import LocalActor
 from zray.nodes.local.answers import NOT_THERE, LocalAnswers
@@ -25,11 +30,11 @@ from zray.nodes.local.surroundings import LocalIdentity, Surroundings
 from zray.nodes.local.waiting import LocalWaiting
 from zray.nodes.local.work import NODE, Work, outcome_of, stops_the_program
 from zray.nodes.options import NodeOptions
-from zray.nodes.worker.returns import collected
-from zray.nodes.worker.user_code import covers
 from zray.protocol import messages as m
 from zray.runtime import identity, references, serialization
 from zray.runtime.references import ObjectRef, WeakReference, counted
+from zray.runtime.retries import covers
+from zray.runtime.returns import collected
 
 
 class LocalParticipant(LocalWaiting, Surroundings):
@@ -65,7 +70,11 @@ class LocalParticipant(LocalWaiting, Surroundings):
     pin = count
 
     def handle_collected(self) -> None:
-        """It is looked at with the next call of the API."""
+        """Its actor ends here, or with the next call of the API."""
+        try:
+            self._collect()
+        except ReentrantCallError:  # what is collected was in the middle of one
+            pass
 
     def _collect(self) -> None:
         """Let go of what the program has."""
@@ -131,12 +140,13 @@ class LocalParticipant(LocalWaiting, Surroundings):
             portable=template.by_name,
         )
         refs = self._expect(work)
-        self._tasks[work.task_id] = work
+        self._functions.hold(template.function_id)
         self._when_ready(work, self._run)
         return refs
 
     def _expect(self, work: Work) -> list[ObjectRef[Any]]:
         self.objects.add(work.returns)
+        self._tasks[work.task_id] = work
         if work.yields == m.ITEMS:
             self.streams[work.task_id] = LocalStream(self.objects, work)
         return [counted(oid) for oid in work.returns]
@@ -173,7 +183,7 @@ class LocalParticipant(LocalWaiting, Surroundings):
                 if stops_the_program(error):
                     self._stop(work)
                     raise
-                if covers(retry, error) and work.takes_again():
+                if (retry is True or covers(retry, error)) and work.takes_again():
                     attempt += 1
                     continue
                 self._fail(work, work.record(error))
@@ -188,21 +198,17 @@ class LocalParticipant(LocalWaiting, Surroundings):
                     value,
                     partial(apart, context, work.environment),
                     work.record,
-                    partial(self._again, work, function, retry),
+                    partial(covers, retry),
+                    lambda: work.bound(function)(),
                     partial(self._over, work),
                     lazy=True,
                 )
                 return
         if work.yields == m.REFERENCES:
-            value = collected(value, work.name, self, partial(_record, work, retry))
+            record = partial(_record, work, retry)
+            value = collected(value, work.name, self, record)
         work.settle(value)
         self._over(work)
-
-    @staticmethod
-    def _again(work: Work, function: Callable[..., Any], retry: Any, error: BaseException) -> Any:
-        if not (covers(retry, error) and work.takes_again()):
-            return None
-        return work.bound(function)()
 
     def _fail(self, work: Work, record: bytes) -> None:
         stream = self.streams.get(work.task_id)
@@ -222,9 +228,13 @@ class LocalParticipant(LocalWaiting, Surroundings):
         self._over(work)
 
     def _over(self, work: Work) -> None:
-        self._tasks.pop(work.task_id, None)
-        self.calls.pop(work.task_id, None)
-        self._release(work.release())
+        """It has ended: a task, a call, or the life of an actor that it made."""
+        known = self._tasks.pop(work.task_id, None) is not None
+        call = self.calls.pop(work.task_id, None) is not None
+        held = work.release()
+        if known and not call and work.template is not None:
+            held += self._functions.unname(work.template.function_id)
+        self._release(held)
 
     def cancel(self, ref: ObjectRef[Any], force: bool, recursive: bool) -> None:
         """As ``Participant.cancel``; what runs in another thread is not interrupted."""
@@ -266,8 +276,8 @@ class LocalParticipant(LocalWaiting, Surroundings):
                 return WeakReference(object_id(other.actor_id)), other.info
             raise ActorAlreadyExistsError(
                 f"the name {info.name!r} is taken by an actor of the class "
-                f"{other.info.class_name} in namespace {info.namespace!r}, so none was made; choose "
-                "another name, or get_if_exists=True"
+                f"{other.info.class_name} in namespace {info.namespace!r}, so none was made; "
+                "choose another name, or get_if_exists=True"
             )
         work = Work(self.objects, self._ids.task_id(), template.name, arguments, template=template)
         make, info = self._class(template, info)
@@ -281,6 +291,8 @@ class LocalParticipant(LocalWaiting, Surroundings):
             *(self._over, self._actor_ended),
         )
         self._actors[actor.actor_id] = actor
+        self._tasks[work.task_id] = work
+        self._functions.hold(template.function_id)
         if info.name:
             self._names[place] = actor
         handle = object_id(actor.actor_id)
@@ -345,7 +357,6 @@ class LocalParticipant(LocalWaiting, Surroundings):
             portable=info.by_name,
         )
         refs = self._expect(work)
-        self._tasks[work.task_id] = work
         self.calls[work.task_id] = actor
         actor.call(work)
         return refs
@@ -404,4 +415,3 @@ class LocalParticipant(LocalWaiting, Surroundings):
 
 def _record(work: Work, retry: Any, error: Exception) -> bytes | None:
     return None if covers(retry, error) and work.retries else work.record(error)
-

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Running:
-    """One attempt of a task or call. ``actor_id``, ``info``, ``restarts``: of the actor it is in."""
+    """One attempt of a task or call. ``actor_id``, ``info``, ``restarts``: of its actor."""
 
     __slots__ = ("actor_id", "attempt", "info", "leaves", "restarts", "work")
 

@@ -17,9 +17,9 @@ from zray.errors import TaskCancelledError
 from zray.ids import item_id, object_id
 from zray.nodes.local.objects import LocalObjects
 from zray.nodes.local.work import Work, outcome_of, stops_the_program
-from zray.nodes.worker.returns import encoded, generated
 from zray.protocol import messages as m
 from zray.runtime import serialization
+from zray.runtime.returns import encoded, generated
 
 Inside = Callable[[Callable[[], Any]], Any]  # calls something where the generator runs
 
@@ -36,7 +36,8 @@ class LocalStream:
         self._values: Any = None
         self._inside: Inside = lambda call: call()
         self._record: Callable[[BaseException], bytes] = work.record
-        self._again: Callable[[BaseException], Any] = lambda error: None
+        self._covers: Callable[[BaseException], bool] = lambda error: False
+        self._again: Callable[[], Any] = lambda: iter(())
         self._over: Callable[[], None] = lambda: None
         self.lazy = False
         self._items: deque[bytes] = deque()  # made, and not taken
@@ -53,21 +54,23 @@ class LocalStream:
         values: Any,
         inside: Inside,
         record: Callable[[BaseException], bytes],
-        again: Callable[[BaseException], Any],
+        covers: Callable[[BaseException], bool],
+        again: Callable[[], Any],
         over: Callable[[], None],
         *,
         lazy: bool,
     ) -> None:
         """It makes ``values`` from now on, which ``inside`` runs.
 
-        ``record``: of what it raises; ``again``: another one, where that makes it begin again;
-        ``over``: is called at its end.
+        ``record``: of what it raises; ``covers``: whether it then begins ``again``; ``over``: is
+        called at its end.
 
         Raises:
             TypeError: these are not what a generator returns.
         """
         self._values = generated(values, self._work.name)
-        self._inside, self._record, self._again, self._over = inside, record, again, over
+        self._inside, self._record, self._covers = inside, record, covers
+        self._again, self._over = again, over
         self.lazy = lazy
         if self._closed and lazy:
             self.close()
@@ -95,12 +98,15 @@ class LocalStream:
             self._work.cancelled = True
             self.end()
             raise error
-        if not self._work.cancelled and (values := self._again(error)) is not None:
-            self._values = values
-            for _ in range(self._made):
-                self._inside(partial(next, values, None))
-            return
         data = self._record(error)
+        if not self._work.cancelled and self._covers(error):
+            if not self._work.takes_again():
+                self.fail(data)
+                return
+            self._values = self._again()
+            for _ in range(self._made):
+                self._inside(partial(next, self._values, None))
+            return
         self._add(m.Outcome(self._last(), m.ERROR, len(data), data))
         self.end()
 

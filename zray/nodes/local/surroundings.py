@@ -1,4 +1,4 @@
-"""What a task, call or the program in local mode may know of itself, as a worker or driver tells it."""
+"""What a task, or the program, may know of itself in local mode, as workers and drivers tell."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ class Surroundings:
     def assignment(self) -> m.Assignment | None:
         """Of the running task; None outside of one."""
         running = now_running()
-        if running is None or running.work.template is None:
+        if running is None or (template := running.work.template) is None:
             return None
         work = running.work
-        spec = m.TaskSpec(work.task_id, work.template.template_id, b"")
+        spec = m.TaskSpec(work.task_id, template.template_id, b"")
         return m.Assignment(running.attempt, self.client.job_id, spec)
 
     @property

@@ -14,9 +14,10 @@ from zray.errors import TaskCancelledError
 from zray.ids import object_id
 from zray.nodes.local.objects import LocalObjects
 from zray.nodes.participant.shared_values import load
-from zray.nodes.worker.returns import encoded, only, several
 from zray.protocol import messages as m
 from zray.runtime import pickling, serialization, task_errors
+from zray.runtime.interrupts import raised_by_handler
+from zray.runtime.returns import encoded, only, several
 from zray.runtime.tracing import CARRIED, traced
 
 NODE = socket.gethostname()
@@ -153,9 +154,9 @@ def outcome_of(oid: bytes, parts: Any) -> m.Outcome:
 
 
 def stops_the_program(error: BaseException) -> bool:
-    """Whether it is for the program and not for who asks for a result: Ctrl-C, or the debugger's
-    ``quit``."""
-    if isinstance(error, KeyboardInterrupt):
+    """Whether it is for the program and not for who asks for a result: Ctrl-C, what another of
+    its signal handlers raises, or the debugger's ``quit``."""
+    if isinstance(error, KeyboardInterrupt) or raised_by_handler(error):
         return True
     bdb = sys.modules.get("bdb")
     return bdb is not None and isinstance(error, bdb.BdbQuit)
