@@ -22,7 +22,7 @@ from zray.protocol import codec
 from zray.protocol.messages import Message, Tasks
 from zray.runtime import log_files
 from zray.runtime.linux import machine
-from zray.runtime.linux.gpus import Gpu
+from zray.runtime.linux.gpus import Gpu, told
 from zray.runtime.linux.processes import (
     Exited,
     Forked,
@@ -148,19 +148,11 @@ class WorkerProcesses:
 
     def _environment(self, effect: StartWorker) -> dict[str, str]:
         _, gpus, threads, _ = effect.key
-        names = ",".join(map(self._gpu_name, gpus))
-        env = {"CUDA_VISIBLE_DEVICES": names} if gpus or self._gpus else {}
+        env = told([*self._gpus], [*gpus])
         for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM"):
             if f"{name}_NUM_THREADS" not in os.environ:
                 env[f"{name}_NUM_THREADS"] = str(threads)
         return env
-
-    def _gpu_name(self, place: int) -> str:
-        """As CUDA knows it: what this process was told by whoever started it, or the index."""
-        preset = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        if place < len(preset) and preset[place].strip():
-            return preset[place].strip()
-        return str(self._gpus[place].index if place < len(self._gpus) else place)
 
     def _open_log(self, worker_id: bytes, channel: WorkerChannel) -> None:
         directory = self._log_directory
