@@ -26,6 +26,12 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) {
     *device = &devices[index];
     return index == 1 ? 15 : 0;
 }
+int nvmlDeviceGetHandleByUUID(const char *text, void **device) {
+    int found = 0;
+    sscanf(text + 4, "%d", &found);
+    *device = &devices[found / 10];
+    return ready ? 0 : 1;
+}
 int nvmlDeviceGetUUID(void *device, char *text, unsigned length) {
     if (length < 80) return 7;
     sprintf(text, "%s-%d7-uuid", number(device) < 8 ? "GPU" : "MIG", number(device));

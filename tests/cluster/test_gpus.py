@@ -6,6 +6,8 @@ No GPU is at hand: the library is compiled here, and what lies above it is the r
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -26,7 +28,9 @@ def cluster(
     folder = fake_gpus.make(tmp_path_factory.mktemp("nvml"))
     head = {"num_cpus": 2}
     with Cluster(initialize_head=True, connect=True, head_node_args=head) as cluster:
-        cluster.add_node(num_cpus=4, num_gpus=None, env_vars={"LD_LIBRARY_PATH": str(folder)})
+        cluster.add_node(
+            node_name="cards", num_cpus=4, num_gpus=None, env_vars={"LD_LIBRARY_PATH": str(folder)}
+        )
         yield cluster
 
 
@@ -80,3 +84,16 @@ def test_a_task_without_gpus_sees_none(cluster: Cluster) -> None:
     """Also where its caller has one, on the same node."""
     seen, below = zray.get(outer.remote())
     assert seen in ["0", *PARTS] and below == ""
+
+
+def test_metrics_of_them(cluster: Cluster) -> None:
+    """Read when somebody asks."""
+    assert cluster.address is not None
+    shown = subprocess.run(
+        [sys.executable, "-m", "zray", "metrics", "show", "cards", "--address", cluster.address],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert 'zray_gpu_utilization{node="cards",gpu="0"} 0.37' in shown.stdout
+    assert shown.stdout.count("zray_gpu_memory_bytes{") == 6

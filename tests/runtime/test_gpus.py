@@ -121,6 +121,60 @@ def test_gpus_of_amd(tmp_path: Path) -> None:
     assert look([{}], str(kfd), PYTHONPATH=str(tmp_path))[0] == [[]]
 
 
+# ---- how busy they are -------------------------------------------------------------------------
+
+LOAD = """
+import os
+from pathlib import Path
+from zray.runtime.linux import gpu_usage
+from zray.runtime.linux.gpus import visible_gpus
+import msgspec
+found = visible_gpus(os.environ, Path(os.environ.get("KFD", "/nowhere")))
+print(msgspec.json.encode(gpu_usage.figures("n", found)).decode())
+"""
+
+
+def load(**env: str) -> dict[tuple[str, ...], float]:
+    """What a process reads, by metric and labels behind the node's."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **env},
+    )
+    return {(one[0], *one[2][1:]): one[1] for one in json.loads(done.stdout)}
+
+
+@pytest.mark.system
+def test_load_of_nvidia_s(nvml: str) -> None:
+    """That of instances of MIG is not told, their memory is."""
+    kept = ("zray_gpu_memory_bytes", PARTS[0].visible)
+    found = load(LD_LIBRARY_PATH=nvml)
+    assert found["zray_gpu_utilization", "0"] == 0.37
+    assert found["zray_gpu_memory_bytes", "0", "total"] == 141 * GIB
+    assert found[(*kept, "used")] * 4 == found[(*kept, "total")] == 16 * GIB
+    assert [name for name, *_ in found].count("zray_gpu_utilization") == 1
+    assert len(found) == 7
+
+
+def test_load_of_amd_s(tmp_path: Path) -> None:
+    """Where its library knows it."""
+    (tmp_path / "amdsmi.py").write_text(
+        AMDSMI
+        + """
+amdsmi_get_gpu_memory_usage = lambda device, kind: 3
+amdsmi_get_gpu_activity = lambda device: {"gfx_activity": 12 if device == "a" else "N/A"}
+"""
+    )
+    (tmp_path / "kfd").touch()
+    found = load(KFD=str(tmp_path / "kfd"), PYTHONPATH=str(tmp_path))
+    assert found["zray_gpu_utilization", "0"] == 0.12
+    assert ("zray_gpu_utilization", "1") not in found
+    assert found["zray_gpu_memory_bytes", "1", "used"] == 3
+    assert load() == {}
+
+
 # ---- what a worker is told -------------------------------------------------------------------
 
 

@@ -59,6 +59,7 @@ class WorkerProcesses:
 
     Attributes:
         channels: of those that have not ended.
+        gpus: of the machine, as they were found.
         failure: why no worker can ever be started here.
     """
 
@@ -77,7 +78,7 @@ class WorkerProcesses:
         self._loop = loop
         self._zygote = zygote
         self._raylet = raylet
-        self._gpus = gpus
+        self.gpus = gpus
         self._log_directory = log_directory
         self._log_bounds = log_bounds
         self._logs_at = 0.0  # when to look at them
@@ -148,7 +149,7 @@ class WorkerProcesses:
 
     def _environment(self, effect: StartWorker) -> dict[str, str]:
         _, gpus, threads, _ = effect.key
-        env = told([*self._gpus], [*gpus])
+        env = told([*self.gpus], [*gpus])
         for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM"):
             if f"{name}_NUM_THREADS" not in os.environ:
                 env[f"{name}_NUM_THREADS"] = str(threads)
