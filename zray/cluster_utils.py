@@ -72,6 +72,12 @@ class ClusterNode:
 
     unique_id = node_id
 
+    def _look(self, alive: list[m.NodeStatus]) -> None:
+        """Learn its id, if it is one of these."""
+        for one in alive:
+            if one.info.name == OWN_NODE if self.is_head else one.info.pid == self.pid:
+                self._node_id, self._raylet = one.node_id.hex(), one.info.pid
+
     def is_alive(self) -> bool:
         """Whether its process runs."""
         return self._process.poll() is None
@@ -124,6 +130,7 @@ class Cluster:
         self._place: Path | None = None  # the head's state and key
         self._reaper: subprocess.Popen[str] | None = None
         self._numbers = 0
+        self._pid = os.getpid()
         if connect and not initialize_head:
             raise RuntimeError("Cannot connect to uninitialized cluster.")
         if initialize_head:
@@ -269,6 +276,8 @@ class Cluster:
             alive = [node for node in self._nodes() if node.state == "ALIVE"]
             expected = len(self.list_all_nodes())
             if len(alive) == expected:
+                for node in self.list_all_nodes():
+                    node._look(alive)
                 return
             if time.monotonic() >= deadline:
                 raise TimeoutError(
@@ -318,14 +327,10 @@ class Cluster:
         """Until it has joined."""
 
         def joined() -> str:
-            for one in self._nodes():
-                same = one.info.name == OWN_NODE if node.is_head else one.info.pid == node.pid
-                if same and one.state == "ALIVE":
-                    node._raylet = one.info.pid
-                    return one.node_id.hex()
-            return ""
+            node._look([one for one in self._nodes() if one.state == "ALIVE"])
+            return node.node_id
 
-        node._node_id = self._until(node, joined)
+        self._until(node, joined)
 
     @staticmethod
     def _until(node: ClusterNode, look: Any) -> str:
@@ -374,6 +379,8 @@ class Cluster:
 
     def shutdown(self) -> None:
         """Disconnect this program, and end all nodes. There is no harm in a second call."""
+        if os.getpid() != self._pid:
+            return  # a forked child has nothing of it
         if self._is_connected():
             shutdown()
         self.connected = False
@@ -404,15 +411,17 @@ class Cluster:
         if self._reaper is not None:
             stream = self._reaper.stdin
             assert stream is not None
-            stream.write(f"{line}\n")
-            stream.flush()
+            with contextlib.suppress(BrokenPipeError):  # somebody has ended it
+                stream.write(f"{line}\n")
+                stream.flush()
 
     def _end_reaper(self) -> None:
         """It removes what there is on disk."""
         if self._reaper is not None:
             stream: IO[str] | None = self._reaper.stdin
             assert stream is not None
-            stream.close()
+            with contextlib.suppress(BrokenPipeError):
+                stream.close()
             self._reaper.wait()
             self._reaper = None
 

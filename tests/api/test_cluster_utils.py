@@ -62,6 +62,26 @@ def test_what_it_has_started_and_written_is_gone_after_it(cluster: Cluster) -> N
     assert cluster.address is None and cluster.list_all_nodes() == []
 
 
+def test_nodes_that_were_not_waited_for(cluster: Cluster) -> None:
+    """Come up together, and are known once they are waited for."""
+    nodes = [cluster.add_node(wait=False) for _ in range(2)]
+    assert [node.node_id for node in nodes] == ["", ""]
+    cluster.wait_for_nodes()
+    cluster.connect()
+    alive = {one["NodeID"] for one in zray.nodes() if one["Alive"]}
+    assert len(alive) == 3 and {node.node_id for node in nodes} < alive
+
+
+def test_a_forked_child_does_not_end_it(cluster: Cluster) -> None:
+    """It is its parent's."""
+    if (pid := os.fork()) == 0:
+        cluster.shutdown()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert cluster.remaining_processes_alive()
+    cluster.wait_for_nodes()
+
+
 def test_another_head_after_the_first(cluster: Cluster) -> None:
     """The first node that is added after its removal has the head again."""
     assert cluster.head_node is not None

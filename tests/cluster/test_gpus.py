@@ -95,5 +95,5 @@ def test_metrics_of_them(cluster: Cluster) -> None:
         text=True,
         check=True,
     )
-    assert 'zray_gpu_utilization{node="cards",gpu="0"} 0.37' in shown.stdout
+    assert 'zray_gpu_utilization{gpu="0",node="cards"} 0.37' in shown.stdout
     assert shown.stdout.count("zray_gpu_memory_bytes{") == 6

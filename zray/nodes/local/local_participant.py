@@ -12,8 +12,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from zray.core import failures
 from zray.errors import (
     ActorAlreadyExistsError,
+    ActorDiedError,
     PendingCallsLimitExceededError,
     ReentrantCallError,
     ZrayError,
@@ -92,7 +94,9 @@ class LocalParticipant(LocalWaiting, Surroundings):
     def _release(self, oids: list[bytes]) -> None:
         for oid in self.objects.remove(oids):
             actor = self._actors.get(task_of(oid)) if not is_item(oid) else None
-            if actor is not None and not actor.info.detached and not actor.dead:
+            if actor is not None and actor.dead:
+                del self._actors[actor.actor_id]
+            elif actor is not None and not actor.info.detached:
                 actor.retire()
 
     # ---- values ----------------------------------------------------------------------------
@@ -315,6 +319,8 @@ class LocalParticipant(LocalWaiting, Surroundings):
         return target, made.actor
 
     def _actor_ended(self, actor: LocalActor) -> None:
+        if not self.objects.is_held(object_id(actor.actor_id)):
+            self._actors.pop(actor.actor_id, None)
         place = (actor.info.namespace, actor.info.name)
         if self._names.get(place) is actor:
             del self._names[place]
@@ -333,12 +339,10 @@ class LocalParticipant(LocalWaiting, Surroundings):
         """As ``ActorCalls.call_actor``; a plain actor's runs here and now, unless that is busy."""
         self._collect()
         actor = self._actors.get(task_of(ref.id))
-        if actor is None:
-            raise ZrayError(f"the actor {ref.id[:16].hex()} is not one of this program's")
-        unanswered = actor.unanswered()
+        unanswered = actor.unanswered() if actor is not None else 0
         if 0 <= info.max_pending_calls <= unanswered:
             raise PendingCallsLimitExceededError(
-                f"{unanswered} calls of actor {info.class_name} ({actor.actor_id.hex()}) wait "
+                f"{unanswered} calls of actor {info.class_name} ({ref.id[:16].hex()}) wait "
                 f"already, and max_pending_calls is {info.max_pending_calls}; {method} was not "
                 "called. Wait for some results first"
             )
@@ -353,10 +357,14 @@ class LocalParticipant(LocalWaiting, Surroundings):
             unread_max=unread_max or info.unread_max,
             retries=retries,
             retry=retry,
-            template=actor.template,
+            template=actor.template if actor is not None else None,
             portable=info.by_name,
         )
         refs = self._expect(work)
+        if actor is None:  # it has ended, and only who looked it up still has a handle
+            text = f"the actor has ended; the call did not run ({work.name})"
+            self._fail(work, failures.encode(ActorDiedError, text, work.name))
+            return refs
         self.calls[work.task_id] = actor
         actor.call(work)
         return refs

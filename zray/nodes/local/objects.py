@@ -67,6 +67,10 @@ class LocalObjects:
         while self._warnings:
             print(self._warnings.pop(0), file=sys.stderr)
 
+    def is_held(self, oid: ObjectID) -> bool:
+        """Whether something refers to it."""
+        return oid in self._counts
+
     # ---- values ----------------------------------------------------------------------------
 
     def settle(self, outcomes: Iterable[m.Outcome]) -> None:
