@@ -205,7 +205,7 @@ def test_resources_and_labels() -> None:
         ({"labels": {"a": "\ud800"}}, ValueError, "UTF-8"),
         ({"resources": {f"r{n}": 1 for n in range(9999)}}, ValueError, "at most 65536 bytes"),
         ({"address": 10001}, TypeError, "address must be a string"),
-        ({"local_mode": True}, ValueError, "local_mode"),
+        ({"local_mode": "yes"}, TypeError, "local_mode"),
         ({"address": "http://127.0.0.1:10001"}, ValueError, "web address"),
         ({"address": "127.0.0.1:8265"}, ValueError, "dashboard"),
         ({"address": "127.0.0.1:99999"}, ValueError, "port"),

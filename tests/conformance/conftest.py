@@ -19,16 +19,19 @@ from typing import Any
 import pytest
 
 SIDE = os.environ.get("CONFORMANCE_SIDE", "zray")
-if SIDE == "zray":
+if SIDE == "ray":
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+else:
     import zray.compat
     from tests.api.conftest import eventually, shares_memory
 
     zray.compat.install()
-else:
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if SIDE == "local":  # zray's local mode, for those contracts that need no cluster
+        os.environ["ZRAY_LOCAL_MODE"] = "1"
 
 import ray  # noqa: E402  # whichever it is
 
+NOT_IN_LOCAL_MODE = Path(__file__).with_name("not_in_local_mode.txt")
 PYTHON = [sys.executable] if SIDE == "ray" else [sys.executable, "-m", "zray.compat"]
 
 
@@ -48,6 +51,15 @@ def disconnected() -> Iterator[None]:
     assert not ray.is_initialized()
     yield
     ray.shutdown()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what needs a cluster, where there is none."""
+    if SIDE == "local":
+        names = {*NOT_IN_LOCAL_MODE.read_text().splitlines()}
+        left_out = [item for item in items if getattr(item, "originalname", "") in names]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 Program = Callable[..., "subprocess.CompletedProcess[str]"]

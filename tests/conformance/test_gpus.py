@@ -118,3 +118,48 @@ def test_a_bundle_may_have_a_part_of_one() -> None:
     found = [seen for seen, _, _ in ray.get([task.remote() for task in tasks], timeout=30)]
     assert {*found} <= {"4", "6"}
     ray.util.remove_placement_group(group)
+
+
+@ray.remote
+class Half:
+    """Keeps a part of a GPU."""
+
+    def see(self):
+        return os.environ["CUDA_VISIBLE_DEVICES"]
+
+    def share(self):
+        return ray.get_runtime_context().get_assigned_resources()["GPU"]
+
+
+def test_halves_of_a_gpu() -> None:
+    """Four at a time on two GPUs: two see each, and nobody two."""
+    halves = [Half.options(num_gpus=0.5).remote() for _ in range(4)]
+    seen = ray.get([half.see.remote() for half in halves])
+    assert sorted(seen) == ["4", "4", "6", "6"]
+    assert ray.get([half.share.remote() for half in halves]) == [0.5] * 4
+    assert ray.available_resources().get("GPU", 0) == 0
+
+
+def test_a_task_in_a_task_sees_its_own() -> None:
+    """Another GPU than the one that its caller keeps."""
+
+    @ray.remote(num_gpus=1)
+    def outer():
+        inner = ray.get(see.remote())
+        return os.environ["CUDA_VISIBLE_DEVICES"], inner[0]
+
+    assert sorted(ray.get(outer.remote())) == ["4", "6"]
+
+
+def test_a_task_without_gpus_in_one_that_has_them_sees_none() -> None:
+    """What its caller sees is not handed down."""
+
+    @ray.remote(num_gpus=0)
+    def inner(callers):
+        return os.environ.get("CUDA_VISIBLE_DEVICES") == callers, ray.get_gpu_ids()
+
+    @ray.remote(num_gpus=1)
+    def outer():
+        return ray.get(inner.remote(os.environ["CUDA_VISIBLE_DEVICES"]))
+
+    assert ray.get(outer.remote()) == (False, [])

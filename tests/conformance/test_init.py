@@ -159,7 +159,6 @@ def test_arguments_of_init_that_programs_pass(arguments) -> None:
         ({"resources": [1]}, Exception),
         ({"namespace": 1}, Exception),
         ({"namespace": ""}, ValueError),
-        ({"local_mode": True}, Exception),
     ],
 )
 def test_arguments_of_init_that_are_refused(arguments, kind) -> None:

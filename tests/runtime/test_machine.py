@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from zray.runtime.linux import machine
-from zray.runtime.linux.machine import Gpu, Machine, OomWatch, status_text
+from zray.runtime.linux.machine import Machine, OomWatch, status_text
 
 AFFINITY = len(os.sched_getaffinity(0))
 GIB = 1 << 30
@@ -38,7 +36,7 @@ class Tree:
             self.write(self.cgroup / path / name.replace("__", "."), text)
 
     def detect(self) -> Machine:
-        return machine.detect(self.proc, self.cgroup, nvml="libnone.so")
+        return machine.detect(self.proc, self.cgroup)
 
 
 @pytest.fixture
@@ -128,80 +126,6 @@ def test_this_machine() -> None:
     assert found.hostname
     assert found.machine_id == machine.detect().machine_id
     assert not any(address.startswith("127.") for address in found.addresses)
-
-
-# ---- GPUs ------------------------------------------------------------------------------------
-
-# As in nvml.h: three devices, of which the second is lost.
-STUB = r"""
-#include <stdio.h>
-#include <string.h>
-typedef struct { unsigned long long total, free, used; } memory_t;
-static int ready;
-static char devices[3];
-int nvmlInit_v2(void) { ready = 1; return 0; }
-int nvmlShutdown(void) { ready = 0; return 0; }
-int nvmlDeviceGetCount_v2(unsigned *count) { *count = 3; return ready ? 0 : 1; }
-int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **device) {
-    *device = &devices[index];
-    return index == 1 ? 15 : 0;
-}
-int nvmlDeviceGetUUID(void *device, char *text, unsigned length) {
-    if (length < 80) return 7;
-    sprintf(text, "GPU-%d%d-uuid", (int)((char *)device - devices), 7);
-    return 0;
-}
-int nvmlDeviceGetName(void *device, char *text, unsigned length) {
-    if (length < 64) return 7;
-    strcpy(text, "NVIDIA Test 9000");
-    return 0;
-}
-int nvmlDeviceGetMemoryInfo(void *device, memory_t *memory) {
-    memory->total = 80ULL << 30; memory->free = 1; memory->used = 2;
-    return 0;
-}
-"""
-
-FIRST = Gpu(0, "GPU-07-uuid", "NVIDIA Test 9000", 80 * GIB)
-THIRD = Gpu(2, "GPU-27-uuid", "NVIDIA Test 9000", 80 * GIB)
-
-
-@pytest.fixture(scope="module")
-def nvml(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A library with the calls of NVIDIA's, where no GPU is at hand."""
-    compiler = shutil.which("cc")
-    assert compiler is not None, "this needs a C compiler (Debian: gcc, libc6-dev)"
-    folder = tmp_path_factory.mktemp("nvml")
-    (folder / "stub.c").write_text(STUB)
-    library = folder / "libnvidia-ml.so.1"
-    subprocess.run(
-        [compiler, "-shared", "-fPIC", "-o", str(library), str(folder / "stub.c")], check=True
-    )
-    return str(library)
-
-
-@pytest.mark.system
-@pytest.mark.parametrize(
-    ("visible", "expected"),
-    [
-        (None, [FIRST, THIRD]),
-        ("", []),
-        ("-1", []),
-        ("NoDevFiles", []),
-        ("2,0", [THIRD, FIRST]),
-        ("2, 1, 0", [THIRD]),  # CUDA stops at the first that is not there
-        ("GPU-27", [THIRD]),
-        ("GPU-", []),  # ambiguous
-        ("0,0", [FIRST]),
-    ],
-)
-def test_gpus_that_cuda_would_show(
-    nvml: str, visible: str | None, expected: list[Gpu], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    assert machine.detect(nvml=nvml).gpus == expected
 
 
 # ---- deaths ----------------------------------------------------------------------------------

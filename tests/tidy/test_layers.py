@@ -34,6 +34,7 @@ WINGS: dict[str, set[str]] = {
     "zray.nodes.participant": {"zray.core.client"},
     "zray.nodes.driver": {"zray.core.client", "zray.nodes.participant"},
     "zray.nodes.worker": {"zray.core.client", "zray.core.worker", "zray.nodes.participant"},
+    "zray.nodes.local": {"zray.core.client", "zray.nodes.participant"},
 }
 
 # The rooms of the simulator, from below: each uses itself and those before it.
@@ -46,7 +47,13 @@ PACKAGES: dict[str, set[str]] = {
     "protocol": WIRE,
     "core": {"msgspec"},  # rows of the store and user-visible records are encoded there
     "store": WIRE,
-    "runtime": {*SYSTEM, "opentelemetry", "pathspec"},  # the latter two where they are asked for
+    "runtime": {
+        *SYSTEM,
+        "amdsmi",
+        "opentelemetry",
+        "pathspec",
+        "pynvml",
+    },  # where they are asked for
     "nodes": SYSTEM,
     "api": {*SYSTEM, "dask", "joblib", "numpy"},  # the last three where a program has them
     "edges": {*SYSTEM, "click", "prometheus_client", "rich", "starlette", "uvicorn"},
@@ -94,7 +101,10 @@ MAY_USE_LINUX = (
     "zray.nodes.raylet",
     "zray.nodes.worker",
 )
-ANY_PLATFORM = ("zray", "zray.api", "zray.compat", "zray.util", "zray.nodes.driver", "zray.testing")
+ANY_PLATFORM = (
+    *("zray", "zray.api", "zray.compat", "zray.util", "zray.nodes.driver", "zray.nodes.local"),
+    "zray.testing",
+)
 LINUX_NAMES = {
     *("EPOLLIN", "EPOLLOUT", "SO_PEERCRED", "epoll", "eventfd", "memfd_create", "pidfd_open"),
     *("pidfd_send_signal", "prctl", "sched_getaffinity", "sched_setaffinity", "setns", "splice"),

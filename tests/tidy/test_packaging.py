@@ -41,14 +41,14 @@ def test_every_folder_with_modules_is_a_package() -> None:
 
 def test_every_import_is_a_declared_dependency(tree: Any) -> None:
     names = {"pyzmq": "zmq", "prometheus-client": "prometheus_client"}
-    names["opentelemetry-api"] = "opentelemetry"
+    names |= {"opentelemetry-api": "opentelemetry", "nvidia-ml-py": "pynvml"}
     declared = {
         names.get(name, name)
         for requirement in (
             *PROJECT["project"]["dependencies"],
             *(
                 requirement
-                for extra in ("collective", "dask", "joblib", "otel")
+                for extra in ("amd", "collective", "dask", "joblib", "otel")
                 for requirement in PROJECT["project"]["optional-dependencies"][extra]
             ),
         )

@@ -126,6 +126,7 @@ def init(
     include_dashboard: bool | None = None,
     dashboard_host: str = "127.0.0.1",
     dashboard_port: int | None = None,
+    local_mode: bool | None = None,
     **others: Any,
 ) -> Context:
     """Connect this program to a cluster, or start one on this machine that ends with it.
@@ -155,6 +156,8 @@ def init(
         include_dashboard: False: the started cluster has no page for browsers. It costs nothing
             until somebody looks at it.
         dashboard_host, dashboard_port: where it is; None: 8265, or the next port that is free.
+        local_mode: run everything in this process, where it is called, for a debugger: no cluster,
+            see docs/local-mode.md. None: if ``ZRAY_LOCAL_MODE`` is 1, whatever the address is.
         others: ``job_config``: a ``JobConfig``, whose environment and namespace count where none is
             given here; ``_tracing_startup_hook``: ``"module:function"``, see docs/tracing.md; other
             options of ``ray.init`` that have no meaning here are accepted.
@@ -191,14 +194,14 @@ def init(
                 "'zray.init()'."
             )
         tracing.switch_on(others.pop("_tracing_startup_hook", "") or _environment("TRACING"))
-        chosen = address or _environment("ADDRESS") or _running_or_local()
-        if chosen != "local":
+        here = _wants_local_mode(local_mode, address)
+        chosen = "" if here else address or _environment("ADDRESS") or _running_or_local()
+        if not here and chosen != "local":
             _check_no_node(node, address, chosen)
         with interrupts:  # half a cluster is of no use to anybody
-            driver = _connect(
-                *(chosen, node, dashboard, _wants_prints(log_to_driver)),
-                *(namespace or _environment("NAMESPACE"), lost_after_s, logging),
-            )
+            what = node, namespace or _own_namespace(), logging
+            connect = (chosen, dashboard, _wants_prints(log_to_driver), lost_after_s)
+            driver = _in_local_mode(*what) if here else _connect(*connect, *what)
             _quieten(driver)
             session.set_participant(driver)
             references.connect(driver)
@@ -219,9 +222,34 @@ def _send_environment(driver: Any, wanted: Declared) -> None:
         raise
 
 
+def _own_namespace() -> str:
+    """What the environment says, or one of this program's own, as in Ray."""
+    return _environment("NAMESPACE") or secrets.token_hex(16)
+
+
+def _wants_local_mode(wanted: Any, address: str | None) -> bool:
+    if wanted is None:
+        return _environment("LOCAL_MODE").lower() in ("1", "true")
+    if not isinstance(wanted, bool):
+        raise TypeError(f"local_mode must be True, False or None, got {wanted!r}")
+    if wanted and address not in (None, "local"):
+        raise ValueError(
+            f"local_mode=True runs all in this process, and address={address!r} says a cluster: "
+            "give one of them"
+        )
+    return wanted
+
+
+def _in_local_mode(node: NodeOptions, namespace: str, logging: m.LogSettings | None) -> Any:
+    from zray.nodes.local.local_participant import LocalParticipant
+
+    return LocalParticipant(job_info(False, namespace, 0.0, logging), node)
+
+
 def _quieten(driver: Any) -> None:
     """It says only what the environment lets it say."""
-    driver.advice.silent = _environment("ADVICE").lower() in ("0", "false")
+    if hasattr(driver, "advice"):
+        driver.advice.silent = _environment("ADVICE").lower() in ("0", "false")
     if _environment("IGNORE_UNHANDLED_ERRORS"):
         driver.client.unasked.warn = None
 
@@ -368,17 +396,14 @@ def _checked_lost_after(seconds: Any) -> float:
 
 
 def _check_others(others: dict[str, Any]) -> None:
-    for option, value in others.items():
-        if option == "local_mode":
-            if value:
-                raise ValueError("local_mode is not supported yet; use num_cpus=1 to debug")
-        elif option not in _IGNORED and not option.startswith("_"):
+    for option in others:
+        if option not in _IGNORED and not option.startswith("_"):
             import difflib
 
             valid = ["address", "num_cpus", "num_gpus", "resources", "labels", "namespace"]
             valid += ["ignore_reinit_error", "log_to_driver", "object_store_memory"]
             valid += ["object_spilling_directory", "max_workers", "runtime_env"]
-            valid += ["logging_config", *sorted(_IGNORED)]
+            valid += ["logging_config", "local_mode", *sorted(_IGNORED)]
             near = difflib.get_close_matches(option, valid, n=1, cutoff=0.5)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise TypeError(f"init() got an unexpected keyword argument {option!r}{hint}")
@@ -386,11 +411,11 @@ def _check_others(others: dict[str, Any]) -> None:
 
 def _connect(
     address: str,
-    node: NodeOptions,
     dashboard: DashboardOptions,
     wants_logs: bool,
-    namespace: str,
     lost_after_s: float,
+    node: NodeOptions,
+    namespace: str,
     logging: m.LogSettings | None,
 ) -> Any:
     from zray.nodes.driver.local_cluster import LocalCluster
@@ -410,7 +435,6 @@ def _connect(
             info, target = running()
         else:
             info, target = interrupts.allow(reach, address)
-        namespace = namespace or secrets.token_hex(16)  # of its own, as Ray does
         job = job_info(wants_logs, namespace, lost_after_s, logging)
         driver = Driver(info, target, job, namespace, local)
     except BaseException:
@@ -438,7 +462,7 @@ def shutdown(*, wait_for_processes: bool = False) -> None:
     with interrupts:
         with session.lock:
             participant = session.current()
-            if participant is None or not hasattr(participant, "close"):
+            if participant is None or not hasattr(participant, "close") or session.current_task():
                 return  # a task leaves its cluster by ending
             session.set_participant(None)
             references.connect(None)

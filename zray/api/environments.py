@@ -7,6 +7,7 @@ connected. Whoever names one by its URI has to know that it is still held.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,21 @@ def environment_of(participant: Any, wanted: Declared) -> m.Environment | None:
     if wanted == NOTHING:
         found: m.Environment | None = participant.environment
         return found
+    if not getattr(participant, "builds_environments", True):
+        return merged(participant.environment, _variables_alone(wanted))
     return merged(participant.environment, _resolved(participant, wanted))
+
+
+def _variables_alone(wanted: Declared) -> m.Environment:
+    """In local mode: whatever else it asks for has to be in this process already."""
+    if wanted.builds() or wanted.hook:
+        warnings.warn(
+            "local_mode: of a runtime_env only env_vars count; folders, packages and hooks are "
+            "those of this process",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    return m.Environment([*wanted.env_vars])
 
 
 def _resolved(participant: Any, wanted: Declared) -> m.Environment:

@@ -241,10 +241,12 @@ def get_runtime_context() -> RuntimeContext:
 
 
 def get_gpu_ids() -> list[int | str]:
-    """The GPUs that the running task or actor may use, as CUDA_VISIBLE_DEVICES names them."""
+    """The GPUs that the running task or actor may use, as CUDA_VISIBLE_DEVICES names them; AMD's as
+    HIP_VISIBLE_DEVICES does. Instances of MIG have UUIDs."""
     import os
 
     if not get_runtime_context().get_assigned_resources().get("GPU"):
         return []
-    names = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    told = os.environ.get("CUDA_VISIBLE_DEVICES") or os.environ.get("HIP_VISIBLE_DEVICES") or ""
+    names = [name for name in told.split(",") if name]
     return [int(name) if name.isdigit() else name for name in names]

@@ -212,9 +212,10 @@ MODULES: dict[str, dict[str, Any]] = {
         *("DriverInfo", "JobDetails", "JobErrorType", "JobInfo", "JobStatus", "JobType"),
         "JobSubmissionClient",
     ),
-    "ray.cluster_utils": _instead(
-        "start zray-head and zray-worker", "AutoscalingCluster", "Cluster"
-    ),
+    "ray.cluster_utils": {
+        **_homes("zray.cluster_utils", "Cluster"),
+        **_instead("start zray-head and zray-worker", "AutoscalingCluster"),
+    },
     "ray.experimental": _instead(
         _TRANSPORT,
         *("register_nixl_memory", "deregister_nixl_memory", "register_nixl_memory_pool"),

@@ -199,6 +199,13 @@ NODE = (
     Metric(
         "zray_machine_memory_bytes", GAUGE, "Of the machine: total and available.", ("node", "kind")
     ),
+    Metric(
+        "zray_gpu_utilization",
+        GAUGE,
+        "How busy a GPU is, from 0 to 1; not of instances of MIG.",
+        ("node", "gpu"),
+    ),
+    Metric("zray_gpu_memory_bytes", GAUGE, "Of a GPU: used and total.", ("node", "gpu", "kind")),
 )
 
 BOTH = (

@@ -16,7 +16,9 @@ ID = b"node".ljust(16, b"\0")
 
 
 def said(options: NodeOptions, *gpus: str, is_of_head: bool = False) -> NodeInfo:
-    cards = [Gpu(place, f"GPU-{place}", name, 1 << 30) for place, name in enumerate(gpus)]
+    cards = [
+        Gpu(place, f"GPU-{place}", name, 1 << 30, str(place)) for place, name in enumerate(gpus)
+    ]
     found = msgspec.structs.replace(machine.detect(), gpus=cards)
     return node_info(
         *(options, found, ID), host="10.0.0.1", liveness="10.0.0.1:1", is_of_head=is_of_head

@@ -70,5 +70,7 @@ def _accelerator(found: Machine) -> str:
     if len(names) != 1:
         return ""
     name = names.pop()
+    if name.startswith("AMD "):
+        return name.replace(" ", "-")  # AMD-Instinct-MI300X-OAM, as Ray's amd_gpu
     match = _ACCELERATOR.match(name)
     return (match.group(1) if match is not None else name.removeprefix("NVIDIA ")).replace(" ", "-")

@@ -68,6 +68,10 @@ class Scraping:
                 found += processes(node, "zygote", [pids.zygote])
             found += processes(node, "workers", pids.workers, zygote.reaped_s if zygote else 0.0)
             found += _memory(node)
+            if self._workers.gpus:
+                from zray.runtime.linux import gpu_usage  # loaded where there are some
+
+                found += gpu_usage.figures(node, self._workers.gpus)
         finally:
             self._read = found
             self._pipe.wake()

@@ -23,7 +23,7 @@ from zray.protocol import codec
 from zray.protocol.messages import Message, Tasks
 from zray.runtime import log_files
 from zray.runtime.linux import machine
-from zray.runtime.linux.gpus import Gpu
+from zray.runtime.linux.gpus import Gpu, told
 from zray.runtime.linux.processes import (
     Event,
     Exited,
@@ -64,6 +64,7 @@ class WorkerProcesses:
 
     Attributes:
         channels: of those that have not ended.
+        gpus: of the machine, as they were found.
         failure: why no worker can ever be started here.
     """
 
@@ -85,7 +86,7 @@ class WorkerProcesses:
         self.zygotes = Zygotes(loop, zygote, environment, self._heard)
         self._interpreter = interpreters
         self._raylet = raylet
-        self._gpus = gpus
+        self.gpus = gpus
         self._log_directory = log_directory
         self._log_bounds = log_bounds
         self._logs_at = 0.0  # when to look at them
@@ -166,19 +167,11 @@ class WorkerProcesses:
 
     def _environment(self, effect: StartWorker) -> dict[str, str]:
         _, gpus, threads, _ = effect.key
-        names = ",".join(map(self._gpu_name, gpus))
-        env = {"CUDA_VISIBLE_DEVICES": names} if gpus or self._gpus else {}
+        env = told([*self.gpus], [*gpus])
         for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM"):
             if f"{name}_NUM_THREADS" not in os.environ:
                 env[f"{name}_NUM_THREADS"] = str(threads)
         return env
-
-    def _gpu_name(self, place: int) -> str:
-        """As CUDA knows it: what this process was told by whoever started it, or the index."""
-        preset = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        if place < len(preset) and preset[place].strip():
-            return preset[place].strip()
-        return str(self._gpus[place].index if place < len(self._gpus) else place)
 
     def _open_log(self, worker_id: bytes, channel: WorkerChannel) -> None:
         directory = self._log_directory

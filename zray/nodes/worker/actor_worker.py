@@ -26,17 +26,17 @@ from zray.ids import object_id
 from zray.nodes.participant.shared_values import bytes_of, load
 from zray.nodes.worker import call_errors, last_words
 from zray.nodes.worker.actor_links import ActorLinks, Route
-from zray.nodes.worker.departure import Departure
 from zray.nodes.worker.host import Host
 from zray.nodes.worker.method_names import MethodNames
-from zray.nodes.worker.returns import collected, encoded, only, several
 from zray.nodes.worker.streams import Source, StreamServer
 from zray.protocol import messages as m
 from zray.runtime import pickling, serialization
 from zray.runtime.actor_class import groups_of, items_per_yield
 from zray.runtime.actor_exit import ActorExit
+from zray.runtime.departure import Departure
 from zray.runtime.grouped_items import each
 from zray.runtime.references import ObjectRef, counted
+from zray.runtime.returns import collected, encoded, only, several
 from zray.runtime.tracing import CARRIED, traced
 
 # The outcomes of a call, and references that have to live until its caller has them; None in the

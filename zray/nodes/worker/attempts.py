@@ -23,9 +23,10 @@ from zray.core.worker.task_inbox import Delivered
 from zray.errors import TaskCancelledError, TaskTimeoutError
 from zray.ids import object_id
 from zray.nodes.worker.construction import Construction
-from zray.nodes.worker.user_code import UserCode, covers
+from zray.nodes.worker.user_code import UserCode
 from zray.protocol import messages as m
 from zray.runtime.interrupts import interrupts
+from zray.runtime.retries import covers
 from zray.runtime.tracing import CARRIED, traced
 
 LIBRARY = os.path.dirname(limits.__file__)

@@ -6,9 +6,9 @@ from typing import Any
 
 from zray.core import failures
 from zray.errors import TaskCancelledError
-from zray.nodes.worker.user_code import covers
 from zray.protocol import messages as m
 from zray.runtime import actor_class, serialization
+from zray.runtime.retries import covers
 
 
 def retried(instance: Any, call: m.Call, error: BaseException) -> bool:

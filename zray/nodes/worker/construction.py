@@ -13,8 +13,8 @@ from typing import Any
 from zray.core import failures
 from zray.errors import ActorDiedError
 from zray.nodes.worker import last_words
-from zray.nodes.worker.departure import Departure
 from zray.runtime.actor_exit import ActorExit
+from zray.runtime.departure import Departure
 
 
 class Construction:

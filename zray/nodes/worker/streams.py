@@ -16,10 +16,10 @@ from zray import limits
 from zray.core.client.waiters import Waiter
 from zray.core.worker.outgoing_stream import OutgoingStream
 from zray.errors import TaskCancelledError
-from zray.nodes.worker.returns import encoded, generated
 from zray.protocol import messages as m
 from zray.runtime.interrupts import interrupts
 from zray.runtime.references import ObjectRef, counted
+from zray.runtime.returns import encoded, generated
 
 if TYPE_CHECKING:
     from zray.nodes.worker.host import Host

@@ -17,12 +17,13 @@ from zray.errors import NameNotOfferedError, ObjectLostError, RuntimeEnvSetupErr
 from zray.ids import object_id
 from zray.nodes.imports import Imports
 from zray.nodes.participant.shared_values import bytes_of, load
-from zray.nodes.worker.returns import collected, encoded, only, several
 from zray.nodes.worker.streams import Source, StreamServer
 from zray.protocol import messages as m
 from zray.runtime import breakpoint_hook, pickling, serialization, task_errors
 from zray.runtime.environment import run_hook, take_on
 from zray.runtime.large_functions import LargeFunction
+from zray.runtime.retries import covers
+from zray.runtime.returns import collected, encoded, only, several
 
 if TYPE_CHECKING:
     from zray.nodes.worker.host import Host
@@ -240,10 +241,3 @@ class UserCode:
                 self._worker.client.references.publish(parts.contained)
                 self._worker.keep_drops()
         return self._worker.kept(parts, oid)
-
-
-def covers(retry: Any, error: BaseException) -> bool:
-    """Whether the task's ``retry_exceptions`` covers the error."""
-    if retry is True:
-        return isinstance(error, Exception)
-    return bool(retry) and isinstance(error, tuple(retry))

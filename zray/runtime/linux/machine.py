@@ -21,7 +21,7 @@ from typing import Protocol
 import msgspec
 
 from zray import limits
-from zray.runtime.linux.gpus import NVML, Gpu, visible_gpus
+from zray.runtime.linux.gpus import Gpu, visible_gpus
 
 _SIOCGIFADDR = 0x8915
 _IF_NAME_BYTES = 16
@@ -33,7 +33,8 @@ class Machine(msgspec.Struct, frozen=True):
     Attributes:
         cpus: by affinity and cgroup quota; a fraction where the quota is one, at least 1.
         memory_bytes: the machine's, or a cgroup's limit where that is lower.
-        gpus: the visible ones, in the order of `CUDA_VISIBLE_DEVICES` where that is set.
+        gpus: the visible ones, in the order of `CUDA_VISIBLE_DEVICES` (of AMD's,
+            `HIP_VISIBLE_DEVICES`) where that is set.
         machine_id: equal for processes that share kernel, pid namespace and network namespace, and
             so can reach each other by pid and by loopback; new at each boot.
         addresses: IP addresses other machines may reach, best guess first; may be empty.
@@ -59,15 +60,13 @@ class Ending(Protocol):
         """The number of the signal that ended it; None: it returned."""
 
 
-def detect(
-    proc: str | Path = "/proc", cgroup: str | Path = "/sys/fs/cgroup", nvml: str = NVML
-) -> Machine:
+def detect(proc: str | Path = "/proc", cgroup: str | Path = "/sys/fs/cgroup") -> Machine:
     """Look at this machine as the calling process sees it. Never raises: unknown is left out."""
     groups = _Cgroups(Path(proc), Path(cgroup))
     return Machine(
         cpus=_cpus(groups),
         memory_bytes=_memory_bytes(Path(proc), groups),
-        gpus=visible_gpus(nvml, os.environ.get("CUDA_VISIBLE_DEVICES")),
+        gpus=visible_gpus(os.environ),
         hostname=socket.gethostname(),
         machine_id=machine_id(Path(proc)),
         addresses=_addresses(Path(proc)),

@@ -1,0 +1,56 @@
+"""Ends processes when the one that has started it is gone: a program's daemons, however it ends.
+
+Reads from its standard input, until that ends, a line for each process: its id, or ``-`` and its
+id once it is to be left alone; and ``=`` with a folder that is removed at the end. A process of its
+own, since whoever is killed can do nothing more.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import shutil
+import signal
+import sys
+import time
+
+GRACE_S = 10.0
+
+
+def main() -> None:
+    """The process."""
+    found: dict[int, int] = {}  # a descriptor for each, so that no other process is taken for it
+    folders: list[str] = []
+    for line in sys.stdin:
+        text = line.rstrip("\n")
+        if text.startswith("="):
+            folders.append(text[1:])
+        elif text.startswith("-"):
+            os.close(found.pop(int(text[1:])))
+        else:
+            with contextlib.suppress(ProcessLookupError):
+                found[int(text)] = os.pidfd_open(int(text))
+    end([*found.values()])
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def end(handles: list[int]) -> None:
+    """Ask them to end, the last one first, and kill what has not after a while."""
+    for handle in reversed(handles):
+        _send(handle, signal.SIGTERM)
+    deadline = time.monotonic() + GRACE_S
+    for handle in handles:
+        left = max(0.0, deadline - time.monotonic())
+        if not select.select([handle], [], [], left)[0]:
+            _send(handle, signal.SIGKILL)
+
+
+def _send(handle: int, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(handle, number)
+
+
+if __name__ == "__main__":
+    main()
