@@ -64,7 +64,8 @@ class ActorRecord:
         self.launch_at = NEVER
         self.unconfirmed = False  # of before the head's restart; nobody has told of it since
         self.unstored = 0  # changes that are not durable yet
-        self.kill_text = ""  # why its process is being ended, after which it starts again
+        self.kill_text = ""  # why its process is being ended, after which it may start again
+        self.kill_gracefully = False  # it may say goodbye then
         self.until_stored: list[Callable[[], None]] | None = []  # None: its first row is durable
         self.farewells: list[tuple[bytes, m.StopActor]] = []  # for nodes, once its end is durable
         self.watchers: dict[bytes, None] = {}

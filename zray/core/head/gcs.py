@@ -24,6 +24,7 @@ from zray.core.head.holders import Holders
 from zray.core.head.identity import HeadIdentity
 from zray.core.head.incarnations import Incarnations
 from zray.core.head.inspection import Inspection
+from zray.core.head.jobs import Jobs
 from zray.core.head.leases import Leases
 from zray.core.head.lineage import Lineage
 from zray.core.head.listings import Listings
@@ -74,6 +75,7 @@ class Gcs(Tables):
         self._make_leases(identity)
         self._make_actors(rows.get(ACTORS, {}), now)
         self._make_machines_of_members()
+        self._make_jobs(now)
         self._make_door(identity)
         self._make_turn(now)
 
@@ -114,6 +116,7 @@ class Gcs(Tables):
             # actors
             **self.actors.handlers,
             **self.actor_directory.handlers,
+            **self.jobs.handlers,
             # everything else
             m.Ping: self.queries.on_ping,
             m.Query: self.queries.on_query,
@@ -360,6 +363,23 @@ class Gcs(Tables):
             worker_ended=self.departures.worker_ended,
         )
 
+    def _make_jobs(self, now: float) -> None:
+        self.jobs = Jobs(
+            outbox=self.outbox,
+            persist=self.journal.persist,
+            events=self.events,
+            table=self.job_table,
+            records=self.actor_table,
+            definitions=self.definitions,
+            actors=self.actors,
+            incarnations=self.incarnations,
+            now=now,
+        )
+        self.incarnations.lives = self.jobs.supervisor_lives
+        self.incarnations.died = self.jobs.supervisor_died
+        self.membership.driver_joined = self.jobs.driver_joined
+        self.departures.how_ended = self.jobs.how_ended
+
     def _make_turn(self, now: float) -> None:
         self.turn = Turn(
             journal=self.journal,
@@ -382,6 +402,7 @@ class Gcs(Tables):
             acknowledgements=self.acknowledgements,
             listings=self.listings,
             questions=self.questions,
+            jobs=self.jobs,
             now=now,
         )
 
@@ -394,7 +415,9 @@ class Gcs(Tables):
             *(self.recovery, self.transfers, self.events),
             lambda oid, now: self.causes.why(oid, now),
         )
-        self.listings = Listings(self, self.tasks, StateRows(self, self.tasks))
+        rows = StateRows(self, self.tasks)
+        self.jobs.why_pending = rows.why_pending
+        self.listings = Listings(self, self.tasks, rows)
         self.sessions = Sessions(
             identity=identity,
             store=self.store,

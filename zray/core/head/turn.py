@@ -19,6 +19,7 @@ from zray.core.head.drains import Drains
 from zray.core.head.garbage_collector import GarbageCollector
 from zray.core.head.holders import Holders
 from zray.core.head.incarnations import Incarnations
+from zray.core.head.jobs import Jobs
 from zray.core.head.journal import Journal
 from zray.core.head.leases import Leases
 from zray.core.head.listings import Listings
@@ -61,6 +62,7 @@ class Turn:
         acknowledgements: Acknowledgements,
         listings: Listings,
         questions: Questions,
+        jobs: Jobs,
         now: float,
     ) -> None:
         self._journal = journal
@@ -76,6 +78,7 @@ class Turn:
             ("forgetting unknown objects", holders.forget_unknown),
             ("starting actors", incarnations.step),
             ("telling of actors that nobody made", directory.step),
+            ("ending supervisors of jobs", jobs.step),
             ("emptying nodes", drains.step),
             ("taking turns", leases.take_turns),
             ("scheduling", dispatch.assign),
@@ -92,7 +95,7 @@ class Turn:
         self._deadlines: tuple[Callable[[], float], ...] = (
             *(holders.deadline, drains.deadline, incarnations.deadline, directory.deadline),
             *(scheduler.steal_deadline, leases.deadline, near_tasks.deadline),
-            *(acknowledgements.deadline, listings.deadline, questions.deadline),
+            *(acknowledgements.deadline, listings.deadline, questions.deadline, jobs.deadline),
         )
 
     def committed(self, number: int, now: float) -> None:

@@ -34,6 +34,7 @@ from zray.protocol.messages import (
     Gone,
     Hold,
     Holds,
+    JobExited,
     KillActor,
     Kv,
     KvReply,
@@ -67,7 +68,7 @@ from zray.protocol.messages import (
 
 REQUESTS = (
     *(Query, Kv, KillActor, FindActor, ListActors, Sync, AskGone, Trace),
-    *(List, Summarize, Why),
+    *(List, Summarize, Why, JobExited),
 )
 Request = (
     Query
@@ -82,6 +83,7 @@ Request = (
     | List
     | Summarize
     | Why
+    | JobExited
 )
 Answer = (
     Status
