@@ -19,11 +19,11 @@ JOB_SUCCEEDED = "SUCCEEDED"
 JOB_FAILED = "FAILED"
 JOB_ENDS = frozenset({JOB_STOPPED, JOB_SUCCEEDED, JOB_FAILED})
 
-NO_EXIT_CODE = -1  # of a command that has not ended, or whose end nobody has seen
+NO_EXIT_CODE = -1000  # of a command that has not ended, or whose end nobody has seen
 
 SubmissionId = Annotated[str, Meta(min_length=1, max_length=limits.SUBMISSION_ID_MAX)]
 Metadata = Annotated[list[tuple[Name, Text]], Meta(max_length=limits.JOB_METADATA_MAX)]
-ExitCode = Annotated[int, Meta(ge=NO_EXIT_CODE, le=255)]
+ExitCode = Annotated[int, Meta(ge=NO_EXIT_CODE, le=255)]  # below 0: of a signal
 
 
 class SubmittedJob(Struct, array_like=True, frozen=True):
@@ -100,6 +100,7 @@ class JobExited(Message, tag=242):
     """
 
     actor_id: Id
+    worker_id: Id
     exit_code: ExitCode
     text: Text = ""
 

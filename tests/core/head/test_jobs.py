@@ -81,7 +81,7 @@ class Bench(HeadBench):
 
     def exits(self, code: int, text: str = "", name: str = "j1", node: str = "n1") -> None:
         """Its command has ended."""
-        self.say(node, m.JobExited(7, identity(f"a-{name}"), code, text))
+        self.say(node, m.JobExited(7, identity(f"a-{name}"), identity(f"w-{name}"), code, text))
 
     def supervisor_ends(self, *, intended: bool = True, text: str = "", name: str = "j1") -> None:
         self.say("n1", m.ActorExited(90, identity(f"a-{name}"), 1, intended, text))

@@ -207,6 +207,7 @@ class Jobs:
         actor = self._records.get(message.actor_id)
         elsewhere = actor is not None and actor.node_id not in (b"", node.process_id)
         if record is not None and not record.ended and not elsewhere:
+            self._change(record, node_id=node.process_id, worker_id=message.worker_id)
             self._command_ended(record, message.exit_code, message.text)
         synced = m.Synced(0, message.seq)
         self._persist([], lambda _now: self._outbox.send(node.process_id, synced))

@@ -47,6 +47,9 @@ URGENT = (
 )
 
 
+HEAD_VARIABLE = "ZRAY_HEAD_ADDRESS"
+
+
 class WorkerProcesses:
     """The shell of the Raylet machine towards its workers.
 
@@ -59,6 +62,7 @@ class WorkerProcesses:
 
     Attributes:
         channels: of those that have not ended.
+        head_address: where a worker is told that its head is.
         failure: why no worker can ever be started here.
     """
 
@@ -85,6 +89,7 @@ class WorkerProcesses:
         self._say = say
         self._on_failure = failed
         self.channels: dict[bytes, WorkerChannel] = {}
+        self.head_address: Callable[[], str] = str
         self.failure: StartError | None = None
         self._oom = machine.OomWatch()
         self._lease_until = 0.0  # as the workers know it
@@ -150,6 +155,7 @@ class WorkerProcesses:
         _, gpus, threads, _ = effect.key
         names = ",".join(map(self._gpu_name, gpus))
         env = {"CUDA_VISIBLE_DEVICES": names} if gpus or self._gpus else {}
+        env[HEAD_VARIABLE] = self.head_address()
         for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM"):
             if f"{name}_NUM_THREADS" not in os.environ:
                 env[f"{name}_NUM_THREADS"] = str(threads)
