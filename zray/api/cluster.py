@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from zray import limits
 from zray._version import RAY_VERSION, __version__
+from zray.api import job_config
 from zray.api.driver_account import job_info, own_machine
 from zray.api.options import namespace as checked_namespace
 from zray.api.runtime_env import env_vars as checked_env_vars
@@ -170,6 +171,7 @@ def init(
     lost_after_s = _checked_lost_after(driver_lost_after_s)
     dashboard = _checked_dashboard(include_dashboard, dashboard_host, dashboard_port)
     logging = _log_settings(logging_config)
+    runtime_env = job_config.runtime_env(runtime_env)
     env_vars = () if runtime_env is None else checked_env_vars("runtime_env", runtime_env)
     with session.lock:
         existing = session.current()

@@ -70,7 +70,7 @@ class JobSubmissionClient:
                 raise TypeError(f"{name} must be a dict, got {type(value)}")
         if not isinstance(verify, str | bool):
             raise TypeError(f"verify must be a str or bool, got {type(verify)}")
-        self._metadata = metadata or {}
+        self._metadata = metadata
         self._lock = threading.Lock()
         self._info, self._address = found(address)
         self._operator: Operator | None = None
@@ -139,7 +139,7 @@ class JobSubmissionClient:
             entrypoint,
             submission_id or job_id,
             runtime_env,
-            {**(metadata or {}), **self._metadata} if isinstance(metadata or {}, dict) else metadata,
+            metadata if self._metadata is None else {**(metadata or {}), **self._metadata},
             entrypoint_num_cpus,
             entrypoint_num_gpus,
             entrypoint_memory,

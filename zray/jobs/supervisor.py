@@ -17,14 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from zray import limits
-from zray.api.actors import exit_actor
+from zray.api.job_config import CONFIG_VARIABLE, ID_VARIABLE
 from zray.jobs import runner
 from zray.protocol import messages as m
 from zray.protocol.errors import cut_text
 from zray.runtime import session
 
-ID_VARIABLE = "ZRAY_JOB_SUBMISSION_ID"
-CONFIG_VARIABLE = "ZRAY_JOB_CONFIG_JSON"  # what ``init`` of the command's programs begins with
 RUN_VARIABLE = "ZRAY_JOB_RUN"  # in the environment of everything that a command has started
 HEAD_VARIABLE = "ZRAY_HEAD_ADDRESS"  # of workers: where their node's head is
 ASK_S = 60.0
@@ -75,7 +73,7 @@ class JobSupervisor:
         while told is None:  # a head that is away may take long to come back
             ids = (self._actor_id, worker.worker_id)
             told = worker.ask(lambda seq: m.JobExited(seq, *ids, code, text), ASK_S)
-        exit_actor()
+        worker.leaves()
 
     def _outcome(self) -> tuple[int, str]:
         with open(self._status, "rb") as status:
