@@ -376,6 +376,7 @@ HTTP_HEADER_BYTES_MAX = 32 << 10
 HTTP_BODY_BYTES_MAX = 1 << 20
 HTTP_STREAMS_MAX = 64  # viewers that are told as things change
 HTTP_LOG_STREAMS_MAX = 32  # of these, those that follow a log
+HTTP_JOB_LOG_BYTES = 4 << 20  # of a job's log, in one answer: the last
 HTTP_QUESTIONS_AT_ONCE = 4  # to the head
 HTTP_QUESTIONS_WAITING_MAX = 64  # for their turn; more are refused
 HTTP_QUESTION_WAIT_S = 10.0  # for its turn

@@ -14,32 +14,27 @@ from typing import Any, TypeVar
 
 import click
 
+from zray.cli import options
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
-def _object(text: str) -> dict[str, Any]:
+def json_object(text: str) -> dict[str, Any]:
+    """What the option says.
+
+    Raises:
+        ValueError: it is no JSON object.
+    """
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
-        raise click.BadParameter(f'it must be a JSON object, as in {{"a": 1}}; got {text[:100]!r}')
+        raise ValueError(f'it must be a JSON object, as in {{"a": 1}}, not {text[:100]!r}')
     return found
 
 
-class _Object(click.ParamType):
-    """A JSON object."""
-
-    name = "JSON"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> dict[str, Any]:
-        """As click's."""
-        return value if isinstance(value, dict) else _object(value)
-
-
-_OBJECT = _Object()
+_OBJECT = options.checked(json_object)
 _address = click.option(
     "--address",
     metavar="ADDRESS",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import sys
@@ -67,7 +68,7 @@ def _read(file: Path) -> dict[str, Any]:
         found = json.loads(text)
     except ValueError:
         try:
-            import yaml  # who writes YAML has it
+            yaml = importlib.import_module("yaml")  # who writes YAML has it
         except ImportError:
             raise click.BadParameter(
                 f"{file} is no JSON, and to read YAML pyyaml must be installed"
@@ -93,27 +94,24 @@ def submit(
     as_json: bool,
 ) -> int:
     """Submit a job, and follow it if wanted; the exit code."""
-    job_id = ""
+    job_id, failed = "", False
     try:
         with _client(address, as_json) as client:
             job_id = client.submit_job(runtime_env=runtime_env or None, **chosen)
             if not as_json:
                 _say_submitted(job_id, wait)
-            if not wait:
-                if as_json:
-                    reporting.show({"submission_id": job_id})
-                return 0
-            details = _follow(client, job_id, quiet=as_json)
+            if wait:
+                details = _follow(client, job_id, quiet=as_json)
+                failed = details.status == JobStatus.FAILED
             if as_json:
-                reporting.show(details.dict())
-            return 1 if details.status == JobStatus.FAILED else 0
+                reporting.show(details.dict() if wait else {"submission_id": job_id})
     except KeyboardInterrupt:
         if job_id:
             print(f"\nJob '{job_id}' goes on; zray job stop {job_id} ends it", file=sys.stderr)
         return INTERRUPTED
     except Failed:
         return 1
-    return 0
+    return 1 if failed else 0
 
 
 def _say_submitted(job_id: str, wait: bool) -> None:

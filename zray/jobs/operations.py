@@ -229,6 +229,12 @@ class JobLog:
         self._reader: LogReader | None = None
         self.job = submitted(operator, word)
 
+    def use(self, operator: Operator) -> None:
+        """Go on with this session."""
+        self._operator = operator
+        if self._reader is not None:
+            self._reader.operator = operator
+
     def _open(self) -> LogReader | None:
         if self._reader is None and self.job.worker_id:
             name = f"worker-{self.job.worker_id.hex()}.log"
