@@ -135,7 +135,7 @@ JOBS_ENDED_BYTES = 64 << 20  # of its memory, for those
 JOBS_TOLD_MAX = 1000  # in one answer
 JOBS_TOLD_BYTES = 2 << 20  # and about so many bytes
 JOB_STOP_S = 3.0  # from SIGTERM to SIGKILL
-JOB_STOP_MAX_S = 20.0  # after which the supervisor of a job that is to stop is killed
+JOB_STOP_MAX_S = 10.0  # after which the supervisor of a job that is to stop is killed
 JOB_LOG_BYTES = 16 << 20  # of a job's log, in one answer: the last
 JOB_LAST_WORDS_BYTES = 20_000  # of a failed command, in its job's message
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import contextlib
 import signal
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -11,18 +12,19 @@ import psutil
 from zray.job_submission import JobStatus
 
 
-def supervisor_of(jobs: Any, job: str) -> psutil.Process:
-    """Its worker: the parent of the runner."""
+def runner_of(jobs: Any) -> psutil.Process:
+    """That of the only job."""
     for pid in jobs.processes():
-        process = psutil.Process(pid)
-        if "runner.py" in " ".join(process.cmdline()):
-            return process.parent()
-    raise AssertionError(f"{job} has no runner")
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            if any(part.endswith("runner.py") for part in process.cmdline()):
+                return process
+    raise AssertionError("there is no runner")
 
 
-def runner_of(jobs: Any, job: str) -> psutil.Process:
-    (found,) = supervisor_of(jobs, job).children()
-    return found
+def supervisor_of(jobs: Any) -> psutil.Process:
+    """Its worker."""
+    return runner_of(jobs).parent()
 
 
 def begun(jobs: Any, entrypoint: str = "echo began; sleep 60", **more: Any) -> str:
@@ -31,42 +33,36 @@ def begun(jobs: Any, entrypoint: str = "echo began; sleep 60", **more: Any) -> s
     return job
 
 
-def test_a_job_outlives_its_submitter_and_a_head_that_is_killed(own: Any, own_jobs: Any) -> None:
+def test_a_job_outlives_its_submitter_and_a_head_that_is_killed(
+    own: Any, own_jobs: Any, tmp_path: Path
+) -> None:
+    go = tmp_path / "go"
     program = own.run(
         "submits",
-        """
+        f"""
         from zray.job_submission import JobSubmissionClient
         JobSubmissionClient().submit_job(
-            entrypoint="echo began; while [ ! -e go ]; do sleep 0.05; done; echo ended",
-            submission_id="lasting", runtime_env={"env_vars": {"A": "b"}},
+            entrypoint="echo began; while [ ! -e {go} ]; do sleep 0.05; done; echo ended",
+            submission_id="lasting",
         )
         """,
     )
     assert program.wait(20) == 0
-    text = own_jobs.says("lasting", "began")
+    own_jobs.says("lasting", "began")
+    runner = runner_of(own_jobs)
     address = own.address
     own.head.kill()
     own.start_head(port=-1)
     own.address = address
-    assert own_jobs.get_job_status("lasting") == JobStatus.RUNNING
-    (runner,) = [
-        one
-        for one in map(psutil.Process, own_jobs.processes())
-        if "runner.py" in " ".join(one.cmdline())
-    ]
-    with open(os.path.join(runner.cwd(), "go"), "w"):
-        pass
-    try:
-        found = own_jobs.until("lasting")
-    finally:
-        os.unlink(os.path.join(runner.cwd(), "go"))
-    assert found.status == JobStatus.SUCCEEDED
-    assert own_jobs.get_job_logs("lasting") == f"{text}ended\n"
+    assert own_jobs.get_job_status("lasting") == JobStatus.RUNNING and runner.is_running()
+    go.touch()
+    assert own_jobs.until("lasting").status == JobStatus.SUCCEEDED
+    assert own_jobs.get_job_logs("lasting") == "began\nended\n"
 
 
 def test_a_command_that_ends_while_no_head_is_there(own: Any, own_jobs: Any) -> None:
     job = begun(own_jobs, "echo began; sleep 0.5; exit 7")
-    (runner,) = [runner_of(own_jobs, job)]
+    runner = runner_of(own_jobs)
     address = own.address
     own.head.kill()
     psutil.wait_procs([runner], 20)
@@ -79,7 +75,7 @@ def test_a_command_that_ends_while_no_head_is_there(own: Any, own_jobs: Any) -> 
 
 def test_a_supervisor_that_is_killed(own_jobs: Any) -> None:
     job = begun(own_jobs)
-    supervisor_of(own_jobs, job).kill()
+    supervisor_of(own_jobs).kill()
     found = own_jobs.until(job)
     assert (found.status, found.error_type) == (JobStatus.FAILED, "JOB_SUPERVISOR_ACTOR_DIED")
     assert own_jobs.nothing_is_left()
@@ -87,7 +83,7 @@ def test_a_supervisor_that_is_killed(own_jobs: Any) -> None:
 
 def test_a_runner_that_is_killed(own_jobs: Any) -> None:
     job = begun(own_jobs, "(setsid sleep 60 &); echo began; sleep 60")
-    runner_of(own_jobs, job).kill()
+    runner_of(own_jobs).kill()
     found = own_jobs.until(job)
     assert found.status == JobStatus.FAILED and "was killed" in found.message
     assert own_jobs.nothing_is_left()
@@ -95,7 +91,7 @@ def test_a_runner_that_is_killed(own_jobs: Any) -> None:
 
 def test_a_command_that_is_killed(own_jobs: Any) -> None:
     job = begun(own_jobs)
-    (shell,) = runner_of(own_jobs, job).children()
+    (shell,) = runner_of(own_jobs).children()
     shell.kill()
     found = own_jobs.until(job)
     assert (found.status, found.driver_exit_code) == (JobStatus.FAILED, -9)
@@ -113,7 +109,7 @@ def test_a_node_that_is_killed(own: Any, own_jobs: Any) -> None:
 
 def test_a_supervisor_that_is_stopped_does_not_keep_its_job_from_ending(own_jobs: Any) -> None:
     job = begun(own_jobs)
-    supervisor_of(own_jobs, job).send_signal(signal.SIGSTOP)
+    supervisor_of(own_jobs).send_signal(signal.SIGSTOP)
     assert own_jobs.stop_job(job)
     assert own_jobs.until(job, timeout_s=40).status == JobStatus.STOPPED
     assert own_jobs.nothing_is_left()
