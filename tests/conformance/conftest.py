@@ -50,6 +50,12 @@ def disconnected() -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.fixture(scope="session")
+def python() -> list[str]:
+    """The command that runs a program in which ``import ray`` works."""
+    return PYTHON
+
+
 Program = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

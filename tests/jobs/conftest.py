@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 import zray
 from tests.real_cluster import START_S, Cluster, until
-from zray.job_submission import JobDetails, JobStatus, JobSubmissionClient
+from zray.job_submission import JobDetails, JobSubmissionClient
 from zray.jobs.supervisor import RUN_VARIABLE
 
 
@@ -66,16 +66,6 @@ class Jobs(JobSubmissionClient):
         return not self.processes()
 
 
-@pytest.fixture(scope="session")
-def clients() -> Callable[..., Jobs]:
-    return Jobs
-
-
-@pytest.fixture(scope="session")
-def ends() -> frozenset[str]:
-    return frozenset(str(one) for one in JobStatus if one.is_terminal())
-
-
 @pytest.fixture(scope="module")
 def shared(_module_leaves_nothing: Path) -> Iterator[Cluster]:
     """A head and a node of two CPUs; for all tests of a file."""
@@ -91,10 +81,8 @@ def shared(_module_leaves_nothing: Path) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def jobs(shared: Cluster) -> Iterator[Jobs]:
-    client = Jobs(shared.address)
-    yield client
-    client.close()
+def jobs(shared: Cluster) -> Jobs:
+    return Jobs(shared.address)
 
 
 @pytest.fixture
@@ -109,7 +97,5 @@ def own(zray_home: Path) -> Iterator[Cluster]:
 
 
 @pytest.fixture
-def own_jobs(own: Cluster) -> Iterator[Jobs]:
-    client = Jobs(own.address)
-    yield client
-    client.close()
+def own_jobs(own: Cluster) -> Jobs:
+    return Jobs(own.address)

@@ -32,9 +32,7 @@ _HEADER = ["JOB", "TYPE", "STATUS", "STARTED", "TOOK", "COMMAND"]
 def _client(address: str | None, as_json: bool) -> Iterator[JobSubmissionClient]:
     """As ``reporting.operator``."""
     try:
-        client = JobSubmissionClient(address)
-        with contextlib.closing(client):
-            yield client
+        yield JobSubmissionClient(address)
     except BrokenPipeError:  # who reads it has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ZrayError, OSError, ValueError, TypeError) as error:

@@ -153,10 +153,10 @@ MODULES: dict[str, dict[str, Any]] = {
         **_instead("nothing is installed for a task, so nothing can take long", "RuntimeEnvConfig"),
     },
     "ray.job_config": _instead("zray.init() takes what there is to choose", "JobConfig"),
-    "ray.job_submission": _instead(
-        "start the script on any machine that reaches the head",
-        *("DriverInfo", "JobDetails", "JobErrorType", "JobInfo", "JobStatus", "JobType"),
-        "JobSubmissionClient",
+    "ray.job_submission": _homes(
+        "zray.job_submission",
+        *("DriverInfo", "JobDetails", "JobErrorType", "JobInfo", "JobStatus"),
+        *("JobSubmissionClient", "JobType"),
     ),
     "ray.cluster_utils": _instead(
         "start zray-head and zray-worker", "AutoscalingCluster", "Cluster"

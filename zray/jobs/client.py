@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import codecs
 import os
-import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar
@@ -34,7 +33,7 @@ _VARIABLES = ("ZRAY_API_SERVER_ADDRESS", "RAY_API_SERVER_ADDRESS", "ZRAY_ADDRESS
 
 
 class JobSubmissionClient:
-    """Of one cluster; connects when it is made. For any number of threads.
+    """Of one cluster; looks when it is made whether that is there. For any number of threads.
 
     As ``ray.job_submission.JobSubmissionClient``. Its methods raise RuntimeError (JobNotFoundError,
     JobExistsError, JobSubmissionError) where Ray's do, and HeadConnectionError where the head
@@ -71,9 +70,7 @@ class JobSubmissionClient:
         if not isinstance(verify, str | bool):
             raise TypeError(f"verify must be a str or bool, got {type(verify)}")
         self._metadata = metadata
-        self._lock = threading.Lock()
         self._info, self._address = found(address)
-        self._operator: Operator | None = None
         self._ask(lambda operator: None)
 
     def get_address(self) -> str:
@@ -84,30 +81,9 @@ class JobSubmissionClient:
         """Of Ray's API that this has."""
         return VERSION
 
-    def close(self) -> None:
-        """Hang up; the next question connects again."""
-        with self._lock:
-            operator, self._operator = self._operator, None
-            if operator is not None:
-                operator.__exit__(None, None, None)
-
-    __del__ = close
-
     def _ask(self, question: Callable[[Operator], T]) -> T:
-        """With the session that there is, or a new one: a head may have restarted meanwhile."""
-        with self._lock:
-            kept = self._operator
-            if kept is not None:
-                try:
-                    return question(kept)
-                except HeadConnectionError as error:
-                    self._operator = None
-                    kept.__exit__(None, None, None)
-                    if type(error) is not HeadConnectionError:
-                        raise
-            operator = Operator(self._info, self._address)
-            operator.__enter__()
-            self._operator = operator
+        """In a session of its own: nothing stays open, and heads may come and go in between."""
+        with Operator(self._info, self._address) as operator:
             return question(operator)
 
     # ---- jobs ------------------------------------------------------------------------------
