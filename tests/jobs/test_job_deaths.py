@@ -17,7 +17,7 @@ def runner_of(jobs: Any) -> psutil.Process:
     for pid in jobs.processes():
         with contextlib.suppress(psutil.NoSuchProcess):
             process = psutil.Process(pid)
-            if any(part.endswith("runner.py") for part in process.cmdline()):
+            if any(part.endswith("job_runner.py") for part in process.cmdline()):
                 return process
     raise AssertionError("there is no runner")
 

@@ -187,6 +187,6 @@ def test_many_at_once(jobs: Any) -> None:
 
 
 def test_a_command_is_what_the_shell_makes_of_it(jobs: Any) -> None:
-    found = jobs.run("""printf '%s|' "a b" 'c"d' é; echo $((1 + 1)) | cat""")
-    assert jobs.get_job_logs(found.submission_id) == 'a b|c"d|é|2\n'
+    found = jobs.run("""printf '%s|' "a b" 'c"d' \u00e9; echo $((1 + 1)) | cat""")
+    assert jobs.get_job_logs(found.submission_id) == 'a b|c"d|\u00e9|2\n'
     json.dumps(found.dict())

@@ -237,7 +237,7 @@ def _row(one: JobDetails) -> list[str]:
     began, ended = one.start_time or 0, one.end_time or int(time.time() * 1000)
     command = " ".join(one.entrypoint.split())
     if len(command) > ENTRYPOINT_SHOWN:
-        command = f"{command[: ENTRYPOINT_SHOWN - 1]}…"
+        command = f"{command[: ENTRYPOINT_SHOWN - 3]}..."
     started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(began / 1000)) if began else ""
     word = "submitted" if one.type == JobType.SUBMISSION else "driver"
     took = f"{max(0, ended - began) / 1000:.1f} s" if began else ""

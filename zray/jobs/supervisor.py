@@ -1,7 +1,7 @@
 """The supervisor of a submitted job: an actor that has its command run, and tells how that ended.
 
 Its process has the job's environment and directory, which the command inherits. The command is a
-child of a `runner`, which ends it and all that it has started once this process has ended.
+child of a `job_runner`, which ends it and all that it has started once this process has ended.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 
 from zray import limits
 from zray.api.job_config import CONFIG_VARIABLE, ID_VARIABLE
-from zray.jobs import runner
 from zray.protocol import messages as m
 from zray.protocol.errors import cut_text
 from zray.runtime import session
+from zray.runtime.linux import job_runner
 
 RUN_VARIABLE = "ZRAY_JOB_RUN"  # in the environment of everything that a command has started
 HEAD_VARIABLE = "ZRAY_HEAD_ADDRESS"  # of workers: where their node's head is
@@ -44,7 +44,7 @@ class JobSupervisor:
         ours, theirs = os.pipe()
         try:
             self._runner = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(Path(runner.__file__)), str(theirs)],
+                [sys.executable, "-I", "-S", str(Path(job_runner.__file__)), str(theirs)],
                 stdin=subprocess.PIPE,
                 env=environment,
                 pass_fds=(theirs,),
@@ -95,7 +95,7 @@ class JobSupervisor:
         """The runner is gone, and with it the one who knew what the command has started."""
         while found := [pid for pid in _own_processes() if self._mark in _environ(pid)]:
             for pid in found:
-                runner.kill(pid, signal.SIGKILL)
+                job_runner.kill(pid, signal.SIGKILL)
             time.sleep(ABANDONED_S)
 
     def __ray_shutdown__(self) -> None:

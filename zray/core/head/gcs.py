@@ -74,8 +74,7 @@ class Gcs(Tables):
         self._make_machines_of_tasks()
         self._make_leases(identity)
         self._make_actors(rows.get(ACTORS, {}), now)
-        self._make_machines_of_members()
-        self._make_jobs(now)
+        self._make_machines_of_members(now)
         self._make_door(identity)
         self._make_turn(now)
 
@@ -286,22 +285,12 @@ class Gcs(Tables):
             now=now,
         )
         self.actor_reconciliation = ActorReconciliation(
-            outbox=self.outbox,
-            processes=self.processes,
-            tasks=self.tasks,
-            records=self.actor_table,
-            directory=self.actor_directory,
-            incarnations=self.incarnations,
+            *(self.outbox, self.processes, self.tasks, self.actor_table),
+            *(self.actor_directory, self.incarnations),
         )
         self.resumption = Resumption(
-            recovery=self.recovery,
-            members=self.members,
-            tasks=self.tasks,
-            transfers=self.transfers,
-            holders=self.holders,
-            definitions=self.definitions,
-            task_manager=self.task_manager,
-            actors=self.actor_reconciliation,
+            *(self.recovery, self.members, self.tasks, self.transfers, self.holders),
+            *(self.definitions, self.task_manager, self.actor_reconciliation),
         )
         self.garbage = GarbageCollector(
             outbox=self.outbox,
@@ -316,7 +305,7 @@ class Gcs(Tables):
             actor_table=self.actor_table,
         )
 
-    def _make_machines_of_members(self) -> None:
+    def _make_machines_of_members(self, now: float) -> None:
         self.departures = Departures(
             outbox=self.outbox,
             persist=self.journal.persist,
@@ -362,23 +351,10 @@ class Gcs(Tables):
             leases=self.leases,
             worker_ended=self.departures.worker_ended,
         )
-
-    def _make_jobs(self, now: float) -> None:
         self.jobs = Jobs(
-            outbox=self.outbox,
-            persist=self.journal.persist,
-            events=self.events,
-            table=self.job_table,
-            records=self.actor_table,
-            definitions=self.definitions,
-            actors=self.actors,
-            incarnations=self.incarnations,
-            now=now,
+            *(self, self.definitions, self.actors, self.incarnations),
+            *(self.membership, self.departures, now),
         )
-        self.incarnations.lives = self.jobs.supervisor_lives
-        self.incarnations.died = self.jobs.supervisor_died
-        self.membership.driver_joined = self.jobs.driver_joined
-        self.departures.how_ended = self.jobs.how_ended
 
     def _make_turn(self, now: float) -> None:
         self.turn = Turn(

@@ -14,15 +14,14 @@ import msgspec
 from zray import limits
 from zray.core.deadlines import Deadlines
 from zray.core.head.actor_records import ActorRecord
-from zray.core.head.actor_table import ActorTable
 from zray.core.head.actors import Actors
 from zray.core.head.definitions import Definitions
-from zray.core.head.events import Events
+from zray.core.head.departures import Departures
 from zray.core.head.incarnations import Incarnations
-from zray.core.head.job_table import TABLE, JobRecord, JobTable
-from zray.core.head.journal import Persist
+from zray.core.head.job_table import TABLE, JobRecord
 from zray.core.head.members import JobMember, Member, NodeMember
-from zray.core.machine import Outbox
+from zray.core.head.membership import Membership
+from zray.core.head.tables import Tables
 from zray.errors import BusyError, JobExistsError, JobNotFoundError, JobSubmissionError, ZrayError
 from zray.protocol import messages as m
 
@@ -38,7 +37,8 @@ WAITS_FOR_IT = "the job was stopped"
 
 
 class Jobs:
-    """``table``: as the store has it. ``actors`` has those that the head of before has left.
+    """Of a head, which has made its actors. ``incarnations``, ``membership`` and ``departures``
+    tell it what becomes of supervisors and drivers.
 
     Attributes:
         why_pending: what a supervisor waits for that does not live yet.
@@ -46,25 +46,25 @@ class Jobs:
 
     def __init__(
         self,
-        *,
-        outbox: Outbox[bytes],
-        persist: Persist,
-        events: Events,
-        table: JobTable,
-        records: ActorTable,
+        tables: Tables,
         definitions: Definitions,
         actors: Actors,
         incarnations: Incarnations,
+        membership: Membership,
+        departures: Departures,
         now: float,
     ) -> None:
-        self._outbox = outbox
-        self._persist = persist
-        self._events = events
-        self._table = table
-        self._records = records
+        self._outbox = tables.outbox
+        self._persist = tables.journal.persist
+        self._events = tables.events
+        self._table = tables.job_table
+        self._records = tables.actor_table
         self._definitions = definitions
         self._actors = actors
         self._incarnations = incarnations
+        incarnations.lives, incarnations.died = self.supervisor_lives, self.supervisor_died
+        membership.driver_joined = self.driver_joined
+        departures.how_ended = self.how_ended
         self.why_pending: Callable[[bytes], str] = lambda actor_id: ""
         self._ends = Deadlines()  # supervisors that are to have ended by then
         self.handlers: dict[type[m.Message], Callable[[Any, Any, float], None]] = {
@@ -73,7 +73,7 @@ class Jobs:
             m.AskJobs: self.on_ask,
             m.JobExited: self.on_exited,
         }
-        for record in table.unfinished():
+        for record in self._table.unfinished():
             self._resume(record, now)
 
     def _resume(self, record: JobRecord, now: float) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from zray.jobs import runner
+from zray.runtime.linux import job_runner
 
 GRACE_S = 0.5
 WAIT_S = 20.0
@@ -28,7 +28,7 @@ class Run:
         self.mark = f"ZRAY_TEST_RUN={os.getpid()}-{time.monotonic_ns()}"
         name, _, value = self.mark.partition("=")
         self.process = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(Path(runner.__file__)), str(theirs)],
+            [sys.executable, "-I", "-S", str(Path(job_runner.__file__)), str(theirs)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, name: value},
@@ -114,7 +114,7 @@ def test_only_the_last_that_it_has_printed_is_told(run: Callable[..., Run]) -> N
     one = run("head -c 300000 /dev/zero | tr '\\0' x; echo end; exit 1")
     assert len(one.printed()) == 300004
     text = one.outcome()["text"]
-    assert text.endswith("end\n") and len(text) == runner.TAIL_BYTES
+    assert text.endswith("end\n") and len(text) == job_runner.TAIL_BYTES
 
 
 def test_its_supervisors_end_is_its_own(run: Callable[..., Run]) -> None:
@@ -189,7 +189,7 @@ def test_nobody_who_reads_what_it_prints_does_not_end_it(run: Callable[..., Run]
 
 def test_a_supervisor_that_ends_before_it_has_said_anything(run: Callable[..., Run]) -> None:
     ours, theirs = os.pipe()
-    command = [sys.executable, "-I", "-S", str(Path(runner.__file__)), str(theirs)]
+    command = [sys.executable, "-I", "-S", str(Path(job_runner.__file__)), str(theirs)]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=(theirs,))
     os.close(theirs)
     with open(ours, "rb") as status:
