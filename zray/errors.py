@@ -244,6 +244,13 @@ class TaskTimeoutError(ZrayError, TimeoutError):
     code = "ZR-3009"
 
 
+class RuntimeEnvSetupError(ZrayError):
+    """The environment of a task or actor could not be built; the message has what the build said
+    last."""
+
+    code = "ZR-3010"
+
+
 class GetTimeoutError(ZrayError, TimeoutError):
     """``get`` did not have all values in time; the message says what it waited for and why."""
 

@@ -23,6 +23,7 @@ from zray.errors import (
     RayError,
     RaySystemError,
     RayTaskError,
+    RuntimeEnvSetupError,
     TaskCancelledError,
     TaskUnschedulableError,
     WorkerCrashedError,
@@ -141,10 +142,6 @@ class RpcError(RayError):
     def __init__(self, message: str = "", rpc_code: int | None = None) -> None:
         super().__init__(message)
         self.rpc_code = rpc_code
-
-
-class RuntimeEnvSetupError(RayError):
-    """The environment of a task or actor could not be made."""
 
 
 class TaskPlacementGroupRemoved(RayError):

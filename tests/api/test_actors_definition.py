@@ -43,7 +43,7 @@ class Recorder:
     """What a participant is to the API of actors."""
 
     namespace = "space"
-    env_vars = ()
+    environment = None
 
     def __init__(self) -> None:
         self.exports: list[m.Export] = []

@@ -46,7 +46,7 @@ PACKAGES: dict[str, set[str]] = {
     "protocol": WIRE,
     "core": {"msgspec"},  # rows of the store and user-visible records are encoded there
     "store": WIRE,
-    "runtime": {*SYSTEM, "opentelemetry"},  # the latter where it is asked for
+    "runtime": {*SYSTEM, "opentelemetry", "pathspec"},  # the latter two where they are asked for
     "nodes": SYSTEM,
     "api": SYSTEM,
     "edges": {*SYSTEM, "click", "prometheus_client", "rich", "starlette", "uvicorn"},
@@ -59,6 +59,7 @@ CORE_STDLIB = {
     "collections",
     "enum",
     "functools",
+    "hashlib",
     "heapq",
     "itertools",
     "math",

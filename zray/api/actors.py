@@ -24,6 +24,7 @@ from zray.api.definitions import (
     take_offer,
     template_of,
 )
+from zray.api.environments import environment_of
 from zray.api.options import (
     ActorOptions,
     MethodOptions,
@@ -33,7 +34,6 @@ from zray.api.options import (
     namespace,
     returns,
 )
-from zray.api.runtime_env import merged
 from zray.api.session import participant as connected
 from zray.errors import ActorNotFoundError
 from zray.limits import ASYNC_CONCURRENCY
@@ -163,7 +163,7 @@ class ActorClass(UnderscoreRemote[ActorHandle[T]], Generic[T]):
                 num_returns=1,
                 max_retries=0,
                 labels=options.labels(),
-                env_vars=merged(participant.env_vars, options.env_vars),
+                environment=environment_of(participant, options.runtime_env),
                 events=options.events,
             )
             self._names.append(participant.export(export, template))

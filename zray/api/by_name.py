@@ -9,8 +9,8 @@ from typing import Any
 
 from zray.api.actor_handles import ActorHandle
 from zray.api.definitions import checked_name, template_of
+from zray.api.environments import environment_of
 from zray.api.options import ActorOptions, TaskOptions, checked, returns
-from zray.api.runtime_env import merged
 from zray.api.session import participant as connected
 from zray.protocol import messages as m
 from zray.runtime import offers, serialization
@@ -67,7 +67,7 @@ class TaskByName:
             timeout_s=options.timeout_s,
             priority=options.priority,
             labels=options.labels(),
-            env_vars=merged(participant.env_vars, options.env_vars),
+            environment=environment_of(participant, options.runtime_env),
             events=options.events,
         )
         participant.name(template)
@@ -133,7 +133,7 @@ class ActorClassByName:
             max_retries=0,
             by_name=True,
             labels=options.labels(),
-            env_vars=merged(participant.env_vars, options.env_vars),
+            environment=environment_of(participant, options.runtime_env),
             events=options.events,
         )
         participant.name(template)

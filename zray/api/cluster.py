@@ -17,8 +17,9 @@ from zray import limits
 from zray._version import RAY_VERSION, __version__
 from zray.api import job_config
 from zray.api.driver_account import job_info, own_machine
+from zray.api.environments import environment_of
 from zray.api.options import namespace as checked_namespace
-from zray.api.runtime_env import env_vars as checked_env_vars
+from zray.api.runtime_env import NOTHING, Declared, declared
 from zray.errors import HeadSilentError, NotInitializedError
 from zray.nodes.options import DashboardOptions, HeadOptions, NodeOptions, units
 from zray.protocol import messages as m
@@ -147,8 +148,8 @@ def init(
         driver_lost_after_s: how long the cluster keeps what this program has in it when its
             connection is gone, in seconds; None: as the head says (20 s). A program that is killed
             where that can be proved is not waited for, one that is slow or stopped is.
-        runtime_env: ``{"env_vars": {name: value}}``: environment variables of all tasks and actors
-            of this program, beside which they may have others.
+        runtime_env: what the processes of all tasks and actors of this program have: variables,
+            files, packages; see docs/runtime-environments.md. They may have others beside.
         logging_config: how this program and its tasks write what they log (``LoggingConfig``).
         include_dashboard: False: the started cluster has no page for browsers. It costs nothing
             until somebody looks at it.
@@ -162,6 +163,7 @@ def init(
     Raises:
         RuntimeError: called twice.
         ValueError, TypeError: a bad address, amount or option.
+        OSError: a file of the ``runtime_env`` cannot be read.
         HeadConnectionError: the head cannot be used; NothingListensError, NotZrayError,
             UnknownHostError and AuthenticationError say why.
     """
@@ -172,7 +174,7 @@ def init(
     dashboard = _checked_dashboard(include_dashboard, dashboard_host, dashboard_port)
     logging = _log_settings(logging_config)
     runtime_env = job_config.runtime_env(runtime_env)
-    env_vars = () if runtime_env is None else checked_env_vars("runtime_env", runtime_env)
+    wanted = NOTHING if runtime_env is None else declared("runtime_env", runtime_env)
     with session.lock:
         existing = session.current()
         if existing is not None and existing.lost():
@@ -195,15 +197,24 @@ def init(
                 *(chosen, node, dashboard, _wants_prints(log_to_driver)),
                 *(namespace or _environment("NAMESPACE"), lost_after_s, logging),
             )
-            driver.env_vars = env_vars
             _quieten(driver)
             session.set_participant(driver)
             references.connect(driver)
             atexit.register(shutdown)
+        _send_environment(driver, wanted)
         context = Context(driver)
         if logging_config is not None:
             logging_config.configure(_log_context(driver, context))
         return context
+
+
+def _send_environment(driver: Any, wanted: Declared) -> None:
+    """What all that the program makes will have."""
+    try:
+        driver.environment = environment_of(driver, wanted)
+    except BaseException:  # a folder cannot be read, or has too much in it
+        shutdown()
+        raise
 
 
 def _quieten(driver: Any) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 import msgspec
 
 from zray import limits
-from zray.core.resources import ENVIRONMENT
+from zray.core.environments import name_of as name_of_environment
 from zray.nodes.options import checked_text
 from zray.protocol import messages as m
 from zray.runtime import offers, pickling, serialization
@@ -22,7 +22,6 @@ from zray.runtime.large_functions import LargeFunction
 from zray.runtime.references import ObjectRef
 
 Selectors = Sequence[Sequence[tuple[str, str]]]
-EnvVars = Sequence[tuple[str, str]]
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -157,7 +156,7 @@ def template_of(
     by_name: bool = False,
     max_calls: int = 0,
     labels: Selectors = (),
-    env_vars: EnvVars = (),
+    environment: m.Environment | None = None,
     yields: int = m.RETURNS,
     unread_max: int = 0,
     timeout_s: float = 0.0,
@@ -167,10 +166,10 @@ def template_of(
     """A function with options; equal ones have equal ids, whoever makes them.
 
     ``by_name``: it is not sent, but found on the node under ``name``, as ``function_id`` says.
-    ``labels``: selectors of the node, the preferred one first. ``env_vars``: of its workers.
+    ``labels``: selectors of the node, the preferred one first. ``environment``: of its workers.
     """
-    if env_vars:
-        amounts = [*amounts, (ENVIRONMENT + _digest(env_vars).hex(), 0)]
+    if environment is not None:
+        amounts = [*amounts, (name_of_environment(environment), 0)]
     fields = (function_id, name, amounts, num_returns, max_retries)
     others: tuple[Any, ...] = (max_calls, labels) if max_calls or labels else ()
     if yields:
@@ -180,7 +179,6 @@ def template_of(
     if not events:
         others = (*others, "no events")
     selectors = [[*selector] for selector in labels]
-    environment = m.Environment([*env_vars]) if env_vars else None
     return m.Template(
         *(0, _digest((*fields, *others)), *fields),
         by_name=by_name,

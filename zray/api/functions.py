@@ -19,6 +19,7 @@ from zray.api.definitions import (
     take_offer,
     template_of,
 )
+from zray.api.environments import environment_of
 from zray.api.options import (
     ITEMS_PER_YIELD,
     ActorOptions,
@@ -29,7 +30,6 @@ from zray.api.options import (
     is_generator,
     returns,
 )
-from zray.api.runtime_env import merged
 from zray.api.session import participant as connected
 from zray.protocol import messages as m
 from zray.runtime import serialization, tracing
@@ -200,7 +200,7 @@ class RemoteFunction(UnderscoreRemote[Any], RemoteArguments[P, R]):
                 max_retries=options.max_retries,
                 max_calls=options.max_calls,
                 labels=options.labels(),
-                env_vars=merged(participant.env_vars, options.env_vars),
+                environment=environment_of(participant, options.runtime_env),
                 events=options.events,
                 yields=yields,
                 unread_max=options.unread_max,

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from zray import limits
-from zray.api import label_options, runtime_env
+from zray.api import label_options
 from zray.api.label_options import Selector
+from zray.api.runtime_env import NOTHING, Declared, declared
 from zray.core.resources import CPU, GPU, MEMORY
 from zray.nodes.options import checked_text, unit
 from zray.protocol import messages as m
@@ -38,7 +39,7 @@ class TaskOptions(NamedTuple):
     max_calls: int = 0
     label_selector: Selector = ()
     fallback_strategy: tuple[Selector, ...] = ()
-    env_vars: tuple[tuple[str, str], ...] = ()
+    runtime_env: Declared = NOTHING
     unread_max: int = 0
     timeout_s: float = 0.0
     priority: int = 0
@@ -76,7 +77,7 @@ class ActorOptions(NamedTuple):
     accelerator_type: str = ""
     label_selector: Selector = ()
     fallback_strategy: tuple[Selector, ...] = ()
-    env_vars: tuple[tuple[str, str], ...] = ()
+    runtime_env: Declared = NOTHING
     concurrency_groups: tuple[tuple[str, int], ...] = ()
     allow_out_of_order_execution: bool | None = None
     unread_max: int = 0
@@ -454,7 +455,6 @@ _REFUSALS = (_not_yet, _no_timeout, _no_priority)
 _NO_OPTIONS: dict[str, Check] = {"timeout": _no_timeout, "priority": _no_priority}
 # Of options, where they have other names.
 _FIELDS = {
-    "runtime_env": "env_vars",
     "timeout": "timeout_s",
     "enable_task_events": "events",
     _UNREAD_MAX: "unread_max",
@@ -470,7 +470,7 @@ _COMMON: dict[str, Check] = {
     "scheduling_strategy": _strategy,
     "label_selector": label_options.label_selector,
     "fallback_strategy": label_options.fallback_strategy,
-    "runtime_env": runtime_env.env_vars,
+    "runtime_env": declared,
     "placement_group": _no_group,
     "placement_group_bundle_index": _no_group,
     "placement_group_capture_child_tasks": _no_group,

@@ -302,7 +302,7 @@ def _context(run: FailedRun) -> Iterator[None]:
         "task_inbox": SimpleNamespace(
             setup=None, templates={template.template_id: template}, functions={}
         ),
-        "env_vars": tuple(template.environment.env_vars) if template.environment else (),
+        "environment": template.environment,
         "running_task": lambda: run.task_id,
     }
     if run.actor is not None:

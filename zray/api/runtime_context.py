@@ -11,6 +11,7 @@ from zray.api import cluster
 from zray.api.actor_handles import ActorHandle
 from zray.api.runtime_env import RuntimeEnv
 from zray.api.session import participant
+from zray.core.environments import described
 from zray.ids import object_id
 from zray.runtime import id_types, session
 
@@ -86,8 +87,7 @@ class RuntimeContext:
     @property
     def runtime_env(self) -> RuntimeEnv:
         """The runtime environment of the running task or actor; of a driver, that of its job."""
-        env_vars = dict(self._participant.env_vars)
-        return RuntimeEnv(env_vars=env_vars) if env_vars else RuntimeEnv()
+        return RuntimeEnv.of(described(self._participant.environment))
 
     def get_runtime_env_string(self) -> str:
         """The same as JSON."""

@@ -1,4 +1,4 @@
-"""``zray memory`` and ``zray top``: their options.
+"""``zray memory``, ``zray top`` and ``zray envs``: their options.
 
 Must never import zmq or rich before one of them runs: help stays fast.
 """
@@ -136,4 +136,19 @@ def top(
     sys.exit(view.show(heads, sort, every_s, rounds or 0, once=once, as_json=as_json, lines=lines))
 
 
-COMMANDS = (memory, top)
+@click.command()
+@options.address_option
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def envs(given: Sequence[Sequence[str]], as_json: bool) -> None:
+    """Show the runtime environments that nodes have built, are building, or could not build.
+
+    What nobody uses stays until all of a node together take more than their bound.
+
+    Exit code 0: that is what there is; 1: the head cannot be reached.
+    """
+    from zray.cli import environments as view
+
+    sys.exit(view.show(options.heads(given), as_json=as_json))
+
+
+COMMANDS = (memory, top, envs)

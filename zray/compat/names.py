@@ -121,12 +121,11 @@ MODULES: dict[str, dict[str, Any]] = {
             "zray.util.state",
             *("get_actor", "get_job", "get_node", "get_objects", "get_task", "get_worker"),
             *("list_actors", "list_cluster_events", "list_jobs", "list_nodes", "list_objects"),
-            *("list_tasks", "list_workers", "summarize_actors", "summarize_objects"),
-            *("summarize_tasks", "get_log", "list_logs"),
+            *("list_tasks", "list_workers", "list_runtime_envs", "summarize_actors"),
+            *("summarize_objects", "summarize_tasks", "get_log", "list_logs"),
         ),
         **_instead(_STATE, "StateApiClient"),
         **_instead(_GROUPS, "get_placement_group", "list_placement_groups"),
-        **_instead("environments have variables alone", "list_runtime_envs"),
     },
     "ray.util.state.common": _homes(
         "zray.util.state.records",
@@ -149,8 +148,7 @@ MODULES: dict[str, dict[str, Any]] = {
         "zray.util.check_serialize", "FailureTuple", "inspect_serializability"
     ),
     "ray.runtime_env": {
-        **_homes("zray.api.runtime_env", "RuntimeEnv"),
-        **_instead("nothing is installed for a task, so nothing can take long", "RuntimeEnvConfig"),
+        **_homes("zray.api.runtime_env", "RuntimeEnv", "RuntimeEnvConfig"),
     },
     "ray.job_config": _instead("zray.init() takes what there is to choose", "JobConfig"),
     "ray.job_submission": _homes(

@@ -19,6 +19,7 @@ LABELS = "labels "  # and selectors: what a node whose labels they select has wi
 _OFFER = "offers "  # and a name: what a node that offers the name has without end
 # And a digest: tasks of different environments do not share processes. It takes nothing of a node.
 ENVIRONMENT = "environment "
+BUILT = f"{ENVIRONMENT}built "  # of which something has to be built before
 _OF_BYTES = (MEMORY, "object_store_memory")
 _OF_THE_HEAD = (_OFFER, LABELS)
 

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from zray import limits
 from zray.protocol.actor_messages import *
+from zray.protocol.environment_messages import *
 from zray.protocol.held_messages import *
 from zray.protocol.job_messages import *
 from zray.protocol.lease_messages import *
@@ -419,10 +420,12 @@ ALL: tuple[type[Message], ...] = (
     *HELD_MESSAGES,
     *REPLAY_MESSAGES,
     *JOB_MESSAGES,
+    *ENVIRONMENT_MESSAGES,
 )
 
 # What answers a request; ``about`` is the request's ``seq``.
 ANSWERS = (
     *(Status, Reasons, KvReply, Synced, ActorCreated, ActorFound, ActorNames, Gone, Traced),
     *(Listed, Summary, Explained, Answered, RunPart, RunsListed, JobAnswered, JobsTold),
+    EnvironmentsListed,
 )

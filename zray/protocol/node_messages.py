@@ -238,6 +238,8 @@ class Setup(Message, tag=80):
     machine: Name = ""  # the node's, as in NodeInfo
     imports: list[Name] = []  # modules that offer functions and classes by name
     import_directory: Text = ""  # where they are looked for first; empty: nowhere else
+    directory: Text = ""  # where it starts, in place of the driver's
+    python_path: list[Text] = []  # before all else
 
 
 class Recall(Message, tag=81):

@@ -50,6 +50,13 @@ ACTOR_RESTARTING = 3
 ACTOR_DEAD = 4
 ACTOR_STATES = {1: "PENDING", 2: "ALIVE", 3: "RESTARTING", 4: "DEAD"}
 
+# EnvironmentPart.kind
+WORKING_DIR = 1
+PY_MODULE = 2
+PIP = 3
+UV = 4
+PY_EXECUTABLE = 5
+
 RETRY_AS_DECLARED = b"-"  # Call.retry
 
 Id = Annotated[bytes, Meta(min_length=16, max_length=16)]
@@ -127,10 +134,39 @@ class JobInfo(Struct, array_like=True, frozen=True):
     submission_id: Name = ""  # of the submitted job whose command has started the driver
 
 
+class EnvironmentPart(Struct, array_like=True, frozen=True):
+    """What a node builds once for all environments that have it.
+
+    ``kind``: WORKING_DIR and what follows there. ``source``: of files, the URI; of PY_EXECUTABLE,
+    the command. ``content``: the digest of a package's bytes, which are those of the object; or
+    what the file looked like to whoever named it. ``lines``: requirements of PIP and UV, with
+    ``options`` for their ``version`` and the variables that they read; ``checks``: what is
+    installed has to fit together.
+    """
+
+    kind: Annotated[int, Meta(ge=1, le=5)]
+    source: Text = ""
+    content: Name = ""
+    object_id: Annotated[bytes, Meta(max_length=20)] = b""
+    lines: Annotated[list[Text], Meta(max_length=limits.REQUIREMENTS_MAX)] = []
+    options: Annotated[list[Text], Meta(max_length=limits.REQUIREMENTS_MAX)] = []
+    version: Name = ""
+    checks: bool = False
+    variables: Annotated[list[tuple[Name, Text]], MANY] = []
+
+
 class Environment(Struct, array_like=True, frozen=True):
-    """What the process of a task has beside its job. ``env_vars``: variables and their values."""
+    """What the process of a task has beside its job. ``env_vars``: variables and their values.
+
+    ``hook``: the pickle of what runs first in it, or empty: what ``hook_name`` names.
+    ``timeout_s``: how long building may take on a node; -1: as long as it takes.
+    """
 
     env_vars: Annotated[list[tuple[Name, Text]], MANY] = []
+    parts: Annotated[list[EnvironmentPart], Meta(max_length=limits.PARTS_MAX)] = []
+    hook: Annotated[bytes, Meta(max_length=limits.SETUP_HOOK_BYTES_MAX)] = b""
+    hook_name: Text = ""
+    timeout_s: Annotated[float, Meta(ge=-1, le=limits.TIMEOUT_MAX_S)] = limits.SETUP_TIMEOUT_S
 
 
 class TaskSpec(Struct, array_like=True, frozen=True, gc=False):

@@ -99,6 +99,7 @@ WHOLE: frozenset[type[Message]] = frozenset(
         *(m.Why, m.Explained, m.AskWhy, m.ToldWhy),
         *(m.Scrape, m.Scraped, m.Recorded),
         *(m.KeepRun, m.ReadRun, m.RunPart, m.ListRuns, m.RunsListed),
+        *(m.ListEnvironments, m.EnvironmentsListed),
     }
 )
 _HOLDS_PIECE = 512  # ids: one process's holds are cut into these, to be put in parts

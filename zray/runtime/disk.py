@@ -103,7 +103,7 @@ class OwnDirectory:
         Raises:
             OSError: it cannot be written; nothing is left of it.
         """
-        path = (self._path or self._make()) / name
+        path = self.here() / name
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             done = 0
@@ -115,6 +115,14 @@ class OwnDirectory:
         finally:
             os.close(fd)
         return path
+
+    def here(self) -> Path:
+        """The folder itself, which is made if it is not there.
+
+        Raises:
+            OSError: it cannot be made.
+        """
+        return self._path or self._make()
 
     def _make(self) -> Path:
         self._base.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -5,12 +5,14 @@ Each environment has workers of its own, so that is done once in a process.
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import sys
 import time
 
 from zray.protocol.messages import Environment
+from zray.runtime import serialization
 
 _UNKNOWN = re.compile(r"\$\{[A-Z0-9_]+\}")
 
@@ -28,3 +30,17 @@ def take_on(environment: Environment) -> None:
         ]
         known = set(sys.path)
         sys.path[:0] = [entry for entry in entries if entry not in known]
+
+
+def run_hook(environment: Environment) -> None:
+    """Run what is to run first in each of its processes.
+
+    Raises:
+        Whatever that raises, or loading it.
+    """
+    if environment.hook:
+        hook = serialization.loads_function(environment.hook)[0]
+        hook()
+    elif environment.hook_name:
+        module, _, name = environment.hook_name.rpartition(".")
+        getattr(importlib.import_module(module), name)()

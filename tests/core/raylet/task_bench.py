@@ -12,6 +12,7 @@ from zray.core.raylet.actors import HostedActors
 from zray.core.raylet.behind import Behind
 from zray.core.raylet.completions import Completions
 from zray.core.raylet.credit import Credit
+from zray.core.raylet.environments import Environments
 from zray.core.raylet.head_session import HEAD, HeadSession
 from zray.core.raylet.lending import Lending
 from zray.core.raylet.local_records import LocalTask, WorkerSlot
@@ -43,6 +44,10 @@ class TaskBench:
         self.scheduler = LocalScheduler({"CPU": UNIT}, 0, max_workers)
         self.completions = Completions(tell_head, count(1))
         self.lending = Lending()
+        self.effects: list[Any] = []
+        self.environments = Environments(
+            *("n1", self.objects, self.scheduler, self.lending, self.effects.append, tell_head)
+        )
         behind = Behind(self.scheduler, self.outbox, lambda worker_id: [])
         self.crashed: list[tuple[LocalTask, int, bytes]] = []
         self.requests = WorkerRequests(self.outbox, self.objects, tell_head, count(1))
@@ -55,6 +60,7 @@ class TaskBench:
             behind=behind,
             completions=self.completions,
             lending=self.lending,
+            environments=self.environments,
             worker_requests=self.requests,
             actors=HostedActors(
                 *(self.outbox, self.scheduler, self.completions, tell_head, self._kill)
@@ -71,6 +77,7 @@ class TaskBench:
         self.near = NearTasks(
             *(self.outbox, self.objects, self.scheduler, self.tasks, self.requests, NODE),
             *(tell_head, lambda job_id: any(one != job_id for one in self.leased_to), reports()),
+            self.environments.is_ready,
         )
         self.credit = Credit(
             self.session, self.scheduler, behind, self.tasks, self.lending, self.near

@@ -51,10 +51,11 @@ class Bench:
             tell_head=self.told.append,
             reports=reports(),
         )
+        self.built: list[str] = []
         self.leases = HostedLeases(
             *(identity("n1"), INFO, self.outbox, self.scheduler, self.workers, self.completions),
             *(self.told.append, {JOB}, lambda lease_id: 0),
-            reports(),
+            *(reports(), lambda job_id, name: name in ("", *self.built)),
         )
 
     def grant(self, name: str, resources: Any = (("CPU", UNIT),), job: bytes = JOB) -> m.Grant:

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from zray.core import failures
 from zray.core.client.actor_caller import PendingCall
-from zray.errors import ActorDiedError, ActorUnavailableError, TaskCancelledError, ZrayError
+from zray.errors import (
+    ActorDiedError,
+    ActorUnavailableError,
+    RuntimeEnvSetupError,
+    TaskCancelledError,
+    ZrayError,
+)
 from zray.protocol import messages as m
 from zray.protocol.errors import TASK_RAISED, system_error
 
@@ -28,16 +34,15 @@ def obituary(call: PendingCall) -> bytes:
     if call.cancelled:
         return record(TaskCancelledError, "the call was cancelled", call)
     actor, name = call.actor, named(call)
-    cause = None
-    if actor.error:
-        cause = failures.read(actor.error)
-        if cause.code != TASK_RAISED:
-            cause = None
+    cause = failures.read(actor.error) if actor.error else None
+    not_built = cause is not None and cause.code == RuntimeEnvSetupError.code
+    if cause is not None and cause.code != TASK_RAISED:
+        cause = None
     ran = "the call may have run" if call.may_have_run else "the call did not run"
     what = f"{ran} ({name}, actor {actor.actor_id.hex()})"
     error: type[ZrayError] = ActorUnavailableError
     if actor.state == m.ACTOR_DEAD:
-        error = ActorDiedError
+        error = RuntimeEnvSetupError if not_built else ActorDiedError
         text = f"{actor.text}; {what}"
     elif actor.state == m.ACTOR_ALIVE:
         why = "the connection to the actor's process broke"

@@ -38,6 +38,7 @@ Question = (
     | m.Scrape
     | m.ReadRun
     | m.ListRuns
+    | m.ListEnvironments
 )
 Answer = (
     m.Answered
@@ -49,6 +50,7 @@ Answer = (
     | m.Scraped
     | m.RunPart
     | m.RunsListed
+    | m.EnvironmentsListed
 )
 Asked = m.Locate | m.Kill
 
@@ -90,10 +92,10 @@ class Inspection:
             m.Locate: self.on_locate,
             m.Kill: self.on_kill,
             **dict.fromkeys((m.ReadLog, m.Examine, m.Measure), self.pass_on),
-            **dict.fromkeys((m.ReadRun, m.ListRuns), self.pass_on),
+            **dict.fromkeys((m.ReadRun, m.ListRuns, m.ListEnvironments), self.pass_on),
             **dict.fromkeys((m.Answered, m.LogFiles, m.LogPart, m.Examined), self.on_answer),
             m.AskHeld: self.on_ask_held,
-            m.Held: self.on_answer,
+            **dict.fromkeys((m.Held, m.EnvironmentsListed), self.on_answer),
             **dict.fromkeys((m.Measured, m.Scraped, m.RunPart, m.RunsListed), self.on_answer),
             m.Scrape: self.on_scrape,
             m.Recorded: self.on_recorded,

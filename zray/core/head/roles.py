@@ -15,7 +15,7 @@ CLIENT_VERBS = frozenset(
         *(m.Demand, m.Revoke, m.CancelLeased, m.Made, m.Reaches, m.Relay, m.Taken, m.Trace),
         *(m.List, m.Summarize),
         *(m.Why, m.ToldWhy, m.Recorded, m.Held, m.Traced),
-        *(m.KeepRun, m.ReadRun, m.ListRuns),
+        *(m.KeepRun, m.ReadRun, m.ListRuns, m.ListEnvironments),
     }
 )
 NODE_VERBS = CLIENT_VERBS | {
@@ -23,13 +23,13 @@ NODE_VERBS = CLIENT_VERBS | {
     *(m.Replies, m.ActorExited, m.DriverEnded, m.Leased, m.LeaseEnded, m.Begun, m.Near),
     *(m.RelayRefused, m.Items, m.TaskReport),
     *(m.Answered, m.LogFiles, m.LogPart, m.Examined, m.Measured, m.Scraped),
-    *(m.RunPart, m.RunsListed, m.JobExited),
+    *(m.RunPart, m.RunsListed, m.EnvironmentsListed, m.JobExited),
 }
 OBSERVER_VERBS = frozenset(
     {
         *(m.Query, m.Why, m.Ping, m.Goodbye, m.Shutdown, m.List, m.Summarize),
         *(m.Locate, m.ReadLog, m.Examine, m.Kill, m.Drain, m.Trace, m.Measure, m.Scrape),
-        *(m.AskHeld, m.SubmitJob, m.EndJob, m.AskJobs),
+        *(m.AskHeld, m.ListEnvironments, m.SubmitJob, m.EndJob, m.AskJobs),
     }
 )
 VERBS = {m.ROLE_DRIVER: CLIENT_VERBS, m.ROLE_NODE: NODE_VERBS, m.ROLE_OBSERVER: OBSERVER_VERBS}

@@ -8,6 +8,7 @@ from zray import limits
 from zray.core import causes, resources
 from zray.core.causes import BLOCKED, READY, cause
 from zray.core.raylet.actors import HostedActors
+from zray.core.raylet.environments import Environments
 from zray.core.raylet.local_records import LocalTask, WorkerSlot
 from zray.core.raylet.local_scheduler import LocalScheduler
 from zray.core.raylet.near_tasks import NearTasks
@@ -28,6 +29,7 @@ class LocalCauses:
         scheduler: LocalScheduler,
         actors: HostedActors,
         of_lease: Callable[[bytes], WorkerSlot | None],
+        environments: Environments,
         tell_head: Callable[[m.Message], None],
     ) -> None:
         self._node = node
@@ -36,6 +38,7 @@ class LocalCauses:
         self._scheduler = scheduler
         self._actors = actors
         self._of_lease = of_lease
+        self._environments = environments
         self._tell_head = tell_head
 
     def on_ask(self, message: m.AskWhy, now: float) -> None:
@@ -98,7 +101,7 @@ class LocalCauses:
         name, kind = task.template.message.name, "attempt" if task.near is None else "task"
         slot = task.worker
         if slot is None:
-            return self._unstarted(kind, task_id, task, name)
+            return self._unstarted(kind, task_id, task, name, now)
         if slot.current() is not task:
             first = slot.current()
             before = first.template.message.name if first is not None else "another task"
@@ -120,9 +123,12 @@ class LocalCauses:
         return cause(kind, task_id, name, "RUNNING", text, since_s=since_s), b""
 
     def _unstarted(
-        self, kind: str, task_id: bytes, task: LocalTask, name: str
+        self, kind: str, task_id: bytes, task: LocalTask, name: str, now: float
     ) -> tuple[m.Cause, bytes]:
         scheduler, needs = self._scheduler, task.template.needs
+        if task.waiting and self._environments.waits(task):
+            text = f"{name} {self._environments.why(task, now)}"
+            return cause(kind, task_id, name, "WAIT_ENVIRONMENT", text), b""
         if task.waiting:
             missing = [oid for oid in task.assignment.spec.dependencies if oid not in task.values]
             if task.near is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from zray.core.raylet.local_records import PoolKey
-from zray.protocol.messages import Measure, ReadLog, Scrape
+from zray.protocol.messages import EnvironmentPart, Measure, ReadLog, Scrape
 
 
 class StartWorker(NamedTuple):
@@ -26,6 +26,29 @@ class FindProcess(NamedTuple):
 
     job_id: bytes
     pid: int
+
+
+class BuildPart(NamedTuple):
+    """Effect: build a part of an environment; ``Environments.built`` or ``failed`` hears of it.
+
+    ``data``: the bytes of its package, if it is one.
+    """
+
+    part_id: str
+    part: EnvironmentPart
+    data: bytes | memoryview | None
+
+
+class EndBuild(NamedTuple):
+    """Effect: end the process that builds a part."""
+
+    part_id: str
+
+
+class RemovePart(NamedTuple):
+    """Effect: remove what was built."""
+
+    part_id: str
 
 
 class ReadLogFile(NamedTuple):
@@ -62,4 +85,5 @@ class ScrapeNode(NamedTuple):
 
 
 Looks = ReadLogFile | StartExamination | EndExamination | ReadUsage | ScrapeNode
-Effect = StartWorker | KillWorker | FindProcess | Looks
+Builds = BuildPart | EndBuild | RemovePart
+Effect = StartWorker | KillWorker | FindProcess | Looks | Builds

@@ -29,6 +29,7 @@ class HostedLeases:
         jobs: those that the node knows of.
         conclude: as of ``LeaseRelays``.
         reports: counts what leased workers run.
+        is_built: as ``Environments.is_ready``.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class HostedLeases:
         jobs: Container[bytes],
         conclude: Callable[[bytes], int],
         reports: TaskReports,
+        is_built: Callable[[bytes, str], bool],
     ) -> None:
         self._node_id = node_id
         self._info = info
@@ -54,6 +56,7 @@ class HostedLeases:
         self._jobs = jobs
         self._conclude = conclude
         self._reports = reports
+        self._is_built = is_built
         self._slots: dict[bytes, WorkerSlot] = {}  # by lease
 
     def announced(self) -> list[m.HeldLease]:
@@ -86,6 +89,7 @@ class HostedLeases:
         slot = scheduler.last_rested(key)
         room = resources.fits(scheduler.free, needs) and not scheduler.at_bound()
         possible = resources.is_cpu_only(needs) and message.job_id in self._jobs
+        possible = possible and self._is_built(message.job_id, key[3])
         if not (room and possible and (slot is not None or self._workers.may_start(now))):
             self._completions.lease_ended(message.lease_id)
             return

@@ -8,7 +8,7 @@ from zray import limits
 from zray.core import resources
 from zray.core.depth_queue import AWAITED
 from zray.core.machine import NEVER
-from zray.core.resources import CPU, Needs
+from zray.core.resources import BUILT, CPU, Needs
 from zray.protocol.messages import (
     Assignment,
     Deadline,
@@ -29,7 +29,7 @@ PoolKey = tuple[bytes, tuple[int, ...], int, str]
 class LocalTemplate:
     """A template, and how long its function has been taking here."""
 
-    __slots__ = ("cpu_only", "function", "message", "needs", "seconds")
+    __slots__ = ("builds", "cpu_only", "function", "message", "needs", "seconds")
 
     def __init__(self, message: Template) -> None:
         self.message = message
@@ -38,6 +38,8 @@ class LocalTemplate:
         counted = resources.countable(self.needs)
         self.cpu_only = bool(counted) and resources.is_cpu_only(counted)
         self.seconds: float | None = None
+        # The name of its environment, if something has to be built for that.
+        self.builds = next((name for name, _ in self.needs if name.startswith(BUILT)), "")
 
     def measured(self, seconds: float) -> None:
         """Its function ran for so many seconds."""

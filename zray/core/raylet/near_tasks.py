@@ -36,6 +36,7 @@ class NearTasks:
         outbox: messages to workers.
         tell_head: as ``HeadSession.tell``.
         foreign_lease: whether a worker here is leased to another job than this one.
+        is_built: as ``Environments.is_ready``.
 
     Attributes:
         tasks: by id; none of them has an outcome.
@@ -53,6 +54,7 @@ class NearTasks:
         tell_head: Callable[[m.Message], None],
         foreign_lease: Callable[[bytes], bool],
         reports: TaskReports,
+        is_built: Callable[[bytes, str], bool],
     ) -> None:
         self._outbox = outbox
         self._objects = objects
@@ -64,6 +66,7 @@ class NearTasks:
         self._tell_head = tell_head
         self._foreign_lease = foreign_lease
         self._reports = reports
+        self._is_built = is_built
         self.tasks: dict[bytes, LocalTask] = {}
         self._children: dict[bytes, dict[bytes, None]] = {}  # by parent
         self._dependents: dict[bytes, list[LocalTask]] = {}  # by result that is not there yet
@@ -115,6 +118,8 @@ class NearTasks:
             or len(self.tasks) >= limits.NEAR_TASKS
             or not scheduler.room()
         ):
+            return None
+        if template.builds and not self._is_built(job_id, template.builds):
             return None
         possible = template.cpu_only and resources.fits(scheduler.total, template.needs)
         if not possible or spec.task_id in self._local_tasks.held:

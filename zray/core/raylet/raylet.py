@@ -1,7 +1,7 @@
 """The Raylet machine: pulls tasks from the head, runs them in workers, keeps their results.
 
 The composition: what is made with what, which message goes to which machine (`_head_table`,
-`_worker_table`, `_peer_table`), what a new session is told, and what a turn consists of.
+`_worker_table`), what a new session is told, and what a turn consists of.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from zray.core.raylet.credit import Credit
 from zray.core.raylet.dispatch import Dispatch
 from zray.core.raylet.draining import Draining
 from zray.core.raylet.effects import Effect, FindProcess
+from zray.core.raylet.environments import Environments
 from zray.core.raylet.failed_runs import FailedRuns
 from zray.core.raylet.head_session import HeadHandlers, HeadSession
 from zray.core.raylet.inspection import Inspection
@@ -30,6 +31,7 @@ from zray.core.raylet.local_records import PoolKey, WorkerSlot
 from zray.core.raylet.local_scheduler import LocalScheduler
 from zray.core.raylet.near_tasks import NearTasks
 from zray.core.raylet.objects import LocalObjects
+from zray.core.raylet.peer_messages import PeerMessages
 from zray.core.raylet.peer_transfers import PeerTransfers
 from zray.core.raylet.task_reports import TaskReports
 from zray.core.raylet.tasks import LocalTasks
@@ -44,7 +46,6 @@ from zray.protocol.errors import cut_text
 from zray.protocol.splitting import JOINED
 
 WorkerHandlers = dict[type[m.Message], Callable[[Any, Any, float], None]]
-PeerHandlers = dict[type[m.Message], Callable[[str, Any], None]]
 
 
 class Raylet:
@@ -113,6 +114,9 @@ class Raylet:
         self.actors = HostedActors(self.outbox, self.scheduler, self.completions, tell_head, kill)
         self.peer_transfers = PeerTransfers(self.objects)
         self._lending = self.workers.tracing.lending = Lending()
+        self.environments = Environments(
+            *(self.info.name, self.objects, self.scheduler, self._lending, self._want, tell_head),
+        )
         self.behind = Behind(self.scheduler, self.outbox, lambda one: self.take_back(one))
         self._make_tasks(tell_head)
         self._credit = Credit(
@@ -123,12 +127,13 @@ class Raylet:
             *(self.worker_requests, self.worker_failed),
         )
         self.worker_handlers = self._worker_table()
-        self.peer_handlers = self._peer_table()
+        self.peer_messages = PeerMessages(self.peer_transfers, self.lease_relays)
         self.session.start_over(self._head_table())
         self._steps: tuple[tuple[str, Callable[[float], None]], ...] = (
             ("looking after workers", self.workers.tend),
             ("answering operators", self.inspection.step),
             ("giving back what is not to start", self.draining.step),
+            ("building environments", self.environments.step),
             ("starting tasks", dispatch.start),
             ("handing near tasks up", self.near_tasks.step),
             ("telling ends", lambda now: self.completions.flush()),
@@ -149,6 +154,7 @@ class Raylet:
             behind=self.behind,
             completions=self.completions,
             lending=self._lending,
+            environments=self.environments,
             worker_requests=self.worker_requests,
             actors=self.actors,
             tell_head=tell_head,
@@ -162,6 +168,7 @@ class Raylet:
         self.near_tasks = NearTasks(
             *(self.outbox, self.objects, self.scheduler, self.tasks, self.worker_requests),
             *(self.node_id, tell_head, self.leases.is_of_another, self.task_reports),
+            *(self.environments.is_ready,),
         )
         self.draining = Draining(
             *(self.outbox, self.scheduler, self.behind, self.tasks, self.near_tasks),
@@ -186,7 +193,7 @@ class Raylet:
         self.leases = HostedLeases(
             *(self.node_id, self.info, self.outbox, self.scheduler, self.workers),
             *(self.completions, self.session.tell, self.jobs, self.lease_relays.conclude),
-            self.task_reports,
+            *(self.task_reports, lambda job_id, name: self.environments.is_ready(job_id, name)),
         )
 
     # ---- which message goes to which machine -----------------------------------------------
@@ -217,6 +224,7 @@ class Raylet:
             m.Pong: self.session.on_pong,
             m.Trace: self.workers.tracing.on_trace,
             **self.inspection.head_handlers,
+            m.ListEnvironments: self.environments.on_list,
             **self.draining.handlers,
             m.AskWhy: self._on_ask_why,
             m.Shutdown: self._on_shutdown,
@@ -261,19 +269,6 @@ class Raylet:
             m.Progress: self.output.on_progress,
             **self.workers.handlers,
             **self.inspection.worker_handlers,
-        }
-
-    def _peer_table(self) -> PeerHandlers:
-        """What other raylets say, and submitters of leased workers, at this node's own port."""
-        peers, relays = self.peer_transfers, self.lease_relays
-        return {
-            m.Pull: peers.on_pull,
-            m.Chunk: peers.on_chunk,
-            m.ChunkAck: peers.on_ack,
-            m.PullFailed: peers.on_failed,
-            m.Hello: relays.on_hello,
-            m.Ping: relays.on_ping,
-            m.Relay: relays.on_relay,
         }
 
     # ---- the head --------------------------------------------------------------------------
@@ -350,7 +345,7 @@ class Raylet:
 
         LocalCauses(
             *(self.info.name, self.tasks, self.near_tasks, self.scheduler, self.actors),
-            *(self.leases.worker_of, self.session.tell),
+            *(self.leases.worker_of, self.environments, self.session.tell),
         ).on_ask(message, now)
 
     def _on_shutdown(self, message: m.Shutdown, now: float) -> None:
@@ -364,17 +359,12 @@ class Raylet:
         self.jobs.pop(message.job_id, None)
         self.completions.job_ended(message.job_id)
         self.tasks.job_ended(message.job_id)
+        self.environments.job_ended(message.job_id)
         self.lease_relays.job_ended(message.job_id)
         self.near_tasks.report.job_ended(message.job_id)
         self.workers.end_job(message.job_id, now)
 
-    # ---- workers and other raylets ---------------------------------------------------------
-
-    def peer_message(self, peer: str, message: m.Message) -> None:
-        """One message that came in at this node's own port, or over a connection to another's."""
-        handler = self.peer_handlers.get(type(message))
-        if handler is not None:
-            handler(peer, message)
+    # ---- workers ---------------------------------------------------------------------------
 
     def worker_message(self, worker_id: bytes, message: m.Message, now: float) -> None:
         """One message from a worker; a fault in handling it ends the worker."""
@@ -427,7 +417,9 @@ class Raylet:
     def _setup(self, key: PoolKey) -> m.Setup:
         job = self.jobs[key[0]]
         place = (self.node_id, self.info.name, job.machine == self.info.machine, self.info.machine)
-        return m.Setup(0, key[0], job, *place, *self._imports)
+        prepared = self.environments.prepared(key)
+        started = (prepared.directory, prepared.paths) if prepared is not None else ()
+        return m.Setup(0, key[0], job, *place, *self._imports, *started)
 
     def worker_exited(self, worker_id: bytes, started: int, cause: str, now: float) -> None:
         """A worker is gone. ``started``: how many tasks it has begun in its life, as its shared
@@ -476,6 +468,6 @@ class Raylet:
     def deadline(self) -> float:
         """When ``settle`` has something to do although nothing arrives."""
         parts = (self.session, self.workers, self._lending, self.behind, self.near_tasks)
-        others = (self.inspection, self._credit, self.task_reports)
+        others = (self.inspection, self._credit, self.task_reports, self.environments)
         due = min([part.deadline() for part in (*parts, *others)])
         return min(due, self.scheduler.overrun_deadline(), self.scheduler.lift_deadline())

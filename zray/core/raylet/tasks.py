@@ -18,6 +18,7 @@ from zray.core.machine import Outbox
 from zray.core.raylet.actors import HostedActors
 from zray.core.raylet.behind import Behind
 from zray.core.raylet.completions import Completions
+from zray.core.raylet.environments import Environments
 from zray.core.raylet.lending import Lending
 from zray.core.raylet.local_records import LocalTask, LocalTemplate, WorkerSlot
 from zray.core.raylet.local_scheduler import LocalScheduler
@@ -27,6 +28,7 @@ from zray.errors import (
     InternalFaultError,
     MessageTooLargeError,
     ObjectLostError,
+    RuntimeEnvSetupError,
     TaskCancelledError,
     WorkerCrashedError,
     ZrayError,
@@ -61,6 +63,7 @@ class LocalTasks:
         behind: Behind,
         completions: Completions,
         lending: Lending,
+        environments: Environments,
         worker_requests: WorkerRequests,
         actors: HostedActors,
         tell_head: Callable[[m.Message], None],
@@ -79,6 +82,7 @@ class LocalTasks:
         self._behind = behind
         self._completions = completions
         self._lending = lending
+        self._environments = environments
         self._worker_requests = worker_requests
         self._actors = actors
         self._tell_head = tell_head
@@ -202,7 +206,23 @@ class LocalTasks:
                 results = failures.outcomes(task.task_id, template.num_returns, value)
                 self._end(task, m.FINISHED, results)
                 return
+        builds, job_id = task.template.builds, task.assignment.job_id
+        if builds and not self._environments.is_ready(job_id, builds):
+            task.waiting += 1
+            self._environments.wait(task, lambda text: self._environment_there(task, text))
+            return
         self._scheduler.push(task, front=task.assignment.actor is not None)
+
+    def _environment_there(self, task: LocalTask, text: str) -> None:
+        """The environment of its process is built, or cannot be."""
+        if self.held.get(task.task_id) is not task:
+            return
+        task.waiting -= 1
+        self._lending.waits_no_more(task.task_id)
+        if text:
+            self._fail(task, m.FINISHED, RuntimeEnvSetupError, text)
+        else:
+            self.ready(task)
 
     def on_reclaim(self, message: m.Reclaim) -> None:
         """The head wants some back that have not started."""

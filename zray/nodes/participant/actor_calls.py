@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from zray import errors, limits
 from zray.core.client.actor_caller import ActorCaller
 from zray.core.client.waiters import Waiter
+from zray.core.environments import packages_of
 from zray.errors import (
     ActorAlreadyExistsError,
     ClusterShutdownError,
@@ -98,7 +99,7 @@ class ActorCalls(LeaderFollower):
                 data, dependencies = b"", [box, *dependencies]
             spec = m.TaskSpec(
                 *(client.new_task(), template.template_id, data, dependencies),
-                *(arguments.nested, b"", bool(box)),
+                *([*arguments.nested, *packages_of(template.environment)], b"", bool(box)),
             )
             waiter = Waiter()
             answer = client.creations.create(spec, info, get_if_exists, waiter)

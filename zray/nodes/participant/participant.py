@@ -41,7 +41,8 @@ class Participant(Following):
         self._attended = False  # somebody takes the lock within COALESCE_S, or clears this
         self._awaited: dict[asyncio.AbstractEventLoop, list[Awaited]] = {}
         self.namespace = ""
-        self.env_vars: tuple[tuple[str, str], ...] = ()  # of what is made from here
+        self.environment: m.Environment | None = None  # of what is made from here
+        self.packages: dict[str, bytes] = {}  # that were sent: objects, by digest
 
     def _prints_due(self) -> bool:
         """Whether there is something to be shown before a value is returned."""

@@ -202,6 +202,27 @@ class SharedValues(LeaseLinks):
                     return counted(references.put_near(outcome))
                 return counted(references.put(parts.to_bytes(), parts.contained, oid))
 
+    def keep_bytes(self, data: Any) -> bytes:
+        """Keep bytes, not a value that can be had by ``get``, for the cluster until the job ends.
+
+        Returns:
+            The object's id.
+
+        Raises:
+            ObjectStoreFullError: as ``put``.
+        """
+        with memoryview(data) as view, interrupts:
+            parts = Parts([view], [])
+            outcome = self.share(parts)
+            with self._lock:
+                references = self.client.references
+                if outcome is not None:
+                    oid = references.put_near(outcome)
+                else:
+                    oid = references.put(bytes(view), [])
+                references.publish([oid])
+                return oid
+
     def put_error(self, data: bytes) -> ObjectRef[Any]:
         """Keep an error, which ``get`` raises; ``data``: its record."""
         with interrupts, self._lock:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from zray import limits
 from zray.core.incidents import Incidents
 from zray.core.raylet.effects import (
+    Builds,
     Effect,
     FindProcess,
     KillWorker,
@@ -43,14 +44,13 @@ from zray.runtime.disk import OwnDirectory
 from zray.runtime.link import HeadLink
 from zray.runtime.linux import machine
 from zray.runtime.linux.heap import Heap
-from zray.runtime.linux.processes import (
-    Zygote,
-)
+from zray.runtime.linux.processes import Interpreter, Zygote
 from zray.runtime.log import Log, with_traceback
 from zray.runtime.log_files import LogBounds, OwnLog
 from zray.runtime.loop import Loop, raise_descriptor_limit
 
 if TYPE_CHECKING:
+    from zray.nodes.raylet.environment_builds import EnvironmentBuilds
     from zray.nodes.raylet.operations import Operations
 
 CHECK_S = 0.05  # while processes wait for memory, or other raylets for an answer
@@ -90,23 +90,26 @@ class RayletNode:
         self.log = Log("zray-worker")
         self._loop = Loop(lambda callback, error: self._failed(f"{callback} of the node", error))
         bounds = LogBounds.from_environment()
-        zygote = Zygote(extra_env=_worker_environment())
+        environment = _worker_environment()
+        zygote = Zygote(extra_env=environment)
         zygote.start()  # first: it gets its imports done while this process goes on
         self._found = machine.detect()
         self._context = sockets.context()
         self._host = _own_address(addresses[0]) or (self._found.addresses or ["127.0.0.1"])[0]
         self._port = PeerPort(
             *(self._loop, self._context, info, self._host),
-            lambda peer, message: self._raylet.peer_message(peer, message),
+            lambda peer, message: self._raylet.peer_messages.receive(peer, message),
         )
         self._raylet = self._make_machine(chosen)
         self._relays = RelayLinks(self._loop)
         self._workers = WorkerProcesses(
-            *(self._loop, zygote, self._raylet, self._found.gpus, options.log_directory, bounds),
+            *(self._loop, zygote, environment, self._interpreter),
+            *(self._raylet, self._found.gpus, options.log_directory, bounds),
             *(lambda worker_id: self._store.process_gone(worker_id), self.log, self._failed),
         )
         self._raylet.take_back = self._workers.take_back
         self._operations: Operations | None = None  # once somebody asks
+        self._builds: EnvironmentBuilds | None = None  # with the first environment
         self.own_log = OwnLog(
             *(log_files.declared, bounds),
             rotates=lifeline is None,
@@ -172,7 +175,7 @@ class RayletNode:
         loop, raylet = self._loop, self._raylet
         raise_descriptor_limit()
         loop.handle_signals()
-        self._workers.watch_zygote()
+        self._workers.zygotes.watch_own()
         if self._lifeline is not None:
             loop.watch(self._lifeline.fd, self._lifeline_ended)
         self._open_link()
@@ -231,6 +234,8 @@ class RayletNode:
         if isinstance(effect, FindProcess):
             if machine.has_ended(effect.pid):
                 self._raylet.driver_ended(effect.job_id)
+        elif isinstance(effect, Builds):
+            self._build(effect)
         elif isinstance(effect, Looks):
             if self._operations is None:
                 from zray.nodes.raylet.operations import Operations
@@ -240,6 +245,18 @@ class RayletNode:
                     *(self._options.log_directory, self._workers),
                 )
             self._operations.carry_out(effect)
+
+    def _build(self, effect: Builds) -> None:
+        if self._builds is None:
+            from zray.nodes.raylet.environment_builds import EnvironmentBuilds
+
+            self._builds = EnvironmentBuilds(
+                self._loop, lambda: self._raylet.environments, self._workers.zygotes.forget
+            )
+        self._builds.carry_out(effect)
+
+    def _interpreter(self, part_id: str) -> Interpreter | None:
+        return self._builds.interpreters.get(part_id) if self._builds is not None else None
 
     def _attempt(self, what: str, action: Callable[..., object], *arguments: object) -> None:
         """Do a part of the work; if it fails, that is recorded, and the rest goes on."""
@@ -344,8 +361,9 @@ class RayletNode:
             self._loop.unwatch_zmq(self._link.socket)
             self._link.socket.close(500)
         self._workers.close()
-        if self._operations is not None:
-            self._operations.close()
+        for part in (self._operations, self._builds):
+            if part is not None:
+                part.close()
         self._link.close(now)
         self._port.close()
         self._relays.close_all()

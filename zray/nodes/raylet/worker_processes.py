@@ -1,6 +1,6 @@
 """The processes of a node's workers: forked by the zygote, listened to, told, killed, and missed.
 
-Owns the zygote and each worker's channel; what is said over that the Raylet machine decides.
+Owns the zygotes and each worker's channel; what is said over that the Raylet machine decides.
 """
 
 from __future__ import annotations
@@ -18,15 +18,19 @@ from zray.core.raylet.printed import FILE_ID_MAX, PrintedPart
 from zray.core.raylet.raylet import Raylet
 from zray.errors import ProtocolError, StartError
 from zray.nodes.raylet.worker_channel import Printer, WorkerChannel
+from zray.nodes.raylet.zygotes import Zygotes
 from zray.protocol import codec
 from zray.protocol.messages import Message, Tasks
 from zray.runtime import log_files
 from zray.runtime.linux import machine
 from zray.runtime.linux.gpus import Gpu
 from zray.runtime.linux.processes import (
+    Event,
     Exited,
     Forked,
     ForkFailed,
+    Interpreter,
+    WorkerChannels,
     Zygote,
     ZygoteDied,
 )
@@ -54,7 +58,8 @@ class WorkerProcesses:
     """The shell of the Raylet machine towards its workers.
 
     Args:
-        zygote: one that has been started.
+        zygote: one that has been started. ``environment``: of that and of others.
+        interpreters: of environments, by the parts that they are.
         log_directory: where what they print is kept, too, as ``log_bounds`` says.
         gone: hears of each one that has ended, before the machine does.
         say: a line for whoever runs the node.
@@ -70,6 +75,8 @@ class WorkerProcesses:
         self,
         loop: Loop,
         zygote: Zygote,
+        environment: dict[str, str],
+        interpreters: Callable[[str], Interpreter | None],
         raylet: Raylet,
         gpus: Sequence[Gpu],
         log_directory: Path | None,
@@ -79,7 +86,8 @@ class WorkerProcesses:
         failed: Callable[[str, Exception, str], None],
     ) -> None:
         self._loop = loop
-        self._zygote = zygote
+        self.zygotes = Zygotes(loop, zygote, environment, self._heard)
+        self._interpreter = interpreters
         self._raylet = raylet
         self._gpus = gpus
         self._log_directory = log_directory
@@ -93,14 +101,13 @@ class WorkerProcesses:
         self.failure: StartError | None = None
         self._oom = machine.OomWatch()
         self._lease_until = 0.0  # as the workers know it
-        self._zygote_fd = -1
         self._has_forked = False
         self._zygote_at = 0.0  # not sooner: it has just been started, or could not be
 
     @property
     def zygote_pid(self) -> int | None:
         """Of the process whose children the workers are; None: it does not run."""
-        return self._zygote.pid
+        return self.zygotes.pid
 
     def tend(self, now: float) -> None:
         """Once a turn: tell workers how long they may serve, and see that they can be forked."""
@@ -109,9 +116,9 @@ class WorkerProcesses:
             self._lease_until = lease_until
             for channel in self.channels.values():
                 channel.channels.page.lease_until = lease_until
-        if self._zygote.pid is None:
+        if self.zygotes.pid is None:
             self._start_zygote(now)
-        self._zygote.flush()
+        self.zygotes.tend(now)
         if now >= self._logs_at:
             self._logs_at = now + limits.LOGS_LOOK_S
             self._tend_logs()
@@ -126,8 +133,8 @@ class WorkerProcesses:
             self._on_failure("rotating the logs of workers", error, "")
 
     def redirect(self, fd: int) -> None:
-        """What the zygote itself says goes to this file from now on."""
-        self._zygote.redirect(fd)
+        """What the zygotes themselves say goes to this file from now on."""
+        self.zygotes.redirect(fd)
 
     # ---- beginnings ------------------------------------------------------------------------
 
@@ -136,7 +143,7 @@ class WorkerProcesses:
         worker_id = effect.worker_id
         try:
             machine.check_descriptors()
-            channel = WorkerChannel(self._zygote.fork(worker_id, self._environment(effect)))
+            channel = WorkerChannel(self._fork(effect))
             self.channels[worker_id] = channel
             channel.channels.page.lease_until = self._lease_until
             self._open_log(worker_id, channel)
@@ -145,11 +152,22 @@ class WorkerProcesses:
         except Exception as error:
             self._on_failure("starting a worker", error, "")
             cause = f"it could not be started: {error}"
-            self._zygote.kill(worker_id)
+            self.zygotes.kill(worker_id)
             if worker_id in self.channels:
                 self._worker_gone(worker_id, cause)
             else:
                 self._raylet.worker_exited(worker_id, 0, cause, self._loop.now())
+
+    def _fork(self, effect: StartWorker) -> WorkerChannels:
+        env = self._environment(effect)
+        prepared = self._raylet.environments.prepared(effect.key)
+        name = prepared.interpreter if prepared is not None else ""
+        interpreter = self._interpreter(name) if name else None
+        if interpreter is not None:
+            folder = os.path.dirname(interpreter.executable)
+            env["PATH"] = os.pathsep.join((folder, os.environ.get("PATH", os.defpath)))
+            env["VIRTUAL_ENV"] = interpreter.prefix
+        return self.zygotes.fork(effect.worker_id, env, name, interpreter)
 
     def _environment(self, effect: StartWorker) -> dict[str, str]:
         _, gpus, threads, _ = effect.key
@@ -215,7 +233,7 @@ class WorkerProcesses:
         ended = self._take_messages(worker_id, channel)
         if ended:
             self._loop.unwatch(channel.channels.task)
-            self._zygote.kill(worker_id)  # it closed its socket, so it cannot be used any more
+            self.zygotes.kill(worker_id)  # it closed its socket, so it cannot be used any more
 
     def _take_messages(self, worker_id: bytes, channel: WorkerChannel) -> bool:
         """Hand on what a worker has said; whether it will say nothing more."""
@@ -252,7 +270,7 @@ class WorkerProcesses:
             for payload in codec.encode_local(urgent) if urgent else ():
                 channel.control.send_nowait(payload)
         except OSError:  # it has just ended, or a part of what it was told is lost
-            self._zygote.kill(worker_id)
+            self.zygotes.kill(worker_id)
 
     def put(self, worker_id: bytes, tasks: Tasks) -> None:
         """Let tasks wait behind others of a worker, which reads before what it was told before."""
@@ -288,59 +306,48 @@ class WorkerProcesses:
                 if not channel.task.flush():
                     return
             except OSError:
-                self._zygote.kill(worker_id)
+                self.zygotes.kill(worker_id)
             self._loop.watch(channel.channels.task, read)
 
         self._loop.watch(channel.channels.task, read, write)
 
     def kill(self, worker_id: bytes) -> None:
         """End its process group now."""
-        self._zygote.kill(worker_id)
+        self.zygotes.kill(worker_id)
 
     # ---- the zygote, and ends --------------------------------------------------------------
 
-    def _read_zygote(self) -> None:
-        for event in self._zygote.events():
-            if isinstance(event, Forked):
-                self._has_forked = True
-                begun = partial(self._begun, event.worker_id)
-                self._raylet.workers.started(event.worker_id, event.pid, begun)
-            elif isinstance(event, Exited):
-                killed = event.signal == signal.SIGKILL
-                oom = (
-                    killed
-                    and not self._raylet.workers.killed(event.worker_id)
-                    and self._oom.struck()
-                )
-                self._worker_gone(event.worker_id, machine.status_text(event, oom))
-            elif isinstance(event, ForkFailed):
-                self._worker_gone(event.worker_id, f"it could not be started: {event.reason}")
-            elif isinstance(event, ZygoteDied):
-                self._zygote_died(event)
+    def _heard(self, interpreter: str, event: Event) -> None:
+        if isinstance(event, Forked):
+            self._has_forked = True
+            begun = partial(self._begun, event.worker_id)
+            self._raylet.workers.started(event.worker_id, event.pid, begun)
+        elif isinstance(event, Exited):
+            killed = event.signal == signal.SIGKILL
+            oom = killed and not self._raylet.workers.killed(event.worker_id) and self._oom.struck()
+            self._worker_gone(event.worker_id, machine.status_text(event, oom))
+        elif isinstance(event, ForkFailed):
+            self._worker_gone(event.worker_id, f"it could not be started: {event.reason}")
+        else:
+            self._zygote_died(interpreter, event)
 
-    def _zygote_died(self, event: ZygoteDied) -> None:
-        self._loop.unwatch(self._zygote_fd)  # it is closed: the next one may have its number
+    def _zygote_died(self, interpreter: str, event: ZygoteDied) -> None:
         self._say(f"the zygote ended ({machine.status_text(event)}); starting another")
-        if event.text and not self._has_forked:
+        if event.text and not (self._has_forked or interpreter):
             self.failure = StartError(f"workers cannot be started:\n{event.text}")
         elif event.text:  # what has worked may work again
             self._on_failure("forking workers", RuntimeError(event.text), "")
         for worker_id in event.worker_ids:
             self._worker_gone(worker_id, "it ended with its zygote")
-        self._start_zygote(self._loop.now())
-
-    def watch_zygote(self) -> None:
-        """Listen to the zygote, which tells of forks and ends."""
-        self._zygote_fd = self._zygote.fileno()
-        self._loop.watch(self._zygote_fd, self._read_zygote)
+        if not interpreter:
+            self._start_zygote(self._loop.now())
 
     def _start_zygote(self, now: float) -> None:
         if now < self._zygote_at:
             return
         self._zygote_at = now + limits.ZYGOTE_STARTS_S
         try:
-            self._zygote.start()
-            self.watch_zygote()
+            self.zygotes.start_own()
         except OSError as error:
             self._zygote_at = now + limits.FORK_RETRY_MAX_S
             self._on_failure("starting the zygote", error, "")
@@ -365,7 +372,7 @@ class WorkerProcesses:
 
     def close(self) -> None:
         """End every worker, and leave no empty log."""
-        self._zygote.close()
+        self.zygotes.close()
         for channel in self.channels.values():
             channel.close()
         if self._log_directory is not None:

@@ -16,8 +16,10 @@ def take_place(worker: Any, setup: m.Setup) -> None:
     if setup.local:
         with contextlib.suppress(OSError):
             os.chdir(job.directory)
-        known = set(sys.path)
-        sys.path[:0] = [path for path in job.python_path if path not in known]
+        _add_paths(job.python_path)
+    if setup.directory:
+        os.chdir(setup.directory)
+    _add_paths(setup.python_path)
     if job.records_sites:
         from zray.nodes.participant import call_sites  # rarely wanted
 
@@ -26,3 +28,8 @@ def take_place(worker: Any, setup: m.Setup) -> None:
         from zray.nodes.worker import log_context  # which loads logging
 
         log_context.configure(worker, setup, job.logging)
+
+
+def _add_paths(paths: list[str]) -> None:
+    known = set(sys.path)
+    sys.path[:0] = [path for path in paths if path not in known]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import traceback
 from collections.abc import Callable
 from functools import partial
 from types import GeneratorType
@@ -12,7 +13,7 @@ from zray import limits
 from zray.core import failures
 from zray.core.client.waiters import Waiter
 from zray.core.worker.task_inbox import Delivered, TaskInbox
-from zray.errors import NameNotOfferedError, ObjectLostError
+from zray.errors import NameNotOfferedError, ObjectLostError, RuntimeEnvSetupError
 from zray.ids import object_id
 from zray.nodes.imports import Imports
 from zray.nodes.participant.shared_values import bytes_of, load
@@ -20,12 +21,17 @@ from zray.nodes.worker.returns import collected, encoded, only, several
 from zray.nodes.worker.streams import Source, StreamServer
 from zray.protocol import messages as m
 from zray.runtime import pickling, serialization, task_errors
+from zray.runtime.environment import run_hook, take_on
 from zray.runtime.large_functions import LargeFunction
 
 if TYPE_CHECKING:
     from zray.nodes.worker.host import Host
 
 Function = Callable[..., Any]
+
+
+class HookFailedError(RuntimeEnvSetupError):
+    """Nothing runs in this process, as what was to run first has failed."""
 
 
 class UserCode:
@@ -35,6 +41,7 @@ class UserCode:
         self._task_inbox = task_inbox
         self._functions: dict[bytes, tuple[Function, Any]] = {}
         self.imports = Imports()
+        self._not_set_up = ""  # why
         self._shared: dict[bytes, m.Outcome | None] = {}  # large, which the next task may need
 
     @property
@@ -49,9 +56,23 @@ class UserCode:
         node = self.node
         if isinstance(error, NameNotOfferedError):
             return failures.encode(NameNotOfferedError, str(error.args[0]), name, node)
+        if isinstance(error, HookFailedError):
+            return failures.encode(RuntimeEnvSetupError, str(error.args[0]), name, node)
         return task_errors.dump_exception(error, name, node, os.getpid(), actor_id, actor)
 
+    def set_up(self, environment: m.Environment) -> None:
+        """Take on what all that runs here has; if the hook fails, nothing runs."""
+        take_on(environment)
+        try:
+            run_hook(environment)
+        except BaseException as error:
+            said = "".join(traceback.format_exception(error))[-limits.BUILD_TEXT_MAX :]
+            name = environment.hook_name
+            self._not_set_up = f"worker_process_setup_hook {name} failed:\n{said}"
+
     def function(self, template: m.Template, is_class: bool) -> tuple[Function, Any]:
+        if self._not_set_up:
+            raise HookFailedError(self._not_set_up)
         if template.by_name:
             assert self._task_inbox.setup is not None
             offer = self.imports.find(template.name, self._task_inbox.setup, is_class=is_class)

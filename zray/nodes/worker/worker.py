@@ -35,7 +35,6 @@ from zray.nodes.worker.user_code import UserCode
 from zray.protocol import codec
 from zray.protocol import messages as m
 from zray.runtime import references, session
-from zray.runtime.environment import take_on
 from zray.runtime.interrupts import interrupts
 from zray.runtime.linux.channels import open_page
 from zray.runtime.linux.clock import boot_time
@@ -459,8 +458,8 @@ class Worker(Transport):
     def _show(self, template: m.Template, assignment: m.Assignment) -> None:
         """Another function than before is about to run, or the first."""
         if self._shown is None and template.environment is not None:
-            take_on(template.environment)  # that of all tasks which this process gets
-            self.env_vars = tuple(template.environment.env_vars)
+            self.code.set_up(template.environment)  # that of all tasks which this process gets
+            self.environment = template.environment
         self._shown = template
         self._run = self._run_in_time if template.timeout_s else self._attempts.run
         self.reports.shows(template)

@@ -41,9 +41,12 @@ __all__ = [
     "Exited",
     "ForkFailed",
     "Forked",
+    "Interpreter",
     "WorkerChannels",
     "Zygote",
     "ZygoteDied",
+    "editable_finders",
+    "import_path",
     "open_page",
     "set_process_name",
     "sweep",
@@ -78,6 +81,15 @@ class ZygoteDied(msgspec.Struct):
 Event: TypeAlias = Forked | ForkFailed | Exited | ZygoteDied
 
 
+class Interpreter(msgspec.Struct):
+    """A Python that workers may be forked from: its executable, and as ``sys`` has it there."""
+
+    executable: str
+    prefix: str
+    exec_prefix: str
+    path: list[str]
+
+
 class _Worker(msgspec.Struct):
     pid: int
     pidfd: int
@@ -95,7 +107,10 @@ class Zygote:
         self,
         entry: str = "zray.nodes.worker.worker:prepare",
         extra_env: dict[str, str] | None = None,
+        interpreter: Interpreter | None = None,
     ) -> None:
+        """``interpreter``: None: that of this process."""
+        self._interpreter = interpreter
         self._entry = entry
         self._extra_env = dict(extra_env or {})
         self._session = ""
@@ -121,10 +136,13 @@ class Zygote:
         self._session = secrets.token_hex(16)
         self._last_words = ""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        command = [sys.executable, "-I", "-S", "-c", _BOOTSTRAP, str(theirs.fileno())]
+        python = self._interpreter or Interpreter(
+            sys.executable, sys.prefix, sys.exec_prefix, import_path()
+        )
+        command = [python.executable, "-I", "-S", "-c", _BOOTSTRAP, str(theirs.fileno())]
         try:
             self._process = subprocess.Popen(
-                [*command, "zray-zygote", *_import_path()],
+                [*command, "zray-zygote", *python.path],
                 stdin=subprocess.DEVNULL,
                 env={**os.environ, **self._extra_env, SESSION_VARIABLE: self._session},
                 pass_fds=(theirs.fileno(),),
@@ -137,7 +155,7 @@ class Zygote:
             theirs.close()
         ours.setblocking(False)
         self._sock = ours
-        setup = Setup(self._entry, sys.prefix, sys.exec_prefix, _editable_finders())
+        setup = Setup(self._entry, python.prefix, python.exec_prefix, editable_finders())
         self._post(msgspec.msgpack.encode(setup), [])
 
     def fileno(self) -> int:
@@ -407,13 +425,13 @@ def _close(fds: list[int]) -> None:
     fds.clear()
 
 
-def _import_path() -> list[str]:
+def import_path() -> list[str]:
     """This interpreter's import path, absolute, with the folder that holds zray itself."""
     found = [os.path.abspath(entry) for entry in sys.path]
     return list(dict.fromkeys([*found, _PACKAGE_ROOT]))
 
 
-def _editable_finders() -> list[str]:
+def editable_finders() -> list[str]:
     """Modules of the import hooks of editable installs, which `-S` leaves out."""
     modules = (getattr(finder, "__module__", "") for finder in sys.meta_path)
     return [name for name in dict.fromkeys(modules) if name.startswith("__editable__")]

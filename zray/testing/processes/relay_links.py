@@ -58,7 +58,7 @@ class RelayLinks:
         while self._arrivals:
             route, payload = self._arrivals.popleft()
             for message in codec.decode(payload).messages:
-                self._node.raylet.peer_message(route, message)
+                self._node.raylet.peer_messages.receive(route, message)
         for lease_id in [*self.wires]:
             if lease_id not in self._held:
                 self.read(lease_id)

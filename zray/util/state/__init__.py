@@ -21,6 +21,7 @@ from zray.util.state.api import (
     summarize_objects,
     summarize_tasks,
 )
+from zray.util.state.environments import list_runtime_envs
 
 __all__ = [
     "get_actor",
@@ -36,6 +37,7 @@ __all__ = [
     "list_logs",
     "list_nodes",
     "list_objects",
+    "list_runtime_envs",
     "list_tasks",
     "list_workers",
     "summarize_actors",
