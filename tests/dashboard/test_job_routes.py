@@ -62,9 +62,7 @@ def test_a_job_that_runs_is_stopped(site: Any) -> None:
         assert ended(client, job)["status"] == "STOPPED"
 
 
-def test_its_log_is_told_as_it_grows(
-    site: Any, stream_of: Callable[[httpx.Response], Any]
-) -> None:
+def test_its_log_is_told_as_it_grows(site: Any, stream_of: Callable[[httpx.Response], Any]) -> None:
     with site.script() as client:
         job = submit(client, "echo one; sleep 0.5; echo two")
         with client.stream("GET", f"/api/jobs/{job}/logs/tail") as answer:

@@ -68,7 +68,9 @@ def test_what_both_the_job_and_its_program_set_is_an_error(jobs: Any) -> None:
         zray.init(runtime_env={{"env_vars": {{"A": "two"}}}})'"""
     found = jobs.run(program, runtime_env={"env_vars": {"A": "one"}})
     assert found.status == JobStatus.FAILED and "ZRAY_OVERRIDE_JOB_RUNTIME_ENV" in found.message
-    found = jobs.run(f"ZRAY_OVERRIDE_JOB_RUNTIME_ENV=1 {program}", runtime_env={"env_vars": {"A": ""}})
+    found = jobs.run(
+        f"ZRAY_OVERRIDE_JOB_RUNTIME_ENV=1 {program}", runtime_env={"env_vars": {"A": ""}}
+    )
     assert found.status == JobStatus.SUCCEEDED, found.message
 
 

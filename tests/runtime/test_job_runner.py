@@ -48,9 +48,17 @@ class Run:
         self.process.stdin.close()
 
     def outcome(self) -> dict[str, Any]:
-        with open(self._status, "rb") as status:
+        status_fd, self._status = self._status, -1
+        with open(status_fd, "rb") as status:
             found: dict[str, Any] = json.loads(status.read())
         return found
+
+    def close(self) -> None:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdout.close()
+        self.process.stdin.close()
+        if self._status >= 0:
+            os.close(self._status)
 
     def printed(self) -> bytes:
         assert self.process.stdout is not None
@@ -85,9 +93,7 @@ def run() -> Iterator[Callable[..., Run]]:
         for pid in one.left():
             os.kill(pid, signal.SIGKILL)
         one.process.wait(WAIT_S)
-        assert one.process.stdin is not None and one.process.stdout is not None
-        one.process.stdout.close()
-        one.process.stdin.close()
+        one.close()
 
 
 def gone(one: Run) -> bool:

@@ -13,13 +13,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from zray import limits
+from zray.api.runtime_env import NOTHING
 from zray.dashboard import parameters
 from zray.dashboard.events import EventStream, server_event
 from zray.dashboard.problems import Problem, bad_request, json_response, problem_of
 from zray.dashboard.service import Service
 from zray.errors import BusyError, HeadConnectionError
 from zray.jobs import operations
-from zray.jobs.submission import Submission, checked_submission
+from zray.jobs.submission import Submission, check_no_files, checked_submission
 from zray.nodes.driver.operator import Operator
 from zray.protocol import messages as m
 
@@ -60,6 +61,7 @@ class JobRoutes:
         given["submission_id"] = given.get("submission_id") or older
         if "entrypoint" not in given:
             raise bad_request("the field 'entrypoint' is missing: the command to run")
+        check_no_files(given.get("runtime_env"))
         try:
             wanted = checked_submission(**given)
         except TypeError as error:
@@ -132,7 +134,12 @@ def _word(request: Request) -> str:
 
 
 def _submit(wanted: Submission, operator: Operator) -> str:
-    return operations.submit(operator, wanted)
+    environment = None
+    if wanted.environment != NOTHING:
+        from zray.api.environments import resolved  # which loads pickle
+
+        environment = resolved(None, wanted.environment)
+    return operations.submit(operator, wanted, environment)
 
 
 def _details(word: str, operator: Operator) -> dict[str, Any]:

@@ -14,9 +14,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, TypeVar
 
 from zray import limits
+from zray.api.runtime_env import NOTHING
 from zray.errors import HeadConnectionError
 from zray.jobs import operations
 from zray.jobs.details import JobDetails, JobStatus
+from zray.jobs.packages import environment_of
 from zray.jobs.submission import checked_submission
 from zray.nodes import contact
 from zray.nodes.driver.operator import Operator
@@ -122,7 +124,10 @@ class JobSubmissionClient:
             entrypoint_resources,
             entrypoint_label_selector,
         )
-        return self._ask(lambda operator: operations.submit(operator, wanted))
+        if wanted.environment == NOTHING:
+            return self._ask(lambda operator: operations.submit(operator, wanted))
+        with environment_of(self._info, self._address, wanted) as environment:
+            return self._ask(lambda operator: operations.submit(operator, wanted, environment))
 
     def stop_job(self, job_id: str) -> bool:
         """Have a job end: SIGTERM to all its processes, SIGKILL after 3 s; returns at once whether

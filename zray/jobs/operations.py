@@ -29,14 +29,15 @@ _ERRORS = {one.code: one for one in (JobNotFoundError, JobExistsError, BusyError
 # ---- changes -------------------------------------------------------------------------------
 
 
-def submit(operator: Operator, wanted: Submission) -> str:
-    """Submit a job; its id, once the cluster has it for good.
+def submit(operator: Operator, wanted: Submission, environment: m.Environment | None = None) -> str:
+    """Submit a job; its id, once the cluster has it for good. ``environment``: that of its
+    runtime_env, if it has one; its packages are there.
 
     Raises:
         JobExistsError: the id is taken. BusyError: too many jobs have not ended.
         JobSubmissionError: it is too large. HeadConnectionError: it may be submitted, or not.
     """
-    message = submission.message_of(wanted)
+    message = submission.message_of(wanted, environment)
     try:
         _answered(operator, message)
     except HeadConnectionError as error:

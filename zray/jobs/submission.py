@@ -6,6 +6,7 @@ Must never talk to a cluster.
 from __future__ import annotations
 
 import getpass
+import hashlib
 import json
 import os
 import re
@@ -15,14 +16,20 @@ import string
 from typing import Any, NamedTuple
 
 from zray import limits
-from zray.api.definitions import template_of
 from zray.api.options import ActorOptions, checked
-from zray.api.runtime_env import RuntimeEnv
+from zray.api.runtime_env import NOTHING, Declared, declared
+from zray.core.environments import described, packages_of
 from zray.core.resources import HEAD_NODE
-from zray.jobs.supervisor import JobSupervisor
 from zray.protocol import messages as m
-from zray.runtime import identity, serialization
-from zray.runtime.references import ObjectRef
+from zray.protocol import values
+from zray.runtime import identity
+
+# The pickle of zray.jobs.supervisor.JobSupervisor and False, which is never retried; and how values
+# begin that are portable. So that who submits, as the dashboard, has nothing to do with pickles.
+CLASS_NAME = "JobSupervisor"
+CLASS = b"\x80\x04\x8c\x14zray.jobs.supervisor\x8c\x0dJobSupervisor\x93\x89\x86."
+PORTABLE = b"M"
+CLASS_ID = hashlib.blake2b(CLASS, digest_size=16).digest()
 
 OF_HEAD = {HEAD_NODE: 0.0001}  # as in Ray: a command that asks for nothing runs on that node
 _ID = re.compile(r"[A-Za-z0-9_.:@+=-]+")
@@ -30,12 +37,12 @@ _LETTERS = "".join(one for one in string.ascii_letters + string.digits if one no
 
 
 class Submission(NamedTuple):
-    """What was asked for, checked. ``runtime_env``: as it was given."""
+    """What was asked for, checked. ``environment``: what the runtime_env says."""
 
     submission_id: str
     entrypoint: str
     metadata: dict[str, str]
-    runtime_env: dict[str, Any]
+    environment: Declared
     options: ActorOptions
     chooses: bool  # which resources it has
 
@@ -78,46 +85,58 @@ def checked_submission(
         "label_selector": _texts("entrypoint_label_selector", entrypoint_label_selector) or None,
     }
     chosen = {name: value for name, value in given.items() if value}
-    environment = _environment(runtime_env)
-    env_vars = {"env_vars": environment["env_vars"]} if environment.get("env_vars") else None
-    asked = {"num_cpus": 0, **(chosen or {"resources": OF_HEAD}), "runtime_env": env_vars}
+    asked = {"num_cpus": 0, **(chosen or {"resources": OF_HEAD})}
     return Submission(
         _checked_id(submission_id),
         entrypoint,
         _metadata(metadata),
-        environment,
+        _environment(runtime_env),
         checked(ActorOptions(), asked),
         bool(set(chosen) - {"label_selector"}),
     )
 
 
-def message_of(wanted: Submission) -> m.SubmitJob:
-    """What the head is told; the same message is the same job, however often it is sent."""
-    blob = serialization.dumps_function(JobSupervisor, False)
-    name = JobSupervisor.__name__
+def message_of(wanted: Submission, environment: m.Environment | None) -> m.SubmitJob:
+    """What the head is told; the same message is the same job, however often it is sent.
+
+    ``environment``: as it is on the cluster, where its packages are.
+
+    Raises:
+        ValueError: it is larger than a message may be.
+    """
+    from zray.api.definitions import template_of  # which loads pickle
+
     options = wanted.options
     template = template_of(
-        *(blob.function_id, f"{name}.__init__", options.placed()),
+        *(CLASS_ID, f"{CLASS_NAME}.__init__", options.placed()),
         num_returns=1,
         max_retries=0,
         labels=options.labels(),
-        env_vars=options.env_vars,
+        environment=environment,
     )
-    config = json.dumps({"runtime_env": wanted.runtime_env, "metadata": wanted.metadata})
-    values = (wanted.submission_id, wanted.entrypoint, config, wanted.chooses)
-    arguments = serialization.dumps_arguments(values, {}, ObjectRef)
-    ids = identity.id_source()
-    spec = m.TaskSpec(ids.task_id(), template.template_id, arguments.data)
+    runtime_env = json.dumps(described(environment))
+    if len(runtime_env) > limits.TEXT_MAX:
+        raise ValueError(
+            f"runtime_env must have at most {limits.TEXT_MAX:,} characters of JSON, got "
+            f"{len(runtime_env):,}"
+        )
+    config = f'{{"runtime_env": {runtime_env}, "metadata": {json.dumps(wanted.metadata)}}}'
+    arguments = [wanted.submission_id, wanted.entrypoint, config, wanted.chooses]
+    spec = m.TaskSpec(
+        *(identity.id_source().task_id(), template.template_id),
+        PORTABLE + values.pack([arguments, {}]),
+        nested=packages_of(environment),
+    )
     return m.SubmitJob(
         0,
         wanted.submission_id,
         wanted.entrypoint,
         [*wanted.metadata.items()],
-        json.dumps(wanted.runtime_env),
-        m.Export(0, blob.function_id, name, blob.blob, blob.contained),
+        runtime_env,
+        m.Export(0, CLASS_ID, CLASS_NAME, CLASS),
         template,
         spec,
-        m.ActorInfo(name, blob.function_id, [], held=options.held()),
+        m.ActorInfo(CLASS_NAME, CLASS_ID, [], held=options.held()),
         m.JobInfo("", "", [], "", socket.gethostname(), os.getpid(), _user(), wants_logs=False),
     )
 
@@ -162,7 +181,9 @@ def _number(what: str, value: Any, *, whole: bool = False) -> float | None:
         return None
     kinds = int if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds):
-        raise TypeError(f"{what} must be {'an integer' if whole else 'a number'}, got {type(value)}")
+        raise TypeError(
+            f"{what} must be {'an integer' if whole else 'a number'}, got {type(value)}"
+        )
     if not 0 <= value < 2**53:
         raise ValueError(f"{what} must be at least 0, got {value}")
     return value
@@ -207,9 +228,9 @@ def _metadata(value: Any) -> dict[str, str]:
     return found
 
 
-def _environment(value: Any) -> dict[str, Any]:
+def _environment(value: Any) -> Declared:
     if value is None:
-        return {}
+        return NOTHING
     _is(dict, "runtime_env", value)
     for name in value:
         if not isinstance(name, str):
@@ -220,13 +241,30 @@ def _environment(value: Any) -> dict[str, Any]:
             f"worker_process_setup_hook of a submitted job must be the name of a function, got "
             f"{type(hook)}; a program of the job can give zray.init() a function"
         )
-    found = dict(RuntimeEnv(**value))
-    try:
-        size = len(json.dumps(found))
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"runtime_env of a submitted job must be JSON: {error}") from None
-    if size > limits.TEXT_MAX:
+    return declared("runtime_env", value)
+
+
+def has_files(wanted: Submission) -> bool:
+    """Whether there are files of this machine in its environment, which are to be sent."""
+    places = (wanted.environment.working_dir, *wanted.environment.py_modules)
+    return any(place and "://" not in place for place in places)
+
+
+def check_no_files(runtime_env: Any) -> None:
+    """Whoever asks from elsewhere names no files of this machine.
+
+    Raises:
+        ValueError: it does.
+    """
+    given = runtime_env if isinstance(runtime_env, dict) else {}
+    modules = given.get("py_modules")
+    places = [given.get("working_dir"), *(modules if isinstance(modules, list) else ())]
+    lists = [given.get("pip"), given.get("uv")]
+    lists += [one.get("packages") for one in lists if isinstance(one, dict)]
+    if any(isinstance(one, str) and one and "://" not in one for one in places) or any(
+        isinstance(one, str) for one in lists
+    ):
         raise ValueError(
-            f"runtime_env must have at most {limits.TEXT_MAX:,} characters of JSON, got {size:,}"
+            "runtime_env names files, which only programs beside them can send: use zray job "
+            "submit or JobSubmissionClient, or URIs such as file:///folder/name.zip"
         )
-    return found

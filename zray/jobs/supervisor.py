@@ -132,7 +132,9 @@ def _environment(submission_id: str, config: str, run: str, chooses: bool) -> di
 
 
 def _own_processes() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()]
+    return [
+        int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()
+    ]
 
 
 def _environ(pid: int) -> bytes:

@@ -9,9 +9,16 @@ import pytest
 
 from tests.core.benches import UNIT, VERSIONS, HeadBench, done, identity, object_of, template
 from zray import limits
+from zray.core import failures
 from zray.core.head.actor_records import TABLE as ACTORS
 from zray.core.head.job_table import TABLE, JobTable
-from zray.errors import BusyError, JobExistsError, JobNotFoundError, JobSubmissionError
+from zray.errors import (
+    BusyError,
+    JobExistsError,
+    JobNotFoundError,
+    JobSubmissionError,
+    RuntimeEnvSetupError,
+)
 from zray.protocol import messages as m
 
 FUNCTION = b"f" * 16
@@ -43,7 +50,8 @@ class Bench(HeadBench):
         super().commit()
 
     def submit_job(self, name: str = "j1", task: str = "", **fields: Any) -> m.JobAnswered:
-        spec = m.TaskSpec(identity(task or f"a-{name}"), CLASS.template_id, b"")
+        nested = fields.pop("nested", [])
+        spec = m.TaskSpec(identity(task or f"a-{name}"), CLASS.template_id, b"", nested=nested)
         message = m.SubmitJob(
             5,
             name,
@@ -203,6 +211,30 @@ def test_a_job_that_cannot_be_made_says_why() -> None:
     bench.say("n1", m.Done(1, [done(actor, 1, m.CRASHED, results=[crashed])]))
     row = bench.job()
     assert (row.status, row.error) == ("FAILED", "JOB_SUPERVISOR_ACTOR_START_FAILURE")
+
+
+def test_an_environment_that_cannot_be_built_has_failed_its_job_with_the_builders_words() -> None:
+    bench = Bench()
+    bench.submit_job()
+    actor = identity("a-j1")
+    value = failures.encode(RuntimeEnvSetupError, "no matching distribution", "Supervisor")
+    error = m.Outcome(object_of(actor), m.ERROR, len(value), value)
+    bench.say("n1", m.Done(1, [done(actor, 1, results=[error])]))
+    row = bench.job()
+    assert (row.status, row.error) == ("FAILED", "RUNTIME_ENV_SETUP_FAILURE")
+    assert "no matching distribution" in row.message
+
+
+def test_what_its_environment_is_made_of_is_held_until_the_job_has_ended() -> None:
+    bench = Bench()
+    package = object_of(identity("package"))
+    bench.submit_job(nested=[package])
+    bench.starts()
+    assert identity("a-j1") in bench.gcs.objects.make(package).holders
+    bench.exits(0)
+    bench.supervisor_ends()
+    bench.after(1)
+    assert package not in bench.gcs.objects.records
 
 
 def test_a_job_that_finds_no_node_says_what_it_waits_for() -> None:

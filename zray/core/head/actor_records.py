@@ -86,7 +86,8 @@ class ActorRecord:
 
     def settled(self) -> bool:
         """Whether the constructor has run and never will again."""
-        return self.state == m.ACTOR_ALIVE and not self.info.max_restarts
+        has_owner = self.owner != self.actor_id  # else what it was made with is for its own use
+        return self.state == m.ACTOR_ALIVE and not self.info.max_restarts and has_owner
 
     def lives(self, incarnation: int) -> bool:
         """Whether that incarnation can be called."""

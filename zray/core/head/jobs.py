@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from zray import limits
+from zray.core import failures
 from zray.core.deadlines import Deadlines
 from zray.core.head.actor_records import ActorRecord
 from zray.core.head.actors import Actors
@@ -22,7 +23,14 @@ from zray.core.head.job_table import TABLE, JobRecord
 from zray.core.head.members import JobMember, Member, NodeMember
 from zray.core.head.membership import Membership
 from zray.core.head.tables import Tables
-from zray.errors import BusyError, JobExistsError, JobNotFoundError, JobSubmissionError, ZrayError
+from zray.errors import (
+    BusyError,
+    JobExistsError,
+    JobNotFoundError,
+    JobSubmissionError,
+    RuntimeEnvSetupError,
+    ZrayError,
+)
 from zray.protocol import messages as m
 
 # As Ray names what has gone wrong.
@@ -198,7 +206,12 @@ class Jobs:
         if record.row.status == m.JOB_RUNNING:
             self._fail(record, SUPERVISOR_DIED, f"the supervisor of the job has ended: {why}")
             return
-        error = ENVIRONMENT_FAILED if "RuntimeEnvSetupError" in why else NOT_STARTED
+        error = NOT_STARTED
+        if actor.error:
+            raised = failures.read(actor.error)
+            why = raised.traceback or raised.message
+            if raised.code == RuntimeEnvSetupError.code:
+                error = ENVIRONMENT_FAILED
         self._fail(record, error, f"the job could not be started: {why}")
 
     def on_exited(self, node: NodeMember, message: m.JobExited, now: float) -> None:
