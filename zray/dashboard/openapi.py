@@ -156,7 +156,8 @@ def _jobs() -> Iterable[tuple[str, Schema]]:
     asked = {
         **dict.fromkeys(("entrypoint", "submission_id"), _TEXT),
         **dict.fromkeys(("runtime_env", "metadata", "entrypoint_resources"), _OBJECT),
-        **dict.fromkeys(("entrypoint_num_cpus", "entrypoint_num_gpus"), {"type": "number"}),
+        "entrypoint_num_cpus": {"type": "number"},
+        "entrypoint_num_gpus": {"type": "number"},
         "entrypoint_memory": _WHOLE,
         "entrypoint_label_selector": _OBJECT,
     }

@@ -194,7 +194,7 @@ class JobSubmissionClient:
                 yield piece
 
     def follow(self, job_id: str) -> Iterator[str]:
-        """As ``tail_job_logs``, in this thread; now and then an empty piece, if there is nothing."""
+        """As ``tail_job_logs``, in this thread; an empty piece now and then, if nothing comes."""
         info, address = self._info, self._address
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         heard = time.monotonic()

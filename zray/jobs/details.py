@@ -58,7 +58,7 @@ class DriverInfo:
 
 @dataclass
 class JobInfo:
-    """What a job was submitted with, and what has become of it; times in milliseconds since 1970."""
+    """What a job was submitted with, and what has become of it; times in ms since 1970."""
 
     status: JobStatus
     entrypoint: str

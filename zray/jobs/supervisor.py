@@ -69,10 +69,9 @@ class JobSupervisor:
         worker = session.current()
         while worker.actor is None:  # it is being made still
             time.sleep(MADE_S)
-        told = None
-        while told is None:  # a head that is away may take long to come back
-            ids = (self._actor_id, worker.worker_id)
-            told = worker.ask(lambda seq: m.JobExited(seq, *ids, code, text), ASK_S)
+        what = (self._actor_id, worker.worker_id, code, text)
+        while worker.ask(lambda seq: m.JobExited(seq, *what), ASK_S) is None:
+            pass  # a head that is away may take long to come back
         worker.leaves()
 
     def _outcome(self) -> tuple[int, str]:
@@ -93,7 +92,7 @@ class JobSupervisor:
 
     def _end_what_is_left(self) -> None:
         """The runner is gone, and with it the one who knew what the command has started."""
-        while found := [pid for pid in _own_processes() if self._mark in _environ(pid)]:
+        while found := [pid for pid in _others() if self._mark in _environ(pid)]:
             for pid in found:
                 job_runner.kill(pid, signal.SIGKILL)
             time.sleep(ABANDONED_S)
@@ -131,10 +130,9 @@ def _environment(submission_id: str, config: str, run: str, chooses: bool) -> di
     }
 
 
-def _own_processes() -> list[int]:
-    return [
-        int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) != os.getpid()
-    ]
+def _others() -> list[int]:
+    pids = [int(name) for name in os.listdir("/proc") if name.isdigit()]
+    return [pid for pid in pids if pid != os.getpid()]
 
 
 def _environ(pid: int) -> bytes:

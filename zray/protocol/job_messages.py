@@ -93,7 +93,7 @@ class JobsTold(Message, tag=241):
 
 
 class JobExited(Message, tag=242):
-    """Supervisor's worker to head: its command has ended; answered with SYNCED once that is durable.
+    """Supervisor's worker to head: its command has ended; once durable, answered with SYNCED.
 
     ``exit_code`` NO_EXIT_CODE: it could not be started, as ``text`` says. ``text`` is else the end
     of what it has printed, if it has failed.

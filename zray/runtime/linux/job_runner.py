@@ -1,8 +1,8 @@
 """Runs a job's command as a child, passes on what it prints, and leaves no process of it behind.
 
 A program of its own, of the standard library alone, so that it lives whatever becomes of the
-supervisor that starts it: ``python -I -S job_runner.py STATUS_FD``. On stdin comes a line of JSON, and
-then nothing; the end of stdin means that the command is to end. To STATUS_FD goes how it has ended.
+supervisor that starts it: ``python -I -S job_runner.py STATUS_FD``. On stdin comes a line of JSON,
+and then nothing; its end means that the command is to end. To STATUS_FD goes how that has ended.
 """
 
 from __future__ import annotations
