@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,6 +75,32 @@ def test_what_both_the_job_and_its_program_set_is_an_error(jobs: Any) -> None:
     assert found.status == JobStatus.SUCCEEDED, found.message
 
 
+def test_a_folder_is_sent_along(jobs: Any, tmp_path: Path) -> None:
+    (tmp_path / "data.txt").write_text("from the folder")
+    (tmp_path / "main.py").write_text(
+        "import zray\nzray.init()\n"
+        "print(zray.get(zray.remote(lambda: open('data.txt').read()).remote()))\n"
+    )
+    there = {"entrypoint_resources": {"one": 1}, "entrypoint_num_cpus": 1}
+    found = jobs.run(
+        f"cat data.txt; echo; {sys.executable} main.py",
+        runtime_env={"working_dir": str(tmp_path)},
+        **there,
+    )
+    assert found.status == JobStatus.SUCCEEDED, found.message
+    text = jobs.get_job_logs(found.submission_id)
+    assert text == "from the folder\nfrom the folder\n"
+    assert found.runtime_env["working_dir"].startswith("zray://")
+
+
+def test_an_environment_that_cannot_be_built(jobs: Any, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.zip"
+    broken.write_bytes(b"no zip file")
+    found = jobs.run("true", runtime_env={"working_dir": f"file://{broken}"})
+    assert (found.status, found.error_type) == (JobStatus.FAILED, "RUNTIME_ENV_SETUP_FAILURE")
+    assert "broken.zip" in found.message
+
+
 def test_it_runs_on_the_heads_node_or_where_its_resources_are(jobs: Any) -> None:
     rows = {one.node_name: one.node_id for one in state.list_nodes(address=jobs.get_address())}
     assert jobs.run("true").driver_node_id == rows["head"]
@@ -112,14 +139,20 @@ def test_what_it_leaves_running_ends_with_it(jobs: Any) -> None:
     assert found.status == JobStatus.SUCCEEDED and jobs.nothing_is_left()
 
 
-def test_its_log_is_followed_to_its_end(jobs: Any) -> None:
-    job = jobs.submit_job(entrypoint="for i in 1 2 3; do echo line $i; sleep 0.1; done")
+def test_its_log_is_followed_as_it_grows_and_to_its_end(jobs: Any, tmp_path: Path) -> None:
+    go = tmp_path / "go"
+    job = jobs.submit_job(
+        entrypoint=f"echo one; while [ ! -e {go} ]; do sleep 0.05; done; echo two"
+    )
 
     async def read() -> list[str]:
-        return [piece async for piece in jobs.tail_job_logs(job)]
+        pieces = []
+        async for piece in jobs.tail_job_logs(job):
+            pieces.append(piece)
+            go.touch()
+        return pieces
 
-    pieces = asyncio.run(read())
-    assert "".join(pieces) == "line 1\nline 2\nline 3\n" and len(pieces) > 1
+    assert asyncio.run(read()) == ["one\n", "two\n"]
 
 
 def test_the_end_of_a_long_log(jobs: Any, monkeypatch: pytest.MonkeyPatch) -> None:

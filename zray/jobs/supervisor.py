@@ -92,9 +92,12 @@ class JobSupervisor:
 
     def _end_what_is_left(self) -> None:
         """The runner is gone, and with it the one who knew what the command has started."""
+        deadline = time.monotonic() + job_runner.GIVE_UP_S
         while found := [pid for pid in _others() if self._mark in _environ(pid)]:
             for pid in found:
                 job_runner.kill(pid, signal.SIGKILL)
+            if time.monotonic() >= deadline:
+                return
             time.sleep(ABANDONED_S)
 
     def __ray_shutdown__(self) -> None:

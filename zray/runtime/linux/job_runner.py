@@ -21,6 +21,7 @@ from typing import Any
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 TAIL_BYTES = 20_000  # of the last that it has printed
+GIVE_UP_S = 10.0  # after SIGKILL: what is there still cannot be killed
 LINGER_S = 2.0  # for what is in the pipe when all that could write into it is dead
 _libc = ctypes.CDLL(None)
 
@@ -131,10 +132,13 @@ class _Command:
                 ended = True
 
     def _end_all(self) -> None:
-        """SIGTERM to all that is left, and SIGKILL to what is still there after a while."""
+        """SIGTERM to all that is left, and SIGKILL to what is still there after a while.
+
+        What another user runs, or the kernel holds, may stay all the same.
+        """
         deadline = time.monotonic() + self._grace_s
         told: set[int] = set()
-        while not self._is_alone():
+        while not self._is_alone() and time.monotonic() < deadline + GIVE_UP_S:
             late = time.monotonic() >= deadline
             for pid in _descendants():
                 if late or pid not in told:
