@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -279,6 +279,8 @@ def _hook(value: Any) -> dict[str, Any]:
             "runtime_env['worker_process_setup_hook'] must be a function or 'module.function', "
             f"got {value!r}"
         )
+    if not isinstance(value, Hashable):  # it is a part of options, which are compared
+        raise TypeError(f"runtime_env['worker_process_setup_hook'] must be hashable, got {value!r}")
     if isinstance(value, str) and not all(value.rpartition(".")):
         raise ValueError(
             f"runtime_env: worker_process_setup_hook {value!r} must be of the form module.function"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
+import re
 import sys
+from typing import Any
 
 from rich.console import Console, RenderableType
 from rich.text import Text
@@ -15,6 +16,7 @@ from zray.util.state.environments import EnvironmentReport, RuntimeEnvState, gat
 
 HEADS = ["NODE", "STATE", "TOOK", "SIZE", "WORKERS", "WAITING", "RUNTIME ENV", "WHY"]
 NUMBERS = frozenset({"TOOK", "SIZE", "WORKERS", "WAITING"})
+_ENDED = re.compile(r"failed \(exit status \d+\)$")
 SHOWN = 200  # characters of what an environment says
 
 
@@ -52,15 +54,25 @@ def _tables(report: EnvironmentReport, width: int) -> list[RenderableType]:
 
 def _cells(row: RuntimeEnvState) -> list[Text]:
     took = f"{row.creation_time_ms / 1000:.1f} s" if row.creation_time_ms is not None else ""
-    said = json.dumps(row.runtime_env)
+    said = "; ".join(f"{name} {_in_words(value)}" for name, value in row.runtime_env.items())
     if len(said) > SHOWN:
         said = f"{said[:SHOWN]} ..."
-    why = (row.error or "").strip().rpartition("\n")[2]
+    lines = (row.error or "").strip().splitlines()
+    if len(lines) > 1 and _ENDED.search(lines[-1]):
+        lines.pop()  # what it said before is why
+    why = lines[-1] if lines else ""
     cells = [
         *(row.node, row.state, took, state_view.size(row.size_bytes)),
         *(str(row.workers or ""), str(row.waiting or ""), said, why),
     ]
     return [Text(plain(cell)) for cell in cells]
+
+
+def _in_words(value: Any) -> str:
+    """Of variables their names: values may be secrets."""
+    if isinstance(value, dict):
+        value = value.get("packages", [*value])
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _for_programs(report: EnvironmentReport) -> dict[str, object]:

@@ -12,7 +12,7 @@ class ListedEnvironment(Struct, array_like=True, frozen=True):
     """An environment of a job on a node.
 
     ``name``: as in a task's resources. ``shown``: the ``runtime_env``, as JSON. ``state``: READY,
-    FAILED, or of the part that is being worked on: QUEUED, FETCHED, BUILT. ``seconds``: that
+    FAILED, or of the part that is being worked on: QUEUED, FETCHING, BUILDING. ``seconds``: that
     building took, or has taken. ``bytes``: of its parts on disk, which others may have as well.
     ``workers``: that have it; ``waiting``: tasks that wait for it. ``error``: why it failed.
     """

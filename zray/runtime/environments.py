@@ -117,7 +117,7 @@ def _interpreter(command: Sequence[str], order: Order) -> Interpreter:
     """The Python that a command starts, once it has shown that workers can run there."""
     if not command:
         raise CannotBuildError("py_executable names no program")
-    done = _run([*command, "-I", "-c", _PROBE], stdout=subprocess.PIPE)
+    done = _run(command[0], [*command, "-I", "-c", _PROBE], stdout=subprocess.PIPE)
     try:
         version, executable, prefix, exec_prefix, path = json.loads(done.stdout)
     except ValueError:
@@ -128,12 +128,16 @@ def _interpreter(command: Sequence[str], order: Order) -> Interpreter:
         raise CannotBuildError(f"{command[0]} is Python {theirs}; tasks need that of here, {ours}")
     path = list(dict.fromkeys([*path, *order.path]))
     trial = [executable, "-I", "-S", "-c", _TRIAL, ",".join(order.finders), *path]
-    _run(trial)
+    _run(f"importing zray in {executable}", trial)
     return Interpreter(executable, prefix, exec_prefix, path)
 
 
 def _run(
-    command: Sequence[str], *, stdout: int | None = None, env: dict[str, str] | None = None
+    name: str,
+    command: Sequence[str],
+    *,
+    stdout: int | None = None,
+    env: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[bytes]:
     pid = os.getpid()
     try:
@@ -148,8 +152,7 @@ def _run(
     except OSError as error:
         raise CannotBuildError(f"{command[0]} cannot be started: {error}") from None
     if done.returncode:
-        shown = " ".join(command[:6])
-        raise CannotBuildError(f"{shown} failed (exit status {done.returncode})")
+        raise CannotBuildError(f"{name} failed (exit status {done.returncode})")
     return done
 
 
@@ -162,7 +165,7 @@ def _build_packages(order: Order) -> Built:
     has_pip = importlib.util.find_spec("pip") is not None
     needs_pip = not has_pip or (part.kind == m.PIP and bool(part.version))
     options = [] if needs_pip else ["--without-pip"]
-    _run([sys.executable, "-m", "venv", *options, str(target)])
+    _run("making a virtual environment", [sys.executable, "-m", "venv", *options, str(target)])
     python = str(target / "bin" / "python")
     _share_packages(target, order.path)
     pip = [python, "-m", "pip"] if needs_pip else [sys.executable, "-m", "pip", "--python", python]
@@ -174,12 +177,13 @@ def _build_packages(order: Order) -> Built:
         installer = [*_uv(part, target, pip_install, env), "pip", "install", "--python", python]
     else:
         if part.version:
-            _run([*pip_install, f"pip{part.version}"], env=env)
+            _run(f"pip install pip{part.version}", [*pip_install, f"pip{part.version}"], env=env)
         installer = pip_install
     if part.lines:
-        _run([*installer, *part.options, "-r", str(requirements)], env=env)
+        name = "uv pip install" if part.kind == m.UV else "pip install"
+        _run(name, [*installer, *part.options, "-r", str(requirements)], env=env)
     if part.checks:
-        _run([*pip, "check"], env=env)
+        _run("pip check", [*pip, "check"], env=env)
     return Built(_size_of(target), str(target), _interpreter([python], order))
 
 
@@ -187,7 +191,7 @@ def _uv(
     part: m.EnvironmentPart, target: Path, pip_install: Sequence[str], env: dict[str, str]
 ) -> list[str]:
     if part.version:
-        _run([*pip_install, f"uv{part.version}"], env=env)
+        _run(f"pip install uv{part.version}", [*pip_install, f"uv{part.version}"], env=env)
         return [str(target / "bin" / "uv")]
     beside = Path(sys.executable).with_name("uv")
     found = str(beside) if beside.exists() else shutil.which("uv")

@@ -27,7 +27,7 @@ from zray.protocol.errors import cut_text
 
 Arrived = Callable[[str], None]  # why it cannot be built; empty: it is there
 
-QUEUED, FETCHING, BUILDING, READY, FAILED = "queued", "fetched", "built", "ready", "failed"
+QUEUED, FETCHING, BUILDING, READY, FAILED = "QUEUED", "FETCHING", "BUILDING", "READY", "FAILED"
 _UNDER_WAY = (QUEUED, FETCHING, BUILDING)
 _TOLD = (m.PIP, m.UV)  # kinds of which drivers hear how far they are
 
@@ -416,7 +416,7 @@ def _listed(
     )
     error = next((part.text for part in record.parts if part.state == FAILED), "")
     sizes = (sum(part.bytes for part in record.parts), workers, len(record.waiting))
-    return m.ListedEnvironment(*key, shown, state.upper(), seconds, *sizes, error)
+    return m.ListedEnvironment(*key, shown, state, seconds, *sizes, error)
 
 
 def name_in(template: m.Template) -> str:

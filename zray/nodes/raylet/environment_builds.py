@@ -48,7 +48,8 @@ class _Build:
 
 
 class EnvironmentBuilds:
-    """``environments``: as of now. ``removed``: hears of parts before they are."""
+    """``environments``: as of now. ``removed``: hears of parts before they are, or are
+    built anew."""
 
     def __init__(
         self,
@@ -118,6 +119,7 @@ class EnvironmentBuilds:
         self._loop.watch(build.handle, partial(self._process_ended, number, build))
 
     def _spawn(self, effect: BuildPart, package: Path | None) -> _Build:
+        self._removed(effect.part_id)
         target = self._directory.here() / effect.part_id
         shutil.rmtree(target, ignore_errors=True)  # of one that was ended
         path, finders = import_path(), editable_finders()

@@ -119,9 +119,9 @@ class Zygotes:
                 self._end(name, kept)
 
     def forget(self, name: str) -> None:
-        """That interpreter is about to be removed; no worker has it."""
+        """That interpreter is about to be removed, or built anew."""
         kept = self._kept.get(name)
-        if kept is not None and name != OWN:
+        if kept is not None and name != OWN and not kept.workers:
             self._end(name, kept)
 
     def _end(self, name: str, kept: _Kept) -> None:
