@@ -56,7 +56,7 @@ def test_a_job_outlives_its_submitter_and_a_head_that_is_killed(
     own.address = address
     assert own_jobs.get_job_status("lasting") == JobStatus.RUNNING and runner.is_running()
     go.touch()
-    assert own_jobs.until("lasting").status == JobStatus.SUCCEEDED
+    assert own_jobs.until("lasting", timeout_s=40).status == JobStatus.SUCCEEDED
     assert own_jobs.get_job_logs("lasting") == "began\nended\n"
 
 
@@ -69,7 +69,7 @@ def test_a_command_that_ends_while_no_head_is_there(own: Any, own_jobs: Any) -> 
     assert not runner.is_running()
     own.start_head(port=-1)
     own.address = address
-    found = own_jobs.until(job)
+    found = own_jobs.until(job, timeout_s=40)
     assert (found.status, found.driver_exit_code) == (JobStatus.FAILED, 7)
 
 
