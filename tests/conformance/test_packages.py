@@ -332,6 +332,27 @@ def test_an_environment_of_a_job_that_cannot_be(program, wanted) -> None:
     assert "went on" not in done.stdout
 
 
+def test_a_job_config_has_the_jobs_environment_and_namespace(program) -> None:
+    """``init(job_config=)``, as beside it ``runtime_env`` and ``namespace``."""
+    lines = program(
+        """
+    from ray.job_config import JobConfig
+
+    config = JobConfig(runtime_env={"env_vars": {"COLOUR": "red"}}, ray_namespace="mine")
+    config.set_metadata("who", "me")
+    print(config.metadata, config.ray_namespace)
+    ray.init(num_cpus=1, job_config=config)
+
+    @ray.remote
+    def colour():
+        return os.environ.get("COLOUR")
+
+    print(ray.get(colour.remote()), ray.get_runtime_context().namespace)
+"""
+    ).stdout.splitlines()
+    assert lines == ["{'who': 'me'} mine", "red mine"]
+
+
 # ---- hooks -----------------------------------------------------------------------------------
 
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from zray import limits
 from zray._version import RAY_VERSION, __version__
-from zray.api import job_config
+from zray.api import job_options
 from zray.api.driver_account import job_info, own_machine
 from zray.api.environments import environment_of
 from zray.api.options import namespace as checked_namespace
-from zray.api.runtime_env import NOTHING, Declared, declared
+from zray.api.runtime_env import Declared
 from zray.errors import HeadSilentError, NotInitializedError
 from zray.nodes.options import DashboardOptions, HeadOptions, NodeOptions, units
 from zray.protocol import messages as m
@@ -154,8 +154,9 @@ def init(
         include_dashboard: False: the started cluster has no page for browsers. It costs nothing
             until somebody looks at it.
         dashboard_host, dashboard_port: where it is; None: 8265, or the next port that is free.
-        others: ``_tracing_startup_hook``: ``"module:function"``, see docs/tracing.md; other options
-            of ``ray.init`` that have no meaning here are accepted.
+        others: ``job_config``: a ``JobConfig``, whose environment and namespace count where none is
+            given here; ``_tracing_startup_hook``: ``"module:function"``, see docs/tracing.md; other
+            options of ``ray.init`` that have no meaning here are accepted.
 
     Returns:
         A mapping of facts that is also a context manager.
@@ -168,13 +169,13 @@ def init(
             UnknownHostError and AuthenticationError say why.
     """
     node = _check_options(address, num_cpus, num_gpus, resources, labels, namespace, others)
-    node = _with_store(node, object_store_memory, object_spilling_directory)
-    node = _with_workers(node, max_workers)
+    store = (object_store_memory, object_spilling_directory)
+    node = _with_workers(_with_store(node, *store), max_workers)
     lost_after_s = _checked_lost_after(driver_lost_after_s)
     dashboard = _checked_dashboard(include_dashboard, dashboard_host, dashboard_port)
     logging = _log_settings(logging_config)
-    runtime_env = job_config.runtime_env(runtime_env)
-    wanted = NOTHING if runtime_env is None else declared("runtime_env", runtime_env)
+    job_config = others.pop("job_config", None)
+    wanted, namespace = job_options.chosen(job_config, runtime_env, namespace)
     with session.lock:
         existing = session.current()
         if existing is not None and existing.lost():

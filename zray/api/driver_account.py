@@ -8,7 +8,7 @@ import socket
 import sys
 
 from zray import limits
-from zray.api.job_config import submission_id
+from zray.api.submitted_job import submission_id
 from zray.protocol import messages as m
 from zray.protocol.errors import cut_text
 

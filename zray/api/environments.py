@@ -32,22 +32,21 @@ def environment_of(participant: Any, wanted: Declared) -> m.Environment | None:
     if wanted == NOTHING:
         found: m.Environment | None = participant.environment
         return found
-    return merged(participant.environment, resolved(participant, wanted))
+    return merged(participant.environment, _resolved(participant, wanted))
 
 
-def resolved(participant: Any, wanted: Declared) -> m.Environment:
-    """The environment that says this alone; its packages are there.
-
-    Raises:
-        As ``environment_of``.
-    """
+def _resolved(participant: Any, wanted: Declared) -> m.Environment:
+    """The environment that says this alone; its packages are there."""
     parts = []
     if wanted.working_dir:
         parts.append(_files(participant, m.WORKING_DIR, wanted.working_dir, wanted.excludes))
     for module in wanted.py_modules:
         parts.append(_files(participant, m.PY_MODULE, module, wanted.excludes))
     if wanted.installed is not None:
-        parts.append(_installation(wanted.installed, wanted.env_vars))
+        outer = participant.environment
+        above = outer.env_vars if outer is not None else ()
+        variables = {**dict(above), **dict(wanted.env_vars)}
+        parts.append(_installation(wanted.installed, sorted(variables.items())))
     if wanted.py_executable:
         parts.append(m.EnvironmentPart(m.PY_EXECUTABLE, wanted.py_executable))
     if len(parts) > limits.PARTS_MAX:

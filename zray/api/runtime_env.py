@@ -249,6 +249,9 @@ def _installed(tool: str, value: Any, known: tuple[str, ...]) -> Installed | Non
     if not isinstance(version, str):
         raise TypeError(f"runtime_env[{tool!r}]: {known[2]} must be a string, got {version!r}")
     further = _texts(known[3], options.get(known[3]) or ())
+    size = sum(map(len, (*lines, *further)))
+    if size > limits.ENV_VARS_CHARS_MAX:
+        raise ValueError(f"runtime_env[{tool!r}]: more than {limits.ENV_VARS_CHARS_MAX} characters")
     return Installed(tool, lines, further, checked_text(known[2], version), checks)
 
 
@@ -281,6 +284,8 @@ def _hook(value: Any) -> dict[str, Any]:
         )
     if not isinstance(value, Hashable):  # it is a part of options, which are compared
         raise TypeError(f"runtime_env['worker_process_setup_hook'] must be hashable, got {value!r}")
+    if isinstance(value, str):
+        _check_text("runtime_env['worker_process_setup_hook']", value)
     if isinstance(value, str) and not all(value.rpartition(".")):
         raise ValueError(
             f"runtime_env: worker_process_setup_hook {value!r} must be of the form module.function"

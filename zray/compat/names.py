@@ -150,7 +150,7 @@ MODULES: dict[str, dict[str, Any]] = {
     "ray.runtime_env": {
         **_homes("zray.api.runtime_env", "RuntimeEnv", "RuntimeEnvConfig"),
     },
-    "ray.job_config": _instead("zray.init() takes what there is to choose", "JobConfig"),
+    "ray.job_config": _homes("zray.api.job_options", "JobConfig"),
     "ray.job_submission": _homes(
         "zray.job_submission",
         *("DriverInfo", "JobDetails", "JobErrorType", "JobInfo", "JobStatus"),

@@ -20,7 +20,7 @@ from zray.dashboard.problems import Problem, bad_request, json_response, problem
 from zray.dashboard.service import Service
 from zray.errors import BusyError, HeadConnectionError
 from zray.jobs import operations
-from zray.jobs.submission import Submission, check_no_files, checked_submission
+from zray.jobs.submission import Alone, Submission, check_no_files, checked_submission
 from zray.nodes.driver.operator import Operator
 from zray.protocol import messages as m
 
@@ -136,9 +136,9 @@ def _word(request: Request) -> str:
 def _submit(wanted: Submission, operator: Operator) -> str:
     environment = None
     if wanted.environment != NOTHING:
-        from zray.api.environments import resolved  # which loads pickle
+        from zray.api.environments import environment_of  # which loads pickle
 
-        environment = resolved(None, wanted.environment)
+        environment = environment_of(Alone(), wanted.environment)
     return operations.submit(operator, wanted, environment)
 
 

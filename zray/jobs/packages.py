@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from zray import limits
+from zray.api import environments
 from zray.api.driver_account import job_info
-from zray.api.environments import resolved
 from zray.errors import HeadSilentError
-from zray.jobs.submission import Submission, has_files
+from zray.jobs.submission import Alone, Submission, has_files
 from zray.nodes.driver.driver import Driver
 from zray.protocol import messages as m
 from zray.runtime import session
@@ -30,14 +30,28 @@ def environment_of(
         HeadConnectionError and its kinds: the cluster cannot be reached.
     """
     if not has_files(wanted):
-        yield resolved(None, wanted.environment)
+        yield _whole(Alone(), wanted)
         return
     with _participant(info, address) as participant:
-        environment = resolved(participant, wanted.environment)
+        environment = _whole(_Sender(participant), wanted)
         told = participant.ask(lambda seq: m.Sync(seq), limits.QUESTION_S)
         if told is None:
             raise HeadSilentError(f"the head at {address} did not answer in time")
         yield environment
+
+
+class _Sender(Alone):
+    """Sends packages by way of a participant."""
+
+    def __init__(self, participant: Any) -> None:
+        self.packages = participant.packages
+        self.keep_bytes = participant.keep_bytes
+
+
+def _whole(sender: Alone, wanted: Submission) -> m.Environment:
+    found = environments.environment_of(sender, wanted.environment)
+    assert found is not None  # who asks for nothing does not come here
+    return found
 
 
 @contextlib.contextmanager

@@ -244,6 +244,12 @@ def _environment(value: Any) -> Declared:
     return declared("runtime_env", value)
 
 
+class Alone:
+    """In the place of a participant where nothing has to be sent: a job inherits no environment."""
+
+    environment: m.Environment | None = None
+
+
 def has_files(wanted: Submission) -> bool:
     """Whether there are files of this machine in its environment, which are to be sent."""
     places = (wanted.environment.working_dir, *wanted.environment.py_modules)

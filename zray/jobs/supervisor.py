@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from zray import limits
-from zray.api.job_config import CONFIG_VARIABLE, ID_VARIABLE
+from zray.api.submitted_job import CONFIG_VARIABLE, ID_VARIABLE
 from zray.protocol import messages as m
 from zray.protocol.errors import cut_text
 from zray.runtime import session

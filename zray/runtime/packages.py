@@ -121,7 +121,7 @@ def _pack_files(files: Any, top: Path, inside: str) -> Package:
     total = 0
     prefix = f"{inside}/" if inside else ""
     with tempfile.TemporaryFile(prefix="zray-package-") as target:
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with zipfile.ZipFile(target, "w") as archive:  # as it is: that makes equal bytes anywhere
             for name, path in files:
                 total += _add(archive, prefix + name, path)
                 _check_size(total, top)
@@ -147,7 +147,6 @@ def _add(archive: zipfile.ZipFile, name: str, path: Path) -> int:
         found = os.fstat(file.fileno())
         mode = 0o755 if found.st_mode & stat.S_IXUSR else 0o644
         info.external_attr = (stat.S_IFREG | mode) << 16
-        info.compress_type = zipfile.ZIP_DEFLATED
         info.file_size = found.st_size
         if found.st_size > limits.PACKAGE_BYTES_MAX:
             return found.st_size
