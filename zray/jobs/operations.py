@@ -236,13 +236,34 @@ class JobLog:
         if self._reader is not None:
             self._reader.operator = operator
 
-    def _open(self) -> LogReader | None:
-        if self._reader is None and self.job.worker_id:
-            name = f"worker-{self.job.worker_id.hex()}.log"
-            self._reader = LogReader(
-                self._operator, self.job.node_id, m.LogFile(name, 0, 0, 0.0, self.job.worker_id)
-            )
-        return self._reader
+    def _file(self, number: int = 0) -> m.LogPart | None:
+        """Which file the log is, or was ``number`` rotations ago; None: there is none."""
+        name = self._name + (f".{number}" if number else "")
+        try:
+            return self._operator.read_log(self.job.node_id, name, 0, 0, 0)
+        except LogUnavailableError:  # it has printed nothing, or so long ago that it was removed
+            return None
+        except NotFoundError as error:
+            raise JobSubmissionError(
+                f"the log of job {self.job.submission_id} is with its node, which is not "
+                f"connected: {error}"
+            ) from None
+
+    def _files(self) -> Iterator[tuple[str, m.LogPart]]:
+        """Those that there are, the present one first."""
+        for number in range(limits.LOG_FILES_KEPT_MAX + 1):
+            found = self._file(number) if self.job.worker_id else None
+            if found is None:
+                return
+            yield self._name + (f".{number}" if number else ""), found
+
+    @property
+    def _name(self) -> str:
+        return f"worker-{self.job.worker_id.hex()}.log"
+
+    def _read(self, name: str, file_id: int) -> LogReader:
+        file = m.LogFile(name, file_id, 0, 0.0, self.job.worker_id)
+        return LogReader(self._operator, self.job.node_id, file)
 
     def look(self) -> m.SubmittedJob:
         """The job as it is now."""
@@ -255,43 +276,33 @@ class JobLog:
         Raises:
             JobSubmissionError: its node is not there, and its log with it.
         """
-        reader = self._open()
-        if reader is None:
-            return b""
+        if self._reader is None:
+            files = [*self._files()]
+            if not files:
+                return b""
+            self._reader = self._read(self._name, files[-1][1].file_id)  # others follow it
         try:
-            return reader.next()
+            return self._reader.next()
         except LogUnavailableError:
-            return b""  # it has printed nothing, or so long ago that it was removed
-        except NotFoundError as error:
-            raise JobSubmissionError(
-                f"the log of job {self.job.submission_id} is with its node, which is not "
-                f"connected: {error}"
-            ) from None
+            return b""
+        except NotFoundError:
+            self._file()
+            raise
 
     def last(self, most: int) -> bytes:
-        """The last bytes that are there, at most so many; older files of it among them."""
-        reader = self._open()
-        if reader is None:
-            return b""
-        try:
-            (told,) = self._operator.log_files([self.job.node_id])
-            names = {one.name: one for one in told.files} if told is not None else {}
-            base = reader.file.name
-            found = b""
-            for name in (base, *(f"{base}.{number}" for number in range(1, limits.LOG_FILES_KEPT))):
-                if name not in names or len(found) >= most:
-                    break
-                one = LogReader(self._operator, self.job.node_id, names[name])
-                one.offset = max(0, names[name].size - (most - len(found)))
-                found = _rest(one, names[name].size) + found
-            return found
-        except LogUnavailableError:
-            return b""
-        except NotFoundError as error:
-            raise JobSubmissionError(
-                f"the log of job {self.job.submission_id} is with its node, which is not "
-                f"connected: {error}"
-            ) from None
+        """The last bytes that are there, at most so many.
+
+        Raises:
+            JobSubmissionError: as ``next``.
+        """
+        found = b""
+        for name, part in self._files():
+            reader = self._read(name, part.file_id)
+            reader.offset = max(0, part.size - (most - len(found)))
+            found = _rest(reader, part.size) + found
+            if len(found) >= most:
+                break
+        return found
 
 
 def _rest(reader: LogReader, size: int) -> bytes:
