@@ -487,6 +487,27 @@ class WebLoginError(ZrayError):
     code = "ZR-5108"
 
 
+class JobSubmissionError(ZrayError, RuntimeError):
+    """A job cannot be submitted, stopped or deleted as it was asked for; the message says why.
+
+    A RuntimeError, since Ray's JobSubmissionClient raises that.
+    """
+
+    code = "ZR-5130"
+
+
+class JobNotFoundError(JobSubmissionError, LookupError):
+    """There is no such submitted job, or not any more."""
+
+    code = "ZR-5131"
+
+
+class JobExistsError(JobSubmissionError):
+    """There is, or was, a job with that submission id."""
+
+    code = "ZR-5132"
+
+
 class ReplayError(ZrayError):
     """A failed attempt cannot be made again here; the message says what is missing."""
 

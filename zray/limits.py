@@ -152,6 +152,21 @@ NODES_COMPARED = 32  # of those with room, to spread few tasks; of those with ta
 RESOURCE_UNIT = 10_000  # a resource of 1 is this many units: granularity 0.0001
 PREFETCH_UNKNOWN_TASKS = 1
 
+# ---- submitted jobs --------------------------------------------------------------------------
+SUBMISSION_ID_MAX = 128  # characters
+JOB_ENTRYPOINT_MAX = 32 << 10  # characters of a job's command
+JOB_METADATA_MAX = 1000  # entries of a job
+JOB_METADATA_CHARS_MAX = 64 << 10  # of all their names and values
+JOBS_LIVE_MAX = 1000  # submitted, and not ended
+JOBS_ENDED_MAX = 10_000  # that the head remembers; the oldest are forgotten
+JOBS_ENDED_BYTES = 64 << 20  # of its memory, for those
+JOBS_TOLD_MAX = 1000  # in one answer
+JOBS_TOLD_BYTES = 2 << 20  # and about so many bytes
+JOB_STOP_S = 3.0  # from SIGTERM to SIGKILL
+JOB_STOP_MAX_S = 10.0  # after which the supervisor of a job that is to stop is killed
+JOB_LOG_BYTES = 16 << 20  # of a job's log, in one answer: the last
+JOB_LAST_WORDS_BYTES = 20_000  # of a failed command, in its job's message
+
 # ---- leases ----------------------------------------------------------------------------------
 LEASE_IDLE_S = 0.1  # a leased worker without a task for so long ends its lease
 LEASE_CONNECT_S = 1.0  # the same for one whose submitter has not connected yet
@@ -389,6 +404,7 @@ HTTP_HEADER_BYTES_MAX = 32 << 10
 HTTP_BODY_BYTES_MAX = 1 << 20
 HTTP_STREAMS_MAX = 64  # viewers that are told as things change
 HTTP_LOG_STREAMS_MAX = 32  # of these, those that follow a log
+HTTP_JOB_LOG_BYTES = 4 << 20  # of a job's log, in one answer: the last
 HTTP_QUESTIONS_AT_ONCE = 4  # to the head
 HTTP_QUESTIONS_WAITING_MAX = 64  # for their turn; more are refused
 HTTP_QUESTION_WAIT_S = 10.0  # for its turn

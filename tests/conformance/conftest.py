@@ -62,6 +62,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item not in left_out]
 
 
+@pytest.fixture(scope="session")
+def python() -> list[str]:
+    """The command that runs a program in which ``import ray`` works."""
+    return PYTHON
+
+
 Program = Callable[..., "subprocess.CompletedProcess[str]"]
 
 

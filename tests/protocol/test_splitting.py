@@ -260,6 +260,7 @@ def test_each_list_is_cut_or_bounded_where_it_is_made() -> None:
         "TaskReport.durations",
         "RunsListed.runs",
         *("CreateGroup.bundles", "Reserve.bundles"),
+        *("SubmitJob.metadata", "JobsTold.jobs"),
     }
     found = {
         f"{kind.__name__}.{field.name}"

@@ -8,6 +8,7 @@ import socket
 import sys
 
 from zray import limits
+from zray.api.submitted_job import submission_id
 from zray.protocol import messages as m
 from zray.protocol.errors import cut_text
 
@@ -38,6 +39,7 @@ def job_info(
         *(socket.gethostname(), os.getpid(), user, wants_logs, namespace, lost_after_s),
         logging,
         any(os.environ.get(name, "").lower() in ("1", "true") for name in CALL_SITES),
+        submission_id(),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from zray.api import submitted_job
 from zray.api.runtime_env import NOTHING, Declared, declared
 
 
@@ -70,7 +71,8 @@ class JobConfig:
 def chosen(
     job_config: Any, runtime_env: Mapping[str, Any] | None, namespace: str | None
 ) -> tuple[Declared, str | None]:
-    """What counts of ``init``'s arguments of these names: environment and namespace.
+    """What counts of ``init``'s arguments of these names: environment and namespace. A submitted
+    job that has started the program has an environment, too.
 
     Raises:
         TypeError, ValueError: as for ``runtime_env``; ``job_config`` is no JobConfig.
@@ -80,4 +82,5 @@ def chosen(
             raise TypeError(f"job_config must be a JobConfig, got {job_config!r}")
         runtime_env = runtime_env if runtime_env is not None else job_config.runtime_env
         namespace = namespace or job_config.ray_namespace
+    runtime_env = submitted_job.runtime_env(runtime_env)
     return NOTHING if runtime_env is None else declared("runtime_env", runtime_env), namespace

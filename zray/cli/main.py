@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from zray._version import __version__
-from zray.cli import entry, figures, listing, metrics, operations, options, rerunning
+from zray.cli import entry, figures, job, listing, metrics, operations, options, rerunning
 
 
 @click.group(context_settings={"max_content_width": 100})
@@ -155,6 +155,7 @@ for _one in (
     *rerunning.COMMANDS,
     *figures.COMMANDS,
     metrics.metrics,
+    job.job,
 ):
     command.add_command(_one)
 

@@ -134,7 +134,8 @@ COLUMNS: dict[str, list[tuple[str, str]]] = {
         *(("EXIT", "exit_type"), ("DETAIL", "exit_detail")),
     ],
     "jobs": [
-        *(("JOB ID", "job_id"), ("STATUS", "status"), ("ENTRYPOINT", "entrypoint")),
+        *(("JOB ID", "job_id"), ("SUBMISSION", "submission_id"), ("STATUS", "status")),
+        ("ENTRYPOINT", "entrypoint"),
         *(("HOST", "host"), ("PID", "driver_pid"), ("USER", "user")),
         *(("UNFINISHED", "tasks_unfinished"), ("FINISHED", "tasks_finished")),
         *(("AGE", "age"), ("MESSAGE", "message")),

@@ -207,10 +207,10 @@ MODULES: dict[str, dict[str, Any]] = {
         **_homes("zray.api.runtime_env", "RuntimeEnv", "RuntimeEnvConfig"),
     },
     "ray.job_config": _homes("zray.api.job_options", "JobConfig"),
-    "ray.job_submission": _instead(
-        "start the script on any machine that reaches the head",
-        *("DriverInfo", "JobDetails", "JobErrorType", "JobInfo", "JobStatus", "JobType"),
-        "JobSubmissionClient",
+    "ray.job_submission": _homes(
+        "zray.job_submission",
+        *("DriverInfo", "JobDetails", "JobErrorType", "JobInfo", "JobStatus"),
+        *("JobSubmissionClient", "JobType"),
     ),
     "ray.cluster_utils": {
         **_homes("zray.cluster_utils", "Cluster"),

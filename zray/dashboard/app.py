@@ -14,6 +14,7 @@ from starlette.staticfiles import StaticFiles
 from zray import limits
 from zray.dashboard import metrics_routes, openapi, parameters
 from zray.dashboard.act_routes import ActRoutes
+from zray.dashboard.job_routes import JobRoutes
 from zray.dashboard.live_routes import LiveRoutes
 from zray.dashboard.look_routes import LookRoutes
 from zray.dashboard.problems import json_response
@@ -85,6 +86,7 @@ def application(service: Service, sampler: Sampler) -> Router:
         *LookRoutes(service).routes(),
         *UsageRoutes(service).routes(),
         *ActRoutes(service).routes(),
+        *JobRoutes(service).routes(),
         *RayRoutes(service).routes(),
         *StateRoutes(service).routes(),
     ]

@@ -26,7 +26,8 @@ from zray.errors import HeadConnectionError
 from zray.runtime.log import Log, with_traceback
 from zray.runtime.web_keys import Stamp
 
-METHODS: Final = ("GET", "HEAD", "POST")
+METHODS: Final = ("GET", "HEAD", "POST", "DELETE")
+CHANGES: Final = ("POST", "DELETE")
 OPEN: Final = "/healthz"  # the one path that needs no login
 CSRF_HEADER: Final = "x-zray-csrf"
 LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -87,7 +88,7 @@ class Guard:
                 answer.abort()
                 return
             problem = problem_of(error)
-            if scope["method"] == "POST":  # what is left of its body need not come
+            if scope["method"] in CHANGES:  # what is left of its body need not come
                 problem.headers["connection"] = "close"
             if isinstance(error, HeadConnectionError):
                 problem.age_s = service.age_s()
@@ -128,7 +129,7 @@ class Guard:
         if request.path == "/" and "code" in query and request.method == "GET":
             return self._log_in(query["code"][-1])
         self._identify(request)
-        if request.method == "POST":
+        if request.method in CHANGES:
             self._check_change(request)
         return None
 
@@ -185,8 +186,10 @@ class Guard:
 
     def _check_change(self, request: _Request) -> None:
         """A script that has the token is nobody's browser: no other site can make it say that."""
+        is_script = request.session is None
         kind = (request.header("content-type") or "").partition(";")[0].strip().lower()
-        if kind != "application/json":
+        bare = not kind and not request.has_body() and (is_script or request.method == "DELETE")
+        if kind != "application/json" and not bare:
             raise bad_request("the body must be application/json", 415)
         if request.session is None:
             return
@@ -227,6 +230,11 @@ class _Request:
         if len(found) > 1:
             raise bad_request(f"the header {name} is there more than once")
         return found[0] if found else None
+
+    def has_body(self) -> bool:
+        """Whether anything comes after the headers."""
+        length = self.header("content-length") or "0"
+        return length != "0" or bool(self.all("transfer-encoding"))
 
     def own_origins(self) -> tuple[str, str]:
         """Those of a page of ours, under the name by which this was asked for.

@@ -148,8 +148,33 @@ def _paths() -> Iterable[tuple[str, Schema]]:
     health = _get("OK, DEGRADED or DOWN.", [], _TEXT, "text/plain")
     yield "/healthz", {"get": {**health["get"], "security": []}}
     yield "/api/version", _get("As Ray's.", [], _OBJECT)
+    yield from _jobs()
     yield "/api/v0/{kind}", _get("As Ray's state API.", [_KIND], _OBJECT)
     yield "/api/v0/{kind}/summarize", _get("As Ray's state API.", [_KIND], _OBJECT)
+
+
+def _jobs() -> Iterable[tuple[str, Schema]]:
+    job = {**_SUBJECT, "name": "job", "description": "Its submission id, or its driver's job id."}
+    asked = {
+        **dict.fromkeys(("entrypoint", "submission_id"), _TEXT),
+        **dict.fromkeys(("runtime_env", "metadata", "entrypoint_resources"), _OBJECT),
+        "entrypoint_num_cpus": {"type": "number"},
+        "entrypoint_num_gpus": {"type": "number"},
+        "entrypoint_memory": _WHOLE,
+        "entrypoint_label_selector": _OBJECT,
+    }
+    every = _get("All jobs, as Ray's.", [], {"type": "array", "items": _OBJECT})
+    yield "/api/jobs/", {**every, **_post("Run a command; `entrypoint` is needed.", asked)}
+    changed = _post("Forget a job that has ended.", {})["post"]
+    deleted = {name: value for name, value in changed.items() if name != "requestBody"}
+    deleted["parameters"] = [job, *changed["parameters"]]
+    yield "/api/jobs/{job}", {**_get("One job, as Ray's.", [job], _OBJECT), "delete": deleted}
+    stopped = _post("End a job.", {})["post"]
+    stopped["parameters"] = [job, *stopped["parameters"]]
+    yield "/api/jobs/{job}/stop", {"post": stopped}
+    yield "/api/jobs/{job}/logs", _get("What it has printed.", [job], _answer({"logs": _TEXT}))
+    tail = _get("The same as it grows.", [job], _TEXT, "text/event-stream")
+    yield "/api/jobs/{job}/logs/tail", tail
 
 
 def _ref(record: type[Any]) -> Schema:

@@ -139,8 +139,11 @@ def sendable(text: str, what: str) -> str:
     return text
 
 
-async def body(request: Request, **kinds: type[Any] | tuple[type[Any], ...]) -> dict[str, Any]:
-    """A JSON object with these fields alone, each of its kind.
+async def body(
+    request: Request, *, nullable: bool = False, **kinds: type[Any] | tuple[type[Any], ...]
+) -> dict[str, Any]:
+    """A JSON object with these fields alone, each of its kind. ``nullable``: one that is null is as
+    if it were not there.
 
     Raises:
         Problem: it is something else.
@@ -151,6 +154,8 @@ async def body(request: Request, **kinds: type[Any] | tuple[type[Any], ...]) -> 
         found = None
     if not isinstance(found, dict):
         raise bad_request("the body must be a JSON object")
+    if nullable:
+        found = {name: value for name, value in found.items() if value is not None}
     for name, value in found.items():
         kind = kinds.get(name)
         if kind is None:

@@ -14,6 +14,7 @@ from zray import limits
 from zray.protocol.actor_messages import *
 from zray.protocol.environment_messages import *
 from zray.protocol.held_messages import *
+from zray.protocol.job_messages import *
 from zray.protocol.lease_messages import *
 from zray.protocol.metric_messages import *
 from zray.protocol.node_messages import *
@@ -155,6 +156,24 @@ class Export(Message, tag=17):
     blob: bytes
     contained: list[ObjId] = []
     holder: IdOrNone = b""  # as in TEMPLATE
+
+
+class SubmitJob(Message, tag=237):
+    """Run a shell command on the cluster; answered with JOB_ANSWERED once that is durable.
+
+    ``task`` makes the job's supervisor, the actor ``actor``, by ``template`` of ``function``. The
+    same again, with the task's id, is the same job.
+    """
+
+    submission_id: SubmissionId
+    entrypoint: Text
+    metadata: Metadata
+    runtime_env: Text  # JSON
+    function: Export
+    template: Template
+    task: TaskSpec
+    actor: ActorInfo
+    job: JobInfo  # of the supervisor
 
 
 class Exported(Message, tag=18):
@@ -379,7 +398,7 @@ class KvReply(Message, tag=37):
 
 ALL: tuple[type[Message], ...] = (
     *(Hello, Welcome, Refused, Rejoin, Ping, Pong, Goodbye, Rejected),
-    *(Template, Export, Exported, Forget, Submit, Result, ResultAck, Cancel),
+    *(Template, Export, SubmitJob, Exported, Forget, Submit, Result, ResultAck, Cancel),
     *(Hold, Drop, Watch, Put),
     *(
         Pull,
@@ -410,6 +429,7 @@ ALL: tuple[type[Message], ...] = (
     *HELD_MESSAGES,
     *REPLAY_MESSAGES,
     *PLACEMENT_MESSAGES,
+    *JOB_MESSAGES,
     *ENVIRONMENT_MESSAGES,
 )
 
@@ -417,4 +437,5 @@ ALL: tuple[type[Message], ...] = (
 ANSWERS = (
     *(Status, Reasons, KvReply, Synced, ActorCreated, ActorFound, ActorNames, Gone, Traced),
     *(Listed, Summary, Explained, Answered, RunPart, RunsListed, Groups, EnvironmentsListed),
+    *(JobAnswered, JobsTold),
 )

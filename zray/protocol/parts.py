@@ -131,6 +131,7 @@ class JobInfo(Struct, array_like=True, frozen=True):
     )
     logging: LogSettings | None = None  # of its workers that run Python; None: as they are
     records_sites: bool = False  # workers note which line made a reference
+    submission_id: Name = ""  # of the submitted job whose command has started the driver
 
 
 class EnvironmentPart(Struct, array_like=True, frozen=True):

@@ -102,6 +102,7 @@ WHOLE: frozenset[type[Message]] = frozenset(
         *(m.KeepRun, m.ReadRun, m.RunPart, m.ListRuns, m.RunsListed),
         *(m.CreateGroup, m.RemoveGroup, m.AskGroups, m.Reserve, m.Reserved),
         *(m.ListEnvironments, m.EnvironmentsListed),
+        *(m.SubmitJob, m.EndJob, m.JobAnswered, m.AskJobs, m.JobsTold, m.JobExited),
     }
 )
 _HOLDS_PIECE = 512  # ids: one process's holds are cut into these, to be put in parts

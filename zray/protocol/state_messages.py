@@ -183,7 +183,9 @@ class ListedWorker(Struct, array_like=True, frozen=True, gc=False):
 
 class ListedJob(Struct, array_like=True, frozen=True, gc=False):
     """A driver's job. ``status``: RUNNING, SUCCEEDED, STOPPED or FAILED; of a driver only the last
-    says that it was lost. ``unfinished``, ``finished``: tasks."""
+    says that it was lost. ``unfinished``, ``finished``: tasks. ``submission_id``: of the submitted
+    job that the driver is of, or, if ``detached``, whose supervisor this is the job of: that may
+    also be PENDING."""
 
     job_id: AnyId
     status: Word
@@ -198,6 +200,7 @@ class ListedJob(Struct, array_like=True, frozen=True, gc=False):
     started_s: float = 0.0
     ended_s: float = 0.0
     message: Brief = ""
+    submission_id: Name = ""
 
 
 class ListedEvent(Struct, array_like=True, frozen=True, gc=False):

@@ -15,6 +15,7 @@ import struct
 from collections.abc import Callable, Iterator, Set
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 import psutil
@@ -182,6 +183,34 @@ def find(address: str | None = None) -> ConnectionInfo | None:
     if chosen is None and wanted is not None and unusable:
         raise unusable[0]
     return chosen
+
+
+def find_page(address: str) -> ConnectionInfo | None:
+    """The connection file of the head whose page is at that web address, seen from this machine.
+
+    Raises:
+        KeyFileError: the file in ``ZRAY_CONNECTION_FILE`` is unusable.
+    """
+    here = _own_hosts()
+    wanted = _place_of_page(address, here)
+    chosen = [ConnectionInfo.load(path)] if (path := os.environ.get(FILE_VARIABLE)) else []
+    known = [
+        info
+        for info in (*chosen, *_stored([]))
+        if info.dashboard and _place_of_page(info.dashboard, here) == wanted
+    ]
+    alive = [info for info in known if _may_run(info, here)]
+    return max(alive, key=lambda info: info.started) if alive else None
+
+
+def _place_of_page(address: str, here: Set[str]) -> tuple[str, int | None]:
+    """Host and port; "" for this machine under any of its names."""
+    try:
+        parts = urlsplit(address)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        return _canonical(parts.hostname or "", here), port
+    except ValueError:
+        return address, None
 
 
 def parse_address(text: str) -> tuple[str, int]:

@@ -22,7 +22,6 @@ class ActorReconciliation:
 
     def __init__(
         self,
-        *,
         outbox: Outbox[bytes],
         processes: Processes,
         tasks: TaskTable,

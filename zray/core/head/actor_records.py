@@ -64,7 +64,8 @@ class ActorRecord:
         self.launch_at = NEVER
         self.unconfirmed = False  # of before the head's restart; nobody has told of it since
         self.unstored = 0  # changes that are not durable yet
-        self.kill_text = ""  # why its process is being ended, after which it starts again
+        self.kill_text = ""  # why its process is being ended, after which it may start again
+        self.kill_gracefully = False  # it may say goodbye then
         self.until_stored: list[Callable[[], None]] | None = []  # None: its first row is durable
         self.farewells: list[tuple[bytes, m.StopActor]] = []  # for nodes, once its end is durable
         self.watchers: dict[bytes, None] = {}
@@ -85,7 +86,8 @@ class ActorRecord:
 
     def settled(self) -> bool:
         """Whether the constructor has run and never will again."""
-        return self.state == m.ACTOR_ALIVE and not self.info.max_restarts
+        has_owner = self.owner != self.actor_id  # else what it was made with is for its own use
+        return self.state == m.ACTOR_ALIVE and not self.info.max_restarts and has_owner
 
     def lives(self, incarnation: int) -> bool:
         """Whether that incarnation can be called."""

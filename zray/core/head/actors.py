@@ -140,10 +140,33 @@ class Actors:
             of_driver = self._members.jobs[message.job_id].info
             self._members.jobs[job_id] = JobMember(job_id, of_driver, now, driverless=True)
         record = ActorRecord(info, message.task, template, job_id, message.owner)
-        record.made = now
         self._enter(record)
         self._directory.made(record)
         self._created(sender, message, record)
+        self._begin(record, now)
+
+    def is_free(self, actor_id: bytes) -> bool:
+        """Whether nothing that there is has this id."""
+        known = actor_id in self._records or actor_id in self._directory.dead
+        return not known and actor_id not in self._tasks and not self._members.member(actor_id)
+
+    def make_unowned(
+        self,
+        spec: m.TaskSpec,
+        info: m.ActorInfo,
+        template: TemplateRecord,
+        job: m.JobInfo,
+        now: float,
+    ) -> None:
+        """Make a detached actor that no process has asked for, in a job of its own."""
+        job_id = spec.task_id
+        self._members.jobs[job_id] = JobMember(job_id, job, now, driverless=True)
+        record = ActorRecord(info, spec, template, job_id, job_id)
+        self._enter(record)
+        self._begin(record, now)
+
+    def _begin(self, record: ActorRecord, now: float) -> None:
+        record.made = now
         self._hold_arguments(record, now)
 
         def durable(now: float) -> None:

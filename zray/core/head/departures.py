@@ -6,6 +6,8 @@ can come back after that.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from zray.core.head.actor_table import ActorTable
 from zray.core.head.actors import Actors
 from zray.core.head.definitions import Definitions
@@ -64,6 +66,7 @@ class Departures:
         self._outbox = outbox
         self._persist = persist
         self._events = events
+        self.how_ended: Callable[[JobMember], tuple[str, str]] = lambda job: ("SUCCEEDED", "")
         self._prints = prints
         self._members = members
         self._processes = processes
@@ -205,7 +208,7 @@ class Departures:
         """
         job_id = job.process_id
         job.ended = True
-        self._events.job_ended(job, "FAILED" if lost else "SUCCEEDED", lost)
+        self._events.job_ended(job, *(("FAILED", lost) if lost else self.how_ended(job)))
         self._actors.job_ended(job_id)
         self._holders.broken(job_id)
         self._lineage.job_ended(job_id)

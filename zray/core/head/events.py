@@ -213,5 +213,6 @@ class Events:
                 started_s=self.day_time(job.joined),
                 ended_s=self.now_s(),
                 message=why[: limits.BRIEF_TEXT_MAX],
+                submission_id=info.submission_id,
             )
         )

@@ -24,6 +24,7 @@ from zray.core.head.holders import Holders
 from zray.core.head.identity import HeadIdentity
 from zray.core.head.incarnations import Incarnations
 from zray.core.head.inspection import Inspection
+from zray.core.head.jobs import Jobs
 from zray.core.head.leases import Leases
 from zray.core.head.lineage import Lineage
 from zray.core.head.listings import Listings
@@ -77,7 +78,7 @@ class Gcs(Tables):
         self._make_leases(identity)
         self.placement_groups = PlacementGroups(self, rows, self.task_manager.end_in_group)
         self._make_actors(rows.get(ACTORS, {}), now)
-        self._make_machines_of_members()
+        self._make_machines_of_members(now)
         self._make_door(identity)
         self._make_turn(now)
 
@@ -114,6 +115,7 @@ class Gcs(Tables):
             # actors
             **self.actors.handlers,
             **self.actor_directory.handlers,
+            **self.jobs.handlers,
             # everything else
             **self.placement_groups.handlers,
             **self.queries.handlers,
@@ -284,22 +286,12 @@ class Gcs(Tables):
             now=now,
         )
         self.actor_reconciliation = ActorReconciliation(
-            outbox=self.outbox,
-            processes=self.processes,
-            tasks=self.tasks,
-            records=self.actor_table,
-            directory=self.actor_directory,
-            incarnations=self.incarnations,
+            *(self.outbox, self.processes, self.tasks, self.actor_table),
+            *(self.actor_directory, self.incarnations),
         )
         self.resumption = Resumption(
-            recovery=self.recovery,
-            members=self.members,
-            tasks=self.tasks,
-            transfers=self.transfers,
-            holders=self.holders,
-            definitions=self.definitions,
-            task_manager=self.task_manager,
-            actors=self.actor_reconciliation,
+            *(self.recovery, self.members, self.tasks, self.transfers, self.holders),
+            *(self.definitions, self.task_manager, self.actor_reconciliation),
         )
         self.garbage = GarbageCollector(
             outbox=self.outbox,
@@ -314,7 +306,7 @@ class Gcs(Tables):
             actor_table=self.actor_table,
         )
 
-    def _make_machines_of_members(self) -> None:
+    def _make_machines_of_members(self, now: float) -> None:
         self.departures = Departures(
             outbox=self.outbox,
             persist=self.journal.persist,
@@ -362,6 +354,10 @@ class Gcs(Tables):
             placement_groups=self.placement_groups,
             worker_ended=self.departures.worker_ended,
         )
+        self.jobs = Jobs(
+            *(self, self.definitions, self.actors, self.incarnations),
+            *(self.membership, self.departures, now),
+        )
 
     def _make_turn(self, now: float) -> None:
         self.turn = Turn(
@@ -386,6 +382,7 @@ class Gcs(Tables):
             acknowledgements=self.acknowledgements,
             listings=self.listings,
             questions=self.questions,
+            jobs=self.jobs,
             now=now,
         )
 
@@ -398,7 +395,9 @@ class Gcs(Tables):
             *(self.recovery, self.transfers, self.events),
             lambda oid, now: self.causes.why(oid, now),
         )
-        self.listings = Listings(self, self.tasks, StateRows(self, self.tasks))
+        rows = StateRows(self, self.tasks)
+        self.jobs.why_pending = rows.why_pending
+        self.listings = Listings(self, self.tasks, rows)
         self.sessions = Sessions(
             identity=identity,
             store=self.store,

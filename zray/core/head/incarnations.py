@@ -33,7 +33,12 @@ from zray.protocol import messages as m
 
 
 class Incarnations:
-    """``begin`` starts a constructor, as ``TaskManager.begin``."""
+    """``begin`` starts a constructor, as ``TaskManager.begin``.
+
+    Attributes:
+        lives, died: told of an incarnation that can be called, and of an actor's end with its
+            cause, in the same turn.
+    """
 
     def __init__(
         self,
@@ -65,6 +70,8 @@ class Incarnations:
         self._events = events
         self._placement = placement
         self._begin = begin
+        self.lives: Callable[[ActorRecord], None] = lambda record: None
+        self.died: Callable[[ActorRecord, str], None] = lambda record, text: None
         self.jobs_over: list[bytes] = []  # of detached actors that are dead
         self._launches = Deadlines()  # actors with a launch_at
 
@@ -146,6 +153,7 @@ class Incarnations:
         record.text = ""
         self._processes.note_worker(node, worker_id)
         self._events.actor_lives(record)
+        self.lives(record)
         node.view.take(record.held, record.template.group)
         node.actors[record.actor_id] = None
         if record.settled():
@@ -232,6 +240,7 @@ class Incarnations:
         record.state = m.ACTOR_DEAD
         record.text = f"{record.named()} is dead: {text}"
         self._events.actor_died(record, text)
+        self.died(record, text)
         self._directory.free_name(record)
         self._launches.drop(record.actor_id)
         self._drop_arguments(record)
@@ -276,7 +285,8 @@ class Incarnations:
     def end_process(self, record: ActorRecord) -> None:
         """End the process of an incarnation; ACTOR_EXITED will tell that it has ended."""
         reason = record.kill_text
-        stop = m.StopActor(0, record.actor_id, record.incarnation, False, reason)
+        graceful = record.kill_gracefully
+        stop = m.StopActor(0, record.actor_id, record.incarnation, graceful, reason)
         self._outbox.send(record.node_id, stop)
 
     def end(self, record: ActorRecord, text: str, *, graceful: bool = False) -> None:

@@ -26,7 +26,11 @@ from zray.protocol.messages import DriverEnded, FindDriver, Hello, Notice
 
 
 class Membership:
-    """``offers``: names that nodes offer, learned as these join."""
+    """``offers``: names that nodes offer, learned as these join.
+
+    Attributes:
+        driver_joined: told of each driver that is new.
+    """
 
     def __init__(
         self,
@@ -53,6 +57,7 @@ class Membership:
         self._definitions = definitions
         self._departures = departures
         self._leases = leases
+        self.driver_joined: Callable[[JobMember], None] = lambda job: None
         self._joining: dict[bytes, int] = {}  # node -> incarnation being made durable
         self.look_at = 0.0  # when nodes are asked next for drivers that are away
 
@@ -107,6 +112,7 @@ class Membership:
             job = JobMember(hello.process_id, info, now)
             if self._members.jobs.setdefault(hello.process_id, job) is job:
                 self._events.job_joined(job)
+                self.driver_joined(job)
             welcome(now)
 
         self._persist([("jobs", hello.process_id, msgspec.msgpack.encode(info))], then)

@@ -21,7 +21,6 @@ class Resumption:
 
     def __init__(
         self,
-        *,
         recovery: Recovery,
         members: Members,
         tasks: TaskTable,

@@ -24,13 +24,13 @@ NODE_VERBS = CLIENT_VERBS | {
     *(m.Replies, m.ActorExited, m.DriverEnded, m.Leased, m.LeaseEnded, m.Begun, m.Near),
     *(m.RelayRefused, m.Items, m.TaskReport),
     *(m.Answered, m.LogFiles, m.LogPart, m.Examined, m.Measured, m.Scraped),
-    *(m.RunPart, m.RunsListed, m.EnvironmentsListed, m.Reserved),
+    *(m.RunPart, m.RunsListed, m.EnvironmentsListed, m.Reserved, m.JobExited),
 }
 OBSERVER_VERBS = frozenset(
     {
         *(m.Query, m.Why, m.Ping, m.Goodbye, m.Shutdown, m.List, m.Summarize),
         *(m.Locate, m.ReadLog, m.Examine, m.Kill, m.Drain, m.Trace, m.Measure, m.Scrape),
-        *(m.AskHeld, m.ListEnvironments),
+        *(m.AskHeld, m.ListEnvironments, m.SubmitJob, m.EndJob, m.AskJobs),
     }
 )
 VERBS = {m.ROLE_DRIVER: CLIENT_VERBS, m.ROLE_NODE: NODE_VERBS, m.ROLE_OBSERVER: OBSERVER_VERBS}

@@ -45,6 +45,7 @@ class StateRows:
         self._events = tables.events
         self._placement = tables.placement
         self._placement_reasons = PlacementReasons(tables.members, tables.scheduler)
+        self._submitted = tables.job_table
         self._tasks = tasks
         self._reasons: dict[SchedulingClass, str] = {}  # looked up in this turn
 
@@ -155,6 +156,13 @@ class StateRows:
     def _why_no_actor(self, record: ActorRecord) -> str:
         creation = self._tasks.get(record.actor_id)
         return self._reason(creation) if creation is not None else record.reason(self._events.now)
+
+    def why_pending(self, actor_id: bytes) -> str:
+        """What an actor waits for that has not been made yet; empty: it is there, or dead."""
+        record = self._actors.get(actor_id)
+        if record is None or record.state in (m.ACTOR_ALIVE, m.ACTOR_DEAD):
+            return ""
+        return self._why_no_actor(record)[: limits.BRIEF_TEXT_MAX]
 
     # ---- objects ---------------------------------------------------------------------------
 
@@ -293,7 +301,7 @@ class StateRows:
         info = job.info
         return m.ListedJob(
             job_id=job_id,
-            status="RUNNING",
+            status=self._job_status(job),
             entrypoint=info.entrypoint[: limits.BRIEF_TEXT_MAX],
             host=info.host,
             pid=info.pid,
@@ -304,10 +312,16 @@ class StateRows:
             finished=job.finished,
             started_s=self._events.day_time(job.joined),
             message=self._job_message(job),
+            submission_id=info.submission_id,
         )
 
-    @staticmethod
-    def _job_message(job: JobMember) -> str:
+    def _job_status(self, job: JobMember) -> str:
+        submitted = self._submitted.of_actor(job.process_id)
+        return "RUNNING" if submitted is None else submitted.row.status
+
+    def _job_message(self, job: JobMember) -> str:
+        if self._submitted.of_actor(job.process_id) is not None:
+            return self.why_pending(job.process_id)
         if job.driverless:
             return "it is that of a detached actor, which lives"
         return "" if job.connected else "its driver is not connected at the moment"

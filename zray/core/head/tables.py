@@ -8,6 +8,8 @@ from zray.core.head.catalog import Catalog
 from zray.core.head.control_store import ControlStore
 from zray.core.head.events import Events
 from zray.core.head.identity import HeadIdentity
+from zray.core.head.job_table import TABLE as JOBS
+from zray.core.head.job_table import JobTable
 from zray.core.head.journal import Journal
 from zray.core.head.lease_table import LeaseTable
 from zray.core.head.members import Members
@@ -44,6 +46,7 @@ class Tables:
         self.actor_table = ActorTable()
         self.lease_table = LeaseTable()
         self.placement = PlacementTable()
+        self.job_table = JobTable(rows.get(JOBS, {}))
         counted = ("finished", "retried", "stale", "lost", "rebuilt", "reclaimed", "resubmitted")
         self.counters = dict.fromkeys(counted, 0)
         self.events = Events(identity.started_s, now, self.notices)

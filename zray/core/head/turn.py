@@ -19,6 +19,7 @@ from zray.core.head.drains import Drains
 from zray.core.head.garbage_collector import GarbageCollector
 from zray.core.head.holders import Holders
 from zray.core.head.incarnations import Incarnations
+from zray.core.head.jobs import Jobs
 from zray.core.head.journal import Journal
 from zray.core.head.leases import Leases
 from zray.core.head.listings import Listings
@@ -63,6 +64,7 @@ class Turn:
         acknowledgements: Acknowledgements,
         listings: Listings,
         questions: Questions,
+        jobs: Jobs,
         now: float,
     ) -> None:
         self._journal = journal
@@ -79,6 +81,7 @@ class Turn:
             ("forgetting unknown objects", holders.forget_unknown),
             ("starting actors", incarnations.step),
             ("telling of actors that nobody made", directory.step),
+            ("ending supervisors of jobs", jobs.step),
             ("emptying nodes", drains.step),
             ("taking turns", leases.take_turns),
             ("placing groups", placement_groups.step),
@@ -96,7 +99,7 @@ class Turn:
         self._deadlines: tuple[Callable[[], float], ...] = (
             *(holders.deadline, drains.deadline, incarnations.deadline, directory.deadline),
             *(scheduler.steal_deadline, leases.deadline, near_tasks.deadline),
-            placement_groups.deadline,
+            *(placement_groups.deadline, jobs.deadline),
             *(acknowledgements.deadline, listings.deadline, questions.deadline),
         )
 

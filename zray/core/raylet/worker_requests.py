@@ -37,6 +37,7 @@ from zray.protocol.messages import (
     Groups,
     Hold,
     Holds,
+    JobExited,
     KillActor,
     Kv,
     KvReply,
@@ -71,7 +72,7 @@ from zray.protocol.messages import (
 
 REQUESTS = (
     *(Query, Kv, KillActor, FindActor, ListActors, Sync, AskGone, Trace),
-    *(List, Summarize, Why, CreateGroup, RemoveGroup, AskGroups),
+    *(List, Summarize, Why, CreateGroup, RemoveGroup, AskGroups, JobExited),
 )
 Request = (
     Query
@@ -89,6 +90,7 @@ Request = (
     | CreateGroup
     | RemoveGroup
     | AskGroups
+    | JobExited
 )
 Answer = (
     Status

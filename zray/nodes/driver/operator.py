@@ -126,6 +126,10 @@ class Operator(Observer):
     def ask(self, query: m.Message, kind: type[Answer], timeout_s: float = ANSWER_S) -> Answer:
         """The one answer to a question."""
         (answer,) = self.ask_all([query], timeout_s)
+        return self.checked(answer, kind, timeout_s)
+
+    def checked(self, answer: m.Message | None, kind: type[Answer], timeout_s: float) -> Answer:
+        """An answer that is a ``kind`` and tells of no error; ``timeout_s``: waited for it."""
         if answer is None:
             raise HeadSilentError(
                 f"the head at {self.address}, or the node that it has asked, did not answer within "

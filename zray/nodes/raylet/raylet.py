@@ -122,6 +122,7 @@ class RayletNode:
             addresses,
             lambda: (self._raylet.session.epoch, self._raylet.hello()),
         )
+        self._workers.head_address = lambda: self._link.address
         self._heap = Heap()
         self._linked_once = False
         self._refusal = ""  # of the head, as it was said last

@@ -51,6 +51,9 @@ URGENT = (
 )
 
 
+HEAD_VARIABLE = "ZRAY_HEAD_ADDRESS"
+
+
 class WorkerProcesses:
     """The shell of the Raylet machine towards its workers.
 
@@ -65,6 +68,7 @@ class WorkerProcesses:
     Attributes:
         channels: of those that have not ended.
         gpus: of the machine, as they were found.
+        head_address: where a worker is told that its head is.
         failure: why no worker can ever be started here.
     """
 
@@ -94,6 +98,7 @@ class WorkerProcesses:
         self._say = say
         self._on_failure = failed
         self.channels: dict[bytes, WorkerChannel] = {}
+        self.head_address: Callable[[], str] = str
         self.failure: StartError | None = None
         self._oom = machine.OomWatch()
         self._lease_until = 0.0  # as the workers know it
@@ -168,6 +173,7 @@ class WorkerProcesses:
     def _environment(self, effect: StartWorker) -> dict[str, str]:
         _, gpus, threads, _ = effect.key
         env = told([*self.gpus], [*gpus])
+        env[HEAD_VARIABLE] = self.head_address()
         for name in ("OMP", "MKL", "OPENBLAS", "NUMEXPR", "VECLIB_MAXIMUM"):
             if f"{name}_NUM_THREADS" not in os.environ:
                 env[f"{name}_NUM_THREADS"] = str(threads)

@@ -356,9 +356,9 @@ class JobState(StateRecord):
         driver = {"id": row.job_id.hex(), "node_ip_address": row.host, "pid": str(row.pid)}
         return cls(
             job_id=row.job_id.hex(),
-            submission_id=None,
+            submission_id=row.submission_id or None,
             entrypoint=row.entrypoint,
-            type="DRIVER",
+            type="SUBMISSION" if row.detached and row.submission_id else "DRIVER",
             status=row.status,
             message=row.message or None,
             error_type=None,

@@ -138,16 +138,17 @@ export const KINDS = {
   jobs: {
     kind: "jobs",
     title: "Jobs",
-    empty: ["No jobs", "A job is a program that has called zray.init()."],
-    pick: (r) => ({ id: r.job_id, name: r.entrypoint, state: r.status, user: r.user ?? "", host: r.driver_info?.node_ip_address ?? "", pid: Number(r.driver_info?.pid ?? 0), connected: r.is_connected, unfinished: r.tasks_unfinished ?? 0, finished: r.tasks_finished ?? 0, start: r.start_time ?? 0, end: r.end_time ?? 0, note: r.message ?? "" }),
+    empty: ["No jobs", "A job is a program that has called zray.init(), or a command of zray job submit."],
+    pick: (r) => ({ id: r.job_id, name: r.entrypoint, submission: r.submission_id ?? "", state: r.status, user: r.user ?? "", host: r.driver_info?.node_ip_address ?? "", pid: Number(r.driver_info?.pid ?? 0), connected: r.is_connected, unfinished: r.tasks_unfinished ?? 0, finished: r.tasks_finished ?? 0, start: r.start_time ?? 0, end: r.end_time ?? 0, note: r.message ?? "" }),
     open: (row) => link("jobs", row.id),
     filters: () => [
-      { key: "status", label: "State", options: choices(["RUNNING", "SUCCEEDED", "STOPPED", "FAILED"]) },
+      { key: "status", label: "State", options: choices(["PENDING", "RUNNING", "SUCCEEDED", "STOPPED", "FAILED"]) },
       { key: "user", label: "User", hint: "the whole name" },
     ],
     columns: () => [
       { name: "name", title: "Program", width: "minmax(120px, 1.6fr)", sort: (row) => row.name, text: (row) => row.name || row.id, href: linked("jobs", "id") },
       state,
+      { name: "submission", title: "Submission", width: "minmax(90px, 0.9fr)", from: 900, soft: true, sort: (row) => row.submission, text: (row) => row.submission },
       { name: "unfinished", title: "Unfinished", width: "92px", from: 480, number: true, sort: (row) => row.unfinished, text: (row) => count(row.unfinished) },
       { name: "finished", title: "Finished", width: "92px", from: 560, number: true, sort: (row) => row.finished, text: (row) => count(row.finished) },
       { name: "user", title: "User", width: "minmax(70px, 0.6fr)", from: 720, soft: true, sort: (row) => row.user, text: (row) => row.user },

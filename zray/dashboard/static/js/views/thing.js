@@ -151,6 +151,7 @@ const THINGS = {
     facts: (r) => [
       ["Id", wholeId(r.job_id)],
       ["Program", r.entrypoint],
+      ["Submission", r.submission_id],
       ["User", r.user],
       ["Where", r.driver_info ? `pid ${r.driver_info.pid} on ${r.driver_info.node_ip_address}` : null],
       ["Connected", r.is_connected ? "yes" : "no"],
