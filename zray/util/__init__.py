@@ -9,25 +9,19 @@ import importlib
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from zray.api.session import participant
+from zray.util.placement_group import (  # so that this name is the function, and not the module
+    get_current_placement_group,
+    get_placement_group,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 
 if TYPE_CHECKING:
     from zray.util.check_serialize import inspect_serializability
-    from zray.util.placement_group import (
-        get_current_placement_group,
-        get_placement_group,
-        placement_group,
-        placement_group_table,
-        remove_placement_group,
-    )
     from zray.util.serialization import deregister_serializer, register_serializer
 
-_PLACEMENT = "zray.util.placement_group"
 _HOMES = {
-    "get_current_placement_group": _PLACEMENT,
-    "get_placement_group": _PLACEMENT,
-    "placement_group": _PLACEMENT,
-    "placement_group_table": _PLACEMENT,
-    "remove_placement_group": _PLACEMENT,
     "inspect_serializability": "zray.util.check_serialize",
     "deregister_serializer": "zray.util.serialization",
     "register_serializer": "zray.util.serialization",
