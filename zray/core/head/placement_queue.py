@@ -35,9 +35,7 @@ class PlacementQueue:
         self._paused = Deadlines()  # groups that wait again then
         self._seen = -1  # how the nodes were when these were looked at last
         self._left = 0  # shapes that were not looked at since
-        self._fresh: dict[
-            _Shape, None
-        ] = {}  # those that are to be looked at whatever the nodes are
+        self._fresh: dict[_Shape, None] = {}  # those to be looked at however the nodes are
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
