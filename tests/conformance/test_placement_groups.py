@@ -373,12 +373,13 @@ def test_is_not_in_the_way_of_others(made):
     """A full cluster has room in a reserved bundle."""
     group = made([{"CPU": 1}])
     assert group.wait(30)
-    others = [sleep.options(max_retries=0).remote() for _ in range(3)]
+    others = [Actor.options(num_cpus=1).remote() for _ in range(3)]
+    ray.get([other.where.remote() for other in others], timeout=30)
     until(lambda: free() == 0)
     task = where.options(scheduling_strategy=InGroup(group)).remote()
-    assert ray.get(task, timeout=30)["group"] and not ray.wait(others, timeout=0)[0]
-    for ref in others:
-        ray.cancel(ref, force=True)
+    assert ray.get(task, timeout=30)["group"] == group.id.hex()
+    for other in others:
+        ray.kill(other)
 
 
 # ---- what tasks submit ---------------------------------------------------------------------------

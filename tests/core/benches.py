@@ -22,6 +22,7 @@ VERSIONS = m.Versions("3.11", "0", "3")
 CLUSTER = b"c" * 16
 FUNCTION = b"f" * 16
 EVERY = 1 << 40
+FEATURES = ["tasks", m.BUNDLES]  # of nodes
 
 
 def identity(text: str) -> bytes:
@@ -142,7 +143,7 @@ class HeadBench:
         amounts += [(key, int(amount * UNIT)) for key, amount in more.items()]
         info = m.NodeInfo(name, "host", 1, amounts, [], machine, "host:1", offers)
         return m.Hello(
-            *(0, 1, m.ROLE_NODE, identity(name), incarnation, b"", VERSIONS, ["tasks"], info)
+            *(0, 1, m.ROLE_NODE, identity(name), incarnation, b"", VERSIONS, FEATURES, info)
         )
 
     def hello_driver(self, name: str) -> m.Hello:

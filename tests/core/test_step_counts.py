@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -20,6 +21,7 @@ from tests.core.benches import (
     template,
 )
 from zray import limits
+from zray.core import bundles
 from zray.core.client.client import Client
 from zray.core.client.waiters import Waiter
 from zray.protocol import messages as m
@@ -173,6 +175,54 @@ def few_at_the_head() -> dict[str, int]:
 @pytest.mark.parametrize("count", [MORE, MANY])
 def test_the_head(few_at_the_head: dict[str, int], count: int) -> None:
     check(few_at_the_head, head_steps(count))
+
+
+def group_steps(groups: int, nodes: int) -> dict[str, int]:
+    """With so many placement groups on so many nodes, and as many that wait."""
+    head = HeadBench()
+    for index in range(nodes):
+        head.node(f"n{index}", cpus=4)
+    head.driver("d", WORK)
+    found: dict[str, int] = {}
+
+    def create(kind: str, index: int, cpus: int) -> m.CreateGroup:
+        return m.CreateGroup(0, number(kind, index), DRIVER, 1, [m.Bundle([("CPU", cpus)])] * 2)
+
+    def answer(what: str, outcome: int) -> None:
+        """All nodes that were asked to take a step have done so."""
+        for name, sent in [*head.sent.items()]:
+            asked = [one for one in sent if isinstance(one, m.Reserve) and one.step != m.COMMIT]
+            said = [m.Reserved(0, one.group_id, one.round, outcome) for one in asked]
+            head.taken(name)
+            if said:
+                found[what] = found.get(what, 0) + steps(partial(head.say, name, *said))
+
+    head.say("d", *(create("g", index, 1) for index in range(groups)))
+    head.say("d", *(create("w", index, 1_000_000) for index in range(groups)))
+    for _ in range(groups // limits.GROUPS_PLACED_MAX + 1):
+        answer("", m.PREPARED)
+        head.turn()
+    assert sum(one.is_whole() for one in head.gcs.placement.values()) == groups
+    found.clear()
+    one = create("g", groups, 1)
+    found["create"] = steps(lambda: head.say("d", one))
+    answer("prepared", m.PREPARED)
+    needed = [(name, much / 10_000) for name, much in bundles.needed([], one.group_id, 0)]
+    within = template("within", resources=needed)
+    head.say("d", within)
+    submit = m.Submit(0, DRIVER, DRIVER, [task("1", 0, within)])
+    found["submit into it"] = steps(lambda: head.say("d", submit))
+    head.sent.clear()
+    found["remove"] = steps(lambda: head.say("d", m.RemoveGroup(0, one.group_id)))
+    answer("released", m.RELEASED)
+    found["nothing"] = steps(lambda: head.say("d", m.Ping(0, 0.0)))
+    return found
+
+
+def test_placement_groups_at_the_head() -> None:
+    few = group_steps(20, 8)
+    check(few, group_steps(2_000, 8))
+    check(few, group_steps(20, 500))
 
 
 def contended_steps(count: int) -> dict[str, int]:

@@ -100,7 +100,7 @@ def test_seeds_reach_what_they_are_for() -> None:
         for workload in (
             *(*simulate.WORKLOADS, *simulate.ACTOR_WORKLOADS),
             *(*simulate.LEASE_WORKLOADS, *simulate.NEAR_WORKLOADS, *simulate.STREAM_WORKLOADS),
-            *(*simulate.ITEM_WORKLOADS, *simulate.CLASS_WORKLOADS),
+            *(*simulate.ITEM_WORKLOADS, *simulate.CLASS_WORKLOADS, *simulate.GROUP_WORKLOADS),
         )
     }
     assert {fault.__name__ for plan in plans for _, fault in plan.faults} == {

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from zray import limits
 from zray.api.label_options import Selector
-from zray.core import bundles, labels, resources
+from zray.core import bundles, labels
 from zray.ids import TASK_BYTES
 from zray.protocol import messages as m
 from zray.runtime.id_types import PlacementGroupID
@@ -361,15 +361,3 @@ def placed(where: Placement | None, amounts: list[tuple[str, int]]) -> list[tupl
     if where is None or not where.group_id:
         return amounts
     return bundles.needed(amounts, where.group_id, where.bundle)
-
-
-def unplaced(amounts: Sequence[tuple[str, int]]) -> resources.Needs:
-    """The inverse of ``placed``: the resources themselves, whatever group they are of."""
-    found: dict[str, int] = {}
-    for name, amount in amounts:
-        of = bundles.parts(name)
-        if of is None:
-            found[name] = amount
-        elif of[0] != bundles.PLACE:
-            found[of[0]] = amount
-    return tuple(sorted(found.items()))

@@ -11,6 +11,7 @@ from zray.api import cluster, placement
 from zray.api.actor_handles import ActorHandle
 from zray.api.runtime_env import RuntimeEnv
 from zray.api.session import participant
+from zray.core import bundles
 from zray.core.environments import described
 from zray.ids import object_id
 from zray.runtime import id_types, session
@@ -105,7 +106,7 @@ class RuntimeContext:
             pairs = info.held
         else:
             pairs = template.resources if template is not None else []
-        pairs = placement.unplaced(pairs)
+        pairs = bundles.plain(pairs)
         return {name: amount / limits.RESOURCE_UNIT for name, amount in pairs if amount}
 
     @property

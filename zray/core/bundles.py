@@ -19,6 +19,7 @@ PLACE = "bundle"  # what every bundle has so much of, so that something without 
 PLACES = 1000 * limits.RESOURCE_UNIT
 TAKEN = limits.RESOURCE_UNIT // 1000  # of that, by whatever runs there
 _BETWEEN = "_group_"
+_OF_CPU, _OF_GPU = CPU + _BETWEEN, GPU + _BETWEEN
 _HEX = frozenset("0123456789abcdef")
 
 PACK, SPREAD, STRICT_PACK, STRICT_SPREAD = 0, 1, 2, 3
@@ -52,6 +53,18 @@ def needed(
     return sorted(found)
 
 
+def plain(amounts: Iterable[tuple[str, int]]) -> Needs:
+    """The inverse of ``needed``: the resources, whatever group they are of."""
+    found: dict[str, int] = {}
+    for name, amount in amounts:
+        of = parts(name) if _BETWEEN in name else None
+        if of is None:
+            found[name] = amount
+        elif of[0] != PLACE:
+            found[of[0]] = amount
+    return tuple(sorted(found.items()))
+
+
 def parts(name: str) -> tuple[str, int, bytes] | None:
     """Resource, index and group of such a name; None: it is none."""
     resource, found, rest = name.rpartition(_BETWEEN)
@@ -82,12 +95,12 @@ def index_of(wanted: Iterable[tuple[str, int]]) -> int:
 
 def is_cpu(name: str) -> bool:
     """Whether that is CPU, of a node or of a bundle."""
-    return name == CPU or name.startswith(f"{CPU}_group_")
+    return name == CPU or name.startswith(_OF_CPU)
 
 
 def is_gpu(name: str) -> bool:
     """The same of GPUs."""
-    return name == GPU or name.startswith(f"{GPU}_group_")
+    return name == GPU or name.startswith(_OF_GPU)
 
 
 def added(vectors: Iterable[Needs]) -> Needs:

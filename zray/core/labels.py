@@ -43,8 +43,12 @@ def only_node(selectors: Sequence[Selector]) -> str:
 
 def in_words(selectors: Iterable[Selector]) -> str:
     """``a=b, c=!d``; what is instead of that, after ``or``."""
-    texts = (", ".join(f"{name}={wanted}" for name, wanted in one) for one in selectors)
+    texts = (", ".join(_pair(name, wanted) for name, wanted in one) for one in selectors)
     return " or ".join(text or "any" for text in texts)
+
+
+def _pair(name: str, wanted: str) -> str:
+    return f"node {wanted}" if name == NODE else f"{name}={wanted}"
 
 
 def term(selectors: Sequence[Selector], amounts: Iterable[tuple[str, int]]) -> str:

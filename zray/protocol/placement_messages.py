@@ -17,6 +17,8 @@ from zray.protocol.parts import (
     Text,
 )
 
+BUNDLES = "bundles"  # Hello.features of a node that takes RESERVE
+
 # GroupStatus.state
 GROUP_PENDING = 1  # it has no places yet
 GROUP_CREATED = 2

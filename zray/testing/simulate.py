@@ -49,7 +49,7 @@ STREAM = 1159  # one with which the seeds that the tests name keep their plans
 
 GENERATORS = 2730  # the same for what yields
 ITEMS = 6  # for items that are kept while nodes go
-GROUPS = 1  # and for placement groups
+GROUPS = 19  # and for placement groups
 CLASSES = 444  # and for what has labels, environments and the like
 IMPATIENCE = 1  # and for how soon actors are out of reach
 

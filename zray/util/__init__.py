@@ -9,6 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from zray.api.session import participant
+from zray.util.placement_group import (  # so that this name is the function, and not the module
+    get_current_placement_group,
+    get_placement_group,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 
 if TYPE_CHECKING:
     from zray.util.actor_pool import ActorPool
@@ -16,22 +23,9 @@ if TYPE_CHECKING:
     from zray.util.completion import as_completed, map_unordered
     from zray.util.debug import disable_log_once_globally, enable_periodic_logging, log_once
     from zray.util.node_address import get_node_instance_id, get_node_ip_address
-    from zray.util.placement_group import (
-        get_current_placement_group,
-        get_placement_group,
-        placement_group,
-        placement_group_table,
-        remove_placement_group,
-    )
     from zray.util.serialization import deregister_serializer, register_serializer
 
-_PLACEMENT = "zray.util.placement_group"
 _HOMES = {
-    "get_current_placement_group": _PLACEMENT,
-    "get_placement_group": _PLACEMENT,
-    "placement_group": _PLACEMENT,
-    "placement_group_table": _PLACEMENT,
-    "remove_placement_group": _PLACEMENT,
     "ActorPool": "zray.util.actor_pool",
     "as_completed": "zray.util.completion",
     "map_unordered": "zray.util.completion",

@@ -7,14 +7,12 @@ A group's bundles are reserved all at once, each on one node, and tasks and acto
 from __future__ import annotations
 
 import math
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from zray import limits
 from zray.api import placement
-from zray.api.functions import RemoteFunction
-from zray.api.functions import remote as _remote
 from zray.api.label_options import label_selector
 from zray.api.placement import GroupHandle, PlacementGroupSchedulingStrategy
 from zray.api.session import participant
@@ -24,7 +22,10 @@ from zray.nodes.options import checked_text, unit
 from zray.protocol import messages as m
 from zray.runtime import session
 from zray.runtime.id_types import PlacementGroupID
-from zray.runtime.references import ObjectRef
+
+if TYPE_CHECKING:
+    from zray.api.functions import RemoteFunction
+    from zray.runtime.references import ObjectRef
 
 G = TypeVar("G")
 
@@ -112,7 +113,9 @@ _check: list[RemoteFunction[Any, Any]] = []
 
 def _reserved() -> RemoteFunction[Any, Any]:
     if not _check:
-        _check.append(_remote(_bundle_reservation_check))
+        from zray.api.functions import remote  # it pickles: loaded on first use
+
+        _check.append(remote(_bundle_reservation_check))
     return _check[0]
 
 

@@ -155,7 +155,7 @@ class BundlePolicy:
             self._shapes.move_to_end(needs)
         changed = self._changes.since(found.heard)
         for node in self._nodes.values() if changed is None else changed:
-            if node.live:
+            if node.live and node.reserves:
                 found.places[node] = None
         found.heard = self._changes.until_now()
         return found.places

@@ -120,14 +120,14 @@ class GroupClaims:
         found = [*islice(nodes.values(), self._looked, self._looked + LOOKED_AT_MAX)]
         found += islice(nodes.values(), min(self._looked, LOOKED_AT_MAX - len(found)))
         self._looked += LOOKED_AT_MAX
-        return [
-            self._without_tasks(one) for one in found if one.view.usable and not one.view.claims
-        ]
+        views = [(one, one.view) for one in found]
+        able = [one for one, view in views if view.usable and view.reserves and not view.claims]
+        return [self._without_tasks(one) for one in able]
 
     def _without_tasks(self, node: NodeMember) -> NodeView:
         view = node.view
         twin = NodeView(view.node_id, view.incarnation, dict(view.total))
-        twin.labels, twin.live = view.labels, True
+        twin.labels, twin.live, twin.reserves = view.labels, True, True
         for group in view.bundles.values():
             for amounts in group.values():
                 resources.take(twin.free, amounts)

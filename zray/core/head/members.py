@@ -16,7 +16,7 @@ from zray.core import resources
 from zray.core.head.task_records import NodeView
 from zray.core.incidents import FreshStart
 from zray.core.resources import Needs, Vector
-from zray.protocol.messages import Amounts, Hello, JobInfo, NodeInfo
+from zray.protocol.messages import BUNDLES, Amounts, Hello, JobInfo, NodeInfo
 
 ALIVE = "ALIVE"
 SUSPECT = "SUSPECT"
@@ -94,6 +94,7 @@ class NodeMember(Member):
         self.ends_unstored: dict[int, None] = {}  # those whose consequences are not durable
         total = {**dict(info.resources), **resources.offering(info.offers)}
         self.view = NodeView(hello.process_id, hello.incarnation, total, info.labels)
+        self.view.reserves = BUNDLES in hello.features
 
     def in_words(self) -> str:
         """What it is, for people."""

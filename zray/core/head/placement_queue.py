@@ -35,6 +35,7 @@ class PlacementQueue:
         self._paused = Deadlines()  # groups that wait again then
         self._seen = -1  # how the nodes were when these were looked at last
         self._left = 0  # shapes that were not looked at since
+        self._fresh: dict[_Shape, None] = {}  # those to be looked at however the nodes are
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -47,7 +48,7 @@ class PlacementQueue:
             shape = (record.group_id,)  # where it may be depends on where the rest is
         self._waiting.setdefault(shape, {})[record.group_id] = record
         self._shape_of[record.group_id] = shape
-        self._left = len(self._waiting)
+        self._fresh[shape] = None
 
     def remove(self, record: GroupRecord) -> None:
         """It does not wait, or not any more."""
@@ -57,6 +58,7 @@ class PlacementQueue:
             del self._waiting[shape][record.group_id]
             if not self._waiting[shape]:
                 del self._waiting[shape]
+                self._fresh.pop(shape, None)
 
     def pause(self, record: GroupRecord, now: float) -> None:
         """A node has refused: what was believed of it was wrong, and may be for a while."""
@@ -79,21 +81,29 @@ class PlacementQueue:
         if seen != self._seen:
             self._left = len(self._waiting)
             self._seen = seen
-        if not self._waiting or not self._left:
-            return
+        fresh = [*islice(self._fresh, limits.GROUP_TRIES_MAX)]
+        others = min(self._left, limits.GROUP_TRIES_MAX - len(fresh))
         placed = 0
-        for shape in [*islice(self._waiting, min(self._left, limits.GROUP_TRIES_MAX))]:
-            while shape in self._waiting:
-                if placed >= limits.GROUPS_PLACED_MAX:
-                    return
-                record = next(iter(self._waiting[shape].values()))
-                if not self._place(record):
-                    self._waiting[shape] = self._waiting.pop(shape)  # behind the others
-                    break
-                self.remove(record)
-                placed += 1
-            self._left -= 1
+        for number, shape in enumerate([*fresh, *islice(self._waiting, others)]):
+            placed += self._place_some(shape, limits.GROUPS_PLACED_MAX - placed)
+            if placed >= limits.GROUPS_PLACED_MAX:
+                return
+            self._fresh.pop(shape, None)
+            self._left -= number >= len(fresh)
+
+    def _place_some(self, shape: _Shape, most: int) -> int:
+        """Of those that ask for the same, as many as there are places for."""
+        placed = 0
+        while shape in self._waiting and placed < most:
+            record = next(iter(self._waiting[shape].values()))
+            if not self._place(record):
+                self._waiting[shape] = self._waiting.pop(shape)  # behind the others
+                break
+            self.remove(record)
+            placed += 1
+        return placed
 
     def deadline(self) -> float:
         """When ``step`` has something to do."""
-        return 0.0 if self._left and self._waiting else self._paused.soonest()
+        more = self._waiting and (self._left > 0 or self._fresh)
+        return 0.0 if more else self._paused.soonest()

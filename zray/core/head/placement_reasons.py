@@ -45,7 +45,8 @@ class PlacementReasons:
         return node.info.name if node is not None else view.node_id.hex()
 
     def _nodes(self) -> list[NodeView]:
-        return [*islice(self._scheduler.nodes.values(), limits.WHY_NODES_MAX)]
+        nodes = islice(self._scheduler.nodes.values(), limits.WHY_NODES_MAX)
+        return [node for node in nodes if node.reserves]
 
     def _lacking(self, record: GroupRecord) -> str:
         """Which bundle is in the way, and what the nodes lack for it."""

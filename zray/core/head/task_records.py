@@ -164,6 +164,7 @@ class NodeView:
         self.reclaiming = False
         self.reclaim_after = 0.0
         self.reserved = False  # for a lease: no task is sent there ahead
+        self.reserves = False  # it can reserve bundles
         self.bundles: dict[bytes, dict[int, Needs]] = {}  # of groups, that it has reserved
         self.claims = 0  # bundles for which room is kept there
         self.committed: dict[tuple[bytes, int], None] = {}  # of these, those that can be used

@@ -295,7 +295,7 @@ class Raylet:
         """The first message of a new session."""
         return m.Hello(
             *(0, m.PROTOCOL_VERSION, m.ROLE_NODE, self.node_id, self.incarnation),
-            *(self.session.cluster_id, self.versions, ["tasks"], self.info, None),
+            *(self.session.cluster_id, self.versions, ["tasks", m.BUNDLES], self.info, None),
             head_id=self.session.head_id,
         )
 

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, ClassVar
 
 from zray import limits
+from zray.core import bundles
 from zray.protocol import messages as m
 
 CALL_SITE = "disabled"  # what Ray says where it is not recorded
@@ -110,7 +111,8 @@ class TaskState(StateRecord):
             worker_pid=row.pid or None,
             error_type=row.error_type or None,
             language="PYTHON",
-            required_resources=_amounts(row.resources),
+            required_resources=_amounts(bundles.plain(row.resources)),
+            placement_group_id=_id(bundles.group_of(row.resources)),
             events=_task_events(row),
             start_time_ms=_ms(row.started_s),
             end_time_ms=_ms(row.ended_s),
@@ -172,7 +174,8 @@ class ActorState(StateRecord):
             node_id=_id(row.node_id),
             pid=row.pid,
             ray_namespace=row.namespace,
-            required_resources=_amounts(row.resources),
+            required_resources=_amounts(bundles.plain(row.resources)),
+            placement_group_id=_id(bundles.group_of(row.resources)),
             death_cause=cause,
             is_detached=row.detached,
             repr_name="",
