@@ -15,7 +15,7 @@ import msgspec
 from zray import limits
 from zray.core.client.client import Client
 from zray.core.client.waiters import Waiter
-from zray.core.resources import ENVIRONMENT
+from zray.core.resources import BUILT, ENVIRONMENT
 from zray.ids import index_of, task_of
 from zray.protocol import messages as m
 from zray.protocol.errors import ErrorRecord, decode_error, encode_error
@@ -264,7 +264,11 @@ def make_template(
     """A function with options, under the id that its content gives it.
 
     ``environment``: the value of a variable of its workers; empty: they have none of their own.
+    One that begins with "built " has to be built first.
     """
+    parts = []
+    if f"{ENVIRONMENT}{environment}".startswith(BUILT):
+        parts.append(m.EnvironmentPart(m.PY_EXECUTABLE, environment))
     if environment:
         amounts = {**amounts, f"{ENVIRONMENT}{environment}": 0}
     needs = sorted(amounts.items())
@@ -286,7 +290,7 @@ def make_template(
         priority=priority,
         labels=[*labels],
         max_calls=max_calls,
-        environment=m.Environment([("VALUE", environment)]) if environment else None,
+        environment=m.Environment([("VALUE", environment)], parts) if environment else None,
     )
 
 

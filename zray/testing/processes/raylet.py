@@ -6,12 +6,19 @@ from collections import deque
 
 from zray import limits
 from zray.core.machine import NEVER
-from zray.core.raylet.effects import FindProcess, KillWorker, StartWorker
+from zray.core.raylet.effects import (
+    BuildPart,
+    FindProcess,
+    KillWorker,
+    RemovePart,
+    StartWorker,
+)
 from zray.core.raylet.head_session import HEAD
 from zray.core.raylet.raylet import Raylet
 from zray.ids import IdSource
 from zray.protocol import codec
 from zray.protocol import messages as m
+from zray.testing.processes.builds import Builds
 from zray.testing.processes.process import VERSIONS, Fatal, Scene, SimPeer
 from zray.testing.processes.relay_links import RelayLinks
 from zray.testing.processes.worker import SimWorker
@@ -54,6 +61,10 @@ class SimRaylet(SimPeer):
         self._everywhere = workers
         self._from_workers: deque[tuple[bytes, bytes]] = deque()
         self._exits: deque[tuple[bytes, int, str]] = deque()
+        self._builds = Builds(
+            *(self, lambda: self.raylet.environments),
+            lambda: [worker.key for worker in self.workers.values()],
+        )
         self._leaves = False  # it has said so
         world.ports.add(node_id)
         self.wake()
@@ -72,6 +83,7 @@ class SimRaylet(SimPeer):
 
     def _start(self, effect: StartWorker) -> None:
         scene = self._scene
+        self._builds.check_start(effect.key)
         worker = SimWorker(
             *(scene.world, scene.witness, scene.library, self._everywhere),
             *(self, effect.worker_id, effect.key),
@@ -120,6 +132,10 @@ class SimRaylet(SimPeer):
                     self.raylet.driver_ended(effect.job_id)
             elif isinstance(effect, KillWorker) and effect.worker_id in self.workers:
                 self.workers[effect.worker_id].die("killed by its raylet")
+            elif isinstance(effect, BuildPart):
+                self._builds.begin(effect)
+            elif isinstance(effect, RemovePart):
+                self._builds.remove(effect)
         self.relays.renew()
         self.relays.send_out()
         for peer, messages in self.raylet.outbox.take().items():

@@ -24,7 +24,7 @@ SELECTORS: tuple[list[list[tuple[str, str]]], ...] = (
 def _options(random: Random) -> dict[str, Any]:
     return {
         "labels": random.choice(SELECTORS),
-        "environment": random.choice(["", "", "x", "y"]),
+        "environment": random.choice(["", "", "x", "built y", "built z"]),
         "max_calls": random.choice([0, 0, 1, 2]),
         "cpus": random.choice([1.0, 1.0, 0.5]),
     }
