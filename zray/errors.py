@@ -364,7 +364,7 @@ class ActorUnavailableError(ActorError):
 class CollectiveError(ZrayError, RuntimeError):
     """A call of a collective group failed: a member is gone, or calls something else."""
 
-    code = "ZR-3501"
+    code = "ZR-3511"
 
 
 class PendingCallsLimitExceededError(ZrayError):

@@ -132,7 +132,7 @@ def test_a_member_that_dies_ends_the_calls_of_all() -> None:
     os.kill(pids[2], signal.SIGKILL)
     told = zray.get([refs[0], refs[1], refs[3]], timeout=20)
     for text in told:
-        assert "ZR-3501" in text and "has closed its connection during allreduce" in text
+        assert "ZR-3511" in text and "has closed its connection during allreduce" in text
         assert "cannot be used any more" in text and "no error" not in text
 
 
