@@ -285,6 +285,18 @@ def test_calls_of_an_async_actor_wait_for_each_other(local: None) -> None:
     assert zray.get(shouted) == "THROUGH"
 
 
+def test_an_error_among_many_is_raised_as_soon_as_it_is_known(local: None) -> None:
+    """Though others have not come."""
+
+    @zray.remote
+    def fails() -> None:
+        raise ValueError("early")
+
+    gate = Gate.remote()
+    with pytest.raises(ValueError, match="early"):
+        zray.get([gate.passes.remote(), fails.remote()], timeout=20)
+
+
 def test_calls_of_a_threaded_actor_run_at_once(local: None) -> None:
     """As many as ``max_concurrency`` says."""
 

@@ -22,6 +22,7 @@ from zray.runtime.references import ObjectRef, counted
 if TYPE_CHECKING:
     import concurrent.futures
 
+ERROR_S = 0.1  # so often who waits for several looks whether one is an error
 LOOK_S = 0.5  # so often who waits looks whether all is over
 
 
@@ -56,10 +57,15 @@ class LocalWaiting:
             return True
         return False
 
-    def _check(self, oid: bytes) -> None:
-        """Raises ReentrantCallError: the object waits for this very thread."""
-        actor = self.calls.get(origin_of(oid))
-        if actor is not None and actor.thread == threading.get_ident():
+    def _check(self, missing: list[bytes], most: int) -> None:
+        """Raises ReentrantCallError: more than so many of these wait for this very thread."""
+        me, calls = (
+            threading.get_ident(),
+            [(oid, self.calls.get(origin_of(oid))) for oid in missing],
+        )
+        stuck = [(oid, actor) for oid, actor in calls if actor is not None and actor.thread == me]
+        if len(stuck) > most:
+            oid, actor = stuck[0]
             raise ReentrantCallError(
                 f"a call of {actor.info.class_name} waits for {oid.hex()}, which is a call of the "
                 "same actor that can only begin when this one has ended: on a cluster both would "
@@ -89,8 +95,8 @@ class LocalWaiting:
                 continue
             if late:
                 return False
-            if deadline is None and enough == len(oids):
-                self._check(missing[0])
+            if deadline is None:
+                self._check(missing, len(oids) - enough)
             came.clear()
             if self.objects.watch(missing, came.set) == len(missing):
                 left = LOOK_S if deadline is None else min(LOOK_S, deadline - time.monotonic())
@@ -104,17 +110,27 @@ class LocalWaiting:
         self._collect()
         ids = [*dict.fromkeys(ref.id for ref in wanted)]
         deadline = None if timeout is None else time.monotonic() + timeout
-        for oid in ids:  # an error is raised as soon as it is known
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
-            if not self.objects.is_ready(oid) and not self.wait_for([oid], 1, left):
+        failed = self._error_among(ids)
+        for oid in ids if not failed else ():
+            while not failed and not self.wait_for([oid], 1, _slice(deadline)):
+                failed = self._error_among(ids)
+                if failed:
+                    break
                 missing = self.objects.missing(ids)
-                raise GetTimeoutError(
-                    f"after {timeout:g} s {len(missing)} of {len(ids)} values are not ready"
-                )
-            outcome = self.objects.outcomes.get(oid)
-            if outcome is not None and outcome.kind & m.ERROR:
-                break
+                if deadline is None:
+                    self._check(missing, 0)
+                elif time.monotonic() >= deadline:
+                    raise GetTimeoutError(
+                        f"after {timeout:g} s {len(missing)} of {len(ids)} values are not ready"
+                    )
+        if failed:
+            self._load(failed)
         return [self._load(ref.id) for ref in wanted]
+
+    def _error_among(self, ids: list[bytes]) -> bytes:
+        """The first that is one, or nothing."""
+        known = self.objects.outcomes
+        return next((oid for oid in ids if oid in known and known[oid].kind & m.ERROR), b"")
 
     def _load(self, oid: bytes) -> Any:
         outcome = self.objects.outcomes.get(oid)
@@ -232,6 +248,13 @@ class LocalWaiting:
         stream = self.streams[task_id]
         while not (stream.has_next() or stream.is_over()) and self._drive(stream.next_id()):
             pass
+
+
+def _slice(deadline: float | None) -> float:
+    """How long to wait for one of several, as another may be an error."""
+    if deadline is None:
+        return ERROR_S
+    return max(0.0, min(ERROR_S, deadline - time.monotonic()))
 
 
 def _come(future: asyncio.Future[None]) -> None:
