@@ -388,7 +388,7 @@ class ActorNotFoundError(ZrayError, ValueError):
 class WorkerPoolBrokenError(ZrayError):
     """A worker of an executor or pool died, and so the whole of it takes no calls any more."""
 
-    code = "ZR-3502"
+    code = "ZR-3501"
 
 
 # ---- 4xxx: this machine --------------------------------------------------------------------

@@ -9,6 +9,7 @@ from typing import Any
 
 from tests.real_cluster import until
 from zray import limits
+from zray.dashboard import http_limits
 
 GROWTH_BYTES = 64 << 20
 
@@ -127,28 +128,28 @@ def test_half_a_request_is_waited_for_only_so_long(site: Any) -> None:
 
         def all_cut() -> bool:
             pending.difference_update([one for one in pending if is_cut(one)])
-            if pending and time.monotonic() - began < limits.HTTP_HEADER_S - 2:
+            if pending and time.monotonic() - began < http_limits.HEADER_S - 2:
                 slow.setblocking(True)
                 slow.sendall(b"s")  # a byte now and then makes it no request
                 body.sendall(b"x")
                 time.sleep(0.5)
             return not pending
 
-        until(all_cut, 2 * limits.HTTP_HEADER_S, "they are cut off")
+        until(all_cut, 2 * http_limits.HEADER_S, "they are cut off")
         said = answer_of(second)
         assert b"200" in said[:20]
         assert b"408" in answer_of(body)[:20]
-        assert time.monotonic() - began < 2 * limits.HTTP_HEADER_S + 5
+        assert time.monotonic() - began < 2 * http_limits.HEADER_S + 5
     assert works(site)
 
 
 def test_idle_connections_make_room_for_others(site: Any) -> None:
     process = site.process()
     with ExitStack() as stack:
-        idle = [stack.enter_context(site.connect()) for _ in range(2 * limits.HTTP_CONNECTIONS_MAX)]
+        idle = [stack.enter_context(site.connect()) for _ in range(2 * http_limits.CONNECTIONS_MAX)]
         assert works(site)
-        assert sum(is_cut(one) for one in idle) >= limits.HTTP_CONNECTIONS_MAX // 2
-        assert process.num_fds() < limits.HTTP_CONNECTIONS_MAX + 100
+        assert sum(is_cut(one) for one in idle) >= http_limits.CONNECTIONS_MAX // 2
+        assert process.num_fds() < http_limits.CONNECTIONS_MAX + 100
     assert site.process() == process
 
 
@@ -161,7 +162,7 @@ def test_viewers_that_do_not_read_cost_little_and_others_see_all(site: Any, stre
     ).encode()
     stream = request.replace(b"/api/v1/events?limit=1000", b"/api/v1/stream")
     with ExitStack() as stack:
-        for data in [request * 50] * 20 + [stream] * limits.HTTP_STREAMS_MAX:
+        for data in [request * 50] * 20 + [stream] * http_limits.STREAMS_MAX:
             connection = stack.enter_context(site.connect())
             connection.settimeout(0.5)
             try:
@@ -200,5 +201,5 @@ def test_more_questions_than_may_wait_are_refused_and_the_head_goes_on(site: Any
         assert health.text != "DOWN", "it is busy, and its head is well"
         answers = [answer_of(connection)[:12] for connection in connections]
     assert {one for one in answers if one} <= {b"HTTP/1.1 200", b"HTTP/1.1 503"}
-    assert answers.count(b"HTTP/1.1 200") >= limits.HTTP_QUESTIONS_AT_ONCE
+    assert answers.count(b"HTTP/1.1 200") >= http_limits.QUESTIONS_AT_ONCE
     assert works(site)

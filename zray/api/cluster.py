@@ -178,8 +178,7 @@ def init(
     lost_after_s = _checked_lost_after(driver_lost_after_s)
     dashboard = _checked_dashboard(include_dashboard, dashboard_host, dashboard_port)
     logging = _log_settings(logging_config)
-    job_config = others.pop("job_config", None)
-    wanted, namespace = job_options.chosen(job_config, runtime_env, namespace)
+    wanted, namespace = job_options.chosen(others.pop("job_config", None), runtime_env, namespace)
     with session.lock:
         existing = session.current()
         if existing is not None and existing.lost():

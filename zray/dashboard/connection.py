@@ -8,7 +8,7 @@ from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from zray import limits
+from zray.dashboard import http_limits
 
 
 class Connection(H11Protocol):
@@ -19,7 +19,7 @@ class Connection(H11Protocol):
         self._late: asyncio.TimerHandle | None = None
         self.quiet_s = time.monotonic()  # since when it has no request
         self.app_state = {**self.app_state, "abort": transport.abort}
-        if len(self.connections) >= limits.HTTP_CONNECTIONS_MAX and not self._make_room():
+        if len(self.connections) >= http_limits.CONNECTIONS_MAX and not self._make_room():
             transport.abort()
         super().connection_made(transport)
         self._await_request()
@@ -62,7 +62,7 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def _await_request(self) -> None:
-        self._late = self.loop.call_later(limits.HTTP_HEADER_S, self._too_late)
+        self._late = self.loop.call_later(http_limits.HEADER_S, self._too_late)
 
     def _too_late(self) -> None:
         self._late = None
@@ -86,8 +86,8 @@ def options() -> dict[str, Any]:
         "access_log": False,
         "server_header": False,
         "proxy_headers": False,
-        "timeout_keep_alive": int(limits.HTTP_IDLE_S),
+        "timeout_keep_alive": int(http_limits.IDLE_S),
         "timeout_graceful_shutdown": 1,
-        "h11_max_incomplete_event_size": limits.HTTP_HEADER_BYTES_MAX,
+        "h11_max_incomplete_event_size": http_limits.HEADER_BYTES_MAX,
         "backlog": 128,
     }

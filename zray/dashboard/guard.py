@@ -19,7 +19,7 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from zray import limits
-from zray.dashboard import pages
+from zray.dashboard import http_limits, pages
 from zray.dashboard.problems import Problem, bad_request, problem_of, refused
 from zray.dashboard.service import Service
 from zray.errors import HeadConnectionError
@@ -321,7 +321,7 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.begun = True
             _add_headers(message)
-        async with asyncio.timeout(limits.HTTP_SEND_S):
+        async with asyncio.timeout(http_limits.SEND_S):
             await self._send(message)
 
     def abort(self) -> None:
@@ -345,8 +345,8 @@ class _Body:
 
     def __init__(self, receive: Receive, request: _Request) -> None:
         self._receive = receive
-        self._left = limits.HTTP_BODY_BYTES_MAX
-        self._until = asyncio.get_running_loop().time() + limits.HTTP_HEADER_S
+        self._left = http_limits.BODY_BYTES_MAX
+        self._until = asyncio.get_running_loop().time() + http_limits.HEADER_S
         self._ended = False
         length = request.header("content-length")
         if length is not None and length.isdecimal() and int(length[:16]) > self._left:
@@ -373,4 +373,4 @@ class _Body:
 
 
 def _too_large() -> Problem:
-    return bad_request(f"the body has more than {limits.HTTP_BODY_BYTES_MAX:,} bytes", 413)
+    return bad_request(f"the body has more than {http_limits.BODY_BYTES_MAX:,} bytes", 413)

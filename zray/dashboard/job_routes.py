@@ -12,9 +12,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from zray import limits
 from zray.api.runtime_env import NOTHING
-from zray.dashboard import parameters
+from zray.dashboard import http_limits, parameters
 from zray.dashboard.events import EventStream, server_event
 from zray.dashboard.problems import Problem, bad_request, json_response, problem_of
 from zray.dashboard.service import Service
@@ -155,7 +154,7 @@ def _delete(word: str, operator: Operator) -> bool:
 
 
 def _logs(word: str, operator: Operator) -> str:
-    data = operations.JobLog(operator, word).last(limits.HTTP_JOB_LOG_BYTES)
+    data = operations.JobLog(operator, word).last(http_limits.JOB_LOG_BYTES)
     return data.decode("utf-8", "replace")
 
 

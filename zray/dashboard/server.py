@@ -12,7 +12,7 @@ import psutil
 import uvicorn
 
 from zray import limits
-from zray.dashboard import connection, guard
+from zray.dashboard import connection, guard, http_limits
 from zray.dashboard.app import application
 from zray.dashboard.sampler import Sampler
 from zray.dashboard.service import Service
@@ -44,7 +44,7 @@ class Server:
         set_process_name(PROCESS_NAME)
         logging.getLogger("uvicorn").setLevel(logging.CRITICAL + 1)
         # What accepts inherits it: one that does not read costs the system no more than this.
-        size = limits.HTTP_SEND_BYTES
+        size = http_limits.SEND_BYTES
         self._listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
         asyncio.run(self._serve())
         return 0

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from zray import limits
+from zray.dashboard import http_limits
 from zray.errors import BusyError, HeadConnectionError
 from zray.nodes.driver.operator import Operator
 from zray.runtime.connection import ConnectionInfo
@@ -39,11 +39,11 @@ class Askers:
         Raises:
             BusyError: too many others ask. ZrayError, ValueError: as the question.
         """
-        if self._waiting >= limits.HTTP_QUESTIONS_WAITING_MAX:
+        if self._waiting >= http_limits.QUESTIONS_WAITING_MAX:
             raise BusyError("too many questions wait for the head already; ask again later")
         self._waiting += 1
         try:
-            async with asyncio.timeout(limits.HTTP_QUESTION_WAIT_S):
+            async with asyncio.timeout(http_limits.QUESTION_WAIT_S):
                 await self._free.acquire()
         except TimeoutError:
             raise BusyError("others' questions to the head take long; ask again later") from None
@@ -107,14 +107,14 @@ class Service:
         self.codes_after_s = codes_after_s
         self.keys = WebKeys.of(info)
         self.cookie = f"zray-{info.cluster_id[:12]}"  # browsers send it to all ports of a host
-        self.viewers = Places(limits.HTTP_STREAMS_MAX)  # that are told as things change
-        self.followers = Places(limits.HTTP_LOG_STREAMS_MAX)  # of logs
+        self.viewers = Places(http_limits.STREAMS_MAX)  # that are told as things change
+        self.followers = Places(http_limits.LOG_STREAMS_MAX)  # of logs
         self.ending = asyncio.Event()
         self.used_s = time.monotonic()  # when somebody asked last
         self.answered_s = 0.0  # when the head or a node has answered last; 0: never
         self.away: Callable[[], Exception | None] = lambda: None  # why asking is of no use now
-        self._short = Askers(info, limits.HTTP_QUESTIONS_AT_ONCE)
-        self._long = Askers(info, limits.HTTP_LOOKS_AT_ONCE)
+        self._short = Askers(info, http_limits.QUESTIONS_AT_ONCE)
+        self._long = Askers(info, http_limits.LOOKS_AT_ONCE)
         self._own = Askers(info, 1)
         self._health = Askers(info, 1)
 

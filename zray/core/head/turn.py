@@ -74,8 +74,7 @@ class Turn:
         self._placement_groups = placement_groups
         self._departures = departures
         self._incarnations = incarnations
-        self.now = now  # of the last turn
-        self._next_check = now + CHECK_S
+        self.now, self._next_check = now, now + CHECK_S  # the former of the last turn
         self._steps: tuple[tuple[str, Callable[[float], None]], ...] = (
             ("recovering", resumption.step),
             ("forgetting unknown objects", holders.forget_unknown),
@@ -97,10 +96,15 @@ class Turn:
             ("acknowledging", acknowledgements.send),
         )
         self._deadlines: tuple[Callable[[], float], ...] = (
-            *(holders.deadline, drains.deadline, incarnations.deadline, directory.deadline),
-            *(scheduler.steal_deadline, leases.deadline, near_tasks.deadline),
-            *(placement_groups.deadline, jobs.deadline),
-            *(acknowledgements.deadline, listings.deadline, questions.deadline),
+            scheduler.steal_deadline,
+            *(
+                one.deadline
+                for one in (holders, drains, incarnations, directory, leases, near_tasks)
+            ),
+            *(
+                one.deadline
+                for one in (placement_groups, jobs, acknowledgements, listings, questions)
+            ),
         )
 
     def committed(self, number: int, now: float) -> None:
