@@ -96,15 +96,9 @@ class Turn:
             ("acknowledging", acknowledgements.send),
         )
         self._deadlines: tuple[Callable[[], float], ...] = (
-            scheduler.steal_deadline,
-            *(
-                one.deadline
-                for one in (holders, drains, incarnations, directory, leases, near_tasks)
-            ),
-            *(
-                one.deadline
-                for one in (placement_groups, jobs, acknowledgements, listings, questions)
-            ),
+            *(scheduler.steal_deadline, placement_groups.deadline, jobs.deadline, drains.deadline),
+            *(holders.deadline, directory.deadline, leases.deadline, acknowledgements.deadline),
+            *(near_tasks.deadline, listings.deadline, questions.deadline, incarnations.deadline),
         )
 
     def committed(self, number: int, now: float) -> None:
