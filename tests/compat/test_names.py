@@ -102,3 +102,12 @@ def test_a_module_is_there_without_an_import_of_its_own(installed: Any) -> None:
     assert ray.util.state.list_tasks
     assert ray.actor.ActorClass
     assert not hasattr(ray.util, "nonsense")
+
+
+def test_a_function_is_found_where_a_module_is_called_so() -> None:
+    importlib.import_module("ray.util.placement_group")
+    import ray.util
+
+    from zray.util import placement_group
+
+    assert ray.util.placement_group is placement_group and callable(placement_group)

@@ -46,9 +46,22 @@ class _Finder(MetaPathFinder, Loader):
             vars(module)["__getattr__"] = _absent_members(name, instead)
             return
         module.__doc__ = f"zray in the place of {name}."
+        module.__class__ = _Table
         vars(module)["__getattr__"] = _members(module)
         vars(module)["__dir__"] = lambda: [*MODULES[name]]
         vars(module)["__all__"] = [one for one in MODULES[name] if not one.startswith("_")]
+
+
+class _Table(ModuleType):
+    """A module whose names are in the table, also where one below it is called so.
+
+    As in Ray, ``ray.util.placement_group`` is the function, whoever has imported the module.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        named = isinstance(value, ModuleType) and isinstance(MODULES[self.__name__].get(name), Home)
+        if not named:
+            super().__setattr__(name, value)
 
 
 def _absent(name: str) -> str | None:
