@@ -88,3 +88,23 @@ def test_an_executor_uses_nodes_that_join_later(
         connected.start_node("more", 6)
         calls = [executor.submit(stay, 8) for _ in range(8)]
         assert min(call.result(timeout=40) for call in calls) == 8
+
+
+def test_max_workers_is_kept_when_the_cluster_grows(
+    connected: Any, records: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("zray.util.parallel.crews.LOOK_S", 0.0)
+    path, write = records.path, records.write
+
+    def stay() -> int:
+        """How many run at a time."""
+        write("here")
+        time.sleep(0.3)
+        return len(path.read_text().split())
+
+    with zray.Executor(max_workers=2) as executor:
+        assert executor.submit(nap, 2).result(timeout=20) == 4
+        connected.start_node("more", 6)
+        calls = [executor.submit(stay) for _ in range(8)]
+        assert calls[0].result(timeout=40) <= 2
+        assert [call.result(timeout=40) for call in calls]

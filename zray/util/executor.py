@@ -87,6 +87,7 @@ class Executor(concurrent.futures.Executor):
         self._options = options
         self._lock = Lock()
         self._shut = False
+        self._times = FunctionTimes()
         self._crew: TaskCrew | ActorCrew | None = None
         self._dispatcher: Dispatcher | None = None
 
@@ -141,7 +142,9 @@ class Executor(concurrent.futures.Executor):
             items = [*items]
         results = Results(ordered=True)
         with self._lock:
-            sizes = self._times.sizes(fn if calls.is_plain(fn) else None, chunksize)
+            assert self._crew is not None
+            plain = fn if calls.is_plain(fn) else None
+            sizes = self._times.sizes(self._crew.workers, plain, chunksize)
         run = MapRun(dispatcher, calls.pickled(fn), items, star, sizes, results, ahead=buffersize)
         results.took = run.took
         if buffersize is not None:
@@ -192,7 +195,6 @@ class Executor(concurrent.futures.Executor):
             if self._dispatcher is None or self._dispatcher.is_left():
                 self._crew = self._new_crew()
                 self._dispatcher = Dispatcher(self._crew, kept=True)
-                self._times = FunctionTimes(self._crew.workers)
             elif self._crew is not None:
                 self._crew.look()
             return self._dispatcher

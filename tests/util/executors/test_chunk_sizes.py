@@ -86,17 +86,17 @@ def test_after_one_that_was_cut_off_they_begin_small_again() -> None:
 
 
 def test_a_function_that_was_measured_is_not_tried_out_again() -> None:
-    times = FunctionTimes(2)
-    times.sizes(abs, None).measured(100, 1e-4)
-    assert times.sizes(abs, None).next(10_000) == 2500
-    assert times.sizes(len, None).next(10_000) == 1
-    assert times.sizes(None, None).next(10_000) == 1
-    assert times.sizes(abs, 3).next(10_000) == 3
+    times = FunctionTimes()
+    times.sizes(2, abs, None).measured(100, 1e-4)
+    assert times.sizes(2, abs, None).next(10_000) == 2500
+    assert times.sizes(2, len, None).next(10_000) == 1
+    assert times.sizes(2, None, None).next(10_000) == 1
+    assert times.sizes(2, abs, 3).next(10_000) == 3
 
 
 def test_so_many_functions_are_remembered_and_no_more() -> None:
-    times = FunctionTimes(2)
+    times = FunctionTimes()
     for name in range(10_000):
-        times.sizes(name, None).measured(1, 1e-6)
-    assert times.sizes(9_999, None).next(10_000) == 2500
-    assert times.sizes(0, None).next(10_000) == 1
+        times.sizes(2, name, None).measured(1, 1e-6)
+    assert times.sizes(2, 9_999, None).next(10_000) == 2500
+    assert times.sizes(2, 0, None).next(10_000) == 1

@@ -524,25 +524,33 @@ def test_interrupts_lose_no_call(run) -> None:
             return x * x
 
         def shoot():
+            time.sleep(0.1)
             for _ in range(40):
-                time.sleep(0.04)
                 os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(0.04)
 
-        zray.init("local", num_cpus=2)
-        executors = zray.Executor(), zray.Executor(2, max_tasks_per_child=1000)
-        threading.Thread(target=shoot).start()
-        caught, i = 0, 0
-        while caught < 40:
-            i += 1
-            executor = executors[i % 2]
-            try:
+        def use():
+            for i in range(1_000_000):
+                if not shooting.is_alive():
+                    return
+                executor = executors[i % 2]
                 if i % 3:
                     assert [*executor.map(square, range(3000))][-1] == 2999**2
                 else:
                     calls = [executor.submit(square, x) for x in range(100)]
                     assert calls[-1].result() == 99**2
+
+        zray.init("local", num_cpus=2)
+        executors = zray.Executor(), zray.Executor(2, max_tasks_per_child=1000)
+        shooting = threading.Thread(target=shoot)
+        shooting.start()
+        caught = 0
+        while shooting.is_alive():
+            try:
+                use()
             except KeyboardInterrupt:
                 caught += 1
+        assert caught
         for executor in executors:
             print(*executor.map(square, range(5)), executor.submit(square, 5).result())
             executor.shutdown()

@@ -81,7 +81,7 @@ class Pool:
             self._processes, initializer, arguments, maxtasksperchild, options, None
         )
         self._dispatcher = Dispatcher(self._crew, kept=False)
-        self._times = FunctionTimes(self._processes)
+        self._times = FunctionTimes()
         get(self._crew.start())
         self._state = "RUN"
 
@@ -177,7 +177,8 @@ class Pool:
     def _sizes(self, func: Callable[..., Any], chunksize: int | None) -> ChunkSizes:
         if chunksize is not None and chunksize < 1:
             raise ValueError(f"Chunksize must be 1+, not {chunksize}")
-        return self._times.sizes(func if calls.is_plain(func) else None, chunksize)
+        plain = func if calls.is_plain(func) else None
+        return self._times.sizes(self._processes, plain, chunksize)
 
     def _mapped(
         self,

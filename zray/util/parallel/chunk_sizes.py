@@ -78,16 +78,15 @@ class ChunkSizes:
 class FunctionTimes:
     """What the calls of functions took in their last map: the next one need not try that out."""
 
-    def __init__(self, workers: int) -> None:
-        self._workers = workers
+    def __init__(self) -> None:
         self._last: OrderedDict[Hashable, ChunkSizes] = OrderedDict()
 
-    def sizes(self, function: Hashable | None, fixed: int | None) -> ChunkSizes:
+    def sizes(self, workers: int, function: Hashable | None, fixed: int | None) -> ChunkSizes:
         """For a map of the function; None: of one that cannot be told from others."""
         if function is None or fixed is not None:
-            return ChunkSizes(self._workers, fixed)
+            return ChunkSizes(workers, fixed)
         last = self._last.pop(function, None)
-        sizes = ChunkSizes(self._workers, None, last.each_s if last is not None else None)
+        sizes = ChunkSizes(workers, None, last.each_s if last is not None else None)
         self._last[function] = sizes
         if len(self._last) > FUNCTIONS_MAX:
             self._last.popitem(last=False)

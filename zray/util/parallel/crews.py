@@ -43,10 +43,11 @@ class Window:
         self._strict = strict
         self._most = workers if strict else 2 * workers
 
-    def resize(self, workers: int) -> None:
+    def resize(self, workers: int, *, strict: bool) -> None:
         """There are so many workers now."""
-        self._most = max(2 * workers, self._most * workers // self._workers)
-        self._workers = workers
+        ahead = self._most * workers // self._workers
+        self._most = workers if strict else max(2 * workers, ahead)
+        self._workers, self._strict = workers, strict
 
     def room(self, under_way: int) -> bool:
         """Whether there may be one more."""
@@ -76,9 +77,9 @@ class TaskCrew:
     def __init__(self, workers: int | None, options: dict[str, Any], broken: Broken) -> None:
         self._each = float(options.get("num_cpus", 1) or 0)
         fit = self._fitting()
+        self._asked = workers
         self.workers = workers or fit
         strict = not self._each or self.workers < fit
-        self._grows = workers is None and not strict
         self._looked = time.monotonic()
         self._window = Window(self.workers, strict=strict)
         self._broken = broken
@@ -110,13 +111,14 @@ class TaskCrew:
     def look(self) -> None:
         """Now and then, see whether the cluster has grown or shrunk. Asks the head."""
         now = time.monotonic()
-        if not self._grows or now - self._looked < LOOK_S:
+        if not self._each or now - self._looked < LOOK_S:
             return
         if not participant().client.linked:
             return  # the head would not answer
         self._looked = now
-        self.workers = self._fitting()
-        self._window.resize(self.workers)
+        fit = self._fitting()
+        self.workers = self._asked or fit
+        self._window.resize(self.workers, strict=self.workers < fit)
 
     def _named(self, chunk: bool, function: Any) -> Any:
         """The task that runs calls, under the name of their function."""
