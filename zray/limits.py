@@ -73,6 +73,7 @@ HEAD_WAIT_MAX_S = 1e6
 WORKERS_MIN = 16  # that may have tasks at a time, on a node of few CPUs
 WORKERS_MAX = 1 << 20  # what an option may say
 WORKERS_PER_CPU = 4  # and on one of many
+JOB_FLOORS_MAX = 1024  # jobs that one node bounds, of which the head hears
 STALL_S = 0.25  # past that bound, nothing that others wait for has started: another task does
 IDLE_S = 0.05  # a task that waits and does nothing else for so long lends its CPU
 IDLE_SHARE = 0.1  # of a CPU; whoever uses less does nothing

@@ -239,15 +239,16 @@ def test_drivers_get_the_same_cpu_time(
     whole = tmp_path / "whole"
     whole.write_text(str(time.monotonic() + 0.2))
     whole.rename(begin)
-    found = []
+    found, even = [], 0
     for window in range(6):  # others use the machine, too: what they leave may be uneven
         told = [driver.says(f"used {window}", 30).split() for driver in drivers]
         used = [float(spun[2]) * each for spun, (_, each) in zip(told, jobs, strict=True)]
         found.append(used)
-        if window and max(used) - min(used) < within * (max(used) + min(used)):
+        even += window > 0 and max(used) - min(used) < within * (max(used) + min(used))
+        if even == 3:
             break
     else:
-        pytest.fail(f"in no window it was even: {found}")
+        pytest.fail(f"it was even in {even} windows only: {found}")
     (tmp_path / "begin.enough").touch()
     for driver in drivers:
         driver.says("ended", 30)
@@ -280,6 +281,33 @@ def test_who_comes_later_need_not_wait_for_leases_to_end(bare: Any, tmp_path: An
     assert time.monotonic() - began < 2
     (tmp_path / "begin.enough").touch()
     driver.says("ended", 30)
+
+
+def test_a_lease_ends_though_its_tasks_leave_no_other_thread_a_turn(
+    bare: Any, tmp_path: Any
+) -> None:
+    """Whether another thread gets the GIL while they run is not what that depends on."""
+    bare.start_head()
+    bare.start_node("one", 1)
+    first, begin = tmp_path / "first", tmp_path / "begin"
+    source = SHARES.replace("began, until =", "sys.setswitchinterval(60); began, until =")
+    busy = bare.run("busy", source, str(first), str(begin), "5", "8", "1")
+    bare.until(first.exists, 20, "the busy one's first result")
+    bare.connect()
+
+    @zray.task
+    def here() -> int:
+        return os.getpid()
+
+    waited = 0.0
+    for _ in range(8):
+        began = time.monotonic()
+        zray.get(here.remote(), timeout=20)
+        waited += time.monotonic() - began
+        time.sleep(0.3)  # the busy one has the CPU, and has been at it for a while
+    assert waited < 1.2
+    (tmp_path / "begin.enough").touch()
+    busy.says("ended", 30)
 
 
 def test_two_jobs_share_what_a_long_task_of_a_third_leaves(bare: Any, tmp_path: Any) -> None:

@@ -205,6 +205,35 @@ def test_it_goes_on_while_the_head_is_stopped(connected: Any, records: Any) -> N
     assert zray.get(ref, timeout=30) == 500
 
 
+RECURS = """
+    import sys, time, zray
+
+    zray.init()
+
+    @zray.task
+    def tree(depth):
+        time.sleep(0.002)
+        print(f"at {depth}", flush=True)
+        return 1 + sum(zray.get([tree.remote(depth - 1) for _ in range(3)])) if depth else 1
+
+    ref = tree.remote(int(sys.argv[1]))
+    print("submitted", flush=True)
+    print("ended", zray.get(ref), flush=True)
+"""
+
+
+def test_another_job_need_not_wait_until_a_recursion_is_over(bare: Any) -> None:
+    """Tasks of one that wait have all workers that the node may have, and more below it start."""
+    bare.start_head()
+    bare.start_node("one", 2, "--max-workers", "4")
+    first = bare.run("first", RECURS, "8")
+    first.says("at 0", 20)  # it has come down to its last tasks, and others wait above those
+    second = bare.run("second", RECURS, "4")
+    second.says("ended", 20)
+    assert "ended" not in first.text(), "that was too short to tell"
+    first.kill()
+
+
 def test_what_has_ended_is_counted(connected: Any) -> None:
     before = dict(connected.status().counters)["finished"]
     assert zray.get(recursion.remote(9), timeout=30) == calls(9)

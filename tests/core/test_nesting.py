@@ -118,11 +118,11 @@ def test_past_the_bound_only_deeper_tasks_start_and_others_go_back() -> None:
 def test_the_head_is_told_what_a_node_at_its_bound_takes() -> None:
     raylet = bench()
     blocked(raylet, 2)
-    assert all((c.floor, c.free_floor) == (-1, -1) for c in raylet.told(m.Credit))
+    assert not any(c.floors for c in raylet.told(m.Credit))
     workers = blocked(raylet, 1, depth=4)
-    assert [(c.floor, c.free_floor) for c in raylet.told(m.Credit)][-1] == (4, 4)
+    assert [c.floors for c in raylet.told(m.Credit)][-1] == [m.JobFloors(identity("job"), 4, 4)]
     raylet.worker(workers[-1], m.Unblocked(0), ends("p4.0"))
-    assert [(c.floor, c.free_floor) for c in raylet.told(m.Credit)][-1] == (-1, -1)
+    assert [c.floors for c in raylet.told(m.Credit)][-1] == []
 
 
 def test_tasks_without_a_cpu_wait_for_each_other_at_the_bound() -> None:
@@ -143,14 +143,14 @@ def test_when_nothing_moves_one_more_starts() -> None:
         raylet.turn()
         raylet.give(spec(f"early{number}", WORK))
         assert len(raylet.running()) == 3 + number
-        raylet.now = raylet.raylet.scheduler.lift_deadline()
+        raylet.now = raylet.raylet.scheduler.bound.lift_deadline()
         raylet.turn()
-        assert [c.floor for c in raylet.told(m.Credit)][-1] == -1
+        assert [c.floors for c in raylet.told(m.Credit)][-1] == []
         raylet.give(*(spec(f"late{number}.{more}", WORK) for more in range(3)))
         assert len(raylet.running()) == 4 + number
         worker = next(w for w, run in raylet.running().items() if run == [f"late{number}.0"])
         raylet.worker(worker, m.Blocked(0))
-        assert [c.floor for c in raylet.told(m.Credit)][-1] == 0
+        assert [c.floors for c in raylet.told(m.Credit)][-1] == [m.JobFloors(identity("job"), 0, 0)]
 
 
 def test_an_actor_has_a_process_whatever_the_bound() -> None:
@@ -192,7 +192,7 @@ def test_a_node_at_its_bound_gets_deeper_tasks_alone_and_the_reason_says_so() ->
     head.submit("d1", *(spec(f"other{number}", WORK) for number in range(5)))
     ahead = head.assigned("n1")
     both = [("CPU", 2 * limits.RESOURCE_UNIT)]
-    head.say("n1", m.Credit(0, 100, both, 0, 0))
+    head.say("n1", m.Credit(0, 100, both, [m.JobFloors(identity("d1"), 0, 0)]))
     ids = b"".join(map(identity, ahead))
     head.say("n1", m.Returned(0, ids))
     assert head.assigned("n1") == []
@@ -200,5 +200,5 @@ def test_a_node_at_its_bound_gets_deeper_tasks_alone_and_the_reason_says_so() ->
     assert head.assigned("n1") == ["child"]
     group = next(iter(head.gcs.scheduler.classes.values()))
     assert head.gcs.scheduler.reason(group).startswith("WAIT_WORKERS: ")
-    head.say("n1", m.Credit(0, 100, both, -1, -1))
+    head.say("n1", m.Credit(0, 100, both))
     assert head.assigned("n1") != []

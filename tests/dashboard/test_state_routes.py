@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -179,6 +180,20 @@ def test_what_processes_use(site: Any) -> None:
     kinds = {one["kind"] for one in found["processes"]}
     assert "NODE" in kinds and found["memory_bytes"] > found["memory_used_bytes"] > 0
     assert all(one["rss_bytes"] > 0 for one in found["processes"])
+
+
+def test_who_holds_which_objects(driven: Any) -> None:
+    """Those that only a program knows as well."""
+    own = zray.put(b"x" * 2000)
+    array = zray.put(b"y" * 300_000)
+    told = driven.get("/api/v1/memory")
+    assert set(told) == {*command(driven, "memory"), "unshown"}
+    sizes = {row["object_id"]: (row["object_size"], row["pid"]) for row in told["references"]}
+    assert sizes[own.hex()][0] >= 2000 and sizes[array.hex()][0] >= 300_000
+    assert sizes[own.hex()][1] == os.getpid()
+    less = driven.get("/api/v1/memory?limit=1")
+    (first,) = less["references"]
+    assert first["object_id"] == array.hex() and less["unshown"] >= 1
 
 
 def test_the_document_names_every_path(driven: Any) -> None:

@@ -237,7 +237,8 @@ def test_each_list_is_cut_or_bounded_where_it_is_made() -> None:
     bounded = {
         *("Hello.features", "Welcome.features", "Template.resources", "Export.contained"),
         "Template.labels",
-        *("Chunk.contained", "Tasks.values", "Credit.released", "Reclaim.resources"),
+        *("Chunk.contained", "Tasks.values", "Credit.released", "Credit.floors"),
+        "Reclaim.resources",
         *("Setup.imports", "Demand.resources", "Grant.resources", "Leasing.resources"),
         *(
             "Demand.served",

@@ -112,17 +112,15 @@ def test_tasks_that_take_long_are_spread_at_once() -> None:
         cluster.finish()
 
 
-def test_two_programs_get_alike() -> None:
-    """A second one is not kept waiting by what the first one's tasks submit.
-
-    That is so where it begins before tasks of the first that wait have all workers which the node
-    may have: from then on only deeper ones start there.
-    """
+@pytest.mark.parametrize("seed", [0, 5, 7, 12])
+def test_two_programs_get_alike(seed: int) -> None:
+    """A second one is not kept waiting by what the first one's tasks submit, nor by those of them
+    that wait and have all workers which the node may have."""
 
     def story(driver: Any, random: Random) -> Program:
         yield Get(driver.submit("tree", [0.002, 2, 40]))
 
-    with cluster_of(12, nodes=[{"CPU": 4}], drivers=2) as cluster:
+    with cluster_of(seed, nodes=[{"CPU": 4}], drivers=2) as cluster:
         cluster.run(story)
         cluster.run_until(started(cluster, "tree", 100), 60.0)
         cluster.run(story, 1)

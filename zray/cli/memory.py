@@ -132,7 +132,7 @@ def show(
         with reporting.operator(addresses, as_json=as_json) as operator:
             report = gather(operator)
             if as_json:
-                reporting.show(_for_programs(report, only_stats=only_stats))
+                reporting.show(report.described(references=not only_stats))
                 return 0
             console = Console(highlight=False, markup=False, emoji=False)
             if not console.is_terminal:
@@ -142,19 +142,3 @@ def show(
     except Failed:
         return 1
     return 0
-
-
-def _for_programs(report: MemoryReport, *, only_stats: bool) -> dict[str, Any]:
-    sizes = {row.object_id: row.object_size for row in report.references}
-    found: dict[str, Any] = {
-        "objects": len(sizes),
-        "bytes": sum(sizes.values()),
-        "reference_types": dict(Counter(row.reference_type for row in report.references)),
-        "nodes": [one.asdict() for one in report.nodes],
-        "silent": report.silent,
-        "left_out": report.left_out,
-        "unlisted": report.unlisted,
-    }
-    if not only_stats:
-        found["references"] = [row.asdict() for row in report.references]
-    return found

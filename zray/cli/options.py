@@ -337,7 +337,8 @@ def resource_options(command: Command) -> Command:
             "--max-workers",
             type=click.IntRange(1, limits.WORKERS_MAX),
             metavar="N",
-            help="Processes that may have tasks at a time, those that wait for others among them. "
+            help="Processes that may have tasks at a time, those that wait for others among them; "
+            "each job may have its part whatever others have. "
             f"Default: {limits.WORKERS_PER_CPU} for each CPU, at least {limits.WORKERS_MIN}.",
         ),
         click.option("--num-gpus", type=gpus, metavar="N", help="GPUs to offer. Default: all."),

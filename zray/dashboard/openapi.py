@@ -138,6 +138,8 @@ def _paths() -> Iterable[tuple[str, Schema]]:
     )
     yield "/api/v1/timeline", _get("What has run, as Chrome's trace events.", [], _OBJECT)
     yield "/api/v1/usage", _get("CPU and memory of nodes and their processes.", [], _OBJECT)
+    most = _query("limit", _bounded(1, limits.LISTED_ROWS_MAX), "Rows at most; 100.")
+    yield "/api/v1/memory", _get("What holds each object, the largest first.", [most], _OBJECT)
     stream = "The last minutes, then each second what is new."
     yield "/api/v1/stream", _get(stream, [], _TEXT, "text/event-stream")
     yield "/api/v1/kill", _post("End a task, an actor or a worker.", {"subject": _TEXT})

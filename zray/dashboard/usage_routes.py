@@ -1,4 +1,7 @@
-"""The route of what processes use: nodes are asked at most once a second, whoever looks on."""
+"""The routes of what processes use, and of what holds the objects in memory.
+
+For the former nodes are asked at most once a second, whoever looks on.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from zray.dashboard.service import Service
 from zray.nodes.driver.operator import Operator
 from zray.protocol import messages as m
 
+LISTED = 100
 OLD_S = 30.0  # figures that are older say nothing of how fast others have grown since
 
 Found = list[tuple[m.NodeStatus, m.Measured | None]]
@@ -34,7 +38,15 @@ class UsageRoutes:
 
     def routes(self) -> list[Route]:
         """In the order in which they are tried."""
-        return [Route("/api/v1/usage", self.usage)]
+        return [Route("/api/v1/usage", self.usage), Route("/api/v1/memory", self.memory)]
+
+    async def memory(self, request: Request) -> Response:
+        """Each object with who holds it, the largest first, as ``zray memory`` has them."""
+        parameters.known(request, "limit")
+        most = parameters.number(request, "limit", LISTED, 1, limits.LISTED_ROWS_MAX)
+        report = await self._service.look(_held)
+        rows = report["references"]
+        return json_response({**report, "references": rows[:most], "unshown": len(rows[most:])})
 
     async def usage(self, request: Request) -> Response:
         """CPU and memory of each node and its processes."""
@@ -56,6 +68,13 @@ class UsageRoutes:
             self._before[node.node_id] = told
             items.append(_node(node, told, before.get(node.node_id)))
         return {"items": items, "silent": silent, "t": round(time.time(), 3)}
+
+
+def _held(operator: Operator) -> dict[str, Any]:
+    """In a thread."""
+    from zray.util.state.memory import gather  # with the first question
+
+    return gather(operator).described()
 
 
 def _measured(operator: Operator) -> Found:

@@ -2,19 +2,22 @@
 
 from typing import Annotated
 
+from msgspec import Meta
+
+from zray import limits
 from zray.protocol.parts import (
     MANY,
     Amounts,
     Assignment,
     BegunTask,
     Count,
-    Floor,
     HeldActor,
     HeldLease,
     HeldTask,
     Holds,
     Id,
     Ids,
+    JobFloors,
     JobInfo,
     Message,
     Name,
@@ -36,15 +39,13 @@ class Credit(Message, tag=48):
 
     ``released``: what tasks that are blocked, or wait long for arguments, let others have, in all,
     less what near tasks have.
-    ``floor``: the node has as many workers as it may, and starts only tasks that are deeper than
-    this; -1: any. ``free_floor``: the same of tasks that take no CPU. ``ending``: so much of its
-    CPUs have tasks that run long and should end soon.
+    ``floors``: the node has as many workers as it may, and of these jobs only starts what is deep.
+    ``ending``: so much of its CPUs have tasks that run long and should end soon.
     """
 
     granted: Count
     released: Amounts = []
-    floor: Floor = -1
-    free_floor: Floor = -1
+    floors: Annotated[list[JobFloors], Meta(max_length=limits.JOB_FLOORS_MAX)] = []
     ending: Count = 0
 
 

@@ -258,6 +258,17 @@ class BegunTask(Struct, array_like=True, frozen=True, gc=False):
     attempt: Count
 
 
+class JobFloors(Struct, array_like=True, frozen=True, gc=False):
+    """Of a job a node only starts tasks that are deeper than ``floor``; -1: any.
+
+    ``free_floor``: the same of tasks that take no CPU. ``job_id``: empty of all that are not named.
+    """
+
+    job_id: IdOrNone
+    floor: Floor
+    free_floor: Floor
+
+
 class NearJob(Struct, array_like=True, frozen=True, gc=False):
     """A job's near tasks on one node.
 

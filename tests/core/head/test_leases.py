@@ -173,10 +173,10 @@ def test_the_emptiest_node_of_the_machine_is_taken() -> None:
 
 def test_nothing_is_granted_where_others_come_first() -> None:
     bench = Bench(cpus=2)
-    bench.n1.view.floor = 0
+    bench.n1.view.set_floors([m.JobFloors(identity("d"), 0, 0)])
     bench.demand(1)
     assert bench.granted() == []
-    bench.n1.view.floor = -1
+    bench.n1.view.set_floors([])
     bench.scheduler._class((("CPU", UNIT),)).ahead = 1
     bench.turn()
     assert bench.granted() == []
@@ -676,7 +676,7 @@ def test_leases_give_way_where_a_task_goes_on_with_what_it_had_lent() -> None:
 def test_tasks_held_back_by_the_bound_on_workers_end_leases() -> None:
     bench = Bench(cpus=4)
     bench.leased(2)
-    bench.n1.view.floor = 0
+    bench.n1.view.set_floors([m.JobFloors(identity("d"), 0, 0)])
     bench.ready("t")
     bench.turn()
     assert len(bench.sent(m.Revoke)[bench.n1.process_id]) == 1

@@ -8,7 +8,15 @@ from tests.core.benches import FUNCTION, identity, spec, template
 from zray import limits
 from zray.core.depth_queue import DepthQueue
 from zray.core.head.scheduling_class import SchedulingClass
-from zray.core.head.task_records import GONE, READY, FunctionUse, TaskRecord, TemplateRecord
+from zray.core.head.task_records import (
+    GONE,
+    READY,
+    FunctionUse,
+    NodeView,
+    TaskRecord,
+    TemplateRecord,
+)
+from zray.protocol import messages as m
 
 WORK = template()
 MADE = TemplateRecord(WORK, FunctionUse(FUNCTION, ready=True))
@@ -27,8 +35,11 @@ def waiting(**jobs: list[int]) -> SchedulingClass:
     return group
 
 
-def taken(group: SchedulingClass, count: int, floor: int = -1) -> list[str]:
-    found = group.pop(count, floor)
+def taken(group: SchedulingClass, count: int, **floors: int) -> list[str]:
+    """``floors``: of jobs, on the node for which they are taken."""
+    node = NodeView(identity("n1"), 1, {})
+    node.set_floors([m.JobFloors(identity(job), floor, -1) for job, floor in floors.items()])
+    found = group.pop(count, node)
     return [one.spec.task_id.rstrip(b"\0").decode() for one in found if one.spec is not None]
 
 
@@ -46,10 +57,24 @@ def test_what_one_job_leaves_of_its_share_is_the_others() -> None:
 
 def test_the_deepest_go_first_and_below_a_floor_none() -> None:
     group = waiting(a=[0, 2, 1, 2])
-    assert taken(group, 10, floor=1) == ["a1", "a3"]
-    assert taken(group, 10, floor=1) == [] and group.ready == 2
+    assert taken(group, 10, a=1) == ["a1", "a3"]
+    assert taken(group, 10, a=1) == [] and group.ready == 2
     assert taken(group, 10) == ["a2", "a0"]
     assert not group.queues
+
+
+def test_a_floor_is_of_one_job_alone() -> None:
+    group = waiting(a=[0, 2], b=[0] * 3)
+    assert taken(group, 3, a=1) == ["a1", "b0", "b1"]
+    assert taken(group, 3, a=1) == ["b2"]
+    assert taken(group, 3) == ["a0"]
+
+
+def test_a_floor_of_no_job_is_of_all_that_have_none() -> None:
+    node = NodeView(identity("n1"), 1, {})
+    node.set_floors([m.JobFloors(b"", 1, 2), m.JobFloors(identity("a"), -1, 0)])
+    assert [node.floor_for(identity(job), True) for job in ("a", "b")] == [-1, 1]
+    assert [node.floor_for(identity(job), False) for job in ("a", "b")] == [0, 2]
 
 
 @pytest.mark.parametrize("count", [1, 150])

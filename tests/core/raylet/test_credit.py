@@ -35,7 +35,9 @@ def test_what_cannot_start_past_the_bound_is_given_back() -> None:
     bench.give("below", depth=2)
     bench.credit.report(0.0)
     messages = bench.outbox.take()[HEAD]
-    assert [(c.floor, c.free_floor) for c in messages if isinstance(c, m.Credit)] == [(1, 1)]
+    assert [c.floors for c in messages if isinstance(c, m.Credit)] == [
+        [m.JobFloors(identity("job"), 1, 1)]
+    ]
     returned = [message.task_ids for message in messages if isinstance(message, m.Returned)]
     assert returned == [identity("beside")]
     assert identity("below") in bench.tasks.held and identity("beside") not in bench.tasks.held

@@ -9,9 +9,11 @@ from zray import limits
 from zray.core.machine import NEVER
 from zray.core.raylet.local_records import LocalTask, LocalTemplate, PoolKey, WorkerSlot
 from zray.core.raylet.local_scheduler import LocalScheduler
+from zray.core.raylet.worker_bound import OTHERS
 from zray.protocol import messages as m
 
 JOB = identity("job")
+OTHER = identity("other")
 KEY: PoolKey = (JOB, (), 1, "")
 
 
@@ -30,12 +32,13 @@ class Bench:
         depth: int = 0,
         actor: bool = False,
         held: m.Amounts | None = None,
+        job: bytes = JOB,
         **needs: float,
     ) -> LocalTask:
         made_of = template(resources=[*(needs or {"CPU": 1}).items()])
         known = self.templates.setdefault(str(needs), LocalTemplate(made_of))
         info = m.ActorInfo("Actor", bytes(16), [], held=held or []) if actor else None
-        assignment = m.Assignment(1, JOB, spec(name, made_of), actor=info, depth=depth)
+        assignment = m.Assignment(1, job, spec(name, made_of), actor=info, depth=depth)
         task = LocalTask(assignment, known)
         self.scheduler.push(task)
         return task
@@ -118,10 +121,77 @@ def test_past_the_bound_only_what_the_blocked_may_wait_for_starts() -> None:
     bench.place()
     bench.scheduler.block(bench.slots["waits"])
     beside = bench.push("beside", depth=1)
-    assert bench.place() == [] and bench.scheduler.floors() == (1, 1)
+    assert bench.place() == [] and bench.scheduler.bound.floors(JOB) == (1, 1)
     assert bench.scheduler.held_back() == [beside], "it would be in a deeper one's way"
     bench.push("below", depth=2)
     assert bench.place() == [["below"]]
+
+
+def test_another_job_need_not_wait_for_what_the_blocked_of_one_wait_for() -> None:
+    bench = Bench(max_workers=2)
+    for number in range(2):
+        bench.push(f"waits{number}", depth=number)
+        bench.place()
+        bench.scheduler.block(bench.slots[f"waits{number}"])
+    kept = bench.push("kept", depth=1)
+    for number in range(2):
+        bench.push(f"other{number}", job=OTHER)
+    assert bench.scheduler.held_back() == [kept]
+    bench.push("deep", depth=2)
+    assert bench.place() == [["other0"]]
+    bench.scheduler.block(bench.slots["other0"])
+    assert bench.place() == [["deep"]]
+    bench.end("deep")
+    assert bench.place() == [], "the other one has its half, and waits for none of these"
+    bench.push("child", depth=1, job=OTHER)
+    assert bench.place() == [["child"]]
+
+
+def test_of_many_jobs_some_begin_past_the_bound_and_others_when_nothing_moves() -> None:
+    bench = Bench(max_workers=6)
+    for number in range(6):
+        job = identity(f"job{number}")
+        for place in range(6):
+            bench.push(f"{number}.{place}", job=job)
+            bench.place()
+            if slot := bench.slots.get(f"{number}.{place}"):
+                bench.scheduler.block(slot)
+    begun = [name for name in bench.slots if name.endswith(".0")]
+    assert begun == ["0.0", "1.0", "2.0"]
+    bound = bench.scheduler.bound
+    told = dict(bound.bounded())
+    assert told.pop(OTHERS) == (0, 0)
+    assert [*told] == [identity(f"job{number}") for number in range(3)]
+    assert len(bench.scheduler.held_back()) == 36 - len(bench.slots)
+    bench.push("late", job=identity("late"))
+    due = bound.lift_deadline()
+    assert due == limits.STALL_S and bench.place(due) == []
+    bound.lift(due)
+    assert bench.place(due) == [["late"]]
+    bench.push("later", job=identity("later"))
+    assert bench.place(due) == []
+
+
+def test_jobs_have_their_turns_and_of_one_the_deepest_goes_first() -> None:
+    bench = Bench()
+    for name, depth, job in (("a0", 9, JOB), ("a1", 8, JOB), ("b0", 0, OTHER), ("b1", 1, OTHER)):
+        bench.push(name, depth, job=job)
+    order = []
+    while placed := bench.place():
+        order += placed[0]
+        bench.end(placed[0][0])
+    assert order == ["a0", "b1", "a1", "b0"]
+
+
+def test_what_may_not_start_is_in_no_other_jobs_way() -> None:
+    """It may be a near task, which is not given back."""
+    bench = Bench(max_workers=1)
+    bench.push("waits", depth=1)
+    bench.place()
+    bench.scheduler.block(bench.slots["waits"])
+    bench.push("kept", depth=1)
+    bench.push("other", job=OTHER)
+    assert bench.place() == [["other"]]
 
 
 def test_one_more_starts_past_the_bound_when_nothing_has_moved_for_long() -> None:
@@ -130,13 +200,33 @@ def test_one_more_starts_past_the_bound_when_nothing_has_moved_for_long() -> Non
     bench.place(10.0)
     bench.scheduler.block(bench.slots["waits"])
     bench.push("beside")
-    due = bench.scheduler.lift_deadline()
+    bound = bench.scheduler.bound
+    due = bound.lift_deadline()
     assert due == 10.0 + limits.STALL_S
-    bench.scheduler.lift(due - 0.01)
+    bound.lift(due - 0.01)
     assert bench.place(due) == []
-    bench.scheduler.lift(due)
+    bound.lift(due)
     assert bench.place(due) == [["beside"]]
-    assert bench.scheduler.lift_deadline() == due + limits.STALL_S
+    assert bound.lift_deadline() == due + limits.STALL_S
+
+
+def test_one_more_starts_though_another_job_moves() -> None:
+    bench = Bench(cpus=3, max_workers=2)
+    bench.push("waits")
+    bench.push("goes on", job=OTHER)
+    bench.push("other0", job=OTHER)
+    bench.place(10.0)
+    bench.scheduler.block(bench.slots["waits"])
+    bench.push("beside")
+    due = 10.0 + limits.STALL_S
+    for number in range(1, 5):
+        bench.end(f"other{number - 1}", due - 0.01)
+        bench.push(f"other{number}", job=OTHER)
+        bench.scheduler.bound.lift(due - 0.01)
+        assert bench.place(due - 0.01) == [[f"other{number}"]]
+    assert bench.scheduler.bound.lift_deadline() == due
+    bench.scheduler.bound.lift(due)
+    assert bench.place(due) == [["beside"]]
 
 
 def test_of_tasks_known_to_be_short_a_worker_gets_its_share_of_what_waits() -> None:
@@ -184,7 +274,7 @@ def test_an_actor_keeps_what_it_holds_and_does_not_count_as_a_worker_with_tasks(
     slot.actor = m.HeldActor(identity("actor"), 1, slot.worker_id)
     bench.scheduler.keep(slot, identity("actor"), (("disk", UNIT),))
     assert (bench.free("CPU"), bench.free("disk")) == (1, 0)
-    assert not bench.scheduler.at_bound()
+    assert not bench.scheduler.bound.reached()
     bench.scheduler.block(slot)
     assert bench.free("CPU") == 1, "it has none to lend"
     assert bench.scheduler.remove_worker(slot) == []

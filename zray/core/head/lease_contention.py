@@ -112,9 +112,10 @@ class LeaseContention:
         for node in self._table.nodes():
             if not self._waits_for(node, group):
                 continue
-            if node.floor_for(group.takes_cpu) >= 0:
-                self._end_bounded(group, node, due)
-            else:
+            bounded = [job_id for job_id in jobs if node.bounds((job_id,), group.takes_cpu)]
+            if bounded:
+                self._end_bounded(group, bounded, node, due)
+            if len(bounded) < len(jobs):
                 lacking_cpu.append(node)
         most = sum(resources.slots(node.total, group.needs) for node in lacking_cpu)
         for job_id in jobs:
@@ -128,12 +129,13 @@ class LeaseContention:
         if not (there and resources.fits(node.total, group.needs)):
             return False
         lacking = {name for name, _ in resources.missing(node.free, group.needs)}
-        bounded = node.floor_for(group.takes_cpu) >= 0
+        bounded = node.bounds(group.queues, group.takes_cpu)
         return (bounded or bool(lacking)) and lacking <= {CPU}
 
-    def _end_bounded(self, group: SchedulingClass, node: NodeView, due: dict[bytes, Lease]) -> None:
-        """It has as many workers as it may: leases end, so that there is one for a task."""
-        jobs = [job_id for job_id, queue in group.queues.items() if queue]
+    def _end_bounded(
+        self, group: SchedulingClass, jobs: list[bytes], node: NodeView, due: dict[bytes, Lease]
+    ) -> None:
+        """It has as many workers as it may: leases end, so that one is for these."""
         found = dict.fromkeys((job_id, group.needs) for job_id in jobs)
         self._waiting.update(found)
         self._bounded.update(found)
@@ -177,7 +179,7 @@ class LeaseContention:
                     for node in self._nodes_for(demand)
                     if self._scheduler.nodes.get(node.process_id) is node.view
                     and node.view.usable
-                    and node.view.floor_for(demand.takes_cpu) < 0
+                    and node.view.floor_for(demand.job_id, demand.takes_cpu) < 0
                     and resources.fits(node.view.total, demand.needs)
                 ]
                 most = sum(resources.slots(node.total, demand.needs) for node in nodes)
@@ -227,7 +229,7 @@ class LeaseContention:
             return True
         return any(
             node.usable
-            and node.floor_for(demand.takes_cpu) >= 0
+            and node.floor_for(demand.job_id, demand.takes_cpu) >= 0
             and resources.fits(node.total, demand.needs)
             for node in self._scheduler.nodes.values()
         )
@@ -274,7 +276,7 @@ class LeaseContention:
         return (
             node.usable
             and resources.fits(node.free, demand.needs)
-            and node.floor_for(demand.takes_cpu) < 0
+            and node.floor_for(demand.job_id, demand.takes_cpu) < 0
         )
 
     def machine_of(self, submitter: bytes) -> str:

@@ -211,7 +211,7 @@ class Reconciliation:
         """How many tasks a node takes, and what its blocked ones do not use."""
         released: Vector = dict(message.released)
         node.view.report(message.granted, released)
-        node.view.floor, node.view.free_floor = message.floor, message.free_floor
+        node.view.set_floors(message.floors)
         node.view.ending = message.ending
         node.view.live = node.announced and node.connected
 

@@ -66,8 +66,10 @@ class SchedulingClass:
         assert template is not None
         return template.seconds is not None and template.seconds < limits.STEAL_IDLE_S
 
-    def pop(self, count: int, floor: int = -1, but: Container[bytes] = ()) -> list[TaskRecord]:
-        """Up to ``count`` ready tasks that are deeper than ``floor``, the jobs in turn.
+    def pop(
+        self, count: int, node: NodeView | None = None, but: Container[bytes] = ()
+    ) -> list[TaskRecord]:
+        """Up to ``count`` ready tasks, the jobs in turn. ``node``: of those that may start there.
 
         ``but``: not of these jobs.
         """
@@ -83,6 +85,7 @@ class SchedulingClass:
                 share = -(-(count - len(taken)) // left_in_round)
             left_in_round -= 1
             job_id, queue = next(iter(self.queues.items()))
+            floor = node.floor_for(job_id, self.takes_cpu) if node is not None else -1
             room = min(share, count - len(taken)) if job_id not in but else 0
             while room and queue.deepest > floor:
                 found = queue.take(room)

@@ -50,7 +50,7 @@ class Shortages:
         lacking = resources.missing(view.free, needs)
         if lacking:
             return 0, resources.shortage(view.free, view.total, lacking)
-        if view.floor_for(group.takes_cpu) >= 0:
+        if view.bounds(group.queues, group.takes_cpu):
             return 1, "has as many workers as it may (zray-worker --max-workers)"
         if view.credit() <= 0:
             return 1, "has as many tasks that wait there as it takes"

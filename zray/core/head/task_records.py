@@ -14,7 +14,7 @@ from collections.abc import Iterable
 
 from zray.core import labels, resources
 from zray.core.resources import Needs, Vector
-from zray.protocol.messages import NearClass, NearJob, Outcome, TaskSpec, Template
+from zray.protocol.messages import JobFloors, NearClass, NearJob, Outcome, TaskSpec, Template
 
 WAITING = 0
 READY = 1
@@ -144,7 +144,8 @@ class NodeView:
         self.total = total
         self.free = dict(total)
         self.released: Vector = {}
-        self.floor = self.free_floor = -1  # only deeper tasks start there, as CREDIT says
+        self._floors: dict[bytes, tuple[int, int]] = {}  # of jobs, as CREDIT says
+        self._bounded = False, False  # whether there is any, of tasks that take no CPU and others
         self.ending = 0  # of its CPUs, with long tasks that should end soon, as CREDIT says
         self.granted = 0
         self.sent = 0
@@ -175,9 +176,27 @@ class NodeView:
         resources.give(self.free, needs)
         self.changes[self] = None
 
-    def floor_for(self, takes_cpu: bool) -> int:
-        """The depth that a task has to be above to start there."""
-        return self.floor if takes_cpu else self.free_floor
+    def set_floors(self, floors: Iterable[JobFloors]) -> None:
+        """Of these jobs it has as many workers as it may, and only deeper tasks start."""
+        self._floors = {one.job_id: (one.free_floor, one.floor) for one in floors}
+        told = self._floors.values()
+        self._bounded = any(free >= 0 for free, _ in told), any(floor >= 0 for _, floor in told)
+
+    def floor_for(self, job_id: bytes, takes_cpu: bool) -> int:
+        """The depth that a task of a job has to be above to start there."""
+        if not self._floors:
+            return -1
+        return (self._floors.get(job_id) or self._floors.get(b"") or (-1, -1))[takes_cpu]
+
+    def bounded(self, takes_cpu: bool) -> bool:
+        """Whether its bound on workers keeps tasks of some job from starting."""
+        return self._bounded[takes_cpu]
+
+    def bounds(self, jobs: Iterable[bytes], takes_cpu: bool) -> bool:
+        """Whether those are tasks of one of these."""
+        return self._bounded[takes_cpu] and any(
+            self.floor_for(job_id, takes_cpu) >= 0 for job_id in jobs
+        )
 
     def waiting(self, needs: Needs) -> int:
         """How many tasks of a class wait there, sent ahead or near."""

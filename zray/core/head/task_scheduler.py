@@ -255,7 +255,7 @@ class TaskScheduler:
                 del places[node]
                 continue
             places.move_to_end(node)
-            if node.floor_for(group.takes_cpu) < 0:
+            if not node.bounded(group.takes_cpu):
                 yield node
 
     def _start_now(self, group: SchedulingClass, places: Places, plan: Plan) -> None:
@@ -271,9 +271,8 @@ class TaskScheduler:
             if room <= 0:
                 continue
             roomy.append(node)
-            floor = node.floor_for(group.takes_cpu)
-            if floor >= 0:
-                self._start(group, node, group.pop(min(room, group.ready), floor), plan)
+            if node.bounded(group.takes_cpu):
+                self._start(group, node, group.pop(min(room, group.ready), node), plan)
             elif not node.ahead.get(group.needs):
                 rooms.append((room, node))
                 total += room
@@ -299,9 +298,7 @@ class TaskScheduler:
     def _room_ahead(group: SchedulingClass, node: NodeView) -> int:
         """How many tasks could be sent ahead there, as long as they take."""
         lanes = min(resources.slots(node.total, group.needs), 64)
-        if not (lanes and node.usable) or node.floor_for(group.takes_cpu) >= 0:
-            return 0
-        if node.reserved:
+        if not (lanes and node.usable) or node.reserved or node.bounded(group.takes_cpu):
             return 0
         template = group.first().template
         assert template is not None

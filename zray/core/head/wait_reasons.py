@@ -51,7 +51,7 @@ def of(group: SchedulingClass, nodes: Nodes) -> WaitReason:
     if not any(node.usable for node in nodes.values()):
         text = "no node has been heard of for some seconds"
         return WaitReason("NO_NODES", text, "see zray status")
-    if any(node.usable and node.floor_for(group.takes_cpu) >= 0 for node in able):
+    if any(node.usable and node.bounds(group.queues, group.takes_cpu) for node in able):
         text = (
             f"needs {wanted}; a node that has it has as many workers as it may "
             "(zray-worker --max-workers), and what is free there is for tasks that others wait for"

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from zray import limits
 from zray.core import resources
 from zray.core.deadlines import Deadlines
-from zray.core.depth_queue import DepthQueue
 from zray.core.machine import NEVER, Outbox
+from zray.core.raylet.job_queues import JobQueues
 from zray.core.raylet.local_records import LocalTask, WorkerSlot
 from zray.core.raylet.local_scheduler import LocalScheduler
+from zray.core.raylet.worker_bound import ANY
 from zray.core.resources import Needs
 from zray.protocol import messages as m
 
@@ -112,9 +113,12 @@ class Behind:
 
     def retract(self, now: float) -> None:
         """Take back what is not to wait where it does."""
-        floor = self._scheduler.deepest_blocked() if self._slots else -1
+        if not self._slots:
+            return
+        floors = self._scheduler.bound.deepest_blocked()
         for slot in [*self._slots.values()]:
-            stays = slot.behind and slot.behind_depth > floor and self._may_stay(slot, now)
+            owed = slot.behind_depth > floors.get(slot.key[0], ANY)
+            stays = slot.behind and owed and self._may_stay(slot, now)
             if not stays or slot.blocked or slot.exiting:
                 self.recall(slot)
 
@@ -141,9 +145,9 @@ class Behind:
         scheduler = self._scheduler
         for wanted in dict.fromkeys(slot.needs for slot in self._slots.values()):
             idle = resources.fits(scheduler.free, wanted) and not scheduler.queues.get(wanted)
-            if not idle or scheduler.at_bound():
-                continue
-            for slot in self._latest_first(wanted):
+            for slot in self._latest_first(wanted) if idle else ():
+                if scheduler.bound.holds(slot.key[0]):
+                    continue
                 if (may_fork or scheduler.last_rested(slot.key)) and self.recall(slot):
                     return True
         return False
@@ -159,14 +163,16 @@ class Behind:
                 self._ending[worker_id] = slot
         if self._scheduler.queued:
             # What others wait for goes first, if it is here by the time at which something ends.
-            floor = self._scheduler.deepest_blocked()
+            floors = self._scheduler.bound.deepest_blocked()
             for wanted, queue in self._scheduler.queues.items():
-                if queue.deepest > floor and queue.first().template.cpu_only:
+                if not queue or not queue.first().template.cpu_only:
+                    continue
+                if queue.deepest > floors.get(queue.first().assignment.job_id, ANY):
                     self._fill(wanted, queue, now)
         for slot in self._slots.values():
             self._due = min(self._due, _patience_ends(slot, now))
 
-    def _fill(self, wanted: Needs, queue: DepthQueue[LocalTask], now: float) -> None:
+    def _fill(self, wanted: Needs, queue: JobQueues, now: float) -> None:
         scheduler = self._scheduler
         if self._is_owed(wanted):
             return
@@ -210,7 +216,7 @@ class Behind:
                 return 0
         return 1 if first.bytes_in_all() <= limits.PACKET_TASKS_BYTES_MAX else 0
 
-    def _give(self, slot: WorkerSlot, queue: DepthQueue[LocalTask], most: int, now: float) -> None:
+    def _give(self, slot: WorkerSlot, queue: JobQueues, most: int, now: float) -> None:
         """One packet: one task, or several short ones."""
         scheduler = self._scheduler
         first = scheduler.pop(queue)

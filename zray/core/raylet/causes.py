@@ -134,7 +134,7 @@ class LocalCauses:
         wanted = resources.in_words(needs)
         lacking = resources.missing(scheduler.free, needs)
         told = [(self._node, resources.shortage(scheduler.free, scheduler.total, lacking))]
-        if not lacking and scheduler.at_bound():
+        if not lacking and scheduler.bound.holds(task.assignment.job_id):
             text = (
                 f"needs {wanted}; node {self._node} has as many workers as it may "
                 "(zray-worker --max-workers)"

@@ -41,7 +41,7 @@ class Credit:
 
     def new_session(self) -> None:
         """The head knows nothing of it."""
-        self._told: tuple[int, m.Amounts, tuple[int, int], int] = (-1, [], (-1, -1), 0)
+        self._told: tuple[int, m.Amounts, list[m.JobFloors], int] = (-1, [], [], 0)
         self._near = False  # what near tasks have was told
         self._next_at = 0.0
         self._later = False
@@ -53,18 +53,21 @@ class Credit:
         """
         if not self._head.linked:
             return
-        floors = self._scheduler.floors()
-        held_back = self._scheduler.held_back() if max(floors) >= 0 else []
+        bounded = self._scheduler.bound.bounded()
+        held_back = self._scheduler.held_back() if bounded else []
         near = bool(self._near_tasks.tasks)
         waits = (near or self._near) and now < self._next_at and not held_back
         self._later = (
             waits and self._near_tasks.report.told_at != now
         )  # else it goes along with that
         if not self._later:
+            floors = [
+                m.JobFloors(job_id, *floors) for job_id, floors in bounded[: limits.JOB_FLOORS_MAX]
+            ]
             self._tell(floors, near, now)
         self._tasks.give_back(held_back)
 
-    def _tell(self, floors: tuple[int, int], near: bool, now: float) -> None:
+    def _tell(self, floors: list[m.JobFloors], near: bool, now: float) -> None:
         scheduler = self._scheduler
         granted = self._tasks.received + scheduler.room()
         released, lent = scheduler.released, self._lending.lent
@@ -75,7 +78,7 @@ class Credit:
         moved = abs(granted - told) * 4 >= limits.RAYLET_UNSTARTED_TASKS
         if moved or others != [amounts, floors, ending]:
             self._told = (granted, amounts, floors, ending)
-            self._head.tell(m.Credit(0, granted, amounts, *floors, ending))
+            self._head.tell(m.Credit(0, granted, amounts, floors, ending))
             self._next_at = now + limits.NEAR_REPORT_S
         self._near = near
 

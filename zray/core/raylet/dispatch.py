@@ -43,7 +43,7 @@ class Dispatch:
         """Start what can start, and give workers what they run next."""
         lessened: dict[PoolKey, None] = {}  # pools that have lost a worker to an actor
         may_fork = self._workers.may_start(now)
-        self._scheduler.lift(now)
+        self._scheduler.bound.lift(now)
         self._behind.retract(now)
         self._place(now, lessened, may_fork=may_fork)
         while self._behind.spread(may_fork=may_fork):

@@ -84,7 +84,7 @@ class HostedLeases:
         scheduler, needs = self._scheduler, resources.needs(message.resources)
         key = scheduler.pool_key(message.job_id, needs, ())
         slot = scheduler.last_rested(key)
-        room = resources.fits(scheduler.free, needs) and not scheduler.at_bound()
+        room = resources.fits(scheduler.free, needs) and not scheduler.bound.holds(message.job_id)
         possible = resources.is_cpu_only(needs) and message.job_id in self._jobs
         if not (room and possible and (slot is not None or self._workers.may_start(now))):
             self._completions.lease_ended(message.lease_id)

@@ -1,8 +1,8 @@
 """The raylet's LocalScheduler: the only authority on this node's resources and workers.
 
 Resources are taken when a worker gets tasks and given back when it has none left or blocks.
-Unblocking never waits: it may over-commit, and nothing new starts until that is paid back. The
-deepest tasks start first, and past a bound on workers only those that are deeper than the blocked.
+Unblocking never waits: it may over-commit, and nothing new starts until that is paid back. Jobs
+have their turns; of one the deepest tasks start first, and past the bound on workers no others.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator
 
 from zray import limits
 from zray.core import resources
-from zray.core.depth_queue import DepthQueue
 from zray.core.machine import NEVER
+from zray.core.raylet.job_queues import JobQueues
 from zray.core.raylet.local_records import LocalTask, PoolKey, WorkerSlot
+from zray.core.raylet.worker_bound import Floors, WorkerBound
 from zray.core.resources import CPU, GPU, Needs, Vector
 
 
@@ -27,13 +28,10 @@ class LocalScheduler:
         self.free = dict(total)
         self.gpu_free = [limits.RESOURCE_UNIT] * gpu_count
         self.max_workers = max_workers or default_max_workers(total.get(CPU, 0))
-        self.active: dict[bytes, WorkerSlot] = {}  # those with tasks; none that makes an actor
-        self.blocked: dict[bytes, WorkerSlot] = {}
-        self._moved = 0.0  # when a worker last got or finished a task
-        self._lifted = False  # for too long nothing has moved: one more starts
-        self._floors: tuple[int, int] | None = None  # as last told, while nothing has changed
-        self._takes_cpu: dict[Needs, bool] = {}
-        self.queues: dict[Needs, DepthQueue[LocalTask]] = {}
+        self.bound = WorkerBound(self.max_workers)
+        self.active = self.bound.active
+        self.blocked = self.bound.blocked
+        self.queues: dict[Needs, JobQueues] = {}
         self.queued = 0
         self.queued_bytes = 0
         self.queued_near = 0
@@ -50,24 +48,18 @@ class LocalScheduler:
         task.worker = None
         queue = self.queues.get(task.template.needs)
         if queue is None:
-            queue = self.queues[task.template.needs] = DepthQueue()
+            queue = self.queues[task.template.needs] = JobQueues()
         if front:
-            actors = []
-            if task.assignment.actor is None:
-                while queue.deepest == task.level and queue.first().assignment.actor is not None:
-                    actors.append(queue.pop())
-            queue.push_front(task, task.level)
-            while actors:
-                queue.push_front(actors.pop(), task.level)
+            queue.push_front(task)
         else:
-            queue.push(task, task.level)
+            queue.push(task)
         self.queued += 1
         self.queued_bytes += task.bytes()
         self.queued_near += task.near is not None
         job_id = task.assignment.job_id
         self.queued_jobs[job_id] = self.queued_jobs.get(job_id, 0) + 1
 
-    def pop(self, queue: DepthQueue[LocalTask]) -> LocalTask:
+    def pop(self, queue: JobQueues) -> LocalTask:
         """Take the next one out of a queue."""
         return self._popped(queue.pop())
 
@@ -84,7 +76,7 @@ class LocalScheduler:
     def remove(self, task: LocalTask) -> bool:
         """Take one task out of its queue; False: it is not queued."""
         queue = self.queues.get(task.template.needs)
-        if queue is None or not queue.remove(task, task.level):
+        if queue is None or not queue.remove(task):
             return False
         self._popped(task)
         return True
@@ -107,57 +99,12 @@ class LocalScheduler:
         """Take all near tasks that have not started."""
         taken: list[LocalTask] = []
         for queue in self.queues.values():
-            if queue and self.queued_near:
-                found = queue.take_upto(queue.deepest, lambda task: task.near is not None)
+            for job_id, theirs in queue.jobs() if self.queued_near else ():
+                found = queue.take_upto(job_id, theirs.deepest, lambda task: task.near is not None)
                 taken += map(self._popped, found)
         return taken
 
     # ---- the bound on workers ----------------------------------------------------------------
-    #
-    # Whoever blocks lets another task have the CPU, and that may block as well. Past the bound
-    # only deeper tasks start, for which those that are blocked may wait. But these may wait for
-    # others as well: when nothing has moved for a while, one more starts, whatever it is.
-
-    def at_bound(self) -> bool:
-        """Whether as many workers have tasks as the node allows."""
-        return len(self.active) >= self.max_workers
-
-    def floors(self) -> tuple[int, int]:
-        """Only deeper tasks start, of those that take a CPU and of the others; -1: any."""
-        if not self.at_bound():
-            return -1, -1
-        if self._floors is None:
-            self._floors = self._find_floors()
-        return self._floors
-
-    def _find_floors(self) -> tuple[int, int]:
-        blocked = max((slot.depth() for slot in self.blocked.values()), default=-1)
-        if self._lifted and self.active.keys() <= self.blocked.keys():
-            return -1, -1
-        # To those without a CPU the bound is what CPUs are to others: they wait for one another.
-        takes_cpu = self._takes_cpu
-        for slot in self.active.values():
-            if slot.needs not in takes_cpu:
-                takes_cpu[slot.needs] = bool(slot.cpu_part())
-        others = [slot.depth() for slot in self.active.values() if not takes_cpu[slot.needs]]
-        free = max(blocked, *others) if others else blocked
-        if free < 0:
-            free = max(slot.depth() for slot in self.active.values())
-        return -1 if self._lifted else blocked, free
-
-    def _floor(self, wanted: Needs) -> int:
-        cpu, free = self.floors()
-        return cpu if dict(wanted).get(CPU) else free
-
-    def deepest_blocked(self) -> int:
-        """The depth of what may be waited for here is more than that; -1: nobody waits."""
-        return max((slot.depth() for slot in self.blocked.values()), default=-1)
-
-    def _held_back(self, task: LocalTask, wanted: Needs) -> bool:
-        """Whether it is not to start; an actor may, it has a process to itself."""
-        return (
-            self.at_bound() and task.assignment.actor is None and task.depth <= self._floor(wanted)
-        )
 
     def held_back(self) -> list[LocalTask]:
         """Take the head's tasks that are not to start: in the queue they are in the way of others.
@@ -167,31 +114,20 @@ class LocalScheduler:
         taken: list[LocalTask] = []
         if self.queued == self.queued_near:
             return taken
-        for wanted, queue in self.queues.items():
-            if not queue or not self.at_bound():
-                continue
-            floor = self._floor(wanted)
-            if floor >= 0:
-                found = queue.take_upto(floor, _may_be_elsewhere)
-                taken.extend(map(self._popped, found))
+        for wanted, queue in self.queues.items() if self.bound.reached() else ():
+            for job_id, _ in queue.jobs():
+                floor = _floor(self.bound.floors(job_id), wanted)
+                if floor >= 0:
+                    found = queue.take_upto(job_id, floor, _may_be_elsewhere)
+                    taken.extend(map(self._popped, found))
         return taken
 
-    def lift(self, now: float) -> None:
-        """Let one more start if nothing has moved for long, and some are blocked."""
-        if not (self.blocked or self._lifted):
-            return
-        self._floors = None
-        self._lifted = now >= self.lift_deadline() or (self._lifted and self.at_bound())
-
-    def lift_deadline(self) -> float:
-        """When the bound on workers may have to be lifted for one more."""
-        waiting = self.blocked and not self._lifted and self.at_bound()
-        return self._moved + limits.STALL_S if waiting else NEVER
-
-    def _move(self, now: float) -> None:
-        self._floors = None
-        self._moved = now
-        self._lifted = False
+    def _may_start(self, task: LocalTask) -> bool:
+        """Whether the bound lets it; an actor may, it has a process to itself."""
+        if not self.bound.reached() or task.assignment.actor is not None:
+            return True
+        floors = self.bound.floors(task.assignment.job_id)
+        return task.depth > _floor(floors, task.template.needs)
 
     # ---- placement -------------------------------------------------------------------------
 
@@ -207,9 +143,9 @@ class LocalScheduler:
                 gpus = self._pick_gpus(wanted)
                 if gpus is None:
                     break
-                task = queue.first()
-                if self._held_back(task, wanted):
+                if not queue.turn_to(self._may_start):
                     break
+                task = queue.first()
                 key = self.pool_key(task.assignment.job_id, wanted, gpus)
                 pool = self.idle.get(key)
                 slot = self._chosen(task, pool) if pool else None
@@ -217,6 +153,7 @@ class LocalScheduler:
                     break
                 lanes = resources.slots(self.free, wanted) + self._running(wanted)
                 yield key, slot, self._batch(queue, task.assignment.job_id, lanes)
+                queue.turn(task.assignment.job_id)
 
     @staticmethod
     def _chosen(task: LocalTask, pool: dict[bytes, WorkerSlot]) -> WorkerSlot:
@@ -240,7 +177,7 @@ class LocalScheduler:
         by_time = int(limits.WORKER_BATCH_S / max(task.template.seconds or 0.0, 1e-6))
         return max(1, min(limits.WORKER_BATCH_TASKS_MAX, by_time))
 
-    def _batch(self, queue: DepthQueue[LocalTask], job_id: bytes, lanes: int) -> list[LocalTask]:
+    def _batch(self, queue: JobQueues, job_id: bytes, lanes: int) -> list[LocalTask]:
         """Tasks from the head of the queue for one worker: one, or several short ones."""
         share = -(-len(queue) // max(lanes, 1))
         size = min(self.batch_size(queue.first()), share)
@@ -299,7 +236,6 @@ class LocalScheduler:
 
     def give(self, slot: WorkerSlot, tasks: list[LocalTask], now: float) -> None:
         """The worker gets these tasks; the first ones take the resources."""
-        self._floors = None
         if not slot.busy:
             slot.needs = tasks[0].template.needs
             slot.gpus = self._pick_gpus(slot.needs) or {}
@@ -308,8 +244,8 @@ class LocalScheduler:
                 self.gpu_free[index] -= amount
             slot.busy = True
             if tasks[0].assignment.actor is None:
-                self.active[slot.worker_id] = slot
-            self._move(now)
+                self.bound.add(slot)
+            self.bound.moved(slot, now, starts=True)
             slot.progress = now
             self.withdraw(slot)
         for task in tasks:
@@ -321,13 +257,12 @@ class LocalScheduler:
 
     def ended(self, slot: WorkerSlot, task_id: bytes, now: float) -> LocalTask | None:
         """A task left the worker; without any left, its resources are free."""
-        self._floors = None
         task = slot.inflight.pop(task_id, None)
         slot.behind.pop(task_id, None)
         slot.full = False
         slot.condemned.pop(task_id, None)
         slot.progress = now
-        self._moved = now
+        self.bound.moved(slot, now)
         if not slot.inflight and slot.lease is None:
             self._rest(slot)
         return task
@@ -337,6 +272,7 @@ class LocalScheduler:
         task = slot.inflight.pop(task_id, None)
         if task is not None:
             self.push(task, front=True)
+            self.bound.changed(slot)
         if not slot.inflight and slot.lease is None:
             self._rest(slot)  # what came before has ended
 
@@ -351,20 +287,19 @@ class LocalScheduler:
         resources.take(self.free, wanted)
         slot.busy = True
         slot.was_leased = True
-        self.active[slot.worker_id] = slot
-        self._move(now)
+        self.bound.add(slot)
+        self.bound.moved(slot, now, starts=True)
         slot.progress = now
         self.withdraw(slot)
 
     def disengage(self, slot: WorkerSlot, now: float) -> None:
         """Its lease is over, and its resources are free."""
         slot.progress = now
-        self._moved = now
+        self.bound.moved(slot, now)
         self._rest(slot)
 
     def keep(self, slot: WorkerSlot, task_id: bytes, held: Needs) -> LocalTask | None:
         """The worker has become an actor: it keeps ``held`` of what its creation took."""
-        self._floors = None
         task = slot.inflight.pop(task_id, None)
         slot.condemned.clear()
         slot.recalled = False
@@ -382,14 +317,13 @@ class LocalScheduler:
         slot.gpus = {}
 
     def _rest(self, slot: WorkerSlot) -> None:
-        self._floors = None
         if slot.busy:
             self.unblock(slot)
             resources.give(self.free, slot.needs)
             self._release_gpus(slot)
             slot.busy = False
             slot.needs = ()
-            self.active.pop(slot.worker_id, None)
+            self.bound.remove(slot)
         slot.recalled = False
         slot.condemned.clear()
         if slot.worker_id in self.workers and not slot.exiting:
@@ -398,18 +332,16 @@ class LocalScheduler:
     def block(self, slot: WorkerSlot) -> None:
         """The worker's task waits for others: its CPU is theirs meanwhile."""
         if slot.busy and not slot.blocked and not slot.actor:  # actors keep what they hold
-            self._floors = None
             slot.blocked = True
-            self.blocked[slot.worker_id] = slot
+            self.bound.block(slot)
             resources.give(self.free, slot.cpu_part())
             resources.give(self.released, slot.cpu_part())
 
     def unblock(self, slot: WorkerSlot) -> None:
         """It goes on, with its CPU, whoever else has one."""
         if slot.blocked:
-            self._floors = None
             slot.blocked = False
-            del self.blocked[slot.worker_id]
+            self.bound.unblock(slot)
             resources.take(self.free, slot.cpu_part())
             resources.take(self.released, slot.cpu_part())
 
@@ -459,8 +391,12 @@ class LocalScheduler:
         ]
 
     def _patience_s(self, slot: WorkerSlot) -> float:
-        idle = resources.fits(self.free, slot.needs) and not self.at_bound()
+        idle = resources.fits(self.free, slot.needs) and not self.bound.holds(slot.key[0])
         return limits.RECALL_IDLE_S if idle else limits.RECALL_S
+
+
+def _floor(floors: Floors, wanted: Needs) -> int:
+    return floors[0] if dict(wanted).get(CPU) else floors[1]
 
 
 def _may_be_elsewhere(task: LocalTask) -> bool:

@@ -478,4 +478,4 @@ class Raylet:
         parts = (self.session, self.workers, self._lending, self.behind, self.near_tasks)
         others = (self.inspection, self._credit, self.task_reports)
         due = min([part.deadline() for part in (*parts, *others)])
-        return min(due, self.scheduler.overrun_deadline(), self.scheduler.lift_deadline())
+        return min(due, self.scheduler.overrun_deadline(), self.scheduler.bound.lift_deadline())

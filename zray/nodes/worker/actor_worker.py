@@ -27,6 +27,7 @@ from zray.nodes.participant.shared_values import bytes_of, load
 from zray.nodes.worker import call_errors, last_words
 from zray.nodes.worker.actor_links import ActorLinks, Route
 from zray.nodes.worker.host import Host
+from zray.nodes.worker.method_names import MethodNames
 from zray.nodes.worker.streams import Source, StreamServer
 from zray.protocol import messages as m
 from zray.runtime import pickling, serialization
@@ -42,18 +43,6 @@ from zray.runtime.tracing import CARRIED, traced
 # place of outcomes: it has failed with what it is to be made again for.
 Ended = tuple[list[m.Outcome] | None, list[ObjectRef[Any]]]
 current_call: contextvars.ContextVar[Entry | None] = contextvars.ContextVar("call", default=None)
-
-
-class _Names(dict[str, str]):
-    """Of an actor's methods as they are shown: with the class's."""
-
-    def __init__(self, class_name: str) -> None:
-        super().__init__()
-        self._class_name = class_name
-
-    def __missing__(self, method: str) -> str:
-        name = self[method] = f"{self._class_name}.{method}"
-        return name
 
 
 class ActorServer(ActorLinks):
@@ -100,7 +89,7 @@ class ActorServer(ActorLinks):
         self._unsent_since = 0.0  # when the oldest answer was made that has not left
         self._departure: Departure[Entry] = Departure()
         self._unsure = 0  # answers that wait until the cluster knows what their calls kept
-        self._names = _Names(self.info.class_name)
+        self._names = MethodNames(self.info.class_name)
         self._titles: dict[str, bytes] = {}  # of the process, by method that runs
         self._reports = worker.teller.reports
         self._running: dict[Entry, float] = {}  # since when, by time.perf_counter
@@ -178,6 +167,7 @@ class ActorServer(ActorLinks):
         """The next call; waits for it. None: the actor is to end. With the lock held."""
         worker = self.worker
         while True:
+            worker.hear_control()
             entry = self.inbox.next()
             if entry is not None:
                 self._hurry(entry)

@@ -2,6 +2,9 @@
 
 Owns the control socket, on which the raylet asks for tasks back and cancels, and the nudge by which
 the main thread has sent soon what it does not send itself. Decides nothing.
+
+The main thread reads that socket as well, between tasks: one that often releases the GIL, each time
+for a moment, may have it back before another thread that waits for it is awake, for seconds.
 """
 
 from __future__ import annotations
@@ -45,6 +48,7 @@ class ControlThread:
         self._flush = flush
         self._handle = handle
         self._reader = FrameReader()
+        self._hear_at = 0.0
 
     def inherit(self, control_fd: int) -> None:
         """In the process whose it is, with its end of the control socket."""
@@ -68,6 +72,13 @@ class ControlThread:
         """Call ``report`` after so many seconds."""
         self._report_at = time.monotonic() + after_s
         os.write(self._nudge_write, REMIND)
+
+    def hear(self) -> None:
+        """Read what has come, unless that was done just now. With the lock held."""
+        now = time.monotonic()
+        if now >= self._hear_at:
+            self._hear_at = now + limits.RECALL_IDLE_S
+            self._read()
 
     def _wait_ms(self) -> float | None:
         wait_ms = limits.RECALL_S * 1000 if self._looks else None
@@ -97,13 +108,13 @@ class ControlThread:
                     with self._lock:
                         self._flush()
                 else:
-                    self._read()
+                    with self._lock:
+                        self._read()
 
     def _read(self) -> None:
         frames, ended = read_available(self._socket, self._reader)
         for frame in frames:
             for message in codec.decode(frame).messages:
-                with self._lock:
-                    self._handle(message)
+                self._handle(message)
         if ended:
             os.killpg(0, signal.SIGKILL)  # the raylet is gone, and so is everything of it

@@ -208,6 +208,10 @@ class Transport(Introspection):
         """End the main thread's wait."""
         self._wake()
 
+    def hear_control(self) -> None:
+        """Between tasks: take what the raylet asks for. With the lock held."""
+        self._control.hear()
+
     def lead_or_follow(self, timeout_s: float) -> None:
         """Wait until something has come. With the lock held."""
         if self._leading:

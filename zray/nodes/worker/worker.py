@@ -339,6 +339,7 @@ class Worker(Transport):
         while True:
             if self.task_inbox.spent and self.leases.lease is None:
                 self._give_back()
+            self._control.hear()
             delivered = self.task_inbox.next()
             if delivered is None:
                 delivered = self._take() if self.leases.lease is None else self.leases.next()

@@ -6,8 +6,10 @@ named. Each tells of its largest objects, so that the answer is bounded whatever
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from zray import limits
 from zray.errors import ZrayError
@@ -70,6 +72,22 @@ class MemoryReport:
     left_out: int = 0
     unlisted: int = 0
     records_sites: bool = False
+
+    def described(self, *, references: bool = True) -> dict[str, Any]:
+        """As the command and the HTTP API tell it; without ``references`` the totals alone."""
+        sizes = {row.object_id: row.object_size for row in self.references}
+        found: dict[str, Any] = {
+            "objects": len(sizes),
+            "bytes": sum(sizes.values()),
+            "reference_types": dict(Counter(row.reference_type for row in self.references)),
+            "nodes": [one.asdict() for one in self.nodes],
+            "silent": self.silent,
+            "left_out": self.left_out,
+            "unlisted": self.unlisted,
+        }
+        if references:
+            found["references"] = [row.asdict() for row in self.references]
+        return found
 
 
 def memory(address: str | None = None, timeout: float = TIMEOUT_S) -> MemoryReport:
