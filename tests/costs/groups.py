@@ -2,7 +2,8 @@
 
 Each group is asked for, prepared, durable, committed, and later removed and released, by the
 shipped machines of the head with their scheduler; the nodes answer at once, as idle raylets do. No
-socket, no coding, no other process.
+socket, no coding, no other process. ``--simulated``: once more in the simulator, with a driver and
+raylets that take the steps, over a network with delays, in simulated time.
 """
 
 from __future__ import annotations
@@ -10,11 +11,15 @@ from __future__ import annotations
 import argparse
 import random
 import time
+from functools import partial
 
 from tests.core.benches import HeadBench, identity
 from zray import limits
 from zray.core.bundles import STRATEGIES
+from zray.core.client.waiters import Waiter
 from zray.protocol import messages as m
+from zray.testing.imagined_cluster import ImaginedCluster
+from zray.testing.processes.steps import Library
 
 CPU = limits.RESOURCE_UNIT
 KEPT_MAX = 500  # groups that are there at a time
@@ -94,13 +99,50 @@ def per_s(nodes: int, seconds: float = 3.0) -> float:
     return turns * TURN / taken
 
 
+def simulated(nodes: int, groups: int = 1000) -> tuple[float, float]:
+    """Simulated seconds until so many groups that are asked for at once have all their places, and
+    how long that took here."""
+    cluster = ImaginedCluster(
+        Library({}, {}, {}),
+        [{"CPU": 4}] * nodes,
+        seed=1,
+        latency_s=0.0003,
+        bytes_per_s=1e9,
+    )
+    while not cluster.ready():
+        cluster.clock.step()
+    began, at = time.process_time(), cluster.clock.now
+    wanted = [m.Bundle([("CPU", CPU)])] * 3
+    client, who = cluster.driver.client, cluster.driver.process_id
+    for number in range(groups):
+        group_id = number.to_bytes(16, "big")
+        strategy = number % len(STRATEGIES)
+        client.ask(partial(_asked, group_id, who, strategy, wanted), Waiter())
+    cluster.driver.wake()
+    table = cluster.head.gcs.placement
+    while len(table) < groups or not all(one.is_whole() for one in table.values()):
+        cluster.clock.step()
+    return cluster.clock.now - at, time.process_time() - began
+
+
+def _asked(
+    group_id: bytes, who: bytes, strategy: int, wanted: list[m.Bundle], seq: int
+) -> m.Message:
+    return m.CreateGroup(seq, group_id, who, strategy, wanted)
+
+
 def main() -> None:
     """Entry of the command."""
     parser = argparse.ArgumentParser(prog="python -m tests.costs.groups", description=__doc__)
     parser.add_argument("--nodes", type=int, nargs="*", default=[10, 100, 1000])
+    parser.add_argument("--simulated", action="store_true")
     options = parser.parse_args()
     for nodes in options.nodes:
         print(f"{nodes:5} nodes: {per_s(nodes):,.0f} groups/s of 3 bundles, made and removed")
+        if options.simulated and nodes >= 1000:
+            seconds, here = simulated(nodes)
+            what = "1,000 groups placed, simulated with their raylets"
+            print(f"{nodes:5} nodes: {what}: {1000 * seconds:.1f} ms, {here:.2f} s of CPU here")
 
 
 if __name__ == "__main__":

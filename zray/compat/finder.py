@@ -63,6 +63,9 @@ class _Table(ModuleType):
         if not named:
             super().__setattr__(name, value)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return importlib.import_module, (self.__name__,)
+
 
 def _absent(name: str) -> str | None:
     """What to use instead of a module that is left out as a whole, or of one below it."""
