@@ -13,6 +13,8 @@ from zray.util.channels import PeerGoneError
 
 FRAME_BYTES = 256 << 10
 QUEUE_FRAMES = 16  # in each direction
+LINGER_MS = 5000  # for what was sent to leave
+RECONNECT_MS = 10**9
 HELLO = b"zray"
 CALL, PORT = b"call", b"port"
 KEY_BYTES = 40  # of a public key, as text
@@ -29,6 +31,7 @@ class FarChannel:
         self._closes = closes
         self._monitor = monitor
         self._rest = memoryview(b"")
+        self._over = False  # the connection is; what has come before may still be read
 
     def send(self, data: memoryview) -> int:
         """Raises PeerGoneError."""
@@ -38,7 +41,8 @@ class FarChannel:
         try:
             self._socket.send_multipart([*self._route, part], zmq.DONTWAIT)
         except zmq.Again:
-            self._look()
+            if self._ended():
+                raise PeerGoneError from None
             return 0
         except zmq.ZMQError:
             raise PeerGoneError from None
@@ -49,10 +53,12 @@ class FarChannel:
         import zmq
 
         if not self._rest:
+            over = self._ended()  # as long as that is not so, the next look may find more
             try:
                 frames = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
             except zmq.Again:
-                self._look()
+                if over:
+                    raise PeerGoneError from None
                 return 0
             except zmq.ZMQError:
                 raise PeerGoneError from None
@@ -62,13 +68,13 @@ class FarChannel:
         self._rest = self._rest[count:]
         return count
 
-    def _look(self) -> None:
-        """Whether the connection is still there."""
+    def _ended(self) -> bool:
         import zmq
 
-        for event in self._monitor.read():
-            if event.event in (zmq.EVENT_DISCONNECTED, zmq.EVENT_CLOSED):
-                raise PeerGoneError
+        over = (zmq.EVENT_DISCONNECTED, zmq.EVENT_CLOSED)
+        if not self._over and any(event.event in over for event in self._monitor.read()):
+            self._over = True
+        return self._over
 
     def fileno(self) -> int:
         """Of its socket; edge-triggered."""
@@ -76,8 +82,15 @@ class FarChannel:
 
         return sockets.descriptor(self._socket)
 
+    def drop(self) -> None:
+        """Close its socket; what has not left is lost."""
+        import zmq
+
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self.close()
+
     def close(self) -> None:
-        """Close its socket."""
+        """Close its socket, once what was sent has left: what others read of it is not lost."""
         for one in (self._monitor, *self._closes):
             one.close()
 
@@ -181,10 +194,12 @@ class FarDoor:
             if channel.receive(memoryview(bytearray(len(HELLO)))):
                 return self._calling.pop(member_id)
         except PeerGoneError:
-            self._calling.pop(member_id).close()
+            self._calling.pop(member_id).drop()
         return None
 
     def _call(self, public: bytes, host: str, port: int) -> FarChannel:
+        import zmq
+
         from zray.runtime import sockets
         from zray.runtime.connection import ConnectionInfo
 
@@ -192,6 +207,9 @@ class FarDoor:
         info = ConnectionInfo("", [], public, self.public, self._secret, 0, 0.0)
         socket = sockets.dealer(context.context, info, heartbeats=False)
         _bound(socket)
+        # A socket that never connects again drops what has come and was not read; this one is
+        # closed long before it would.
+        socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
         monitor = sockets.Monitor(socket)
         sockets.connect(socket, host, port)
         socket.send(HELLO)
@@ -207,7 +225,7 @@ class FarDoor:
             for what in (CALL, PORT):
                 kv.delete(self._key(self._id, caller + b"/" + what))
         for channel in self._calling.values():
-            channel.close()
+            channel.drop()
         self._listening.clear()
         self._calling.clear()
 
@@ -222,3 +240,4 @@ def _bound(socket: Any) -> None:
 
     socket.setsockopt(zmq.SNDHWM, QUEUE_FRAMES)
     socket.setsockopt(zmq.RCVHWM, QUEUE_FRAMES)
+    socket.setsockopt(zmq.LINGER, LINGER_MS)
