@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -204,7 +205,8 @@ def builders() -> list[psutil.Process]:
     for process in psutil.process_iter(["cmdline"]):
         line = process.info["cmdline"] or ()
         if any("zray.runtime.environments" in part for part in line):
-            found += [process, *process.children(recursive=True)]
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                found += [process, *process.children(recursive=True)]
     return found
 
 

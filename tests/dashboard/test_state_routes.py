@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -210,6 +211,21 @@ def test_the_document_names_every_path(driven: Any) -> None:
 # ---- Ray's shapes ------------------------------------------------------------------------------
 
 
+def test_environments_of_all_nodes_are_told(driven: Any, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("abc")
+
+    @zray.task(runtime_env={"working_dir": str(tmp_path)})
+    def f() -> None: ...
+
+    zray.get(f.remote(), timeout=30)
+    wanted = {"filter_keys": "state", "filter_predicates": "=", "filter_values": "READY"}
+    data = driven.get("/api/v0/runtime_envs", **wanted)["data"]["result"]
+    (row,) = data["result"]
+    assert row["success"] is True and row["size_bytes"] == 3 and data["total"] == 1
+    assert row["runtime_env"]["working_dir"].endswith(".zip")
+    assert driven.get("/api/v0/runtime_envs", limit=0)["data"]["result"]["result"] == []
+
+
 def test_ray_s_routes_have_ray_s_shapes(site: Any) -> None:
     version = site.get("/api/version")
     assert version["version"] == "4" and version["ray_version"]
@@ -222,7 +238,6 @@ def test_ray_s_routes_have_ray_s_shapes(site: Any) -> None:
     kinds = ("tasks", "actors", "objects", "workers", "jobs", "cluster_events", "placement_groups")
     for kind in kinds:
         assert isinstance(site.get(f"/api/v0/{kind}")["data"]["result"]["result"], list)
-    assert site.get("/api/v0/runtime_envs")["data"]["result"]["result"] == []
     summary = site.get("/api/v0/tasks/summarize")["data"]["result"]["result"]
     assert "summary" in summary["node_id_to_summary"]["cluster"]
     bad = site.get(

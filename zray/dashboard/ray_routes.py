@@ -18,11 +18,11 @@ from zray.dashboard.service import Service
 from zray.nodes.driver.operator import Operator
 from zray.protocol import messages as m
 from zray.util.state.api import StateList, listed
+from zray.util.state.environments import RuntimeEnvState, gather, passing
 from zray.util.state.records import summary_of
 
 VERSION = "4"  # of the HTTP interface, as Ray counts it
 ROWS_MAX = 10_000
-NOT_HERE = ("runtime_envs",)  # what zray does not have: none of them
 PATHS = {kind: kind for kind in ("tasks", "actors", "objects", "nodes", "workers", "jobs")}
 PATHS |= {"cluster_events": "events", "placement_groups": "placement_groups"}
 ASKED = (
@@ -65,8 +65,10 @@ class RayRoutes:
         limit = parameters.number(request, "limit", 100, 0, ROWS_MAX)
         detail = parameters.flag(request, "detail", False)
         filters = _filters(request)
-        if kind in NOT_HERE:
-            return _result([], 0, False)
+        if kind == "runtime_envs":
+            there = passing(await self._service.look(_environments), filters)
+            rows = [one.asdict() for one in there[:limit]]
+            return _result(rows, len(there), len(there) > limit)
         if kind not in PATHS:
             raise bad_request(f"there is no {kind[:64]!r}", 404)
         if kind == "workers" and parameters.flag(request, "exclude_driver", False):
@@ -113,6 +115,10 @@ def _listed(
     kind: str, filters: list[tuple[str, str, str]], limit: int, detail: bool, operator: Operator
 ) -> StateList:
     return listed(operator, kind, filters, limit, limits.QUESTION_S, detail)
+
+
+def _environments(operator: Operator) -> list[RuntimeEnvState]:
+    return gather(operator).environments
 
 
 def _result(rows: list[dict[str, Any]], total: int, truncated: bool) -> dict[str, Any]:

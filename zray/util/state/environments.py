@@ -119,7 +119,7 @@ def list_runtime_envs(
         HeadConnectionError: the head cannot be reached. ZrayError: this process is a task, or
         ``raise_on_missing_output`` is set and a node has not answered.
     """
-    wanted = filters_of(filters)
+    wanted = [(one.key, "!=" if one.negated else "=", one.value) for one in filters_of(filters)]
     asker = operator(address)
     if asker is None:
         raise ZrayError("a task cannot ask nodes for their environments; do it in the program")
@@ -127,7 +127,13 @@ def list_runtime_envs(
         report = gather(asked, timeout)
     if report.silent and raise_on_missing_output:
         raise HeadSilentError(f"nodes have not answered: {', '.join(report.silent)}")
-    found = report.environments
-    for one in wanted:
-        found = [row for row in found if (str(row.get(one.key)) == one.value) is not one.negated]
-    return found[:limit]
+    return passing(report.environments, wanted)[:limit]
+
+
+def passing(
+    rows: list[RuntimeEnvState], filters: Sequence[tuple[str, str, str]]
+) -> list[RuntimeEnvState]:
+    """Those for which all of ``(field, "=" or "!=", value)`` hold."""
+    for key, predicate, value in filters:
+        rows = [row for row in rows if (str(row.get(key)) == value) is (predicate == "=")]
+    return rows
