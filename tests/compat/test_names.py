@@ -20,13 +20,15 @@ from zray.runtime import serialization
 def installed() -> Iterator[None]:
     """zray is in the place of Ray, in this test alone."""
     before = {name: sys.modules.pop(name) for name in list(sys.modules) if is_rays(name)}
-    finders, prelude = [*sys.meta_path], serialization._prelude
+    was_there, prelude = finder._FINDER in sys.meta_path, serialization._prelude
     finder.install()
     yield
     for name in [name for name in sys.modules if is_rays(name)]:
         del sys.modules[name]
     sys.modules.update(before)
-    sys.meta_path[:], serialization._prelude = finders, prelude
+    if not was_there:  # what modules have added that were loaded meanwhile stays
+        sys.meta_path.remove(finder._FINDER)
+    serialization._prelude = prelude
 
 
 def is_rays(name: str) -> bool:
