@@ -45,7 +45,7 @@ PACKAGES: dict[str, set[str]] = {
     "base": set(),
     "protocol": WIRE,
     "core": {"msgspec"},  # rows of the store and user-visible records are encoded there
-    "store": WIRE,
+    "store": {*WIRE, "httpx"},  # the latter where the store is an etcd
     "runtime": {*SYSTEM, "opentelemetry"},  # the latter where it is asked for
     "nodes": SYSTEM,
     "api": SYSTEM,
