@@ -50,7 +50,7 @@ class Store(Protocol):
         """Take the lock, commit a higher epoch, and return everything stored.
 
         Args:
-            skip: so many epochs more than else: what is stored is older than the cluster that it is of.
+            skip: so many epochs more than else: what is stored is older than its cluster.
 
         Raises:
             DataDirectoryLockedError: another head uses the store.

@@ -12,7 +12,6 @@ import contextlib
 import json
 import time
 from collections.abc import Iterator
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from zray.errors import StoreError
@@ -80,17 +79,6 @@ class Gateway:
         self._token = ""
         self._patience_s = _ATTEMPT_S
         self._client = _client(address)
-
-    def __enter__(self) -> Gateway:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         self._client.close()

@@ -49,7 +49,7 @@ class Place(NamedTuple):
     """Where the parts of a value are."""
 
     name: bytes
-    count: int
+    parts: int
     size: int
 
 
