@@ -87,7 +87,7 @@ class Etcd:
 
     def serves(self, number: int) -> bool:
         if self._scheme == "https":  # its certificates are the test's own
-            return "ready to serve client requests" in self.log(number)
+            return "serving client traffic securely" in self.log(number)
         try:
             self.ask("kv/range", {"key": encoded(b"x")}, number, timeout_s=1.0)
         except urllib.error.HTTPError as error:

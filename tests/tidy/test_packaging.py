@@ -46,6 +46,7 @@ def test_every_import_is_a_declared_dependency(tree: Any) -> None:
         names.get(name, name)
         for requirement in (
             *PROJECT["project"]["dependencies"],
+            *PROJECT["project"]["optional-dependencies"]["etcd"],
             *PROJECT["project"]["optional-dependencies"]["otel"],
         )
         for name in [requirement.partition(">")[0]]
