@@ -98,9 +98,8 @@ def main() -> None:
                 print(f"{f'etcd, members: {members}':24}{1e3 * alone:16.2f}{many:18,.0f}")
                 for threads in (1, THREADS):
                     puts = bare(etcd, given.bytes, threads)
-                    print(
-                        f"{f'  itself, asked by {threads}':24}{1e3 * threads / puts:16.2f}{puts:18,.0f}"
-                    )
+                    own, alone = f"  itself, asked by {threads}", threads / puts
+                    print(f"{own:24}{1e3 * alone:16.2f}{puts:18,.0f}")
             finally:
                 etcd.close()
 
