@@ -30,7 +30,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 REAL = {
     *("api", "cli", "clients", "cluster", "compat", "conformance", "costs", "enemy"),
-    *("dashboard", "examples", "nodes", "runtime", "store"),
+    *("dashboard", "examples", "nodes", "runtime"),
 }
 LIMIT_S = 60.0
 COMPUTING_LIMIT_S = 300.0  # in the other folders, whose tests may have to leave the CPU to these

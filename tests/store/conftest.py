@@ -90,7 +90,7 @@ def stores() -> Iterator[Callable[[Path], SqliteStore]]:
         store.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def etcd_of_1(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
     """For tests that leave it as it is."""
     etcd = Etcd(tmp_path_factory.mktemp("etcd"))
@@ -98,7 +98,7 @@ def etcd_of_1(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
     etcd.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def etcd_of_3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
     """For tests that leave it as it is."""
     etcd = Etcd(tmp_path_factory.mktemp("etcd"), 3)

@@ -49,9 +49,11 @@ class Engine:
 
 
 @pytest.fixture(params=["memory", "sqlite", "etcd of 1", "etcd of 3"])
-def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+def engine(
+    request: pytest.FixtureRequest, tmp_path: Path, etcd_of_1: Etcd, etcd_of_3: Etcd
+) -> Iterator[Engine]:
     kind, _, members = request.param.partition(" of ")
-    etcd = request.getfixturevalue(f"etcd_of_{members}") if members else None
+    etcd = {"1": etcd_of_1, "3": etcd_of_3}.get(members)
     engine = Engine(tmp_path / "data", etcd, durable=kind != "memory")
     yield engine
     engine.close()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.etcd_cluster import Etcd
-from zray.errors import FencedError
+from zray.errors import FencedError, StoreError
 from zray.store import etcd_address
 from zray.store.etcd import EtcdStore
 from zray.store.leadership import LeaseTerms
@@ -140,7 +140,9 @@ def test_a_full_etcd_is_told_and_passes(
             wait_until(lambda: store.stall() is not None or bool(store.completed()))
             assert number < 100
         assert "is full" in str(store.stall()) and "alarm disarm" in str(store.stall())
-        time.sleep(1.5)
+        other = EtcdStore(etcd_address.parse(etcd.url, {}), "d", wait_s=1.0)
+        with pytest.raises(StoreError, match="its database is full"):
+            other.open()
         assert (store.completed(), store.failure()) == ([], None)
         etcd.ask("kv/compaction", {"revision": str(etcd.revision()), "physical": True})
         etcd.ask("maintenance/defragment", {})

@@ -146,6 +146,7 @@ def test_a_candidate_with_a_field_of_another_kind_is_none() -> None:
 def test_machines_are_the_same_only_where_process_ids_mean_the_same() -> None:
     assert ME.shares_machine_with(ME._replace(pid=8, nonce="n2"))
     assert not ME.shares_machine_with(ME._replace(boot="later"))
+    assert not ME.shares_machine_with(ME._replace(host="h2")), "a copy of a virtual machine"
     assert not ME.shares_machine_with(ME._replace(namespace="pid:[2]"))
     unknown = ME._replace(boot="", namespace="")
     assert not unknown.shares_machine_with(unknown)

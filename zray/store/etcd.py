@@ -38,9 +38,9 @@ SCHEMA: Final = 1  # a reader of schema n refuses n+1; `schema` in the key `meta
 _PATIENCE_S: Final = 2.0  # until it is said that etcd does not answer
 _SLOW_S: Final = 1.0  # a change that takes longer is told
 _RETRY_S: Final = 0.25  # while etcd is full
-_DRAIN_S: Final = 5.0  # close() waits for commits at most this long
+_DRAIN_S: Final = 4.0  # close() waits for commits at most this long
 _LARGE_PAGE: Final = 4  # parts in one answer
-_READS: Final = 3  # of everything, where history is compacted meanwhile
+_READS: Final = 3  # of all rows, where history is compacted meanwhile
 
 
 class EtcdStore:
@@ -193,13 +193,7 @@ class EtcdStore:
         self._write([])
         is_new = self._read_meta()
         self._finish_staged()
-        for last in (False, False, True)[-_READS:]:
-            try:
-                rows = self._read_rows()
-                break
-            except EtcdError as error:
-                if last or error.code != OUT_OF_RANGE:
-                    raise
+        rows = self._read_rows()
         if is_new and rows:
             raise Damaged("its key `meta` is missing, though rows are there")
         self._drop_orphans()
@@ -242,6 +236,16 @@ class EtcdStore:
             self._apply(etcd_layout.unstage(staged, self._layout))
 
     def _read_rows(self) -> Rows:
+        left = _READS
+        while True:
+            left -= 1
+            try:
+                return self._read_rows_once()
+            except EtcdError as error:
+                if error.code != OUT_OF_RANGE or not left:
+                    raise
+
+    def _read_rows_once(self) -> Rows:
         rows: Rows = {}
         self._planner.places.clear()
         for pair in self._all(self._layout.rows):
@@ -371,7 +375,7 @@ class EtcdStore:
             fenced = self._leader.fenced()
             if fenced is not None:
                 raise fenced
-            patience = time.monotonic() + _PATIENCE_S
+            patience = min(time.monotonic() + _PATIENCE_S, self._drain_until)
             try:
                 answer = self._gateway.transact(
                     terms, marked, [layout.leader, layout.mark], patience

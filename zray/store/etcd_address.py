@@ -18,6 +18,7 @@ _FILES: Final = {
 }
 _USER: Final = "ZRAY_ETCD_USER"
 _PASSWORD: Final = "ZRAY_ETCD_PASSWORD"
+VARIABLES: Final = (*_FILES.values(), _USER, _PASSWORD)
 
 
 class EtcdAddress(NamedTuple):

@@ -176,7 +176,7 @@ class LeaderKey:
         """Lead no more, and let others follow at once. Idempotent."""
         self._stop.set()
         if self._thread is not None:
-            self._thread.join(self._terms.fence_s)
+            self._thread.join(_END_S)
             if self._thread.is_alive():
                 return  # it holds the gateway; the lease ends by itself
         if self._lease:

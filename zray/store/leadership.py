@@ -149,7 +149,8 @@ class Candidate(NamedTuple):
 
     def shares_machine_with(self, other: Candidate) -> bool:
         """Whether the ids of its processes mean the same to both."""
-        return (self.boot, self.namespace) == (other.boot, other.namespace) and bool(self.boot)
+        own, others = self[1:4], other[1:4]
+        return own == others and all(own)
 
     def in_words(self) -> str:
         return f"pid {self.pid} on host {self.host}, which leads since {self.since}"

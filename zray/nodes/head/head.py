@@ -88,10 +88,10 @@ class Head:
         self.directory = connection.cluster_directory(options.name)
         data = secret_directory(options.data_directory or self.directory)
         self._lock(data)
+        self._store = make_store(options, data)
         self._raylet = OwnRaylet(
             *(options.node, data, self.log), local=options.local, begun=self._raylet_process
         )
-        self._store = make_store(options, data)
         opened = self._store.open(limits.ADOPT_EPOCHS if options.adopt else 0)
         key = cluster_key(options, data, opened.cluster_id)
         self._store.set_cluster_id(key.cluster_id)

@@ -15,6 +15,8 @@ from zray.store.memory import MemoryStore
 def make_store(options: HeadOptions, data: Path) -> Store:
     """The store of the head's choice, not opened.
 
+    What says how to enter it leaves the environment, which nodes and tasks inherit.
+
     Raises:
         StoreError: what it needs is not installed, or cannot be read.
     """
@@ -24,7 +26,10 @@ def make_store(options: HeadOptions, data: Path) -> Store:
         from zray.store import etcd_address
         from zray.store.etcd import EtcdStore
 
-        return EtcdStore(etcd_address.parse(options.store, os.environ), options.name)
+        address = etcd_address.parse(options.store, os.environ)
+        for name in etcd_address.VARIABLES:
+            os.environ.pop(name, None)
+        return EtcdStore(address, options.name)
     from zray.store.sqlite import SqliteStore
 
     return SqliteStore(data)
