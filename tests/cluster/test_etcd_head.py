@@ -16,6 +16,8 @@ from tests.etcd_cluster import Etcd
 from zray.errors import FencedError
 from zray.util import kv
 
+pytestmark = pytest.mark.system
+
 GET_S = 30.0
 
 

@@ -48,12 +48,15 @@ class Engine:
             self._last.close()
 
 
-@pytest.fixture(params=["memory", "sqlite", "etcd of 1", "etcd of 3"])
-def engine(
-    request: pytest.FixtureRequest, tmp_path: Path, etcd_of_1: Etcd, etcd_of_3: Etcd
-) -> Iterator[Engine]:
+@pytest.fixture(
+    params=[
+        *("memory", "sqlite"),
+        *(pytest.param(f"etcd of {count}", marks=pytest.mark.system) for count in (1, 3)),
+    ]
+)
+def engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     kind, _, members = request.param.partition(" of ")
-    etcd = {"1": etcd_of_1, "3": etcd_of_3}.get(members)
+    etcd = request.getfixturevalue(f"etcd_of_{members}") if members else None
     engine = Engine(tmp_path / "data", etcd, durable=kind != "memory")
     yield engine
     engine.close()

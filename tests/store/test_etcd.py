@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -21,6 +24,8 @@ from zray.store.etcd import EtcdStore
 from zray.store.etcd_gateway import Gateway
 from zray.store.etcd_layout import Layout
 from zray.store.leadership import LeaseTerms
+
+pytestmark = pytest.mark.system
 
 BRIEF = LeaseTerms(ttl_s=3, renew_s=0.5, retry_s=0.1, fence_s=2.0)
 LONG = LeaseTerms(ttl_s=60, renew_s=1.0, retry_s=0.1, fence_s=50.0)
@@ -41,6 +46,24 @@ for token, line in enumerate(sys.stdin):
     while not (done := store.completed()) and store.failure() is None:
         pass
     print(done, type(store.failure()).__name__, flush=True)
+"""
+
+# Writes one batch after the other, all of whose rows say which it is, and says what is durable.
+WRITER = """
+import sys
+from zray.store import etcd_address
+from zray.store.etcd import EtcdStore
+
+store = EtcdStore(etcd_address.parse(sys.argv[1], {}), sys.argv[2])
+store.open()
+number = int(sys.argv[3])
+while True:
+    rows = [("t", b"%d" % row, b"%d" % number) for row in range(300)]
+    store.submit(number, [*rows, ("large", b"k", (b"%8d" % number).ljust(700_000, b"x"))])
+    while not store.completed():
+        assert store.failure() is None
+    print(number, flush=True)
+    number += 1
 """
 
 Stores = Callable[..., EtcdStore]
@@ -83,8 +106,6 @@ def proxy(etcd: Etcd) -> Iterator[FaultyProxy]:
 
 
 def test_a_second_head_is_refused_and_told_who_leads(etcd: Etcd, etcds: Stores) -> None:
-    import os
-
     etcds(etcd.url).open()
     began = time.monotonic()
     with pytest.raises(DataDirectoryLockedError, match=f"pid {os.getpid()} on host"):
@@ -201,6 +222,32 @@ def test_a_foreign_write_in_a_leader_s_name_is_noticed(
     assert "in its name" in str(store.failure())
 
 
+def test_kill_9_loses_nothing_reported_and_halves_no_batch(
+    etcd: Etcd, etcds: Stores, child: Any, name: str
+) -> None:
+    """Each batch takes several transactions: rows, and a value that is in parts."""
+    source, epoch, stored = random.Random(7), 0, -1
+    for _ in range(6):
+        process = child(WRITER, etcd.url, name, stored + 1)
+        reported = stored
+        for _ in range(source.randrange(1, 8)):
+            reported = int(process.stdout.readline())
+        time.sleep(source.random() * 0.1)
+        process.kill()
+        reported = max([reported, *map(int, process.stdout.read().split())])
+        process.wait()
+        store = etcds(etcd.url)
+        opened = store.open()
+        found = {*opened.rows["t"].values(), opened.rows["large"][b"k"][:8].strip()}
+        assert len(found) == 1 and len(opened.rows["t"]) == 300
+        assert len(opened.rows["large"][b"k"]) == 700_000
+        stored = int(found.pop())
+        assert stored >= reported and opened.epoch > epoch
+        assert len(etcd.keys(Layout(name).parts)) == 2
+        epoch = opened.epoch
+        store.close()
+
+
 # ---- answers that are lost or late ---------------------------------------------------------
 
 
@@ -219,13 +266,15 @@ def test_lost_answers_lose_nothing_and_write_nothing_twice(
     store = etcds(proxy.url, terms=LONG)
     store.open()
     for token in range(40):
-        store.submit(token, [("t", b"last", b"%d" % token), ("t", b"%d" % token, b"v")])
+        several = [("many", b"%d" % row, b"%d" % token) for row in range(200) if token % 10 == 0]
+        store.submit(token, [("t", b"last", b"%d" % token), ("t", b"%d" % token, b"v"), *several])
         assert wait_completed(store, 1) == [token]
     assert store.failure() is None
     assert asked["lost"] > 10
     store.close()
-    rows = etcds(etcd.url).open().rows["t"]
-    assert rows == {b"last": b"39", **{b"%d" % token: b"v" for token in range(40)}}
+    rows = etcds(etcd.url).open().rows
+    assert rows["t"] == {b"last": b"39", **{b"%d" % token: b"v" for token in range(40)}}
+    assert rows["many"] == {b"%d" % row: b"30" for row in range(200)}
 
 
 def test_slow_is_told_and_passes(
@@ -389,8 +438,6 @@ def test_user_and_password(tmp_path: Path, wait_completed: Wait) -> None:
 
 
 def test_tls_with_certificates_of_both(tmp_path: Path, wait_completed: Wait) -> None:
-    import subprocess
-
     def run(*command: str) -> None:
         subprocess.run(["openssl", *command], cwd=tmp_path, check=True, capture_output=True)
 

@@ -16,6 +16,8 @@ from zray.store import etcd_address
 from zray.store.etcd import EtcdStore
 from zray.store.leadership import LeaseTerms
 
+pytestmark = pytest.mark.system
+
 PATIENT = LeaseTerms(ttl_s=60, renew_s=1.0, retry_s=0.1, fence_s=50.0)
 
 Wait = Callable[[EtcdStore, int], list[int]]
