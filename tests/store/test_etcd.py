@@ -10,14 +10,16 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.etcd_cluster import Etcd
+from tests.etcd_cluster import Etcd, encoded
 from tests.store.faulty_proxy import FaultyProxy
+from zray import limits
 from zray.errors import DataDirectoryLockedError, FencedError, StoreError
 from zray.store import etcd_address, etcd_layout
 from zray.store.etcd import EtcdStore
@@ -372,6 +374,28 @@ def test_what_is_damaged_is_refused_and_left(
         etcds(etcd.url).open()
     assert etcd.keys(layout.rows) + etcd.keys(layout.parts) == keys
     assert etcd.keys(layout.leader) == [], "the next head need not wait for its lease"
+
+
+def test_history_is_forgotten_after_a_while_and_rows_are_not(
+    etcd: Etcd, etcds: Stores, wait_completed: Wait, wait_until: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(limits, "LEADER_COMPACT_S", 0.2)
+    store = etcds(etcd.url, terms=LONG._replace(renew_s=0.1))
+    store.open()
+    store.submit(1, [("t", b"k", b"v")])
+    assert wait_completed(store, 1) == [1]
+    revision = etcd.revision()
+
+    def is_forgotten() -> bool:
+        try:
+            etcd.ask("kv/range", {"key": encoded(b"x"), "revision": str(revision - 1)})
+        except urllib.error.HTTPError as error:
+            return b"compacted" in error.read()
+        return False
+
+    wait_until(is_forgotten)
+    store.close()
+    assert etcds(etcd.url).open().rows == {"t": {b"k": b"v"}}
 
 
 def test_clusters_of_one_etcd_do_not_meet(

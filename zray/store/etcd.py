@@ -85,6 +85,7 @@ class EtcdStore:
         self._failure: StoreError | None = None
         self._stall: StoreError | None = None
         self._slow = etcd_errors.slow(self.where, _SLOW_S)
+        self._mute = etcd_errors.stalled(self.where, Unavailable("the lease cannot be renewed"))
         self._writing_s: float | None = None  # since when
         self._writer: threading.Thread | None = None
         self._closed = False
@@ -149,10 +150,14 @@ class EtcdStore:
 
     def stall(self) -> StoreError | None:
         """As ``Store.stall``."""
+        if self._stall is not None:
+            return self._stall
+        if self._leader.unanswered_s() > _PATIENCE_S:
+            return self._mute
         began = self._writing_s
-        if self._stall is None and began is not None and time.monotonic() - began > _SLOW_S:
+        if began is not None and time.monotonic() - began > _SLOW_S:
             return self._slow
-        return self._stall
+        return None
 
     def close(self) -> None:
         """As ``Store.close``."""

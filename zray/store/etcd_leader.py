@@ -53,6 +53,7 @@ class LeaderKey:
         self._error: FencedError | None = None
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self._unanswered_s: float | None = None
         self._compacted_s = time.monotonic()
         self._compact_to = 0
 
@@ -124,6 +125,11 @@ class LeaderKey:
                 self._error = etcd_errors.fenced(self._where, reason)
         return self._error
 
+    def unanswered_s(self) -> float:
+        """How long etcd has not answered to a renewal."""
+        since = self._unanswered_s
+        return time.monotonic() - since if since is not None else 0.0
+
     def lost(self, reason: str) -> None:
         """A write has shown that another leads."""
         with self._guard:
@@ -143,6 +149,8 @@ class LeaderKey:
 
     def _renew(self) -> None:
         sent_s = now_s()
+        if self._unanswered_s is None:
+            self._unanswered_s = time.monotonic()
         with self._guard:
             deadline = time.monotonic() + max(0.05, self._leadership.fence_at() - sent_s)
         try:
@@ -153,6 +161,7 @@ class LeaderKey:
             with self._guard:
                 self._leadership.unproved(now_s())
             return
+        self._unanswered_s = None
         with self._guard:
             if pair is None or pair.created != self._revision:
                 self._leadership.ended(_ending(pair.value if pair is not None else None))
