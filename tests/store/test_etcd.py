@@ -32,7 +32,8 @@ pytestmark = pytest.mark.system
 BRIEF = LeaseTerms(ttl_s=3, renew_s=0.5, retry_s=0.1, fence_s=2.0)
 LONG = LeaseTerms(ttl_s=60, renew_s=1.0, retry_s=0.1, fence_s=50.0)
 
-# Opens the store and says its epoch; then, when told to, writes and says what became of that.
+# Opens the store and says its epoch; then, when told to, says how it is, writes, and says what
+# became of that.
 HEAD = """
 import sys
 from zray.store import etcd_address
@@ -44,6 +45,7 @@ terms = LeaseTerms(3, 0.5, 0.1, 2.0) if brief == "brief" else LeaseTerms()
 store = EtcdStore(etcd_address.parse(url, {}), name, terms=terms)
 print(store.open().epoch, flush=True)
 for token, line in enumerate(sys.stdin):
+    print(type(store.failure()).__name__, end=" ")
     store.submit(token, [("t", b"%d" % token, line.encode())])
     while not (done := store.completed()) and store.failure() is None:
         pass
@@ -170,7 +172,7 @@ def test_a_head_that_slept_past_its_lease_says_nothing_more(
     epoch = int(process.stdout.readline())
     process.stdin.write("first\n")
     process.stdin.flush()
-    assert process.stdout.readline() == "[0] NoneType\n"
+    assert process.stdout.readline() == "NoneType [0] NoneType\n"
     process.send_signal(signal.SIGSTOP)
     store = etcds(etcd.url)
     opened = store.open()
@@ -180,7 +182,7 @@ def test_a_head_that_slept_past_its_lease_says_nothing_more(
     process.stdin.write("second\n")
     process.stdin.flush()
     process.send_signal(signal.SIGCONT)
-    assert process.stdout.readline() == "[] FencedError\n"
+    assert process.stdout.readline() == "FencedError [] FencedError\n"
     store.close()
     assert etcds(etcd.url).open().rows == {"t": {b"0": b"first\n", b"1": b"ours"}}
 
