@@ -205,6 +205,18 @@ def test_the_write_of_a_head_that_was_followed_is_refused(
     assert etcds(etcd.url).open().rows == {}
 
 
+def test_a_write_is_refused_where_nobody_leads_yet(
+    etcd: Etcd, etcds: Stores, name: str, wait_until: Any
+) -> None:
+    store = etcds(etcd.url, terms=LONG._replace(renew_s=40.0))
+    store.open()
+    etcd.delete(Layout(name).leader)
+    store.submit(1, [("t", b"k", b"v")])
+    wait_until(lambda: store.failure() is not None)
+    assert "its key is gone" in str(store.failure()) and store.completed() == []
+    assert etcd.keys(Layout(name).rows) == []
+
+
 def test_a_leader_that_writes_nothing_notices_as_well(
     etcd: Etcd, etcds: Stores, name: str, wait_until: Any
 ) -> None:
