@@ -56,7 +56,7 @@ def all_suites() -> list[Suite]:
         Suite("cluster", ("cluster",), 1900, WAITING),
         Suite("api", api, 1200, WAITING_TOO),
         Suite("conformance", ("conformance",), 1100, WAITING_TOO),
-        Suite("runtime", ("runtime", "nodes"), 300, WAITING_TOO),
+        Suite("runtime", ("runtime", "nodes", "store"), 400, WAITING_TOO),
         Suite("dashboard", ("dashboard", "jobs"), 500, WAITING_TOO),
         Suite("enemy", ("enemy",), 650, WAITING_TOO),
         Suite("sim", ("sim",), 1500, COMPUTING),

@@ -412,6 +412,12 @@ class StoreError(ZrayError):
     code = "ZR-4003"
 
 
+class FencedError(StoreError):
+    """This head does not lead any more: another may, so it acknowledges and says nothing."""
+
+    code = "ZR-4008"
+
+
 class KeyFileError(ZrayError):
     """A key or connection file is unreadable, malformed, or readable by others."""
 

@@ -67,6 +67,12 @@ SHORT_TASK_S = 0.001  # only functions measured under this share a worker's inbo
 RESULT_DELAY_S = 0.002  # a finished result leaves the worker within this
 ZYGOTE_STARTS_S = 0.5  # at least, between two starts of a node's zygote
 IDLE_WORKER_S = 1.0  # idle workers beyond the CPUs end after this
+LEADER_TTL_S = 10  # after its last renewal another head may lead, where the store is shared
+LEADER_RENEW_S = 2.5
+LEADER_RETRY_S = 0.25  # after a renewal that failed
+LEADER_FENCE_S = 7.5  # without one that was sent since and succeeded, a head leads no more
+LEADER_COMPACT_S = 300.0  # what was changed so long ago is forgotten by a shared store
+LEADER_WAIT_S = 15.0  # a head waits so long for another to end, and for the store to answer
 ADOPT_EPOCHS = 1 << 20  # more than a head is restarted between a backup and its use
 HEAD_WAIT_S = 60.0  # for which a worker node waits for its head to come up
 HEAD_WAIT_MAX_S = 1e6
@@ -428,5 +434,6 @@ REPLAY_LISTED_MAX = 1000  # in one answer
 assert INLINE_TOTAL_BYTES_MAX + REFERENCES_MAX * 22 + RETURNS_MAX * 100 < FRAME_BYTES_MAX
 assert SUSPECT_S > 2 * PING_S > SILENT_S > PING_S
 assert DEAD_S > AWAY_S > SUSPECT_S and DEAD_S > ACTOR_LEASE_S + PING_S
+assert LEADER_RENEW_S < LEADER_FENCE_S < LEADER_TTL_S < LEADER_WAIT_S
 assert CHUNK_BYTES < FRAME_BYTES_MAX and FUNCTION_INLINE_BYTES_MAX < FRAME_BYTES_MAX
 assert PAYLOAD_BYTES_SOFT + FUNCTION_INLINE_BYTES_MAX <= FRAME_BYTES_MAX + (8 << 20)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import zray
-from tests.costs import floors, processes
+from tests.costs import commits, floors, processes
 from tests.costs.__main__ import measured, table
 from tests.costs.loads import all_loads
+from zray.store.sqlite import SqliteStore
 
 
 def test_costs_of_calls_and_tasks_are_accounted_to_processes() -> None:
@@ -21,6 +24,11 @@ def test_costs_of_calls_and_tasks_are_accounted_to_processes() -> None:
     assert spins["workers"]["cpu_us"] > 1000 and spins["wall_us"] > 500
     text = "\n".join(table("a load", spins, sync))
     assert text.count("| workers |") == 1 and "before" in text and "efficiency" in text
+
+
+def test_costs_of_commits(tmp_path: Path) -> None:
+    alone, many = commits.measure(SqliteStore(tmp_path / "data"), 100, 300)
+    assert alone > 0 and many > 0
 
 
 def test_bare_costs() -> None:

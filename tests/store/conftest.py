@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import zray.store.base
+from tests.etcd_cluster import Etcd
 from zray.store.base import Store
 from zray.store.sqlite import SqliteStore
 
@@ -87,3 +88,19 @@ def stores() -> Iterator[Callable[[Path], SqliteStore]]:
     yield make
     for store in made:
         store.close()
+
+
+@pytest.fixture(scope="module")
+def etcd_of_1(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    """For tests that leave it as it is."""
+    etcd = Etcd(tmp_path_factory.mktemp("etcd"))
+    yield etcd
+    etcd.close()
+
+
+@pytest.fixture(scope="module")
+def etcd_of_3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Etcd]:
+    """For tests that leave it as it is."""
+    etcd = Etcd(tmp_path_factory.mktemp("etcd"), 3)
+    yield etcd
+    etcd.close()

@@ -46,14 +46,8 @@ PACKAGES: dict[str, set[str]] = {
     "base": set(),
     "protocol": WIRE,
     "core": {"msgspec"},  # rows of the store and user-visible records are encoded there
-    "store": WIRE,
-    "runtime": {
-        *SYSTEM,
-        "amdsmi",
-        "opentelemetry",
-        "pathspec",
-        "pynvml",
-    },  # where they are asked for
+    "store": {*WIRE, "httpx"},  # the latter where the store is an etcd
+    "runtime": {*SYSTEM, "amdsmi", "opentelemetry", "pathspec", "pynvml"},  # four where asked for
     "nodes": SYSTEM,
     "api": {*SYSTEM, "dask", "joblib", "numpy"},  # the last three where a program has them
     "edges": {*SYSTEM, "click", "prometheus_client", "rich", "starlette", "uvicorn"},

@@ -48,7 +48,7 @@ def test_every_import_is_a_declared_dependency(tree: Any) -> None:
             *PROJECT["project"]["dependencies"],
             *(
                 requirement
-                for extra in ("amd", "collective", "dask", "joblib", "otel")
+                for extra in ("amd", "collective", "dask", "etcd", "joblib", "otel")
                 for requirement in PROJECT["project"]["optional-dependencies"][extra]
             ),
         )

@@ -49,6 +49,15 @@ PROGRAM = "zray-head"
     help="Where its state and key are kept. Default: clusters/NAME in ZRAY_HOME or ~/.zray.",
 )
 @click.option(
+    "--store",
+    type=options.store,
+    default="",
+    metavar="URL",
+    help="Keep its state in an etcd: etcd://H1:2379,H2:2379,H3:2379, or etcds:// with TLS and the "
+    "variables ZRAY_ETCD_CA, _CERT, _KEY, _USER and _PASSWORD. Default: a file in the data "
+    "directory.",
+)
+@click.option(
     "--adopt",
     is_flag=True,
     help="Go on with a data directory that is older than its cluster: restored from a backup. What "
@@ -75,6 +84,7 @@ def command(
     port: int,
     name: str,
     data_directory: Path | None,
+    store: str,
     adopt: bool,
     driver_lost_after_s: float,
     dashboard_host: str,
@@ -104,6 +114,7 @@ def command(
         *(name, host, port, data),
         node=NodeOptions(**offered),
         adopt=adopt,
+        store=store,
         driver_lost_after_s=driver_lost_after_s,
         dashboard=DashboardOptions(
             *(not no_dashboard, dashboard_host, dashboard_port, dashboard_names),

@@ -161,6 +161,16 @@ def memory(text: str) -> int:
 
 
 @checked
+def store(text: str) -> str:
+    """Where a head keeps its state, if that is no file."""
+    if text:
+        from zray.store import etcd_address
+
+        etcd_address.parse(text, os.environ)
+    return text
+
+
+@checked
 def store_memory(text: str) -> int:
     """The same, enough for an object store to work with."""
     size = _bytes(text)

@@ -52,6 +52,7 @@ class HeadOptions(NamedTuple):
     local: bool = False
     node: NodeOptions = NodeOptions()
     adopt: bool = False  # its store may be older than the cluster
+    store: str = ""  # such as etcd://h1:2379,h2:2379; empty: a file in the data directory
     driver_lost_after_s: float = limits.DRIVER_LOST_S
     dashboard: DashboardOptions = DashboardOptions()
 

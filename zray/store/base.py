@@ -24,7 +24,7 @@ class Opened(NamedTuple):
     """What a store held when it was opened.
 
     Attributes:
-        epoch: this opening's number, larger than that of every earlier opening; the first is 1.
+        epoch: this opening's number, from 1 on, larger than that of every earlier opening.
         rows: everything durable. Empty for a new cluster. The caller owns it.
         cluster_id: what ``set_cluster_id`` stored, None in a new cluster.
     """
@@ -47,10 +47,10 @@ class Store(Protocol):
     commits: Histogram
 
     def open(self, skip: int = 0) -> Opened:
-        """Take the lock, commit an epoch one higher, and return everything stored.
+        """Take the lock, commit a higher epoch, and return everything stored.
 
         Args:
-            skip: so many epochs more: what is stored is older than the cluster that it is of.
+            skip: so many epochs more than else: what is stored is older than its cluster.
 
         Raises:
             DataDirectoryLockedError: another head uses the store.

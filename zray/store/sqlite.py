@@ -5,12 +5,9 @@ Never reports a batch before SQLite has synced it to the disk.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import queue
 import threading
 import time
-from collections import deque
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +15,7 @@ from zray import limits
 from zray.errors import StoreError
 from zray.protocol.histogram import Histogram
 from zray.store.base import Batch, Opened
+from zray.store.completions import Completions
 from zray.store.lock import DirectoryLock
 from zray.store.sqlite_file import SqliteFile
 
@@ -42,11 +40,10 @@ class SqliteStore:
         self._file = SqliteFile(data_directory / "gcs.sqlite")
         self._file_guard = threading.Lock()  # set_cluster_id against the writer
         self._queue: queue.SimpleQueue[tuple[int, Batch] | None] = queue.SimpleQueue()
-        self._completed: deque[int] = deque()
+        self._completions = Completions()
         self._failure: StoreError | None = None
         self._stall: StoreError | None = None
         self._writer: threading.Thread | None = None
-        self._read_end = self._write_end = -1
         self._closed = False
         self._drain_until = float("inf")
         self.commits = Histogram(limits.COMMIT_BUCKETS_S)
@@ -58,9 +55,7 @@ class SqliteStore:
         self._lock.acquire()
         try:
             opened = self._file.open(skip)
-            self._read_end, self._write_end = os.pipe()
-            os.set_blocking(self._read_end, False)
-            os.set_blocking(self._write_end, False)
+            self._completions.open()
         except BaseException:
             self._file.close()
             self._lock.release()
@@ -83,19 +78,12 @@ class SqliteStore:
 
     def completed(self) -> list[int]:
         """As ``Store.completed``."""
-        # The descriptor first: what completes in between is read now and wakes once for nothing.
-        if self._read_end >= 0:
-            with contextlib.suppress(OSError):  # it stays readable
-                os.read(self._read_end, 1 << 16)
-        tokens: list[int] = []
-        if self._failure is None:
-            while self._completed:
-                tokens.append(self._completed.popleft())
-        return tokens
+        self._completions.rest()
+        return self._completions.take() if self._failure is None else []
 
     def fileno(self) -> int | None:
         """As ``Store.fileno``."""
-        return self._read_end if self._read_end >= 0 else None
+        return self._completions.fileno()
 
     def failure(self) -> StoreError | None:
         """As ``Store.failure``."""
@@ -116,8 +104,7 @@ class SqliteStore:
         self._drain_until = time.monotonic() + _DRAIN_S
         self._queue.put(None)
         writer.join(_DRAIN_S + 1.0)
-        os.close(self._read_end)
-        self._read_end = -1
+        self._completions.close_reader()
         # A writer that hangs in the kernel may still commit: the lock stays until the process ends.
         if not writer.is_alive():
             self._lock.release()
@@ -143,10 +130,10 @@ class SqliteStore:
                 "more; all that it acknowledged is stored. Restart the head."
             )
         finally:
-            self._signal()
+            self._completions.wake()
             with self._file_guard:
                 self._file.close()
-            os.close(self._write_end)
+            self._completions.close_writer()
 
     def _take(self) -> tuple[list[tuple[int, Batch]], bool]:
         """Wait for a batch, take what else is there; and whether close() was called after it."""
@@ -184,14 +171,13 @@ class SqliteStore:
                 break
             if self._stall is None:
                 self._stall = stall
-                self._signal()
+                self._completions.wake()
             if time.monotonic() + _RETRY_S >= self._drain_until:
                 return False
             time.sleep(_RETRY_S)
         self._stall = None
         self.commits.add(time.monotonic() - began)
-        self._completed.extend(token for token, _ in group)
-        self._signal()
+        self._completions.add(token for token, _ in group)
         if self._file.log_bytes() >= _CHECKPOINT_BYTES:
             self._checkpoint()
         return True
@@ -199,9 +185,3 @@ class SqliteStore:
     def _checkpoint(self) -> None:
         with self._file_guard:
             self._file.checkpoint()
-
-    def _signal(self) -> None:
-        # A full pipe is readable already; a closed one has no reader left. The head looks once a
-        # second though nobody tells it.
-        with contextlib.suppress(OSError):
-            os.write(self._write_end, b"\0")

@@ -17,10 +17,11 @@ from zray.core.head.gcs import Gcs
 from zray.core.head.identity import HeadIdentity
 from zray.core.head.members import Suspect
 from zray.core.incidents import Incidents
-from zray.errors import DataDirectoryLockedError, StartError
+from zray.errors import DataDirectoryLockedError
 from zray.nodes import imports
 from zray.nodes.head.dashboard import Dashboard
 from zray.nodes.head.head_port import HeadPort
+from zray.nodes.head.head_store import cluster_key, make_store
 from zray.nodes.head.liveness import LivenessProbes
 from zray.nodes.head.own_node import OwnNode
 from zray.nodes.head.own_raylet import OwnRaylet
@@ -30,15 +31,13 @@ from zray.protocol.histogram import Histogram
 from zray.protocol.messages import Figure
 from zray.runtime import connection, identity, log_files
 from zray.runtime.connection import ConnectionInfo
-from zray.runtime.keys import ClusterKey, secret_directory
+from zray.runtime.keys import secret_directory
 from zray.runtime.linux import machine
 from zray.runtime.linux.heap import Heap
 from zray.runtime.log import Log, with_traceback
 from zray.runtime.log_files import LogBounds, OwnLog
 from zray.runtime.loop import Loop, raise_descriptor_limit
-from zray.store.base import Store
 from zray.store.lock import DirectoryLock
-from zray.store.memory import MemoryStore
 
 if TYPE_CHECKING:
     from zray.nodes.head.vitals import Vitals
@@ -69,7 +68,7 @@ class Head:
         self._suspects: list[Suspect] | None = None  # those; None: they were not looked for
         self._probes = LivenessProbes(lambda *answer: self._gcs.members.probed(*answer))
         self._raylet: OwnRaylet | None = None
-        self._name_lock: DirectoryLock | None = None
+        self._locks: list[DirectoryLock] = []
         self._stop_reason = ""
         self._turns = Histogram(limits.TURN_BUCKETS_S)
         self._vitals: Vitals | None = None  # once somebody asks
@@ -88,23 +87,14 @@ class Head:
             sweep_local_clusters()
         self.directory = connection.cluster_directory(options.name)
         data = secret_directory(options.data_directory or self.directory)
-        self._lock_name(data)
+        self._lock(data)
+        self._store = make_store(options, data)
         self._raylet = OwnRaylet(
             *(options.node, data, self.log), local=options.local, begun=self._raylet_process
         )
-        self._store = self._make_store(data)
         opened = self._store.open(limits.ADOPT_EPOCHS if options.adopt else 0)
-        if options.local:
-            key = ClusterKey.create()
-        else:
-            key = ClusterKey.load_or_create(data / "cluster.key")
-        if opened.cluster_id is None:
-            self._store.set_cluster_id(key.cluster_id)
-        elif opened.cluster_id != key.cluster_id:
-            raise StartError(
-                f"{data} holds the state of another cluster than its cluster.key; restore the key "
-                "that belongs to it, or start with an empty --data-directory"
-            )
+        key = cluster_key(options, data, opened.cluster_id)
+        self._store.set_cluster_id(key.cluster_id)
         self._port = HeadPort(key, self._loop, self.log)
         port = self._port.bind(options.host, options.port)
         dashboard = self._dashboard.bind()
@@ -135,8 +125,11 @@ class Head:
         self._own_node.begin()
         return self.info
 
-    def _lock_name(self, data: Path) -> None:
-        """Where the store's lock is elsewhere, two heads could still have one cluster's name."""
+    def _lock(self, data: Path) -> None:
+        """What the store's own lock leaves open: the cluster's name here, the data directory."""
+        if self._options.store:
+            self._locks.append(DirectoryLock(data))
+            self._locks[-1].acquire()
         if self._options.local or data.samefile(self.directory):
             return
         lock = DirectoryLock(self.directory)
@@ -148,14 +141,7 @@ class Head:
                 f"a head of a cluster named {name!r} runs here already; stop it with `zray stop "
                 f"--name {name}`, or choose another --name ({error.args[0]})"
             ) from None
-        self._name_lock = lock
-
-    def _make_store(self, data: Path) -> Store:
-        if self._options.local:
-            return MemoryStore()
-        from zray.store.sqlite import SqliteStore
-
-        return SqliteStore(data)
+        self._locks.append(lock)
 
     def _addresses(self, port: int) -> list[str]:
         host = self._options.host
@@ -237,13 +223,22 @@ class Head:
             self._stop_reason = self._sessions.stopping
         if self._loop.signals:
             self._stop_reason = "it got a signal to stop"
+        self._check_store()
+        return bool(self._stop_reason)
+
+    def _check_store(self) -> None:
+        """Before anything is said: a head that slept may have been followed by another.
+
+        Raises:
+            StoreError: it may say nothing more.
+        """
         failure = self._store.failure()
         if failure is not None:
             raise failure
-        return bool(self._stop_reason)
 
     def _settle(self) -> None:
         gcs, now = self._gcs, self._loop.now()
+        self._check_store()
         self._persist(now)
         stall = self._store.stall()
         self._sessions.store_stalls(stall.args[0] if stall is not None else "")
@@ -252,6 +247,7 @@ class Head:
             if not self._persist(now):
                 break
             gcs.turn.settle(now)
+        self._check_store()
         self._port.send()
         try:
             self._own_log.tend(now)
@@ -305,13 +301,15 @@ class Head:
             else:
                 self._raylet.leave()
         if hasattr(self, "_gcs"):
-            self._port.send()
+            if self._store.failure() is None:
+                self._port.send()
             (self.directory / "connection.json").unlink(missing_ok=True)
             self._port.close()
+        if hasattr(self, "_store"):
             self._store.close()
         self._probes.close()
-        if self._name_lock is not None:
-            self._name_lock.release()
+        for lock in self._locks:
+            lock.release()
         self._loop.close()
         if self._options.local and hasattr(self, "directory"):
             import shutil

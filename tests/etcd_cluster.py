@@ -1,0 +1,165 @@
+"""Real etcds of the distribution, on free ports and in a folder of the test's.
+
+Who makes one owns its processes and ends all of them.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+START_S = 30.0
+
+
+def free_ports(count: int) -> list[int]:
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in held]
+    for one in held:
+        one.close()
+    return ports
+
+
+class Etcd:
+    """``count`` members on this machine; ``options`` go to each."""
+
+    def __init__(
+        self, directory: Path, count: int = 1, *options: str, scheme: str = "http"
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self._directory = directory
+        self._options = options
+        self._scheme = scheme
+        ports = free_ports(2 * count)
+        self.ports, self._peers = ports[:count], ports[count:]
+        self._processes: list[subprocess.Popen[bytes] | None] = [None] * count
+        try:
+            for number in range(count):
+                self.start(number, wait=False)
+            for number in range(count):
+                self.await_member(number)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def url(self) -> str:
+        """As ``zray-head --store`` takes it."""
+        name = {"http": "etcd", "https": "etcds"}[self._scheme]
+        return f"{name}://{','.join(f'127.0.0.1:{port}' for port in self.ports)}"
+
+    # ---- members ---------------------------------------------------------------------------
+
+    def start(self, number: int, *, wait: bool = True) -> None:
+        """Start a member, again after its end."""
+        client = f"{self._scheme}://127.0.0.1:{self.ports[number]}"
+        peers = [f"http://127.0.0.1:{port}" for port in self._peers]
+        names = [f"m{one}={url}" for one, url in enumerate(peers)]
+        command = [
+            *("etcd", "--name", f"m{number}", "--data-dir", str(self._directory / f"m{number}")),
+            *("--listen-client-urls", client, "--advertise-client-urls", client),
+            *("--listen-peer-urls", peers[number], "--initial-advertise-peer-urls", peers[number]),
+            *("--initial-cluster", ",".join(names), "--initial-cluster-state", "new"),
+            *("--logger", "zap", *self._options),
+        ]
+        with (self._directory / f"m{number}.log").open("ab") as log:
+            self._processes[number] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        if wait:
+            self.await_member(number)
+
+    def await_member(self, number: int) -> None:
+        """Until it serves, which it does once it has a leader."""
+        deadline = time.monotonic() + START_S
+        while not self.serves(number):
+            process = self._processes[number]
+            assert process is not None and process.poll() is None, self.log(number)
+            assert time.monotonic() < deadline, self.log(number)
+            time.sleep(0.05)
+
+    def serves(self, number: int) -> bool:
+        if self._scheme == "https":  # its certificates are the test's own
+            return "serving client traffic securely" in self.log(number)
+        try:
+            self.ask("kv/range", {"key": encoded(b"x")}, number, timeout_s=1.0)
+        except urllib.error.HTTPError as error:
+            return error.code in (400, 401, 403)  # it wants to know who asks
+        except OSError:
+            return False
+        return True
+
+    def log(self, number: int) -> str:
+        return (self._directory / f"m{number}.log").read_text(errors="replace")
+
+    def kill(self, number: int) -> None:
+        """``kill -9``, and wait until it is gone."""
+        process = self._processes[number]
+        assert process is not None
+        process.kill()
+        process.wait()
+        self._processes[number] = None
+
+    def signal(self, number: int, which: signal.Signals) -> None:
+        process = self._processes[number]
+        assert process is not None
+        process.send_signal(which)
+
+    def leader(self) -> int:
+        """The number of the member that leads."""
+        deadline = time.monotonic() + START_S
+        while True:
+            for number in range(len(self.ports)):
+                try:
+                    found = self.ask("maintenance/status", {}, number, timeout_s=1.0)
+                except OSError:
+                    continue
+                if found.get("leader") == found["header"]["member_id"]:
+                    return number
+            assert time.monotonic() < deadline, "no member leads"
+            time.sleep(0.05)
+
+    def close(self) -> None:
+        for process in self._processes:
+            if process is not None:
+                process.kill()
+                process.wait()
+        self._processes = [None] * len(self._processes)
+
+    # ---- what is stored --------------------------------------------------------------------
+
+    def ask(
+        self, method: str, body: dict[str, Any], number: int = 0, timeout_s: float = 10.0
+    ) -> dict[str, Any]:
+        """One request to one member's gateway."""
+        url = f"http://127.0.0.1:{self.ports[number]}/v3/{method}"
+        request = urllib.request.Request(url, json.dumps(body).encode())
+        with urllib.request.urlopen(request, timeout=timeout_s) as answer:
+            found: dict[str, Any] = json.loads(answer.read())
+        return found
+
+    def put(self, key: bytes, value: bytes) -> None:
+        self.ask("kv/put", {"key": encoded(key), "value": encoded(value)})
+
+    def delete(self, key: bytes) -> None:
+        self.ask("kv/deleterange", {"key": encoded(key)})
+
+    def keys(self, prefix: bytes) -> list[bytes]:
+        end = prefix[:-1] + bytes([prefix[-1] + 1])
+        body = {"key": encoded(prefix), "range_end": encoded(end), "keys_only": True}
+        found = self.ask("kv/range", body).get("kvs", ())
+        return [base64.b64decode(one["key"]) for one in found]
+
+    def revision(self) -> int:
+        return int(self.ask("kv/range", {"key": encoded(b"x")})["header"]["revision"])
+
+
+def encoded(content: bytes) -> str:
+    return base64.b64encode(content).decode()

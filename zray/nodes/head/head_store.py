@@ -1,0 +1,66 @@
+"""Where a head keeps its state, and the key that belongs to it. Opens nothing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from zray.errors import StartError
+from zray.nodes.options import HeadOptions
+from zray.runtime.keys import ClusterKey
+from zray.store.base import Store
+from zray.store.memory import MemoryStore
+
+
+def make_store(options: HeadOptions, data: Path) -> Store:
+    """The store of the head's choice, not opened.
+
+    What says how to enter it leaves the environment, which nodes and tasks inherit.
+
+    Raises:
+        StoreError: what it needs is not installed, or cannot be read.
+    """
+    if options.local:
+        return MemoryStore()
+    if options.store:
+        from zray.store import etcd_address
+        from zray.store.etcd import EtcdStore
+
+        address = etcd_address.parse(options.store, os.environ)
+        for name in etcd_address.VARIABLES:
+            os.environ.pop(name, None)
+        return EtcdStore(address, options.name)
+    from zray.store.sqlite import SqliteStore
+
+    return SqliteStore(data)
+
+
+def cluster_key(options: HeadOptions, data: Path, cluster_id: bytes | None) -> ClusterKey:
+    """The key of the cluster ``cluster_id`` that the store is of; a new one for a new cluster.
+
+    Raises:
+        StartError: store and data directory do not belong together.
+        KeyFileError: the key's file cannot be used.
+    """
+    if options.local:
+        return ClusterKey.create()
+    path = data / "cluster.key"
+    if cluster_id is not None and not os.path.lexists(path):
+        raise StartError(
+            f"the control store has the state of cluster {cluster_id.hex()}, whose key is not "
+            f"there: {path}. Copy the file cluster.key from the data directory of a head that has "
+            "led this cluster, with mode 0600"
+        )
+    if cluster_id is None and options.store and (data / "gcs.sqlite").exists():
+        raise StartError(
+            f"{data / 'gcs.sqlite'} has the state of a cluster, and {options.store} has none for "
+            "this name: to start would forget it. Start the head without --store; or, to begin an "
+            "empty cluster, give it another --data-directory"
+        )
+    key = ClusterKey.load_or_create(path)
+    if cluster_id not in (None, key.cluster_id):
+        raise StartError(
+            f"{options.store or data} holds the state of another cluster than {path} is of; "
+            "restore the key that belongs to it, or start with an empty --data-directory"
+        )
+    return key
