@@ -403,9 +403,6 @@ DASHBOARD_RETRY_FIRST_S = 0.5  # until it is started again, after it has failed
 DASHBOARD_RETRY_MAX_S = 30.0
 LOGIN_CODE_S = 60.0  # from its making until a browser shows it
 LOGIN_S = 12 * 3600.0  # of a browser
-LIVE_S = 1.0  # between two samples of what viewers see
-LIVE_SAMPLES_MAX = 600  # that a new viewer is told
-LIVE_PATIENCE_S = 2.0  # until the head counts as silent
 # ---- metrics -------------------------------------------------------------------------------
 LABEL_MAX = 256  # characters of a label's name or value
 LABELS_MAX = 16  # of one series

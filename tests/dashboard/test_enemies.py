@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from typing import Any
 
 from tests.real_cluster import until
-from zray import limits
 from zray.dashboard import http_limits
 
 GROWTH_BYTES = 64 << 20
@@ -195,7 +194,7 @@ def test_more_questions_than_may_wait_are_refused_and_the_head_goes_on(site: Any
         connections = [stack.enter_context(site.connect()) for _ in range(200)]
         for connection in connections:
             connection.sendall(request)
-        time.sleep(limits.LIVE_S)  # what is known of the health is too old by now
+        time.sleep(http_limits.LIVE_S)  # what is known of the health is too old by now
         with site.stranger() as client:
             health = client.get("/healthz")
         assert health.text != "DOWN", "it is busy, and its head is well"

@@ -11,8 +11,7 @@ from starlette.responses import FileResponse, PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, Router
 from starlette.staticfiles import StaticFiles
 
-from zray import limits
-from zray.dashboard import metrics_routes, openapi, parameters
+from zray.dashboard import http_limits, metrics_routes, openapi, parameters
 from zray.dashboard.act_routes import ActRoutes
 from zray.dashboard.job_routes import JobRoutes
 from zray.dashboard.live_routes import LiveRoutes
@@ -52,7 +51,7 @@ class Health:
     async def tell(self, request: Request) -> Response:
         """The answer."""
         async with self._lock:
-            if not self._word or time.monotonic() - self._asked_s >= limits.LIVE_S:
+            if not self._word or time.monotonic() - self._asked_s >= http_limits.LIVE_S:
                 self._word = await self._ask()
                 self._asked_s = time.monotonic()
         status = 503 if self._word == DOWN else 200

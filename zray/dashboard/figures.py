@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from zray import limits
+from zray.dashboard import http_limits
 from zray.protocol import messages as m
 from zray.util.state.cluster import describe_nodes, describe_queue, health_of
 
@@ -48,7 +49,7 @@ def sample_of(status: m.Status, now_s: float, before: Sample | None) -> Sample:
 
 def _rate(name: str, value: int, now_s: float, before: Sample | None) -> float:
     """Per second; 0 after a gap, when nobody knows."""
-    if before is None or not 0 < now_s - before["t"] < 5 * limits.LIVE_S:
+    if before is None or not 0 < now_s - before["t"] < 5 * http_limits.LIVE_S:
         return 0.0
     more: int = max(0, value - before["tasks"][name])  # a head that was restarted counts anew
     seconds: float = now_s - before["t"]

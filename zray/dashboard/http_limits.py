@@ -16,3 +16,6 @@ QUESTIONS_AT_ONCE = 4  # to the head
 QUESTIONS_WAITING_MAX = 64  # for their turn; more are refused
 QUESTION_WAIT_S = 10.0  # for its turn
 LOOKS_AT_ONCE = 4  # flame graphs, which take long
+LIVE_S = 1.0  # between two samples of what viewers see
+LIVE_SAMPLES_MAX = 600  # that a new viewer is told
+LIVE_PATIENCE_S = 2.0  # until the head counts as silent

@@ -8,8 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from zray import limits
-from zray.dashboard import parameters
+from zray.dashboard import http_limits, parameters
 from zray.dashboard.events import EventStream, server_event
 from zray.dashboard.sampler import Sampler
 from zray.dashboard.service import Service
@@ -37,7 +36,7 @@ class LiveRoutes:
         sampler = self._sampler
         number, event_number = sampler.number, 0
         sampler.wake()
-        history = {"interval_s": limits.LIVE_S, "samples": [*sampler.history]}
+        history = {"interval_s": http_limits.LIVE_S, "samples": [*sampler.history]}
         yield server_event("history", history)
         while True:
             if not await sampler.after(number, WAIT_S):

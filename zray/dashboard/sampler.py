@@ -11,8 +11,7 @@ import time
 from collections import deque
 from typing import Any
 
-from zray import limits
-from zray.dashboard import figures
+from zray.dashboard import figures, http_limits
 from zray.dashboard.events import server_event, to_json
 from zray.dashboard.figures import Sample
 from zray.dashboard.problems import Problem, problem_of
@@ -33,7 +32,7 @@ class Sampler:
     def __init__(self, service: Service) -> None:
         self._service = service
         service.away = self.away
-        self.history: deque[Sample] = deque(maxlen=limits.LIVE_SAMPLES_MAX)
+        self.history: deque[Sample] = deque(maxlen=http_limits.LIVE_SAMPLES_MAX)
         self.number = 0  # of the latest sample
         self.event_number = 0  # of the latest event that is known here
         self._latest: dict[str, Any] = {}
@@ -62,7 +61,7 @@ class Sampler:
             self._news = asyncio.Event()
             took = time.monotonic() - began
             # A head that takes long is asked less often.
-            await asyncio.sleep(max(limits.LIVE_S - took, took / 2))
+            await asyncio.sleep(max(http_limits.LIVE_S - took, took / 2))
 
     async def _look(self) -> None:
         try:
@@ -84,7 +83,7 @@ class Sampler:
     def _ask(self, operator: Operator) -> tuple[m.Status, m.Listed | None]:
         """In a thread: the status, and what has happened if anything has."""
         question = m.Query(0, m.STATUS)
-        status = operator.ask(question, m.Status, limits.LIVE_PATIENCE_S)
+        status = operator.ask(question, m.Status, http_limits.LIVE_PATIENCE_S)
         there = dict(status.counters).get("events", 0)
         if there == self._events_at:
             return status, None

@@ -11,7 +11,6 @@ from typing import Any
 import psutil
 import uvicorn
 
-from zray import limits
 from zray.dashboard import connection, guard, http_limits
 from zray.dashboard.app import application
 from zray.dashboard.sampler import Sampler
@@ -75,7 +74,7 @@ class Server:
                 await sampler.run()
             except Exception as error:
                 self._log(f"sampling failed, it goes on: {with_traceback(error)}")
-                await asyncio.sleep(limits.LIVE_S)
+                await asyncio.sleep(http_limits.LIVE_S)
 
     async def _end_when_idle(self, service: Service, idle_s: float) -> None:
         while service.idle_s() < idle_s:

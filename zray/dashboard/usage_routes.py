@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from zray import limits
-from zray.dashboard import parameters
+from zray.dashboard import http_limits, parameters
 from zray.dashboard.problems import json_response
 from zray.dashboard.service import Service
 from zray.nodes.driver.operator import Operator
@@ -52,7 +52,7 @@ class UsageRoutes:
         """CPU and memory of each node and its processes."""
         parameters.known(request)
         async with self._lock:
-            if time.monotonic() - self._asked_s >= limits.LIVE_S:
+            if time.monotonic() - self._asked_s >= http_limits.LIVE_S:
                 found = await self._service.ask(_measured)
                 self._told = self._described(found)
                 self._asked_s = time.monotonic()
