@@ -357,6 +357,17 @@ def test_nothing_is_done_while_room_is_being_kept_for_the_only_group() -> None:
     assert claims.deadline() == pytest.approx(bench.now + limits.GROUP_CLAIM_S)
 
 
+def test_room_is_kept_only_where_the_strategy_lets_the_lost_bundle_go() -> None:
+    bench = placed(n1=2, n2=2)  # each on a node of its own
+    bench.say("n2", m.Goodbye(0, "done"))
+    for _ in range(4):
+        bench.turn()
+        bench.after(limits.GROUP_CLAIM_AFTER_S)
+    assert bench.asked("n1") == [] and bench.state().state == m.GROUP_RESCHEDULING
+    bench.node("n3", 1)
+    assert [step for step, _ in bench.asked("n3")] == [m.PREPARE]
+
+
 def test_a_node_that_refuses_is_passed_over_while_others_have_room() -> None:
     bench = Bench(n1=1, n2=2)
     bench.create(1)

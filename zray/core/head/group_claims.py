@@ -92,8 +92,10 @@ class GroupClaims:
 
     def _claim(self, record: GroupRecord, now: float) -> None:
         nodes = self._could_have(record)
-        policy = BundlePolicy(NodeChanges(), {view.node_id: view for view in nodes})
-        choice = policy.choose(record.request.strategy, record.needs, record.places)
+        twins = {view.node_id: view for view in nodes}
+        places = [one and twins.get(one.node_id, one) for one in record.places]
+        policy = BundlePolicy(NodeChanges(), twins)
+        choice = policy.choose(record.request.strategy, record.needs, places)
         self._after[record.group_id] = now + limits.GROUP_CLAIM_S
         if isinstance(choice, int):
             return
