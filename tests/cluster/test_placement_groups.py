@@ -8,7 +8,12 @@ from typing import Any
 import pytest
 
 import zray
-from zray.util import placement_group, placement_group_table, remove_placement_group
+from zray.util import (
+    get_placement_group,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 from zray.util.placement_group import PlacementGroup
 from zray.util.scheduling_strategies import PlacementGroupSchedulingStrategy as InGroup
 
@@ -159,3 +164,38 @@ def test_a_group_says_what_it_waits_for(bare: Any) -> None:
     ref = where().options(scheduling_strategy=InGroup(too_much)).remote()
     with pytest.raises(zray.errors.GetTimeoutError, match="placement group"):
         zray.get(ref, timeout=0.5)
+
+
+def test_gpus_that_are_free_only_in_pieces_are_passed_over(bare: Any) -> None:
+    bare.start_head()
+    bare.start_node("a", 2, "--num-gpus", "2")
+    bare.connect()
+
+    @zray.actor
+    class Holder:
+        def gpus(self) -> Any:
+            return zray.get_runtime_context().get_accelerator_ids()["GPU"]
+
+    holders = [Holder.options(num_cpus=0, num_gpus=0.6).remote() for _ in range(2)]
+    assert sorted(zray.get([one.gpus.remote() for one in holders], timeout=30)) == [["0"], ["1"]]
+    bare.start_node("b", 2, "--num-gpus", "4")
+    group = placement_group([{"GPU": 0.8}])  # a has 0.8, but of no one GPU
+    assert group.wait(20) and places(group) == ["b"]
+
+
+def test_what_is_no_group_is_refused_at_once(bare: Any) -> None:
+    start(bare, "a")
+    for wrong in ("group", None, 5):
+        with pytest.raises(TypeError, match="no placement group"):
+            remove_placement_group(wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="no placement group"):
+        placement_group_table("group")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="must be a string"):
+        get_placement_group(5)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="UTF-8"):
+        get_placement_group("\ud800")
+    for amounts in ({"": 1}, {"CPU": 10**400}, {"CPU": float("nan")}):
+        with pytest.raises(ValueError):
+            placement_group([amounts])
+    with pytest.raises(ValueError, match="Failed to look up"):
+        get_placement_group("\x1b[31m\u202e")

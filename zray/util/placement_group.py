@@ -6,7 +6,7 @@ A group's bundles are reserved all at once, each on one node, and tasks and acto
 
 from __future__ import annotations
 
-import math
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 G = TypeVar("G")
 
+_AGAIN_S = 0.2
 _EXAMPLE = 'For example: `[{"CPU": 1.0}, {"GPU": 1.0}]`.'
 
 
@@ -65,14 +66,22 @@ class PlacementGroup(GroupHandle):
         if isinstance(timeout_seconds, bool) or not isinstance(timeout_seconds, int | float):
             raise TypeError(f"timeout_seconds must be a number of seconds, got {timeout_seconds!r}")
         wanted = max(0.0, timeout_seconds)
-        answer = participant().ask(
-            lambda seq: m.AskGroups(seq, self.id.binary(), placed=wanted > 0), wanted or 5.0
-        )
-        if answer is None:
-            return False
-        if not answer.groups or answer.groups[0].state == m.GROUP_REMOVED:
-            raise ZrayError(f"Placement group {self.id!r} does not exist.")
-        return bool(answer.groups[0].state == m.GROUP_CREATED)
+        deadline = time.monotonic() + wanted
+        while True:
+            answer = participant().ask(
+                lambda seq: m.AskGroups(seq, self.id.binary(), placed=wanted > 0),
+                max(0.0, deadline - time.monotonic()) if wanted else 5.0,
+            )
+            if answer is None:
+                return False
+            if not answer.groups or answer.groups[0].state == m.GROUP_REMOVED:
+                raise ZrayError(f"Placement group {self.id!r} does not exist.")
+            if answer.groups[0].state == m.GROUP_CREATED:
+                return True
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            time.sleep(min(left, _AGAIN_S))  # others here have asked more often than is answered
 
     @property
     def bundle_specs(self) -> list[dict[str, float]]:
@@ -218,10 +227,12 @@ def _amounts(bundle: Any, given: Any) -> list[tuple[str, int]]:
         raise ValueError(f"a bundle has at most {limits.RESOURCES_MAX} resources")
     amounts = []
     for name, value in bundle.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(
                 f"Bundles must be a non-empty list of resource dictionaries. {_EXAMPLE}"
             )
+        if not name:
+            raise ValueError(f"the name of a resource of a bundle must not be empty: {bundle}")
         if len(name) > limits.BUNDLE_NAME_MAX:
             raise ValueError(
                 f"the name of a resource of a bundle has at most {limits.BUNDLE_NAME_MAX} "
@@ -253,14 +264,21 @@ def _ask(group_id: bytes = b"", name: str = "", namespace: str = "") -> list[m.G
     return found
 
 
+def _id_of(group: Any) -> bytes:
+    if not isinstance(group, PlacementGroup):
+        raise TypeError(f"that is no placement group: {group!r}")
+    return group.id.binary()
+
+
 def remove_placement_group(placement_group: PlacementGroup) -> None:
     """Give the resources of a group back. What runs in it ends, now: tasks with a
     TaskPlacementGroupRemoved, actors with an ActorPlacementGroupRemoved.
 
     Raises:
+        TypeError: that is no placement group.
         HeadSilentError: no answer in time; it may have been removed.
     """
-    group_id = placement_group.id.binary()
+    group_id = _id_of(placement_group)
     answer = participant().ask(lambda seq: m.RemoveGroup(seq, group_id), limits.CONNECT_TIMEOUT_S)
     if answer is None:
         raise HeadSilentError("the head did not say in time that the placement group was removed")
@@ -270,10 +288,14 @@ def get_placement_group(placement_group_name: str) -> PlacementGroup:
     """The group of that name, in the program's namespace.
 
     Raises:
-        ValueError: there is none, or the name is empty.
+        ValueError: there is none, or there can be none of that name.
+        TypeError: that is no text.
     """
     if not placement_group_name:
         raise ValueError("Please supply a non-empty value to get_placement_group")
+    if not isinstance(placement_group_name, str):
+        raise TypeError(f"placement_group_name must be a string, got {placement_group_name!r}")
+    checked_text("placement_group_name", placement_group_name)
     found = _ask(name=placement_group_name, namespace=participant().namespace)
     if not found:
         raise ValueError(f"Failed to look up placement group with name: {placement_group_name}")
@@ -286,9 +308,12 @@ def placement_group_table(placement_group: PlacementGroup | None = None) -> dict
     Each has ``placement_group_id``, ``name``, ``bundles`` and ``bundles_to_node_id`` by index,
     ``strategy``, ``state`` (PENDING, CREATED, RESCHEDULING, REMOVED), ``stats``; and ``reason``,
     which is zray's own: which bundle finds no node, and why.
+
+    Raises:
+        TypeError: that is no placement group.
     """
     if placement_group is not None:
-        found = _ask(placement_group.id.binary())
+        found = _ask(_id_of(placement_group))
         return _entry(found[0]) if found else {}
     return {PlacementGroupID(one.group_id).hex(): _entry(one) for one in _ask()}
 

@@ -345,6 +345,90 @@ def test_room_is_kept_for_a_group_that_has_waited() -> None:
     assert (m.PREPARE, [0]) in bench.asked("n1")
 
 
+def test_nothing_is_done_while_room_is_being_kept_for_the_only_group() -> None:
+    bench = Bench(n1=2)
+    work = template()
+    bench.say("d", work)
+    bench.submit("d", spec("a", work), spec("b", work))
+    bench.create(2)
+    bench.after(limits.GROUP_CLAIM_AFTER_S)
+    bench.turn()
+    claims = bench.gcs.placement_groups.claims
+    assert claims.deadline() == pytest.approx(bench.now + limits.GROUP_CLAIM_S)
+
+
+def test_room_is_kept_only_where_the_strategy_lets_the_lost_bundle_go() -> None:
+    bench = placed(n1=2, n2=2)  # each on a node of its own
+    bench.say("n2", m.Goodbye(0, "done"))
+    for _ in range(4):
+        bench.turn()
+        bench.after(limits.GROUP_CLAIM_AFTER_S)
+    assert bench.asked("n1") == [] and bench.state().state == m.GROUP_RESCHEDULING
+    bench.node("n3", 1)
+    assert [step for step, _ in bench.asked("n3")] == [m.PREPARE]
+
+
+def test_a_node_that_refuses_is_passed_over_while_others_have_room() -> None:
+    bench = Bench(n1=1, n2=2)
+    bench.create(1)
+    assert bench.asked("n1") == [(m.PREPARE, [0])]  # the fullest that has room
+    bench.answer("n1", m.UNPREPARED, text="its GPUs are free only in pieces")
+    bench.after(limits.GROUP_RETRY_S)
+    bench.turn()
+    assert not bench.asked("n1") and bench.asked("n2") == [(m.PREPARE, [0])]
+    bench.answer("n2", m.UNPREPARED, number=2, text="no")
+    bench.after(2 * limits.GROUP_RETRY_S)
+    bench.turn()
+    assert bench.asked("n1") == [(m.PREPARE, [0])]  # all have refused: from the beginning
+    bench.answer("n1", number=3)
+    assert bench.state().state == m.GROUP_CREATED
+
+
+@pytest.mark.parametrize("strategy", [PACK, SPREAD, STRICT_PACK, STRICT_SPREAD])
+def test_of_all_strategies_none_asks_the_refusing_node_again_first(strategy: int) -> None:
+    bench = Bench(n1=1, n2=1)
+    bench.create(1, strategy=strategy)
+    first, second = ("n1", "n2") if bench.asked("n1") else ("n2", "n1")
+    bench.sent.clear()
+    bench.answer(first, m.UNPREPARED, text="no")
+    bench.after(limits.GROUP_RETRY_S)
+    bench.turn()
+    assert bench.asked(second) and not bench.asked(first)
+
+
+def test_who_asks_ever_again_is_kept_in_mind_so_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "GROUP_WAITS_MAX", 2)
+    bench = Bench(n1=1)
+    bench.create(5)
+    bench.say("d", *(m.AskGroups(number, GROUP, placed=True) for number in range(1, 5)))
+    told = bench.taken("d", m.Groups)
+    assert [one.about for one in told] == [1, 2] and told[0].groups[0].reason
+    bench.say("d", m.RemoveGroup(9, GROUP))
+    assert [one.about for one in bench.taken("d", m.Groups)] == [3, 4]
+
+
+def test_who_waited_and_is_gone_is_forgotten() -> None:
+    bench = Bench(n1=1)
+    bench.create(5, detached=True)
+    for number in range(5):
+        name = f"d{number}"
+        bench.driver(name)
+        bench.say(name, m.AskGroups(1, GROUP, placed=True))
+        bench.say(name, m.Goodbye(0, "done"))
+    record = bench.gcs.placement.get(GROUP)
+    assert record is not None and len(record.waiters) == 1
+
+
+def test_of_removed_groups_so_many_bundles_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "BUNDLES_KEPT_MAX", 10)
+    bench = Bench(n1=1)
+    for number in range(6):
+        group_id = number.to_bytes(16, "big")
+        bench.create(5, 5, 5, 5, group_id=group_id)
+        bench.say("d", m.RemoveGroup(9, group_id))
+    assert [one[-1] for one in bench.gcs.placement.removed] == [4, 5]
+
+
 def test_many_groups_that_find_no_place_cost_a_turn_no_more_than_some() -> None:
     bench = Bench(n1=1)
     for number in range(300):

@@ -7,7 +7,7 @@ are compared: so a bundle costs the same on ten nodes as on thousands.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from zray import limits
 from zray.core import bundles, resources
@@ -43,38 +43,49 @@ class BundlePolicy:
         self._shapes: OrderedDict[Needs, _Candidates] = OrderedDict()
 
     def choose(
-        self, strategy: int, needs: Sequence[Needs], places: Sequence[NodeView | None]
+        self,
+        strategy: int,
+        needs: Sequence[Needs],
+        places: Sequence[NodeView | None],
+        avoided: Collection[NodeView] = (),
     ) -> Choice | int:
         """A node for each bundle whose place is None; else the index of one that finds none.
 
-        ``needs``: of each bundle, with the labels that its node has to have.
+        ``needs``: of each bundle, with the labels that its node has to have. ``avoided``: nodes
+        that get none of them.
         """
         open_ones = [index for index, place in enumerate(places) if place is None]
         open_ones.sort(key=lambda index: _size(needs[index]), reverse=True)
         had = dict.fromkeys(place for place in places if place is not None)
         if strategy in (bundles.PACK, bundles.STRICT_PACK):
-            return self._pack(strategy, needs, open_ones, had)
-        return self._spread(strategy, needs, open_ones, had)
+            return self._pack(strategy, needs, open_ones, had, avoided)
+        return self._spread(strategy, needs, open_ones, had, avoided)
 
     def _pack(
-        self, strategy: int, needs: Sequence[Needs], left: list[int], had: dict[NodeView, None]
+        self,
+        strategy: int,
+        needs: Sequence[Needs],
+        left: list[int],
+        had: dict[NodeView, None],
+        avoided: Collection[NodeView],
     ) -> Choice | int:
         in_all = together([needs[index] for index in left])
-        for place in had:  # of a group that has lost some bundles
-            if place.usable and resources.fits(place.free, in_all):
+        there = [place for place in had if place.usable and place not in avoided]
+        for place in there:  # of a group that has lost some bundles
+            if resources.fits(place.free, in_all):
                 return dict.fromkeys(left, place)
         if strategy == bundles.PACK or not had:
-            found = self._find(in_all, {}, {}, fullest=True)
+            found = self._find(in_all, {}, avoided, fullest=True)
             if found is not None:
                 return dict.fromkeys(left, found)
         if strategy == bundles.STRICT_PACK:
             return left[0]
         used: dict[NodeView, Vector] = {}
         choice: Choice = {}
-        for node in had:
+        for node in there:
             self._fill(node, needs, left, used, choice)
         while left:
-            found = self._find(needs[left[0]], used, {}, fullest=True)
+            found = self._find(needs[left[0]], used, avoided, fullest=True)
             if found is None:
                 return left[0]
             self._fill(found, needs, left, used, choice)
@@ -90,23 +101,30 @@ class BundlePolicy:
     ) -> None:
         """Give the node as many of those that are left as it has room for."""
         taken = used.setdefault(node, {})
-        for index in [*left] if node.usable else ():
+        for index in [*left]:
             if _fits(node, needs[index], taken):
                 resources.give(taken, _counted(needs[index]))
                 found[index] = node
                 left.remove(index)
 
     def _spread(
-        self, strategy: int, needs: Sequence[Needs], left: list[int], had: dict[NodeView, None]
+        self,
+        strategy: int,
+        needs: Sequence[Needs],
+        left: list[int],
+        had: dict[NodeView, None],
+        avoided: Collection[NodeView],
     ) -> Choice | int:
         used: dict[NodeView, Vector] = {node: {} for node in had}
         found: Choice = {}
+        others = dict.fromkeys([*had, *avoided])  # where none of them is to be, at best
         for index in left:
-            place = self._find(needs[index], used, used)
+            place = self._find(needs[index], used, others)
             if place is None and strategy == bundles.SPREAD:
-                place = self._find(needs[index], used, {})
+                place = self._find(needs[index], used, avoided)
             if place is None:
                 return index
+            others[place] = None
             resources.give(used.setdefault(place, {}), _counted(needs[index]))
             found[index] = place
         return found
@@ -115,7 +133,7 @@ class BundlePolicy:
         self,
         needs: Needs,
         used: Mapping[NodeView, Vector],
-        but: Mapping[NodeView, Vector],
+        but: Collection[NodeView],
         *,
         fullest: bool = False,
     ) -> NodeView | None:
@@ -134,7 +152,7 @@ class BundlePolicy:
             places.move_to_end(node)
             if node in but or (node in used and not _fits(node, needs, used[node])):
                 passed += 1
-                if passed >= PASSED_MAX + len(used):
+                if passed >= PASSED_MAX + len(used) + len(but):
                     break
                 continue
             room = resources.slots(node.free, needs)

@@ -91,9 +91,11 @@ class GroupClaims:
             self._after[record.group_id] = now + limits.GROUP_CLAIM_S
 
     def _claim(self, record: GroupRecord, now: float) -> None:
-        nodes = self._could_have()
-        policy = BundlePolicy(NodeChanges(), {view.node_id: view for view in nodes})
-        choice = policy.choose(record.request.strategy, record.needs, record.places)
+        nodes = self._could_have(record)
+        twins = {view.node_id: view for view in nodes}
+        places = [one and twins.get(one.node_id, one) for one in record.places]
+        policy = BundlePolicy(NodeChanges(), twins)
+        choice = policy.choose(record.request.strategy, record.needs, places)
         self._after[record.group_id] = now + limits.GROUP_CLAIM_S
         if isinstance(choice, int):
             return
@@ -113,16 +115,21 @@ class GroupClaims:
 
     # ---- nodes -----------------------------------------------------------------------------
 
-    def _could_have(self) -> list[NodeView]:
-        """Some nodes as they would be without tasks and leases; those that are claimed are not."""
+    def _could_have(self, record: GroupRecord) -> list[NodeView]:
+        """Some nodes as they would be without tasks and leases; none that is claimed, or has
+        refused the group."""
         nodes = self._members.nodes
         self._looked = self._looked % max(len(nodes), 1)
         found = [*islice(nodes.values(), self._looked, self._looked + LOOKED_AT_MAX)]
         found += islice(nodes.values(), min(self._looked, LOOKED_AT_MAX - len(found)))
         self._looked += LOOKED_AT_MAX
         views = [(one, one.view) for one in found]
-        able = [one for one, view in views if view.usable and view.reserves and not view.claims]
-        return [self._without_tasks(one) for one in able]
+        able = [(one, view) for one, view in views if view.usable and view.reserves]
+        return [
+            self._without_tasks(one)
+            for one, view in able
+            if not view.claims and view not in record.refusing
+        ]
 
     def _without_tasks(self, node: NodeMember) -> NodeView:
         view = node.view
@@ -140,5 +147,5 @@ class GroupClaims:
         due = min([claim.until for claim in self._claims.values()], default=NEVER)
         if self._queue and len(self._claims) < limits.GROUP_CLAIMS_MAX:
             after = [when for one, when in self._after.items() if one not in self._claims]
-            due = min(due, min(after, default=0.0))
+            due = min(due, min(after, default=NEVER))
         return due

@@ -7,11 +7,13 @@ a node gets other places for these, and keeps the others.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from zray import limits
 from zray.core.head import placement_table
 from zray.core.head.bundle_policy import BundlePolicy, Choice
 from zray.core.head.events import INFO, WARNING
@@ -132,14 +134,19 @@ class PlacementGroups:
             gone = self._table.removed.get(message.group_id)
             self._tell(sender, message.seq, [gone] if gone is not None else [])
         elif message.placed and record.state != m.GROUP_CREATED:
-            told = record
-
-            def answer() -> None:
-                self._tell(sender, message.seq, [self.status(told)])
-
-            record.waiters.append(answer)
+            self._wait_for(record, sender, message.seq)
         else:
             self._tell(sender, message.seq, [self.status(record)])
+
+    def _wait_for(self, record: GroupRecord, sender: Member, about: int) -> None:
+        """It is told when the group is placed, or gone; who asks too often, of the first now."""
+        if sender.process_id not in record.waiters:
+            for gone in [one for one in record.waiters if self._members.member(one) is None]:
+                del record.waiters[gone]
+        waiting = record.waiters.setdefault(sender.process_id, deque())
+        waiting.append(about)
+        if len(waiting) > limits.GROUP_WAITS_MAX:
+            self._tell(sender, waiting.popleft(), [self.status(record)])
 
     def told(self, group_id: bytes) -> m.GroupStatus | None:
         """What is known of a group; None: there was none, or it is forgotten."""
@@ -192,11 +199,12 @@ class PlacementGroups:
 
         self._persist([(placement_table.TABLE, group_id, None)], durable)
 
-    @staticmethod
-    def _answer_waiters(record: GroupRecord) -> None:
-        waiters, record.waiters = record.waiters, []
-        for answer in waiters:
-            answer()
+    def _answer_waiters(self, record: GroupRecord) -> None:
+        waiters, record.waiters = record.waiters, {}
+        found = [self.status(record)] if waiters else []
+        for process_id, waiting in waiters.items():
+            for about in waiting:
+                self._outbox.send(process_id, m.Groups(0, about, found))
 
     # ---- turn ------------------------------------------------------------------------------
 
@@ -226,7 +234,11 @@ class PlacementGroups:
 
     def _place(self, record: GroupRecord) -> bool:
         """Ask nodes for the bundles that have no place; False: there are none that have room."""
-        choice = self._policy.choose(record.request.strategy, record.needs, record.places)
+        wanted = (record.request.strategy, record.needs, record.places)
+        choice = self._policy.choose(*wanted, record.refusing)
+        if isinstance(choice, int) and record.refusing:
+            record.refusing.clear()  # all that might have room were asked: once more
+            choice = self._policy.choose(*wanted)
         if isinstance(choice, int):
             return False
         self._prepare(record, choice)
@@ -262,6 +274,7 @@ class PlacementGroups:
         del record.awaited[view]
         if message.outcome == m.UNPREPARED:
             record.refused = f"node {node.info.name} has refused it: {message.text}"
+            record.refusing[view] = None
             placement_table.release(view, group_id, record.tentative()[view])
             self._forget_places(record, view)
             self._abort(record)
@@ -289,6 +302,7 @@ class PlacementGroups:
         """All nodes have prepared: from now on the bundles are there."""
         self._preparing.pop(record.group_id, None)
         record.refusals, record.refused = 0, ""
+        record.refusing.clear()
         record.placed.update(dict.fromkeys(i for i, one in enumerate(record.places) if one))
         number = record.round
         self._persist([record.row()], lambda now: self._decided(record, number))

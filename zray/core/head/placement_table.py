@@ -5,6 +5,7 @@ Also what nodes have reserved for them, in the head's estimate of these nodes.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
@@ -47,9 +48,11 @@ class GroupRecord:
         self.stored = 0  # the round whose places are durable
         self.refusals = 0  # in a row
         self.refused = ""  # by whom, and why, the last time
+        self.refusing: dict[NodeView, None] = {}  # nodes that are passed over for now
         self.lost = ""  # which node has gone with bundles of it
         self.until_stored: list[Callable[[], None]] | None = []  # answers, until it is durable
-        self.waiters: list[Callable[[], None]] = []  # those who wait until it is placed, or gone
+        # Requests, by process, that are answered once it is placed, or gone.
+        self.waiters: dict[bytes, deque[int]] = {}
 
     @property
     def group_id(self) -> bytes:
@@ -131,6 +134,7 @@ class PlacementTable:
         self._by_name: dict[tuple[str, str], bytes] = {}
         self._by_job: dict[bytes, dict[bytes, None]] = {}
         self.removed: dict[bytes, m.GroupStatus] = {}
+        self._bundles_kept = 0  # of these
 
     def __len__(self) -> int:
         return len(self._records)
@@ -169,8 +173,13 @@ class PlacementTable:
         if not of_job:
             del self._by_job[request.job_id]
         self.removed[record.group_id] = record.status()
-        if len(self.removed) > limits.GROUPS_KEPT_MAX:
-            del self.removed[next(iter(self.removed))]
+        self._bundles_kept += len(record.places)
+        while (
+            len(self.removed) > limits.GROUPS_KEPT_MAX
+            or self._bundles_kept > limits.BUNDLES_KEPT_MAX
+        ):
+            forgotten = self.removed.pop(next(iter(self.removed)))
+            self._bundles_kept -= len(forgotten.bundles)
 
     def named(self, namespace: str, name: str) -> GroupRecord | None:
         """The group that has this name."""
