@@ -134,6 +134,7 @@ GROUP_RETRY_MAX_S = 2.0
 ENV_VARS_CHARS_MAX = 1 << 20  # of all names and values of an environment
 PACKAGE_BYTES_MAX = 500 << 20  # of the files of a working_dir or of one of py_modules, as in Ray
 PACKAGE_FILES_MAX = 200_000  # of one
+PACKAGE_FOLDERS_DEEP_MAX = 200  # of one, each in the one before
 PACKAGE_EXPANSION_MAX = 4  # a file that is a package may unpack to so many times the above
 PARTS_MAX = 100  # packages and interpreters of one environment
 REQUIREMENTS_MAX = 2000  # lines of an environment's pip or uv
