@@ -91,8 +91,8 @@ def _walk(
         return  # a link to a folder that this is in
     if len(above) > limits.PACKAGE_FOLDERS_DEEP_MAX:
         raise ValueError(
-            f"{name[: limits.NAME_MAX]!r}... is more than {limits.PACKAGE_FOLDERS_DEEP_MAX} folders "
-            "deep, which no package may have; leave it out with excludes"
+            f"{name[:60]!r}... is more than {limits.PACKAGE_FOLDERS_DEEP_MAX} folders deep, which "
+            "no package may have; leave it out with excludes"
         )
     above = {**above, identity: None}
     for ignore in IGNORE_FILES:
