@@ -247,6 +247,8 @@ def test_another_interpreter_that_has_no_zray_runs_tasks(tmp_path: Path) -> None
         ("/bin/echo", "does not run Python"),
         ("/bin/false", "failed"),
         (" ", "names no program"),
+        ("sh -c yes", "does not run Python"),
+        ("sh -c 'echo [[3,11],1,2,3,4]'", "does not run Python"),
     ],
 )
 def test_what_is_no_interpreter_fails_the_task(command: str, said: str) -> None:

@@ -103,6 +103,12 @@ def test_ctrl_c_ends_the_watching_and_not_the_job(shell: Shell) -> None:
     assert shell.json("stop", "watched") == {"stopped": True, "status": "STOPPED"}
 
 
+def test_a_file_that_is_nested_without_end_has_no_environment(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    command = ("submit", "--runtime-env", str(tmp_path / "deep.json"), "--", "true")
+    assert "has no runtime_env" in shell(*command, code=2)
+
+
 def test_what_there_is_not_or_cannot_be(shell: Shell) -> None:
     for command in ("status", "logs", "stop", "delete"):
         assert JobNotFoundError.code in shell(command, "nothing", code=1)

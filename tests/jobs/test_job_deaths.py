@@ -115,6 +115,21 @@ def test_a_supervisor_that_is_stopped_does_not_keep_its_job_from_ending(own_jobs
     assert own_jobs.nothing_is_left()
 
 
+def test_a_runner_that_is_stopped_does_not_keep_its_command(own_jobs: Any) -> None:
+    job = begun(own_jobs)
+    runner_of(own_jobs).send_signal(signal.SIGSTOP)
+    assert own_jobs.stop_job(job)
+    assert own_jobs.until(job, timeout_s=40).status == JobStatus.STOPPED
+    assert own_jobs.nothing_is_left()
+    job = begun(own_jobs)
+    runner = runner_of(own_jobs)
+    supervisor = runner.parent()
+    runner.send_signal(signal.SIGSTOP)
+    supervisor.kill()
+    assert own_jobs.until(job, timeout_s=40).status == JobStatus.FAILED
+    assert own_jobs.nothing_is_left()
+
+
 def test_a_cluster_that_is_stopped_leaves_nothing_of_its_jobs(own: Any, own_jobs: Any) -> None:
     begun(own_jobs, "trap '' TERM; (setsid sleep 60 &); echo began; while :; do sleep 0.1; done")
     assert own.head.stop() == 0

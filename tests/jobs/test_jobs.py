@@ -213,6 +213,12 @@ def test_what_cannot_be_is_refused(jobs: Any, given: Any, error: type[Exception]
         jobs.submit_job(**given)
 
 
+def test_as_much_metadata_as_there_may_be(jobs: Any) -> None:
+    metadata = {str(number): "\U0001f600" * 60 for number in range(1000)}
+    found = jobs.run("echo hello", metadata=metadata)
+    assert found.status == JobStatus.SUCCEEDED and found.metadata == metadata
+
+
 def test_many_at_once(jobs: Any) -> None:
     made = [jobs.submit_job(entrypoint=f"echo {number}") for number in range(20)]
     assert len({*made}) == 20

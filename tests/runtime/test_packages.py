@@ -126,6 +126,46 @@ def test_too_much_is_refused_before_it_is_read(
     assert names(packages.pack(top, ["large.bin"])) == ["small.txt"]
 
 
+def test_folders_without_end_are_refused(
+    tmp_path: Path, folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = folder("top", "0/a", "1/a", "2/a")
+    monkeypatch.setattr(limits, "PACKAGE_FILES_MAX", 3)
+    assert len(names(packages.pack(top))) == 3
+    for number in range(2):  # the same is seen by way of more and more links
+        for name in "xy":
+            (top / str(number) / name).symlink_to(f"../{number + 1}")
+    with pytest.raises(ValueError, match="more than the 3 files"):
+        packages.pack(top)
+    deep = tmp_path / "deep"
+    (deep / "/".join("d" * (limits.PACKAGE_FOLDERS_DEEP_MAX + 1))).mkdir(parents=True)
+    with pytest.raises(ValueError, match="folders deep"):
+        packages.pack(deep)
+    assert names(packages.pack(deep, ["d/d"])) == ["d/"]
+
+
+def test_a_file_that_grows_while_it_is_packed_is_counted_as_it_is(
+    tmp_path: Path, folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    top = folder("top", "log")
+    (top / "log").write_bytes(bytes(4 << 20))
+    monkeypatch.setattr(os, "fstat", lambda fd: (top / "a").stat())  # as it was before
+    (top / "a").touch()
+    monkeypatch.setattr(limits, "PACKAGE_BYTES_MAX", 3 << 20)
+    with pytest.raises(ValueError, match="more than the 3 MiB"):
+        packages.pack(top, ["a"])
+
+
+def test_any_name_that_a_file_has_here_it_has_there(
+    tmp_path: Path, folder: Callable[..., Path]
+) -> None:
+    odd = ["a\\b", "new\nline", "\x1b[31m", "\u202etxt", " ", "c:", "-rf"]
+    package = tmp_path / "package"
+    package.write_bytes(packages.pack(folder("top", *odd)).data)
+    packages.unpack(package, tmp_path / "out")
+    assert sorted(os.listdir(tmp_path / "out")) == sorted(odd)
+
+
 # ---- unpacking -------------------------------------------------------------------------------
 
 
@@ -197,6 +237,17 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("data", [b"", b"PK\3\4 and nothing more", b"x" * 1000])
 def test_what_is_no_zip_file_is_said(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "x.zip").write_bytes(data)
+    with pytest.raises(ValueError, match="no zip file"):
+        packages.unpack(tmp_path / "x.zip", tmp_path / "out")
+
+
+def test_what_is_broken_in_the_middle_is_said(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a", bytes(range(256)) * 100)
+    data = bytearray((tmp_path / "x.zip").read_bytes())
+    for place in range(35, 60):
+        data[place] = 0xFF
     (tmp_path / "x.zip").write_bytes(data)
     with pytest.raises(ValueError, match="no zip file"):
         packages.unpack(tmp_path / "x.zip", tmp_path / "out")

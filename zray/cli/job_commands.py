@@ -64,6 +64,8 @@ def _read(file: Path) -> dict[str, Any]:
     text = file.read_text("utf-8", "replace")
     try:
         found = json.loads(text)
+    except RecursionError:
+        found = None
     except ValueError:
         try:
             yaml = importlib.import_module("yaml")  # who writes YAML has it
@@ -73,7 +75,7 @@ def _read(file: Path) -> dict[str, Any]:
             ) from None
         try:
             found = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, RecursionError) as error:
             raise click.BadParameter(f"{file} is neither JSON nor YAML: {error}") from None
     if not isinstance(found, dict):
         raise click.BadParameter(f"{file} has no runtime_env, which is a mapping")

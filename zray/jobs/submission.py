@@ -120,7 +120,8 @@ def message_of(wanted: Submission, environment: m.Environment | None) -> m.Submi
             f"runtime_env must have at most {limits.TEXT_MAX:,} characters of JSON, got "
             f"{len(runtime_env):,}"
         )
-    config = f'{{"runtime_env": {runtime_env}, "metadata": {json.dumps(wanted.metadata)}}}'
+    # A variable of the command, which can have 128 KiB: metadata may be more.
+    config = f'{{"runtime_env": {runtime_env}}}'
     arguments = [wanted.submission_id, wanted.entrypoint, config, wanted.chooses]
     spec = m.TaskSpec(
         *(identity.id_source().task_id(), template.template_id),

@@ -104,6 +104,7 @@ class JobSupervisor:
         """The job is to be stopped: the command ends first, and all that it has started."""
         assert self._runner.stdin is not None
         self._runner.stdin.close()
+        job_runner.kill(self._runner.pid, signal.SIGCONT)  # a command may have stopped it
         self._runner.wait()
 
 

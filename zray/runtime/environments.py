@@ -7,7 +7,6 @@ has started with it.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import shutil
 import subprocess
@@ -117,13 +116,16 @@ def _interpreter(command: Sequence[str], order: Order) -> Interpreter:
     """The Python that a command starts, once it has shown that workers can run there."""
     if not command:
         raise CannotBuildError("py_executable names no program")
-    done = _run(command[0], [*command, "-I", "-c", _PROBE], stdout=subprocess.PIPE)
+    said = _said(command[0], [*command, "-I", "-c", _PROBE])
     try:
-        version, executable, prefix, exec_prefix, path = json.loads(done.stdout)
-    except ValueError:
-        said = done.stdout.decode("utf-8", "replace")[:200]
-        raise CannotBuildError(f"{command[0]} does not run Python: it printed {said!r}") from None
-    if tuple(version) != sys.version_info[:2]:
+        told = msgspec.json.decode(said, type=tuple[tuple[int, int], str, str, str, list[str]])
+    except msgspec.DecodeError:
+        printed = said.decode("utf-8", "replace")[:200]
+        raise CannotBuildError(
+            f"{command[0]} does not run Python: it printed {printed!r}"
+        ) from None
+    version, executable, prefix, exec_prefix, path = told
+    if version != sys.version_info[:2]:
         theirs, ours = ".".join(map(str, version)), ".".join(map(str, sys.version_info[:2]))
         raise CannotBuildError(f"{command[0]} is Python {theirs}; tasks need that of here, {ours}")
     path = list(dict.fromkeys([*path, *order.path]))
@@ -132,28 +134,42 @@ def _interpreter(command: Sequence[str], order: Order) -> Interpreter:
     return Interpreter(executable, prefix, exec_prefix, path)
 
 
-def _run(
-    name: str,
-    command: Sequence[str],
-    *,
-    stdout: int | None = None,
-    env: dict[str, str] | None = None,
-) -> subprocess.CompletedProcess[bytes]:
+def _said(name: str, command: Sequence[str]) -> bytes:
+    """What a program prints, which may be anything, and as much as it likes."""
+    process = _started(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    with process.stdout:
+        said = process.stdout.read(limits.TEXT_MAX)
+        if len(said) == limits.TEXT_MAX:
+            process.kill()
+            raise CannotBuildError(f"{name} does not run Python: it printed {said[:200]!r}...")
+    _check(name, process)
+    return said
+
+
+def _run(name: str, command: Sequence[str], env: dict[str, str] | None = None) -> None:
+    _check(name, _started(command, env))
+
+
+def _started(
+    command: Sequence[str], env: dict[str, str] | None = None, stdout: int | None = None
+) -> subprocess.Popen[bytes]:
     pid = os.getpid()
     try:
-        done = subprocess.run(
+        return subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=stdout,
             env={**os.environ, **(env or {})},
             preexec_fn=lambda: end_with_parent(pid),
-            check=False,
         )
     except OSError as error:
         raise CannotBuildError(f"{command[0]} cannot be started: {error}") from None
-    if done.returncode:
-        raise CannotBuildError(f"{name} failed (exit status {done.returncode})")
-    return done
+
+
+def _check(name: str, process: subprocess.Popen[bytes]) -> None:
+    if status := process.wait():
+        raise CannotBuildError(f"{name} failed (exit status {status})")
 
 
 # ---- pip and uv ----------------------------------------------------------------------------------

@@ -10,10 +10,10 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
-import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -24,6 +24,8 @@ DEFAULT_EXCLUDES = (".git", ".venv", "venv", "__pycache__")  # as in Ray
 IGNORE_FILES = (".gitignore", ".rayignore")
 _TIME = (1980, 1, 1, 0, 0, 0)  # the first that a zip file can name
 _COPY_BYTES = 1 << 20
+# What zipfile raises of files that are none, are cut off, or have been changed.
+_BROKEN = (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error)
 
 
 class Package(NamedTuple):
@@ -52,7 +54,8 @@ def pack(path: Path, excludes: Sequence[str] = (), *, inside: str = "") -> Packa
         inside: the folder that all files are in, in the package; empty: at its top.
 
     Raises:
-        ValueError: there is nothing like that, or it has more than ``PACKAGE_BYTES_MAX``.
+        ValueError: there is nothing like that, or it has more than ``PACKAGE_BYTES_MAX``,
+            ``PACKAGE_FILES_MAX`` or ``PACKAGE_FOLDERS_DEEP_MAX``.
         OSError: a file cannot be read.
     """
     if path.is_dir():
@@ -86,6 +89,11 @@ def _walk(
     identity = (found.st_dev, found.st_ino)
     if identity in above:
         return  # a link to a folder that this is in
+    if len(above) > limits.PACKAGE_FOLDERS_DEEP_MAX:
+        raise ValueError(
+            f"{name[:60]!r}... is more than {limits.PACKAGE_FOLDERS_DEEP_MAX} folders deep, which "
+            "no package may have; leave it out with excludes"
+        )
     above = {**above, identity: None}
     for ignore in IGNORE_FILES:
         file = folder / ignore
@@ -118,18 +126,24 @@ def _is_ignored(name: str, specs: list[tuple[str, Any]]) -> bool:
 
 
 def _pack_files(files: Any, top: Path, inside: str) -> Package:
-    total = 0
+    total = count = 0
     prefix = f"{inside}/" if inside else ""
     with tempfile.TemporaryFile(prefix="zray-package-") as target:
         with zipfile.ZipFile(target, "w") as archive:  # as it is: that makes equal bytes anywhere
             for name, path in files:
-                total += _add(archive, prefix + name, path)
+                count += 1
+                if count > limits.PACKAGE_FILES_MAX:  # links may lead to the same again and again
+                    raise ValueError(
+                        f"{str(top)!r} has more than the {limits.PACKAGE_FILES_MAX:,} files that a "
+                        "package may have; leave some out with excludes"
+                    )
+                total += _add(archive, prefix + name, path, top)
                 _check_size(total, top)
         target.seek(0)
         return _of_file(target)
 
 
-def _add(archive: zipfile.ZipFile, name: str, path: Path) -> int:
+def _add(archive: zipfile.ZipFile, name: str, path: Path, top: Path) -> int:
     """One file; its size."""
     try:
         info = zipfile.ZipInfo(name, _TIME)
@@ -148,11 +162,14 @@ def _add(archive: zipfile.ZipFile, name: str, path: Path) -> int:
         mode = 0o755 if found.st_mode & stat.S_IXUSR else 0o644
         info.external_attr = (stat.S_IFREG | mode) << 16
         info.file_size = found.st_size
-        if found.st_size > limits.PACKAGE_BYTES_MAX:
-            return found.st_size
+        _check_size(found.st_size, top)
+        size = 0
         with archive.open(info, "w") as member:
-            shutil.copyfileobj(file, member, _COPY_BYTES)
-    return found.st_size
+            while piece := file.read(_COPY_BYTES):
+                size += len(piece)
+                _check_size(size, top)  # it may grow meanwhile
+                member.write(piece)
+    return size
 
 
 def _check_size(size: int, path: Path) -> None:
@@ -194,7 +211,7 @@ def unpack(package: Path, target: Path, *, strips_top: bool = False) -> int:
             top = _only_top(members) if strips_top else ""
             target.mkdir(parents=True)
             return _write_all(archive, members, target, top)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+    except _BROKEN as error:
         raise ValueError(f"it is no zip file that can be read: {error}") from error
 
 
@@ -237,6 +254,6 @@ def _write_all(
 
 def _place(target: Path, name: str) -> Path:
     parts = name.split("/")
-    if name.startswith("/") or "\\" in name or "\0" in name or ".." in parts:
+    if name.startswith("/") or "\0" in name or ".." in name.replace("\\", "/").split("/"):
         raise ValueError(f"it names a place outside of its folder: {name!r}")
     return target.joinpath(*parts)

@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 
 from tests.core.benches import FUNCTION, UNIT, identity, object_of, spec
 from tests.core.raylet.task_bench import JOB, TaskBench
 from zray import limits
 from zray.core import environments, failures
+from zray.core.machine import NEVER
 from zray.core.raylet.effects import BuildPart, EndBuild, RemovePart
 from zray.core.raylet.local_records import WorkerSlot
 from zray.errors import ObjectLostError, RuntimeEnvSetupError
@@ -166,10 +168,48 @@ def test_a_cancelled_task_and_a_job_that_has_ended_wait_for_nothing() -> None:
     assert "cancelled" in errors(bench)[0]
     bench.tasks.job_ended(JOB)
     bench.environments.job_ended(JOB)
+    assert bench.step(1.0) == [EndBuild(build.part_id)]
     bench.environments.built(build.part_id, 1, "/x", 1.0)
-    bench.step(1.0)
+    assert bench.environments.bytes == 0
     assert bench.queued() == 0 and bench.states() == []
     assert not bench.environments.is_ready(JOB, template.resources[1][0])
+
+
+def test_builds_that_only_an_ended_job_wants_are_in_nobodys_way() -> None:
+    bench = Bench()
+    count = limits.ENVIRONMENT_BUILDS_MAX
+    for number in range(2 * count):  # which never end
+        bench.ask(f"t{number}", pip(f"p{number}"), timeout_s=-1)
+    bench.ask("shared", pip("p0"), job=OTHER)
+    far = object_of(identity("far"))
+    first = [effect.part_id for effect in bench.step()]
+    bench.ask("u", part("zray://b.zip", content="b" * 32, object_id=far), job=OTHER)
+    bench.ask("v", pip("wanted"), job=OTHER)
+    assert bench.step(1.0) == []
+    bench.tasks.job_ended(JOB)
+    bench.environments.job_ended(JOB)
+    assert bench.step(2.0) == [EndBuild(number) for number in first[1:]]
+    (build,) = bench.step(2.1)
+    assert build.part.lines == ["wanted"] and len(bench.told(m.Pull)) == 1
+    bench.tasks.job_ended(OTHER)
+    bench.environments.job_ended(OTHER)
+    bench.step(3.0)
+    assert bench.environments.parts == {} and bench.environments.deadline() == NEVER
+
+
+def test_who_gives_more_time_gets_it() -> None:
+    bench = Bench()
+    bench.ask("t", pip("slow"), timeout_s=5.0)
+    bench.step(1.0)
+    bench.step(6.0)
+    assert "longer than 5 s" in errors(bench)[0]
+    bench.ask("u", pip("slow"), timeout_s=50.0)  # as the error says
+    (build,) = bench.step(20.0)
+    assert bench.environments.deadline() == 70.0
+    bench.ask("v", pip("slow"), job=OTHER, timeout_s=-1)  # to a build that runs already
+    assert bench.step(71.0) == []
+    bench.environments.built(build.part_id, 1, "/x", 72.0)
+    assert bench.queued() == 2
 
 
 # ---- packages --------------------------------------------------------------------------------
@@ -247,6 +287,32 @@ def test_what_has_workers_or_tasks_stays_whatever_it_takes() -> None:
     (build,) = bench.step(5.0)
     bench.environments.built(build.part_id, 40, "/c", 5.0)
     assert bench.step(6.0) == [RemovePart(environments.part_id(part("file:///a.zip")))]
+
+
+def test_of_parts_without_bytes_only_so_many_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "ENVIRONMENT_PARTS_KEPT", 3)
+    bench = Bench()
+    removed = []
+    for number in range(8):
+        name = f"t{number}"
+        job = identity(f"job {number}")
+        bench.ask(name, m.EnvironmentPart(m.PY_EXECUTABLE, f"python{number}"), job=job)
+        (build,) = bench.step(float(number))
+        bench.environments.built(build.part_id, 0, "", float(number))
+        bench.tasks.on_cancel(m.CancelTask(0, identity(name), 1, False), 0.0)
+        bench.environments.job_ended(job)
+        removed += bench.step(number + 0.5)
+    assert len(removed) == 5 and len(bench.environments.parts) == 3
+
+
+def test_of_programs_that_have_sent_a_package_the_last_are_known() -> None:
+    bench = Bench()
+    for number in range(limits.PACKAGE_SOURCES_MAX + 5):
+        bench.ask(f"t{number}", packaged(object_of(identity(f"p{number}"))))
+    bench.step()
+    (found,) = bench.environments.parts.values()
+    assert len(found.sources) == limits.PACKAGE_SOURCES_MAX
+    assert [*found.sources][-1] == object_of(identity(f"p{number}"))
 
 
 def test_of_many_environments_only_so_many_are_remembered() -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from zray.core.environments import part_id
@@ -111,6 +115,44 @@ def test_a_build_that_is_ended_leaves_nothing_and_tells_nothing(bench: Bench) ->
     bench.builds.carry_out(EndBuild("2" * 32))
     bench.until(lambda: not bench.builds._builds)
     assert not bench.heard.texts and not bench.heard.there
+
+
+def test_what_is_wanted_again_is_built_when_that_which_was_ended_has(
+    bench: Bench, tmp_path: Path
+) -> None:
+    part, data = package(tmp_path)
+    number = part_id(part)
+    endless = m.EnvironmentPart(m.PY_EXECUTABLE, "/bin/sleep 1000")
+    bench.builds.carry_out(BuildPart(number, endless, None))
+    bench.until(lambda: bench.heard.pids)
+    for _ in range(3):
+        bench.builds.carry_out(EndBuild(number))
+        bench.builds.carry_out(BuildPart(number, part, memoryview(data)))
+    bench.until(lambda: number in bench.heard.there)
+    assert not bench.heard.texts and len(bench.heard.pids) == 2
+    bench.until(lambda: not any(name.endswith((".package", ".away")) for name in bench.files()))
+    bench.builds.carry_out(BuildPart(number, endless, None))
+    bench.until(lambda: len(bench.heard.pids) == 3)
+    bench.builds.carry_out(BuildPart(number, endless, None))  # of another incarnation
+    os.killpg(bench.heard.pids[-1], signal.SIGKILL)
+    bench.until(lambda: number in bench.heard.texts)
+    assert len(bench.heard.pids) == 3
+
+
+def test_what_a_build_has_left_running_ends_with_it(bench: Bench) -> None:
+    seconds = f"{os.getpid()}.5"
+    command = f"sh -c 'sleep {seconds} > /dev/null 2>&1 & exit 1'"
+    bench.builds.carry_out(BuildPart("4" * 32, m.EnvironmentPart(m.PY_EXECUTABLE, command), None))
+    bench.until(lambda: bench.heard.texts)
+    bench.until(lambda: not any(["sleep", seconds] == one for one in command_lines()))
+
+
+def command_lines() -> list[list[str]]:
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            found.append(process.cmdline())
+    return found
 
 
 def test_a_build_that_runs_when_the_node_ends_is_ended(bench: Bench) -> None:

@@ -42,12 +42,12 @@ class Prepared(NamedTuple):
 
 
 class Part:
-    """One part. ``sources``: objects that its package is, the last one named first."""
+    """One part. ``sources``: objects that its package is, the last one named last."""
 
-    def __init__(self, number: str, message: m.EnvironmentPart, timeout_s: float) -> None:
+    def __init__(self, number: str, message: m.EnvironmentPart) -> None:
         self.part_id = number
         self.message = message
-        self.timeout_s = timeout_s
+        self.timeout_s = 0.0  # the longest that those have given who wait; -1: any time
         self.state = FAILED
         self.since = -NEVER  # of that state
         self.seconds = 0.0  # that building took
@@ -63,8 +63,9 @@ class Part:
 class Record:
     """An environment of a job: its parts, and who waits for them."""
 
-    def __init__(self, environment: m.Environment, parts: list[Part]) -> None:
-        self.environment = environment
+    environment: m.Environment  # as it was named last
+
+    def __init__(self, parts: list[Part]) -> None:
         self.parts = parts
         self.waiting: dict[bytes, Arrived] = {}  # by task
 
@@ -106,6 +107,7 @@ class Environments:
         self.records: dict[tuple[bytes, str], Record] = {}
         self.parts: dict[str, Part] = {}
         self.bytes = 0
+        self._ready = 0  # parts
         self._queue: dict[str, None] = {}
         self._busy: dict[str, None] = {}  # being fetched or built
         self._changed = False
@@ -131,7 +133,9 @@ class Environments:
                 if now < part.since + limits.ENVIRONMENT_RETRY_S:
                     arrived(part.text)
                     return
-                self._enqueue(part, now)
+                self._enqueue(part, record.environment.timeout_s, now)
+            elif part.state in _UNDER_WAY:
+                part.timeout_s = _longer(part.timeout_s, record.environment.timeout_s)
         if record.is_ready():
             arrived("")
         else:
@@ -143,30 +147,32 @@ class Environments:
         environment = template.environment or m.Environment()
         record = self.records.pop((job_id, name), None)
         if record is None:
-            timeout_s = environment.timeout_s
-            parts = [self._part(message, timeout_s) for message in environment.parts]
-            record = Record(environment, parts)
+            record = Record([self._part(message) for message in environment.parts])
+        record.environment = environment  # those that differ in their timeouts have one name
         for part, message in zip(record.parts, environment.parts, strict=False):
             if message.object_id:
                 part.sources.pop(message.object_id, None)
                 part.sources[message.object_id] = None
+                if len(part.sources) > limits.PACKAGE_SOURCES_MAX:
+                    del part.sources[next(iter(part.sources))]
         self.records[job_id, name] = record
         self._forget_some()
         return record
 
-    def _part(self, message: m.EnvironmentPart, timeout_s: float) -> Part:
+    def _part(self, message: m.EnvironmentPart) -> Part:
         number = part_id(message)
         part = self.parts.get(number)
         if part is None:
-            part = self.parts[number] = Part(number, message, timeout_s)
+            part = self.parts[number] = Part(number, message)
         return part
 
-    def _enqueue(self, part: Part, now: float) -> None:
+    def _enqueue(self, part: Part, timeout_s: float, now: float) -> None:
         part.state, part.since, part.lines = QUEUED, now, 0
+        part.timeout_s = timeout_s  # an earlier one may have had less
         self._queue[part.part_id] = None
 
     def job_ended(self, job_id: bytes) -> None:
-        """Nobody needs its environments; what they are made of stays for others."""
+        """Nobody needs its environments; what they are made of stays for others, if it is there."""
         for key in [key for key in self.records if key[0] == job_id]:
             del self.records[key]
         self._changed = True
@@ -209,6 +215,7 @@ class Environments:
         part.state, part.since, part.text = READY, now, ""
         part.bytes, part.place, part.used_at = size, place, now
         self.bytes += size
+        self._ready += 1
         self._say(part, [f"{in_words(part.message)} took {part.seconds:.1f} s"])
         for record in [*self.records.values()]:
             if record.waiting and record.is_ready():
@@ -340,12 +347,13 @@ class Environments:
         return used
 
     def _let_go(self, now: float) -> None:
-        """Remove parts that nobody uses, while all have too many bytes; and forget failed ones."""
+        """Remove parts that nobody uses, while all are too many or have too many bytes; end builds
+        of which no job is there any more, and forget failed ones."""
         named = {part.part_id for record in self.records.values() for part in record.parts}
         for number, part in [*self.parts.items()]:
-            if part.state == FAILED and number not in named:
-                del self.parts[number]
-        if self.bytes <= self._bytes_max:
+            if number not in named and part.state != READY:
+                self._give_up(part)
+        if not self._are_too_many():
             return
         used = self._used()
         for (_, name), record in self.records.items():
@@ -353,15 +361,28 @@ class Environments:
                 for part in record.parts:
                     part.used_at = now
         for part in sorted(self.parts.values(), key=lambda one: one.used_at):
-            if self.bytes <= self._bytes_max:
+            if not self._are_too_many():
                 return
             if part.state == READY and part.used_at < now:
                 self._remove(part)
+                if part.part_id not in named:
+                    del self.parts[part.part_id]
+
+    def _are_too_many(self) -> bool:
+        return self.bytes > self._bytes_max or self._ready > limits.ENVIRONMENT_PARTS_KEPT
 
     def _remove(self, part: Part) -> None:
         self.bytes -= part.bytes
+        self._ready -= 1
         part.state, part.since, part.bytes = FAILED, -NEVER, 0  # it is built again when wanted
         self._effect(RemovePart(part.part_id))
+
+    def _give_up(self, part: Part) -> None:
+        self._queue.pop(part.part_id, None)
+        if self._busy.pop(part.part_id, "") is None:
+            self._effect(EndBuild(part.part_id))
+        part.state = FAILED  # what is being fetched for it comes too late
+        del self.parts[part.part_id]
 
     def on_list(self, message: m.ListEnvironments, now: float) -> None:
         """Somebody asks what there is."""
@@ -422,6 +443,10 @@ def _listed(
 def name_in(template: m.Template) -> str:
     """The name of its environment, or empty."""
     return next((name for name, _ in template.resources if name.startswith(ENVIRONMENT)), "")
+
+
+def _longer(one_s: float, other_s: float) -> float:
+    return -1 if min(one_s, other_s) < 0 else max(one_s, other_s)
 
 
 def _too_long(part: Part) -> str:

@@ -6,6 +6,7 @@ What is built, and for how long it stays, the machine says. Loaded with the firs
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
 import shutil
@@ -36,13 +37,18 @@ _BOOTSTRAP = (
 
 
 class _Build:
-    """One process, and what it says."""
+    """One process, and what it says. ``next``: begins when that has ended, which nobody wants."""
 
-    def __init__(self, process: subprocess.Popen[bytes], result: int, package: Path | None) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], result: int, package: Path | None, turn: int
+    ) -> None:
         self.process = process
         self.handle = ProcessHandle(process.pid)
         self.result = result
         self.package = package
+        self.turn = turn
+        self.is_ended = False
+        self.next: Callable[[], None] = _nothing
         self.rest = b""
         self.tail: deque[str] = deque(maxlen=100)  # lines
 
@@ -63,24 +69,25 @@ class EnvironmentBuilds:
         self._directory = OwnDirectory(None, "environments")
         self._disk = Disk()
         self._builds: dict[str, _Build] = {}
-        self._ended: set[str] = set()  # nobody wants what is being written for them
+        self._turns = itertools.count()
+        self._wanted: dict[str, int] = {}  # which build of a part, of several one after the other
         self.interpreters: dict[str, Interpreter] = {}
         loop.watch(self._disk, self._disk.finish)
 
     def carry_out(self, effect: BuildPart | EndBuild | RemovePart) -> None:
         """Do what the machine wants."""
         if isinstance(effect, BuildPart):
-            self._ended.discard(effect.part_id)
+            self._wanted[effect.part_id] = turn = next(self._turns)
             if effect.data is None:
-                self._start(effect, None)
+                self._start(turn, effect, None)
             else:
-                self._disk.do(partial(self._write, effect))
+                self._disk.do(partial(self._write, turn, effect))
         elif isinstance(effect, EndBuild):
-            self._ended.add(effect.part_id)
+            self._wanted.pop(effect.part_id, None)
             build = self._builds.get(effect.part_id)
             if build is not None:
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(build.process.pid, signal.SIGKILL)
+                build.is_ended = True
+                _kill(build)
         else:
             self._removed(effect.part_id)
             self.interpreters.pop(effect.part_id, None)
@@ -88,28 +95,35 @@ class EnvironmentBuilds:
 
     # ---- building ------------------------------------------------------------------------------
 
-    def _write(self, effect: BuildPart) -> Done:
+    def _write(self, turn: int, effect: BuildPart) -> Done:
         """In the thread for files: a package gets a file, out of shared memory."""
         try:
             with memoryview(effect.data or b"") as data:
                 name = f"{effect.part_id}-{secrets.token_hex(4)}.package"
                 path = self._directory.write(name, data)
         except OSError as error:
-            return partial(self._failed, effect.part_id, f"it cannot be written: {error}")
-        return partial(self._start, effect._replace(data=None), path)
+            return partial(self._failed, effect.part_id, turn, f"it cannot be written: {error}")
+        return partial(self._start, turn, effect._replace(data=None), path)
 
-    def _start(self, effect: BuildPart, package: Path | None) -> None:
+    def _start(self, turn: int, effect: BuildPart, package: Path | None) -> None:
         number = effect.part_id
-        if number in self._ended or number in self._builds:
+        build, wanted = self._builds.get(number), self._wanted.get(number) == turn
+        if wanted and build is not None and build.is_ended:
+            build.next()  # removes its package: that is not wanted any more
+            build.next = partial(self._start, turn, effect, package)
+            return
+        if wanted and build is not None:
+            build.turn = turn  # it was begun for another incarnation
+        if not wanted or build is not None:
             if package is not None:
                 self._remove(package)
             return
         try:
-            self._builds[number] = self._spawn(effect, package)
+            self._builds[number] = self._spawn(turn, effect, package)
         except OSError as error:
             if package is not None:
                 self._remove(package)
-            self._failed(number, f"no process can be started for it: {error}")
+            self._failed(number, turn, f"no process can be started for it: {error}")
             return
         build = self._builds[number]
         self._environments().began(number, build.process.pid)
@@ -118,10 +132,10 @@ class EnvironmentBuilds:
         self._loop.watch(build.process.stdout, partial(self._read, number, build))
         self._loop.watch(build.handle, partial(self._process_ended, number, build))
 
-    def _spawn(self, effect: BuildPart, package: Path | None) -> _Build:
+    def _spawn(self, turn: int, effect: BuildPart, package: Path | None) -> _Build:
         self._removed(effect.part_id)
         target = self._directory.here() / effect.part_id
-        shutil.rmtree(target, ignore_errors=True)  # of one that was ended
+        self._remove(target)  # of another incarnation
         path, finders = import_path(), editable_finders()
         order = Order(effect.part, str(target), str(package or ""), path, finders)
         fds = [os.memfd_create(f"zray-{what}") for what in ("order", "built")]
@@ -142,7 +156,7 @@ class EnvironmentBuilds:
             raise
         finally:
             os.close(fds[0])
-        return _Build(process, fds[1], package)
+        return _Build(process, fds[1], package, turn)
 
     def _read(self, number: str, build: _Build) -> None:
         assert build.process.stdout is not None
@@ -163,23 +177,26 @@ class EnvironmentBuilds:
     def _process_ended(self, number: str, build: _Build) -> None:
         self._loop.unwatch(build.handle)
         self._read(number, build)  # what it said last
+        _kill(build)  # what it has left behind; its group's number is taken until it is waited for
         status = build.process.wait()
         data = os.pread(build.result, os.fstat(build.result).st_size, 0)
         self._close(number, build)
         target = self._directory.here() / number
-        if number in self._ended:
+        if self._wanted.get(number) != build.turn:
             self._remove(target)
+            build.next()
             return
         if status == 0 and data:
             built = msgspec.msgpack.decode(data, type=Built)
             if built.interpreter is not None:
                 self.interpreters[number] = built.interpreter
+            del self._wanted[number]
             self._environments().built(number, built.bytes, built.place, self._loop.now())
             return
         self._remove(target)
         said = "\n".join(build.tail)[-limits.BUILD_TEXT_MAX :]
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
-        self._failed(number, said or f"its build ended with {how}, and said nothing")
+        self._failed(number, build.turn, said or f"its build ended with {how}, and said nothing")
 
     def _close(self, number: str, build: _Build) -> None:
         assert build.process.stdout is not None
@@ -191,7 +208,10 @@ class EnvironmentBuilds:
         if build.package is not None:
             self._remove(build.package)
 
-    def _failed(self, number: str, text: str) -> None:
+    def _failed(self, number: str, turn: int, text: str) -> None:
+        if self._wanted.get(number) != turn:
+            return
+        del self._wanted[number]
         self._environments().failed(number, text, self._loop.now())
 
     # ---- files ---------------------------------------------------------------------------------
@@ -208,14 +228,22 @@ class EnvironmentBuilds:
     def close(self) -> None:
         """End all builds, and leave nothing."""
         for number, build in [*self._builds.items()]:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(build.process.pid, signal.SIGKILL)
+            _kill(build)
             build.process.wait()
             self._loop.unwatch(build.handle)
             self._close(number, build)
         self._loop.unwatch(self._disk)
         self._disk.close()
         self._directory.remove()
+
+
+def _kill(build: _Build) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(build.process.pid, signal.SIGKILL)
+
+
+def _nothing() -> None:
+    pass
 
 
 def _delete(path: Path) -> Done:
