@@ -42,6 +42,7 @@ class Surroundings:
         self._environment: m.Environment | None = None  # of the program
 
     builds_environments = False  # all runs in this process, with what that has
+    runs_tasks = True  # as a worker
 
     @property
     def environment(self) -> m.Environment | None:
