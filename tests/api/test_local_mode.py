@@ -32,6 +32,7 @@ from zray.errors import (
     TaskPlacementGroupRemoved,
     ZrayError,
 )
+from zray.experimental import tqdm_ray
 from zray.util import (
     get_current_placement_group,
     get_placement_group,
@@ -538,3 +539,24 @@ def test_the_first_of_several_adds_a_key(local: None) -> None:
     """``kv.add`` leaves what is there."""
     assert [kv.add(b"key", b"first"), kv.add(b"key", b"second")] == [False, True]
     assert kv.get(b"key") == b"first"
+
+
+# ---- progress bars -------------------------------------------------------------------------------
+
+
+def test_progress_bars_of_tasks_and_of_the_program(
+    local: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are the program's own, at most with the last line of each."""
+
+    @zray.remote
+    def counts(rows: int) -> int:
+        return sum(tqdm_ray.tqdm(range(rows), desc="in a task"))
+
+    with tqdm_ray.tqdm(total=2, desc="in the program", unit="tasks") as bar:
+        for rows in (3, 4):
+            assert zray.get(counts.remote(rows)) == sum(range(rows))
+            bar.update()
+    shown = capsys.readouterr().err
+    assert "in a task: 3/3 100%" in shown and "in a task: 4/4 100%" in shown, shown
+    assert "in the program: 2/2 tasks 100%" in shown, shown

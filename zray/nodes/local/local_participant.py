@@ -430,6 +430,7 @@ class LocalParticipant(LocalWaiting, Surroundings):
         """End all actors; who waits gets an error."""
         for actor in [*self._actors.values()]:
             actor.end("zray.shutdown() was called")
+        self._end_bars()
         self.closed = True
 
     def abandon(self) -> None:
