@@ -24,13 +24,24 @@ from zray.errors import (
     ActorDiedError,
     ClusterShutdownError,
     GetTimeoutError,
+    PlacementGroupExistsError,
     ReentrantCallError,
     SerializationError,
     TaskCancelledError,
     TaskError,
+    TaskPlacementGroupRemoved,
     ZrayError,
 )
-from zray.util import kv
+from zray.experimental import tqdm_ray
+from zray.util import (
+    get_current_placement_group,
+    get_placement_group,
+    kv,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
+from zray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 CONTRACTS = (
     *("tasks", "actors", "exceptions", "generators", "serialization", "containers", "ids"),
@@ -476,3 +487,76 @@ def test_contracts_of_ray_hold_but_for_those_that_need_a_cluster() -> None:
     assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
     kept = re.search(r"^all +(\d+) kept, 0 broken$", done.stdout, re.MULTILINE)
     assert kept is not None and int(kept[1]) > 450, done.stdout[-2000:]
+
+
+# ---- placement groups ----------------------------------------------------------------------------
+
+
+@zray.remote(num_cpus=1)
+def groups_down(depth: int) -> list[str]:
+    """The placement group of a task and of what it submits."""
+    group = get_current_placement_group()
+    below = zray.get(groups_down.remote(depth - 1)) if depth else []
+    return [group.id.hex() if group is not None else "", *below]
+
+
+def test_a_placement_group_is_there_at_once(local: None) -> None:
+    """Whatever it asks for: resources are not counted."""
+    group = placement_group([{"CPU": 1}, {"GPU": 1000}], strategy="STRICT_SPREAD", name="all")
+    assert zray.get(group.ready()) == group and group.wait(0.1)
+    assert get_placement_group("all") == group
+    table = placement_group_table(group)
+    assert table["state"] == "CREATED" and [*table["bundles_to_node_id"]] == [0, 1]
+    with pytest.raises(PlacementGroupExistsError):
+        placement_group([{"CPU": 1}], name="all")
+
+
+def test_tasks_know_their_placement_group(local: None) -> None:
+    """And what they submit runs in it, where it captures that."""
+    group = placement_group([{"CPU": 1}])
+    for captures, seen in ((True, [group.id.hex()] * 3), (False, [group.id.hex(), "", ""])):
+        inside = PlacementGroupSchedulingStrategy(group, 0, captures)
+        assert zray.get(groups_down.options(scheduling_strategy=inside).remote(2)) == seen
+
+
+def test_what_is_in_a_removed_placement_group_ends(local: None) -> None:
+    """As on a cluster: actors end, tasks are an error, others go on."""
+    group = placement_group([{"CPU": 1}])
+    inside = PlacementGroupSchedulingStrategy(group)
+    counter = Counter.options(num_cpus=1, scheduling_strategy=inside).remote()
+    other = Counter.remote()
+    assert zray.get(counter.add.remote()) == 1
+    remove_placement_group(group)
+    with pytest.raises(ActorDiedError, match="placement group"):
+        zray.get(counter.add.remote())
+    with pytest.raises(TaskPlacementGroupRemoved):
+        zray.get(groups_down.options(scheduling_strategy=inside).remote(0))
+    assert zray.get(other.add.remote()) == 1
+    assert placement_group_table(group)["state"] == "REMOVED"
+
+
+def test_the_first_of_several_adds_a_key(local: None) -> None:
+    """``kv.add`` leaves what is there."""
+    assert [kv.add(b"key", b"first"), kv.add(b"key", b"second")] == [False, True]
+    assert kv.get(b"key") == b"first"
+
+
+# ---- progress bars -------------------------------------------------------------------------------
+
+
+def test_progress_bars_of_tasks_and_of_the_program(
+    local: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are the program's own, at most with the last line of each."""
+
+    @zray.remote
+    def counts(rows: int) -> int:
+        return sum(tqdm_ray.tqdm(range(rows), desc="in a task"))
+
+    with tqdm_ray.tqdm(total=2, desc="in the program", unit="tasks") as bar:
+        for rows in (3, 4):
+            assert zray.get(counts.remote(rows)) == sum(range(rows))
+            bar.update()
+    shown = capsys.readouterr().err
+    assert "in a task: 3/3 100%" in shown and "in a task: 4/4 100%" in shown, shown
+    assert "in the program: 2/2 tasks 100%" in shown, shown

@@ -195,5 +195,5 @@ def _operator(address: str | None) -> Operator:
         return Operator(*contact.running())
     info = getattr(connected, "info", None)
     if info is None:
-        raise ZrayError("a task cannot read logs of the cluster; do it in the program itself")
+        raise ZrayError("a task cannot read logs of the cluster, nor is there one in local mode")
     return Operator(info, connected.address)

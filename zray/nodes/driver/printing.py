@@ -19,8 +19,8 @@ from zray.protocol import messages as m
 from zray.runtime.interrupts import interrupts
 
 if TYPE_CHECKING:  # loaded where workers print, or where there are bars
-    from zray.nodes.driver.progress import OwnBar, ProgressDisplay
     from zray.nodes.driver.worker_lines import WorkerLines
+    from zray.runtime.progress import OwnBar, ProgressDisplay
 
 ADVICE = "ZR-6"  # how its codes begin
 ECHO_S = 1.0  # how long a program that ends waits for what its actors have printed
@@ -124,7 +124,7 @@ class Printing(Participant):
 
     def _display(self) -> ProgressDisplay:
         if self._bars is None:
-            from zray.nodes.driver.progress import ProgressDisplay
+            from zray.runtime.progress import ProgressDisplay
 
             self._bars = ProgressDisplay()
         return self._bars

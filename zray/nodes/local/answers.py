@@ -1,4 +1,4 @@
-"""What a program in local mode hears when it asks about its cluster: one node, and its own keys."""
+"""What a program in local mode hears when it asks: one node, its own keys, placement groups."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from zray import limits
 from zray.core.resources import HEAD_NODE
 from zray.errors import ZrayError
+from zray.nodes.local.groups import LocalGroups
 from zray.nodes.options import NodeOptions, units
 from zray.protocol import messages as m
 
@@ -17,7 +18,7 @@ NOT_THERE = "there is no cluster in local mode, so it cannot be asked for"
 class LocalAnswers:
     """``node``: as ``init`` was given it; ``node_id``, ``host``: of what seems to be there."""
 
-    def __init__(self, node: NodeOptions, node_id: bytes, host: str) -> None:
+    def __init__(self, node: NodeOptions, node_id: bytes, host: str, groups: LocalGroups) -> None:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         store = (node.object_store_bytes or memory) * limits.RESOURCE_UNIT
         resources = [*units(node, os.cpu_count() or 1, 0, memory).items()]
@@ -26,6 +27,7 @@ class LocalAnswers:
         labels = [*node.labels.items()]
         self._info = m.NodeInfo(node.name, host, os.getpid(), resources, labels, "")
         self._node_id = node_id
+        self._groups = groups
         self._began = time.time()
         self._kept: dict[bytes, bytes] = {}
 
@@ -39,6 +41,12 @@ class LocalAnswers:
             return self._status()
         if isinstance(question, m.Kv):
             return self._kv(question)
+        if isinstance(question, m.CreateGroup):
+            return self._groups.create(question)
+        if isinstance(question, m.AskGroups):
+            return self._groups.find(question)
+        if isinstance(question, m.RemoveGroup):
+            return self._groups.remove(question)
         what = type(question).__name__
         raise ZrayError(f"{NOT_THERE} ({what}): call init() without local_mode for that")
 
@@ -56,6 +64,8 @@ class LocalAnswers:
             value = self._kept.get(asked.key, b"")
         elif asked.op == "keys":
             keys = sorted(key for key in self._kept if key.startswith(asked.key))
+        elif asked.op == "add":
+            self._kept.setdefault(asked.key, asked.value)
         elif asked.op == "put":
             self._kept[asked.key] = asked.value
         else:

@@ -12,12 +12,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from zray.core import failures
+from zray.core import bundles, failures
 from zray.errors import (
     ActorAlreadyExistsError,
     ActorDiedError,
     PendingCallsLimitExceededError,
     ReentrantCallError,
+    TaskPlacementGroupRemoved,
     ZrayError,
 )
 from zray.ids import is_item, object_id, origin_of, task_of
@@ -25,6 +26,7 @@ from zray.nodes.local.actors import LocalActor
 from zray.nodes.local.answers import NOT_THERE, LocalAnswers
 from zray.nodes.local.calls_at_once import AsyncActor, ThreadedActor
 from zray.nodes.local.functions import LocalFunctions
+from zray.nodes.local.groups import LocalGroups
 from zray.nodes.local.objects import LocalObjects
 from zray.nodes.local.running import Running, apart, context_of
 from zray.nodes.local.streams import LocalStream
@@ -53,7 +55,8 @@ class LocalParticipant(LocalWaiting, Surroundings):
         node_id = self._ids.process_id()
         me = LocalIdentity(process_id, process_id, self.objects.unasked)
         Surroundings.__init__(self, me, self._functions, job, node_id)
-        self._answers = LocalAnswers(node, node_id, NODE)
+        self._groups = LocalGroups(node_id, self._end_actors)
+        self._answers = LocalAnswers(node, node_id, NODE, self._groups)
         self._actors: dict[bytes, LocalActor] = {}
         self._names: dict[tuple[str, str], LocalActor] = {}
         self._tasks: dict[bytes, Work] = {}  # that have not ended, or calls
@@ -172,14 +175,17 @@ class LocalParticipant(LocalWaiting, Surroundings):
     def _run(self, work: Work) -> None:
         """All attempts of a task."""
         attempt, retry = 1, None
+        assert work.template is not None
+        lacks = self._groups.lacks(work.template)
         while True:
             try:
                 if work.cancelled:
                     self._stop(work)
+                elif lacks:
+                    self._fail(work, failures.encode(TaskPlacementGroupRemoved, lacks, work.name))
                 elif (record := work.failed_argument()) is not None:
                     self._fail(work, record)
                 else:
-                    assert work.template is not None
                     function, retry = self._functions.load(work.template)
                     context = context_of(Running(work, attempt))
                     apart(context, work.environment, self._once, work, function, context, retry)
@@ -302,7 +308,10 @@ class LocalParticipant(LocalWaiting, Surroundings):
         handle = object_id(actor.actor_id)
         self.objects.add([handle])
         ref: ObjectRef[Any] = counted(handle)
-        self._when_ready(work, lambda _: actor.construct())
+        if lacks := self._groups.lacks(template):
+            actor.end(lacks)
+        else:
+            self._when_ready(work, lambda _: actor.construct())
         return ref, info
 
     def _class(
@@ -383,6 +392,13 @@ class LocalParticipant(LocalWaiting, Surroundings):
         if actor is not None and not actor.dead:
             actor.kill(no_restart=no_restart)
 
+    def _end_actors(self, group_id: bytes) -> None:
+        """Those of a placement group that is removed."""
+        for actor in [*self._actors.values()]:
+            template = actor.template
+            if template is not None and bundles.group_of(template.resources) == group_id:
+                actor.end(f"its placement group {group_id.hex()} was removed", graceful=False)
+
     def list_actors(self, namespace: str, all_namespaces: bool) -> list[tuple[str, str]]:
         """As ``ActorCalls.list_actors``."""
         self._collect()
@@ -414,6 +430,7 @@ class LocalParticipant(LocalWaiting, Surroundings):
         """End all actors; who waits gets an error."""
         for actor in [*self._actors.values()]:
             actor.end("zray.shutdown() was called")
+        self._end_bars()
         self.closed = True
 
     def abandon(self) -> None:

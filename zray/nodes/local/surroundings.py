@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from zray.core.client.unasked import UnaskedErrors
 from zray.nodes.local.functions import LocalFunctions
 from zray.nodes.local.running import now_running
 from zray.protocol import messages as m
+
+if TYPE_CHECKING:
+    from zray.runtime.progress import OwnBar, ProgressDisplay
 
 
 class LocalIdentity(NamedTuple):
@@ -40,8 +43,10 @@ class Surroundings:
         self._functions = functions
         self._setup = m.Setup(0, client.job_id, job, node_id, "", True)
         self._environment: m.Environment | None = None  # of the program
+        self._bars: ProgressDisplay | None = None
 
     builds_environments = False  # all runs in this process, with what that has
+    runs_tasks = True  # as a worker
 
     @property
     def environment(self) -> m.Environment | None:
@@ -111,3 +116,17 @@ class Surroundings:
         running = now_running()
         if running is not None:
             running.leaves = True
+
+    # ---- progress --------------------------------------------------------------------------
+
+    def open_bar(self, label: str, total: int, unit: str = "") -> OwnBar:
+        """As ``Following.open_bar``: here tasks' bars are the program's own."""
+        if self._bars is None:
+            from zray.runtime.progress import ProgressDisplay
+
+            self._bars = ProgressDisplay()
+        return self._bars.open(label, total, unit)
+
+    def _end_bars(self) -> None:
+        if self._bars is not None:
+            self._bars.end()

@@ -122,7 +122,9 @@ def list_runtime_envs(
     wanted = [(one.key, "!=" if one.negated else "=", one.value) for one in filters_of(filters)]
     asker = operator(address)
     if asker is None:
-        raise ZrayError("a task cannot ask nodes for their environments; do it in the program")
+        raise ZrayError(
+            "a task cannot ask nodes for environments, nor are there nodes in local mode"
+        )
     with asker as asked:
         report = gather(asked, timeout)
     if report.silent and raise_on_missing_output:

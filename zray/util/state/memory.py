@@ -103,7 +103,7 @@ def memory(address: str | None = None, timeout: float = TIMEOUT_S) -> MemoryRepo
     """
     asker = operator(address)
     if asker is None:
-        raise ZrayError("a task cannot ask what holds memory; do it in the program itself")
+        raise ZrayError("a task cannot ask what holds memory, nor is there a cluster in local mode")
     with asker as asked:
         return gather(asked, timeout)
 

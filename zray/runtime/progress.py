@@ -1,4 +1,4 @@
-"""The progress bars that a driver shows: its own, and those of tasks, on stderr or in a notebook.
+"""The progress bars that a program shows: its own, and those of tasks, on stderr or in a notebook.
 
 Owns what is shown of which bar and when. How it looks is a screen's business (`progress_screens`).
 """
@@ -10,8 +10,8 @@ import time
 from collections import deque
 
 from zray import limits
-from zray.nodes.driver.progress_screens import Screen, Shown, clean, screen
 from zray.protocol import messages as m
+from zray.runtime.progress_screens import Screen, Shown, clean, screen
 
 BARS_MAX = 1000  # of all tasks; more are not shown
 Key = tuple[str, int, int]  # node, pid, number; the driver's own have no node
