@@ -450,3 +450,46 @@ def test_many_groups_that_find_no_place_cost_a_turn_no_more_than_some() -> None:
     calls = 0
     bench.turn()
     assert calls == 0  # nothing has changed since
+
+
+def test_a_turn_looks_at_fewer_groups_the_more_bundles_they_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "BUNDLES_TRIED_MAX", 100)
+    bench = Bench(n1=1)
+    for number in range(20):
+        bench.create(*[2 + number] * 50, group_id=number.to_bytes(16, "big"))
+    groups = bench.gcs.placement_groups
+    sizes: list[int] = []
+    choose = groups._policy.choose
+
+    def noted(strategy: int, needs: Any, *more: Any) -> Any:
+        sizes.append(len(needs))
+        return choose(strategy, needs, *more)
+
+    groups._policy.choose = noted  # type: ignore[method-assign]
+    bench.node("n2", 30)
+    sizes.clear()
+    bench.turn()
+    assert 0 < sum(sizes) <= 200
+    for _ in range(30):
+        bench.turn()
+    looked = len(sizes)
+    assert looked >= 10  # the others have had their turn
+    bench.turn()
+    assert len(sizes) == looked
+
+
+def test_for_one_answer_about_all_only_some_kinds_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "GROUP_REASONS_MAX", 3)
+    bench = Bench(n1=1)
+    for number in range(8):
+        bench.create(2 + number // 2, group_id=number.to_bytes(16, "big"))
+    bench.say("d", m.AskGroups(8))
+    (answer,) = bench.taken("d", m.Groups)
+    reasons = [one.reason for one in answer.groups]
+    assert all("needs CPU" in reason for reason in reasons[:6])
+    assert all("ask about this one alone" in reason for reason in reasons[6:])
+    assert "needs CPU 5" in bench.state((7).to_bytes(16, "big")).reason

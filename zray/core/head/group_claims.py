@@ -64,14 +64,16 @@ class GroupClaims:
             self._after.clear()
             return
         first = self._queue.first()
-        waiting = {record.group_id for record in first}
+        waiting, looked = {record.group_id for record in first}, 0
         for group_id in [one for one in self._after if one not in waiting]:
             del self._after[group_id]
         for record in first:
             due = self._after.setdefault(record.group_id, now + limits.GROUP_CLAIM_AFTER_S)
             if len(self._claims) >= limits.GROUP_CLAIMS_MAX:
                 break
-            if now >= due and record.group_id not in self._claims:
+            more = looked < limits.BUNDLES_TRIED_MAX  # else in the next turn
+            if now >= due and more and record.group_id not in self._claims:
+                looked += len(record.needs)
                 self._claim(record, now)
 
     def _look_at(self, claim: _Claim, now: float) -> None:

@@ -20,7 +20,7 @@ from zray.core.head.events import INFO, WARNING
 from zray.core.head.group_claims import GroupClaims
 from zray.core.head.members import Member, NodeMember
 from zray.core.head.placement_queue import PlacementQueue
-from zray.core.head.placement_reasons import PlacementReasons
+from zray.core.head.placement_reasons import Found, PlacementReasons
 from zray.core.head.placement_table import GroupRecord, GroupRow
 from zray.core.head.tables import Tables
 from zray.core.head.task_records import NodeView
@@ -127,8 +127,7 @@ class PlacementGroups:
         if message.name:
             record = self._table.named(message.namespace, message.name)
         elif not message.group_id:
-            known = [self.status(one) for one in self._table.values() if one.until_stored is None]
-            self._tell(sender, message.seq, [*known, *self._table.removed.values()])
+            self._tell(sender, message.seq, self._all())
             return
         if record is None:
             gone = self._table.removed.get(message.group_id)
@@ -137,6 +136,12 @@ class PlacementGroups:
             self._wait_for(record, sender, message.seq)
         else:
             self._tell(sender, message.seq, [self.status(record)])
+
+    def _all(self) -> list[m.GroupStatus]:
+        found: Found = {}
+        known = [one for one in self._table.values() if one.until_stored is None]
+        told = [one.status(self.reasons.of(one, found)) for one in known]
+        return [*told, *self._table.removed.values()]
 
     def _wait_for(self, record: GroupRecord, sender: Member, about: int) -> None:
         """It is told when the group is placed, or gone; who asks too often, of the first now."""
