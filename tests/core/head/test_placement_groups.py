@@ -493,3 +493,14 @@ def test_for_one_answer_about_all_only_some_kinds_are_looked_at(
     assert all("needs CPU" in reason for reason in reasons[:6])
     assert all("ask about this one alone" in reason for reason in reasons[6:])
     assert "needs CPU 5" in bench.state((7).to_bytes(16, "big")).reason
+
+
+def test_a_node_may_have_told_of_bundles_that_the_group_has_not() -> None:
+    bench = Bench(n1=1, n2=1)
+    lie = m.HeldBundle(GROUP, 999, [("CPU", UNIT)], 1, True)
+    bench.say("n1", bench.hello_node("n1", 1, 1))
+    bench.say("n1", m.Announce(0, [], [], [], bundles=[lie]), m.Credit(0, 100))
+    bench.create(1)
+    bench.say("n1", bench.hello_node("n1", 1, 1))
+    bench.say("n1", m.Announce(0, [], [], []), m.Credit(0, 100))
+    assert bench.free("n1") == 1 and bench.asked("n2") == [(m.PREPARE, [0])]

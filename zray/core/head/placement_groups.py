@@ -354,7 +354,7 @@ class PlacementGroups:
 
     def _missing(self, view: NodeView, group_id: bytes, index: int) -> None:
         record = self._table.get(group_id)
-        if record is None:
+        if record is None or index >= len(record.places):  # as that node said, and nobody else
             placement_table.release(view, group_id, [index])
         elif view in record.awaited:  # the question was lost
             self._reserve(view, record, m.PREPARE, [index])
