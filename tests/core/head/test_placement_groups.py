@@ -81,7 +81,7 @@ def test_where_one_node_refuses_none_keeps_anything() -> None:
     assert bench.free("n1") == bench.free("n2") == 1
     assert "node n2 has refused it: 0 of 1 CPU free" in bench.state().reason
     bench.answer("n1")  # late
-    assert bench.state().state == m.GROUP_PENDING
+    assert bench.state().state == m.GROUP_PENDING and bench.asked("n1") == [(m.RELEASE, [0, 1])]
     bench.now += limits.GROUP_RETRY_S
     bench.turn()
     assert bench.asked("n1") + bench.asked("n2") == [(m.PREPARE, [0]), (m.PREPARE, [1])]
@@ -504,3 +504,17 @@ def test_a_node_may_have_told_of_bundles_that_the_group_has_not() -> None:
     bench.say("n1", bench.hello_node("n1", 1, 1))
     bench.say("n1", m.Announce(0, [], [], []), m.Credit(0, 100))
     assert bench.free("n1") == 1 and bench.asked("n2") == [(m.PREPARE, [0])]
+
+
+def test_a_node_that_was_asked_twice_and_answers_so_keeps_nothing() -> None:
+    bench = Bench(n1=1)
+    bench.create(1)
+    bench.say("n1", bench.hello_node("n1", 1, 1))
+    bench.say("n1", m.Announce(0, [], [], []), m.Credit(0, 100))  # it has not had the first yet
+    assert bench.asked("n1") == [(m.PREPARE, [0])] * 2
+    bench.answer("n1", m.UNPREPARED, text="not yet")
+    bench.answer("n1")
+    assert bench.asked("n1") == [(m.RELEASE, [0])] and bench.free("n1") == 1
+    bench.say("d", m.RemoveGroup(9, GROUP))
+    bench.answer("n1")
+    assert bench.asked("n1") == [(m.RELEASE, [])]

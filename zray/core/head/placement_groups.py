@@ -275,7 +275,9 @@ class PlacementGroups:
                 placement_table.release(view, group_id, [*view.bundles.get(group_id, ())])
             return
         if record is None or message.round != record.round or view not in record.awaited:
-            return  # it was told since to give those back
+            if message.outcome == m.PREPARED:
+                self._not_wanted(view, group_id, message.round)
+            return
         del record.awaited[view]
         if message.outcome == m.UNPREPARED:
             record.refused = f"node {node.info.name} has refused it: {message.text}"
@@ -286,6 +288,16 @@ class PlacementGroups:
             self.queue.pause(record, now)
         elif not record.awaited:
             self._decide(record)
+
+    def _not_wanted(self, view: NodeView, group_id: bytes, number: int) -> None:
+        """A node that was asked twice has refused, and then not; or it is told so a second time."""
+        record = self._table.get(group_id)
+        if record is None:
+            self._outbox.send(view.node_id, m.Reserve(0, group_id, number, m.RELEASE, []))
+            return
+        others = [index for index, place in enumerate(record.places) if place is not view]
+        if others:
+            self._reserve(view, record, m.RELEASE, others)
 
     @staticmethod
     def _forget_places(record: GroupRecord, view: NodeView) -> None:
