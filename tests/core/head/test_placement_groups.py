@@ -518,3 +518,24 @@ def test_a_node_that_was_asked_twice_and_answers_so_keeps_nothing() -> None:
     bench.say("d", m.RemoveGroup(9, GROUP))
     bench.answer("n1")
     assert bench.asked("n1") == [(m.RELEASE, [])]
+
+
+def test_large_groups_that_no_node_could_have_are_sought_for_seldom() -> None:
+    bench = Bench(n1=1)
+    for number in range(10):
+        bench.create(*[2 + number] * 1000, group_id=number.to_bytes(16, "big"))
+    claims = bench.gcs.placement_groups.claims
+    looked = 0
+    could_have = claims._could_have
+
+    def counted(record: Any) -> Any:
+        nonlocal looked
+        looked += 1
+        return could_have(record)
+
+    claims._could_have = counted  # type: ignore[method-assign]
+    begin = bench.now
+    while bench.now < begin + 1:
+        bench.now = max(bench.now + 0.001, min(claims.deadline(), begin + 1))
+        bench.turn()
+    assert 2 <= looked <= 6

@@ -53,6 +53,7 @@ class GroupClaims:
         self._claims: dict[bytes, _Claim] = {}
         self._after: dict[bytes, float] = {}  # groups that wait, and when they may claim something
         self._looked = 0  # nodes, in all
+        self._rests_until = 0.0
 
     # ---- claims ----------------------------------------------------------------------------
 
@@ -71,10 +72,12 @@ class GroupClaims:
             due = self._after.setdefault(record.group_id, now + limits.GROUP_CLAIM_AFTER_S)
             if len(self._claims) >= limits.GROUP_CLAIMS_MAX:
                 break
-            more = looked < limits.BUNDLES_TRIED_MAX  # else in the next turn
-            if now >= due and more and record.group_id not in self._claims:
+            rests = now < self._rests_until or looked >= limits.BUNDLES_CLAIMED_MAX
+            if now >= due and not rests and record.group_id not in self._claims:
                 looked += len(record.needs)
                 self._claim(record, now)
+        if looked:
+            self._rests_until = now + looked * limits.BUNDLE_CLAIM_S
 
     def _look_at(self, claim: _Claim, now: float) -> None:
         record, views = claim.record, dict.fromkeys(claim.choice.values())
@@ -149,5 +152,5 @@ class GroupClaims:
         due = min([claim.until for claim in self._claims.values()], default=NEVER)
         if self._queue and len(self._claims) < limits.GROUP_CLAIMS_MAX:
             after = [when for one, when in self._after.items() if one not in self._claims]
-            due = min(due, min(after, default=NEVER))
+            due = min(due, max(self._rests_until, min(after, default=NEVER)))
         return due
