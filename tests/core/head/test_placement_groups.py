@@ -434,14 +434,15 @@ def test_many_groups_that_find_no_place_cost_a_turn_no_more_than_some() -> None:
     for number in range(300):
         bench.create(2 + number, group_id=number.to_bytes(16, "big"))
     calls = 0
-    choose = bench.gcs.placement_groups._policy.choose
+    queue = bench.gcs.placement_groups.queue
+    place = queue._place
 
-    def counted(*what: Any) -> Any:
+    def counted(record: Any) -> Any:
         nonlocal calls
         calls += 1
-        return choose(*what)
+        return place(record)
 
-    bench.gcs.placement_groups._policy.choose = counted  # type: ignore[method-assign]
+    queue._place = counted
     bench.node("n2", 1)
     bench.turn()
     assert 0 < calls <= 4 * limits.GROUP_TRIES_MAX
@@ -539,3 +540,23 @@ def test_large_groups_that_no_node_could_have_are_sought_for_seldom() -> None:
         bench.now = max(bench.now + 0.001, min(claims.deadline(), begin + 1))
         bench.turn()
     assert 2 <= looked <= 6
+
+
+def test_where_one_bundle_finds_no_place_the_others_are_not_looked_at() -> None:
+    bench = Bench(n1=8)
+    bench.create(1, 1, 9, 1)
+    policy = bench.gcs.placement_groups._policy
+    choose, calls = policy.choose, 0
+
+    def counted(*what: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return choose(*what)
+
+    policy.choose = counted  # type: ignore[method-assign]
+    bench.node("n2", 8)
+    bench.turn()
+    assert calls == 0
+    bench.node("n3", 9)
+    bench.turn()
+    assert calls == 1 and bench.asked("n3") == [(m.PREPARE, [2])]

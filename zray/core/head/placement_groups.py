@@ -239,12 +239,16 @@ class PlacementGroups:
 
     def _place(self, record: GroupRecord) -> bool:
         """Ask nodes for the bundles that have no place; False: there are none that have room."""
+        stuck = record.stuck
+        if record.places[stuck] is None and not self._policy.has_room(record.needs[stuck]):
+            return False
         wanted = (record.request.strategy, record.needs, record.places)
         choice = self._policy.choose(*wanted, record.refusing)
         if isinstance(choice, int) and record.refusing:
             record.refusing.clear()  # all that might have room were asked: once more
             choice = self._policy.choose(*wanted)
         if isinstance(choice, int):
+            record.stuck = choice
             return False
         self._prepare(record, choice)
         return True
