@@ -194,7 +194,7 @@ def test_what_is_no_group_is_refused_at_once(bare: Any) -> None:
         get_placement_group(5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="UTF-8"):
         get_placement_group("\ud800")
-    for amounts in ({"": 1}, {"CPU": 10**400}, {"CPU": float("nan")}):
+    for amounts in ({"": 1}, {"GPU": 1.5}, {"CPU": 10**400}, {"CPU": float("nan")}):
         with pytest.raises(ValueError):
             placement_group([amounts])
     with pytest.raises(ValueError, match="Failed to look up"):

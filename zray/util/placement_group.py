@@ -17,6 +17,7 @@ from zray.api.label_options import label_selector
 from zray.api.placement import GroupHandle, PlacementGroupSchedulingStrategy
 from zray.api.session import participant
 from zray.core.bundles import STRATEGIES as _STRATEGIES
+from zray.core.resources import GPU
 from zray.errors import HeadSilentError, PlacementGroupExistsError, ZrayError
 from zray.nodes.options import checked_text, unit
 from zray.protocol import messages as m
@@ -239,6 +240,8 @@ def _amounts(bundle: Any, given: Any) -> list[tuple[str, int]]:
                 f"characters, got {len(name)}"
             )
         amount = unit(name, value)
+        if name == GPU and amount > limits.RESOURCE_UNIT and amount % limits.RESOURCE_UNIT:
+            raise ValueError(f"GPU above 1 must be a whole number in a bundle, got {value!r}")
         if amount:
             amounts.append((checked_text("the name of a resource", name), amount))
     if not amounts:

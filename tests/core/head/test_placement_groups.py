@@ -81,7 +81,7 @@ def test_where_one_node_refuses_none_keeps_anything() -> None:
     assert bench.free("n1") == bench.free("n2") == 1
     assert "node n2 has refused it: 0 of 1 CPU free" in bench.state().reason
     bench.answer("n1")  # late
-    assert bench.state().state == m.GROUP_PENDING
+    assert bench.state().state == m.GROUP_PENDING and bench.asked("n1") == [(m.RELEASE, [0, 1])]
     bench.now += limits.GROUP_RETRY_S
     bench.turn()
     assert bench.asked("n1") + bench.asked("n2") == [(m.PREPARE, [0]), (m.PREPARE, [1])]
@@ -434,14 +434,15 @@ def test_many_groups_that_find_no_place_cost_a_turn_no_more_than_some() -> None:
     for number in range(300):
         bench.create(2 + number, group_id=number.to_bytes(16, "big"))
     calls = 0
-    choose = bench.gcs.placement_groups._policy.choose
+    queue = bench.gcs.placement_groups.queue
+    place = queue._place
 
-    def counted(*what: Any) -> Any:
+    def counted(record: Any) -> Any:
         nonlocal calls
         calls += 1
-        return choose(*what)
+        return place(record)
 
-    bench.gcs.placement_groups._policy.choose = counted  # type: ignore[method-assign]
+    queue._place = counted
     bench.node("n2", 1)
     bench.turn()
     assert 0 < calls <= 4 * limits.GROUP_TRIES_MAX
@@ -450,3 +451,112 @@ def test_many_groups_that_find_no_place_cost_a_turn_no_more_than_some() -> None:
     calls = 0
     bench.turn()
     assert calls == 0  # nothing has changed since
+
+
+def test_a_turn_looks_at_fewer_groups_the_more_bundles_they_have(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "BUNDLES_TRIED_MAX", 100)
+    bench = Bench(n1=1)
+    for number in range(20):
+        bench.create(*[2 + number] * 50, group_id=number.to_bytes(16, "big"))
+    groups = bench.gcs.placement_groups
+    sizes: list[int] = []
+    choose = groups._policy.choose
+
+    def noted(strategy: int, needs: Any, *more: Any) -> Any:
+        sizes.append(len(needs))
+        return choose(strategy, needs, *more)
+
+    groups._policy.choose = noted  # type: ignore[method-assign]
+    bench.node("n2", 30)
+    sizes.clear()
+    bench.turn()
+    assert 0 < sum(sizes) <= 200
+    for _ in range(30):
+        bench.turn()
+    looked = len(sizes)
+    assert looked >= 10  # the others have had their turn
+    bench.turn()
+    assert len(sizes) == looked
+
+
+def test_for_one_answer_about_all_only_some_kinds_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "GROUP_REASONS_MAX", 3)
+    bench = Bench(n1=1)
+    for number in range(8):
+        bench.create(2 + number // 2, group_id=number.to_bytes(16, "big"))
+    bench.say("d", m.AskGroups(8))
+    (answer,) = bench.taken("d", m.Groups)
+    reasons = [one.reason for one in answer.groups]
+    assert all("needs CPU" in reason for reason in reasons[:6])
+    assert all("ask about this one alone" in reason for reason in reasons[6:])
+    assert "needs CPU 5" in bench.state((7).to_bytes(16, "big")).reason
+
+
+def test_a_node_may_have_told_of_bundles_that_the_group_has_not() -> None:
+    bench = Bench(n1=1, n2=1)
+    lie = m.HeldBundle(GROUP, 999, [("CPU", UNIT)], 1, True)
+    bench.say("n1", bench.hello_node("n1", 1, 1))
+    bench.say("n1", m.Announce(0, [], [], [], bundles=[lie]), m.Credit(0, 100))
+    bench.create(1)
+    bench.say("n1", bench.hello_node("n1", 1, 1))
+    bench.say("n1", m.Announce(0, [], [], []), m.Credit(0, 100))
+    assert bench.free("n1") == 1 and bench.asked("n2") == [(m.PREPARE, [0])]
+
+
+def test_a_node_that_was_asked_twice_and_answers_so_keeps_nothing() -> None:
+    bench = Bench(n1=1)
+    bench.create(1)
+    bench.say("n1", bench.hello_node("n1", 1, 1))
+    bench.say("n1", m.Announce(0, [], [], []), m.Credit(0, 100))  # it has not had the first yet
+    assert bench.asked("n1") == [(m.PREPARE, [0])] * 2
+    bench.answer("n1", m.UNPREPARED, text="not yet")
+    bench.answer("n1")
+    assert bench.asked("n1") == [(m.RELEASE, [0])] and bench.free("n1") == 1
+    bench.say("d", m.RemoveGroup(9, GROUP))
+    bench.answer("n1")
+    assert bench.asked("n1") == [(m.RELEASE, [])]
+
+
+def test_large_groups_that_no_node_could_have_are_sought_for_seldom() -> None:
+    bench = Bench(n1=1)
+    for number in range(10):
+        bench.create(*[2 + number] * 1000, group_id=number.to_bytes(16, "big"))
+    claims = bench.gcs.placement_groups.claims
+    looked = 0
+    could_have = claims._could_have
+
+    def counted(record: Any) -> Any:
+        nonlocal looked
+        looked += 1
+        return could_have(record)
+
+    claims._could_have = counted  # type: ignore[method-assign]
+    begin = bench.now
+    while bench.now < begin + 1:
+        bench.now = max(bench.now + 0.001, min(claims.deadline(), begin + 1))
+        bench.turn()
+    assert 2 <= looked <= 6
+
+
+def test_where_one_bundle_finds_no_place_the_others_are_not_looked_at() -> None:
+    bench = Bench(n1=8)
+    bench.create(1, 1, 9, 1)
+    policy = bench.gcs.placement_groups._policy
+    choose, calls = policy.choose, 0
+
+    def counted(*what: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return choose(*what)
+
+    policy.choose = counted  # type: ignore[method-assign]
+    bench.node("n2", 8)
+    bench.turn()
+    assert calls == 0
+    bench.node("n3", 9)
+    bench.turn()
+    assert calls == 1 and bench.asked("n3") == [(m.PREPARE, [2])]

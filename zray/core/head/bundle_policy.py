@@ -61,6 +61,10 @@ class BundlePolicy:
             return self._pack(strategy, needs, open_ones, had, avoided)
         return self._spread(strategy, needs, open_ones, had, avoided)
 
+    def has_room(self, needs: Needs) -> bool:
+        """Whether any node could have such a bundle now, if it were the only one."""
+        return self._find(needs, {}, ()) is not None
+
     def _pack(
         self,
         strategy: int,

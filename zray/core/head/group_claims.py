@@ -53,6 +53,7 @@ class GroupClaims:
         self._claims: dict[bytes, _Claim] = {}
         self._after: dict[bytes, float] = {}  # groups that wait, and when they may claim something
         self._looked = 0  # nodes, in all
+        self._rests_until = 0.0
 
     # ---- claims ----------------------------------------------------------------------------
 
@@ -64,15 +65,19 @@ class GroupClaims:
             self._after.clear()
             return
         first = self._queue.first()
-        waiting = {record.group_id for record in first}
+        waiting, looked = {record.group_id for record in first}, 0
         for group_id in [one for one in self._after if one not in waiting]:
             del self._after[group_id]
         for record in first:
             due = self._after.setdefault(record.group_id, now + limits.GROUP_CLAIM_AFTER_S)
             if len(self._claims) >= limits.GROUP_CLAIMS_MAX:
                 break
-            if now >= due and record.group_id not in self._claims:
+            rests = now < self._rests_until or looked >= limits.BUNDLES_CLAIMED_MAX
+            if now >= due and not rests and record.group_id not in self._claims:
+                looked += len(record.needs)
                 self._claim(record, now)
+        if looked:
+            self._rests_until = now + looked * limits.BUNDLE_CLAIM_S
 
     def _look_at(self, claim: _Claim, now: float) -> None:
         record, views = claim.record, dict.fromkeys(claim.choice.values())
@@ -147,5 +152,5 @@ class GroupClaims:
         due = min([claim.until for claim in self._claims.values()], default=NEVER)
         if self._queue and len(self._claims) < limits.GROUP_CLAIMS_MAX:
             after = [when for one, when in self._after.items() if one not in self._claims]
-            due = min(due, min(after, default=NEVER))
+            due = min(due, max(self._rests_until, min(after, default=NEVER)))
         return due

@@ -20,7 +20,7 @@ from zray.core.head.events import INFO, WARNING
 from zray.core.head.group_claims import GroupClaims
 from zray.core.head.members import Member, NodeMember
 from zray.core.head.placement_queue import PlacementQueue
-from zray.core.head.placement_reasons import PlacementReasons
+from zray.core.head.placement_reasons import Found, PlacementReasons
 from zray.core.head.placement_table import GroupRecord, GroupRow
 from zray.core.head.tables import Tables
 from zray.core.head.task_records import NodeView
@@ -127,8 +127,7 @@ class PlacementGroups:
         if message.name:
             record = self._table.named(message.namespace, message.name)
         elif not message.group_id:
-            known = [self.status(one) for one in self._table.values() if one.until_stored is None]
-            self._tell(sender, message.seq, [*known, *self._table.removed.values()])
+            self._tell(sender, message.seq, self._all())
             return
         if record is None:
             gone = self._table.removed.get(message.group_id)
@@ -137,6 +136,12 @@ class PlacementGroups:
             self._wait_for(record, sender, message.seq)
         else:
             self._tell(sender, message.seq, [self.status(record)])
+
+    def _all(self) -> list[m.GroupStatus]:
+        found: Found = {}
+        known = [one for one in self._table.values() if one.until_stored is None]
+        told = [one.status(self.reasons.of(one, found)) for one in known]
+        return [*told, *self._table.removed.values()]
 
     def _wait_for(self, record: GroupRecord, sender: Member, about: int) -> None:
         """It is told when the group is placed, or gone; who asks too often, of the first now."""
@@ -234,12 +239,16 @@ class PlacementGroups:
 
     def _place(self, record: GroupRecord) -> bool:
         """Ask nodes for the bundles that have no place; False: there are none that have room."""
+        stuck = record.stuck
+        if record.places[stuck] is None and not self._policy.has_room(record.needs[stuck]):
+            return False
         wanted = (record.request.strategy, record.needs, record.places)
         choice = self._policy.choose(*wanted, record.refusing)
         if isinstance(choice, int) and record.refusing:
             record.refusing.clear()  # all that might have room were asked: once more
             choice = self._policy.choose(*wanted)
         if isinstance(choice, int):
+            record.stuck = choice
             return False
         self._prepare(record, choice)
         return True
@@ -270,7 +279,9 @@ class PlacementGroups:
                 placement_table.release(view, group_id, [*view.bundles.get(group_id, ())])
             return
         if record is None or message.round != record.round or view not in record.awaited:
-            return  # it was told since to give those back
+            if message.outcome == m.PREPARED:
+                self._not_wanted(view, group_id, message.round)
+            return
         del record.awaited[view]
         if message.outcome == m.UNPREPARED:
             record.refused = f"node {node.info.name} has refused it: {message.text}"
@@ -281,6 +292,16 @@ class PlacementGroups:
             self.queue.pause(record, now)
         elif not record.awaited:
             self._decide(record)
+
+    def _not_wanted(self, view: NodeView, group_id: bytes, number: int) -> None:
+        """A node that was asked twice has refused, and then not; or it is told so a second time."""
+        record = self._table.get(group_id)
+        if record is None:
+            self._outbox.send(view.node_id, m.Reserve(0, group_id, number, m.RELEASE, []))
+            return
+        others = [index for index, place in enumerate(record.places) if place is not view]
+        if others:
+            self._reserve(view, record, m.RELEASE, others)
 
     @staticmethod
     def _forget_places(record: GroupRecord, view: NodeView) -> None:
@@ -349,7 +370,7 @@ class PlacementGroups:
 
     def _missing(self, view: NodeView, group_id: bytes, index: int) -> None:
         record = self._table.get(group_id)
-        if record is None:
+        if record is None or index >= len(record.places):  # as that node said, and nobody else
             placement_table.release(view, group_id, [index])
         elif view in record.awaited:  # the question was lost
             self._reserve(view, record, m.PREPARE, [index])

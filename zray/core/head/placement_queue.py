@@ -83,13 +83,24 @@ class PlacementQueue:
             self._seen = seen
         fresh = [*islice(self._fresh, limits.GROUP_TRIES_MAX)]
         others = min(self._left, limits.GROUP_TRIES_MAX - len(fresh))
-        placed = 0
+        placed, left = 0, limits.BUNDLES_TRIED_MAX
         for number, shape in enumerate([*fresh, *islice(self._waiting, others)]):
-            placed += self._place_some(shape, limits.GROUPS_PLACED_MAX - placed)
-            if placed >= limits.GROUPS_PLACED_MAX:
+            size = self._size(shape)
+            most = min(limits.GROUPS_PLACED_MAX - placed, left // size + 1)
+            found = self._place_some(shape, most)
+            placed += found
+            left -= size * max(found, 1)
+            if found >= most:
                 return
             self._fresh.pop(shape, None)
             self._left -= number >= len(fresh)
+            if left <= 0:
+                return
+
+    def _size(self, shape: _Shape) -> int:
+        """How many bundles one of those that ask for this has."""
+        groups = self._waiting.get(shape)
+        return len(next(iter(groups.values())).needs) if groups else 1
 
     def _place_some(self, shape: _Shape, most: int) -> int:
         """Of those that ask for the same, as many as there are places for."""

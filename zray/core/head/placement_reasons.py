@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from typing import Any
 
 from zray import limits
 from zray.core import bundles, resources
@@ -15,6 +16,7 @@ from zray.core.head.wait_reasons import distance
 from zray.core.resources import Needs
 from zray.protocol import messages as m
 
+Found = dict[tuple[Any, ...], str]  # what groups lack, by what they ask for
 KINDS_MAX = 8  # of bundles that are looked at, for one answer
 
 
@@ -25,8 +27,11 @@ class PlacementReasons:
         self._members = members
         self._scheduler = scheduler
 
-    def of(self, record: GroupRecord) -> str:
-        """What a group waits for; empty: it has all that it wants."""
+    def of(self, record: GroupRecord, found: Found | None = None) -> str:
+        """What a group waits for; empty: it has all that it wants.
+
+        ``found``: what others lack, for an answer about many; of so many kinds that is looked for.
+        """
         if record.state in (m.GROUP_CREATED, m.GROUP_REMOVED):
             return ""
         if record.expected:
@@ -35,10 +40,20 @@ class PlacementReasons:
             names = ", ".join(self._name(view) for view in islice(record.awaited, KINDS_MAX))
             return f"its bundles are being reserved; awaited: {names}"
         parts = [record.lost] if record.lost else []
-        parts.append(self._lacking(record))
+        parts.append(self._lacking(record) if found is None else self._alike(record, found))
         if record.refused:
             parts.append(record.refused)
         return "; ".join(filter(None, parts))[: limits.BRIEF_TEXT_MAX]
+
+    def _alike(self, record: GroupRecord, found: Found) -> str:
+        """The same for all that ask for the same."""
+        kind = (record.request.strategy, *record.needs)
+        key = (record.group_id,) if record.placed else kind
+        if key not in found:
+            if len(found) >= limits.GROUP_REASONS_MAX:
+                return "too many groups wait to look at each of them here: ask about this one alone"
+            found[key] = self._lacking(record)
+        return found[key]
 
     def _name(self, view: NodeView) -> str:
         node = self._members.nodes.get(view.node_id)

@@ -46,6 +46,7 @@ class GroupRecord:
         self.awaited: dict[NodeView, None] = {}  # nodes that have yet to answer a PREPARE
         self.round = 0
         self.stored = 0  # the round whose places are durable
+        self.stuck = 0  # the bundle that found no place the last time
         self.refusals = 0  # in a row
         self.refused = ""  # by whom, and why, the last time
         self.refusing: dict[NodeView, None] = {}  # nodes that are passed over for now
