@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -19,7 +21,7 @@ import pytest
 
 import zray
 from tests.api.conftest import eventually
-from zray.errors import RuntimeEnvSetupError
+from zray.errors import RuntimeEnvSetupError, WorkerCrashedError
 from zray.util.state import list_runtime_envs
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -255,6 +257,30 @@ def test_what_is_no_interpreter_fails_the_task(command: str, said: str) -> None:
     task = about.options(runtime_env={"py_executable": command})
     with pytest.raises(RuntimeEnvSetupError, match=said):
         zray.get(task.remote(), timeout=GET_S)
+
+
+def test_what_a_task_removes_is_built_again(tmp_path: Path) -> None:
+    (tmp_path / "top").mkdir()
+    (tmp_path / "top" / "a.txt").touch()
+
+    @zray.task(max_retries=0)
+    def remove(folder: str) -> None:
+        shutil.rmtree(os.path.abspath(folder))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    @zray.task(max_calls=1)
+    def look() -> tuple[list[str], str]:
+        return os.listdir("."), sys.prefix
+
+    options: dict[str, Any] = {"working_dir": str(tmp_path / "top"), "pip": []}
+    _, prefix = zray.get(look.options(runtime_env=options).remote(), timeout=GET_S)
+    for folder in (".", prefix):
+        with pytest.raises(WorkerCrashedError):
+            zray.get(remove.options(runtime_env=options).remote(folder), timeout=GET_S)
+        for _ in range(8):  # workers that are there already end with their first task
+            many = [look.options(runtime_env=options).remote() for _ in range(4)]
+            found = zray.get(many, timeout=GET_S)
+        assert found == [(["a.txt"], prefix)] * 4
 
 
 # ---- files -----------------------------------------------------------------------------------

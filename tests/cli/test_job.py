@@ -90,6 +90,16 @@ def test_one_that_runs_is_listed_stopped_and_forgotten(shell: Shell) -> None:
     assert "long" not in [one["submission_id"] for one in shell.json("list")]
 
 
+def test_without_an_output_commands_do_what_they_do(shell: Shell) -> None:
+    shell("submit", "--submission-id", "silent", "--", "echo", "hello")
+    for words in ("logs silent", "logs --follow silent", "submit -- true", "list"):
+        command, *arguments = words.split()
+        words = f"{sys.executable} -m zray job {command} --address {shell.cluster.address}"
+        line = f"{words} {' '.join(arguments)} >&-"
+        ran = subprocess.run(line, shell=True, capture_output=True, timeout=RUN_S)
+        assert (ran.returncode, ran.stderr) == (0, b"")
+
+
 def test_ctrl_c_ends_the_watching_and_not_the_job(shell: Shell) -> None:
     command = ("submit", "--submission-id", "watched", "--", "sh", "-c", "echo began; sleep 60")
     ran = shell.start(*command)

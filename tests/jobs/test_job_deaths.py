@@ -60,6 +60,28 @@ def test_a_job_outlives_its_submitter_and_a_head_that_is_killed(
     assert own_jobs.get_job_logs("lasting") == "began\nended\n"
 
 
+def test_one_that_waits_has_its_folder_after_a_restart_of_the_head(
+    own: Any, own_jobs: Any, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "small.txt").touch()
+    own.start_node("one", 1)
+    first = begun(own_jobs, entrypoint_num_cpus=1)
+    second = own_jobs.submit_job(
+        entrypoint="ls",
+        runtime_env={"working_dir": str(tmp_path / "folder")},
+        entrypoint_num_cpus=1,
+    )
+    address = own.address
+    own.head.kill()
+    own.start_head(port=-1)
+    own.address = address
+    assert own_jobs.get_job_status(second) == JobStatus.PENDING
+    assert own_jobs.stop_job(first)
+    assert own_jobs.until(second, timeout_s=40).status == JobStatus.SUCCEEDED
+    assert own_jobs.get_job_logs(second) == "small.txt\n"
+
+
 def test_a_command_that_ends_while_no_head_is_there(own: Any, own_jobs: Any) -> None:
     job = begun(own_jobs, "echo began; sleep 0.5; exit 7")
     runner = runner_of(own_jobs)

@@ -15,12 +15,13 @@ _UNWRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 def run(command: click.Command, program: str) -> None:
     """Run it with this process's arguments, and end with its exit status."""
+    if sys.stdout is None:  # who has started this has closed it
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for as long as this runs
     try:
         try:
             command(prog_name=program)
         finally:
-            if sys.stdout is not None:
-                sys.stdout.flush()  # what does not fit is said here, not at the interpreter's end
+            sys.stdout.flush()  # what does not fit is said here, not at the interpreter's end
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from zray import limits
@@ -45,7 +46,8 @@ class _Sender(Alone):
 
     def __init__(self, participant: Any) -> None:
         self.packages = participant.packages
-        self.keep_bytes = participant.keep_bytes
+        # A job may start after a restart of the head, when this process has long ended.
+        self.keep_bytes = partial(participant.keep_bytes, least=0)
 
 
 def _whole(sender: Alone, wanted: Submission) -> m.Environment:

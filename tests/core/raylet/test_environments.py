@@ -315,6 +315,29 @@ def test_of_programs_that_have_sent_a_package_the_last_are_known() -> None:
     assert [*found.sources][-1] == object_of(identity(f"p{number}"))
 
 
+def test_what_somebody_else_has_removed_is_built_again_before_tasks_start() -> None:
+    bench = Bench()
+    first, second = part("file:///a.zip"), pip("emoji")
+    bench.ask("t", first, second)
+    bench.ask("o", first, job=OTHER)
+    for build in bench.step():
+        bench.environments.built(build.part_id, 10, f"/{build.part.kind}", 1.0)
+    assert bench.queued() == 2
+    key = (JOB, (), 1, bench.names["t"].resources[1][0])
+    assert not bench.environments.lacks(key, lambda number, place: True)
+    assert bench.environments.lacks(key, lambda number, place: place != f"/{m.PIP}")
+    removed, built = bench.step(2.0)
+    assert isinstance(removed, RemovePart) and built.part == second and bench.queued() == 1
+    assert bench.environments.lacks(key, lambda number, place: True)  # it is not there as yet
+    assert bench.step(2.5) == []
+    bench.environments.built(built.part_id, 10, "/again", 3.0)
+    assert bench.queued() == 2 and bench.environments.bytes == 20
+    assert bench.environments.lacks(key, lambda number, place: place != "/again")
+    removed, built = bench.step(4.0)
+    bench.environments.failed(built.part_id, "no such package", 5.0)
+    assert "no such package" in errors(bench)[0] and bench.queued() == 1
+
+
 def test_of_many_environments_only_so_many_are_remembered() -> None:
     bench = Bench(bytes_max=1 << 40)
     ready = part("file:///a.zip")

@@ -85,6 +85,7 @@ class Environments:
     Attributes:
         records: by job and name, those named last at the end.
         parts: by id, those used last at the end.
+        again: has those of a job's tasks wait that have not started and need that environment.
     """
 
     def __init__(
@@ -112,6 +113,8 @@ class Environments:
         self._busy: dict[str, None] = {}  # being fetched or built
         self._changed = False
         self._asked: list[tuple[LocalTask, Arrived]] = []
+        self._lost: dict[tuple[bytes, str], None] = {}
+        self.again: Callable[[bytes, str], None] = lambda job_id, name: None
 
     # ---- asked for -------------------------------------------------------------------------
 
@@ -206,6 +209,21 @@ class Environments:
                 interpreter = part.part_id
         return Prepared(directory, [*paths, *([directory] if directory else [])], interpreter)
 
+    def lacks(self, key: PoolKey, is_there: Callable[[str, str], bool]) -> bool:
+        """Whether something has been removed of what workers of a pool start with, or it is not
+        there as yet; then their tasks wait until it is built again.
+
+        ``is_there``: whether what was built of a part, in that place, still is.
+        """
+        record = self.records.get((key[0], key[3]))
+        for part in record.parts if record is not None else ():
+            if part.state == READY and not is_there(part.part_id, part.place):
+                self._remove(part)
+        if self.is_ready(key[0], key[3]):
+            return False
+        self._lost[key[0], key[3]] = None
+        return True
+
     def built(self, number: str, size: int, place: str, now: float) -> None:
         """A part is there, in that folder."""
         part = self._ended(number)
@@ -275,6 +293,8 @@ class Environments:
 
     def step(self, now: float) -> None:
         """Begin what is asked for, end what takes too long, and let go of what nobody uses."""
+        while self._lost:
+            self.again(*self._lost.popitem()[0])
         asked, self._asked = self._asked, []
         for task, arrived in asked:
             self._ask(task, arrived, now)
@@ -296,6 +316,8 @@ class Environments:
 
     def deadline(self) -> float:
         """When ``step`` has something to do although nothing arrives."""
+        if self._lost:
+            return 0.0
         if not self._busy:
             return NEVER
         return min(self._ends(self.parts[number]) for number in self._busy)

@@ -105,6 +105,16 @@ class LocalScheduler:
                 taken.append(self._popped(queue.pop()))
         return taken
 
+    def take_in(self, job_id: bytes, environment: str) -> list[LocalTask]:
+        """Take all tasks of a job that have not started and need that environment."""
+        taken: list[LocalTask] = []
+        for wanted, queue in self.queues.items():
+            if any(name == environment for name, _ in wanted):
+                for theirs in [one for job, one in queue.jobs() if job == job_id]:
+                    found = queue.take_upto(job_id, theirs.deepest, lambda task: True)
+                    taken += map(self._popped, found)
+        return taken
+
     def take_near(self) -> list[LocalTask]:
         """Take all near tasks that have not started."""
         taken: list[LocalTask] = []

@@ -84,6 +84,7 @@ class LocalTasks:
         self._completions = completions
         self._lending = lending
         self._environments = environments
+        environments.again = self._environment_lost
         self._worker_requests = worker_requests
         self._actors = actors
         self._tell_head = tell_head
@@ -230,6 +231,11 @@ class LocalTasks:
         if text:
             self._fail(task, m.FINISHED, RuntimeEnvSetupError, text)
         else:
+            self.ready(task)
+
+    def _environment_lost(self, job_id: bytes, name: str) -> None:
+        """No worker can start there until it is built again."""
+        for task in self._scheduler.take_in(job_id, name):
             self.ready(task)
 
     def on_reclaim(self, message: m.Reclaim) -> None:

@@ -202,8 +202,11 @@ class SharedValues(LeaseLinks):
                     return counted(references.put_near(outcome))
                 return counted(references.put(parts.to_bytes(), parts.contained, oid))
 
-    def keep_bytes(self, data: Any) -> bytes:
+    def keep_bytes(self, data: Any, least: int = limits.INLINE_BYTES_MAX) -> bytes:
         """Keep bytes, not a value that can be had by ``get``, for the cluster until the job ends.
+
+        ``least``: as ``share``. What is in the node's memory is there after a restart of the head
+        although this process has ended; what is not is there although the node has.
 
         Returns:
             The object's id.
@@ -213,7 +216,7 @@ class SharedValues(LeaseLinks):
         """
         with memoryview(data) as view, interrupts:
             parts = Parts([view], [])
-            outcome = self.share(parts)
+            outcome = self.share(parts, least=least)
             with self._lock:
                 references = self.client.references
                 if outcome is not None:
@@ -228,8 +231,11 @@ class SharedValues(LeaseLinks):
         with interrupts, self._lock:
             return counted(self.client.references.put_error(data))
 
-    def share(self, parts: Parts, oid: bytes = b"") -> m.Outcome | None:
-        """Write a large value to the node's memory, as this process's own object.
+    def share(
+        self, parts: Parts, oid: bytes = b"", least: int = limits.INLINE_BYTES_MAX
+    ) -> m.Outcome | None:
+        """Write a value of more than ``least`` bytes to the node's memory, as this process's own
+        object.
 
         Returns:
             Its outcome, which says LOCATED; None: it is small, or there is no such memory.
@@ -237,7 +243,7 @@ class SharedValues(LeaseLinks):
         Raises:
             ObjectStoreFullError: the node has no memory for it.
         """
-        if parts.size <= limits.INLINE_BYTES_MAX:
+        if parts.size <= least:
             return None
         with interrupts:
             with self._lock:

@@ -142,6 +142,10 @@ class WorkerProcesses:
     def start(self, effect: StartWorker) -> None:
         """A worker that cannot be started is one that ended before it began anything."""
         worker_id = effect.worker_id
+        if self._raylet.environments.lacks(effect.key, self._is_there):
+            cause = "some of its environment was removed, and is built again"
+            self._raylet.worker_exited(worker_id, 0, cause, self._loop.now())
+            return
         try:
             machine.check_descriptors()
             channel = WorkerChannel(self._fork(effect))
@@ -169,6 +173,11 @@ class WorkerProcesses:
             env["PATH"] = os.pathsep.join((folder, os.environ.get("PATH", os.defpath)))
             env["VIRTUAL_ENV"] = interpreter.prefix
         return self.zygotes.fork(effect.worker_id, env, name, interpreter)
+
+    def _is_there(self, part_id: str, place: str) -> bool:
+        interpreter = self._interpreter(part_id)
+        wanted = (place, interpreter.executable if interpreter is not None else "")
+        return all(os.path.exists(one) for one in wanted if one)
 
     def _environment(self, effect: StartWorker) -> dict[str, str]:
         _, gpus, threads, _ = effect.key
