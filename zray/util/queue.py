@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import queue
+from collections import deque
 from collections.abc import Iterable
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, NamedTuple
 
 from zray.api.actors import kill
 from zray.api.functions import remote
-from zray.api.objects import get, wait
+from zray.api.objects import cancel, get, wait
+
+WAITING_MAX = 1_000_000  # calls that wait for items and for room; more would wait unseen
 
 
 class Empty(queue.Empty):
@@ -38,7 +42,8 @@ class Queue:
 
     def __init__(self, maxsize: int = 0, actor_options: dict[str, Any] | None = None) -> None:
         self.maxsize = maxsize
-        self.actor: Any = remote(_QueueActor).options(**(actor_options or {})).remote(maxsize)
+        options = {"max_concurrency": WAITING_MAX, **(actor_options or {})}
+        self.actor: Any = remote(_QueueActor).options(**options).remote(maxsize)
 
     def __len__(self) -> int:
         return self.size()
@@ -73,8 +78,13 @@ class Queue:
         get(self._put(item, block, timeout))
 
     async def put_async(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """As ``put``, for coroutines."""
-        await self._put(item, block, timeout)
+        """As ``put``, for coroutines; where one is cancelled, the item is not put later."""
+        call = self._put(item, block, timeout)
+        try:
+            await call
+        except asyncio.CancelledError:
+            cancel(call)
+            raise
 
     def _put(self, item: Any, block: bool, timeout: float | None) -> Any:
         if not block:
@@ -95,8 +105,15 @@ class Queue:
         return get(self._get(block, timeout))
 
     async def get_async(self, block: bool = True, timeout: float | None = None) -> Any:
-        """As ``get``, for coroutines."""
-        return await self._get(block, timeout)
+        """As ``get``, for coroutines; one that is cancelled takes no item any more."""
+        call = self._get(block, timeout)
+        try:
+            return await call
+        except asyncio.CancelledError:
+            cancel(call)
+            actor = self.actor
+            call.future().add_done_callback(lambda ended: _give_back(actor, ended))
+            raise
 
     def _get(self, block: bool, timeout: float | None) -> Any:
         if not block:
@@ -150,10 +167,38 @@ class Queue:
         self.actor = None
 
 
+def _give_back(actor: Any, call: Future[Any]) -> None:
+    """Where the call got an item before it was told that nobody wants that any more."""
+    if call.exception() is None:
+        actor.give_back.remote(call.result())
+
+
 def _checked(timeout: float | None) -> float | None:
     if timeout is not None and timeout < 0:
         raise ValueError("'timeout' must be a non-negative number")
     return timeout
+
+
+class _Items(asyncio.Queue[Any]):
+    """A queue that takes back what it gave last."""
+
+    def _put(self, item: Any) -> None:
+        items: deque[Any] = self._queue  # type: ignore[attr-defined]  # as its _init makes it
+        if type(item) is _Returned:
+            items.appendleft(item.item)
+        else:
+            items.append(item)
+
+    def give_back(self, item: Any) -> None:
+        """It is the next one again."""
+        if self.full():
+            self._put(_Returned(item))  # nobody waits for an item then
+        else:
+            self.put_nowait(_Returned(item))
+
+
+class _Returned(NamedTuple):
+    item: Any
 
 
 class _QueueActor:
@@ -161,7 +206,7 @@ class _QueueActor:
 
     def __init__(self, maxsize: int) -> None:
         self._maxsize = maxsize
-        self._queue: asyncio.Queue[Any] = asyncio.Queue(maxsize)
+        self._queue = _Items(maxsize)
 
     def qsize(self) -> int:
         return self._queue.qsize()
@@ -195,6 +240,9 @@ class _QueueActor:
             )
         for item in items:
             self._queue.put_nowait(item)
+
+    def give_back(self, item: Any) -> None:
+        self._queue.give_back(item)
 
     def get_nowait(self) -> Any:
         return self.get_nowait_batch(1)[0]

@@ -171,6 +171,37 @@ def test_members_that_make_different_calls() -> None:
     assert all("no error" not in text for text in told)
 
 
+def test_members_that_reduce_differently_are_told() -> None:
+    def work(rank: int) -> str:
+        try:
+            collective.allreduce(np.ones(4), "ways", ReduceOp.MAX if rank else ReduceOp.SUM)
+        except CollectiveError as error:
+            return str(error)
+        return ""
+
+    said = call(made(2, "ways"), work)
+    assert all(said)
+    assert any("allreduce MAX" in one for one in said)
+
+
+def test_kinds_of_elements_with_long_names() -> None:
+    def work(rank: int) -> Any:
+        array = np.full(3, rank, "m8[250us]")
+        collective.broadcast(array, 1, "long")
+        return array.astype(int).tolist()
+
+    assert call(made(2, "long"), work) == [[1] * 3] * 2
+
+
+def test_groups_are_joined_in_any_order() -> None:
+    members = [Member.options(max_concurrency=2).remote() for _ in range(2)]
+    zray.get([one.pid.remote() for one in members])
+    first = [members[0].join.remote(2, 0, "left"), members[1].join.remote(2, 0, "right")]
+    zray.wait(first, num_returns=2, timeout=0.5)  # each waits for the other
+    second = [members[0].join.remote(2, 1, "right"), members[1].join.remote(2, 1, "left")]
+    zray.get(first + second, timeout=15)
+
+
 def test_a_member_that_does_not_come_is_named() -> None:
     member = Member.remote()
     began = time.monotonic()

@@ -73,6 +73,11 @@ def test_tasks_have_the_names_of_their_keys() -> None:
     assert any(task.name == "dask:inc" for task in list_tasks(limit=10_000))
 
 
+@pytest.mark.parametrize("key", ["k" * 1000, "line\nof \ud800", ("\x1b[31m", 1)])
+def test_keys_that_no_name_can_have(key) -> None:
+    assert get({key: (abs, -1), "b": (abs, key)}, "b") == 1
+
+
 def test_options_of_layers() -> None:
     import os
 

@@ -304,6 +304,26 @@ def test_an_executor_in_a_task(executor) -> None:
     assert executor.submit(nested, 5).result(timeout=30) == [0, 1, 4, 9, 16]
 
 
+def test_in_a_loop_that_waits_for_it() -> None:
+    @zray.remote
+    class Asynchronous:
+        def __init__(self) -> None:
+            self.executor = zray.Executor()
+
+        def mapped(self) -> int:
+            return sum(self.executor.map(abs, range(100)))
+
+        async def submitted(self) -> int:
+            return self.executor.submit(abs, -3).result()
+
+        async def referred(self) -> int:
+            return zray.remote(abs).remote(-4).future().result()
+
+    actor = Asynchronous.remote()
+    calls = [actor.mapped.remote(), actor.submitted.remote(), actor.referred.remote()]
+    assert zray.get(calls, timeout=20) == [4950, 3, 4]
+
+
 def test_executors_in_each_others_calls() -> None:
     """As many as there are CPUs, each of which waits for calls of its own."""
     with Executor(2) as executor:

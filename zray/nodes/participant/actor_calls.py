@@ -50,6 +50,10 @@ class ActorCalls(LeaderFollower):
     def _attend(self) -> None:
         """Something has to be done although nobody blocks. Called with the lock."""
 
+    def _attend_future(self) -> None:
+        """The same, where somebody may wait by other means than the API. Called with the lock."""
+        self._attend()
+
     def handle_collected(self) -> None:
         """The program has dropped a handle. Called by its finalizer, so wherever it is."""
 

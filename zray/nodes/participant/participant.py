@@ -361,7 +361,7 @@ class Participant(Following):
             self.client.want_value(ref.id, waiter)
             if waiter.remaining:
                 self._flush()
-                self._attend()
+                self._attend_future()
                 return
         settle()
 

@@ -26,6 +26,8 @@ from zray.runtime.linux.direct import DirectLink
 from zray.runtime.quiet_lock import QuietLock
 from zray.runtime.stream import FrameReader, FrameWriter
 
+LOOP_READS_S = 0.02  # a loop that has not read for so long may be held up
+
 if TYPE_CHECKING:  # loaded where they are needed
     import asyncio
 
@@ -48,6 +50,7 @@ class Transport(Introspection):
         self._ready: list[int] | None = None  # what the last poll found, if nobody read since
         self._pump: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # of an async actor
+        self._looks = 0  # how often that has read
         self._look: Callable[[], object] = bool  # what that does when something came
         self._stop_in_loop: Callable[[Entry], object] = bool
 
@@ -135,7 +138,18 @@ class Transport(Introspection):
 
     def _attend(self) -> None:
         """User code does not block but expects something: a thread reads for it from now on."""
-        if self._pump_needed() and self._pump is None and self._loop is None:
+        if self._loop is None:
+            self._read_by_pump()
+        else:
+            self._control.nudge()
+
+    def _attend_future(self) -> None:
+        if self._loop is not None:
+            self._read_by_pump()  # the loop does not, where its thread waits for the future itself
+        self._attend()
+
+    def _read_by_pump(self) -> None:
+        if self._pump_needed() and self._pump is None:
             self._pump = threading.Thread(target=self._pump_loop, name="zray-pump", daemon=True)
             self._pump.start()
         else:
@@ -165,12 +179,16 @@ class Transport(Introspection):
         )
 
     def _pump_loop(self) -> None:
+        looks = -1
         with self._lock:
             while self._pump_needed():
                 if self._leading:
                     self._follow(None, 0.05)
-                    continue
-                self._lead_once(0.05)
+                elif self._loop is not None and self._looks != looks:
+                    looks = self._looks
+                    self._unlocked(time.sleep, LOOP_READS_S)
+                else:
+                    self._lead_once(0.05)
             self._pump = None
 
     # ---- for the parts of the worker -------------------------------------------------------
@@ -231,6 +249,7 @@ class Transport(Introspection):
 
     def read(self) -> None:
         """Read what is there, for a loop. With the lock held."""
+        self._looks += 1
         self._poll(0)
         self._read()
         self._respond()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from collections.abc import Iterator
 from typing import Any
 
 from zray.api.actors import get_actor, kill
@@ -22,8 +23,9 @@ from zray.util.collective.types import Backend, ReduceOp
 
 INIT_MS = 30_000
 NAME_BYTES_MAX = 400
-_lock = threading.Lock()
 _groups: dict[str, Group] = {}
+_changed = threading.Condition()
+_changing: set[str] = set()  # groups that a thread joins or leaves
 _declared: dict[str, Any] = {}  # actors that know what this driver has declared
 
 
@@ -79,7 +81,7 @@ def init_collective_group(
     _check_backend(backend)
     if world_size <= 0 or not 0 <= rank < world_size:
         raise ValueError(f"rank {rank} of {world_size} members: ranks are from 0 to the size - 1")
-    with _lock:
+    with _alone(group_name):
         if group_name in _groups:
             raise RuntimeError("Trying to initialize a group a second time.")
         _groups[group_name] = _join(group_name, rank, world_size, gloo_timeout)
@@ -127,7 +129,7 @@ def create_collective_group(
 def destroy_collective_group(group_name: str = "default") -> None:
     """Leave the group; nothing if this process is no member."""
     _check_inside()
-    with _lock:
+    with _alone(group_name):
         group = _groups.pop(group_name, None)
     if group is None:
         return
@@ -259,11 +261,29 @@ def get_group_handle(group_name: str = "default") -> Group:
         RuntimeError: it is no member, and is not declared to be one.
     """
     _check_inside()
-    with _lock:
+    group = _groups.get(group_name)
+    if group is not None:
+        return group
+    with _alone(group_name):
         group = _groups.get(group_name)
         if group is None:
             group = _groups[group_name] = _join_declared(group_name)
     return group
+
+
+@contextlib.contextmanager
+def _alone(group_name: str) -> Iterator[None]:
+    """One thread at a time for a group. To join one takes until all have come, and these may have
+    to join another one first: so groups do not wait for each other."""
+    with _changed:
+        _changed.wait_for(lambda: group_name not in _changing)
+        _changing.add(group_name)
+    try:
+        yield
+    finally:
+        with _changed:
+            _changing.discard(group_name)
+            _changed.notify_all()
 
 
 def _join_declared(group_name: str) -> Group:

@@ -26,7 +26,11 @@ BLOCK_BYTES = 256 << 10  # what is reduced at a time stays in the CPU's cache
 TREE_BYTES = 32 << 10  # below this the number of steps counts, and not that of bytes
 SILENT_S = 1800.0  # as torch's gloo: a member that lives and does not come ends a call then
 
-_HEADER = struct.Struct("<16sIQ8s")  # operation, number of the call, bytes, kind of the elements
+TEXT_BYTES = 32  # of an operation with what belongs to it, and of a kind of elements
+
+_HEADER = struct.Struct(
+    f"<{TEXT_BYTES}sIQ{TEXT_BYTES}s"
+)  # operation, number of the call, bytes, kind of the elements
 _NONE = memoryview(b"")
 Reach = Callable[[int, float], Channel]
 
@@ -71,7 +75,7 @@ class Group:
         """Each member's tensor becomes that of all, reduced."""
         fold = tensors.fold_of(op)
         target = Target(tensor, reduced=True)
-        with self._call("allreduce"):
+        with self._call(_named("allreduce", op)):
             flat = target.flat
             if flat.nbytes <= TREE_BYTES or flat.size < self.world_size:
                 self._tree_reduce(flat, 0, fold)
@@ -85,23 +89,23 @@ class Group:
         fold = tensors.fold_of(op)
         if self.rank == root:
             target = Target(tensor, reduced=True)
-            with self._call("reduce"):
+            with self._call(_named("reduce", op, f" to {root}")):
                 self._chain_reduce(target.flat, root, fold)
                 target.store()
         else:
             flat = tensors.read(tensor, reduced=True)
-            with self._call("reduce"):
+            with self._call(_named("reduce", op, f" to {root}")):
                 self._chain_reduce(flat, root, fold)
 
     def broadcast(self, tensor: Any, root: int) -> None:
         """The others' tensors become the root's."""
         if self.rank == root:
             flat = tensors.read(tensor)
-            with self._call("broadcast"):
+            with self._call(f"broadcast from {root}"):
                 self._spread(flat, root)
         else:
             target = Target(tensor)
-            with self._call("broadcast"):
+            with self._call(f"broadcast from {root}"):
                 self._spread(target.flat, root)
                 target.store()
 
@@ -128,7 +132,7 @@ class Group:
         parts = [tensors.read(one, reduced=True) for one in inputs]
         for part in parts:
             _same(part, target.flat, "each of tensor_list", "the tensor")
-        with self._call("reducescatter"):
+        with self._call(_named("reducescatter", op)):
             right, left = self._neighbours()
             partial = parts[(self.rank - 1) % self.world_size].copy()
             coming = tensors.empty_like(partial, partial.size)
@@ -302,14 +306,14 @@ class Group:
     ) -> None:
         """Say what is about to be sent, and hear whether what comes is what is expected."""
         number = self._calls if counted else 0
-        said = _HEADER.pack(op.encode()[:16], number, out_bytes, kind.encode()[:8])
+        what, elements = _text(op), _text(kind)
+        said = _HEADER.pack(what, number, out_bytes, elements)
         heard = bytearray(_HEADER.size if source is not None else 0)
         self._pump(to, memoryview(said) if to is not None else _NONE, source, memoryview(heard))
         if source is None:
             return
         their_op, their_number, size, their_kind = _HEADER.unpack(heard)
-        expected = (op.encode()[:16].ljust(16, b"\0"), number, in_bytes)
-        if (their_op, their_number, size) != expected or their_kind.rstrip(b"\0") != kind.encode():
+        if (their_op, their_number, size, their_kind) != (what, number, in_bytes, elements):
             raise CollectiveError(
                 f"rank {source} of the group {self.name!r} is at {_told(their_op)} (call "
                 f"{their_number}) with {size} bytes of {_told(their_kind) or 'nothing'}, and this "
@@ -398,6 +402,15 @@ def _same(one: Flat, other: Flat, what: str, whose: str) -> None:
             f"{what} must be like {whose}: {other.size} elements of {other.dtype}, got {one.size} "
             f"of {one.dtype}"
         )
+
+
+def _named(call: str, op: ReduceOp, place: str = "") -> str:
+    """A call by what all members must pass alike."""
+    return f"{call}{'' if op is ReduceOp.SUM else f' {op.name}'}{place}"
+
+
+def _text(text: str) -> bytes:
+    return text.encode()[:TEXT_BYTES].ljust(TEXT_BYTES, b"\0")
 
 
 def _told(raw: bytes) -> str:

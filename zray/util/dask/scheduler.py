@@ -21,6 +21,7 @@ from zray.api.objects import get as values_of
 from zray.runtime.references import ObjectRef
 from zray.util.parallel import calls
 
+NAME_CHARS = 100  # of a key, in its task's name
 RAY_ARGUMENTS = "ray_remote_args"
 _RESOURCES = (
     'Use ray_remote_args={"resources": {...}} instead of resources={...} to specify required Ray '
@@ -125,7 +126,7 @@ class _Tasks:
         if isinstance(node, DataNode):
             return _literal(node.value)
         names = [*node.dependencies]
-        name = str(key_split(key))
+        name = _shown(str(key_split(key)))
         kind = self._kinds.get((name, repr(own)))
         if kind is None:
             options = {**self._options, **own}
@@ -153,6 +154,11 @@ def _literal(value: Any) -> Any:
     """A value of the graph itself; a large one goes to the cluster once."""
     size = getattr(value, "nbytes", 0)
     return put(value) if isinstance(size, int) and size > 10_000 else value
+
+
+def _shown(name: str) -> str:
+    """As a task's name may be: keys may be of any length, and of any characters."""
+    return "".join(one if one.isprintable() else "?" for one in name[:NAME_CHARS])
 
 
 def _node(node: Callable[[dict[Any, Any]], Any], names: list[Any], *values: Any) -> Any:

@@ -14,7 +14,7 @@ from zray.api.actor_handles import ActorHandle
 from zray.api.actors import actor
 from zray.api.objects import get
 
-WAITING_MAX = 10_000  # calls that wait for items, for room and for the end, together
+WAITING_MAX = 1_000_000  # calls that wait for items, for room and for the end, together
 
 
 class _Items:
