@@ -20,7 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from zray import limits
 from zray.api.cluster import init, shutdown
@@ -29,10 +29,14 @@ from zray.nodes.options import NodeOptions, units
 from zray.protocol import messages as m
 from zray.runtime import session
 
+if TYPE_CHECKING:
+    import psutil
+
 START_S = 30.0
 POLL_S = 0.02
 STORE_BYTES = 150 << 20  # of a node of which nothing is said, as in Ray
 OWN_NODE = m.HEAD_NODE
+_NAME = "[A-Za-z0-9_-][A-Za-z0-9_.:-]{0,127}"
 _IGNORED = frozenset(
     {  # accepted because Ray programs pass them; they change nothing here
         *("min_worker_port", "max_worker_port", "dashboard_port", "dashboard_host", "redis_port"),
@@ -193,6 +197,7 @@ class Cluster:
         for option in others:
             if option not in _IGNORED:
                 raise TypeError(f"add_node() got an unexpected keyword argument {option!r}")
+        _check(node_name, resources=resources, labels=labels, env_vars=env_vars)
         name = node_name or f"node-{self._numbers}"
         units(NodeOptions(name, num_cpus, num_gpus, memory, resources or {}, labels or {}), 1, 0, 0)
         given = {
@@ -203,13 +208,13 @@ class Cluster:
             "--spill-directory": object_spilling_directory,
             "--max-workers": max_workers,
             "--resources": json.dumps(resources) if resources else None,
-            "--labels": ",".join(f"{key}={value}" for key, value in (labels or {}).items()) or None,
+            "--labels": json.dumps(labels) if labels else None,
         }
         options = [
             text
             for option, value in given.items()
             if value is not None
-            for text in (option, f"{value:g}" if isinstance(value, float) else str(value))
+            for text in (option, _plain(value))
         ]
         if self.head_node is None:
             node = self._start_head(options, include_dashboard, env_vars or {})
@@ -237,6 +242,7 @@ class Cluster:
             shutdown()
             self.connected = False
         process, signals = node._process, [signal.SIGKILL]
+        below = _below(node)
         if allow_graceful:
             signals.insert(0, signal.SIGTERM)
         for number in signals:
@@ -250,7 +256,9 @@ class Cluster:
             self.head_node = None
         else:
             self.worker_nodes.discard(node)
-        self._tell_reaper(f"-{node.pid}")
+        _end(below, limits.STOP_S if allow_graceful else 0.0)
+        for pid in {node.pid, node._raylet}:
+            self._tell_reaper(f"-{pid}")
 
     def kill_node(self, node: ClusterNode) -> None:
         """``remove_node`` without grace."""
@@ -277,7 +285,7 @@ class Cluster:
             expected = len(self.list_all_nodes())
             if len(alive) == expected:
                 for node in self.list_all_nodes():
-                    node._look(alive)
+                    self._look(node, alive)
                 return
             if time.monotonic() >= deadline:
                 raise TimeoutError(
@@ -327,10 +335,14 @@ class Cluster:
         """Until it has joined."""
 
         def joined() -> str:
-            node._look([one for one in self._nodes() if one.state == "ALIVE"])
+            self._look(node, [one for one in self._nodes() if one.state == "ALIVE"])
             return node.node_id
 
         self._until(node, joined)
+
+    def _look(self, node: ClusterNode, alive: list[m.NodeStatus]) -> None:
+        node._look(alive)
+        self._tell_reaper(str(node._raylet))  # the head's outlives a head that is killed
 
     @staticmethod
     def _until(node: ClusterNode, look: Any) -> str:
@@ -399,9 +411,10 @@ class Cluster:
 
     def _begin_reaper(self) -> None:
         self._reaper = subprocess.Popen(
-            [sys.executable, "-P", "-m", "zray.runtime.linux.reaper"],
+            [sys.executable, "-P", "-m", "zray.runtime.linux.reaper", str(self._pid)],
             stdin=subprocess.PIPE,
             text=True,
+            errors="surrogateescape",  # as in names of folders
             env={**os.environ, "PYTHONPATH": _import_path()},
             start_new_session=True,
         )
@@ -435,6 +448,55 @@ class Cluster:
         traceback: TracebackType | None,
     ) -> None:
         self.shutdown()
+
+
+def _below(node: ClusterNode) -> list[psutil.Process]:
+    """Its zygote, workers, and what these have started."""
+    import psutil
+
+    found = []
+    for pid in {node.pid, node._raylet} if node.is_alive() or node.is_head else ():
+        with contextlib.suppress(psutil.Error):
+            found += psutil.Process(pid).children(recursive=True)
+    return found
+
+
+def _end(processes: list[psutil.Process], grace_s: float) -> None:
+    """They end by themselves when their raylet has; what does not in time is killed."""
+    import psutil
+
+    def lives(process: psutil.Process) -> bool:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return False
+
+    deadline = time.monotonic() + grace_s
+    while left := [one for one in processes if lives(one)]:
+        if time.monotonic() >= deadline + limits.STOP_S:
+            return  # the kernel does not let go of one
+        if time.monotonic() >= deadline:
+            for process in left:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+        time.sleep(POLL_S)
+
+
+def _check(node_name: str, **tables: dict[str, Any] | None) -> None:
+    """Raises ValueError, TypeError: that cannot be an option of a node."""
+    for option, table in tables.items():
+        if not isinstance(table or {}, dict):
+            raise TypeError(f"{option} must be a dictionary, got {table!r}")
+        pairs = (table or {}).items() if option != "resources" else ()
+        texts = [text for pair in pairs for text in pair]
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError(f"{option} must have strings as names and values, got {table!r}")
+    if node_name and not re.fullmatch(_NAME, node_name):
+        raise ValueError(f"node_name must match {_NAME}, got {node_name!r}")
+
+
+def _plain(value: Any) -> str:
+    """As a command's option: whole numbers without a point."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 _WORKER = ["zray.cli.worker", "--wait", f"{START_S:g}"]

@@ -16,6 +16,7 @@ import zray
 from tests.api.conftest import Script, eventually
 from zray.cluster_utils import Cluster
 from zray.errors import StartError
+from zray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 
 @pytest.fixture
@@ -114,28 +115,105 @@ def test_a_node_that_does_not_start_says_why(cluster: Cluster) -> None:
         Cluster().connect()
 
 
-def test_a_program_that_is_killed_leaves_nothing(script: Script, tmp_path: Path) -> None:
+def test_what_no_node_can_be_is_refused_before_it_starts(cluster: Cluster) -> None:
+    """With the option's name."""
+    for name in ("a/b", "a\0b", "a\nb", "x" * 129, "\ud800"):
+        with pytest.raises(ValueError, match="node_name"):
+            cluster.add_node(node_name=name)
+    for option in ("labels", "env_vars"):
+        for value in (5, {"name": 1}):
+            with pytest.raises(TypeError, match=option):
+                cluster.add_node(**{option: value})
+    with pytest.raises(TypeError, match="resources"):
+        cluster.add_node(resources=5)  # type: ignore[arg-type]
+
+
+def test_amounts_and_labels_arrive_as_they_are(cluster: Cluster) -> None:
+    """Whole numbers that are floats, and values with what separates labels elsewhere."""
+    cluster.connect()
+    wanted = {"memory": 1234567890.0, "labels": {"zone": "a,b=c"}}
+    node = cluster.add_node(num_cpus=2.0, node_name="large", **wanted)
+    [found] = [one for one in zray.nodes() if one["NodeID"] == node.node_id]
+    assert found["Resources"]["memory"] == 1234567890 and found["Resources"]["CPU"] == 2
+    assert found["Labels"]["zone"] == "a,b=c"
+
+
+def test_a_node_ends_with_its_workers(cluster: Cluster) -> None:
+    """None is left when ``remove_node`` returns, whatever it does; a second call does no harm."""
+    cluster.connect()
+    node = cluster.add_node(num_cpus=1)
+
+    @zray.remote(
+        num_cpus=1, scheduling_strategy=NodeAffinitySchedulingStrategy(node.node_id, False)
+    )
+    def stays() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+    stays.remote()
+    raylet = psutil.Process(node.pid)
+
+    def stopped() -> bool:
+        below = raylet.children(recursive=True)
+        return any(one.status() == psutil.STATUS_STOPPED for one in below)
+
+    eventually(stopped)
+    left = raylet.children(recursive=True)
+    cluster.remove_node(node, allow_graceful=False)
+    assert not [one for one in left if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    cluster.remove_node(node)
+    assert cluster._reaper is not None and cluster._reaper.poll() is None
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        "",
+        "cluster.remove_node(node); cluster.remove_node(node)",
+        "cluster.head_node._process.kill()",
+        "os.fork() or (os.setsid(), signal.pause())",
+    ],
+    ids=["", "after a removal twice", "after the head", "with a child of its own"],
+)
+def test_a_program_that_is_killed_leaves_nothing(
+    script: Script, tmp_path: Path, before: str
+) -> None:
     """Neither processes nor files."""
     path = script(
-        """
-        import signal
+        f"""
+        import os, signal
         from zray.cluster_utils import Cluster
         cluster = Cluster(initialize_head=True, connect=True)
-        cluster.add_node()
+        node = cluster.add_node()
         print(*(node.pid for node in cluster.list_all_nodes()), cluster._directory, flush=True)
+        input()
+        {before}
+        print("done", flush=True)
         signal.pause()
         """
     )
-    program = subprocess.Popen([sys.executable, str(path)], stdout=subprocess.PIPE, text=True)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    program = subprocess.Popen([sys.executable, str(path)], text=True, **pipes)  # type: ignore[call-overload]
+    child: list[psutil.Process] = []
     try:
-        assert program.stdout is not None
+        assert program.stdin is not None and program.stdout is not None
         *pids, folder = program.stdout.readline().split()
         below_it = psutil.Process(program.pid).children(recursive=True)
         assert {int(pid) for pid in pids} <= {process.pid for process in below_it}
+        program.stdin.write("\n")
+        program.stdin.flush()
+        assert program.stdout.readline() == "done\n"
+        now = psutil.Process(program.pid).children()
+        child = [one for one in now if one not in below_it] if "fork" in before else []
     finally:
         program.send_signal(signal.SIGKILL)
         program.wait()
+        program.stdin.close()
         program.stdout.close()
-    eventually(lambda: not any(process.is_running() for process in below_it))
-    eventually(lambda: not os.path.exists(folder))
-    assert not below(Path(os.environ["ZRAY_HOME"]) / "clusters")
+    try:
+        eventually(lambda: not any(process.is_running() for process in below_it))
+        eventually(lambda: not os.path.exists(folder))
+        assert not below(Path(os.environ["ZRAY_HOME"]) / "clusters")
+    finally:
+        for one in child:
+            one.kill()

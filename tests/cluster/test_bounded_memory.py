@@ -83,3 +83,12 @@ def test_prints_for_a_driver_that_does_not_read_are_dropped_and_counted(bare: An
     assert driver.wait(30) == 0
     said = driver.text()
     assert "it is over" in said and "x" * 1000 in said
+
+
+def test_a_head_and_its_own_node_do_without_psutil(bare: Any) -> None:
+    """It takes a megabyte of each, and is for commands, ends and errors."""
+    head = bare.start_head("--num-cpus", "1")
+    program = bare.run("driver", "import zray; zray.init(); print(zray.get(zray.put('ran')))")
+    program.says("ran")
+    for pid in (head.pid, bare.await_node("head").info.pid):
+        assert not [one.path for one in psutil.Process(pid).memory_maps() if "psutil" in one.path]

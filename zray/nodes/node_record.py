@@ -13,12 +13,14 @@ import json
 import os
 import secrets
 from pathlib import Path
-
-import psutil
+from typing import TYPE_CHECKING
 
 from zray import limits
 from zray.runtime import connection
 from zray.runtime.keys import secret_directory
+
+if TYPE_CHECKING:
+    import psutil
 
 _DATA_LOCK = "node.lock"
 _BYTES_MAX = 4 * limits.NODE_OPTIONS_BYTES_MAX  # of a record
@@ -131,6 +133,11 @@ def lock_holder(path: Path) -> psutil.Process | None:
                 content = file.read(_BYTES_MAX)
             else:
                 return None
+    except OSError:
+        return None
+    import psutil  # large, and a daemon that runs does without
+
+    try:
         process = psutil.Process(json.loads(content)["pid"])
         opened = {os.path.realpath(entry.path) for entry in process.open_files()}
     except (OSError, ValueError, LookupError, TypeError, psutil.Error):

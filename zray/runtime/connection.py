@@ -18,7 +18,6 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
-import psutil
 from zmq.utils import z85
 
 from zray import limits
@@ -408,6 +407,8 @@ def _is_loopback_or_wildcard(host: str) -> bool:
 
 
 def _own_hosts() -> set[str]:
+    import psutil  # large, and a daemon that runs does without
+
     name = socket.gethostname().casefold()
     hosts = {name, name.partition(".")[0]}
     for addresses in psutil.net_if_addrs().values():
@@ -421,6 +422,8 @@ def _may_run(info: ConnectionInfo, here: Set[str]) -> bool:
     """Whether the head may still run: not, where its pid on this machine is gone or reused."""
     if not _is_here(info):
         return True
+    import psutil
+
     try:
         process = psutil.Process(info.pid)
         if process.status() == psutil.STATUS_ZOMBIE:

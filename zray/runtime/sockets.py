@@ -14,7 +14,6 @@ import struct
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TypeAlias
 
-import psutil
 import zmq
 
 from zray import limits
@@ -372,6 +371,8 @@ def _open(context: Context, kind: int, options: tuple[_Option, ...]) -> Socket:
 
 def _holder(port: int) -> str:
     """The process that listens on TCP ``port``, in words."""
+    import psutil  # large, and only who fails needs it
+
     with contextlib.suppress(psutil.Error, OSError):  # not allowed to look, or just ended
         for connection in psutil.net_connections("tcp"):
             listens = connection.status == psutil.CONN_LISTEN

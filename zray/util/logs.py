@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Iterator
 
-from zray.errors import NotFoundError, ZrayError
+from zray.errors import LogUnavailableError, NotFoundError, ZrayError
 from zray.nodes import contact
 from zray.nodes.driver.log_reader import LogReader, read
 from zray.nodes.driver.operator import Operator, Place
@@ -93,22 +93,23 @@ def get_log(
         suffix: in Ray "out" or "err"; here both are in one log.
         encoding, errors: how bytes become text. Anybody may print anything: ``errors="replace"``
             never fails.
-        submission_id: there are no submitted jobs whose log could be meant.
+        submission_id: of a submitted job: what its command has printed, since its log was last
+            rotated.
         attempt_number: the parts of all attempts of ``task_id`` come, whichever it is.
         _interval: with ``follow``, how often it is looked for more, in seconds.
         filter_ansi_code: leave out escape sequences for colours and the like.
 
     Raises:
         ValueError: it is not said, or more than once, whose log.
-        NotFoundError: no process has it. LogUnavailableError: it has no log.
+        NotFoundError: no process has it, or no job. LogUnavailableError: it has no log.
         HeadConnectionError: the head cannot be reached, or not any more.
         UnicodeDecodeError: as ``encoding`` and ``errors`` say.
     """
-    whose = [one for one in (filename, actor_id, task_id, pid) if one is not None]
-    if len(whose) != 1:
-        raise ValueError("say whose log: one of filename=, actor_id=, task_id= and pid=")
-    if submission_id is not None:
-        raise ValueError("submission_id: jobs are not submitted to zray; say whose log otherwise")
+    given = (filename, actor_id, task_id, pid, submission_id)
+    if len([one for one in given if one is not None]) != 1:
+        raise ValueError(
+            "say whose log: one of filename=, actor_id=, task_id=, pid= and submission_id="
+        )
     if suffix not in ("out", "err"):
         raise ValueError(f'suffix is "out" or "err", not {suffix!r}')
     if filename is not None and node_id is None and node_ip is None:
@@ -116,7 +117,7 @@ def get_log(
     lines = tail if tail >= 0 else (None if follow else TAIL_LINES)
     pause_s = FOLLOW_S if _interval is None else _interval
     parts = _parts(
-        *(address, node_id, node_ip, filename, actor_id, task_id, pid),
+        *(address, node_id, node_ip, filename, actor_id, task_id, pid, submission_id),
         *(follow, lines, encoding or "utf-8", errors or "strict", pause_s),
     )
     return _plain(parts) if filter_ansi_code else parts
@@ -143,6 +144,7 @@ def _parts(
     actor_id: str | None,
     task_id: str | None,
     pid: int | None,
+    submission_id: str | None,
     follow: bool,
     lines: int | None,
     encoding: str,
@@ -151,6 +153,8 @@ def _parts(
 ) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder(encoding)(errors)
     with _operator(address) as operator:
+        if submission_id is not None:
+            node_id, filename = _supervisor_log(operator, submission_id)
         if filename is not None:
             place = _node(operator, node_id, node_ip)
             (told,) = operator.log_files([place.node_id])
@@ -174,6 +178,16 @@ def _parts(
                 time.sleep(pause_s)
         if text := decoder.decode(b"", final=True):
             yield text
+
+
+def _supervisor_log(operator: Operator, submission_id: str) -> tuple[str, str]:
+    """The node and the file of what a submitted job prints."""
+    from zray.jobs.operations import submitted
+
+    job = submitted(operator, submission_id)
+    if not job.worker_id:
+        raise LogUnavailableError(f"job {job.submission_id} has not started, so it has no log yet")
+    return job.node_id.hex(), f"worker-{job.worker_id.hex()}.log"
 
 
 def _node(operator: Operator, node_id: str | None, node_ip: str | None) -> Place:

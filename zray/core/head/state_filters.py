@@ -47,7 +47,10 @@ WORDS = {
         "worker_type": "type",
         "ip": "host",
     },
-    m.JOBS: {**{name: name for name in ("status", "entrypoint", "user", "pid")}, "state": "status"},
+    m.JOBS: {
+        **{name: name for name in ("status", "entrypoint", "user", "pid", "submission_id")},
+        "state": "status",
+    },
     m.EVENTS: {"severity": "severity", "source_type": "source", "label": "label"},
     m.GROUPS: {
         **{name: name for name in ("name", "state", "strategy")},

@@ -1,8 +1,9 @@
 """Ends processes when the one that has started it is gone: a program's daemons, however it ends.
 
-Reads from its standard input, until that ends, a line for each process: its id, or ``-`` and its
-id once it is to be left alone; and ``=`` with a folder that is removed at the end. A process of its
-own, since whoever is killed can do nothing more.
+Reads from its standard input a line for each process: its id, or ``-`` and its id once it is to be
+left alone; and ``=`` with a folder that is removed at the end. That comes when the input ends, or
+the program does: its forked children may have the other end as well. A process of its own, since
+whoever is killed can do nothing more.
 """
 
 from __future__ import annotations
@@ -14,26 +15,44 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Iterator
 
 GRACE_S = 10.0
 
 
 def main() -> None:
-    """The process."""
+    """The process. Its argument: the id of the program."""
     found: dict[int, int] = {}  # a descriptor for each, so that no other process is taken for it
     folders: list[str] = []
-    for line in sys.stdin:
-        text = line.rstrip("\n")
+    for text in _lines(int(sys.argv[1])):
         if text.startswith("="):
             folders.append(text[1:])
         elif text.startswith("-"):
-            os.close(found.pop(int(text[1:])))
-        else:
+            if (handle := found.pop(int(text[1:]), None)) is not None:
+                os.close(handle)
+        elif int(text) not in found:
             with contextlib.suppress(ProcessLookupError):
                 found[int(text)] = os.pidfd_open(int(text))
     end([*found.values()])
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lines(program: int) -> Iterator[str]:
+    """What it says, until it says no more or has ended."""
+    told = sys.stdin.fileno()
+    watched = [told]
+    with contextlib.suppress(ProcessLookupError):
+        handle = os.pidfd_open(program)
+        if os.getppid() == program:  # else it had ended, and that is another
+            watched.append(handle)
+    rest = b""
+    while told in select.select(watched, [], [])[0]:
+        data = os.read(told, 1 << 16)
+        if not data:
+            return
+        *whole, rest = (rest + data).split(b"\n")
+        yield from map(os.fsdecode, whole)
 
 
 def end(handles: list[int]) -> None:

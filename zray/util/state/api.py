@@ -184,7 +184,7 @@ def list_jobs(
     raise_on_missing_output: bool = True,
     _explain: bool = False,
 ) -> list[JobState]:
-    """The jobs of drivers that are there, then of those that have left, the latest first."""
+    """Submitted jobs and those of drivers: what is there, then what is over, the latest first."""
     return _list("jobs", address, filters, limit, timeout, detail)
 
 
@@ -271,8 +271,12 @@ def get_job(
     timeout: float = DEFAULT_RPC_TIMEOUT,
     _explain: bool = False,
 ) -> JobState | None:
-    """A job by its id; None: it is not known."""
+    """A job by its id, or a submitted one by its submission id; None: it is not known."""
     found: JobState | None = _first(_get("jobs", id, address, timeout))
+    if found is None:
+        wanted: Filters = [("submission_id", "=", id)]
+        several = _list("jobs", address, wanted, limits.LISTED_ROWS_MAX, timeout, True)
+        found = next((one for one in several if one.type == "SUBMISSION"), None)
     return found
 
 

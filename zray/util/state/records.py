@@ -324,7 +324,7 @@ class WorkerState(StateRecord):
 
 @dataclass
 class JobState(StateRecord):
-    """The job of a driver."""
+    """The job of a driver, or a submitted job, which is that of its supervisor."""
 
     job_id: str
     submission_id: str | None
