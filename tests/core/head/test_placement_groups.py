@@ -10,6 +10,7 @@ from tests.core.benches import UNIT, HeadBench, done, identity, spec, template
 from zray import limits
 from zray.core import bundles
 from zray.core.bundles import PACK, SPREAD, STRICT_PACK, STRICT_SPREAD
+from zray.core.head import placement_queue, placement_reasons
 from zray.errors import PlacementGroupExistsError, TaskPlacementGroupRemoved
 from zray.protocol import messages as m
 from zray.protocol.errors import decode_error
@@ -456,7 +457,7 @@ def test_many_groups_that_find_no_place_cost_a_turn_no_more_than_some() -> None:
 def test_a_turn_looks_at_fewer_groups_the_more_bundles_they_have(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(limits, "BUNDLES_TRIED_MAX", 100)
+    monkeypatch.setattr(placement_queue, "TRIED_MAX", 100)
     bench = Bench(n1=1)
     for number in range(20):
         bench.create(*[2 + number] * 50, group_id=number.to_bytes(16, "big"))
@@ -484,7 +485,7 @@ def test_a_turn_looks_at_fewer_groups_the_more_bundles_they_have(
 def test_for_one_answer_about_all_only_some_kinds_are_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(limits, "GROUP_REASONS_MAX", 3)
+    monkeypatch.setattr(placement_reasons, "GROUPS_MAX", 3)
     bench = Bench(n1=1)
     for number in range(8):
         bench.create(2 + number // 2, group_id=number.to_bytes(16, "big"))

@@ -23,6 +23,8 @@ from zray.core.head.task_records import NodeView
 from zray.core.machine import NEVER
 
 LOOKED_AT_MAX = 64  # nodes
+SOUGHT_MAX = 1000  # bundles for which room is sought in a turn, or a few more
+SOUGHT_S = 2e-4  # between two such turns, for each bundle in the first
 
 
 class _Claim:
@@ -72,12 +74,12 @@ class GroupClaims:
             due = self._after.setdefault(record.group_id, now + limits.GROUP_CLAIM_AFTER_S)
             if len(self._claims) >= limits.GROUP_CLAIMS_MAX:
                 break
-            rests = now < self._rests_until or looked >= limits.BUNDLES_CLAIMED_MAX
+            rests = now < self._rests_until or looked >= SOUGHT_MAX
             if now >= due and not rests and record.group_id not in self._claims:
                 looked += len(record.needs)
                 self._claim(record, now)
         if looked:
-            self._rests_until = now + looked * limits.BUNDLE_CLAIM_S
+            self._rests_until = now + looked * SOUGHT_S
 
     def _look_at(self, claim: _Claim, now: float) -> None:
         record, views = claim.record, dict.fromkeys(claim.choice.values())

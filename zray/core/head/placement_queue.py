@@ -15,6 +15,8 @@ from zray.core.deadlines import Deadlines
 from zray.core.head.openings import NodeChanges
 from zray.core.head.placement_table import GroupRecord, PlacementTable
 
+TRIED_MAX = 4000  # bundles for which places are sought in a turn, or a few more
+
 _Shape = tuple[Any, ...]
 
 
@@ -83,7 +85,7 @@ class PlacementQueue:
             self._seen = seen
         fresh = [*islice(self._fresh, limits.GROUP_TRIES_MAX)]
         others = min(self._left, limits.GROUP_TRIES_MAX - len(fresh))
-        placed, left = 0, limits.BUNDLES_TRIED_MAX
+        placed, left = 0, TRIED_MAX
         for number, shape in enumerate([*fresh, *islice(self._waiting, others)]):
             size = self._size(shape)
             most = min(limits.GROUPS_PLACED_MAX - placed, left // size + 1)

@@ -17,6 +17,7 @@ from zray.core.resources import Needs
 from zray.protocol import messages as m
 
 Found = dict[tuple[Any, ...], str]  # what groups lack, by what they ask for
+GROUPS_MAX = 200  # kinds of groups that are looked at, for one answer about all
 KINDS_MAX = 8  # of bundles that are looked at, for one answer
 
 
@@ -50,7 +51,7 @@ class PlacementReasons:
         kind = (record.request.strategy, *record.needs)
         key = (record.group_id,) if record.placed else kind
         if key not in found:
-            if len(found) >= limits.GROUP_REASONS_MAX:
+            if len(found) >= GROUPS_MAX:
                 return "too many groups wait to look at each of them here: ask about this one alone"
             found[key] = self._lacking(record)
         return found[key]
