@@ -61,8 +61,8 @@ def test_the_callback_of_a_map_gets_the_results_in_order(pool) -> None:
 
 
 def test_the_result_is_there_after_its_callback(pool) -> None:
-    result = pool.apply_async(square, (2,), callback=lambda value: time.sleep(0.2))
     began = time.monotonic()
+    result = pool.apply_async(square, (2,), callback=lambda value: time.sleep(0.2))
     assert result.get() == 4
     assert time.monotonic() - began > 0.1
 
