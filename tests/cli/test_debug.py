@@ -222,6 +222,28 @@ def test_words_that_stand_for_none() -> None:
     assert done.stdout == "no breakpoint waits\n"
 
 
+def test_where_nothing_can_be_shown() -> None:
+    ref = count.remote(3)
+    waits()
+    command = " ".join(DEBUG)
+    attached = subprocess.run(
+        f"{command} 0 >&-", shell=True, input="", stderr=subprocess.PIPE, text=True, timeout=30
+    )
+    assert attached.returncode == 2
+    assert "output is closed" in attached.stderr
+    assert "Traceback" not in attached.stderr
+    unread = subprocess.run(
+        f"({command}; echo $? >&2) | true",
+        shell=True,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=30,
+    )
+    assert unread.stderr == "0\n"
+    zray.cancel(ref)
+    waits(0)
+
+
 def test_a_strangers_word_does_not_attach() -> None:
     import msgspec
 

@@ -47,6 +47,9 @@ def run(addresses: Sequence[str], which: str | None, *, as_json: bool) -> int:
             return _attach(_chosen(found, which))
         finally:
             zray.shutdown()
+    except BrokenPipeError:  # who reads it has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ZrayError, OSError, ValueError) as error:
         if as_json:
             show({"error": {"code": getattr(error, "code", ""), "message": str(error)}})
@@ -92,7 +95,7 @@ def _list(found: list[Breakpoint], *, as_json: bool) -> None:
     for row in rows:
         line = "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True))
         print(harmless(line.rstrip()))
-    print("\nto attach: zray debug NUMBER, or the task's id or pid")
+    print("\nto attach: zray debug NUMBER, or the task's id or pid", flush=True)
 
 
 def _described(one: Breakpoint) -> dict[str, Any]:
@@ -129,6 +132,10 @@ def _chosen(found: list[Breakpoint], which: str) -> Breakpoint:
 
 
 def _attach(one: Breakpoint) -> int:
+    if sys.stdout is None:
+        raise ValueError(
+            "to attach needs somewhere to show what is said; standard output is closed"
+        )
     if one.attached:
         raise ValueError(f"somebody is attached to {one.function} (pid {one.pid}) already")
     stream = DebugStream(_connected(one))
