@@ -59,7 +59,7 @@ def all_suites() -> list[Suite]:
         Suite("runtime", ("runtime", "nodes", "store"), 400, WAITING_TOO),
         Suite("dashboard", ("dashboard", "jobs"), 500, WAITING_TOO),
         Suite("enemy", ("enemy",), 650, WAITING),
-        Suite("sim", ("sim",), 1500, COMPUTING),
+        Suite("sim", ("sim",), 2100, COMPUTING),
     ]
     taken = {folder for suite in named for folder in suite.folders}
     rest = [p.name for p in sorted(TESTS.iterdir()) if p.is_dir() and p.name[0] not in "._"]

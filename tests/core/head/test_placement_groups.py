@@ -497,6 +497,16 @@ def test_for_one_answer_about_all_only_some_kinds_are_looked_at(
     assert "needs CPU 5" in bench.state((7).to_bytes(16, "big")).reason
 
 
+def test_a_node_may_tell_of_one_resource_of_a_bundle_twice() -> None:
+    bench = Bench(n1=1)
+    lie = m.HeldBundle(GROUP, 0, [("disk", UNIT), ("disk", UNIT)], 1, True)
+    for bundles in ([lie], []):
+        bench.say("n1", bench.hello_node("n1", 1, 1))
+        bench.say("n1", m.Announce(0, [], [], [], bundles=bundles), m.Credit(0, 100))
+    bench.create(1)
+    assert bench.asked("n1") == [(m.PREPARE, [0])]
+
+
 def test_a_node_may_have_told_of_bundles_that_the_group_has_not() -> None:
     bench = Bench(n1=1, n2=1)
     lie = m.HeldBundle(GROUP, 999, [("CPU", UNIT)], 1, True)

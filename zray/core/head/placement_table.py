@@ -232,7 +232,7 @@ def release(view: NodeView, group_id: bytes, indices: Iterable[int]) -> None:
         resources.take(view.free, offered)
         for name, _ in offered:
             if not view.total.get(name):
-                del view.total[name]
+                view.total.pop(name, None)  # a node may have told of it twice
                 view.free.pop(name, None)
                 view.released.pop(name, None)  # the node reports no more of it
     if not group:
