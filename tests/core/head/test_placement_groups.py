@@ -500,9 +500,9 @@ def test_for_one_answer_about_all_only_some_kinds_are_looked_at(
 def test_a_node_may_tell_of_one_resource_of_a_bundle_twice() -> None:
     bench = Bench(n1=1)
     lie = m.HeldBundle(GROUP, 0, [("disk", UNIT), ("disk", UNIT)], 1, True)
-    for bundles in ([lie], []):
+    for told in ([lie], []):
         bench.say("n1", bench.hello_node("n1", 1, 1))
-        bench.say("n1", m.Announce(0, [], [], [], bundles=bundles), m.Credit(0, 100))
+        bench.say("n1", m.Announce(0, [], [], [], bundles=told), m.Credit(0, 100))
     bench.create(1)
     assert bench.asked("n1")[-1] == (m.PREPARE, [0])
 
