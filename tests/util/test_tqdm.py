@@ -96,3 +96,24 @@ def test_a_fast_loop_costs_little(run: Run) -> None:
     """
     )
     assert float(done.stdout) < 10.0
+
+
+def test_counts_that_no_bar_can_show_end_no_task(run: Run) -> None:
+    done = run(
+        """
+    from zray.experimental import tqdm_ray
+    zray.init(num_cpus=1)
+
+    @zray.remote
+    def work():
+        for total in (float("inf"), float("nan"), 10**30, -5):
+            with tqdm_ray.tqdm(total=total, desc=7, flush_interval_s=0) as bar:
+                for count in (10**30, float("inf"), -(10**40), float("nan")):
+                    bar.update(count)
+        return "ended"
+
+    print(zray.get(work.remote()))
+    """
+    )
+    assert done.returncode == 0, done.stderr
+    assert "ended" in done.stdout

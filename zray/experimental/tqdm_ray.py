@@ -13,6 +13,7 @@ from typing import Any, Generic, Self, TypeVar
 from zray.api.session import participant
 
 T = TypeVar("T")
+COUNT_MAX = 2**53 - 1  # as messages carry
 FLUSH_S = 0.05  # the rest is for those who show it
 
 
@@ -47,7 +48,7 @@ class tqdm(Generic[T]):
             except (TypeError, AttributeError):
                 total = None
         self._iterable = iterable
-        self._desc = desc or ""
+        self._desc = str(desc or "")
         self._total = total
         self._n: float = 0
         self._flush_s = FLUSH_S if flush_interval_s is None else flush_interval_s
@@ -58,7 +59,7 @@ class tqdm(Generic[T]):
 
     def set_description(self, desc: str) -> None:
         """Have the bar say something else."""
-        self._desc = desc
+        self._desc = str(desc)
         self._describe()
 
     def update(self, n: float = 1) -> None:
@@ -122,8 +123,11 @@ class tqdm(Generic[T]):
 
 
 def _count(number: float | None) -> int:
-    """As bars count: whole, and from 0 on."""
-    return max(0, int(number or 0))
+    """As bars count: whole, and from 0 on. What is endless or no number is not known, as with
+    tqdm."""
+    if number is None or not 0 < number < float("inf"):
+        return 0
+    return min(int(number), COUNT_MAX)
 
 
 def safe_print(*args: Any, **kwargs: Any) -> None:
