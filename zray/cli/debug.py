@@ -132,7 +132,7 @@ def _chosen(found: list[Breakpoint], which: str) -> Breakpoint:
 
 
 def _attach(one: Breakpoint) -> int:
-    if sys.stdout is None:
+    if sys.stdout.name == os.devnull:  # which is there in its place
         raise ValueError(
             "to attach needs somewhere to show what is said; standard output is closed"
         )

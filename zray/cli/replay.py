@@ -31,7 +31,7 @@ from zray.protocol.errors import ErrorRecord
 from zray.protocol.failed_run import FailedRun
 from zray.runtime import task_errors
 
-LIBRARY = os.path.dirname(limits.__file__)
+LIBRARY = os.path.dirname(os.path.dirname(limits.__file__))
 DEBUGGER = (os.path.dirname(pdb.__file__) + "/pdb.py", os.path.dirname(bdb.__file__) + "/bdb.py")
 REPR_CHARACTERS = 200
 

@@ -29,7 +29,7 @@ from zray.runtime.interrupts import interrupts
 from zray.runtime.retries import covers
 from zray.runtime.tracing import CARRIED, traced
 
-LIBRARY = os.path.dirname(limits.__file__)
+LIBRARY = os.path.dirname(os.path.dirname(limits.__file__))
 
 
 class Attempts:
