@@ -239,13 +239,14 @@ def test_drivers_get_the_same_cpu_time(
     whole = tmp_path / "whole"
     whole.write_text(str(time.monotonic() + 0.2))
     whole.rename(begin)
-    found, even = [], 0
+    # With one CPU they have it in turn; with more the kernel has a say in what each gets done.
+    found, even, wanted = [], 0, 3 if cpus == 1 else 1
     for window in range(6):  # others use the machine, too: what they leave may be uneven
         told = [driver.says(f"used {window}", 30).split() for driver in drivers]
         used = [float(spun[2]) * each for spun, (_, each) in zip(told, jobs, strict=True)]
         found.append(used)
         even += window > 0 and max(used) - min(used) < within * (max(used) + min(used))
-        if even == 3:
+        if even == wanted:
             break
     else:
         pytest.fail(f"it was even in {even} windows only: {found}")
