@@ -6,12 +6,14 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 import zray
+from tests.api.conftest import eventually
 from zray.errors import CollectiveError
 from zray.util import collective, kv
 from zray.util.collective import ReduceOp
@@ -111,7 +113,7 @@ def test_tasks_are_members_too_and_one_alone_is_a_group() -> None:
     assert not kv.keys(b"zray/collective/")
 
 
-def test_a_member_that_dies_ends_the_calls_of_all() -> None:
+def test_a_member_that_dies_ends_the_calls_of_all(tmp_path: Path) -> None:
     members = made(4, "dies")
     pids = zray.get([one.pid.remote() for one in members])
 
@@ -120,6 +122,7 @@ def test_a_member_that_dies_ends_the_calls_of_all() -> None:
         try:
             for _ in range(10_000):
                 collective.allreduce(array, "dies")
+                (tmp_path / str(rank)).touch()
         except CollectiveError as error:
             try:
                 collective.barrier("dies")
@@ -128,7 +131,7 @@ def test_a_member_that_dies_ends_the_calls_of_all() -> None:
         return "no error"
 
     refs = [one.run.remote(work, rank) for rank, one in enumerate(members)]
-    time.sleep(0.3)
+    eventually(lambda: len([*tmp_path.iterdir()]) == 4)
     os.kill(pids[2], signal.SIGKILL)
     told = zray.get([refs[0], refs[1], refs[3]], timeout=20)
     for text in told:
