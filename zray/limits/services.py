@@ -1,4 +1,4 @@
-"""Bounds of what is around that: jobs, what is told and asked, metrics. Imports those of what runs."""
+"""Bounds of what is around what runs: jobs, what is told and asked, metrics."""
 
 from __future__ import annotations
 
