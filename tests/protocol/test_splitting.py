@@ -261,6 +261,8 @@ def test_each_list_is_cut_or_bounded_where_it_is_made() -> None:
         "RunsListed.runs",
         *("CreateGroup.bundles", "Reserve.bundles"),
         *("SubmitJob.metadata", "JobsTold.jobs"),
+        *(f"{kind}.heads" for kind in ("Welcome", "Status", "NotLeader", "HeadsChanged")),
+        "SteppingDown.heads",
     }
     found = {
         f"{kind.__name__}.{field.name}"

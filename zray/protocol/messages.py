@@ -13,6 +13,7 @@ from msgspec import Meta
 from zray import limits
 from zray.protocol.actor_messages import *
 from zray.protocol.environment_messages import *
+from zray.protocol.head_messages import *
 from zray.protocol.held_messages import *
 from zray.protocol.job_messages import *
 from zray.protocol.lease_messages import *
@@ -53,7 +54,7 @@ class Hello(Message, tag=1):
 
 class Welcome(Message, tag=2):
     """``head_id``: of this start of the head. A HELLO of its epoch that has another knows a head
-    that this one's store does not."""
+    that this one's store does not. ``heads``: all of the cluster, where there may be several."""
 
     protocol: Count
     cluster_id: Id
@@ -61,6 +62,7 @@ class Welcome(Message, tag=2):
     ping_s: float
     features: list[Name] = []
     head_id: IdOrNone = b""
+    heads: Heads = []
 
 
 class Refused(Message, tag=3):
@@ -347,7 +349,7 @@ class Status(Message, tag=34):
 
     ``started_s``: of the head, in seconds since 1970. ``health`` as in PONG. ``classes``: of tasks
     that wait. ``objects``: how many there are. ``notices``: the last warnings; ``counters``: what
-    has happened how often since the head's start.
+    has happened how often since the head's start. ``heads`` as in WELCOME.
     """
 
     about: Seq
@@ -362,6 +364,7 @@ class Status(Message, tag=34):
     counters: Annotated[list[tuple[Name, int]], MANY]
     actors: Annotated[list[ActorStatus], MANY] = []
     more: bool = False
+    heads: Heads = []
 
 
 class Reasons(Message, tag=35):
@@ -431,11 +434,12 @@ ALL: tuple[type[Message], ...] = (
     *PLACEMENT_MESSAGES,
     *JOB_MESSAGES,
     *ENVIRONMENT_MESSAGES,
+    *HEAD_MESSAGES,
 )
 
 # What answers a request; ``about`` is the request's ``seq``.
 ANSWERS = (
     *(Status, Reasons, KvReply, Synced, ActorCreated, ActorFound, ActorNames, Gone, Traced),
     *(Listed, Summary, Explained, Answered, RunPart, RunsListed, Groups, EnvironmentsListed),
-    *(JobAnswered, JobsTold),
+    *(JobAnswered, JobsTold, SteppingDown),
 )

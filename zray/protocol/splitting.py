@@ -103,6 +103,7 @@ WHOLE: frozenset[type[Message]] = frozenset(
         *(m.CreateGroup, m.RemoveGroup, m.AskGroups, m.Reserve, m.Reserved),
         *(m.ListEnvironments, m.EnvironmentsListed),
         *(m.SubmitJob, m.EndJob, m.JobAnswered, m.AskJobs, m.JobsTold, m.JobExited),
+        *(m.NotLeader, m.HeadsChanged, m.StepDown, m.SteppingDown),
     }
 )
 _HOLDS_PIECE = 512  # ids: one process's holds are cut into these, to be put in parts
