@@ -109,9 +109,7 @@ class HeadLink:
         self.flush()
         return unsent
 
-    def _known(
-        self, messages: Sequence[Message], unsent: list[codec.Unsent]
-    ) -> Sequence[Message]:
+    def _known(self, messages: Sequence[Message], unsent: list[codec.Unsent]) -> Sequence[Message]:
         """Of the messages what the head knows; the others are unsent."""
         taken = versions.known(messages, self._minor)
         if len(taken) < len(messages):
