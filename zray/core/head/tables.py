@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from zray.core.head import stored_version
 from zray.core.head.actor_records import TABLE as ACTORS
 from zray.core.head.actor_table import ActorTable
 from zray.core.head.catalog import Catalog
@@ -36,6 +37,7 @@ class Tables:
         self.outbox: Outbox[bytes] = Outbox()  # by process id
         self.routed: Outbox[bytes] = Outbox()  # by route
         self.journal = Journal()
+        stored_version.note(rows, self.journal)
         self.store = ControlStore(identity.epoch)
         self.notices = Notices()
         self.prints = Prints()
