@@ -76,6 +76,7 @@ HEAD_ADDRESSES_MAX = 16  # of one head
 STANDBY_HOLD_S = 1.0  # a HELLO waits so long at a head that stands by for one that leads
 STANDBY_GREETINGS_MAX = 4096  # so many of them
 STANDBY_ANSWERS_MAX = 16  # to one connection, which should have been closed after the first
+STANDBY_SURE_S = 0.25  # another leads for so long: it is not one that was killed just now
 STANDBY_SAYS_S = 2.0  # without a head that leads for so long, one that starts says so
 LEADER_WAIT_S = 15.0  # a head waits so long for another to end, and for the store to answer
 ADOPT_EPOCHS = 1 << 20  # more than a head is restarted between a backup and its use
