@@ -7,10 +7,13 @@ moves others up in a round, a few times, and every address has its turn.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 from zray import limits
-from zray.protocol.head_messages import HeadInfo, NotLeader
+from zray.core.machine import NEVER
+from zray.protocol.head_messages import HeadInfo, HeadsChanged, NotLeader
+from zray.protocol.messages import Message, Refused, Welcome
 
 _HINTS_MAX = 3  # times in a round that heads which do not lead say who is next
 _SKIPPED_MAX = 16  # rounds, of which a head that does not answer has one
@@ -27,6 +30,7 @@ class KnownHeads:
         address: of the session, or of the last attempt at one.
         heads: as the leader has said last; empty: its store allows for one only.
         epoch: of the session that was there last.
+        linked: that session goes on.
     """
 
     def __init__(self, given: Iterable[str] = ()) -> None:
@@ -36,7 +40,7 @@ class KnownHeads:
         self.epoch = 0
         self._hinted: dict[bytes, HeadInfo] = {}  # what heads that do not lead know
         self._leader: list[str] = []  # where one leads, by the best that is known
-        self._linked = False
+        self.linked = False
         self._left: list[str] = []  # of this round, in order
         self._tried: set[str] = set()  # in this round
         self._hints = self._answers = 0  # in this round
@@ -46,6 +50,10 @@ class KnownHeads:
         self._wait_s = limits.RECONNECT_FIRST_S
         # How often without an answer, and the epoch of the leader that was looked for there.
         self._unanswered: dict[str, tuple[int, int]] = {}
+        self._asked = NEVER  # since when the head owes a word
+        self.handlers: dict[type[Message], Callable[[Any], None]] = {
+            HeadsChanged: lambda message: self.changed(message.heads),
+        }
 
     def aim(self, given: Sequence[str]) -> None:
         """A head is at these addresses from now on; none: as before."""
@@ -63,6 +71,31 @@ class KnownHeads:
     def others(self) -> list[str]:
         """Where those heads are that stand by, as the leader has said last."""
         return [address for head in self.heads if not head.leads for address in head.addresses]
+
+    # ---- a leader that says nothing --------------------------------------------------------
+
+    def asked(self, now: float) -> None:
+        """The head was asked for a sign of life."""
+        self._asked = min(self._asked, now)
+
+    def heard(self) -> None:
+        """There is one."""
+        self._asked = NEVER
+
+    def is_silent(self, now: float) -> bool:
+        """Whether the others are to be asked, while the session goes on, if another leads."""
+        return self.linked and now - self._asked > limits.HEAD_SILENT_S and bool(self.others())
+
+    def another_leads(self, message: Message, epoch: int, address: str) -> bool:
+        """What the head at another address has answered: whether a later one leads than this
+        session's, which is followed then."""
+        if isinstance(message, Welcome) and epoch > self.epoch:
+            self._leader = [address]
+            return True
+        if isinstance(message, NotLeader) and message.epoch > self.epoch:
+            self.not_leader(message)
+            return any(head.leads for head in message.heads)
+        return False
 
     # ---- attempts --------------------------------------------------------------------------
 
@@ -104,8 +137,8 @@ class KnownHeads:
 
         ``answered``: not, if nobody was there for as long as ``patience_s``.
         """
-        if self._linked:
-            self._linked = False
+        if self.linked:
+            self.linked = False
             self._left = []
             return self._jittered(limits.RECONNECT_FIRST_S, chance)
         if not answered:
@@ -135,7 +168,8 @@ class KnownHeads:
         self._left = []
         self._rounds = 0
         self._wait_s = limits.RECONNECT_FIRST_S
-        self._linked = True
+        self._asked = NEVER
+        self.linked = True
 
     def changed(self, heads: Sequence[HeadInfo]) -> None:
         """The leader tells of heads; it may say that another leads from now on."""
@@ -145,8 +179,11 @@ class KnownHeads:
             if head.leads and before and head.head_id not in before:
                 self._leader = [*head.addresses]
 
-    def not_leader(self, message: NotLeader) -> None:
-        """A head says that it does not lead, and which one does as far as it knows."""
+    def not_leader(self, message: NotLeader) -> Refused:
+        """A head says that it does not lead, and which one does as far as it knows.
+
+        Returns what that is in a session: its end.
+        """
         self._answers += 1
         for head in message.heads:
             self._hinted.pop(head.head_id, None)
@@ -155,9 +192,10 @@ class KnownHeads:
             self._hinted.pop(next(iter(self._hinted)))
         found = next((head for head in message.heads if head.leads), None)
         if found is None:
-            self._leader = [] if not self._linked else self._leader
+            self._leader = [] if not self.linked else self._leader
         elif message.epoch >= self.epoch and self._hints < _HINTS_MAX:
             self._follow(found.addresses, message.epoch)
+        return Refused(0, "", message.text)
 
     def _follow(self, addresses: Sequence[str], epoch: int) -> None:
         is_news = epoch > self._hint_epoch

@@ -71,6 +71,7 @@ LEADER_FENCE_S = 7.5  # without one that was sent since and succeeded, a head le
 LEADER_COMPACT_S = 300.0  # what was changed so long ago is forgotten by a shared store
 HEADS_MAX = 16  # of one cluster: one leads, the others stand by
 HEAD_ADDRESSES_MAX = 16  # of one head
+HEAD_SILENT_S = 1.0  # a head that has not answered a PING for so long: do others know of another?
 HEAD_PATIENCE_S = 1.0  # a head of several that gives no sign for so long is not waited for
 HEAD_ROUND_S = 0.5  # between two looks for one that leads, at most
 HEAD_ROUNDS_SOON = 40  # so many looks; after that as long as RECONNECT_MAX_S
