@@ -15,9 +15,9 @@ import zmq
 
 from zray import limits
 from zray.core.known_heads import KnownHeads
-from zray.errors import HeadConnectionError, NothingListensError, ProtocolError
-from zray.protocol import codec
-from zray.protocol.messages import KIND, Message
+from zray.errors import HeadConnectionError, ProtocolError
+from zray.protocol import codec, versions
+from zray.protocol.messages import KIND, PROTOCOL_MINOR, PROTOCOL_VERSION, Message
 from zray.runtime import probe, sockets
 from zray.runtime.connection import ConnectionInfo, parse_address
 
@@ -43,6 +43,7 @@ class HeadLink:
         self._hello = hello
         self._heartbeats = heartbeats
         self._unsent: deque[bytes] = deque()
+        self._minor = PROTOCOL_MINOR  # of the head's protocol, once it has said so
         self.socket: sockets.Socket | None = None
         self.monitor: sockets.Monitor | None = None
         self.retry_at = 0.0
@@ -66,6 +67,7 @@ class HeadLink:
         self.opened = now
         self.error = None
         self.garbled = self._is_reached = False
+        self._minor = PROTOCOL_MINOR
         try:
             host, port = self._next()
             self.socket = sockets.dealer(self._context, self._info, heartbeats=self._heartbeats)
@@ -76,6 +78,10 @@ class HeadLink:
         except BaseException:
             self.close(now)
             raise
+
+    def welcomed(self, minor: int) -> None:
+        """The head has accepted the session, and speaks that minor."""
+        self._minor = minor
 
     def _next(self) -> tuple[str, int]:
         """Of what other heads say, some may be no address; what was given is."""
@@ -105,12 +111,27 @@ class HeadLink:
     def send(self, epoch: int, messages: Sequence[Message]) -> list[codec.Unsent]:
         """Send now what the socket takes; the rest goes with ``flush``.
 
-        Returns what is too large to be sent at all.
+        Returns what cannot be sent at all: it is too large, or an older head does not know it.
         """
         unsent: list[codec.Unsent] = []
+        if self._minor < PROTOCOL_MINOR:
+            messages = self._known(messages, unsent)
         self._unsent.extend(codec.encode(epoch, messages, unsent))
         self.flush()
         return unsent
+
+    def _known(self, messages: Sequence[Message], unsent: list[codec.Unsent]) -> Sequence[Message]:
+        """Of the messages what the head knows; the others are unsent."""
+        taken = versions.known(messages, self._minor)
+        if len(taken) < len(messages):
+            text = (
+                f"the head at {self.address} speaks protocol {PROTOCOL_VERSION}.{self._minor}, "
+                "which does not have it: upgrade the head"
+            )
+            minor = self._minor
+            newer = [one for one in messages if versions.SINCE.get(type(one), 0) > minor]
+            unsent += [codec.Unsent(one, text) for one in newer]
+        return taken
 
     def waits(self) -> bool:
         """Whether something is left to send."""

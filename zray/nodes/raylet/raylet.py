@@ -303,10 +303,12 @@ class RayletNode:
         for payload in self._link.receive():
             self._raylet.session.receive(payload, self._loop.now())
         self._link_cut = self._link_cut or self._link.garbled
-        if self._raylet.session.linked and not self._linked_once:
-            self._linked_once = True
-            name, address = self._raylet.info.name, self._link.address
-            self._on_ready(f"node {name} READY, joined the head at {address}")
+        if self._raylet.session.linked:
+            self._link.welcomed(self._raylet.session.head_minor)
+            if not self._linked_once:
+                self._linked_once = True
+                name, address = self._raylet.info.name, self._link.address
+                self._on_ready(f"node {name} READY, joined the head at {address}")
 
     def _look_at_link(self) -> None:
         self._link_cut = self._link.lost()
