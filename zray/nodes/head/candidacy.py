@@ -144,7 +144,7 @@ class Candidacy:
 
     def is_alone(self) -> bool:
         """Whether no other head is there that could lead."""
-        return len(self.heads()) == 1
+        return not self.others()
 
     def heads(self) -> list[HeadInfo]:
         """All that are known, and this one; the leader first."""
@@ -152,6 +152,10 @@ class Candidacy:
         if all(one.head_id != self.me.head_id for one in heads):
             heads = (self.me, *heads)
         return ordered(self.leader(), heads)
+
+    def others(self) -> list[HeadInfo]:
+        """All but this one; the leader first."""
+        return [one for one in self.heads() if one.head_id != self.me.head_id]
 
     def leader(self) -> HeadInfo | None:
         """Who leads; this head does once it serves, and whoever is fenced does not."""

@@ -232,12 +232,10 @@ class Head:
 
     def _show(self) -> None:
         """Now others may find this head, and its node the cluster."""
-        heads = self._candidacy.heads() if self._candidacy is not None else []
-        elsewhere = [address for head in heads for address in head.addresses]
-        own = self.info.addresses
-        addresses = [*own, *elsewhere] if self._server is not None else [*elsewhere, *own]
+        heads = self._candidacy.others() if self._candidacy is not None else []
+        elsewhere = [*dict.fromkeys(address for head in heads for address in head.addresses)]
         path = self.directory / "connection.json"
-        replace(self.info, addresses=[*dict.fromkeys(addresses)]).write(path)
+        replace(self.info, heads=elsewhere).write(path)
         if not self._shown:
             self._shown = True
             self._dashboard.serve(path, lambda text: self._note("DASHBOARD_DIED", text))

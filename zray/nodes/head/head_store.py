@@ -17,6 +17,7 @@ from zray.errors import StartError, StoreError
 from zray.nodes.options import HeadOptions
 from zray.runtime.keys import ClusterKey
 from zray.store.base import Rows, Store
+from zray.store.fencing import Term
 from zray.store.memory import MemoryStore
 
 
