@@ -147,7 +147,7 @@ class StateQueries:
                 JobStatus(
                     *(job.process_id, job.info),
                     *(self._members.unfinished(job), job.finished),
-                    *(job.connected, job.driverless),
+                    *(job.connected, job.driverless, job.zray),
                 )
                 for job in self._members.jobs.values()
             ],
@@ -156,6 +156,7 @@ class StateQueries:
             self._notices.latest(),
             self._counted(),
             [self._actor(record, now) for record in [*self._actors.values()][:ACTORS_TOLD_MAX]],
+            zray=self._identity.versions.zray,
         )
 
     def _counted(self) -> list[tuple[str, int]]:
@@ -193,6 +194,7 @@ class StateQueries:
             view.finished,
             max(0.0, now - node.heard),
             node.remark,
+            node.zray,
         )
 
     def classes(self) -> list[ClassStatus]:
