@@ -147,7 +147,8 @@ class StateQueries:
                 JobStatus(
                     *(job.process_id, job.info),
                     *(self._members.unfinished(job), job.finished),
-                    *(job.connected, job.driverless, job.zray),
+                    *(job.connected, job.driverless),
+                    job.zray,
                 )
                 for job in self._members.jobs.values()
             ],
