@@ -20,6 +20,7 @@ from zray.core.head.object_table import ObjectTable
 from zray.core.head.placement_table import PlacementTable
 from zray.core.head.processes import Processes
 from zray.core.head.recovery import Recovery
+from zray.core.head.succession import Succession
 from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.machine import Outbox
 from zray.core.offers import Offers
@@ -52,6 +53,9 @@ class Tables:
         counted = ("finished", "retried", "stale", "lost", "rebuilt", "reclaimed", "resubmitted")
         self.counters = dict.fromkeys(counted, 0)
         self.events = Events(identity.started_s, now, self.notices)
+        self.succession = Succession(
+            *(self.outbox, self.journal.persist, self.store, self.events),
+        )
         self.near_tasks = NearTasks(
             *(self.outbox, self.counters, self.members, self.scheduler, self.lease_table)
         )
