@@ -293,7 +293,7 @@ class Head:
         self._server = None
         if server is not None:
             server.rest()
-            self._port.cut_all()
+            self._port.cut_off(self._port.routes())
             candidacy.retire(server.store)
         elif not isinstance(error, FencedError) and candidacy.is_alone():
             raise error
