@@ -163,8 +163,12 @@ class Candidacy:
         return [one for one in self.heads() if one.head_id != self.me.head_id]
 
     def leader(self) -> HeadInfo | None:
-        """Who leads; this head does once it serves, and whoever is fenced does not."""
-        return self.me if self.view.state is State.LEADING else self.view.leader
+        """Who leads, or did when that was last known. Whoever is fenced does not."""
+        view = self.view
+        if view.state is State.LEADING:
+            return self.me
+        is_other = view.leader is not None and view.leader.head_id != self.me.head_id
+        return view.leader if is_other else None
 
     def in_words(self) -> str:
         """Who leads, for people."""
@@ -175,9 +179,9 @@ class Candidacy:
         now, view = self._loop.now(), self.view
         if view.state is State.LEADING:
             return False
-        if view.leader is None:
+        if self.leader() is None:
             self._known_since = None
-            return now - self._began > limits.STANDBY_SAYS_S
+            return bool(view.trouble) or now - self._began > limits.STANDBY_SAYS_S
         if self._known_since is None:
             self._known_since = now
         return now - self._known_since > limits.STANDBY_SURE_S  # it may be about to be cleared away
@@ -188,7 +192,7 @@ class Candidacy:
         if view.state is State.LEADING:
             text = f"{in_words(self.me)} takes over, and reads what is stored"
             return Leading(None, view.epoch, heads, text)
-        return Leading(view.leader, view.epoch, heads, view.trouble)
+        return Leading(self.leader(), view.epoch, heads, view.trouble)
 
     # ---- standing by -------------------------------------------------------------------------
 

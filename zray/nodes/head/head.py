@@ -99,7 +99,7 @@ class Head:
         if options.store:
             shared = SharedStore(options)
             if not node.name:  # other heads of the cluster have nodes, too
-                node = node._replace(name=own_node_name(options.port))
+                node = node._replace(name=own_node_name())
         self._raylet = OwnRaylet(
             *(node, data, self.log), local=options.local, begun=self._raylet_process
         )
