@@ -78,7 +78,7 @@ class Search:
             )
         return HeadSilentError(
             f"the head at {address} accepted the connection but did not answer within "
-            f"{self._welcome_s:g} s; see zray status and the head's log"
+            f"{self._welcome_s:g} s: it is stopped, or overloaded; see zray status and its log"
         )
 
     def _no_leader(self) -> NoLeaderError | None:
