@@ -500,6 +500,12 @@ class WebLoginError(ZrayError):
     code = "ZR-5108"
 
 
+class NoStandbyError(ZrayError):
+    """The head that leads was asked to stand by, and there is no other that could lead."""
+
+    code = "ZR-5109"
+
+
 class JobSubmissionError(ZrayError, RuntimeError):
     """A job cannot be submitted, stopped or deleted as it was asked for; the message says why.
 
