@@ -29,7 +29,7 @@ from zray.nodes.head.raylet_process import RayletProcess
 from zray.nodes.options import HeadOptions
 from zray.protocol.histogram import Histogram
 from zray.protocol.messages import Figure
-from zray.runtime import connection, identity, log_files
+from zray.runtime import connection, identity, log_files, service
 from zray.runtime.connection import ConnectionInfo
 from zray.runtime.keys import secret_directory
 from zray.runtime.linux import machine
@@ -207,6 +207,7 @@ class Head:
             now = self._loop.now()
             self._heap.tend(now)
             self._turns.add(now - self._loop.woke)
+        service.tell(STOPPING=1)
         self._take_leave()
 
     def _wait_s(self) -> float:
