@@ -149,7 +149,7 @@ HEAD_START_S = 300.0  # one that does not serve so long after its start is kille
 SUPERVISED_STOP_S = 25.0  # and one that was told to stop
 SUPERVISED_STEADY_S = 10.0  # one that lasts so long is started again at once
 SUPERVISED_FAILURES = 5  # in a row: it is told; one that has never served is given up
-SUPERVISED_PAUSE_S = 0.5  # before the third start in a row; doubled each time
+SUPERVISED_PAUSE_S = 0.1  # before the third start in a row; doubled each time
 SUPERVISED_PAUSE_MAX_S = 30.0
 
 assert INLINE_TOTAL_BYTES_MAX + REFERENCES_MAX * 22 + RETURNS_MAX * 100 < FRAME_BYTES_MAX
