@@ -51,8 +51,9 @@ PROGRAM = "zray-head"
     default="",
     metavar="URL",
     help="Keep its state in an etcd: etcd://H1:2379,H2:2379,H3:2379, or etcds:// with TLS and the "
-    "variables ZRAY_ETCD_CA, _CERT, _KEY, _USER and _PASSWORD. Default: a file in the data "
-    "directory.",
+    "variables ZRAY_ETCD_CA, _CERT, _KEY, _USER and _PASSWORD. Any number of heads with the same "
+    "store and cluster.key are one cluster: one leads, the others stand by. Default: a file in the "
+    "data directory.",
 )
 @click.option(
     "--adopt",
@@ -74,7 +75,7 @@ PROGRAM = "zray-head"
 @options.store_options
 @options.import_option
 @options.dashboard_options
-@click.option("--detach", is_flag=True, help="Return when READY, with pid and log.")
+@click.option("--detach", is_flag=True, help="Return when it leads or stands by, with pid and log.")
 @click.option(
     "--supervise",
     is_flag=True,
@@ -112,7 +113,7 @@ def command(
     With --num-cpus 0 that node has only tasks that need no CPU.
 
     Runs in the foreground. Ctrl-C stops it cleanly, twice at once. A later start on the same data
-    directory is the same cluster.
+    directory is the same cluster. Where another head leads, this one stands by.
     """
     daemon.check_platform(PROGRAM)
     from zray.errors import ZrayError
@@ -148,7 +149,8 @@ def command(
             supervised.begin(chosen, watchdog_s or limits.WATCHDOG_S, ready_fd)
         supervised.refuse_another(chosen)
         service.declare()
-        serve(chosen, lambda info: supervised.ready(info, host, ready_fd))
+        starter = supervised.Starter(host, ready_fd)
+        serve(chosen, starter.ready, on_standby=starter.standby)
     except (ZrayError, ValueError, OSError) as error:
         daemon.fail(PROGRAM, error, ready_fd, supervised.exit_status(error))
 

@@ -120,15 +120,34 @@ def _in_use(directory: Path, fd: int) -> DataDirectoryLockedError:
 # ---- the head ------------------------------------------------------------------------------
 
 
-def ready(info: ConnectionInfo, host: str, ready_fd: int | None) -> None:
-    """The head serves: whoever has started it, or watches over it, is told."""
-    from zray.nodes.head.head import ready_text
-    from zray.runtime.connection import parse_address
+class Starter:
+    """Whoever has started the head, or watches over it, and waits to be told how it is.
 
-    address = info.addresses[0]
-    daemon.ready(ready_text(info, host), ready_fd)
-    status = f"cluster {info.name} at {address}"
-    service.tell(X_ZRAY_PORT=parse_address(address)[1], STATUS=status, READY=1)
+    ``ready_fd``: where the one waits; None: nobody does.
+    """
+
+    def __init__(self, host: str, ready_fd: int | None) -> None:
+        self._host = host
+        self._ready_fd = ready_fd
+
+    def ready(self, info: ConnectionInfo) -> None:
+        """It leads."""
+        from zray.nodes.head.head import ready_text
+
+        self._tell(info, ready_text(info, self._host), f"cluster {info.name} at {info.addresses[0]}")
+
+    def standby(self, info: ConnectionInfo, leads: str) -> None:
+        """Another leads."""
+        from zray.nodes.head.head import standby_text
+
+        self._tell(info, standby_text(info, leads), f"stands by; leader: {leads}")
+
+    def _tell(self, info: ConnectionInfo, text: str, status: str) -> None:
+        from zray.runtime.connection import parse_address
+
+        daemon.ready(text, self._ready_fd)
+        port = parse_address(info.addresses[0])[1]
+        service.tell(X_ZRAY_PORT=port, STATUS=status, READY=1)
 
 
 def exit_status(error: Exception) -> int:
@@ -158,7 +177,8 @@ def main() -> None:
         options = options._replace(port=int(port))
     set_process_name(PROGRAM)
     try:
-        serve(options, lambda info: ready(info, options.host, ready_fd))
+        starter = Starter(options.host, ready_fd)
+        serve(options, starter.ready, on_standby=starter.standby)
     except (ZrayError, ValueError, OSError) as error:
         daemon.fail(PROGRAM, error, ready_fd, exit_status(error))
 

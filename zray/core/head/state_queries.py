@@ -18,6 +18,7 @@ from zray.core.head.notices import Notices
 from zray.core.head.object_table import ObjectTable
 from zray.core.head.recovery import Recovery
 from zray.core.head.scheduling_class import SchedulingClass
+from zray.core.head.succession import Succession
 from zray.core.head.task_records import READY
 from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.transfers import Transfers
@@ -64,6 +65,7 @@ class StateQueries:
         recovery: Recovery,
         transfers: Transfers,
         events: Events,
+        succession: Succession,
         why: Callable[[bytes, float], str],
     ) -> None:
         self._identity = identity
@@ -80,6 +82,7 @@ class StateQueries:
         self._recovery = recovery
         self._transfers = transfers
         self._events = events
+        self._succession = succession
         self._why = why
         self.handlers: dict[type[Message], Callable[[Any, Any, float], None]] = {
             Ping: self.on_ping,
@@ -148,6 +151,7 @@ class StateQueries:
                     *(job.process_id, job.info),
                     *(self._members.unfinished(job), job.finished),
                     *(job.connected, job.driverless),
+                    job.zray,
                 )
                 for job in self._members.jobs.values()
             ],
@@ -156,6 +160,8 @@ class StateQueries:
             self._notices.latest(),
             self._counted(),
             [self._actor(record, now) for record in [*self._actors.values()][:ACTORS_TOLD_MAX]],
+            heads=self._succession.heads,
+            zray=self._identity.versions.zray,
         )
 
     def _counted(self) -> list[tuple[str, int]]:
@@ -193,6 +199,7 @@ class StateQueries:
             view.finished,
             max(0.0, now - node.heard),
             node.remark,
+            node.zray,
         )
 
     def classes(self) -> list[ClassStatus]:
