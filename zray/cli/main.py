@@ -13,7 +13,17 @@ from pathlib import Path
 import click
 
 from zray._version import __version__
-from zray.cli import entry, figures, job, listing, metrics, operations, options, rerunning
+from zray.cli import (
+    entry,
+    figures,
+    job,
+    listing,
+    metrics,
+    operations,
+    options,
+    rerunning,
+    systemd_unit,
+)
 
 
 @click.group(context_settings={"max_content_width": 100})
@@ -154,6 +164,7 @@ for _one in (
     *figures.COMMANDS,
     metrics.metrics,
     job.job,
+    systemd_unit.systemd_unit,
 ):
     command.add_command(_one)
 
