@@ -419,6 +419,12 @@ class StoreError(ZrayError):
     code = "ZR-4003"
 
 
+class StoreRefusedError(StoreError):
+    """What is stored is damaged, of a newer zray or another cluster, or was moved elsewhere."""
+
+    code = "ZR-4009"
+
+
 class FencedError(StoreError):
     """This head does not lead any more: another may, so it acknowledges and says nothing."""
 

@@ -23,6 +23,7 @@ from zray.cli import (
     operations,
     options,
     rerunning,
+    systemd_unit,
 )
 
 
@@ -165,6 +166,7 @@ for _one in (
     metrics.metrics,
     job.job,
     head_commands.head,
+    systemd_unit.systemd_unit,
 ):
     command.add_command(_one)
 
