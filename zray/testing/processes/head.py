@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import deque
 
 from zray.core.head.gcs import Gcs
 from zray.core.head.identity import HeadIdentity
 from zray.protocol import codec
+from zray.store.base import Rows
 from zray.store.memory import MemoryStore
 from zray.testing.processes.process import VERSIONS, Fatal, Scene, SimProcess
 from zray.testing.world.network import in_words
@@ -17,22 +19,20 @@ PROBE_S = 0.25
 
 
 class SimHead(SimProcess):
-    """One head process, from its start to its death."""
+    """One head process. ``gcs``: while it leads."""
 
-    def __init__(self, scene: Scene, store: MemoryStore) -> None:
-        super().__init__(scene, "head")
-        self.store = store
-        self.usurped = False  # another head has the store: nothing gets durable here any more
-        opened = store.open()
-        if opened.cluster_id is None:
-            store.set_cluster_id(CLUSTER_ID)
-        now = self.clock.now
-        identity = HeadIdentity(CLUSTER_ID, opened.epoch, VERSIONS, now)
-        self.gcs = Gcs(identity, opened.rows, now, Fatal())
+    gcs: Gcs
+
+    def __init__(self, scene: Scene, name: str) -> None:
+        super().__init__(scene, name)
         self._inbox: deque[tuple[bytes, bytes | None]] = deque()
-        self._probe_at = now
-        self.world.network.head = self
-        self.clock.tell(f"head starts, epoch {opened.epoch}")
+        self._probe_at = self.clock.now
+
+    def serve(self, epoch: int, rows: Rows, started_s: float, head_id: bytes = b"") -> None:
+        """It leads from now on."""
+        identity = HeadIdentity(CLUSTER_ID, epoch, VERSIONS, started_s, head_id)
+        self.gcs = Gcs(identity, rows, self.clock.now, Fatal())
+        self.clock.tell(f"{self.name} starts, epoch {epoch}")
         self.wake()
 
     # ---- network ---------------------------------------------------------------------------
@@ -63,7 +63,7 @@ class SimHead(SimProcess):
             payload = codec.decode(data)
             name = self.world.network.name_of(route)
             if words := in_words(payload):
-                self.clock.tell(f"head <- {name}: {words}", data)
+                self.clock.tell(f"{self.name} <- {name}: {words}", data)
             self.gcs.controller.receive(route, USER, payload, now)
         self._probe(now)
         self._persist()
@@ -81,21 +81,13 @@ class SimHead(SimProcess):
         if self._inbox:
             self.wake()
 
+    @abstractmethod
     def _persist(self) -> bool:
-        journal = self.gcs.journal.take()
-        if self.usurped:
-            return False
-        for token, rows in journal:
-            self.store.submit(token, rows)
-            self.clock.after(self.world.commit_delay(), self._commit)
-        completed = self.store.completed()
-        for token in completed:
-            self.gcs.turn.committed(token, self.clock.now)
-        return bool(completed)
+        """Hand new rows to the store and take what is durable; whether there was any."""
 
-    def _commit(self) -> None:
-        if self.alive and not self.usurped and self.store.commit(1):
-            self.wake()
+    @abstractmethod
+    def durable(self) -> Rows:
+        """What has become durable, for judges; theirs to read."""
 
     def _probe(self, now: float) -> None:
         if now < self._probe_at:
@@ -115,3 +107,37 @@ class SimHead(SimProcess):
         """SIGKILL: what was not durable is lost."""
         self.alive = False
         self.world.network.refuse(self)
+
+
+class SimOnlyHead(SimHead):
+    """The head of a cluster that has one, with a store of its own, from its start to its death."""
+
+    def __init__(self, scene: Scene, store: MemoryStore) -> None:
+        super().__init__(scene, "head")
+        self.store = store
+        self.usurped = False  # another head has the store: nothing gets durable here any more
+        opened = store.open()
+        if opened.cluster_id is None:
+            store.set_cluster_id(CLUSTER_ID)
+        self.world.network.head = self
+        self.serve(opened.epoch, opened.rows, self.clock.now)
+
+    def _persist(self) -> bool:
+        journal = self.gcs.journal.take()
+        if self.usurped:
+            return False
+        for token, rows in journal:
+            self.store.submit(token, rows)
+            self.clock.after(self.world.commit_delay(), self._commit)
+        completed = self.store.completed()
+        for token in completed:
+            self.gcs.turn.committed(token, self.clock.now)
+        return bool(completed)
+
+    def durable(self) -> Rows:
+        """As ``SimHead.durable``."""
+        return self.store._rows
+
+    def _commit(self) -> None:
+        if self.alive and not self.usurped and self.store.commit(1):
+            self.wake()

@@ -15,6 +15,7 @@ from zray.core.incidents import Incidents
 from zray.core.machine import NEVER
 from zray.protocol import codec
 from zray.protocol import messages as m
+from zray.testing.processes.attempts import Attempts, AtOneHead
 from zray.testing.processes.participant import Witness
 from zray.testing.processes.steps import Library
 from zray.testing.world.network import Link, in_words
@@ -33,12 +34,16 @@ class Fatal(Incidents):
 
 @dataclass(frozen=True)
 class Scene:
-    """What all processes of one simulation are given. ``turned``: called after each turn."""
+    """What all processes of one simulation are given.
+
+    ``turned``: called after each turn. ``attempts``: the order in which a new process tries heads.
+    """
 
     world: World
     witness: Witness
     library: Library
     turned: Callable[[SimProcess], None]
+    attempts: Callable[[], Attempts] = AtOneHead
 
 
 class SimProcess:
@@ -102,7 +107,7 @@ class SimPeer(SimProcess):
         self.heard = self.opened = self.clock.now
         self._arrivals: deque[tuple[Link, bytes | None]] = deque()
         self._retry_at = self.clock.now
-        self._wait_s = limits.RECONNECT_FIRST_S
+        self._attempts = scene.attempts()
 
     def received(self, link: Link, payload: bytes) -> None:
         """A payload came in."""
@@ -127,16 +132,17 @@ class SimPeer(SimProcess):
             payload = codec.decode(data)
             if words := in_words(payload):
                 self.clock.tell(f"{self.name} <- head: {words}", data)
+            self._attempts.heard(payload)
             self.take(payload)
             if self.linked():
-                self._wait_s = limits.RECONNECT_FIRST_S
+                self._attempts.succeeded()
 
     def tend(self) -> None:
         """Open, or give up, the link."""
         now = self.clock.now
         if self.link is None:
             if now >= self._retry_at:
-                self.link = self.world.network.connect(self)
+                self.link = self.world.network.connect(self, self._attempts.begin())
                 self.opened = self.heard = now
                 if self.link is None:
                     self.hang_up()
@@ -145,18 +151,19 @@ class SimPeer(SimProcess):
                     self.say_hello()
             return
         silent = self.linked() and now - self.heard > limits.DEAD_S
-        unanswered = not self.linked() and now - self.opened > limits.CONNECT_TIMEOUT_S
+        patience_s = self._attempts.patience_s()
+        unanswered = not self.linked() and now - self.opened > patience_s
         if silent or unanswered or self.refusal():
-            self.hang_up()
+            self.hang_up(answered=not unanswered)
 
-    def hang_up(self) -> None:
+    def hang_up(self, *, answered: bool = True) -> None:
         """End the session; the next is tried after a back-off."""
         link, self.link = self.link, None
         if link is not None and link.peer_open:
             self.world.network.close(link)
         self.forget_session()
-        self._retry_at = self.clock.now + self._wait_s * self.world.draw(0.5, 1.0)
-        self._wait_s = min(self._wait_s * 2, limits.RECONNECT_MAX_S)
+        chance = self.world.draw(0.0, 1.0)
+        self._retry_at = self.clock.now + self._attempts.ended(chance, answered=answered)
 
     def transmit(self, epoch: int, messages: list[m.Message]) -> None:
         """One batch to the head."""
@@ -174,7 +181,7 @@ class SimPeer(SimProcess):
             return self._retry_at
         if self.linked():
             return self.heard + limits.DEAD_S + 0.001
-        return self.opened + limits.CONNECT_TIMEOUT_S + 0.001
+        return self.opened + self._attempts.patience_s() + 0.001
 
     def end_link(self) -> None:
         """The process is dead: its connection with it."""
