@@ -96,7 +96,7 @@ class SharedStore:
         self.revision = 1
         self.pairs: dict[bytes, Pair] = {}
         self.quorum = True
-        self.applied: Callable[[Transact, Pair | None], None] = lambda *_: None
+        self.applied: Callable[[Transact], None] = lambda _: None
         self.gone: Callable[[bytes], None] = lambda _: None  # a key was deleted
         self._leases: dict[int, _Lease] = {}
         self._lease_of: dict[bytes, int] = {}
@@ -144,6 +144,7 @@ class SharedStore:
             return self._answer(False, tuple(pair for pair in found if pair is not None))
         if request.lease and request.lease not in self._leases:
             return self._answer(False)._replace(refusal="requested lease not found")
+        self.applied(request)
         self.revision += 1
         for key, value in request.puts:
             if value is None:
