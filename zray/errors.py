@@ -481,6 +481,12 @@ class DrainRefusedError(ZrayError):
     code = "ZR-5106"
 
 
+class NoStandbyError(ZrayError):
+    """The head that leads was asked to stand by, and there is no other that could lead."""
+
+    code = "ZR-5109"
+
+
 class WebRequestError(ZrayError, ValueError):
     """A request to the HTTP API that cannot be understood, or is larger than allowed."""
 

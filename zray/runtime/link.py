@@ -14,8 +14,8 @@ import zmq
 
 from zray import limits
 from zray.errors import HeadConnectionError, ProtocolError
-from zray.protocol import codec
-from zray.protocol.messages import KIND, Message
+from zray.protocol import codec, versions
+from zray.protocol.messages import KIND, PROTOCOL_MINOR, PROTOCOL_VERSION, Message
 from zray.runtime import probe, sockets
 from zray.runtime.connection import ConnectionInfo, format_address, parse_address
 
@@ -40,6 +40,7 @@ class HeadLink:
         self._heartbeats = heartbeats
         self._unsent: deque[bytes] = deque()
         self._wait_s = limits.RECONNECT_FIRST_S
+        self._minor = PROTOCOL_MINOR  # of the head's protocol, once it has said so
         self.socket: sockets.Socket | None = None
         self.monitor: sockets.Monitor | None = None
         self.retry_at = 0.0
@@ -68,6 +69,7 @@ class HeadLink:
         self.opened = now
         self.error = None
         self.garbled = False
+        self._minor = PROTOCOL_MINOR
         try:
             self.socket = sockets.dealer(self._context, self._info, heartbeats=self._heartbeats)
             self.monitor = sockets.Monitor(self.socket)
@@ -78,9 +80,10 @@ class HeadLink:
             self.close(now)
             raise
 
-    def welcomed(self) -> None:
-        """The head accepted the session: the next cut is retried at once."""
+    def welcomed(self, minor: int) -> None:
+        """The head accepted the session, and speaks that minor: the next cut is retried at once."""
         self._wait_s = limits.RECONNECT_FIRST_S
+        self._minor = minor
 
     def close(self, now: float) -> None:
         """End the session; the next attempt is due at ``retry_at``, with another address."""
@@ -97,12 +100,27 @@ class HeadLink:
     def send(self, epoch: int, messages: Sequence[Message]) -> list[codec.Unsent]:
         """Send now what the socket takes; the rest goes with ``flush``.
 
-        Returns what is too large to be sent at all.
+        Returns what cannot be sent at all: it is too large, or an older head does not know it.
         """
         unsent: list[codec.Unsent] = []
+        if self._minor < PROTOCOL_MINOR:
+            messages = self._known(messages, unsent)
         self._unsent.extend(codec.encode(epoch, messages, unsent))
         self.flush()
         return unsent
+
+    def _known(self, messages: Sequence[Message], unsent: list[codec.Unsent]) -> Sequence[Message]:
+        """Of the messages what the head knows; the others are unsent."""
+        taken = versions.known(messages, self._minor)
+        if len(taken) < len(messages):
+            text = (
+                f"the head at {self.address} speaks protocol {PROTOCOL_VERSION}.{self._minor}, "
+                "which does not have it: upgrade the head"
+            )
+            minor = self._minor
+            newer = [one for one in messages if versions.SINCE.get(type(one), 0) > minor]
+            unsent += [codec.Unsent(one, text) for one in newer]
+        return taken
 
     def waits(self) -> bool:
         """Whether something is left to send."""

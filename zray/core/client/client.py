@@ -31,11 +31,12 @@ from zray.core.client.unasked import UnaskedErrors
 from zray.core.client.values import ClientValues
 from zray.core.client.waiters import Waiter, Waiters
 from zray.core.identity import Identity
-from zray.errors import MessageTooLargeError, ProtocolError
+from zray.errors import MessageTooLargeError
 from zray.ids import task_of
 from zray.protocol import messages as m
 from zray.protocol.codec import Payload, Unsent
 from zray.protocol.splitting import Joiner
+from zray.protocol.versions import unfit
 
 if TYPE_CHECKING:
     from zray.core.client.causes import ClientCauses
@@ -49,6 +50,7 @@ class Client:
         self.epoch = 0
         self.cluster_id = b""
         self.head_id = b""  # of the head that it was welcome to last
+        self.head_minor = m.PROTOCOL_MINOR  # of its protocol
         self.linked = not remote
         self.refused: m.Refused | None = None
         self.stopped = ""  # why the cluster ended
@@ -463,15 +465,14 @@ class Client:
         self._joiner.clear()
 
     def _on_welcome(self, message: m.Welcome, epoch: int) -> None:
-        if epoch < self.epoch:
-            self.refused = m.Refused(0, ProtocolError.code, "an old head answered")
+        self.refused = unfit(message, epoch, self.epoch)
+        if self.refused is not None:
             return
         another_head = epoch > self.epoch
         self.epoch = epoch
         self.cluster_id = message.cluster_id
-        self.head_id = message.head_id
+        self.head_id, self.head_minor = message.head_id, message.minor
         self.linked = True
-        self.refused = None
         self._resume(another_head)
 
     def _resume(self, another_head: bool) -> None:

@@ -21,6 +21,7 @@ from zray.core.machine import Outbox
 from zray.errors import StoreError
 from zray.protocol import messages as m
 from zray.protocol.splitting import Joiner
+from zray.protocol.versions import known
 
 HEAD_FEATURES = ["tasks"]
 
@@ -36,15 +37,16 @@ class Newcomer(NamedTuple):
 class Session:
     """One connection, from its HELLO on."""
 
-    __slots__ = ("joiner", "member", "own", "role", "route", "user")
+    __slots__ = ("joiner", "member", "minor", "own", "role", "route", "user")
 
-    def __init__(self, route: bytes, user: str, role: int, member: Member) -> None:
+    def __init__(self, route: bytes, user: str, hello: m.Hello, member: Member) -> None:
         self.route = route
         self.user = user
-        self.role = role
+        self.role = hello.role
+        self.minor = hello.minor
         self.member = member
         # A driver speaks for itself alone: what it held for others would stay for ever.
-        self.own = (member.process_id, b"") if role == m.ROLE_DRIVER else ()
+        self.own = (member.process_id, b"") if hello.role == m.ROLE_DRIVER else ()
         self.joiner = Joiner()
 
 
@@ -133,12 +135,14 @@ class Sessions:
         if cause and hello.role != m.ROLE_OBSERVER:
             self.reconnects[cause] = self.reconnects.get(cause, 0) + 1
         self._membership.session_begins(member, now)
-        self.by_route[route] = Session(route, newcomer.user, hello.role, member)
+        self.by_route[route] = Session(route, newcomer.user, hello, member)
         self.routes[hello.process_id] = route
         answer = m.Welcome(
             *(0, m.PROTOCOL_VERSION, self._identity.cluster_id),
             *(limits.FRAME_BYTES_MAX, limits.PING_S, HEAD_FEATURES),
             head_id=self._identity.head_id,
+            minor=m.PROTOCOL_MINOR,
+            zray=self._identity.versions.zray,
         )
         self._routed.send(route, answer)
 
@@ -209,8 +213,11 @@ class Sessions:
     # ---- turn ------------------------------------------------------------------------------
 
     def hand_over(self) -> None:
-        """What processes are to get goes by their routes; what has none is not sent."""
+        """What processes are to get goes by their routes; what has none is not sent, nor is what
+        an older one does not know."""
         for process_id, messages in self._outbox.take().items():
             route = self.routes.get(process_id)
             if route is not None:
-                self._routed.send_all(route, messages)
+                minor = self.by_route[route].minor
+                newer = minor < m.PROTOCOL_MINOR
+                self._routed.send_all(route, known(messages, minor) if newer else messages)

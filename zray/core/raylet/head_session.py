@@ -16,6 +16,7 @@ from zray.core.prints import Prints
 from zray.protocol import messages as m
 from zray.protocol.codec import Payload
 from zray.protocol.splitting import JOINED, Joiner
+from zray.protocol.versions import unfit
 
 HEAD = b""  # the head's place in the outbox; workers are there by id
 
@@ -30,7 +31,7 @@ class HeadSession:
         fenced: the head has declared this incarnation of the node dead.
 
     Attributes:
-        head_id: of the head that it was welcome to last.
+        head_id: of the head that it was welcome to last; ``head_minor``: its protocol's.
         refused: why this session is to end, or there is none.
         lease_until: until then, what the head might start elsewhere as soon as it takes this node
             for dead may serve here. Later than any PING, which it then counts from, by DEAD_S.
@@ -50,6 +51,7 @@ class HeadSession:
         self.cluster_id = b""
         self.head_id = b""
         self.epoch = 0
+        self.head_minor = m.PROTOCOL_MINOR
         self.refused: m.Refused | None = None
         self._fresh_start = FreshStart()
         self._heard = 0.0
@@ -144,14 +146,14 @@ class HeadSession:
             self.refused = m.Refused(0, "", "the head asked for a new session")
 
     def _on_welcome(self, message: m.Welcome, epoch: int, now: float) -> None:
-        if epoch < self.epoch:
-            self.refused = m.Refused(0, "", "an old head answered")
+        self.refused = unfit(message, epoch, self.epoch)
+        if self.refused is not None:
             return
         self.epoch = epoch
         self.cluster_id = message.cluster_id
         self.head_id = message.head_id
+        self.head_minor = message.minor
         self.linked = True
-        self.refused = None
         self._ping_at = now  # at once: actors here serve by its answer
         self._welcomed()
 

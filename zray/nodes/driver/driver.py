@@ -80,14 +80,14 @@ class Driver(Pump):
         client = self.client
         hello = m.Hello(
             *(0, m.PROTOCOL_VERSION, m.ROLE_DRIVER, client.process_id, 0, client.cluster_id),
-            *(self._versions, ["tasks"], None, self._job, client.head_id),
+            *(self._versions, ["tasks"], None, self._job, client.head_id, m.PROTOCOL_MINOR),
         )
         return client.epoch, hello
 
     def _far_hello(self, path: int) -> m.Hello:
         """To a node's own port, by so many ways as there were until now."""
         ids = (m.ROLE_DRIVER, self.client.process_id, path, self.client.cluster_id)
-        return m.Hello(0, m.PROTOCOL_VERSION, *ids, self._versions)
+        return m.Hello(0, m.PROTOCOL_VERSION, *ids, self._versions, minor=m.PROTOCOL_MINOR)
 
     def _traced(self, message: m.Trace) -> m.Traced:
         """What this program has submitted since somebody wants that to be noted."""
@@ -249,7 +249,7 @@ class Driver(Pump):
             for payload in payloads:
                 self.client.receive(payload, now)
             if self.client.linked:
-                self._link.welcomed()
+                self._link.welcomed(self.client.head_minor)
             if self.client.prints:
                 self._completions.append(self._print)  # the program's streams may block
 

@@ -15,6 +15,7 @@ import zmq
 from zray import limits
 from zray.errors import HeadConnectionError, HeadSilentError, StateQueryError
 from zray.protocol import messages as m
+from zray.protocol import versions
 from zray.protocol.splitting import Joiner
 from zray.runtime import identity, sockets
 from zray.runtime.connection import ConnectionInfo
@@ -45,16 +46,21 @@ class Observer:
         self._asked = 0
 
     def _hello(self) -> tuple[int, m.Message]:
-        versions = identity.versions(pickles=False)
+        mine = identity.versions(pickles=False)
         hello = m.Hello(
-            *(0, m.PROTOCOL_VERSION, m.ROLE_OBSERVER, self._process_id, 0, b"", versions)
+            *(0, m.PROTOCOL_VERSION, m.ROLE_OBSERVER, self._process_id, 0, b"", mine),
+            minor=m.PROTOCOL_MINOR,
         )
         return 0, hello
 
     def __enter__(self) -> Self:
         try:
             self._link.open(time.monotonic())
-            self._receive(m.Welcome, limits.AUTH_TIMEOUT_S)
+            welcome = self._receive(m.Welcome, limits.AUTH_TIMEOUT_S)
+            refusal = versions.unfit(welcome, 0, 0)
+            if refusal is not None:
+                raise HeadConnectionError(refusal.text, code=refusal.code)
+            self._link.welcomed(welcome.minor)
         except BaseException:
             self._close()
             raise

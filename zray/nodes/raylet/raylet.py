@@ -300,7 +300,7 @@ class RayletNode:
             self._raylet.session.receive(payload, self._loop.now())
         self._link_cut = self._link_cut or self._link.garbled
         if self._raylet.session.linked:
-            self._link.welcomed()
+            self._link.welcomed(self._raylet.session.head_minor)
             if not self._linked_once:
                 self._linked_once = True
                 name, address = self._raylet.info.name, self._link.address
