@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from zray.core.known_heads import KnownHeads
 from zray.protocol import messages as m
 from zray.runtime import sockets
 from zray.runtime.connection import ConnectionInfo
@@ -27,7 +28,7 @@ def link() -> Iterator[HeadLink]:
         name="default",
     )
     context = sockets.context()
-    yield HeadLink(context, info, info.addresses, lambda: (0, m.Ping(0, 0.0)))
+    yield HeadLink(context, info, KnownHeads(info.addresses), lambda: (0, m.Ping(0, 0.0)))
     context.destroy(0)
 
 

@@ -48,6 +48,7 @@ from zray.runtime.linux.processes import Interpreter, Zygote
 from zray.runtime.log import Log, with_traceback
 from zray.runtime.log_files import LogBounds, OwnLog
 from zray.runtime.loop import Loop, raise_descriptor_limit
+from zray.runtime.scout import LOOK_S, Scout
 
 if TYPE_CHECKING:
     from zray.nodes.raylet.environment_builds import EnvironmentBuilds
@@ -116,12 +117,13 @@ class RayletNode:
             reopened=self._workers.redirect,
         )
         self._store: StoreServer = self._make_store()
+        heads = self._raylet.session.known_heads
+        heads.aim(addresses)
         self._link = HeadLink(
-            self._context,
-            info,
-            addresses,
+            *(self._context, info, heads),
             lambda: (self._raylet.session.epoch, self._raylet.hello()),
         )
+        self._scout = Scout(self._context, info, heads)
         self._workers.head_address = lambda: self._link.address
         self._heap = Heap()
         self._linked_once = False
@@ -196,6 +198,8 @@ class RayletNode:
             return min(self._raylet.deadline(), self._link.retry_at)
         if not self._link.flush():
             return now + 0.005
+        if self._scout.looks:
+            return now + LOOK_S
         return min(self._raylet.deadline(), now + 1.0)
 
     def _settle(self) -> None:
@@ -280,7 +284,7 @@ class RayletNode:
     def _open_link(self) -> None:
         self._link_cut = False
         if self._lifeline is not None:
-            self._link.aim(self._lifeline.addresses())
+            self._raylet.session.known_heads.aim(self._lifeline.addresses())
         self._link.open(self._loop.now())
         assert self._link.socket is not None and self._link.monitor is not None
         self._loop.watch_zmq(self._link.socket, self._read_head)
