@@ -13,6 +13,8 @@ from zray.protocol.messages import (
     ERROR,
     LOCATED,
     Chunk,
+    ChunkAck,
+    Free,
     Message,
     Outcome,
     Pull,
