@@ -12,10 +12,11 @@ from dataclasses import dataclass
 
 from zray import limits
 from zray.core.incidents import Incidents
+from zray.core.known_heads import KnownHeads
 from zray.core.machine import NEVER
 from zray.protocol import codec
 from zray.protocol import messages as m
-from zray.testing.processes.attempts import Attempts, AtOneHead
+from zray.testing.processes.attempts import AtOneHead
 from zray.testing.processes.participant import Witness
 from zray.testing.processes.steps import Library
 from zray.testing.world.network import Link, in_words
@@ -36,14 +37,17 @@ class Fatal(Incidents):
 class Scene:
     """What all processes of one simulation are given.
 
-    ``turned``: called after each turn. ``attempts``: the order in which a new process tries heads.
+    ``turned``: called after each turn. ``obeyed``: called where a peer has taken what a head said,
+    with the epoch that it knew, and the head's. ``heads``: the addresses of several; none: there is
+    one.
     """
 
     world: World
     witness: Witness
     library: Library
     turned: Callable[[SimProcess], None]
-    attempts: Callable[[], Attempts] = AtOneHead
+    heads: tuple[str, ...] = ()
+    obeyed: Callable[[str, int, int], None] = lambda *_: None
 
 
 class SimProcess:
@@ -107,7 +111,6 @@ class SimPeer(SimProcess):
         self.heard = self.opened = self.clock.now
         self._arrivals: deque[tuple[Link, bytes | None]] = deque()
         self._retry_at = self.clock.now
-        self._attempts = scene.attempts()
 
     def received(self, link: Link, payload: bytes) -> None:
         """A payload came in."""
@@ -132,17 +135,17 @@ class SimPeer(SimProcess):
             payload = codec.decode(data)
             if words := in_words(payload):
                 self.clock.tell(f"{self.name} <- head: {words}", data)
-            self._attempts.heard(payload)
+            known = self.epoch()
             self.take(payload)
-            if self.linked():
-                self._attempts.succeeded()
+            if not self.refusal():
+                self._scene.obeyed(self.name, known, payload.epoch)
 
     def tend(self) -> None:
         """Open, or give up, the link."""
         now = self.clock.now
         if self.link is None:
             if now >= self._retry_at:
-                self.link = self.world.network.connect(self, self._attempts.begin())
+                self.link = self.world.network.connect(self, self.known_heads().begin())
                 self.opened = self.heard = now
                 if self.link is None:
                     self.hang_up()
@@ -151,8 +154,7 @@ class SimPeer(SimProcess):
                     self.say_hello()
             return
         silent = self.linked() and now - self.heard > limits.DEAD_S
-        patience_s = self._attempts.patience_s()
-        unanswered = not self.linked() and now - self.opened > patience_s
+        unanswered = not self.linked() and now > self._overdue_at()
         if silent or unanswered or self.refusal():
             self.hang_up(answered=not unanswered)
 
@@ -163,7 +165,7 @@ class SimPeer(SimProcess):
             self.world.network.close(link)
         self.forget_session()
         chance = self.world.draw(0.0, 1.0)
-        self._retry_at = self.clock.now + self._attempts.ended(chance, answered=answered)
+        self._retry_at = self.clock.now + self.known_heads().ended(chance, answered=answered)
 
     def transmit(self, epoch: int, messages: list[m.Message]) -> None:
         """One batch to the head."""
@@ -181,7 +183,21 @@ class SimPeer(SimProcess):
             return self._retry_at
         if self.linked():
             return self.heard + limits.DEAD_S + 0.001
-        return self.opened + self._attempts.patience_s() + 0.001
+        return self._overdue_at() + 0.001
+
+    def _overdue_at(self) -> float:
+        reached = self.link is not None and self.link.reached
+        return self.opened + (
+            limits.CONNECT_TIMEOUT_S if reached else self.known_heads().patience_s()
+        )
+
+    def aimed(self, known: KnownHeads) -> KnownHeads:
+        """Where it looks for heads first, of what its machine knows."""
+        heads = self._scene.heads
+        if not heads:
+            return AtOneHead()
+        known.aim(self.world.random.sample(heads, self.world.random.randint(1, len(heads))))
+        return known
 
     def end_link(self) -> None:
         """The process is dead: its connection with it."""
@@ -195,6 +211,14 @@ class SimPeer(SimProcess):
 
     def linked(self) -> bool:
         """Whether the machine has a session."""
+        raise NotImplementedError
+
+    def epoch(self) -> int:
+        """The latest that the machine knows."""
+        raise NotImplementedError
+
+    def known_heads(self) -> KnownHeads:
+        """Which the machine knows."""
         raise NotImplementedError
 
     def refusal(self) -> bool:

@@ -23,7 +23,9 @@ Trap = Callable[["Link", bool, list[Message]], bool]
 
 
 class Router(Protocol):
-    """The head's side of the network."""
+    """The head's side of the network. ``frozen_until``: its process does nothing until then."""
+
+    frozen_until: float
 
     def arrived(self, route: bytes, payload: bytes) -> None:
         """A payload came in."""
@@ -51,6 +53,7 @@ class Link:
         self.peer = peer
         self.head = head
         self.route = route
+        self.reached = False  # the peer knows that somebody is there
         self.broken = False  # nothing passes any more, whether noticed or not
         self.peer_open = True  # the peer has not closed it, and knows of no cut
         self.head_open = True
@@ -65,6 +68,8 @@ class Link:
 
 class _Nobody:
     """Where nothing comes back from."""
+
+    frozen_until = float("inf")
 
     def arrived(self, route: bytes, payload: bytes) -> None:
         """Nothing does."""
@@ -116,6 +121,7 @@ class Network:
             head = self.former
         link = Link(peer, head or NOBODY, b"route" + self._routes.to_bytes(3, "big"))
         link.silent = silent
+        link.reached = not silent and link.head.frozen_until <= self.clock.now
         self.links[link.route] = link
         return link
 
