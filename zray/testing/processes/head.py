@@ -59,27 +59,33 @@ class SimHead(SimProcess):
             route, data = self._inbox.popleft()
             if data is None:
                 self.gcs.sessions.link_lost(route, now)
-                continue
-            payload = codec.decode(data)
-            name = self.world.network.name_of(route)
-            if words := in_words(payload):
-                self.clock.tell(f"{self.name} <- {name}: {words}", data)
-            self.gcs.controller.receive(route, USER, payload, now)
+            else:
+                self.gcs.controller.receive(route, USER, self._read(route, data), now)
         self._probe(now)
         self._persist()
         self.gcs.turn.settle(now)
         while self.gcs.journal and self._persist():
             self.gcs.turn.settle(now)
+        self._send()
+        if self._inbox:
+            self.wake()
+
+    def _read(self, route: bytes, data: bytes) -> codec.Payload:
+        payload = codec.decode(data)
+        name = self.world.network.name_of(route)
+        if words := in_words(payload):
+            self.clock.tell(f"{self.name} <- {name}: {words}", data)
+        return payload
+
+    def _send(self) -> None:
         for route, messages in self.gcs.routed.take().items():
             unsent: list[codec.Unsent] = []
             for data in codec.encode(self.gcs.epoch, messages, unsent):
                 if not self.world.network.down(route, data):
-                    self.gcs.sessions.link_lost(route, now)
+                    self.gcs.sessions.link_lost(route, self.clock.now)
             if unsent:
                 self.gcs.too_large(route, unsent)
                 self.wake()
-        if self._inbox:
-            self.wake()
 
     @abstractmethod
     def _persist(self) -> bool:

@@ -43,8 +43,8 @@ class Term(Protocol):
         """A write has shown that it is over."""
 
 
-class Archive(Protocol):
-    """Who notes what is stored, to compare it with what later leaders find."""
+class Judge(Protocol):
+    """Who notes what leaders store and say, to compare it with what later ones find."""
 
     def opened(self, epoch: int, rows: Rows) -> None:
         """A leader has read everything."""
@@ -54,6 +54,9 @@ class Archive(Protocol):
 
     def acknowledged(self, epoch: int, count: int) -> None:
         """So many of its batches are durable, as it was told."""
+
+    def speaks(self, name: str, epoch: int) -> None:
+        """A head says something as the leader of that epoch."""
 
 
 class TermStore:
@@ -66,7 +69,7 @@ class TermStore:
         link: StoreLink,
         layout: Layout,
         term: Term,
-        archive: Archive,
+        judge: Judge,
         wake: Callable[[], None],
     ) -> None:
         self._clock = clock
@@ -74,20 +77,22 @@ class TermStore:
         self._link = link
         self._layout = layout
         self._term = term
-        self._archive = archive
+        self._terms = judge
         self._wake = wake
         self.opened: Opened | None = None
         self.stall = ""
         self._waiting: deque[tuple[int, Batch]] = deque()
         self._completed: list[int] = []
         self._writing = False
-        self._closed: Callable[[], None] | None = None
-        self._get(Get(layout.mark), self._mark_read)
+        self._shown: tuple[int, Rows] = (0, {})
+        self._get(Get((layout.mark,)), self._mark_read)
 
-    @property
-    def _rows(self) -> Rows:
+    def durable(self) -> Rows:
         """What is durable, for judges."""
-        return rows_in(self._layout, tuple(self._shared.pairs.values()))
+        if self._shown[0] != self._shared.revision:
+            rows = rows_in(self._layout, tuple(self._shared.pairs.values()))
+            self._shown = self._shared.revision, rows
+        return self._shown[1]
 
     # ---- opening ---------------------------------------------------------------------------
 
@@ -108,11 +113,11 @@ class TermStore:
         self._write([], self._read_rows)  # from now on nobody writes in an earlier term
 
     def _read_rows(self) -> None:
-        self._get(Get(self._layout.rows, prefix=True), self._rows_read)
+        self._get(Get((self._layout.rows,)), self._rows_read)
 
     def _rows_read(self, pairs: tuple[Pair, ...]) -> None:
         rows = rows_in(self._layout, pairs)
-        self._archive.opened(self._term.revision, rows)
+        self._terms.opened(self._term.revision, rows)
         self.opened = Opened(self._term.revision, rows, None)
         self._wake()
 
@@ -120,7 +125,7 @@ class TermStore:
 
     def submit(self, token: int, batch: Batch) -> None:
         """As ``Store.submit``."""
-        self._archive.submitted(self._term.revision, batch)
+        self._terms.submitted(self._term.revision, batch)
         self._waiting.append((token, batch))
         self._write_next()
 
@@ -129,21 +134,15 @@ class TermStore:
         if self._term.fenced():
             return []
         tokens, self._completed = self._completed, []
-        self._archive.acknowledged(self._term.revision, len(tokens))
+        self._terms.acknowledged(self._term.revision, len(tokens))
         return tokens
 
-    def close(self, closed: Callable[[], None]) -> None:
-        """What was submitted is written first, unless the term ends before."""
-        self._closed = closed
-        self._write_next()
+    def idle(self) -> bool:
+        """Whether all that was submitted is durable, and known to be."""
+        return not (self._waiting or self._writing or self._completed)
 
     def _write_next(self) -> None:
-        if self._writing:
-            return
-        if not self._waiting:
-            closed, self._closed = self._closed, None
-            if closed is not None:
-                closed()
+        if self._writing or not self._waiting:
             return
         group: list[tuple[int, Batch]] = []
         rows = 0

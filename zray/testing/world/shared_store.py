@@ -18,11 +18,12 @@ LEASE_EXTENDED = 0.7  # outages after which leases have all their time again: as
 
 
 class Pair(NamedTuple):
-    """A key's value, and the revision of the store in which the key was made."""
+    """A key's value, the revision of the store in which the key was made, and its lease, or 0."""
 
     key: bytes
     value: bytes
     created: int
+    lease: int
 
 
 class Created(NamedTuple):
@@ -40,10 +41,9 @@ class Equals(NamedTuple):
 
 
 class Get(NamedTuple):
-    """``prefix``: all keys that begin so."""
+    """All keys that begin with one of these."""
 
-    key: bytes
-    prefix: bool = False
+    prefixes: tuple[bytes, ...]
 
 
 class Transact(NamedTuple):
@@ -99,7 +99,6 @@ class SharedStore:
         self.applied: Callable[[Transact], None] = lambda _: None
         self.gone: Callable[[bytes], None] = lambda _: None  # a key was deleted
         self._leases: dict[int, _Lease] = {}
-        self._lease_of: dict[bytes, int] = {}
         self._parked: list[Callable[[], None]] = []
         self._outages = 0
 
@@ -132,11 +131,8 @@ class SharedStore:
         return Answer(succeeded, pairs, self.revision)
 
     def _read(self, request: Get) -> tuple[Pair, ...]:
-        if request.prefix:
-            keys = sorted(key for key in self.pairs if key.startswith(request.key))
-            return tuple(self.pairs[key] for key in keys)
-        pair = self.pairs.get(request.key)
-        return (pair,) if pair is not None else ()
+        keys = sorted(key for key in self.pairs if key.startswith(request.prefixes))
+        return tuple(self.pairs[key] for key in keys)
 
     def _transact(self, request: Transact) -> Answer:
         if not all(map(self._holds, request.terms)):
@@ -161,21 +157,21 @@ class SharedStore:
 
     def _put(self, key: bytes, value: bytes, lease: int) -> None:
         before = self.pairs.get(key)
-        self.pairs[key] = Pair(key, value, before.created if before else self.revision)
-        self._unbind(key)
+        self._unbind(before)
+        self.pairs[key] = Pair(key, value, before.created if before else self.revision, lease)
         if lease:
-            self._lease_of[key] = lease
             self._leases[lease].keys.add(key)
 
     def _delete(self, key: bytes) -> None:
-        self._unbind(key)
-        if self.pairs.pop(key, None) is not None:
+        before = self.pairs.pop(key, None)
+        self._unbind(before)
+        if before is not None:
             self.gone(key)
 
-    def _unbind(self, key: bytes) -> None:
-        lease = self._leases.get(self._lease_of.pop(key, 0))
-        if lease is not None:
-            lease.keys.discard(key)
+    def _unbind(self, pair: Pair | None) -> None:
+        lease = self._leases.get(pair.lease) if pair is not None else None
+        if lease is not None and pair is not None:
+            lease.keys.discard(pair.key)
 
     # ---- leases ----------------------------------------------------------------------------
 
