@@ -481,12 +481,6 @@ class DrainRefusedError(ZrayError):
     code = "ZR-5106"
 
 
-class NoStandbyError(ZrayError):
-    """The head that leads was asked to stand by, and there is no other that could lead."""
-
-    code = "ZR-5109"
-
-
 class WebRequestError(ZrayError, ValueError):
     """A request to the HTTP API that cannot be understood, or is larger than allowed."""
 
@@ -497,6 +491,12 @@ class WebLoginError(ZrayError):
     """A request without a login, from another site, or under a name that is not the page's."""
 
     code = "ZR-5108"
+
+
+class NoStandbyError(ZrayError):
+    """The head that leads was asked to stand by, and there is no other that could lead."""
+
+    code = "ZR-5109"
 
 
 class JobSubmissionError(ZrayError, RuntimeError):

@@ -14,6 +14,7 @@ from zray.core.head.identity import HeadIdentity
 from zray.core.head.members import JobMember, Member
 from zray.core.head.notices import Notices
 from zray.core.head.sessions import Sessions
+from zray.core.head.succession import Succession
 from zray.core.head.traffic_controller import TrafficController
 from zray.core.incidents import Incidents
 from zray.core.machine import Outbox
@@ -71,6 +72,9 @@ class Bench(Tables):
             admission=Admission(head, self.members, store),
             membership=self.joins,  # type: ignore[arg-type]
             departures=self.joins,  # type: ignore[arg-type]
+            succession=Succession(
+                *(self.outbox, self.journal.persist, store, self.events),
+            ),
         )
         self.controller = TrafficController(
             epoch=EPOCH,

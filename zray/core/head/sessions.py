@@ -17,6 +17,7 @@ from zray.core.head.identity import HeadIdentity
 from zray.core.head.members import JobMember, Member, Members, NodeMember
 from zray.core.head.membership import Membership
 from zray.core.head.notices import Notices
+from zray.core.head.succession import Succession
 from zray.core.machine import Outbox
 from zray.errors import StoreError
 from zray.protocol import messages as m
@@ -70,6 +71,7 @@ class Sessions:
         admission: Admission,
         membership: Membership,
         departures: Departures,
+        succession: Succession,
     ) -> None:
         self._identity = identity
         self._store = store
@@ -80,6 +82,7 @@ class Sessions:
         self._admission = admission
         self._membership = membership
         self._departures = departures
+        self._succession = succession
         self.by_route: dict[bytes, Session] = {}
         self.routes: dict[bytes, bytes] = {}  # process -> route
         self.stopping = ""  # why the whole cluster is to stop
@@ -90,13 +93,24 @@ class Sessions:
             m.Hello: self.on_hello,
             m.Goodbye: self.on_goodbye,
             m.Shutdown: self.on_shutdown,
+            **succession.handlers,
         }
+        succession.members = self.routes.keys
         self._greeting: dict[bytes, bytes] = {}  # route -> process, until it is welcome
 
     # ---- begin -----------------------------------------------------------------------------
 
     def on_hello(self, newcomer: Newcomer, hello: m.Hello, now: float) -> None:
         """A peer says who it is: it is refused, or welcome once that is durable."""
+
+        def certain(now: float) -> None:
+            self._greet(newcomer, hello, now)
+
+        if not self._succession.doubted(newcomer.route, newcomer.epoch, certain):
+            certain(now)
+
+    def _greet(self, newcomer: Newcomer, hello: m.Hello, now: float) -> None:
+        """This head leads, whatever epoch the peer knows."""
         route = newcomer.route
         refusal = self._admission.objection(hello, newcomer.epoch)
         if refusal is not None:
@@ -143,6 +157,7 @@ class Sessions:
             head_id=self._identity.head_id,
             minor=m.PROTOCOL_MINOR,
             zray=self._identity.versions.zray,
+            heads=self._succession.heads,
         )
         self._routed.send(route, answer)
 
@@ -172,6 +187,7 @@ class Sessions:
         other cause."""
         session = self.by_route.pop(route, None)
         self._greeting.pop(route, None)
+        self._succession.link_lost(route)
         self._routed.discard(route)
         if session is None:
             return

@@ -87,10 +87,9 @@ class Standby:
     def receive(self, route: bytes, user: str, payload: Payload, now: float) -> None:
         """One payload of a peer, whatever is in it."""
         greets = any(isinstance(message, m.Hello) for message in payload.messages)
-        if self.known.leader is None and greets and route not in self._answered:
-            if len(self._waiting) < limits.STANDBY_GREETINGS_MAX:
-                self._waiting[route] = Greeting(route, user, payload, now)
-                return
+        waits = self.known.leader is None and greets and route not in self._answered
+        if waits and len(self._waiting) < limits.STANDBY_GREETINGS_MAX:
+            self._waiting.setdefault(route, Greeting(route, user, payload, now))
         if route not in self._waiting:
             self._answer(route)
 

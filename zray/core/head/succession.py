@@ -32,11 +32,11 @@ NO_OTHER = (
 
 
 class Succession:
-    """``members``: processes with a session, who are told of changes.
-
+    """
     Attributes:
         heads: all, this one first. Empty: the store is not shared.
         stepping_down: why an operator wants another head to lead; empty: nobody does.
+        members: tells which processes have a session, and hear of changes.
     """
 
     def __init__(
@@ -45,13 +45,12 @@ class Succession:
         persist: Persist,
         store: ControlStore,
         events: Events,
-        members: Callable[[], Iterable[bytes]],
     ) -> None:
         self._outbox = outbox
         self._persist = persist
         self._store = store
         self._events = events
-        self._members = members
+        self.members: Callable[[], Iterable[bytes]] = tuple
         self.heads: list[HeadInfo] = []
         self.stepping_down = ""
         self._asked: tuple[bytes, int] | None = None  # who wants that, and about which message
@@ -81,7 +80,7 @@ class Succession:
         for head_id in before.keys() - after.keys():
             text = f"the head {in_words(before[head_id])} stands by no more"
             self._events.add(WARNING, "HEAD", "HEAD_LEFT", text)
-        for process_id in self._members():
+        for process_id in self.members():
             self._outbox.send(process_id, HeadsChanged(0, [*heads]))
 
     # ---- another shall lead ----------------------------------------------------------------
@@ -100,7 +99,7 @@ class Succession:
     def last_words(self) -> None:
         """All that was acknowledged is stored, and another head may lead: all are told."""
         others = self.heads[1:]
-        for process_id in self._members():
+        for process_id in self.members():
             asked = self._asked is not None and self._asked[0] == process_id
             about = self._asked[1] if asked and self._asked is not None else 0
             self._outbox.send(process_id, SteppingDown(0, about, others))

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zray import limits
-from zray.core.head.gcs import Gcs
 from zray.core.head.identity import HeadIdentity
 from zray.core.head.members import Suspect
 from zray.core.incidents import Incidents
@@ -21,7 +20,7 @@ from zray.errors import DataDirectoryLockedError
 from zray.nodes import imports
 from zray.nodes.head.dashboard import Dashboard
 from zray.nodes.head.head_port import HeadPort
-from zray.nodes.head.head_store import cluster_key, make_store
+from zray.nodes.head.head_store import cluster_key, make_gcs, make_store
 from zray.nodes.head.liveness import LivenessProbes
 from zray.nodes.head.own_node import OwnNode
 from zray.nodes.head.own_raylet import OwnRaylet
@@ -114,7 +113,8 @@ class Head:
         versions, started = identity.versions(pickles=True), self.info.started
         which = (key.cluster_id, opened.epoch, versions, started, os.urandom(16), self.info.pid)
         self._head = HeadIdentity(*which)
-        self._gcs = Gcs(self._head, opened.rows, now, incidents)
+        where = options.store or str(data)
+        self._gcs = make_gcs(self._head, opened.rows, now, incidents, where)
         self._gcs.members.driver_lost_s = options.driver_lost_after_s
         self._sessions = self._gcs.sessions
         self._gcs.inspection.figures = self._figures

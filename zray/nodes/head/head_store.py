@@ -5,10 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from zray.errors import StartError
+import msgspec
+
+from zray.core.head import stored_version
+from zray.core.head.gcs import Gcs
+from zray.core.head.identity import HeadIdentity
+from zray.core.incidents import Incidents
+from zray.errors import StartError, StoreError
 from zray.nodes.options import HeadOptions
 from zray.runtime.keys import ClusterKey
-from zray.store.base import Store
+from zray.store.base import Rows, Store
 from zray.store.memory import MemoryStore
 
 
@@ -33,6 +39,27 @@ def make_store(options: HeadOptions, data: Path) -> Store:
     from zray.store.sqlite import SqliteStore
 
     return SqliteStore(data)
+
+
+def make_gcs(
+    identity: HeadIdentity, rows: Rows, now: float, incidents: Incidents, where: str
+) -> Gcs:
+    """The machines of a head that goes on with what its store has. ``where``: that store.
+
+    Raises:
+        StoreError: this version cannot.
+    """
+    try:
+        objection = stored_version.objection(rows)
+        if objection:
+            raise StoreError(objection)
+        return Gcs(identity, rows, now, incidents)
+    except msgspec.MsgspecError as error:
+        raise StoreError(
+            f"the control store {where} has a record that zray {identity.versions.zray} cannot "
+            f"read ({error}). The head does not start, because it would forget it. Use the version "
+            "that wrote it, or restore a backup"
+        ) from error
 
 
 def cluster_key(options: HeadOptions, data: Path, cluster_id: bytes | None) -> ClusterKey:
