@@ -93,7 +93,7 @@ class Terms:
             leads = leader.created if leader is not None else "nobody"
             raise Violation(f"{name} speaks as epoch {epoch}, and {leads} leads")
 
-    def heard(self, name: str, known: int, epoch: int) -> None:
+    def obeyed(self, name: str, known: int, epoch: int) -> None:
         """A peer that knows of an epoch has done what a head of another told it."""
         if epoch < known:
             raise Violation(f"{name} follows a word of epoch {epoch}, and knows of {known}")

@@ -148,6 +148,10 @@ class SimCandidate(SimHead):
         """As ``SimHead.durable``."""
         return self._store.durable() if self._store is not None else {}
 
+    def serving(self) -> int:
+        """As ``SimHead.serving``."""
+        return super().serving() if self.leads else 0
+
     def _send(self) -> None:
         if self.gcs.routed:
             self._realm.terms.speaks(self.name, self.gcs.epoch)
@@ -178,6 +182,13 @@ class SimCandidate(SimHead):
             reason = self._stepping
             self._end_term(reason)
             self.election.step_down(reason)
+
+    def die(self) -> None:
+        """As ``SimHead.die``."""
+        led, self.leads = self.leads, False
+        if led:
+            self._realm.ends(self)
+        super().die()
 
     def deadline(self) -> float:
         """As ``SimHead.deadline``."""

@@ -91,6 +91,10 @@ class SimHead(SimProcess):
     def _persist(self) -> bool:
         """Hand new rows to the store and take what is durable; whether there was any."""
 
+    def serving(self) -> int:
+        """The epoch that it serves just now; 0: none."""
+        return self.gcs.epoch if self.alive else 0
+
     @abstractmethod
     def durable(self) -> Rows:
         """What has become durable, for judges; theirs to read."""
