@@ -72,7 +72,7 @@ def head_plan(seed: int) -> HeadPlan:
     return HeadPlan(
         *(nodes, drivers, workloads, head_faults, faults),
         *(random.choice([0.0001, 0.0005, 0.01]), random.choice([0.001, 0.005, 0.05])),
-        *(random.choice([0.0, 0.0, 0.02, 0.1]), random.choice([0, 1])),
+        *(random.choice([0.0, 0.0, 0.01, 0.05]), random.choice([0, 1])),
     )
 
 

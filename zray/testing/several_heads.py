@@ -16,7 +16,7 @@ from zray.testing.cluster import SimCluster
 from zray.testing.judgement.terms import Terms
 from zray.testing.processes.candidate import Realm, SimCandidate
 from zray.testing.processes.process import SimPeer, SimProcess
-from zray.testing.world.network import Link
+from zray.testing.world.network import Link, Trap
 from zray.testing.world.errors import ACTOR_UNAVAILABLE, LOSSES
 from zray.testing.world.shared_store import SharedStore
 from zray.testing.world.store_link import Weather
@@ -47,6 +47,7 @@ class SeveralHeads(SimCluster):
         self.weather = Weather(latency_s, others.get("commit_s", 0.003), store_lost)
         self.candidates: dict[str, SimCandidate] = {}
         self.troubled_until = 0.0
+        self._freezes: list[tuple[Trap, bool]] = []  # that are to come
         self._layout = layout
         self._realm = Realm(
             *(self.shared, self.weather, layout, self.terms, self._leads, self._ends)
@@ -178,6 +179,7 @@ class SeveralHeads(SimCluster):
             return False
 
         trap = (springs, False)
+        self._freezes.append(trap)
         traps.append(trap)
 
     # ---- harm to the store -----------------------------------------------------------------
@@ -201,7 +203,7 @@ class SeveralHeads(SimCluster):
         before, self.weather.lost = self.weather.lost, lost
 
         def recover() -> None:
-            self.weather.lost = before
+            self.weather.lost = min(before, self.weather.lost)
 
         self.clock.after(seconds, recover)
 
@@ -233,6 +235,8 @@ class SeveralHeads(SimCluster):
 
     def finish(self) -> None:
         """As ``SimCluster.finish``; before that, one head leads and all peers are with it."""
+        self.network.traps[:] = [one for one in self.network.traps if one not in self._freezes]
+        self.weather.lost = 0.0
         self.run_for(max(0.0, self.troubled_until - self.clock.now))
         self.run_until(self.is_led, LED_S, "one head leads, and all are with it")
         super().finish()

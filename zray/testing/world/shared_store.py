@@ -188,8 +188,8 @@ class SharedStore:
         return True
 
     def _watch(self, number: int, lease: _Lease) -> None:
-        lag = self._random.uniform(0.0, EXPIRY_LAG_S)
-        self._clock.at(lease.expires_at + lag, self._look, number, lease)
+        lag = self._random.uniform(0.01, EXPIRY_LAG_S)
+        self._clock.at(max(lease.expires_at, self._clock.now) + lag, self._look, number, lease)
 
     def _look(self, number: int, lease: _Lease) -> None:
         if self._leases.get(number) is not lease:

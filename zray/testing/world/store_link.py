@@ -14,7 +14,7 @@ from zray.testing.world.clock import Clock
 from zray.testing.world.shared_store import Answer, KeepAlive, Request, SharedStore, Transact
 
 Done = Callable[[Answer | None], None]
-ATTEMPT_S = 2.0  # until another member is asked
+ATTEMPT_S = 0.5  # until another member is asked
 
 
 class Asker(Protocol):
