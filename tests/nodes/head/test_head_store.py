@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from zray.errors import StartError
+from zray.nodes.head.elected_store import ElectedStore
 from zray.nodes.head.head_store import cluster_key, make_store
 from zray.nodes.options import HeadOptions
-from zray.store.etcd import EtcdStore
 from zray.store.memory import MemoryStore
 from zray.store.sqlite import SqliteStore
 
@@ -18,7 +18,7 @@ FILE, ETCD, LOCAL = HeadOptions(), HeadOptions(store="etcd://h1"), HeadOptions(l
 
 
 def test_each_has_its_store(tmp_path: Path) -> None:
-    for options, kind in ((FILE, SqliteStore), (ETCD, EtcdStore), (LOCAL, MemoryStore)):
+    for options, kind in ((FILE, SqliteStore), (ETCD, ElectedStore), (LOCAL, MemoryStore)):
         store = make_store(options, tmp_path)
         assert type(store) is kind
         store.close()

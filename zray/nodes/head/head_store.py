@@ -29,13 +29,13 @@ def make_store(options: HeadOptions, data: Path) -> Store:
     if options.local:
         return MemoryStore()
     if options.store:
+        from zray.nodes.head.elected_store import ElectedStore
         from zray.store import etcd_address
-        from zray.store.etcd import EtcdStore
 
         address = etcd_address.parse(options.store, os.environ)
         for name in etcd_address.VARIABLES:
             os.environ.pop(name, None)
-        return EtcdStore(address, options.name)
+        return ElectedStore(address, options.name)
     from zray.store.sqlite import SqliteStore
 
     return SqliteStore(data)
