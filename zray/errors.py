@@ -69,6 +69,13 @@ class UnknownHostError(HeadConnectionError):
     code = "ZR-1406"
 
 
+class NoLeaderError(HeadConnectionError):
+    """Heads are there, but all of them stand by: none leads, or the one that does is not to be
+    reached from here."""
+
+    code = "ZR-1504"
+
+
 class HeadSilentError(HeadConnectionError):
     """The head accepted the connection but did not answer in time."""
 

@@ -31,6 +31,7 @@ class KnownHeads:
         heads: as the leader has said last; empty: its store allows for one only.
         epoch: of the session that was there last.
         linked: that session goes on.
+        stands_by: what a head that does not lead has said last, since there was a session.
     """
 
     def __init__(self, given: Iterable[str] = ()) -> None:
@@ -38,6 +39,7 @@ class KnownHeads:
         self.address = self._given[0] if self._given else ""
         self.heads: list[HeadInfo] = []
         self.epoch = 0
+        self.stands_by: NotLeader | None = None
         self._hinted: dict[bytes, HeadInfo] = {}  # what heads that do not lead know
         self._leader: list[str] = []  # where one leads, by the best that is known
         self.linked = False
@@ -71,6 +73,11 @@ class KnownHeads:
     def others(self) -> list[str]:
         """Where those heads are that stand by, as the leader has said last."""
         return [address for head in self.heads if not head.leads for address in head.addresses]
+
+    def in_short(self) -> str:
+        """For another process that looks for a head: one address of each, with commas."""
+        others = [head.addresses[0] for head in self.heads if head.addresses and not head.leads]
+        return ",".join(dict.fromkeys([self.address, *others]))
 
     # ---- a leader that says nothing --------------------------------------------------------
 
@@ -123,6 +130,10 @@ class KnownHeads:
         times, _ = self._unanswered.get(address, (0, 0))
         return address in self._leader or self._rounds % min(_SKIPPED_MAX, 1 << times) == 0
 
+    def is_last(self) -> bool:
+        """Whether every address has been tried by now, in this round."""
+        return not self._left
+
     def patience_s(self) -> float:
         """For so long this attempt may go without a sign that somebody is there."""
         if len(self.all()) < 2:
@@ -163,6 +174,7 @@ class KnownHeads:
         self.heads = [*heads]
         self.epoch = epoch
         self._leader = [self.address]
+        self.stands_by = None
         self._hinted.clear()
         self._unanswered.clear()
         self._left = []
@@ -185,6 +197,7 @@ class KnownHeads:
         Returns what that is in a session: its end.
         """
         self._answers += 1
+        self.stands_by = message
         for head in message.heads:
             self._hinted.pop(head.head_id, None)
             self._hinted[head.head_id] = head

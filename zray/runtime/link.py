@@ -91,11 +91,13 @@ class HeadLink:
             except ValueError:
                 self.heads.ended(0.0)
 
-    def overdue(self, now: float) -> bool:
-        """Whether this attempt has gone without an answer for as long as it may."""
-        return not self.heads.linked and now - self.opened > (
-            limits.CONNECT_TIMEOUT_S if self._is_reached else self.heads.patience_s()
-        )
+    def overdue(self, now: float, welcome_s: float = limits.CONNECT_TIMEOUT_S) -> bool:
+        """Whether this attempt has gone without an answer for as long as it may.
+
+        ``welcome_s``: for a head that is there, and busy.
+        """
+        patience_s = welcome_s if self._is_reached else min(self.heads.patience_s(), welcome_s)
+        return not self.heads.linked and now - self.opened > patience_s
 
     def close(self, now: float) -> None:
         """End the session; the next attempt is due at ``retry_at``, with another address."""

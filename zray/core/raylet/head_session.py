@@ -65,7 +65,7 @@ class HeadSession:
 
     def start_over(self, handlers: HeadHandlers) -> None:
         """An incarnation begins, without a session; ``handlers`` take what the head will say."""
-        self.handlers = {**handlers, m.HeadsChanged: self._on_heads_changed}
+        self.handlers: HeadHandlers = {**handlers, m.HeadsChanged: self._on_heads_changed}
         self.linked = False
         self.lease_until = 0.0
         self._ping_at = 0.0
