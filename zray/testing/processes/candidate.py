@@ -64,6 +64,8 @@ class SimCandidate(SimHead):
         """Look whether it leads, before it says anything; then serve, or stand by."""
         if self._term is not None and (reason := self._term.fenced()):
             self._end_term(reason)
+            self.world.network.hang_up(self)
+            self._inbox.clear()
         view = self.election.view()
         if self._term is None and view.state is State.LEADING:
             self._begin_term()
@@ -111,8 +113,6 @@ class SimCandidate(SimHead):
         if led:
             self._realm.ends(self)
             del self.gcs
-            self.world.network.hang_up(self)
-            self._inbox.clear()
             self._standby = Standby()
 
     def _stand_by(self) -> None:
@@ -159,11 +159,6 @@ class SimCandidate(SimHead):
 
     # ---- the end of a term -----------------------------------------------------------------
 
-    def step_down(self) -> None:
-        """An operator wants another head to lead."""
-        self._stepping = "a test"
-        self.wake()
-
     def _settle_and_step_down(self) -> None:
         """It takes nothing in any more; what it has acknowledged is stored and told, then it
         gives its lead back."""
@@ -182,6 +177,7 @@ class SimCandidate(SimHead):
             reason = self._stepping
             self._end_term(reason)
             self.election.step_down(reason)
+            self.wake()  # whoever still speaks to it is told who leads
 
     def die(self) -> None:
         """As ``SimHead.die``."""

@@ -105,6 +105,7 @@ class SimDriver(SimPeer, Caller):
             if now >= self._ping_at:
                 self._ping_at = now + limits.PING_S
                 self.client.outbox.append(m.Ping(0, now))
+                self.client.known_heads.asked(now)
                 self.client.leases.account()
             outbox = self.client.take_outbox()
             self.transmit(self.client.epoch, outbox)
@@ -242,6 +243,7 @@ class SimDriver(SimPeer, Caller):
 
     def take(self, payload: codec.Payload) -> None:
         """Hand a payload to the machine."""
+        self.client.known_heads.heard()
         self.client.receive(payload, self.clock.now)
 
     def linked(self) -> bool:

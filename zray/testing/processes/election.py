@@ -67,8 +67,6 @@ class SimElection:
         self._random = random
         self._link = link
         self._layout = layout
-        self._heads = layout.root + b"heads/"
-        self._halted = layout.root + b"stop"
         self._rate = rate
         self._offset = random.uniform(0.0, 1e6)
         self._news = news
@@ -101,7 +99,7 @@ class SimElection:
 
     def changed(self, key: bytes) -> None:
         """A key is gone; the store may tell of it."""
-        watched = key == self._layout.leader or key.startswith(self._heads)
+        watched = key == self._layout.leader or key.startswith(self._layout.heads)
         if watched and not self._link.cut and self._random.random() >= WATCH_LOST:
             self._clock.after(self._random.uniform(0.0005, 0.02), self._link.when_awake, self._look)
 
@@ -164,7 +162,7 @@ class SimElection:
     def _steps(self, request: leadership.Request) -> list[Request]:
         """What is to be asked of the store, one after the other."""
         layout = self._layout
-        look = Get((layout.leader, self._heads, self._halted))
+        look = Get((layout.leader, layout.heads, layout.halted))
         if isinstance(request, leadership.Grant):
             return [Grant(request.lease, request.ttl_s)]
         if isinstance(request, leadership.Revoke):
@@ -172,7 +170,7 @@ class SimElection:
         if isinstance(request, leadership.Keep):
             return [KeepAlive(request.lease), look]
         if isinstance(request, leadership.Register):
-            return [self._put(self._heads + self._record.head_id.encode(), (), request.lease), look]
+            return [self._put(self._layout.head(self._record.head_id), (), request.lease), look]
         if isinstance(request, leadership.Campaign):
             vacant = (Created(layout.leader, 0),)
             return [self._put(layout.leader, vacant, request.lease), look]
@@ -181,7 +179,7 @@ class SimElection:
             return [Transact(ours, ((layout.leader, None),), ()), look]
         if isinstance(request, leadership.Halt):
             ours = (Created(layout.leader, request.revision),)
-            return [Transact(ours, ((self._halted, request.reason.encode()),), ()), look]
+            return [Transact(ours, ((self._layout.halted, request.reason.encode()),), ()), look]
         return [look]
 
     def _put(self, key: bytes, terms: tuple[Created, ...], lease: int) -> Transact:
@@ -193,7 +191,7 @@ class SimElection:
             record = HeadRecord.decode(pair.value)
             if pair.key == self._layout.leader:
                 leader = Holder(record, pair.created, pair.lease)
-            elif pair.key == self._halted:
+            elif pair.key == self._layout.halted:
                 halted, reason = pair.created, pair.value.decode()
             elif record is not None:
                 heads.append(record)

@@ -18,6 +18,7 @@ from zray.protocol import codec
 from zray.protocol import messages as m
 from zray.testing.processes.attempts import AtOneHead
 from zray.testing.processes.participant import Witness
+from zray.testing.processes.scout import SimScout
 from zray.testing.processes.steps import Library
 from zray.testing.world.network import Link, in_words
 from zray.testing.world.world import World
@@ -111,6 +112,7 @@ class SimPeer(SimProcess):
         self.heard = self.opened = self.clock.now
         self._arrivals: deque[tuple[Link, bytes | None]] = deque()
         self._retry_at = self.clock.now
+        self._scout = SimScout(name, self.world, self.wake)
 
     def received(self, link: Link, payload: bytes) -> None:
         """A payload came in."""
@@ -154,6 +156,7 @@ class SimPeer(SimProcess):
                     self.say_hello()
             return
         silent = self.linked() and now - self.heard > limits.DEAD_S
+        silent = silent or self._scout.look(self.known_heads())
         unanswered = not self.linked() and now > self._overdue_at()
         if silent or unanswered or self.refusal():
             self.hang_up(answered=not unanswered)
@@ -182,7 +185,8 @@ class SimPeer(SimProcess):
         if self.link is None:
             return self._retry_at
         if self.linked():
-            return self.heard + limits.DEAD_S + 0.001
+            looks_at = self._scout.deadline(self.known_heads())
+            return min(self.heard + limits.DEAD_S + 0.001, looks_at)
         return self._overdue_at() + 0.001
 
     def _overdue_at(self) -> float:

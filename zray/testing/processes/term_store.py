@@ -12,7 +12,7 @@ from typing import Protocol
 
 from zray.store.base import Batch, Opened, Rows
 from zray.store.etcd_layout import Layout
-from zray.store.leadership import Verdict, WriteSequence
+from zray.store.fencing import Term, Verdict, WriteSequence
 from zray.testing.world.clock import Clock
 from zray.testing.world.shared_store import (
     Answer,
@@ -29,18 +29,6 @@ PATIENCE_S = 2.0  # as the real one: then it is said that the store stalls
 ROWS_MAX = 120  # of one transaction
 
 Operations = list[tuple[bytes, bytes | None]]
-
-
-class Term(Protocol):
-    """What the election knows of a term."""
-
-    revision: int
-
-    def fenced(self) -> str:
-        """Why it is over; empty: it is not."""
-
-    def lost(self, reason: str) -> None:
-        """A write has shown that it is over."""
 
 
 class Judge(Protocol):
