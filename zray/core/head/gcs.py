@@ -429,11 +429,8 @@ class Gcs(Tables):
         """What the head knows of why something is as it is; made when somebody asks."""
         from zray.core.head.causes import HeadCauses
 
-        return HeadCauses(
-            *(self.epoch, self.store, self.members, self.processes, self.tasks, self.objects),
-            *(self.actor_table, self.actor_directory, self.holders, self.lease_table),
-            *(self.near_tasks, self.scheduler, self.recovery, self.placement_groups),
-        )
+        machines = (self.actor_directory, self.holders, self.placement_groups)
+        return HeadCauses(self, self.tasks, *machines)
 
     # ---- what concerns several machines --------------------------------------------------------
 

@@ -79,10 +79,13 @@ class WhyQueries:
         may_ask = message.patience_s > 0 and len(self._open) < limits.WHY_QUESTIONS_MAX
         for trail in question.trails:
             found = self._causes.find(trail.subject)
-            if isinstance(found, bytes):
-                self._follow(question if may_ask else None, trail, found, now)
-            else:
-                trail.causes.append(found)
+            asked = question if may_ask else None
+            if found.digits and found.cause is not None and asked is not None:
+                self._search(asked, trail, found.cause, found.digits)
+                continue
+            if found.cause is not None:
+                trail.causes.append(found.cause)
+            self._follow(asked, trail, found.id, now)
         if question.waits():
             self._open[question.key] = question
             self._due.put(question.key, now + message.patience_s)
@@ -187,9 +190,9 @@ class WhyQueries:
             trail.causes.append(unknown)
         self._follow(question, trail, trail.then, now)
 
-    def _search(self, question: Question, trail: Trail, unknown: m.Cause) -> None:
-        """It may be over."""
-        search = PastSearch(self._events, self._members, unknown)
+    def _search(self, question: Question, trail: Trail, unknown: m.Cause, digits: str = "") -> None:
+        """It may be over. ``digits``: of its id, if that is not whole."""
+        search = PastSearch(self._events, self._members, unknown, digits)
         found = None if self._searches else search.go_on()
         if found is not None:
             trail.causes.append(found)
