@@ -129,6 +129,7 @@ GROUP_BYTES_MAX = 256 << 10  # of one placement group, as it is sent
 GROUPS_KEPT_MAX = 10_000  # removed placement groups that the head remembers
 BUNDLES_KEPT_MAX = 50_000  # and so many bundles of these in all
 GROUP_WAITS_MAX = 1000  # of one process until a group is placed; the first of more is answered
+JOB_BUNDLES_MAX = 100_000  # of all placement groups of one program that are not removed
 BUNDLE_NAME_MAX = 200  # characters of a resource of a bundle: its place is added to that
 GROUP_SHAPES_MAX = 256  # kinds of bundles of which it is known which nodes may have room
 GROUP_TRIES_MAX = 64  # kinds of groups without a place that are looked at in a turn

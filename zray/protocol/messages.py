@@ -349,7 +349,8 @@ class Status(Message, tag=34):
 
     ``started_s``: of the head, in seconds since 1970. ``health`` as in PONG. ``classes``: of tasks
     that wait. ``objects``: how many there are. ``notices``: the last warnings; ``counters``: what
-    has happened how often since the head's start. ``heads`` as in WELCOME.
+    has happened how often since the head's start. ``heads`` as in WELCOME. ``groups``: placement
+    groups that are not removed; ``groups_waiting``: those of them that lack places.
     """
 
     about: Seq
@@ -365,6 +366,8 @@ class Status(Message, tag=34):
     actors: Annotated[list[ActorStatus], MANY] = []
     more: bool = False
     heads: Heads = []
+    groups: Count = 0
+    groups_waiting: Count = 0
 
 
 class Reasons(Message, tag=35):

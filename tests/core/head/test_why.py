@@ -527,7 +527,10 @@ def test_how_an_actor_and_a_worker_ended() -> None:
     actor = m.ListedActor(identity("actor"), "Counter", "DEAD", death_cause="it was killed")
     worker = m.ListedWorker(
         *(identity("worker"), False),
-        **dict(host="here", pid=12, ended_s=now_s - 3, exit_type="SYSTEM_ERROR"),
+        host="here",
+        pid=12,
+        ended_s=now_s - 3,
+        exit_type="SYSTEM_ERROR",
         exit_detail="killed by SIGKILL",
     )
     events.actors.add(replace(actor, ended_s=now_s - 9))
@@ -546,7 +549,7 @@ def test_a_submitted_job_by_its_submission_id() -> None:
     record = head.gcs.job_table.add(row)
     assert head.codes("import-3") == ["UNKNOWN"]  # nobody is shown what is not durable
     record.told = row
-    assert [one.code for one in head.chain("import-3")][0] == "PENDING"
+    assert next(one.code for one in head.chain("import-3")) == "PENDING"
     record.told = replace(row, status=m.JOB_RUNNING, driver_id=identity("d"))
     assert head.ask("import-3") is None
     (asked,) = head.taken("d", m.AskWhy)

@@ -16,7 +16,6 @@ from zray.core.head.actor_directory import ActorDirectory
 from zray.core.head.actor_records import ActorRecord
 from zray.core.head.holders import Holders
 from zray.core.head.member_causes import AWAY, DEAD, MemberCauses
-from zray.core.head.members import Members
 from zray.core.head.object_table import PENDING, ObjectRecord
 from zray.core.head.placement_groups import PlacementGroups
 from zray.core.head.scheduling_class import SchedulingClass

@@ -392,7 +392,7 @@ class Gcs(Tables):
         self.queries = StateQueries(
             *(identity, self.store, self.notices, self.incidents, self.counters, self.outbox),
             *(self.members, self.objects, self.actor_table, self.lease_table, self.scheduler),
-            *(self.recovery, self.transfers, self.events),
+            *(self.recovery, self.transfers, self.events, self.placement),
             lambda oid, now: self.causes.why(oid, now),
         )
         rows = StateRows(self, self.tasks)

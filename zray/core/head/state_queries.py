@@ -16,6 +16,7 @@ from zray.core.head.lease_table import LeaseTable
 from zray.core.head.members import Member, Members, NodeMember
 from zray.core.head.notices import Notices
 from zray.core.head.object_table import ObjectTable
+from zray.core.head.placement_table import PlacementTable
 from zray.core.head.recovery import Recovery
 from zray.core.head.scheduling_class import SchedulingClass
 from zray.core.head.task_records import READY
@@ -64,6 +65,7 @@ class StateQueries:
         recovery: Recovery,
         transfers: Transfers,
         events: Events,
+        placement: PlacementTable,
         why: Callable[[bytes, float], str],
     ) -> None:
         self._identity = identity
@@ -80,6 +82,7 @@ class StateQueries:
         self._recovery = recovery
         self._transfers = transfers
         self._events = events
+        self._placement = placement
         self._why = why
         self.handlers: dict[type[Message], Callable[[Any, Any, float], None]] = {
             Ping: self.on_ping,
@@ -156,6 +159,8 @@ class StateQueries:
             self._notices.latest(),
             self._counted(),
             [self._actor(record, now) for record in [*self._actors.values()][:ACTORS_TOLD_MAX]],
+            groups=len(self._placement),
+            groups_waiting=len(self._placement.unplaced),
         )
 
     def _counted(self) -> list[tuple[str, int]]:
