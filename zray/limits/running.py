@@ -100,6 +100,7 @@ OWN_NODE_RETRY_MAX_S = 30.0
 OWN_NODE_STEADY_S = 60.0  # one that has run for so long is started again at once
 FORK_RETRY_FIRST_S = 0.1  # after a worker that ended before it began anything; doubled each time
 FORK_RETRY_MAX_S = 5.0
+STILLBORN_MAX = 8  # such workers in a row of one program, then what waits there for one fails
 LEND_AFTER_S = 0.5  # a task that waits longer for its arguments lets others have its resources
 MAX_RETRIES = 3
 LINEAGE_PIN_BYTES_MAX = 1 << 20  # smaller arguments that cannot be made again are kept for it

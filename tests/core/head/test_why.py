@@ -88,13 +88,37 @@ def test_a_chain_of_arguments_is_followed_to_its_end() -> None:
     assert found[2].advice == "start one with zray-worker"
 
 
-def test_a_long_chain_and_many_arguments_are_cut() -> None:
+def test_of_a_long_chain_of_arguments_the_beginning_and_the_end_are_told() -> None:
+    head = Bench()
+    before: list[bytes] = []
+    for place in range(10_000):
+        head.submit("d", spec(f"t{place}", WORK, dependencies=before))
+        before = [object_of(identity(f"t{place}"))]
+    found = head.chain(before[0])
+    assert [one.code for one in found] == ["WAIT_DEPS"] * 4 + ["NO_NODES"]
+    assert [one.id for one in found[3:]] == [identity("t1"), identity("t0")]
+    assert found[2].text.endswith("; 9,995 more wait like that, each for the next; then")
+
+
+def test_in_one_turn_so_many_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "WHY_HOPS_MAX", 30)
     head = Bench()
     before: list[bytes] = []
     for place in range(100):
         head.submit("d", spec(f"t{place}", WORK, dependencies=before))
         before = [object_of(identity(f"t{place}"))]
-    assert len(head.chain(before[0])) == limits.WHY_CHAIN_MAX
+    answers = head.ask(before[0], before[0])
+    assert answers is not None
+    for answer in answers:
+        assert len(answer.causes) == limits.WHY_CHAIN_MAX
+    assert "; 30 more wait like that" in answers[0].causes[2].text
+    assert "more wait like that" not in answers[1].causes[2].text
+    (first, *_) = head.ask(before[0]) or []
+    assert "; 30 more wait like that" in first.causes[2].text
+
+
+def test_many_arguments_are_cut() -> None:
+    head = Bench()
     roots = [spec(f"root{place}", WORK) for place in range(2000)]
     head.submit("d", *roots)
     needs = [object_of(one.task_id) for one in roots]
