@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import abc
 import functools
 import socket
 import threading
+from collections.abc import Sized
 from typing import Any
 
 import pytest
@@ -104,8 +104,11 @@ def test_classes_of_the_script_name_their_attributes() -> None:
 
 
 def test_what_a_class_makes_anew_in_each_process_is_not_blamed() -> None:
-    class Local(abc.ABC):
+    class Local(Sized):
         lock = threading.Lock()
+
+        def __len__(self) -> int:
+            return 0
 
     assert "class attribute 'lock' is a _thread.lock" in str(serialization.explain(Local, "C"))
 
