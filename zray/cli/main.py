@@ -16,6 +16,7 @@ from zray._version import __version__
 from zray.cli import (
     entry,
     figures,
+    gcs,
     job,
     listing,
     metrics,
@@ -165,6 +166,7 @@ for _one in (
     metrics.metrics,
     job.job,
     systemd_unit.systemd_unit,
+    gcs.gcs,
 ):
     command.add_command(_one)
 
