@@ -16,6 +16,7 @@ from zray._version import __version__
 from zray.cli import (
     entry,
     figures,
+    gcs,
     head_commands,
     job,
     listing,
@@ -167,6 +168,7 @@ for _one in (
     job.job,
     head_commands.head,
     systemd_unit.systemd_unit,
+    gcs.gcs,
 ):
     command.add_command(_one)
 

@@ -16,6 +16,7 @@ from zray.core.incidents import Incidents
 from zray.errors import StartError, StoreRefusedError
 from zray.nodes.options import HeadOptions
 from zray.runtime.keys import ClusterKey
+from zray.store import moved
 from zray.store.base import Rows, Store
 from zray.store.fencing import Term
 from zray.store.memory import MemoryStore
@@ -90,6 +91,9 @@ def make_gcs(
         objection = stored_version.objection(rows)
         if objection:
             raise StoreRefusedError(objection)
+        objection = moved.objection(rows)
+        if objection:
+            raise StoreRefusedError(f"the control store {where} {objection}")
         return Gcs(identity, rows, now, incidents)
     except msgspec.MsgspecError as error:
         raise StoreRefusedError(
