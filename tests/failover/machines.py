@@ -14,6 +14,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 
 import psutil
 
@@ -119,10 +120,12 @@ class Machines:
         return [*entry, "--"]
 
     def processes(self, name: str) -> Iterator[psutil.Process]:
-        """All of a whole machine, but for the first."""
-        for process in psutil.Process(self._first(name)).children(recursive=True):
-            if process.name() != "sleep":
-                yield process
+        """All of a whole machine."""
+        here = os.readlink(f"/proc/{self._first(name)}/ns/pid")
+        for process in psutil.process_iter():
+            with suppress(OSError):
+                if os.readlink(f"/proc/{process.pid}/ns/pid") == here:
+                    yield process
 
     # ---- harm ----------------------------------------------------------------------------------
 

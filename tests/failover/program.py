@@ -1,11 +1,11 @@
 """A driver that works on while heads come and go; every result is known, every call is numbered.
 
-``python -m tests.failover.program NAME FOLDER [--far]``: a line for each round, until FOLDER/stop
-exists. Ends with 0 if all was right, else with 1 and the reason. Beside the rounds three threads do
-one thing after the other and write down when each began and ended, by the machine's monotonic
-clock: FOLDER/NAME-change (a change of control state, acknowledged), -task (a result), -call (of an
-actor). Large values of a program on a machine without a node (``--far``) lie elsewhere, and so it
-puts none. NAME is its namespace, too.
+``python -m tests.failover.program NAME FOLDER [far] [clocks]``: a line for each round, until
+FOLDER/stop exists. Ends with 0 if all was right, else with 1 and the reason. Beside the rounds
+three threads do one thing after the other and write down when each began and ended, by the
+machine's monotonic clock: FOLDER/NAME-change (of control state, acknowledged), -task (a result),
+-call (of an actor). ``clocks``: nothing but these, more often. Large values of a program on a
+machine without a node (``far``) lie elsewhere, and so it puts none. NAME is its namespace, too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from zray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 KEPT = {"kept": 0.01}  # of a node that is never killed: what is lost with a process must be there
 SIZES = (0, 100, 5_000, 60_000, 200_000, 1_500_000)
 START_S = 60.0
-PAUSE_S = 0.05  # between two things of a thread
+PAUSE_S, OFTEN_S = 0.05, 0.01  # between two things of a thread
 ROUND_S = 0.3  # between two rounds: the machine has others
 
 
@@ -170,8 +170,9 @@ def acknowledged(operation: Callable[[], Any]) -> Any:
 class Clock(threading.Thread):
     """One thing after the other, and when each began and ended."""
 
-    def __init__(self, path: Path, act: Callable[[int], object]) -> None:
+    def __init__(self, path: Path, act: Callable[[int], object], pause_s: float) -> None:
         super().__init__(daemon=True)
+        self._pause_s = pause_s
         self._file = path.open("w", buffering=1)
         self._act = act
         self.stopping = threading.Event()
@@ -180,7 +181,7 @@ class Clock(threading.Thread):
     def run(self) -> None:
         number = 0
         try:
-            while not self.stopping.wait(PAUSE_S):
+            while not self.stopping.wait(self._pause_s):
                 began = time.monotonic()
                 self._act(number)
                 self._file.write(f"{began:.4f} {time.monotonic():.4f}\n")
@@ -191,7 +192,7 @@ class Clock(threading.Thread):
             self._file.close()
 
 
-def clocks(name: str, folder: Path, sequence: Sequence) -> list[Clock]:
+def clocks(name: str, folder: Path, sequence: Sequence, pause_s: float) -> list[Clock]:
     def change(number: int) -> None:
         acknowledged(lambda: kv.put(f"{name}-clock".encode(), b"%d" % number))
 
@@ -203,7 +204,7 @@ def clocks(name: str, folder: Path, sequence: Sequence) -> list[Clock]:
         "task": task,
         "call": lambda _number: sequence.call(1),
     }
-    return [Clock(folder / f"{name}-{what}", act) for what, act in acts.items()]
+    return [Clock(folder / f"{name}-{what}", act, pause_s) for what, act in acts.items()]
 
 
 def connect(name: str) -> None:
@@ -218,36 +219,39 @@ def connect(name: str) -> None:
         time.sleep(0.2)
 
 
-def main(name: str, folder: Path, far: bool) -> None:
+def main(name: str, folder: Path, how: set[str]) -> None:
     connect(name)
-    traveller = Traveller(name, folder, far)
+    traveller = None if "clocks" in how else Traveller(name, folder, "far" in how)
     sequence = Sequence(Log.remote())
-    running = clocks(name, folder, sequence)
+    running = clocks(name, folder, sequence, PAUSE_S if traveller else OFTEN_S)
     for clock in running:
         clock.start()
     rounds = 0
     while not (folder / "stop").exists():
-        traveller.round()
+        if traveller:
+            traveller.round()
+        rounds += 1
         for clock in running:
             assert not clock.failure, clock.failure
-        rounds += 1
+        print(f"round {rounds}: {traveller.results if traveller else 0} right", flush=True)
         time.sleep(ROUND_S)
-        print(f"round {rounds}: {traveller.results} right", flush=True)
     for clock in running:
         clock.stopping.set()
+    for clock in running:
         clock.join()
         assert not clock.failure, clock.failure
     sequence.check()
-    traveller.finish()
-    summary = {
-        "rounds": rounds,
-        "results": traveller.results,
-        "calls": traveller.sequence.next + traveller.named.next + sequence.next,
-        "excused": dict(traveller.excused),
-    }
-    (folder / f"{name}.json").write_text(json.dumps(summary))
+    if traveller:
+        traveller.finish()
+        summary = {
+            "rounds": rounds,
+            "results": traveller.results,
+            "calls": traveller.sequence.next + traveller.named.next + sequence.next,
+            "excused": dict(traveller.excused),
+        }
+        (folder / f"{name}.json").write_text(json.dumps(summary))
     zray.shutdown()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), "--far" in sys.argv[3:])
+    main(sys.argv[1], Path(sys.argv[2]), {*sys.argv[3:]})

@@ -51,6 +51,13 @@ class Event(NamedTuple):
     of_leader: bool
 
 
+class Stored(NamedTuple):
+    """A value in etcd, and the revision in which its key was made."""
+
+    created: int
+    value: bytes
+
+
 class Daemon(Program):
     """On one of the machines. ``pid``: its own, also where another process has started it."""
 
@@ -93,6 +100,7 @@ class Testbed:
         self.nodes: dict[str, Daemon] = {}
         self.programs: list[Daemon] = []
         self.events: list[Event] = []
+        self._own: dict[str, int] = {}  # of heads: the process of the node that each has started
         self.nodes_killed = 0
         self._held: set[str] = set()  # that somebody does something to
         self._lock = threading.Lock()
@@ -145,13 +153,20 @@ class Testbed:
         fixed = ["--host", self.address(name), "--port", str(self._port(name)), "--num-cpus", "0"]
         fixed += ["--no-dashboard", "--store", self.etcd.url, *STORE]
         command = (sys.executable, "-m", "zray.cli.head", *fixed)
+        before = self._latest(name)
         head = self._run(self._where[name], name, self.folder(name), *command)
         self.heads[name] = head
-        until(lambda: self._serves(name) or not head.runs(), START_S, f"{name} serves")
-        assert head.runs(), f"{name} has ended:\n{head.text()[-3000:]}"
 
-    def _serves(self, name: str) -> bool:
-        return name in self.registered()
+        def serves() -> bool:
+            assert head.runs(), f"{name} has ended:\n{head.text()[-3000:]}"
+            return self._latest(name) != before
+
+        until(serves, START_S, f"{name} serves")
+
+    def _latest(self, name: str) -> str:
+        """The id of that head which has registered last; empty: none is there."""
+        found = [one["head_id"] for one in self.registered() if one["name"] == name]
+        return found[-1] if found else ""
 
     def start_node(self, name: str) -> None:
         own = ("--resources", json.dumps({"kept" if name in KEPT else "lost": 100}))
@@ -178,56 +193,46 @@ class Testbed:
 
     # ---- who leads -----------------------------------------------------------------------------
 
-    def stored(self, prefix: bytes) -> dict[bytes, bytes]:
-        """What lies in etcd below the prefix, asked of any member, as that one knows it."""
+    def stored(self, prefix: bytes) -> dict[bytes, Stored]:
+        """What lies in etcd below the prefix, as the member knows it that knows the latest."""
         assert self.etcd is not None
-        body = {
-            "key": encoded(prefix),
-            "range_end": encoded(prefix + b"\xff"),
-            "serializable": True,
-        }
-        best: tuple[int, dict[bytes, bytes]] = (-1, {})
+        end = encoded(prefix + b"\xff")
+        body = {"key": encoded(prefix), "range_end": end, "serializable": True}
+        best: tuple[int, dict[bytes, Stored]] = (-1, {})
         for number in range(len(MEMBERS)):
             try:
                 found = self.etcd.ask("kv/range", body, number, timeout_s=0.5)
             except OSError:
                 continue
             rows = {
-                base64.b64decode(row["key"]): base64.b64decode(row.get("value", ""))
+                base64.b64decode(row["key"]): Stored(
+                    int(row["create_revision"]), base64.b64decode(row.get("value", ""))
+                )
                 for row in found.get("kvs", ())
             }
             best = max(best, (int(found["header"]["revision"]), rows), key=lambda one: one[0])
         return best[1]
 
-    def registered(self) -> dict[str, dict[str, Any]]:
-        """The heads that etcd knows, by name: what each says of itself."""
-        rows = self.stored(PREFIX + b"heads/")
-        found = {}
-        for key, value in rows.items():
-            info = json.loads(value)
-            name = self._name(info)
-            if name:
-                found[name] = {**info, "key": key.rpartition(b"/")[2].decode()}
-        return found
+    def registered(self) -> list[dict[str, Any]]:
+        """What each head says of itself in etcd, the oldest first; ``name`` is ours."""
+        rows = sorted(self.stored(PREFIX + b"heads/").values())
+        records = [json.loads(row.value) for row in rows]
+        return [{**record, "name": self._name(record)} for record in records]
 
-    def _name(self, info: dict[str, Any]) -> str:
-        """Of the head that runs now and says this."""
+    def _name(self, record: dict[str, Any]) -> str:
         for name in self.names:
-            if f"{self.address(name)}:{self._port(name)}" in info["addresses"]:
+            if f"{self.address(name)}:{self._port(name)}" in record["addresses"]:
                 return name
-        return ""
+        raise AssertionError(f"not a head of this testbed: {record}")
 
     def leader(self) -> str:
-        """The name of the head that has the lead by etcd's account; empty: nobody."""
-        rows = self.stored(PREFIX + b"leader")
-        value = rows.get(PREFIX + b"leader")
-        if value is None:
+        """The name of the head that has the lead by etcd's account; empty: none that runs."""
+        found = self.stored(PREFIX + b"leader").get(PREFIX + b"leader")
+        if found is None:
             return ""
-        text = value.decode(errors="replace")
-        for name, info in self.registered().items():
-            if info["key"] in text:
-                return name
-        return ""
+        leader = json.loads(found.value)["head_id"]
+        latest = {record["name"]: record["head_id"] for record in self.registered()}
+        return next((name for name, head_id in latest.items() if head_id == leader), "")
 
     # ---- what is done --------------------------------------------------------------------------
 
@@ -256,8 +261,15 @@ class Testbed:
     def kill_head(self, name: str) -> None:
         self.heads.pop(name).kill()
 
+    def stop_head(self, name: str) -> None:
+        """As an operator does."""
+        self._own.pop(name, None)
+        head = self.heads.pop(name)
+        assert head.stop() == 0, f"{name} ended with an error:\n{head.text()[-3000:]}"
+
     def lose_head(self, name: str) -> None:
         """With its machine."""
+        self._own.pop(name, None)
         head = self.heads.pop(name)
         self.machines.lose(name)
         head.process.wait(START_S)
@@ -283,8 +295,8 @@ class Testbed:
 
     # ---- what must hold ------------------------------------------------------------------------
 
-    def status(self) -> m.Status:
-        """By the head that leads.
+    def peer(self) -> Peer:
+        """An observer of the head that leads.
 
         Raises:
             TimeoutError: nobody leads, or it does not answer.
@@ -294,7 +306,11 @@ class Testbed:
             raise TimeoutError("nobody leads")
         info = ConnectionInfo.load(self.home / "connection.json")
         address = f"{self.address(leader)}:{self._port(leader)}"
-        observer = Peer(msgspec.structs.replace(info, addresses=[address]))
+        return Peer(msgspec.structs.replace(info, addresses=[address]))
+
+    def status(self) -> m.Status:
+        """By the head that leads; raises what ``peer`` does."""
+        observer = self.peer()
         try:
             observer.send(m.Query(1, m.STATUS))
             return observer.receive(m.Status, ANSWER_S)
@@ -312,6 +328,16 @@ class Testbed:
                     f"{daemon.name} has ended with {daemon.process.returncode}:\n"
                     f"{daemon.text()[-3000:]}"
                 )
+        return self._wrong_own()
+
+    def _wrong_own(self) -> str:
+        """Nodes of heads outlive these, but where they are stopped or lost with their machine."""
+        for name in self.heads if len({*self._where.values()}) == len(self.names) else ():
+            found = [one.pid for one in self.machines.processes(name) if is_own_node(one)]
+            if len(found) != 1:
+                return f"{name} has nodes of its own: {found}"
+            if found[0] != self._own.setdefault(name, found[0]):
+                return f"the node of {name} was {self._own[name]} and is {found[0]} now"
         return ""
 
     def wrong(self) -> str:
@@ -320,7 +346,9 @@ class Testbed:
             return ended
         registered = self.registered()
         if len(registered) != len(self.names):
-            return f"heads by etcd's account: {sorted(registered)}"
+            return f"heads by etcd's account: {[one['name'] for one in registered]}"
+        if not self.leader():
+            return "nobody leads"
         status = self.status()
         alive = {node.info.name for node in status.nodes if node.state == "ALIVE"}
         if not alive.issuperset(NODES):
@@ -355,9 +383,7 @@ class Testbed:
             return f"tasks wait: {status.classes}"
         if left := [job for job in status.jobs if job.unfinished]:
             return f"jobs are unfinished: {left}"
-        if alive := [actor for actor in status.actors if actor.state not in ("DEAD",)]:
-            return f"actors are alive: {alive}"
-        return ""
+        return f"actors are alive: {status.actors}" if status.actors else ""
 
     @staticmethod
     def await_nothing(probe: Callable[[], str], timeout_s: float) -> None:
@@ -376,19 +402,43 @@ class Testbed:
 
     # ---- end -----------------------------------------------------------------------------------
 
-    def close(self) -> None:
-        """Stop all that was started here; what does not stop in time is killed."""
-        everything = [*self.programs, *self.nodes.values(), *self.heads.values()]
-        running = [daemon for daemon in everything if daemon.runs()]
-        for daemon in running:
-            daemon.signal(signal.SIGCONT)
+    def stop(self) -> None:
+        """Stop all daemons, as an operator does; raises AssertionError for what is left then."""
+        for daemon in self.daemons():
             os.kill(daemon.pid, signal.SIGTERM)
-        deadline = time.monotonic() + 15
-        for daemon in running:
+        for daemon in self.daemons():
+            status = daemon.wait(START_S)
+            assert status == 0, f"{daemon.name} ended with {status}:\n{daemon.text()[-3000:]}"
+        self.await_nothing(self._left, 10)
+
+    def _left(self) -> str:
+        found = [f"{one.pid}: {' '.join(one.cmdline())}" for one in self._processes()]
+        paths = [path for path in self.home.rglob("*") if path.is_socket() or path.is_fifo()]
+        return f"left behind: {found} {paths}" if found or paths else ""
+
+    def _processes(self) -> Iterator[psutil.Process]:
+        """Of the cluster, whoever has started them."""
+        for process in psutil.process_iter():
             try:
-                daemon.process.wait(max(0.1, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                daemon.kill()
+                if process.environ().get("ZRAY_HOME", "").startswith(f"{self.home}/"):
+                    yield process
+            except psutil.Error:
+                continue
+
+    def close(self) -> None:
+        """End what still runs of all that was started here."""
+        for process in [*self._processes()]:
+            process.kill()
+        for daemon in [*self.programs, *self.nodes.values(), *self.heads.values()]:
+            daemon.process.send_signal(signal.SIGCONT)
+            daemon.process.wait(START_S)
         if self.etcd is not None:
             self.etcd.close()
         self.machines.close()
+
+
+def is_own_node(process: psutil.Process) -> bool:
+    try:
+        return "raylet.own_main" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False

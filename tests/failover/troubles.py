@@ -81,8 +81,7 @@ def a_lost_machine(bed: Testbed, chance: random.Random, _spans: Spans) -> None:
 def a_stopped_head(bed: Testbed, chance: random.Random, _spans: Spans) -> None:
     with a_head(bed, chance) as name:
         note(bed, "is stopped (SIGTERM)", name)
-        head = bed.heads.pop(name)
-        assert head.stop() == 0, f"{name} ended with an error:\n{head.text()[-3000:]}"
+        bed.stop_head(name)
         time.sleep(chance.uniform(0, 3))
         bed.start_head(name)
 
