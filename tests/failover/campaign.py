@@ -26,6 +26,24 @@ AT_REST_S = 10.0
 PROGRESS_S = 200.0
 
 
+def befall(
+    bed: Testbed, chosen: list[str], chance: random.Random, spans: Spans, gap_s: float = 2.0
+) -> list[str]:
+    """Let these troubles befall it at once; which of them could not do what they do, and why."""
+    running = {}
+    with ThreadPoolExecutor(len(chosen)) as pool:
+        for name in chosen:
+            own = random.Random(chance.randrange(1 << 30))
+            running[name] = pool.submit(TROUBLES[name], bed, own, spans)
+            time.sleep(chance.uniform(0, gap_s))
+    errors = {name: future.exception() for name, future in running.items()}
+    return [
+        f"{name}: {''.join(traceback.format_exception(error))}"
+        for name, error in errors.items()
+        if error is not None
+    ]
+
+
 class Campaign:
     def __init__(
         self,
@@ -77,17 +95,7 @@ class Campaign:
         self.rounds += 1
         chosen = self.deal()
         began, first = time.monotonic(), len(self.bed.events)
-        failures: list[str] = []
-        with ThreadPoolExecutor(len(chosen)) as pool:
-            running = {}
-            for name in chosen:
-                chance = random.Random(self.chance.randrange(1 << 30))
-                running[name] = pool.submit(TROUBLES[name], self.bed, chance, self.spans)
-                time.sleep(self.chance.uniform(0, 2))
-            for name, future in running.items():
-                error = future.exception()
-                if error is not None:
-                    failures.append(f"{name}: {''.join(traceback.format_exception(error))}")
+        failures = befall(self.bed, chosen, self.chance, self.spans)
         healed = time.monotonic()
         try:
             self.bed.settle()

@@ -155,6 +155,7 @@ class Machines:
 
     def renew(self, name: str) -> None:
         """Switch a lost machine on again, with no process."""
+        ip("-n", self.space("router"), "link", "delete", name)  # at once: the next has its name
         ip("netns", "delete", self.space(name))
         self._make(name)
         everything = ("-n", self.space("router"), "rule", "del")

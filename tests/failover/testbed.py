@@ -107,8 +107,7 @@ class Testbed:
         self.etcd: Etcd | None = None
         try:
             places = [Place(self.address(name), self.machines.inside(name)) for name in MEMBERS]
-            quick = ("--heartbeat-interval", "100", "--election-timeout", "1000")
-            self.etcd = Etcd(home / "etcd", 3, *quick, places=places)
+            self.etcd = Etcd(home / "etcd", len(MEMBERS), places=places)
             for name in self.names:
                 self.start_head(name)
             for name in NODES:
