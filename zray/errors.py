@@ -69,6 +69,13 @@ class UnknownHostError(HeadConnectionError):
     code = "ZR-1406"
 
 
+class NoLeaderError(HeadConnectionError):
+    """Heads are there, but all of them stand by: none leads, or the one that does is not to be
+    reached from here."""
+
+    code = "ZR-1504"
+
+
 class HeadSilentError(HeadConnectionError):
     """The head accepted the connection but did not answer in time."""
 
@@ -491,6 +498,12 @@ class WebLoginError(ZrayError):
     """A request without a login, from another site, or under a name that is not the page's."""
 
     code = "ZR-5108"
+
+
+class NoStandbyError(ZrayError):
+    """The head that leads was asked to stand by, and there is no other that could lead."""
+
+    code = "ZR-5109"
 
 
 class JobSubmissionError(ZrayError, RuntimeError):

@@ -92,7 +92,7 @@ def dashboard(given: Sequence[Sequence[str]], no_browser: bool, token: bool, as_
     "--address",
     type=options.addresses,
     metavar="HOST:PORT",
-    help="Stop the cluster of the head at this address.",
+    help="Stop the cluster of the head at this address; of several heads with commas.",
 )
 def stop(name: str | None, data_directory: Path | None, address: list[str] | None) -> None:
     """Stop one whole cluster: its head and all its nodes, here and elsewhere.
@@ -101,12 +101,10 @@ def stop(name: str | None, data_directory: Path | None, address: list[str] | Non
     """
     if sum(option is not None for option in (name, data_directory, address)) > 1:
         raise click.UsageError("give only one of --name, --data-directory and --address")
-    if address is not None and len(address) > 1:
-        raise click.UsageError("--address takes one address here")
     from zray.cli import stop as stopping
 
     if address is not None:
-        sys.exit(stopping.stop_at(address[0]))
+        sys.exit(stopping.stop_at(address))
     if data_directory is not None:
         sys.exit(stopping.stop_directory(data_directory))
     sys.exit(stopping.stop_named(name or "default"))

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from zray.core.causes import plain
-from zray.errors import HeadConnectionError, ZrayError
+from zray.errors import ZrayError
 from zray.nodes import contact
 from zray.nodes.driver.observer import Observer
-from zray.runtime import probe
 from zray.runtime.connection import ConnectionInfo
 from zray.util.state.cluster import describe
 
@@ -25,6 +24,7 @@ def show(addresses: list[str], as_json: bool) -> int:
         info, target = locate(addresses)
         with Observer(info, target) as observer:
             status = observer.status()
+            target = observer.address
     except (ZrayError, OSError) as error:
         if as_json:
             found = {"code": getattr(error, "code", ""), "message": str(error)}
@@ -38,22 +38,14 @@ def show(addresses: list[str], as_json: bool) -> int:
 
 
 def locate(addresses: Sequence[str]) -> tuple[ConnectionInfo, str]:
-    """The key and address of the first head that answers; without addresses, of this machine's.
+    """The key and addresses of heads, the first that answers before others; without any, this
+    machine's.
 
     Raises:
         HeadConnectionError and its kinds: why the first one cannot be used.
         KeyFileError: a connection file is there and cannot be used.
     """
-    if not addresses:
-        return contact.running()
-    first: HeadConnectionError | None = None
-    for address in addresses:
-        try:
-            return contact.reach(address, probe.DIAGNOSE_S / len(addresses))
-        except HeadConnectionError as error:
-            first = first or error
-    assert first is not None
-    raise first
+    return contact.reach(",".join(addresses)) if addresses else contact.running()
 
 
 # ---- for people ----------------------------------------------------------------------------

@@ -58,23 +58,23 @@ def stop_directory(directory: Path) -> int:
     return _stop(head, str(directory))
 
 
-def stop_at(address: str) -> int:
-    """Stop the cluster of the head at an address; returns the exit code."""
+def stop_at(addresses: list[str]) -> int:
+    """Stop the cluster whose heads are at these addresses; returns the exit code."""
     try:
-        info, target = contact.reach(address)
+        info, target = contact.reach(",".join(addresses))
         head = holder(connection.home() / "clusters" / info.name)
         if head is not None and head.pid == info.pid and info.host == socket.gethostname():
             return _stop(head, info.name)
         return _ask(info, target, None, info.name)
     except NothingListensError as error:
-        if _refused(address):
+        if all(map(_refused, addresses)):
             for path in connection.home().glob("clusters/*/connection.json"):
                 left = _of_killed_head(path.parent)
-                if left is not None and address in left.addresses:
+                if left is not None and {*addresses} & {*left.addresses}:
                     ended = _end_orphans(left, left.name)
                     if ended is not None:
                         return ended
-            print(f"Nothing runs at {address}; nothing was stopped.")
+            print(f"Nothing runs at {', '.join(addresses)}; nothing was stopped.")
             return 0
         return _failed(error)
     except (ZrayError, OSError) as error:
@@ -88,7 +88,7 @@ def _stop(head: psutil.Process, title: str) -> int:
         print(f"The head (pid {head.pid}) has no connection file, so it is told by SIGTERM.")
         return _terminate(head, title)
     try:
-        return _ask(found, found.addresses[0], head, title)
+        return _ask(found, ",".join(found.reachable()), head, title)
     except (HeadConnectionError, OSError) as error:
         print(f"The head did not take the request, so it is told by SIGTERM ({error}).")
         return _terminate(head, title)
@@ -98,6 +98,7 @@ def _ask(info: ConnectionInfo, target: str, head: psutil.Process | None, title: 
     started = time.monotonic()
     with Observer(info, target) as observer:
         status = observer.status()
+        target = observer.address
         here = [head] if head is not None else []
         for node in status.nodes:
             if node.info.machine == _machine():

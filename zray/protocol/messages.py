@@ -37,7 +37,7 @@ from zray.protocol.why_messages import *
 class Hello(Message, tag=1):
     """First message of every session. ``cluster_id`` empty: not known yet.
 
-    ``head_id``: as the last WELCOME had it.
+    ``head_id``: as the last WELCOME had it. ``minor``: of the protocol that the peer speaks.
     """
 
     protocol: Count
@@ -50,11 +50,13 @@ class Hello(Message, tag=1):
     node: NodeInfo | None = None
     job: JobInfo | None = None
     head_id: IdOrNone = b""
+    minor: Count = 0
 
 
 class Welcome(Message, tag=2):
     """``head_id``: of this start of the head. A HELLO of its epoch that has another knows a head
-    that this one's store does not. ``heads``: all of the cluster, where there may be several."""
+    that this one's store does not. ``heads``: all of the cluster, where there may be several.
+    ``minor``: of the protocol that it speaks; ``zray``: its version."""
 
     protocol: Count
     cluster_id: Id
@@ -63,6 +65,8 @@ class Welcome(Message, tag=2):
     features: list[Name] = []
     head_id: IdOrNone = b""
     heads: Heads = []
+    minor: Count = 0
+    zray: Name = ""
 
 
 class Refused(Message, tag=3):

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 from zray import limits
 
 PROTOCOL_VERSION = 1
+PROTOCOL_MINOR = 1  # what it has had since, in what order: see `versions`
 KIND = b"zray1"  # the first frame of every multipart message
 
 ROLE_DRIVER = 1

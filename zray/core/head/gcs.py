@@ -100,14 +100,7 @@ class Gcs(Tables):
             **self.task_manager.handlers,
             m.ResultAck: self.results.on_ack,
             # leases
-            m.Demand: self.leases.on_demand,
-            m.Leased: self.leases.on_leased,
-            m.LeaseEnded: self.leases.on_ended,
-            m.Revoke: self.leases.on_revoke,
-            m.CancelLeased: self.leases.on_cancel,
-            m.Reaches: self.leases.on_reaches,
-            m.Relay: self.leases.on_relay,
-            m.RelayRefused: self.leases.on_relay,
+            **self.leases.handlers,
             m.Made: self.lineage.on_made,
             # objects
             **self.holders.handlers,
@@ -254,7 +247,7 @@ class Gcs(Tables):
 
     def _make_leases(self, identity: HeadIdentity) -> None:
         self.leases = Leases(
-            ids=IdSource(identity.head_id[:8] or identity.epoch.to_bytes(8, "big")),
+            ids=IdSource(identity.of_term()),
             outbox=self.outbox,
             counters=self.counters,
             members=self.members,
@@ -392,7 +385,7 @@ class Gcs(Tables):
         self.queries = StateQueries(
             *(identity, self.store, self.notices, self.incidents, self.counters, self.outbox),
             *(self.members, self.objects, self.actor_table, self.lease_table, self.scheduler),
-            *(self.recovery, self.transfers, self.events),
+            *(self.recovery, self.transfers, self.events, self.succession),
             lambda oid, now: self.causes.why(oid, now),
         )
         rows = StateRows(self, self.tasks)
@@ -408,6 +401,7 @@ class Gcs(Tables):
             admission=Admission(identity, self.members, self.store),
             membership=self.membership,
             departures=self.departures,
+            succession=self.succession,
         )
         self.inspection = Inspection(
             *(identity, self, self.tasks, self.actor_directory.dead, self.incarnations),

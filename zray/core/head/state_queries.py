@@ -18,6 +18,7 @@ from zray.core.head.notices import Notices
 from zray.core.head.object_table import ObjectTable
 from zray.core.head.recovery import Recovery
 from zray.core.head.scheduling_class import SchedulingClass
+from zray.core.head.succession import Succession
 from zray.core.head.task_records import READY
 from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.transfers import Transfers
@@ -64,6 +65,7 @@ class StateQueries:
         recovery: Recovery,
         transfers: Transfers,
         events: Events,
+        succession: Succession,
         why: Callable[[bytes, float], str],
     ) -> None:
         self._identity = identity
@@ -80,6 +82,7 @@ class StateQueries:
         self._recovery = recovery
         self._transfers = transfers
         self._events = events
+        self._succession = succession
         self._why = why
         self.handlers: dict[type[Message], Callable[[Any, Any, float], None]] = {
             Ping: self.on_ping,
@@ -156,6 +159,7 @@ class StateQueries:
             self._notices.latest(),
             self._counted(),
             [self._actor(record, now) for record in [*self._actors.values()][:ACTORS_TOLD_MAX]],
+            heads=self._succession.heads,
         )
 
     def _counted(self) -> list[tuple[str, int]]:

@@ -25,8 +25,6 @@ from zray.errors import (
 from zray.nodes.driver.observer import ANSWER_S, Observer
 from zray.protocol import messages as m
 from zray.protocol.words import is_id
-from zray.runtime import sockets
-from zray.runtime.link import HeadLink
 
 AT_ONCE = limits.OPEN_QUESTIONS_MAX // 2  # nodes that are asked together
 _ERRORS = {
@@ -103,13 +101,9 @@ class Operator(Observer):
             HeadConnectionError: there is none within that time.
         """
         deadline = time.monotonic() + timeout_s
-        self._close()
         while True:
-            self._asked = 0
-            self._context = sockets.context()
-            self._link = HeadLink(self._context, self.info, [self.address], self._hello)
             try:
-                self.__enter__()
+                self._join()
                 return
             except HeadConnectionError:
                 if time.monotonic() >= deadline:
@@ -148,7 +142,13 @@ class Operator(Observer):
         """
         found: list[m.Message | None] = []
         for low in range(0, len(questions), AT_ONCE):
-            found += self._ask_some(questions[low : low + AT_ONCE], timeout_s)
+            some = questions[low : low + AT_ONCE]
+            try:
+                found += self._ask_some(some, timeout_s)
+            except HeadConnectionError as error:
+                if not self._again(some, error):
+                    raise
+                found += self._ask_some(some, timeout_s)
         return found
 
     def _ask_some(self, questions: Sequence[m.Message], timeout_s: float) -> list[m.Message | None]:
@@ -175,14 +175,9 @@ class Operator(Observer):
     def _arrived(self) -> Iterable[m.Message]:
         for payload in self._link.receive():
             for message in payload.messages:
-                if isinstance(message, m.Rejoin):
-                    text = f"the head at {self.address} has restarted meanwhile; try again"
-                    raise HeadConnectionError(text)
+                self._check_goes_on(message)
                 yield message
-        if self._link.lost():
-            raise self._link.error or HeadConnectionError(
-                f"the head at {self.address} closed the connection; it is stopping, or see its log"
-            )
+        self._check_link()
 
     # ---- what is it ------------------------------------------------------------------------
 

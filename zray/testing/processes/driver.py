@@ -260,6 +260,7 @@ class SimDriver(SimPeer, Caller):
         hello = m.Hello(
             *(0, m.PROTOCOL_VERSION, m.ROLE_DRIVER, self.process_id, 0, client.cluster_id),
             *(VERSIONS, ["tasks"], None, self.info),
+            minor=m.PROTOCOL_MINOR,
         )
         self.transmit(client.epoch, [hello])
 
