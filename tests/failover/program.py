@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ KEPT = {"kept": 0.01}  # of a node that is never killed: what is lost with a pro
 SIZES = (0, 100, 5_000, 60_000, 200_000, 1_500_000)
 START_S = 60.0
 PAUSE_S, OFTEN_S = 0.05, 0.01  # between two things of a thread
+SLEEPERS = 4  # tasks that sleep, at a time
 ROUND_S = 0.3  # between two rounds: the machine has others
 
 
@@ -59,6 +61,18 @@ def steps(first: int, count: int, size: int) -> Any:
 @zray.task(max_retries=-1)
 def measure(refs: list[Any]) -> list[int]:
     return [len(value) for value in zray.get(refs)]
+
+
+@zray.task(max_retries=0, num_cpus=0.1, resources=KEPT)
+def tell(log: Any, numbers: list[int]) -> list[int]:
+    found = zray.get([log.append.remote(number, bytes(200)) for number in numbers])
+    return [size for _, size in found]
+
+
+@zray.task(max_retries=-1, num_cpus=0.1)
+def sleep(seconds: float, value: bytes) -> bytes:
+    time.sleep(seconds)
+    return value
 
 
 class Sequence:
@@ -93,10 +107,15 @@ class Traveller(Witness):
         kept = Log.options(name="log", lifetime="detached").remote()
         self.named = Sequence(kept)
         self.stored = 0
+        self.told, self.telling = Log.remote(), 0
+        self.sleepers: deque[tuple[Any, bytes]] = deque()
 
     def round(self) -> None:
         super().round()
-        for part in (self.calls_in_order, self.names, self.streams, self.groups, self.keys):
+        for part in (
+            *(self.calls_in_order, self.calls_by_tasks, self.names, self.streams),
+            *(self.groups, self.keys, self.sleep),
+        ):
             part()
         if not self.far:
             self.puts()
@@ -104,6 +123,29 @@ class Traveller(Witness):
     def calls_in_order(self) -> None:
         self.sequence.call(20)
         self.sequence.call(2, self.chance.choice(SIZES))
+
+    def calls_by_tasks(self) -> None:
+        """Of one actor, by several tasks at once, each of which may not run twice."""
+        refs = []
+        for _ in range(4):
+            numbers = [*range(self.telling, self.telling + 5)]
+            self.telling += 5
+            refs.append(tell.remote(self.told, numbers))
+        self.equal(get(refs), [[200] * 5] * 4)
+
+    def sleep(self) -> None:
+        """Tasks that run meanwhile, and are asked for some rounds later."""
+        value = bytes([self.chance.randrange(256)]) * self.chance.choice(SIZES)
+        seconds = self.chance.uniform(1, 6)
+        self.sleepers.append((sleep.remote(seconds, value), value))
+        if len(self.sleepers) > SLEEPERS:
+            self._wake(1)
+
+    def _wake(self, count: int) -> None:
+        for _ in range(count):
+            ref, value = self.sleepers.popleft()
+            assert get(ref) == value, f"not the {len(value)} bytes that it was given"
+            self.results += 1
 
     def names(self) -> None:
         self.named.log = zray.get_actor("log")
@@ -150,9 +192,16 @@ class Traveller(Witness):
         self.equal([len(value) for value in get(refs)], sizes)
         self.equal([int(get(array).sum())], [200_000 * 199_999 // 2])
 
+    def calls(self) -> int:
+        """How many were numbered."""
+        return self.sequence.next + self.named.next + self.telling
+
     def finish(self) -> None:
         self.sequence.check()
         self.named.check()
+        self._wake(len(self.sleepers))
+        told = sorted(get(self.told.all.remote()))
+        assert told == [*range(self.telling)], f"of {self.telling} calls by tasks: {told}"
         zray.kill(self.named.log)
 
 
@@ -246,7 +295,7 @@ def main(name: str, folder: Path, how: set[str]) -> None:
         summary = {
             "rounds": rounds,
             "results": traveller.results,
-            "calls": traveller.sequence.next + traveller.named.next + sequence.next,
+            "calls": traveller.calls() + sequence.next,
             "excused": dict(traveller.excused),
         }
         (folder / f"{name}.json").write_text(json.dumps(summary))
