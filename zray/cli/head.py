@@ -54,8 +54,9 @@ PROGRAM = "zray-head"
     default="",
     metavar="URL",
     help="Keep its state in an etcd: etcd://H1:2379,H2:2379,H3:2379, or etcds:// with TLS and the "
-    "variables ZRAY_ETCD_CA, _CERT, _KEY, _USER and _PASSWORD. Default: a file in the data "
-    "directory.",
+    "variables ZRAY_ETCD_CA, _CERT, _KEY, _USER and _PASSWORD. Any number of heads with the same "
+    "store and cluster.key are one cluster: one leads, the others stand by. Default: a file in the "
+    "data directory.",
 )
 @click.option(
     "--adopt",
@@ -77,7 +78,7 @@ PROGRAM = "zray-head"
 @options.store_options
 @options.import_option
 @options.dashboard_options
-@click.option("--detach", is_flag=True, help="Return when READY, with pid and log.")
+@click.option("--detach", is_flag=True, help="Return when it leads or stands by, with pid and log.")
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def command(
     host: str,
@@ -99,11 +100,11 @@ def command(
     With --num-cpus 0 that node has only tasks that need no CPU.
 
     Runs in the foreground. Ctrl-C stops it cleanly, twice at once. A later start on the same data
-    directory is the same cluster.
+    directory is the same cluster. Where another head leads, this one stands by.
     """
     daemon.check_platform(PROGRAM)
     from zray.errors import ZrayError
-    from zray.nodes.head.head import ready_text, serve
+    from zray.nodes.head.head import ready_text, serve, standby_text
     from zray.nodes.options import DashboardOptions, HeadOptions, NodeOptions
     from zray.runtime import connection
     from zray.runtime.linux.processes import set_process_name
@@ -130,9 +131,12 @@ def command(
     def on_ready(info: ConnectionInfo) -> None:
         daemon.ready(ready_text(info, host), ready_fd)
 
+    def on_standby(info: ConnectionInfo, leads: str) -> None:
+        daemon.ready(standby_text(info, leads), ready_fd)
+
     set_process_name(PROGRAM)
     try:
-        serve(chosen, on_ready)
+        serve(chosen, on_ready, on_standby=on_standby)
     except (ZrayError, ValueError, OSError) as error:
         daemon.fail(PROGRAM, error, ready_fd)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from zray import limits
-from zray.core.head.leadership import LeaseTerms, State, View
+from zray.core.head.leadership import State, View
 from zray.core.head.standby import Greeting, Leading, Standby, in_words, ordered
 from zray.errors import FencedError, StoreError
 from zray.nodes.head.election import Election
@@ -99,11 +99,7 @@ class Candidacy:
         self._port = port
         self._loop = loop
         self._log = log
-        self._election = Election(
-            *(shared.address, shared.layout, shared.where, me),
-            terms=LeaseTerms(),
-            news=loop.wake,
-        )
+        self._election = Election(shared.address, shared.name, me, news=loop.wake)
         self.standby = Standby()
         self.view = View(State.STANDBY)
         self._is_checked = False  # that the key is of the stored cluster
@@ -223,7 +219,9 @@ class Candidacy:
             return None
         if self._opening is None:
             self.lead_since = self._loop.now()
-            store = self._shared.make(self._election.term())
+            term = self._election.term()
+            assert term is not None
+            store = self._shared.make(term)
             self._opening = Opening(store, self._open, self._loop.wake)
         try:
             found = self._opening.result()

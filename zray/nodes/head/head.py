@@ -541,3 +541,10 @@ def ready_text(info: ConnectionInfo, host: str) -> str:
             else ""
         )
     )
+
+
+def standby_text(info: ConnectionInfo, leads: str) -> str:
+    """What a head says that stands by; ``leads``: who does, in words."""
+    return (
+        f"zray head STANDBY at {info.addresses[0]} (cluster {info.name}, pid {info.pid}); {leads}"
+    )

@@ -42,20 +42,18 @@ class SharedStore:
 
     def __init__(self, options: HeadOptions) -> None:
         from zray.store import etcd_address
-        from zray.store.etcd_layout import Layout
 
         self._options = options
+        self.name = options.name
         self.address = etcd_address.parse(options.store, os.environ)
         for name in etcd_address.VARIABLES:
             os.environ.pop(name, None)
-        self.layout = Layout(options.name)
-        self.where = f"etcd at {','.join(self.address.endpoints)} (/zray/{options.name}/)"
 
     def make(self, term: Term) -> Store:
         """The store for one term of this head's, not opened."""
         from zray.store.etcd import EtcdStore
 
-        return EtcdStore(self.address, self._options.name, term=term)
+        return EtcdStore(self.address, self.name, term)
 
     def key(self, data: Path) -> ClusterKey:
         """That of the data directory. Where it has none, it is known first that none is needed.
@@ -68,7 +66,7 @@ class SharedStore:
         from zray.store import etcd_meta
 
         deadline_s = time.monotonic() + limits.LEADER_WAIT_S
-        found = etcd_meta.cluster_id(self.address, self.layout, self.where, deadline_s)
+        found = etcd_meta.cluster_id(self.address, self.name, deadline_s)
         return cluster_key(self._options, data, found)
 
     def check(self, data: Path, cluster_id: bytes | None) -> None:
