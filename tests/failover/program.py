@@ -24,8 +24,14 @@ import numpy as np
 
 import zray
 from tests.enemy.witness import Witness, get, square
-from zray.errors import HeadConnectionError, HeadSilentError
-from zray.util import kv, placement_group, remove_placement_group
+from zray.errors import HeadConnectionError, HeadSilentError, PlacementGroupExistsError
+from zray.util import (
+    PlacementGroup,
+    get_placement_group,
+    kv,
+    placement_group,
+    remove_placement_group,
+)
 from zray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 KEPT = {"kept": 0.01}  # of a node that is never killed: what is lost with a process must be there
@@ -106,7 +112,7 @@ class Traveller(Witness):
         self.sequence = Sequence(Log.remote())
         kept = Log.options(name="log", lifetime="detached").remote()
         self.named = Sequence(kept)
-        self.stored = 0
+        self.stored = self.grouped = 0
         self.told, self.telling = Log.remote(), 0
         self.sleepers: deque[tuple[Any, bytes]] = deque()
 
@@ -148,13 +154,13 @@ class Traveller(Witness):
             self.results += 1
 
     def names(self) -> None:
-        self.named.log = zray.get_actor("log")
+        self.named.log = acknowledged(lambda: zray.get_actor("log"))
         self.named.call(5)
         passing = Log.options(name="passing", lifetime="detached").remote()
         self.equal([get(passing.append.remote(1))], [(1, 0)])
         zray.kill(passing)
         deadline = time.monotonic() + START_S
-        while "passing" in zray.util.list_named_actors():
+        while "passing" in acknowledged(zray.util.list_named_actors):
             assert time.monotonic() < deadline, "a killed actor keeps its name"
             time.sleep(0.02)
 
@@ -167,7 +173,7 @@ class Traveller(Witness):
 
     def groups(self) -> None:
         strategy = self.chance.choice(("PACK", "SPREAD"))
-        group = placement_group([{"CPU": 0.5}] * 2, strategy=strategy)
+        group = acknowledged(lambda: self._group(strategy))
         get(group.ready())
         inside = PlacementGroupSchedulingStrategy(group)
         refs = [
@@ -175,7 +181,15 @@ class Traveller(Witness):
             for number in range(4)
         ]
         self.equal(get(refs), [0, 1, 4, 9])
-        remove_placement_group(group)
+        acknowledged(lambda: remove_placement_group(group))
+
+    def _group(self, strategy: str) -> PlacementGroup:
+        """By a name, so that one that was made without an answer is found."""
+        name = f"group-{self.grouped}"
+        try:
+            return placement_group([{"CPU": 0.5}] * 2, strategy=strategy, name=name)
+        except PlacementGroupExistsError:
+            return get_placement_group(name)
 
     def keys(self) -> None:
         key = f"{self.name}-key".encode()
