@@ -20,12 +20,12 @@ import pytest
 from tests.etcd_cluster import Etcd, encoded
 from tests.store.faulty_proxy import FaultyProxy
 from zray import limits
+from zray.core.head.leadership import LeaseTerms
 from zray.errors import DataDirectoryLockedError, FencedError, StoreError
+from zray.nodes.head.elected_store import ElectedStore
 from zray.store import etcd_address, etcd_layout
-from zray.store.etcd import EtcdStore
 from zray.store.etcd_gateway import Gateway
 from zray.store.etcd_layout import Layout
-from zray.store.leadership import LeaseTerms
 
 pytestmark = pytest.mark.system
 
@@ -37,12 +37,12 @@ LONG = LeaseTerms(ttl_s=60, renew_s=1.0, retry_s=0.1, fence_s=50.0)
 HEAD = """
 import sys
 from zray.store import etcd_address
-from zray.store.etcd import EtcdStore
-from zray.store.leadership import LeaseTerms
+from zray.nodes.head.elected_store import ElectedStore
+from zray.core.head.leadership import LeaseTerms
 
 url, name, brief = sys.argv[1:]
 terms = LeaseTerms(3, 0.5, 0.1, 2.0) if brief == "brief" else LeaseTerms()
-store = EtcdStore(etcd_address.parse(url, {}), name, terms=terms)
+store = ElectedStore(etcd_address.parse(url, {}), name, terms=terms)
 print(store.open().epoch, flush=True)
 for token, line in enumerate(sys.stdin):
     print(type(store.failure()).__name__, end=" ")
@@ -56,9 +56,9 @@ for token, line in enumerate(sys.stdin):
 WRITER = """
 import sys
 from zray.store import etcd_address
-from zray.store.etcd import EtcdStore
+from zray.nodes.head.elected_store import ElectedStore
 
-store = EtcdStore(etcd_address.parse(sys.argv[1], {}), sys.argv[2])
+store = ElectedStore(etcd_address.parse(sys.argv[1], {}), sys.argv[2])
 store.open()
 number = int(sys.argv[3])
 while True:
@@ -70,8 +70,8 @@ while True:
     number += 1
 """
 
-Stores = Callable[..., EtcdStore]
-Wait = Callable[[EtcdStore, int], list[int]]
+Stores = Callable[..., ElectedStore]
+Wait = Callable[[ElectedStore, int], list[int]]
 
 
 @pytest.fixture
@@ -88,10 +88,10 @@ def etcd(etcd_of_1: Etcd) -> Etcd:
 @pytest.fixture
 def etcds(name: str) -> Iterator[Stores]:
     """``etcds(url, **options)``: a store, not opened, that is closed at the end of the test."""
-    made: list[EtcdStore] = []
+    made: list[ElectedStore] = []
 
-    def make(url: str, **options: Any) -> EtcdStore:
-        made.append(EtcdStore(etcd_address.parse(url, {}), name, **options))
+    def make(url: str, **options: Any) -> ElectedStore:
+        made.append(ElectedStore(etcd_address.parse(url, {}), name, **options))
         return made[-1]
 
     yield make
@@ -415,7 +415,7 @@ def test_history_is_forgotten_after_a_while_and_rows_are_not(
 def test_clusters_of_one_etcd_do_not_meet(
     etcd: Etcd, etcds: Stores, name: str, wait_completed: Wait
 ) -> None:
-    store, other = etcds(etcd.url), EtcdStore(etcd_address.parse(etcd.url, {}), f"{name}/rows")
+    store, other = etcds(etcd.url), ElectedStore(etcd_address.parse(etcd.url, {}), f"{name}/rows")
     store.open()
     other.open()
     store.submit(1, [("t", b"k", b"v")])
@@ -458,11 +458,11 @@ def test_user_and_password(tmp_path: Path, wait_completed: Wait) -> None:
         etcd.ask("auth/enable", {})
         for user, password in (("", ""), ("other", "secret"), ("zray", "wrong")):
             given = {"ZRAY_ETCD_USER": user, "ZRAY_ETCD_PASSWORD": password}
-            store = EtcdStore(etcd_address.parse(etcd.url, given), "c", wait_s=1.0)
+            store = ElectedStore(etcd_address.parse(etcd.url, given), "c", wait_s=1.0)
             with pytest.raises(StoreError, match="refuses this head"):
                 store.open()
         given = {"ZRAY_ETCD_USER": "zray", "ZRAY_ETCD_PASSWORD": "secret"}
-        store = EtcdStore(etcd_address.parse(etcd.url, given), "c")
+        store = ElectedStore(etcd_address.parse(etcd.url, given), "c")
         try:
             store.open()
             etcd.kill(0)  # and with it the token that the head has been given
@@ -491,12 +491,12 @@ def test_tls_with_certificates_of_both(tmp_path: Path, wait_completed: Wait) -> 
     given = {"ZRAY_ETCD_CA": ca, "ZRAY_ETCD_CERT": certificate, "ZRAY_ETCD_KEY": key}
     try:
         for some in ({}, {"ZRAY_ETCD_CA": ca}):
-            store = EtcdStore(etcd_address.parse(etcd.url, some), "c", wait_s=0.5)
+            store = ElectedStore(etcd_address.parse(etcd.url, some), "c", wait_s=0.5)
             with pytest.raises(StoreError, match="does not answer"):
                 store.open()
         with pytest.raises(StoreError, match="ZRAY_ETCD_CA"):
-            EtcdStore(etcd_address.parse(etcd.url, given | {"ZRAY_ETCD_CA": "/none"}), "c")
-        store = EtcdStore(etcd_address.parse(etcd.url, given), "c")
+            ElectedStore(etcd_address.parse(etcd.url, given | {"ZRAY_ETCD_CA": "/none"}), "c")
+        store = ElectedStore(etcd_address.parse(etcd.url, given), "c")
         try:
             store.open()
             store.submit(1, [("t", b"k", b"v")])

@@ -16,6 +16,7 @@ from zray.runtime.connection import ConnectionInfo
 from zray.util.state.cluster import describe
 
 OK, DEGRADED, UNREACHABLE = 0, 1, 2
+NAMED_MAX = 6  # of each version
 
 
 def show(addresses: list[str], as_json: bool) -> int:
@@ -59,6 +60,7 @@ def lines(view: dict[str, Any]) -> list[str]:
         f"Cluster {cluster['name']}, head at {cluster['address']} (pid {cluster['pid']} on "
         f"{cluster['host']}), up {age}",
         f"Health: {view['health']}",
+        *versions(view),
     ]
     if view["nodes"]:
         text += ["", "Nodes", *table(_NODE_HEADER, map(_node_row, view["nodes"]))]
@@ -77,6 +79,26 @@ def lines(view: dict[str, Any]) -> list[str]:
     if view["notices"]:
         text += ["", "Notices", *(f"  {notice}" for notice in view["notices"])]
     return [plain(line) for line in text]
+
+
+def versions(view: dict[str, Any]) -> list[str]:
+    """Which versions of zray there are, where these are several, and who has which."""
+    who: dict[str, list[str]] = {view["cluster"]["zray"]: ["this head"]}
+    for node in view["nodes"]:
+        who.setdefault(node["zray"], []).append(f"node {node['name']}")
+    for job in view["jobs"]:
+        who.setdefault(job["zray"], []).append(f"job {job['job_id'][:8]}")
+    who.pop("", None)  # an older head does not tell
+    if len(who) < 2:
+        return []
+    lines = [f"  {zray}: {named(names)}" for zray, names in sorted(who.items())]
+    return ["", "Versions of zray", *lines]
+
+
+def named(names: list[str]) -> str:
+    """Some of them by name, and how many more."""
+    more = f" and {len(names) - NAMED_MAX:,} more" if len(names) > NAMED_MAX else ""
+    return ", ".join(names[:NAMED_MAX]) + more
 
 
 _NODE_HEADER = ["NODE", "STATE", "CPU", "GPU", "MEMORY", "OTHER"]

@@ -353,7 +353,7 @@ class Status(Message, tag=34):
 
     ``started_s``: of the head, in seconds since 1970. ``health`` as in PONG. ``classes``: of tasks
     that wait. ``objects``: how many there are. ``notices``: the last warnings; ``counters``: what
-    has happened how often since the head's start. ``heads`` as in WELCOME.
+    has happened how often since the head's start. ``heads``, ``zray`` as in WELCOME.
     """
 
     about: Seq
@@ -369,6 +369,7 @@ class Status(Message, tag=34):
     actors: Annotated[list[ActorStatus], MANY] = []
     more: bool = False
     heads: Heads = []
+    zray: Name = ""
 
 
 class Reasons(Message, tag=35):

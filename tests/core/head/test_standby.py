@@ -1,4 +1,4 @@
-"""A head that stands by: one answer to whoever comes, whatever it says, and who waits for a leader."""
+"""A head that stands by: one answer to whoever comes, and who waits for a leader."""
 
 from __future__ import annotations
 

@@ -148,6 +148,7 @@ class Sessions:
         cause = member.lost_by or ("head_restart" if newcomer.epoch else "")
         if cause and hello.role != m.ROLE_OBSERVER:
             self.reconnects[cause] = self.reconnects.get(cause, 0) + 1
+        member.zray = hello.versions.zray
         self._membership.session_begins(member, now)
         self.by_route[route] = Session(route, newcomer.user, hello, member)
         self.routes[hello.process_id] = route

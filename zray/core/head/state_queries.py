@@ -151,6 +151,7 @@ class StateQueries:
                     *(job.process_id, job.info),
                     *(self._members.unfinished(job), job.finished),
                     *(job.connected, job.driverless),
+                    job.zray,
                 )
                 for job in self._members.jobs.values()
             ],
@@ -160,6 +161,7 @@ class StateQueries:
             self._counted(),
             [self._actor(record, now) for record in [*self._actors.values()][:ACTORS_TOLD_MAX]],
             heads=self._succession.heads,
+            zray=self._identity.versions.zray,
         )
 
     def _counted(self) -> list[tuple[str, int]]:
@@ -197,6 +199,7 @@ class StateQueries:
             view.finished,
             max(0.0, now - node.heard),
             node.remark,
+            node.zray,
         )
 
     def classes(self) -> list[ClassStatus]:

@@ -12,11 +12,13 @@ from pathlib import Path
 from zray import limits
 from zray.core.head.leadership import State, View
 from zray.core.head.standby import Greeting, Leading, Standby, in_words, ordered
-from zray.errors import FencedError, StoreError
+from zray.errors import FencedError, StartError, StoreError
 from zray.nodes.head.election import Election
 from zray.nodes.head.head_port import HeadPort, Served
 from zray.nodes.head.head_store import SharedStore
+from zray.protocol import messages as m
 from zray.protocol.head_messages import HeadInfo
+from zray.protocol.versions import mismatch, work_together
 from zray.runtime.log import Log
 from zray.runtime.loop import Loop
 from zray.store.base import Opened, Store
@@ -119,9 +121,14 @@ class Candidacy:
         """What the election knows now.
 
         Raises:
-            StartError: this head's key is of another cluster than the stored one.
+            StartError: this head's key is of another cluster than the stored one, or its version
+                is too far from the leader's.
         """
         self.view = view = self._election.view()
+        if (leader := view.leader) and not work_together(m.PROTOCOL_VERSION, leader.minor):
+            who = f"the head that leads ({in_words(leader)})"
+            ends = ("this head", who, m.PROTOCOL_VERSION, leader.minor, leader.zray)
+            raise StartError(mismatch(*ends))
         if view.revision and not (self._is_checked and view.cluster_id in (b"", self._key_id)):
             self._shared.check(self._data, view.cluster_id or None)
             self._is_checked = True

@@ -21,6 +21,7 @@ def describe(status: m.Status, info: ConnectionInfo, address: str) -> dict[str, 
             "host": info.host,
             "pid": info.pid,
             "started": status.started_s,
+            "zray": status.zray,
         },
         "nodes": describe_nodes(status.nodes),
         "jobs": [_job(job) for job in status.jobs],
@@ -75,6 +76,7 @@ def _node(node: m.NodeStatus) -> dict[str, Any]:
         "finished": node.finished,
         "silent_s": round(node.silent_s, 3),
         "remark": node.remark,
+        "zray": node.zray,
     }
 
 
@@ -104,6 +106,7 @@ def _job(job: m.JobStatus) -> dict[str, Any]:
         "host": job.info.host,
         "pid": job.info.pid,
         "user": job.info.user,
+        "zray": job.zray,
     }
 
 
