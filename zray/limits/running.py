@@ -69,6 +69,7 @@ LEADER_RENEW_S = 0.5
 LEADER_RETRY_S = 0.1  # after a renewal that failed
 LEADER_FENCE_S = 2.4  # without one that was sent since and succeeded, a head leads no more
 LEADER_LOOK_S = 0.02  # at least between two looks at who leads that changes cause
+STEP_DOWN_WAIT_S = 15.0  # until a leader that was asked to stand by has stored what it has
 STEP_DOWN_S = 5.0  # a head that gave its lead back leads again then, if no other does
 LEADER_COMPACT_S = 300.0  # what was changed so long ago is forgotten by a shared store
 HEADS_MAX = 16  # of one cluster: one leads, the others stand by
