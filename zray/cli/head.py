@@ -104,7 +104,8 @@ def command(
     """
     daemon.check_platform(PROGRAM)
     from zray.errors import ZrayError
-    from zray.nodes.head.head import ready_text, serve, standby_text
+    from zray.nodes.head.addresses import ready_text, standby_text
+    from zray.nodes.head.head import serve
     from zray.nodes.options import DashboardOptions, HeadOptions, NodeOptions
     from zray.runtime import connection
     from zray.runtime.linux.processes import set_process_name

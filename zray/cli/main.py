@@ -13,7 +13,17 @@ from pathlib import Path
 import click
 
 from zray._version import __version__
-from zray.cli import entry, figures, job, listing, metrics, operations, options, rerunning
+from zray.cli import (
+    entry,
+    figures,
+    head_commands,
+    job,
+    listing,
+    metrics,
+    operations,
+    options,
+    rerunning,
+)
 
 
 @click.group(context_settings={"max_content_width": 100})
@@ -154,6 +164,7 @@ for _one in (
     *figures.COMMANDS,
     metrics.metrics,
     job.job,
+    head_commands.head,
 ):
     command.add_command(_one)
 

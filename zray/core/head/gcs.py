@@ -100,7 +100,13 @@ class Gcs(Tables):
             **self.task_manager.handlers,
             m.ResultAck: self.results.on_ack,
             # leases
-            **self.leases.handlers,
+            m.Demand: self.leases.on_demand,
+            m.Leased: self.leases.on_leased,
+            m.LeaseEnded: self.leases.on_ended,
+            m.Revoke: self.leases.on_revoke,
+            m.CancelLeased: self.leases.on_cancel,
+            m.Reaches: self.leases.on_reaches,
+            **dict.fromkeys((m.Relay, m.RelayRefused), self.leases.on_relay),
             m.Made: self.lineage.on_made,
             # objects
             **self.holders.handlers,
