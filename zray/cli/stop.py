@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil
 
 from zray import limits
+from zray.cli.supervised import LOCK_NAME
 from zray.errors import HeadConnectionError, KeyFileError, NothingListensError, ZrayError
 from zray.nodes import contact
 from zray.nodes.driver.observer import Observer
@@ -35,7 +36,10 @@ def stop_named(name: str) -> int:
     directory = connection.home() / "clusters" / name
     head = holder(directory)
     if head is not None:
-        return _stop(head, name)
+        return _stop_with_parent(directory, head, name)
+    ended = _end_parent(directory, name)
+    if ended is not None:
+        return ended
     ended = _stop_left(_of_killed_head(directory), name)
     if ended is not None:
         return ended
@@ -51,21 +55,25 @@ def stop_directory(directory: Path) -> int:
     """Stop the cluster whose head uses that data directory; returns the exit code."""
     head = holder(directory)
     if head is None:
+        ended = _end_parent(directory, str(directory))
+        if ended is not None:
+            return ended
         ended = _stop_left(_of_killed_head(directory), str(directory))
         if ended is not None:
             return ended
         print(f"No head uses {directory}; nothing was stopped.")
         return 0
-    return _stop(head, str(directory))
+    return _stop_with_parent(directory, head, str(directory))
 
 
 def stop_at(addresses: list[str]) -> int:
     """Stop the cluster whose heads are at these addresses; returns the exit code."""
     try:
         info, target = contact.reach(",".join(addresses))
-        head = holder(connection.home() / "clusters" / info.name)
+        directory = connection.home() / "clusters" / info.name
+        head = holder(directory)
         if head is not None and head.pid == info.pid and info.host == socket.gethostname():
-            return _stop(head, info.name)
+            return _stop_with_parent(directory, head, info.name)
         return _ask(info, target, None, info.name)
     except NothingListensError as error:
         if all(map(_refused, addresses)):
@@ -163,6 +171,34 @@ def _stop_left(info: ConnectionInfo | None, title: str) -> int | None:
         with contextlib.suppress(HeadConnectionError, OSError):
             return _ask(info, ",".join(info.elsewhere(info.addresses)), None, title)
     return _end_orphans(info, title)
+
+
+def _stop_with_parent(directory: Path, head: psutil.Process, title: str) -> int:
+    """Who would start a supervised head again ends with it, a moment later."""
+    parent = lock_holder(directory / LOCK_NAME)
+    status = _stop(head, title)
+    if parent is not None and not status:
+        gone([parent], limits.STOP_S / 2)
+    return status
+
+
+def _end_parent(directory: Path, title: str) -> int | None:
+    """End who is about to start a head again, and what the last one has left; None: nobody is."""
+    parent = lock_holder(directory / LOCK_NAME)
+    if parent is None:
+        return None
+    with contextlib.suppress(psutil.NoSuchProcess):
+        parent.send_signal(signal.SIGTERM)
+        parent.send_signal(signal.SIGCONT)
+    if not gone([parent], limits.STOP_S):
+        print(
+            f"zray: the supervisor of cluster {title} (pid {parent.pid}) has not ended "
+            f"{limits.STOP_S:g} s after SIGTERM; kill -9 {parent.pid} ends it",
+            file=sys.stderr,
+        )
+        return 1
+    print(f"Stopped the supervisor of cluster {title} (pid {parent.pid}), whose head had ended.")
+    return _end_orphans(_of_killed_head(directory), title) or 0
 
 
 def _end_orphans(info: ConnectionInfo | None, title: str) -> int | None:
