@@ -78,6 +78,7 @@ HEAD_ADDRESSES_MAX = 16  # of one head
 STANDBY_HOLD_S = 1.0  # a HELLO waits so long at a head that stands by for one that leads
 STANDBY_GREETINGS_MAX = 4096  # so many of them
 STANDBY_ANSWERS_MAX = 16  # to one connection, which should have been closed after the first
+STORE_LOOK_S = 1.0  # a head that starts and has its key waits so long for the store's answer
 STANDBY_SURE_S = 0.25  # another leads for so long: it is not one that was killed just now
 STANDBY_SAYS_S = 4.0  # without a head that leads for so long, one that starts says so
 HEAD_SILENT_S = 1.0  # a head that has not answered a PING for so long: do others know of another?
