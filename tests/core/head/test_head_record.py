@@ -50,3 +50,14 @@ def test_machines_are_the_same_only_where_process_ids_mean_the_same() -> None:
     assert not ME.shares_machine_with(other(namespace="pid:[2]"))
     unknown = other(boot="", namespace="")
     assert not unknown.shares_machine_with(unknown)
+
+
+def test_its_minor_is_told_and_one_that_says_nothing_of_it_speaks_minor_0() -> None:
+    head = HeadInfo(bytes(16), ["h:1"], "h", 7, "9.8.7", 1.0, False, 3)
+    record = HeadRecord.of(head)
+    assert HeadRecord.decode(record.encode()) == record
+    assert record.head(leads=True).minor == 3
+    old = json.loads(record.encode())
+    del old["minor"]
+    read = HeadRecord.decode(json.dumps({**old, "later": [1]}).encode())
+    assert read is not None and read.head(leads=False).minor == 0

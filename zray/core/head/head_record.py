@@ -18,7 +18,7 @@ class HeadRecord(Struct, frozen=True):
 
     ``boot`` and ``namespace`` say on which machine, since it was started, and in which set of
     process ids ``pid`` is meant; ``born`` tells it from a later process with the same id. Empty:
-    unknown.
+    unknown. ``minor``: of the protocol that it speaks.
     """
 
     head_id: _HeadId
@@ -30,11 +30,12 @@ class HeadRecord(Struct, frozen=True):
     boot: Name = ""
     namespace: Name = ""
     born: Name = ""
+    minor: Count = 0
 
     @classmethod
     def of(cls, head: HeadInfo, boot: str = "", namespace: str = "", born: str = "") -> HeadRecord:
         fields = (head.addresses, head.host, head.pid, head.zray, head.since_s)
-        return cls(head.head_id.hex(), *fields, boot, namespace, born)
+        return cls(head.head_id.hex(), *fields, boot, namespace, born, head.minor)
 
     def encode(self) -> bytes:
         return msgspec.json.encode(self)
@@ -50,7 +51,7 @@ class HeadRecord(Struct, frozen=True):
     def head(self, *, leads: bool) -> HeadInfo:
         """Its account for peers."""
         fields = (self.addresses, self.host, self.pid, self.zray, self.since_s)
-        return HeadInfo(bytes.fromhex(self.head_id), *fields, leads)
+        return HeadInfo(bytes.fromhex(self.head_id), *fields, leads, self.minor)
 
     def shares_machine_with(self, other: HeadRecord) -> bool:
         """Whether the ids of its processes mean the same to both."""

@@ -16,8 +16,10 @@ from zray.core.head.lease_table import LeaseTable
 from zray.core.head.members import Member, Members, NodeMember
 from zray.core.head.notices import Notices
 from zray.core.head.object_table import ObjectTable
+from zray.core.head.placement_table import PlacementTable
 from zray.core.head.recovery import Recovery
 from zray.core.head.scheduling_class import SchedulingClass
+from zray.core.head.succession import Succession
 from zray.core.head.task_records import READY
 from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.transfers import Transfers
@@ -64,6 +66,8 @@ class StateQueries:
         recovery: Recovery,
         transfers: Transfers,
         events: Events,
+        succession: Succession,
+        placement: PlacementTable,
         why: Callable[[bytes, float], str],
     ) -> None:
         self._identity = identity
@@ -80,6 +84,8 @@ class StateQueries:
         self._recovery = recovery
         self._transfers = transfers
         self._events = events
+        self._succession = succession
+        self._placement = placement
         self._why = why
         self.handlers: dict[type[Message], Callable[[Any, Any, float], None]] = {
             Ping: self.on_ping,
@@ -148,6 +154,7 @@ class StateQueries:
                     *(job.process_id, job.info),
                     *(self._members.unfinished(job), job.finished),
                     *(job.connected, job.driverless),
+                    job.zray,
                 )
                 for job in self._members.jobs.values()
             ],
@@ -156,6 +163,10 @@ class StateQueries:
             self._notices.latest(),
             self._counted(),
             [self._actor(record, now) for record in [*self._actors.values()][:ACTORS_TOLD_MAX]],
+            heads=self._succession.heads,
+            zray=self._identity.versions.zray,
+            groups=len(self._placement),
+            groups_waiting=len(self._placement.unplaced),
         )
 
     def _counted(self) -> list[tuple[str, int]]:
@@ -193,6 +204,7 @@ class StateQueries:
             view.finished,
             max(0.0, now - node.heard),
             node.remark,
+            node.zray,
         )
 
     def classes(self) -> list[ClassStatus]:

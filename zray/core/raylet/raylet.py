@@ -297,6 +297,7 @@ class Raylet:
             *(0, m.PROTOCOL_VERSION, m.ROLE_NODE, self.node_id, self.incarnation),
             *(self.session.cluster_id, self.versions, ["tasks", m.BUNDLES], self.info, None),
             head_id=self.session.head_id,
+            minor=m.PROTOCOL_MINOR,
         )
 
     def _welcomed(self) -> None:
@@ -433,6 +434,7 @@ class Raylet:
         self.leases.exited(slot, begun, f"{cause}{why and ': '}{why}", late)
         self.session.tell(m.WorkerDied(0, worker_id))
         self.tasks.worker_died(slot, left, begun, f"{cause}{why and ': '}{why}", late)
+        self.tasks.hopeless(slot.key, self.workers.hopeless(slot.key))
 
     def named(self, process_id: bytes) -> str:
         """A process of this node's machine, for people."""
