@@ -157,9 +157,7 @@ class SeveralHeads(SimCluster):
         if self.head is not None:
             self.clock.tell(f"{self.head.name} is asked to step down")
             operator = Member(bytes(16), 0, self.clock.now)
-            self.head.gcs.succession.on_step_down(
-                operator, m.StepDown(1, "a test"), self.clock.now
-            )
+            self.head.gcs.succession.on_step_down(operator, m.StepDown(1, "a test"), self.clock.now)
             self.head.wake()
 
     def freeze_at(self, kind: type[m.Message], seconds: float) -> None:
