@@ -97,6 +97,10 @@ class SimElection:
         self.machine.step_down(reason, self.now())
         self._drop()
 
+    def waits(self) -> bool:
+        """Whether it waits for an answer to a renewal."""
+        return isinstance(self.machine._pending, leadership.Keep)
+
     def changed(self, key: bytes) -> None:
         """A key is gone; the store may tell of it."""
         watched = key == self._layout.leader or key.startswith(self._layout.heads)
