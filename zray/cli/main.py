@@ -13,7 +13,19 @@ from pathlib import Path
 import click
 
 from zray._version import __version__
-from zray.cli import entry, figures, job, listing, metrics, operations, options, rerunning
+from zray.cli import (
+    entry,
+    figures,
+    gcs,
+    head_commands,
+    job,
+    listing,
+    metrics,
+    operations,
+    options,
+    rerunning,
+    systemd_unit,
+)
 
 
 @click.group(context_settings={"max_content_width": 100})
@@ -154,6 +166,9 @@ for _one in (
     *figures.COMMANDS,
     metrics.metrics,
     job.job,
+    head_commands.head,
+    systemd_unit.systemd_unit,
+    gcs.gcs,
 ):
     command.add_command(_one)
 

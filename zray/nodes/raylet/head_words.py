@@ -48,5 +48,5 @@ class HeadWords:
         self._without_leader = min(self._without_leader, now)
         if now - self._without_leader > LEADER_AWAITED_S and not self._said:
             self._said = True
-            self._log(f"waits for a head that leads; {self._heads.address} says: {message.text}")
+            self._log(f"waits for a head that leads; {self._heads.said_by} says: {message.text}")
         return True
