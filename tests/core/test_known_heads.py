@@ -183,3 +183,19 @@ def test_where_the_head_is_may_change() -> None:
     known.aim([B])
     known.ended(1.0)
     assert known.begin() == B and known.all() == [B]
+
+
+def test_a_head_that_steps_down_is_the_last_that_is_tried() -> None:
+    known = KnownHeads([A, B, C])
+    known.begin()
+    known.welcomed([head(A, leads=True), head(B), head(C)], 2)
+    known.handlers[m.SteppingDown](m.SteppingDown(0, 0, [head(B), head(C)]))
+    assert known.parting
+    known.ended(1.0)
+    assert not known.parting and one_round(known) == [B, C, A]
+
+
+def test_a_head_that_names_itself_while_it_stands_by_is_not_asked_again_at_once() -> None:
+    known = KnownHeads([A, B])
+    assert stands_by(known, not_leader(head(A, leads=True), head(B), epoch=3)) > 0.0
+    assert known.begin() == B
