@@ -189,4 +189,3 @@ class SimCandidate(SimHead):
     def deadline(self) -> float:
         """As ``SimHead.deadline``."""
         return super().deadline() if self.leads else self._standby.deadline()
-

@@ -139,7 +139,7 @@ class SimElection:
 
     def _ask(self, request: leadership.Request) -> None:
         self._asked += 1
-        asked, layout = self._asked, self._layout
+        asked = self._asked
         within_s = (self.machine.deadline() - self.now()) / self._rate
         deadline = self._clock.now + max(within_s, 0.01)
         steps = [*self._steps(request)]
