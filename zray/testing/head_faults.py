@@ -95,7 +95,7 @@ def nod_off(cluster: SeveralHeads, random: Random) -> None:
     def strike(tries: int) -> None:
         head = cluster.leader()
         if head is not None and head.election.waits():
-            seconds = random.uniform(0.8, limits.LEADER_FENCE_S)
+            seconds = random.uniform(1.0, limits.LEADER_FENCE_S - limits.LEADER_RENEW_S)
             cluster.freeze(head, seconds)
             cluster.clock.after(seconds + random.uniform(0.03, 0.3), cut, head)
         elif tries:
@@ -159,6 +159,15 @@ def all_at_once(cluster: SeveralHeads, random: Random) -> None:
 
 HEAD_FAULTS: tuple[HeadFault, ...] = (
     *(kill, kill, kill_twice, lose_machine, freeze, freeze, freeze_at_a_word, freeze_at_a_word),
-    *(cut_from_store, cut_from_store, cut_from_peers, cut_off, nod_off, lose_quorum, slow_store),
-    *(lossy_store, step_down, step_down, step_wall_clock, replay, lose_key, all_at_once),
+    *(cut_from_store, cut_from_store, cut_from_peers, cut_off, nod_off, nod_off, lose_quorum),
+    *(
+        slow_store,
+        lossy_store,
+        step_down,
+        step_down,
+        step_wall_clock,
+        replay,
+        lose_key,
+        all_at_once,
+    ),
 )
