@@ -251,6 +251,12 @@ class PlacementGroupExistsError(ZrayError, ValueError):
     code = "ZR-3011"
 
 
+class TooManyBundlesError(ZrayError):
+    """The program has as many bundles in placement groups as the head keeps for one program."""
+
+    code = "ZR-3013"
+
+
 class NameNotOfferedError(ZrayError, LookupError):
     """No node offers a function or actor class of that name."""
 

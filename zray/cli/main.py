@@ -17,6 +17,7 @@ from zray.cli import (
     entry,
     figures,
     gcs,
+    head_commands,
     job,
     listing,
     metrics,
@@ -165,6 +166,7 @@ for _one in (
     *figures.COMMANDS,
     metrics.metrics,
     job.job,
+    head_commands.head,
     systemd_unit.systemd_unit,
     gcs.gcs,
 ):

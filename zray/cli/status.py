@@ -62,6 +62,8 @@ def lines(view: dict[str, Any]) -> list[str]:
         f"Health: {view['health']}",
         *versions(view),
     ]
+    if len(view["heads"]) > 1:
+        text += ["", "Heads", *table(_HEAD_HEADER, map(_head_row, view["heads"]))]
     if view["nodes"]:
         text += ["", "Nodes", *table(_NODE_HEADER, map(_node_row, view["nodes"]))]
         remarks = [one for one in view["nodes"] if one["remark"]]
@@ -76,6 +78,10 @@ def lines(view: dict[str, Any]) -> list[str]:
     if waiting:
         text += ["", f"Waiting tasks: {waiting:,}"]
         text += [f"  {one['waiting']:,} x {one['task']}: {one['reason']}" for one in view["queue"]]
+    groups = view["placement_groups"]
+    if groups["waiting"]:
+        text += ["", f"Waiting placement groups: {groups['waiting']:,} of {groups['all']:,}"]
+        text += ["  zray list placement-groups says what each waits for"]
     if view["notices"]:
         text += ["", "Notices", *(f"  {notice}" for notice in view["notices"])]
     return [plain(line) for line in text]
@@ -101,6 +107,7 @@ def named(names: list[str]) -> str:
     return ", ".join(names[:NAMED_MAX]) + more
 
 
+_HEAD_HEADER = ["HEAD", "STATE", "HOST", "PID", "UP"]
 _NODE_HEADER = ["NODE", "STATE", "CPU", "GPU", "MEMORY", "OTHER"]
 _NODE_HEADER += ["RUNNING", "QUEUED", "FINISHED", "HOST", "PID"]
 _JOB_HEADER = ["JOB", "STATE", "UNFINISHED", "FINISHED", "HOST", "PID", "PROGRAM"]
@@ -112,6 +119,11 @@ def _actor_row(actor: dict[str, Any]) -> list[str]:
     restarts = f"{actor['restarts']:,}" if actor["restarts"] else ""
     cells = [actor["class"], actor["name"], actor["state"], actor["node"], restarts]
     return [actor["actor_id"][:8], *cells, actor["reason"]]
+
+
+def _head_row(head: dict[str, Any]) -> list[str]:
+    age = duration(time.time() - head["started"])
+    return [", ".join(head["addresses"]), head["state"], head["host"], str(head["pid"]), age]
 
 
 def _node_row(node: dict[str, Any]) -> list[str]:

@@ -24,6 +24,7 @@ from zray.errors import HeadConnectionError, KeyFileError, NothingListensError, 
 from zray.nodes import contact
 from zray.nodes.driver.observer import Observer
 from zray.nodes.node_record import lock_holder, nodes_of
+from zray.protocol import messages as m
 from zray.runtime import connection
 from zray.runtime.connection import ConnectionInfo
 
@@ -39,7 +40,7 @@ def stop_named(name: str) -> int:
     ended = _end_parent(directory, name)
     if ended is not None:
         return ended
-    ended = _end_orphans(_of_killed_head(directory), name)
+    ended = _stop_left(_of_killed_head(directory), name)
     if ended is not None:
         return ended
     print(f"No cluster named {name} runs here; nothing was stopped.")
@@ -57,7 +58,7 @@ def stop_directory(directory: Path) -> int:
         ended = _end_parent(directory, str(directory))
         if ended is not None:
             return ended
-        ended = _end_orphans(_of_killed_head(directory), str(directory))
+        ended = _stop_left(_of_killed_head(directory), str(directory))
         if ended is not None:
             return ended
         print(f"No head uses {directory}; nothing was stopped.")
@@ -79,7 +80,7 @@ def stop_at(addresses: list[str]) -> int:
             for path in connection.home().glob("clusters/*/connection.json"):
                 left = _of_killed_head(path.parent)
                 if left is not None and {*addresses} & {*left.addresses}:
-                    ended = _end_orphans(left, left.name)
+                    ended = _stop_left(left, left.name)
                     if ended is not None:
                         return ended
             print(f"Nothing runs at {', '.join(addresses)}; nothing was stopped.")
@@ -112,6 +113,7 @@ def _ask(info: ConnectionInfo, target: str, head: psutil.Process | None, title: 
             if node.info.machine == _machine():
                 with contextlib.suppress(psutil.Error):
                     here.append(psutil.Process(node.info.pid))
+        here += _heads_here(status.heads)
         observer.shut_down(REASON)
     unfinished = sum(job.unfinished for job in status.jobs)
     lost = f"; {unfinished:,} unfinished tasks were dropped" if unfinished else ""
@@ -125,8 +127,22 @@ def _ask(info: ConnectionInfo, target: str, head: psutil.Process | None, title: 
         )
         return 1
     nodes = "1 node" if count == 1 else f"{count} nodes"
-    print(f"Stopped cluster {title}: head {target} and {nodes}{lost}.")
+    others = len(status.heads) - 1
+    heads = f", {others} that stood by" if others > 0 else ""
+    print(f"Stopped cluster {title}: head {target}{heads} and {nodes}{lost}.")
     return 0
+
+
+def _heads_here(heads: Sequence[m.HeadInfo]) -> list[psutil.Process]:
+    """Those of this machine."""
+    found = []
+    for head in heads:
+        if head.host == socket.gethostname():
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(head.pid)
+                if 0 <= head.since_s - process.create_time() < limits.HEAD_WAIT_S:
+                    found.append(process)  # and no later one with the same id
+    return found
 
 
 def _terminate(head: psutil.Process, title: str) -> int:
@@ -146,6 +162,15 @@ def _terminate(head: psutil.Process, title: str) -> int:
         f"{limits.HEAD_LOST_GRACE_S / 60:g} min."
     )
     return 0
+
+
+def _stop_left(info: ConnectionInfo | None, title: str) -> int | None:
+    """Stop the cluster of a head that was killed here: other heads of it may go on; None: nothing
+    of it is there."""
+    if info is not None and info.heads:
+        with contextlib.suppress(HeadConnectionError, OSError):
+            return _ask(info, ",".join(info.elsewhere(info.addresses)), None, title)
+    return _end_orphans(info, title)
 
 
 def _stop_with_parent(directory: Path, head: psutil.Process, title: str) -> int:

@@ -132,13 +132,13 @@ class Starter:
 
     def ready(self, info: ConnectionInfo) -> None:
         """It leads."""
-        from zray.nodes.head.head import ready_text
+        from zray.nodes.head.addresses import ready_text
 
         self._tell(info, ready_text(info, self._host), f"cluster {info.name} at {info.addresses[0]}")
 
     def standby(self, info: ConnectionInfo, leads: str) -> None:
         """Another leads."""
-        from zray.nodes.head.head import standby_text
+        from zray.nodes.head.addresses import standby_text
 
         self._tell(info, standby_text(info, leads), f"stands by; leader: {leads}")
 

@@ -78,6 +78,7 @@ NODES_DEAD_KEPT_MAX = 1000  # of which the head remembers why they are dead
 WHY_CHARS_MAX = 2000  # of one text
 WHY_ASK_S = 1.0  # whoever knows more is waited for no longer
 WHY_ASKED_MAX = 32  # nodes that are asked whether they know a task
+WHY_HOPS_MAX = 10_000  # tasks in a row, each for the one before, that are passed over in one answer
 WHY_LOOK_BLOCKS = 20  # of what is over, in one turn of the head
 WHY_QUESTIONS_MAX = 256  # that wait for others; more are answered without these
 STUCK_S = 10.0  # get or wait, without any progress: says what it waits for

@@ -8,7 +8,6 @@ head again, until nobody has waited for a while.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -71,15 +70,6 @@ class Leases:
         self._away: dict[bytes, None] = {}  # submitters without a session
         self._silent: dict[bytes, float] = {}  # leases of whose end a node has yet to tell
         self._due = NEVER
-        self.handlers: dict[type[m.Message], Callable[[Any, Any, float], None]] = {
-            m.Demand: self.on_demand,
-            m.Leased: self.on_leased,
-            m.LeaseEnded: self.on_ended,
-            m.Revoke: self.on_revoke,
-            m.CancelLeased: self.on_cancel,
-            m.Reaches: self.on_reaches,
-            **dict.fromkeys((m.Relay, m.RelayRefused), self.on_relay),
-        }
 
     # ---- submitters ------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ PROOF = ("leads", b"", None)  # a row that never is: to delete it is a write as 
 
 ALONE = (
     "this head keeps its state in a file of its own, so no other can lead. Heads with one --store "
-    "etcd://… follow each other: docs/heads.md"
+    "etcd:// follow each other: docs/heads.md"
 )
 NO_OTHER = (
     "no other head stands by. Start one with the same --store and cluster.key, on this machine or "

@@ -17,6 +17,7 @@ from zray.errors import (
     HeadConnectionError,
     HeadSilentError,
     LogUnavailableError,
+    NoStandbyError,
     NotFoundError,
     ProfilerError,
     StateQueryError,
@@ -31,7 +32,7 @@ _ERRORS = {
     one.code: one
     for one in (
         *(AmbiguousError, BusyError, DrainRefusedError, LogUnavailableError, NotFoundError),
-        ProfilerError,
+        *(NoStandbyError, ProfilerError),
     )
 }
 _KINDS = {
@@ -325,6 +326,19 @@ class Operator(Observer):
                 f"{place.in_words()} is a daemon, which zray kill does not end; see {how}"
             )
         return place
+
+    def step_down(self, reason: str) -> list[m.HeadInfo]:
+        """Have the head that leads stand by; returns those of which one leads next.
+
+        Raises:
+            NoStandbyError: there is no other.
+        """
+        try:
+            return self.ask(m.StepDown(0, reason), m.SteppingDown, limits.STEP_DOWN_WAIT_S).heads
+        except HeadConnectionError as error:
+            if error.code == NoStandbyError.code:
+                raise NoStandbyError(error.args[0].partition(": ")[2]) from None
+            raise
 
     def kill(self, place: Place) -> m.Answered:
         """End a task, an actor or a worker.

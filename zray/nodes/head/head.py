@@ -22,6 +22,7 @@ from zray.core.head.identity import HeadIdentity
 from zray.core.incidents import Incidents
 from zray.errors import DataDirectoryLockedError, FencedError, StoreError
 from zray.nodes import imports
+from zray.nodes.head.addresses import own_addresses, own_node_name, reachable
 from zray.nodes.head.dashboard import Dashboard
 from zray.nodes.head.gcs_server import GcsServer
 from zray.nodes.head.head_port import HeadPort
@@ -37,7 +38,6 @@ from zray.protocol.histogram import Histogram
 from zray.runtime import connection, identity, log_files, service
 from zray.runtime.connection import ConnectionInfo
 from zray.runtime.keys import ClusterKey, secret_directory
-from zray.runtime.linux import machine
 from zray.runtime.linux.heap import Heap
 from zray.runtime.log import Log, with_traceback
 from zray.runtime.log_files import LogBounds, OwnLog
@@ -47,8 +47,6 @@ from zray.store.lock import DirectoryLock
 
 if TYPE_CHECKING:  # loaded where the store is shared
     from zray.nodes.head.candidacy import Candidacy
-
-WILDCARDS = ("0.0.0.0", "::")  # hosts that mean every network of this machine
 
 
 class Head:
@@ -97,9 +95,13 @@ class Head:
         self.directory = connection.cluster_directory(options.name)
         self._data = data = secret_directory(options.data_directory or self.directory)
         self._lock(data)
-        shared = SharedStore(options) if options.store else None
+        shared, node = None, options.node
+        if options.store:
+            shared = SharedStore(options)
+            if not node.name:  # other heads of the cluster have nodes, too
+                node = node._replace(name=own_node_name(options.port))
         self._raylet = OwnRaylet(
-            *(options.node, data, self.log), local=options.local, begun=self._raylet_process
+            *(node, data, self.log), local=options.local, begun=self._raylet_process
         )
         if shared is not None:
             self._begin_among_others(shared)
@@ -142,7 +144,7 @@ class Head:
         port = head_port.bind(options.host, options.port)
         self.info = ConnectionInfo(
             cluster_id=key.cluster_id.hex(),
-            addresses=self._addresses(port),
+            addresses=own_addresses(options.host, port),
             server_public=key.server.public,
             client_public=key.client().public,
             client_secret=key.client().secret,
@@ -151,11 +153,12 @@ class Head:
             name=options.name,
             dashboard=self._dashboard.bind(),
         )
+        self._own_id = OwnIdentity(key.cluster_id, self._data, shared=bool(options.store))
         assert self._raylet is not None
         self._own_node = OwnNode(
             *(self._raylet, self._loop, self._incidents, self._gcs),
             self.directory / "connection.json",
-            OwnIdentity(key.cluster_id, self._data, shared=bool(options.store)),
+            self._own_id,
         )
         return head_port
 
@@ -176,13 +179,6 @@ class Head:
                 f"--name {name}`, or choose another --name ({error.args[0]})"
             ) from None
         self._locks.append(lock)
-
-    def _addresses(self, port: int) -> list[str]:
-        host = self._options.host
-        if host not in WILDCARDS:
-            return [connection.format_address(host, port)]
-        hosts = [*machine.detect().addresses, "127.0.0.1"]
-        return [connection.format_address(one, port) for one in dict.fromkeys(hosts)]
 
     def _watch(self) -> None:
         self._loop.handle_signals()
@@ -213,6 +209,7 @@ class Head:
             *(self._port, self._loop, self._incidents, self._turns),
         )
         server.gcs.members.driver_lost_s = self._options.driver_lost_after_s
+        server.gcs.inspection.own_node_id = self._own_id.node_id
         self._server = server
         if candidacy is not None:
             server.gcs.succession.begins(candidacy.heads(), opened.epoch)
@@ -296,7 +293,7 @@ class Head:
         self._server = None
         if server is not None:
             server.rest()
-            self._port.cut_all()
+            self._port.cut_off(self._port.routes())
             candidacy.retire(server.store)
         elif not isinstance(error, FencedError) and candidacy.is_alone():
             raise error
@@ -485,12 +482,6 @@ def sweep_local_clusters() -> None:
             shutil.rmtree(directory, ignore_errors=True)
 
 
-def reachable(addresses: list[str]) -> list[str]:
-    """Of a head's addresses those that mean it on other machines, too, if there are such."""
-    found = [one for one in addresses if not one.startswith(("127.", "[::1]"))]
-    return (found or addresses)[: limits.HEAD_ADDRESSES_MAX]
-
-
 def serve(
     options: HeadOptions,
     on_ready: Callable[[ConnectionInfo], None],
@@ -519,33 +510,3 @@ def serve(
         head.close()
     if not options.local:
         head.log(f"stopped: {head.stop_reason}")
-
-
-def ready_text(info: ConnectionInfo, host: str) -> str:
-    """What a head that listens on ``host`` says once it serves: how to join and use it."""
-    address = info.addresses[0]
-    exposed = (
-        "  listens on ALL networks of this machine; all traffic is encrypted, and nobody gets in\n"
-        "    without the cluster's key\n"
-    )
-    return (
-        f"zray head READY at {address} (cluster {info.name}, pid {info.pid})\n"
-        f"{exposed if host in WILDCARDS else ''}"
-        f"  add a worker node:   zray-worker --address {address}\n"
-        f"    (on another machine: copy {connection.connection_path(info.name)} there first and\n"
-        f"     point ZRAY_CONNECTION_FILE at the copy; it holds the cluster's key)\n"
-        f'  use it from Python:  zray.init("{address}")\n'
-        f"  look at it:          zray status      stop it: zray stop"
-        + (
-            f"\n  in a browser:        zray dashboard   ({info.dashboard})"
-            if info.dashboard
-            else ""
-        )
-    )
-
-
-def standby_text(info: ConnectionInfo, leads: str) -> str:
-    """What a head says that stands by; ``leads``: who does, in words."""
-    return (
-        f"zray head STANDBY at {info.addresses[0]} (cluster {info.name}, pid {info.pid}); {leads}"
-    )

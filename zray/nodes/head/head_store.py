@@ -85,7 +85,7 @@ def make_gcs(
     """The machines of a head that goes on with what its store has. ``where``: that store.
 
     Raises:
-        StoreError: this version cannot.
+        StoreRefusedError: this version cannot.
     """
     try:
         objection = stored_version.objection(rows)
