@@ -90,7 +90,12 @@ def test_a_backup_comes_back_as_it_was_with_a_later_epoch(
     assert f"copy the cluster's key to {other}/cluster.key" in said
     epoch, cluster_id, rows = content(data)
     later, same, restored = content(other)
-    assert epoch == 4 and later > 3 + (1 << 20) and (same, restored) == (cluster_id, rows) and rows == ROWS
+    assert (
+        epoch == 4
+        and later > 3 + (1 << 20)
+        and (same, restored) == (cluster_id, rows)
+        and rows == ROWS
+    )
 
     time.sleep(1.1)  # a second restore is later than all that has come of the first
     commands.run("zray", "gcs", "restore", path, "--data-directory", other, "--force")
@@ -261,8 +266,6 @@ def test_a_backup_goes_from_either_kind_to_either(
     said = commands.run("zray", "gcs", "restore", tmp_path / "one", *into, code=1).stderr
     assert "has a state already; with --force it is kept as a backup here" in said
     commands.run("zray", "gcs", "backup", tmp_path / "two", *into)
-    commands.run(
-        "zray", "gcs", "restore", tmp_path / "two", "--data-directory", tmp_path / "back"
-    )
+    commands.run("zray", "gcs", "restore", tmp_path / "two", "--data-directory", tmp_path / "back")
     assert content(tmp_path / "back")[1:] == content(data)[1:]
     assert not os.path.exists("zray-gcs-restored")

@@ -87,7 +87,7 @@ def test_any_cut_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "b"
     backup.write(path, WHO, some_rows(20), replace=False)
     whole = path.read_bytes()
-    for size in [*range(0, 200), *range(200, len(whole), 997), len(whole) - 1]:
+    for size in [*range(200), *range(200, len(whole), 997), len(whole) - 1]:
         path.write_bytes(whole[:size])
         with pytest.raises(StoreRefusedError):
             content(path)

@@ -132,9 +132,10 @@ def _into_directory(
 
 
 def _write_draft(path: Path, draft: Path, epoch: int) -> None:
-    with contextlib.closing(BackupReader(path)) as reader, contextlib.closing(
-        SqliteFile(draft)
-    ) as file:
+    with (
+        contextlib.closing(BackupReader(path)) as reader,
+        contextlib.closing(SqliteFile(draft)) as file,
+    ):
         rows = _rows(reader)
         identity = file.open(epoch - 1)
         assert identity.epoch == epoch
