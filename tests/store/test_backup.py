@@ -100,7 +100,7 @@ def test_a_newer_and_a_foreign_one_are_told_apart(tmp_path: Path) -> None:
     path = tmp_path / "b"
     backup.write(path, WHO, some_rows(), replace=False)
     path.write_bytes(path.read_bytes().replace(b"backup 1\n", b"backup 2\n", 1))
-    with pytest.raises(StoreRefusedError, match="newer zray .format 2; this one knows 1"):
+    with pytest.raises(StoreRefusedError, match="format 2; this one knows 1"):
         content(path)
     path.write_bytes(b"PK\3\4 something else")
     with pytest.raises(StoreRefusedError, match="no backup of a control store"):
@@ -111,7 +111,7 @@ def test_a_disk_that_takes_no_more_leaves_nothing(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
-        with pytest.raises(StoreError, match="File too large.*There is no new backup"):
+        with pytest.raises(StoreError, match=r"File too large.*There is no new backup"):
             backup.write(tmp_path / "b", WHO, some_rows(), replace=False)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
