@@ -1,4 +1,4 @@
-"""What an attempt that is replayed is held to, as its worker did: its time, and what it may return."""
+"""What an attempt that is replayed is held to, as its worker did: its time, what it may return."""
 
 from __future__ import annotations
 

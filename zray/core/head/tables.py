@@ -47,7 +47,8 @@ class Tables:
         self.lease_table = LeaseTable()
         self.placement = PlacementTable()
         self.job_table = JobTable(rows.get(JOBS, {}))
-        counted = ("finished", "retried", "stale", "lost", "rebuilt", "reclaimed", "resubmitted")
+        counted = ("finished", "retried", "stale", "lost", "rebuilt", "reclaimed")
+        counted += ("submitted", "resubmitted")
         self.counters = dict.fromkeys(counted, 0)
         self.events = Events(identity.started_s, now, self.notices)
         self.near_tasks = NearTasks(
