@@ -42,14 +42,8 @@ from zray.ids import IdSource
 from zray.protocol import messages as m
 
 COUNTED = (
-    "finished",
-    "retried",
-    "stale",
-    "lost",
-    "rebuilt",
-    "reclaimed",
-    "submitted",
-    "resubmitted",
+    *("finished", "retried", "stale", "lost", "rebuilt", "reclaimed"),
+    *("submitted", "resubmitted"),
 )
 
 

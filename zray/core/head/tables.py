@@ -48,8 +48,7 @@ class Tables:
         self.placement = PlacementTable()
         self.job_table = JobTable(rows.get(JOBS, {}))
         counted = ("finished", "retried", "stale", "lost", "rebuilt", "reclaimed")
-        counted += ("submitted", "resubmitted")
-        self.counters = dict.fromkeys(counted, 0)
+        self.counters = dict.fromkeys((*counted, "submitted", "resubmitted"), 0)
         self.events = Events(identity.started_s, now, self.notices)
         self.near_tasks = NearTasks(
             *(self.outbox, self.counters, self.members, self.scheduler, self.lease_table)
