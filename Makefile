@@ -7,7 +7,7 @@ MINUTES ?= 30
 SEEDS ?= $(if $(SEED),1,1000)
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-core conformance check sim enemy venv system-packages clean
+.PHONY: help run test test-core conformance check sim enemy chaos-failover venv system-packages clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ sim: venv ## Simulate the cluster with faults: SEEDS=n seeds, or SEED=k alone
 
 enemy: venv system-packages ## Attack a cluster at random for MINUTES=n (30), again with SEED=k
 	@$(PYTHON_IN_VENV) -m tests.enemy $(MINUTES) $(SEED)
+
+chaos-failover: venv system-packages ## Lose heads and etcd at random for MINUTES=n (30), again with SEED=k
+	@$(PYTHON_IN_VENV) -m tests.failover $(MINUTES) $(SEED)
 
 venv: ## Make or update .venv (PYTHON=... picks the interpreter)
 	@PYTHON='$(PYTHON)' .ci/venv

@@ -59,6 +59,7 @@ def all_suites() -> list[Suite]:
         Suite("runtime", ("runtime", "nodes", "store"), 400, WAITING_TOO),
         Suite("dashboard", ("dashboard", "jobs"), 500, WAITING_TOO),
         Suite("enemy", ("enemy",), 650, WAITING),
+        Suite("failover", ("failover",), 650, WAITING_TOO),
         Suite("sim", ("sim",), 2100, COMPUTING),
     ]
     taken = {folder for suite in named for folder in suite.folders}

@@ -29,7 +29,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = {
-    *("api", "cli", "clients", "cluster", "compat", "conformance", "costs", "enemy"),
+    *("api", "cli", "clients", "cluster", "compat", "conformance", "costs", "enemy", "failover"),
     *("dashboard", "examples", "jobs", "nodes", "runtime", "util"),
 }
 LIMIT_S = 60.0

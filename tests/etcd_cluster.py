@@ -13,10 +13,18 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 START_S = 30.0
+
+
+class Place(NamedTuple):
+    """Where a member runs."""
+
+    host: str = "127.0.0.1"
+    inside: Sequence[str] = ()
 
 
 def free_ports(count: int) -> list[int]:
@@ -28,12 +36,22 @@ def free_ports(count: int) -> list[int]:
 
 
 class Etcd:
-    """``count`` members on this machine; ``options`` go to each."""
+    """``count`` members on this machine; ``options`` go to each.
+
+    ``places``: for each member its host, and the words before its command.
+    """
 
     def __init__(
-        self, directory: Path, count: int = 1, *options: str, scheme: str = "http"
+        self,
+        directory: Path,
+        count: int = 1,
+        *options: str,
+        scheme: str = "http",
+        places: Sequence[Place] = (),
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
+        places = places or [Place()] * count
+        self.hosts, self._inside = zip(*places, strict=True)
         self._directory = directory
         self._options = options
         self._scheme = scheme
@@ -53,16 +71,20 @@ class Etcd:
     def url(self) -> str:
         """As ``zray-head --store`` takes it."""
         name = {"http": "etcd", "https": "etcds"}[self._scheme]
-        return f"{name}://{','.join(f'127.0.0.1:{port}' for port in self.ports)}"
+        return f"{name}://{','.join(self._ends(self.ports))}"
+
+    def _ends(self, ports: list[int]) -> list[str]:
+        return [f"{host}:{port}" for host, port in zip(self.hosts, ports, strict=True)]
 
     # ---- members ---------------------------------------------------------------------------
 
     def start(self, number: int, *, wait: bool = True) -> None:
         """Start a member, again after its end."""
-        client = f"{self._scheme}://127.0.0.1:{self.ports[number]}"
-        peers = [f"http://127.0.0.1:{port}" for port in self._peers]
+        client = f"{self._scheme}://{self._ends(self.ports)[number]}"
+        peers = [f"http://{end}" for end in self._ends(self._peers)]
         names = [f"m{one}={url}" for one, url in enumerate(peers)]
         command = [
+            *self._inside[number],
             *("etcd", "--name", f"m{number}", "--data-dir", str(self._directory / f"m{number}")),
             *("--listen-client-urls", client, "--advertise-client-urls", client),
             *("--listen-peer-urls", peers[number], "--initial-advertise-peer-urls", peers[number]),
@@ -139,7 +161,7 @@ class Etcd:
         self, method: str, body: dict[str, Any], number: int = 0, timeout_s: float = 10.0
     ) -> dict[str, Any]:
         """One request to one member's gateway."""
-        url = f"http://127.0.0.1:{self.ports[number]}/v3/{method}"
+        url = f"http://{self._ends(self.ports)[number]}/v3/{method}"
         request = urllib.request.Request(url, json.dumps(body).encode())
         with urllib.request.urlopen(request, timeout=timeout_s) as answer:
             found: dict[str, Any] = json.loads(answer.read())

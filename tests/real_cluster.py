@@ -135,7 +135,8 @@ class Peer:
         node = m.NodeInfo("peer", "", os.getpid(), [], [], "") if role == m.ROLE_NODE else None
         versions = identity.versions(pickles=False)
         return m.Hello(
-            *(0, m.PROTOCOL_VERSION, role, self.process_id, 1, b"", versions, [], node, job)
+            *(0, m.PROTOCOL_VERSION, role, self.process_id, 1, b"", versions, [], node, job),
+            minor=m.PROTOCOL_MINOR,
         )
 
     def send(self, *messages: m.Message, epoch: int | None = None) -> None:

@@ -8,6 +8,8 @@ import subprocess
 import time
 from typing import Any
 
+from zray.cli.status import NAMED_MAX, versions
+
 # ---- status --------------------------------------------------------------------------------
 
 
@@ -21,14 +23,14 @@ def test_status_for_programs(commands: Any) -> None:
         *("counters", "placement_groups"),
     }
     cluster = view["cluster"]
-    assert set(cluster) == {"id", "name", "address", "host", "pid", "started"}
+    assert set(cluster) == {"id", "name", "address", "host", "pid", "started", "zray"}
     assert (cluster["name"], cluster["pid"]) == ("lab", head.pid)
     assert cluster["address"] == head.address()
     assert 0 <= time.time() - cluster["started"] < 60
     (node,) = view["nodes"]
     assert set(node) == {
         *("node_id", "incarnation", "name", "state", "host", "pid", "resources", "available"),
-        *("labels", "running", "queued", "finished", "silent_s", "remark"),
+        *("labels", "running", "queued", "finished", "silent_s", "remark", "zray"),
     }
     assert node["available"] == node["resources"]
     assert (view["jobs"], view["queue"], view["notices"]) == ([], [], [])
@@ -82,7 +84,7 @@ def test_status_of_work_and_of_what_waits(commands: Any, waiting: Any) -> None:
     (job,) = view["jobs"]
     assert set(job) == {
         *("job_id", "connected", "detached", "unfinished", "finished", "entrypoint", "host", "pid"),
-        "user",
+        *("user", "zray"),
     }
     assert (job["connected"], job["finished"]) == (True, 0)
     queue = {entry["task"]: entry for entry in view["queue"]}
@@ -214,3 +216,21 @@ def test_status_sends_a_terminal_nothing_that_it_obeys(commands: Any) -> None:
     said = commands.run("zray", "status").stdout
     assert "\x1b" not in said
     assert "evil\\x1b[2J" in said
+
+
+def test_versions_are_shown_where_there_are_several() -> None:
+    def view(nodes: list[str], job: str = "1.1") -> dict[str, Any]:
+        told = [{"name": f"n{number}", "zray": zray} for number, zray in enumerate(nodes)]
+        return {
+            "cluster": {"zray": "1.1"},
+            "nodes": told,
+            "jobs": [{"job_id": "abcdef0123", "zray": job}],
+        }
+
+    assert versions(view(["1.1", "1.1"])) == []
+    assert versions(view(["1.1", ""], job="")) == []  # those do not tell
+    assert versions(view(["1.0", "1.1"])) == [
+        *("", "Versions of zray", "  1.0: node n0", "  1.1: this head, node n1, job abcdef01"),
+    ]
+    (*_, old, _) = versions(view(["1.0"] * (NAMED_MAX + 2)))
+    assert old.endswith(f"node n{NAMED_MAX - 1} and 2 more")

@@ -18,9 +18,9 @@ import time
 from pathlib import Path
 
 from tests.etcd_cluster import Etcd
+from zray.nodes.head.elected_store import ElectedStore
 from zray.store import etcd_address
 from zray.store.base import Store
-from zray.store.etcd import EtcdStore
 from zray.store.etcd_gateway import Gateway
 from zray.store.sqlite import SqliteStore
 
@@ -93,7 +93,7 @@ def main() -> None:
         for members in (1, 3):
             etcd = Etcd(Path(folder) / f"etcd-{members}", members)
             try:
-                store = EtcdStore(etcd_address.parse(etcd.url, {}), "costs")
+                store = ElectedStore(etcd_address.parse(etcd.url, {}), "costs")
                 alone, many = measure(store, given.records, given.bytes)
                 print(f"{f'etcd, members: {members}':24}{1e3 * alone:16.2f}{many:18,.0f}")
                 for threads in (1, THREADS):

@@ -11,9 +11,9 @@ import pytest
 
 from tests.etcd_cluster import Etcd
 from zray.errors import StoreError
+from zray.nodes.head.elected_store import ElectedStore
 from zray.store import etcd_address
 from zray.store.base import Row, Rows, Store
-from zray.store.etcd import EtcdStore
 from zray.store.memory import MemoryStore
 from zray.store.sqlite import SqliteStore
 
@@ -34,7 +34,7 @@ class Engine:
         self.close()
         if self._etcd is not None:
             address = etcd_address.parse(self._etcd.url, {})
-            self._last = EtcdStore(address, self._directory.parent.name)
+            self._last = ElectedStore(address, self._directory.parent.name)
         elif self._durable:
             self._last = SqliteStore(self._directory)
         elif isinstance(self._last, MemoryStore):

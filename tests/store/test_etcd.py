@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 from collections.abc import Callable, Iterator
@@ -19,13 +18,14 @@ import pytest
 
 from tests.etcd_cluster import Etcd, encoded
 from tests.store.faulty_proxy import FaultyProxy
+from tests.store.fixed_term import FixedTerm
 from zray import limits
+from zray.core.head.leadership import LeaseTerms
 from zray.errors import DataDirectoryLockedError, FencedError, StoreError
+from zray.nodes.head.elected_store import ElectedStore
 from zray.store import etcd_address, etcd_layout
 from zray.store.etcd import EtcdStore
-from zray.store.etcd_gateway import Gateway
 from zray.store.etcd_layout import Layout
-from zray.store.leadership import LeaseTerms
 
 pytestmark = pytest.mark.system
 
@@ -37,12 +37,12 @@ LONG = LeaseTerms(ttl_s=60, renew_s=1.0, retry_s=0.1, fence_s=50.0)
 HEAD = """
 import sys
 from zray.store import etcd_address
-from zray.store.etcd import EtcdStore
-from zray.store.leadership import LeaseTerms
+from zray.nodes.head.elected_store import ElectedStore
+from zray.core.head.leadership import LeaseTerms
 
 url, name, brief = sys.argv[1:]
 terms = LeaseTerms(3, 0.5, 0.1, 2.0) if brief == "brief" else LeaseTerms()
-store = EtcdStore(etcd_address.parse(url, {}), name, terms=terms)
+store = ElectedStore(etcd_address.parse(url, {}), name, terms=terms)
 print(store.open().epoch, flush=True)
 for token, line in enumerate(sys.stdin):
     print(type(store.failure()).__name__, end=" ")
@@ -56,9 +56,9 @@ for token, line in enumerate(sys.stdin):
 WRITER = """
 import sys
 from zray.store import etcd_address
-from zray.store.etcd import EtcdStore
+from zray.nodes.head.elected_store import ElectedStore
 
-store = EtcdStore(etcd_address.parse(sys.argv[1], {}), sys.argv[2])
+store = ElectedStore(etcd_address.parse(sys.argv[1], {}), sys.argv[2])
 store.open()
 number = int(sys.argv[3])
 while True:
@@ -70,8 +70,9 @@ while True:
     number += 1
 """
 
-Stores = Callable[..., EtcdStore]
-Wait = Callable[[EtcdStore, int], list[int]]
+Stores = Callable[..., ElectedStore]
+Fenced = Callable[[], tuple[EtcdStore, FixedTerm]]
+Wait = Callable[[ElectedStore, int], list[int]]
 
 
 @pytest.fixture
@@ -88,11 +89,26 @@ def etcd(etcd_of_1: Etcd) -> Etcd:
 @pytest.fixture
 def etcds(name: str) -> Iterator[Stores]:
     """``etcds(url, **options)``: a store, not opened, that is closed at the end of the test."""
+    made: list[ElectedStore] = []
+
+    def make(url: str, **options: Any) -> ElectedStore:
+        made.append(ElectedStore(etcd_address.parse(url, {}), name, **options))
+        return made[-1]
+
+    yield make
+    for store in made:
+        store.close()
+
+
+@pytest.fixture
+def fenced_stores(etcd: Etcd, name: str) -> Iterator[Fenced]:
+    """``fenced_stores()``: a store, not opened, and its term, which only the test ends."""
     made: list[EtcdStore] = []
 
-    def make(url: str, **options: Any) -> EtcdStore:
-        made.append(EtcdStore(etcd_address.parse(url, {}), name, **options))
-        return made[-1]
+    def make() -> tuple[EtcdStore, FixedTerm]:
+        term = FixedTerm(etcd, name)
+        made.append(EtcdStore(etcd_address.parse(etcd.url, {}), name, term))
+        return made[-1], term
 
     yield make
     for store in made:
@@ -115,42 +131,6 @@ def test_a_second_head_is_refused_and_told_who_leads(etcd: Etcd, etcds: Stores) 
     with pytest.raises(DataDirectoryLockedError, match=f"pid {os.getpid()} on host"):
         etcds(etcd.url, wait_s=0.5).open()
     assert 0.4 < time.monotonic() - began < 5
-
-
-def test_a_standby_follows_as_soon_as_the_leader_ends(etcd: Etcd, etcds: Stores) -> None:
-    leader, standby = etcds(etcd.url), etcds(etcd.url, wait_s=float("inf"))
-    epoch, epochs = leader.open().epoch, []
-    thread = threading.Thread(target=lambda: epochs.append(standby.open().epoch))
-    thread.start()
-    time.sleep(0.3)  # it watches by now, though it need not
-    assert not epochs
-    began = time.monotonic()
-    leader.close()
-    thread.join(10)
-    assert time.monotonic() - began < 2.4, "a look each 2.5 s is for watches that do not come"
-    assert epochs[0] > epoch
-
-
-def test_history_is_compacted_under_a_standby_s_watch(etcd: Etcd, etcds: Stores) -> None:
-    leader, standby = etcds(etcd.url), etcds(etcd.url, wait_s=float("inf"))
-    leader.open()
-    gateway = Gateway(etcd_address.parse(etcd.url, {}))
-    for number in range(5):
-        etcd.put(b"other", b"%d" % number)
-    etcd.ask("kv/compaction", {"revision": str(etcd.revision())})
-    began = time.monotonic()
-    assert not gateway.deleted_since(b"other", 2, 20.0), "it cannot tell, so whoever asks must look"
-    assert time.monotonic() - began < 5
-    gateway.close()
-    thread = threading.Thread(target=standby.open)
-    thread.start()
-    for _ in range(3):
-        etcd.put(b"other", b"x")
-        etcd.ask("kv/compaction", {"revision": str(etcd.revision())})
-        time.sleep(0.1)
-    leader.close()
-    thread.join(10)
-    assert standby.failure() is None and standby.fileno() is not None
 
 
 def test_a_head_that_was_killed_here_is_followed_at_once(
@@ -188,10 +168,10 @@ def test_a_head_that_slept_past_its_lease_says_nothing_more(
 
 
 def test_the_write_of_a_head_that_was_followed_is_refused(
-    etcd: Etcd, etcds: Stores, name: str, wait_until: Any
+    etcd: Etcd, fenced_stores: Fenced, etcds: Stores, name: str, wait_until: Any
 ) -> None:
-    """Though its lease still holds: by etcd, whatever its clocks say."""
-    first = etcds(etcd.url, terms=LONG._replace(renew_s=40.0))
+    """By etcd, whatever its clocks say."""
+    first, term = fenced_stores()
     first.open()
     etcd.delete(Layout(name).leader)
     second = etcds(etcd.url)
@@ -199,16 +179,16 @@ def test_the_write_of_a_head_that_was_followed_is_refused(
     first.submit(1, [("t", b"k", b"first")])
     wait_until(lambda: first.failure() is not None)
     assert isinstance(first.failure(), FencedError) and "another does" in str(first.failure())
-    assert first.completed() == []
+    assert first.completed() == [] and term.reason == "another does"
     assert second.failure() is None
     second.close()
     assert etcds(etcd.url).open().rows == {}
 
 
 def test_a_write_is_refused_where_nobody_leads_yet(
-    etcd: Etcd, etcds: Stores, name: str, wait_until: Any
+    etcd: Etcd, fenced_stores: Fenced, name: str, wait_until: Any
 ) -> None:
-    store = etcds(etcd.url, terms=LONG._replace(renew_s=40.0))
+    store, _ = fenced_stores()
     store.open()
     etcd.delete(Layout(name).leader)
     store.submit(1, [("t", b"k", b"v")])
@@ -217,25 +197,31 @@ def test_a_write_is_refused_where_nobody_leads_yet(
     assert etcd.keys(Layout(name).rows) == []
 
 
-def test_a_leader_that_writes_nothing_notices_as_well(
-    etcd: Etcd, etcds: Stores, name: str, wait_until: Any
-) -> None:
-    store = etcds(etcd.url, terms=BRIEF)
-    store.open()
-    etcd.delete(Layout(name).leader)
-    wait_until(lambda: store.failure() is not None)
-    assert "its key is gone" in str(store.failure())
-
-
 def test_a_foreign_write_in_a_leader_s_name_is_noticed(
-    etcd: Etcd, etcds: Stores, name: str, wait_until: Any
+    etcd: Etcd, fenced_stores: Fenced, name: str, wait_until: Any
 ) -> None:
-    store = etcds(etcd.url)
+    store, term = fenced_stores()
     store.open()
     etcd.put(Layout(name).mark, b"7:7")
     store.submit(1, [("t", b"k", b"v")])
     wait_until(lambda: store.failure() is not None)
-    assert "in its name" in str(store.failure())
+    assert "in its name" in str(store.failure()) and "in its name" in term.reason
+
+
+def test_a_term_that_is_over_opens_nothing_and_stores_nothing(
+    etcd: Etcd, fenced_stores: Fenced, name: str
+) -> None:
+    store, term = fenced_stores()
+    store.open()
+    store.submit(1, [("t", b"k", b"v")])
+    term.reason = "it slept"
+    assert store.completed() == [] and "it slept" in str(store.failure())
+    store.close()
+    assert etcd.keys(Layout(name).leader), "the key is not the store's to give back"
+    store, term = fenced_stores()
+    term.reason = "it slept"
+    with pytest.raises(FencedError, match="it slept"):
+        store.open()
 
 
 def test_kill_9_loses_nothing_reported_and_halves_no_batch(
@@ -415,7 +401,7 @@ def test_history_is_forgotten_after_a_while_and_rows_are_not(
 def test_clusters_of_one_etcd_do_not_meet(
     etcd: Etcd, etcds: Stores, name: str, wait_completed: Wait
 ) -> None:
-    store, other = etcds(etcd.url), EtcdStore(etcd_address.parse(etcd.url, {}), f"{name}/rows")
+    store, other = etcds(etcd.url), ElectedStore(etcd_address.parse(etcd.url, {}), f"{name}/rows")
     store.open()
     other.open()
     store.submit(1, [("t", b"k", b"v")])
@@ -458,11 +444,11 @@ def test_user_and_password(tmp_path: Path, wait_completed: Wait) -> None:
         etcd.ask("auth/enable", {})
         for user, password in (("", ""), ("other", "secret"), ("zray", "wrong")):
             given = {"ZRAY_ETCD_USER": user, "ZRAY_ETCD_PASSWORD": password}
-            store = EtcdStore(etcd_address.parse(etcd.url, given), "c", wait_s=1.0)
+            store = ElectedStore(etcd_address.parse(etcd.url, given), "c", wait_s=1.0)
             with pytest.raises(StoreError, match="refuses this head"):
                 store.open()
         given = {"ZRAY_ETCD_USER": "zray", "ZRAY_ETCD_PASSWORD": "secret"}
-        store = EtcdStore(etcd_address.parse(etcd.url, given), "c")
+        store = ElectedStore(etcd_address.parse(etcd.url, given), "c")
         try:
             store.open()
             etcd.kill(0)  # and with it the token that the head has been given
@@ -491,12 +477,12 @@ def test_tls_with_certificates_of_both(tmp_path: Path, wait_completed: Wait) -> 
     given = {"ZRAY_ETCD_CA": ca, "ZRAY_ETCD_CERT": certificate, "ZRAY_ETCD_KEY": key}
     try:
         for some in ({}, {"ZRAY_ETCD_CA": ca}):
-            store = EtcdStore(etcd_address.parse(etcd.url, some), "c", wait_s=0.5)
+            store = ElectedStore(etcd_address.parse(etcd.url, some), "c", wait_s=0.5)
             with pytest.raises(StoreError, match="does not answer"):
                 store.open()
         with pytest.raises(StoreError, match="ZRAY_ETCD_CA"):
-            EtcdStore(etcd_address.parse(etcd.url, given | {"ZRAY_ETCD_CA": "/none"}), "c")
-        store = EtcdStore(etcd_address.parse(etcd.url, given), "c")
+            ElectedStore(etcd_address.parse(etcd.url, given | {"ZRAY_ETCD_CA": "/none"}), "c")
+        store = ElectedStore(etcd_address.parse(etcd.url, given), "c")
         try:
             store.open()
             store.submit(1, [("t", b"k", b"v")])

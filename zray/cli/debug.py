@@ -36,7 +36,7 @@ TOLD_S = 5.0  # by then the head knows of a worker
 
 def run(addresses: Sequence[str], which: str | None, *, as_json: bool) -> int:
     """List what waits, or attach to one; returns the exit code."""
-    address = addresses[0] if addresses else os.environ.get("ZRAY_ADDRESS") or "auto"
+    address = ",".join(addresses) if addresses else os.environ.get("ZRAY_ADDRESS") or "auto"
     try:
         zray.init(address, log_to_driver=False)
         try:

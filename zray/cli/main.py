@@ -13,7 +13,19 @@ from pathlib import Path
 import click
 
 from zray._version import __version__
-from zray.cli import entry, figures, job, listing, metrics, operations, options, rerunning
+from zray.cli import (
+    entry,
+    figures,
+    gcs,
+    head_commands,
+    job,
+    listing,
+    metrics,
+    operations,
+    options,
+    rerunning,
+    systemd_unit,
+)
 
 
 @click.group(context_settings={"max_content_width": 100})
@@ -92,7 +104,7 @@ def dashboard(given: Sequence[Sequence[str]], no_browser: bool, token: bool, as_
     "--address",
     type=options.addresses,
     metavar="HOST:PORT",
-    help="Stop the cluster of the head at this address.",
+    help="Stop the cluster of the head at this address; of several heads with commas.",
 )
 def stop(name: str | None, data_directory: Path | None, address: list[str] | None) -> None:
     """Stop one whole cluster: its head and all its nodes, here and elsewhere.
@@ -101,12 +113,10 @@ def stop(name: str | None, data_directory: Path | None, address: list[str] | Non
     """
     if sum(option is not None for option in (name, data_directory, address)) > 1:
         raise click.UsageError("give only one of --name, --data-directory and --address")
-    if address is not None and len(address) > 1:
-        raise click.UsageError("--address takes one address here")
     from zray.cli import stop as stopping
 
     if address is not None:
-        sys.exit(stopping.stop_at(address[0]))
+        sys.exit(stopping.stop_at(address))
     if data_directory is not None:
         sys.exit(stopping.stop_directory(data_directory))
     sys.exit(stopping.stop_named(name or "default"))
@@ -156,6 +166,9 @@ for _one in (
     *figures.COMMANDS,
     metrics.metrics,
     job.job,
+    head_commands.head,
+    systemd_unit.systemd_unit,
+    gcs.gcs,
 ):
     command.add_command(_one)
 

@@ -46,7 +46,7 @@ def _session(addresses: list[str], *, as_json: bool, needed: bool = True) -> Ite
     """A driver's, if one is ``needed`` or an address is given."""
     try:
         if needed or addresses:
-            address = addresses[0] if addresses else os.environ.get("ZRAY_ADDRESS") or "auto"
+            address = ",".join(addresses) if addresses else os.environ.get("ZRAY_ADDRESS") or "auto"
             zray.init(address, log_to_driver=True)
         try:
             yield

@@ -9,14 +9,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from zray.core.causes import plain
-from zray.errors import HeadConnectionError, ZrayError
+from zray.errors import ZrayError
 from zray.nodes import contact
 from zray.nodes.driver.observer import Observer
-from zray.runtime import probe
 from zray.runtime.connection import ConnectionInfo
 from zray.util.state.cluster import describe
 
 OK, DEGRADED, UNREACHABLE = 0, 1, 2
+NAMED_MAX = 6  # of each version
 
 
 def show(addresses: list[str], as_json: bool) -> int:
@@ -25,6 +25,7 @@ def show(addresses: list[str], as_json: bool) -> int:
         info, target = locate(addresses)
         with Observer(info, target) as observer:
             status = observer.status()
+            target = observer.address
     except (ZrayError, OSError) as error:
         if as_json:
             found = {"code": getattr(error, "code", ""), "message": str(error)}
@@ -38,22 +39,14 @@ def show(addresses: list[str], as_json: bool) -> int:
 
 
 def locate(addresses: Sequence[str]) -> tuple[ConnectionInfo, str]:
-    """The key and address of the first head that answers; without addresses, of this machine's.
+    """The key and addresses of heads, the first that answers before others; without any, this
+    machine's.
 
     Raises:
         HeadConnectionError and its kinds: why the first one cannot be used.
         KeyFileError: a connection file is there and cannot be used.
     """
-    if not addresses:
-        return contact.running()
-    first: HeadConnectionError | None = None
-    for address in addresses:
-        try:
-            return contact.reach(address, probe.DIAGNOSE_S / len(addresses))
-        except HeadConnectionError as error:
-            first = first or error
-    assert first is not None
-    raise first
+    return contact.reach(",".join(addresses)) if addresses else contact.running()
 
 
 # ---- for people ----------------------------------------------------------------------------
@@ -67,7 +60,10 @@ def lines(view: dict[str, Any]) -> list[str]:
         f"Cluster {cluster['name']}, head at {cluster['address']} (pid {cluster['pid']} on "
         f"{cluster['host']}), up {age}",
         f"Health: {view['health']}",
+        *versions(view),
     ]
+    if len(view["heads"]) > 1:
+        text += ["", "Heads", *table(_HEAD_HEADER, map(_head_row, view["heads"]))]
     if view["nodes"]:
         text += ["", "Nodes", *table(_NODE_HEADER, map(_node_row, view["nodes"]))]
         remarks = [one for one in view["nodes"] if one["remark"]]
@@ -91,6 +87,27 @@ def lines(view: dict[str, Any]) -> list[str]:
     return [plain(line) for line in text]
 
 
+def versions(view: dict[str, Any]) -> list[str]:
+    """Which versions of zray there are, where these are several, and who has which."""
+    who: dict[str, list[str]] = {view["cluster"]["zray"]: ["this head"]}
+    for node in view["nodes"]:
+        who.setdefault(node["zray"], []).append(f"node {node['name']}")
+    for job in view["jobs"]:
+        who.setdefault(job["zray"], []).append(f"job {job['job_id'][:8]}")
+    who.pop("", None)  # an older head does not tell
+    if len(who) < 2:
+        return []
+    lines = [f"  {zray}: {named(names)}" for zray, names in sorted(who.items())]
+    return ["", "Versions of zray", *lines]
+
+
+def named(names: list[str]) -> str:
+    """Some of them by name, and how many more."""
+    more = f" and {len(names) - NAMED_MAX:,} more" if len(names) > NAMED_MAX else ""
+    return ", ".join(names[:NAMED_MAX]) + more
+
+
+_HEAD_HEADER = ["HEAD", "STATE", "HOST", "PID", "UP"]
 _NODE_HEADER = ["NODE", "STATE", "CPU", "GPU", "MEMORY", "OTHER"]
 _NODE_HEADER += ["RUNNING", "QUEUED", "FINISHED", "HOST", "PID"]
 _JOB_HEADER = ["JOB", "STATE", "UNFINISHED", "FINISHED", "HOST", "PID", "PROGRAM"]
@@ -102,6 +119,11 @@ def _actor_row(actor: dict[str, Any]) -> list[str]:
     restarts = f"{actor['restarts']:,}" if actor["restarts"] else ""
     cells = [actor["class"], actor["name"], actor["state"], actor["node"], restarts]
     return [actor["actor_id"][:8], *cells, actor["reason"]]
+
+
+def _head_row(head: dict[str, Any]) -> list[str]:
+    age = duration(time.time() - head["started"])
+    return [", ".join(head["addresses"]), head["state"], head["host"], str(head["pid"]), age]
 
 
 def _node_row(node: dict[str, Any]) -> list[str]:

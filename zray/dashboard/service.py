@@ -69,7 +69,7 @@ class Askers:
                 if type(error) is not HeadConnectionError:
                     raise
                 # An old session's end says nothing about the head now.
-        operator = Operator(self._info, self._info.addresses[0])
+        operator = Operator(self._info, ",".join(self._info.reachable()))
         operator.__enter__()
         return self._tried(operator, question)
 

@@ -77,7 +77,7 @@ class JobSubmissionClient:
 
     def get_address(self) -> str:
         """host:port of the head."""
-        return self._address
+        return self._address.partition(",")[0]
 
     def get_version(self) -> str:
         """Of Ray's API that this has."""
@@ -248,4 +248,4 @@ def _of_page(address: str) -> tuple[ConnectionInfo, str]:
             "copy connection.json from the head's machine and point ZRAY_CONNECTION_FILE at it, or "
             "use the HTTP API under /api/jobs/ with a token (zray dashboard --token)"
         )
-    return info, info.addresses[0]
+    return info, ",".join(info.reachable())

@@ -5,6 +5,7 @@ Portable. Must never open a session: that is the caller's business.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 
@@ -20,6 +21,7 @@ from zray.runtime.connection import ConnectionInfo
 
 CONTACT_S = 4.5  # to find the first head that answers, whatever the number of addresses
 RETRY_S = 0.5
+FOLLOWED_S = 1.5  # to find one of the heads that were there beside one that was killed
 KEY_WAIT_S = 1.5  # a head that comes up listens a moment before it writes its connection file
 # What a head that is not up yet looks like; the plain one: none has told of itself here.
 _NOT_YET = (HeadConnectionError, NothingListensError, UnknownHostError, HeadSilentError)
@@ -30,13 +32,35 @@ class _NoKeyError(AuthenticationError):
 
 
 def reach(address: str, timeout_s: float = probe.DIAGNOSE_S) -> tuple[ConnectionInfo, str]:
-    """The key and the numeric address of the head at ``address``, within ``timeout_s``.
+    """The key of the cluster whose head is at ``address``, or whose heads are, with commas.
+
+    Returns:
+        The numeric address of the first head that answers, within ``timeout_s``; with commas the
+        others. Where none of these does, those that the cluster's connection file has.
 
     Raises:
-        ValueError: the address is malformed.
-        HeadConnectionError and its kinds: nothing listens, not zray, unknown host, no key.
+        ValueError: an address is malformed.
+        HeadConnectionError and its kinds, of the first one: nothing listens, not zray, unknown
+            host, no key.
         KeyFileError: the connection file is there and cannot be used.
     """
+    given = connection.split_addresses(address)
+    try:
+        info, found = _first(given, timeout_s)
+    except _NOT_YET as error:
+        known = connection.find(given[0]) if type(error) in _NOT_YET else None
+        if known is None or not known.heads:
+            raise
+        try:
+            info, found = _first(known.elsewhere(given), timeout_s)
+        except HeadConnectionError:
+            raise error from None
+        found = [*found, *given]
+    return info, ",".join(found)
+
+
+def _reach(address: str, timeout_s: float) -> tuple[ConnectionInfo, str]:
+    """Those of one head, and its numeric address."""
     host, port = connection.parse_address(address)
     numeric = probe.diagnose(host, port, timeout_s)
     target = connection.format_address(numeric, port)
@@ -50,18 +74,36 @@ def reach(address: str, timeout_s: float = probe.DIAGNOSE_S) -> tuple[Connection
 
 
 def running() -> tuple[ConnectionInfo, str]:
-    """The head that runs on this machine.
+    """The head that runs on this machine, with commas its other addresses and other heads'.
+
+    Where it was killed, and its cluster has other heads, those.
 
     Raises:
         HeadConnectionError: there is none.
     """
     info = connection.find(None)
+    if info is not None:
+        return info, ",".join(info.reachable())
+    if (elsewhere := _followed()) is not None:
+        return elsewhere
+    raise HeadConnectionError(
+        'no head runs on this machine for this user; start one with "zray-head", or use '
+        "zray.init() without an address for a cluster of this program's own"
+    )
+
+
+def _followed() -> tuple[ConnectionInfo, str] | None:
+    """Where a head of this machine was killed: the cluster's other heads, if one answers."""
+    info = connection.followed()
     if info is None:
-        raise HeadConnectionError(
-            'no head runs on this machine for this user; start one with "zray-head", or use '
-            "zray.init() without an address for a cluster of this program's own"
-        )
-    return info, info.addresses[0]
+        return None
+    addresses = info.reachable()
+    for address in addresses:
+        with contextlib.suppress(HeadConnectionError):
+            probe.diagnose(*connection.parse_address(address), FOLLOWED_S / len(addresses))
+            others = [one for one in addresses if one != address]
+            return info, ",".join([address, *others])
+    return None
 
 
 def is_running() -> bool:
@@ -71,7 +113,9 @@ def is_running() -> bool:
         KeyFileError: the file in ``ZRAY_CONNECTION_FILE`` is unusable.
     """
     info = connection.find(None)
-    return info is not None and not info.name.startswith(connection.LOCAL_PREFIX)
+    if info is None or info.name.startswith(connection.LOCAL_PREFIX):
+        return info is None and _followed() is not None
+    return True
 
 
 def await_head(
@@ -92,7 +136,8 @@ def await_head(
     keyless_until = 0.0
     while True:
         try:
-            return _first(addresses or running()[0].addresses)
+            given = addresses or running()[1].split(",")
+            return _first(given, min(CONTACT_S, probe.DIAGNOSE_S * len(given)))
         except _NoKeyError:
             now = time.monotonic()
             keyless_until = keyless_until or min(deadline, now + KEY_WAIT_S)
@@ -111,17 +156,16 @@ def await_head(
         time.sleep(min(RETRY_S, left))
 
 
-def _first(addresses: list[str]) -> tuple[ConnectionInfo, list[str]]:
+def _first(addresses: list[str], timeout_s: float) -> tuple[ConnectionInfo, list[str]]:
     first: HeadConnectionError | None = None
-    share = min(probe.DIAGNOSE_S, CONTACT_S / len(addresses))
     for address in addresses:
         try:
-            info, target = reach(address, share)
+            info, target = _reach(address, timeout_s / len(addresses))
         except HeadConnectionError as error:
             first = first or error
             continue
         # libzmq resolves a name anew at each attempt, but to IPv4 only.
-        best = target if target.startswith("[") else address
+        best = target if target.startswith("[") or len(addresses) == 1 else address
         return info, [best, *(other for other in addresses if other != address)]
     assert first is not None
     raise first

@@ -12,12 +12,13 @@ import msgspec
 from zray import limits
 from zray.errors import ProtocolError
 from zray.protocol import splitting
-from zray.protocol.messages import ALL, Message
+from zray.protocol.messages import ALL, PROTOCOL_MINOR, PROTOCOL_VERSION, Message
 
 _AnyMessage = Union[ALL]  # type: ignore[valid-type]  # noqa: UP007 - built from the table
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(tuple[int, list[_AnyMessage]])
 _one_decoder = msgspec.msgpack.Decoder(_AnyMessage)
+_VERBS = frozenset(kind.__struct_config__.tag for kind in ALL)
 # ValueError: a text that is not UTF-8, which msgspec does not turn into an error of its own.
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 # A text with half a character, or an integer that no field has.
@@ -208,14 +209,18 @@ def _decode_each(payload: bytes | memoryview) -> Payload:
         try:
             messages.append(cast("Message", _one_decoder.decode(item)))
         except _UNREADABLE as error:
-            refused.append(Bad(_seq_of(item), str(error)))
+            refused.append(_bad(item, str(error)))
     return Payload(epoch, messages, refused)
 
 
-def _seq_of(item: msgspec.Raw) -> int:
+def _bad(item: msgspec.Raw, text: str) -> Bad:
     try:
         head = msgspec.msgpack.decode(item)
     except _UNREADABLE:
-        return 0
-    seq = head[1] if isinstance(head, list) and len(head) > 1 else 0
-    return seq if isinstance(seq, int) and 0 <= seq < 2**53 else 0
+        return Bad(0, text)
+    if not isinstance(head, list) or len(head) < 2:
+        return Bad(0, text)
+    verb, seq = head[:2]
+    if type(verb) is int and verb not in _VERBS:
+        text = f"protocol {PROTOCOL_VERSION}.{PROTOCOL_MINOR} has no verb {verb}"
+    return Bad(seq if isinstance(seq, int) and 0 <= seq < 2**53 else 0, text)

@@ -18,7 +18,7 @@ class HeadInfo(Struct, array_like=True, frozen=True):
     """One head's account of itself: ``head_id`` is of its process, not of a term as leader.
 
     ``addresses``: host:port where it listens, the best first. ``since_s``: when it started, wall
-    clock. ``leads``: as far as whoever says this knows.
+    clock. ``leads``: as far as whoever says this knows. ``minor``: of the protocol that it speaks.
     """
 
     head_id: Id
@@ -28,6 +28,7 @@ class HeadInfo(Struct, array_like=True, frozen=True):
     zray: Name
     since_s: float
     leads: bool = False
+    minor: Count = 0
 
 
 Heads = Annotated[list[HeadInfo], Meta(max_length=limits.HEADS_MAX)]

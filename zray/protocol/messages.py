@@ -37,7 +37,7 @@ from zray.protocol.why_messages import *
 class Hello(Message, tag=1):
     """First message of every session. ``cluster_id`` empty: not known yet.
 
-    ``head_id``: as the last WELCOME had it.
+    ``head_id``: as the last WELCOME had it. ``minor``: of the protocol that the peer speaks.
     """
 
     protocol: Count
@@ -50,11 +50,13 @@ class Hello(Message, tag=1):
     node: NodeInfo | None = None
     job: JobInfo | None = None
     head_id: IdOrNone = b""
+    minor: Count = 0
 
 
 class Welcome(Message, tag=2):
     """``head_id``: of this start of the head. A HELLO of its epoch that has another knows a head
-    that this one's store does not. ``heads``: all of the cluster, where there may be several."""
+    that this one's store does not. ``heads``: all of the cluster, where there may be several.
+    ``minor``: of the protocol that it speaks; ``zray``: its version."""
 
     protocol: Count
     cluster_id: Id
@@ -63,6 +65,8 @@ class Welcome(Message, tag=2):
     features: list[Name] = []
     head_id: IdOrNone = b""
     heads: Heads = []
+    minor: Count = 0
+    zray: Name = ""
 
 
 class Refused(Message, tag=3):
@@ -349,8 +353,8 @@ class Status(Message, tag=34):
 
     ``started_s``: of the head, in seconds since 1970. ``health`` as in PONG. ``classes``: of tasks
     that wait. ``objects``: how many there are. ``notices``: the last warnings; ``counters``: what
-    has happened how often since the head's start. ``heads`` as in WELCOME. ``groups``: placement
-    groups that are not removed; ``groups_waiting``: those of them that lack places.
+    has happened how often since the head's start. ``heads``, ``zray`` as in WELCOME. ``groups``:
+    placement groups that are not removed; ``groups_waiting``: those of them that lack places.
     """
 
     about: Seq
@@ -366,6 +370,7 @@ class Status(Message, tag=34):
     actors: Annotated[list[ActorStatus], MANY] = []
     more: bool = False
     heads: Heads = []
+    zray: Name = ""
     groups: Count = 0
     groups_waiting: Count = 0
 

@@ -12,6 +12,7 @@ from msgspec import Meta, Struct
 from zray import limits
 
 PROTOCOL_VERSION = 1
+PROTOCOL_MINOR = 1  # what it has had since, in what order: see `versions`
 KIND = b"zray1"  # the first frame of every multipart message
 
 ROLE_DRIVER = 1
@@ -389,7 +390,7 @@ class NodeStatus(Struct, array_like=True, frozen=True):
     ``state``: in a word, as the head counts it. ``available``: what tasks may still have of it, as
     the head reckons. ``running``, ``queued``: tasks there, with resources and sent ahead;
     ``finished``: since it joined. ``silent_s``: seconds since it was last heard of. ``remark``: why
-    it is in that state, and what it waits for.
+    it is in that state, and what it waits for. ``zray``: its version.
     """
 
     node_id: Id
@@ -402,6 +403,7 @@ class NodeStatus(Struct, array_like=True, frozen=True):
     finished: Count
     silent_s: float
     remark: Text = ""
+    zray: Name = ""
 
 
 class ClassStatus(Struct, array_like=True, frozen=True):
@@ -427,7 +429,10 @@ class ActorStatus(Struct, array_like=True, frozen=True):
 
 
 class JobStatus(Struct, array_like=True, frozen=True):
-    """``detached``: its program may have ended; it is that of a detached actor, which lives."""
+    """``detached``: its program may have ended; it is that of a detached actor, which lives.
+
+    ``zray``: its program's version; empty: not known.
+    """
 
     job_id: Id
     info: JobInfo
@@ -435,6 +440,7 @@ class JobStatus(Struct, array_like=True, frozen=True):
     finished: Count
     connected: bool
     detached: bool = False
+    zray: Name = ""
 
 
 class Message(Struct, array_like=True):

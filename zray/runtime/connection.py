@@ -12,7 +12,7 @@ import os
 import re
 import socket
 import struct
-from collections.abc import Callable, Iterator, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -53,6 +53,7 @@ class ConnectionInfo(msgspec.Struct, frozen=True):
         name: the cluster's name.
         host: the name of the machine the head runs on.
         dashboard: where its page is, as a web address; empty: it has none.
+        heads: ``host:port`` of the cluster's other heads, of which one may lead.
     """
 
     cluster_id: str
@@ -65,9 +66,26 @@ class ConnectionInfo(msgspec.Struct, frozen=True):
     name: str = DEFAULT_NAME
     host: str = msgspec.field(default_factory=socket.gethostname)
     dashboard: str = ""
+    heads: list[str] = []
 
     def __repr__(self) -> str:
         return f"<ConnectionInfo of cluster {self.name} ({self.cluster_id}) at {self.addresses}>"
+
+    def reachable(self) -> list[str]:
+        """Addresses of all heads, its own first.
+
+        Not another machine's loopback: here that is this machine.
+        """
+        known = [*dict.fromkeys([*self.addresses, *self.heads])]
+        if _is_here(self):
+            return known
+        away = [one for one in known if not _is_loopback_or_wildcard(_host_of(one))]
+        return away or known
+
+    def elsewhere(self, tried: Iterable[str]) -> list[str]:
+        """Those of them that were not tried."""
+        known = {parse_address(address) for address in tried}
+        return [one for one in self.reachable() if parse_address(one) not in known]
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the file with mode 0600; a reader sees the old file or the whole new one.
@@ -175,13 +193,21 @@ def find(address: str | None = None) -> ConnectionInfo | None:
         info
         for info in _stored(unusable)
         if (_is_here(info) if wanted is None else _serves(info, wanted, here))
-        and _may_run(info, here)
+        and (_may_run(info, here) or (wanted is not None and info.heads))
     ]
     if found:
         return max(found, key=lambda info: (wanted is None and _rank(info.name), info.started))
     if chosen is None and wanted is not None and unusable:
         raise unusable[0]
     return chosen
+
+
+def followed() -> ConnectionInfo | None:
+    """The newest file of a head of this machine that was killed, if its cluster has others."""
+    here = _own_hosts()
+    found = [one for one in _stored([]) if one.heads and _is_here(one)]
+    left = [one for one in found if not _may_run(one, here)]
+    return max(left, key=lambda one: (_rank(one.name), one.started), default=None)
 
 
 def find_page(address: str) -> ConnectionInfo | None:
@@ -210,6 +236,19 @@ def _place_of_page(address: str, here: Set[str]) -> tuple[str, int | None]:
         return _canonical(parts.hostname or "", here), port
     except ValueError:
         return address, None
+
+
+def split_addresses(text: str) -> list[str]:
+    """One or more ``host:port``, with commas between them.
+
+    Raises:
+        ValueError: as ``parse_address``; or there are too many.
+    """
+    found = [format_address(*parse_address(part)) for part in text.split(",")]
+    most = limits.HEADS_MAX * limits.HEAD_ADDRESSES_MAX
+    if len(found) > most:
+        raise ValueError(f"{len(found):,} addresses of heads; at most {most} make sense")
+    return [*dict.fromkeys(found)]
 
 
 def parse_address(text: str) -> tuple[str, int]:
@@ -358,7 +397,10 @@ _CHECKS: Final[dict[str, tuple[str, Callable[[object], object]]]] = {
     "host": ("a host name", _host),
 }
 # What files of earlier heads do not have: a connection needs none of it.
-_LATER: Final[dict[str, Callable[[object], object]]] = {"dashboard": _web_address}
+_LATER: Final[dict[str, Callable[[object], object]]] = {
+    "dashboard": _web_address,
+    "heads": _address_list,
+}
 
 
 def _stored(unusable: list[KeyFileError]) -> Iterator[ConnectionInfo]:
@@ -383,7 +425,7 @@ def _serves(info: ConnectionInfo, wanted: tuple[str, int], here: Set[str]) -> bo
     """Whether ``wanted`` is an address of the head, seen from this machine."""
     known = {
         (_canonical(host, here), port)
-        for host, port in map(parse_address, info.addresses)
+        for host, port in map(parse_address, [*info.addresses, *info.heads])
         # Another machine's loopback is not this machine's.
         if _is_here(info) or not _is_loopback_or_wildcard(host)
     }
@@ -396,6 +438,10 @@ def _canonical(host: str, here: Set[str]) -> str:
     with contextlib.suppress(ValueError):
         name = str(ipaddress.ip_address(name))
     return "" if _is_loopback_or_wildcard(name) or name in here else name
+
+
+def _host_of(address: str) -> str:
+    return parse_address(address)[0]
 
 
 def _is_loopback_or_wildcard(host: str) -> bool:

@@ -53,16 +53,23 @@ class Doorkeeper:
         self._silent.pop(fd, None)
 
     def _cut(self, fd: int) -> None:
-        """libzmq closes what its peer seems to have closed."""
         del self._silent[fd]
+        self.cut += self.cut_off(fd)
+
+    def cut_off(self, fd: int) -> bool:
+        """End a connection; whether there was one.
+
+        libzmq closes what its peer seems to have closed.
+        """
         with contextlib.suppress(OSError):  # it has just been closed
             connection = socket.socket(fileno=fd)  # no dup: there may be no descriptor for one
             try:
                 if connection.getsockname()[1] == self.port:
                     connection.shutdown(socket.SHUT_RDWR)
-                    self.cut += 1
+                    return True
             finally:
                 connection.detach()
+        return False
 
     def close(self) -> None:
         """Give back its descriptors."""

@@ -6,11 +6,12 @@ another head may lead.
 
 from __future__ import annotations
 
-import json
 import queue
 import threading
 import time
-from typing import Any, Final
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, TypeVar
 
 from zray import limits
 from zray.errors import FencedError, StoreError
@@ -19,21 +20,18 @@ from zray.store import etcd_errors, etcd_layout
 from zray.store.base import Batch, Opened, Rows
 from zray.store.completions import Completions
 from zray.store.etcd_address import EtcdAddress
-from zray.store.etcd_gateway import (
+from zray.store.etcd_gateway import Gateway
+from zray.store.etcd_layout import Damaged, Delete, Layout, Meta, Operation, Place, Planner
+from zray.store.etcd_wire import (
     OUT_OF_RANGE,
     EtcdError,
-    Gateway,
     NoSpace,
     Pair,
     Unavailable,
     created,
     equals,
 )
-from zray.store.etcd_layout import Damaged, Delete, Layout, Operation, Place, Planner
-from zray.store.etcd_leader import LeaderKey
-from zray.store.leadership import LeaseTerms, Verdict, WriteSequence
-
-SCHEMA: Final = 1  # a reader of schema n refuses n+1; `schema` in the key `meta` stays
+from zray.store.fencing import Term, Verdict, WriteSequence
 
 _PATIENCE_S: Final = 2.0  # until it is said that etcd does not answer
 _SLOW_S: Final = 1.0  # a change that takes longer is told
@@ -43,39 +41,35 @@ _LARGE_PAGE: Final = 4  # parts in one answer
 _READS: Final = 3  # of all rows, where history is compacted meanwhile
 
 
-class EtcdStore:
-    """``Store`` under ``/zray/<name>/`` in etcd.
+T = TypeVar("T")
 
-    One head leads; its epoch is the revision in which its key was made, and each write has that as
-    a term. An etcd that does not answer, is slow or full is a stall: commits are tried until they
-    succeed. Whoever cannot renew its lease in time is fenced (``FencedError``), as is whose write
-    etcd refuses because another leads.
+
+class EtcdStore:
+    """``Store`` under ``/zray/<name>/`` in etcd, for one term of the head that leads.
+
+    The epoch is the revision in which the leader's key was made, and each write has that as a
+    term. An etcd that does not answer, is slow or full is a stall: commits are tried until they
+    succeed, or the term is over (``FencedError``).
 
     Args:
         name: the cluster's.
-        wait_s: how long ``open`` waits for another leader to end, and for etcd to answer. With
-            ``inf`` it is a standby.
-        terms: of the lease.
+        term: for which this head leads; neither begun nor ended here.
+        wait_s: how long ``open`` waits for etcd to answer.
     """
 
     def __init__(
         self,
         address: EtcdAddress,
         name: str,
+        term: Term,
         *,
         wait_s: float = limits.LEADER_WAIT_S,
-        terms: LeaseTerms = LeaseTerms(),  # noqa: B008 - a tuple
     ) -> None:
-        self.where = f"etcd at {','.join(address.endpoints)} (/zray/{name}/)"
+        self.where = address.where(name)
         self._layout = Layout(name)
         self._gateway = Gateway(address)
         self._completions = Completions()
-        self._leader = LeaderKey(
-            *(address, self._layout, self.where),
-            terms=terms,
-            wait_s=wait_s,
-            news=self._completions.wake,
-        )
+        self._term = term
         self._wait_s = wait_s
         self._guard = threading.Lock()  # of the gateway: set_cluster_id against the writer
         self._queue: queue.SimpleQueue[tuple[int, Batch] | None] = queue.SimpleQueue()
@@ -85,7 +79,6 @@ class EtcdStore:
         self._failure: StoreError | None = None
         self._stall: StoreError | None = None
         self._slow = etcd_errors.slow(self.where, _SLOW_S)
-        self._mute = etcd_errors.stalled(self.where, Unavailable("the lease cannot be renewed"))
         self._writing_s: float | None = None  # since when
         self._writer: threading.Thread | None = None
         self._closed = False
@@ -99,9 +92,8 @@ class EtcdStore:
         if self._writer is not None or self._closed:
             raise StoreError("an EtcdStore is opened once; make a new one")
         try:
-            revision = self._leader.win()
             self._completions.open()
-            opened = self._load(revision, skip)
+            opened = self._load(skip)
         except BaseException as error:
             self._give_up()
             if isinstance(error, EtcdError):
@@ -145,15 +137,13 @@ class EtcdStore:
     def failure(self) -> StoreError | None:
         """As ``Store.failure``. Looks at the clock: true also when this thread has just woken."""
         if self._failure is None and self._writer is not None and not self._closed:
-            self._failure = self._leader.fenced()
+            self._failure = self._fenced()
         return self._failure
 
     def stall(self) -> StoreError | None:
         """As ``Store.stall``."""
         if self._stall is not None:
             return self._stall
-        if self._leader.unanswered_s() > _PATIENCE_S:
-            return self._mute
         began = self._writing_s
         if began is not None and time.monotonic() - began > _SLOW_S:
             return self._slow
@@ -172,17 +162,19 @@ class EtcdStore:
         self.failure()  # whether what has completed may be acknowledged
         self._closed = True
         self._completions.close_reader()
-        self._leader.end()
         if not self._writer.is_alive():
             self._gateway.close()
 
     def _give_up(self) -> None:
         """Of a store that was not opened."""
         self._closed = True
-        self._leader.end()
         self._gateway.close()
         self._completions.close_reader()
         self._completions.close_writer()
+
+    def _fenced(self) -> FencedError | None:
+        reason = self._term.fenced()
+        return etcd_errors.fenced(self.where, reason) if reason else None
 
     def _check_open(self) -> None:
         if self._writer is None or self._closed:
@@ -190,9 +182,10 @@ class EtcdStore:
 
     # ---- opening ---------------------------------------------------------------------------
 
-    def _load(self, revision: int, skip: int) -> Opened:
+    def _load(self, skip: int) -> Opened:
         """Write the first mark, finish what an earlier leader had begun, read and check all."""
-        mark, _ = self._gateway.get(self._layout.mark, self._patience())
+        revision = self._term.revision
+        mark = self._get(self._layout.mark)
         self._sequence = WriteSequence(revision, mark.value if mark is not None else None)
         self._planner = Planner(self._layout, b"%d" % revision)
         self._write([])
@@ -207,31 +200,37 @@ class EtcdStore:
             self._write([self._meta(self._cluster_id)])
         return Opened(revision + self._skipped, rows, self._cluster_id)
 
-    def _patience(self) -> float:
-        return time.monotonic() + self._wait_s
+    def _get(self, key: bytes) -> Pair | None:
+        """
+        Raises:
+            FencedError: meanwhile. EtcdError: refused, or not answered for ``wait_s``.
+        """
+        return self._patiently(lambda deadline_s: self._gateway.get(key, deadline_s)[0])
+
+    def _patiently(self, asking: Callable[[float], T]) -> T:
+        until_s = time.monotonic() + self._wait_s
+        while True:
+            fenced = self._fenced()
+            if fenced is not None:
+                raise fenced
+            try:
+                return asking(min(time.monotonic() + _PATIENCE_S, until_s))
+            except Unavailable:
+                if time.monotonic() >= until_s:
+                    raise
 
     def _meta(self, cluster_id: bytes | None) -> Operation:
-        fields = {
-            "schema": SCHEMA,
-            "cluster_id": cluster_id.hex() if cluster_id is not None else "",
-            "skipped_epochs": self._skipped,
-        }
-        return self._layout.meta, json.dumps(fields).encode()
+        return self._layout.meta, Meta(etcd_layout.SCHEMA, cluster_id, self._skipped).encode()
 
     def _read_meta(self) -> bool:
         """What is known of the cluster; whether it is new."""
-        pair, _ = self._gateway.get(self._layout.meta, self._patience())
+        pair = self._get(self._layout.meta)
         if pair is None:
             return True
-        try:
-            found: Any = json.loads(pair.value)
-            schema, skipped = int(found["schema"]), int(found["skipped_epochs"])
-            if schema > SCHEMA:
-                raise etcd_errors.newer_schema(self.where, schema, SCHEMA)
-            cluster_id = bytes.fromhex(found["cluster_id"])
-        except (ValueError, TypeError, KeyError) as error:
-            raise Damaged(f"its key `meta` cannot be read ({error!r})") from error
-        self._skipped, self._cluster_id = skipped, cluster_id or None
+        found = Meta.decode(pair.value)
+        if found.schema > etcd_layout.SCHEMA:
+            raise etcd_errors.newer_schema(self.where, found.schema, etcd_layout.SCHEMA)
+        self._skipped, self._cluster_id = found.skipped, found.cluster_id
         return False
 
     def _finish_staged(self) -> None:
@@ -279,9 +278,17 @@ class EtcdStore:
             self._write(operations)
 
     def _all(self, prefix: bytes, **options: Any) -> list[Pair]:
-        end = etcd_layout.after_prefix(prefix)
-        pages = self._gateway.pages(prefix, end, self._wait_s, **options)
-        return [pair for page in pages for pair in page]
+        """All keys that begin with ``prefix``, as they were at the first page."""
+        start, end = prefix, etcd_layout.after_prefix(prefix)
+        found: list[Pair] = []
+        revision, more = 0, True
+        while more:
+            asking = partial(self._gateway.page, start, end, revision=revision, **options)
+            page, more, revision = self._patiently(asking)
+            found += page
+            if more:
+                start = page[-1].key + b"\0"
+        return found
 
     # ---- writing ---------------------------------------------------------------------------
 
@@ -377,7 +384,7 @@ class EtcdStore:
         ]
         marked: list[Operation] = [*operations, (layout.mark, sequence.mark())]
         while True:
-            fenced = self._leader.fenced()
+            fenced = self._fenced()
             if fenced is not None:
                 raise fenced
             patience = min(time.monotonic() + _PATIENCE_S, self._drain_until)
@@ -404,8 +411,8 @@ class EtcdStore:
         which = "another does" if leader is not None else "its key is gone"
         if verdict is Verdict.OVERTAKEN:
             which = "somebody else has written in its name"
-        self._leader.lost(which)
-        raise self._leader.fenced() or FencedError(which)
+        self._term.lost(which)
+        raise self._fenced() or FencedError(which)
 
     def _stalled(self, error: Unavailable) -> None:
         if self._stall is None:

@@ -36,6 +36,10 @@ class EtcdAddress(NamedTuple):
     user: str = ""
     password: str = ""
 
+    def where(self, name: str) -> str:
+        """The store of the cluster ``name``, in messages."""
+        return f"etcd at {','.join(self.endpoints)} (/zray/{name}/)"
+
     def __repr__(self) -> str:
         return f"EtcdAddress({', '.join(self.endpoints)})"
 

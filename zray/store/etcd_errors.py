@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from zray.errors import DataDirectoryLockedError, FencedError, StoreError
-from zray.store.etcd_gateway import EtcdError, NoSpace, Unavailable
-from zray.store.leadership import Candidate
+from zray.errors import (
+    DataDirectoryLockedError,
+    FencedError,
+    StoreError,
+    StoreRefusedError,
+)
+from zray.store.etcd_wire import EtcdError, NoSpace, Unavailable
 
 _WAIT = "Changes to nodes, actors and jobs wait; the rest goes on."
 
 
-def led_by(where: str, holder: Candidate | None, waited_s: float) -> DataDirectoryLockedError:
+def led_by(where: str, who: str, waited_s: float) -> DataDirectoryLockedError:
     """Another head leads the cluster, and goes on to do so."""
-    who = holder.in_words() if holder is not None else "whoever wrote the leader's key"
     return DataDirectoryLockedError(
-        f"the control store {where} is in use by another head: {who}; this one has waited "
-        f"{waited_s:.0f} s for it. Two heads of one cluster would contradict each other, so this "
-        "one does not start. Stop the other, or give this cluster another --name."
+        f"the control store {where} is in use by another head: {who or 'it is not known which'}; "
+        f"this one has waited {waited_s:.0f} s for it. Two heads of one cluster would contradict "
+        "each other. Stop the other, or give this cluster another --name."
     )
 
 
@@ -47,7 +50,8 @@ def stalled(where: str, error: Unavailable) -> StoreError:
         )
     return StoreError(
         f"the control store {where} does not answer: {error}. {_WAIT} More than half of etcd's "
-        "members have to run: see `etcdctl endpoint health`. The head stops if this lasts."
+        "members have to run: see `etcdctl endpoint health`. If this lasts, the head stands by "
+        "until etcd answers again."
     )
 
 
@@ -63,8 +67,8 @@ def fenced(where: str, reason: str) -> FencedError:
     """This head does not lead any more."""
     return FencedError(
         f"this head does not lead the cluster of {where} any more: {reason}. It acknowledges and "
-        "says nothing more; all that it acknowledged is stored. Another head may lead now; else "
-        "start this one again."
+        "says nothing more as its leader; all that it acknowledged is stored. It stands by, and "
+        "another head may lead now."
     )
 
 
@@ -78,18 +82,19 @@ def cannot_write(where: str, error: EtcdError) -> StoreError:
     )
 
 
-def damaged(where: str, detail: str) -> StoreError:
+def damaged(where: str, detail: str) -> StoreRefusedError:
     """What is stored is not what was written."""
-    return StoreError(
+    return StoreRefusedError(
         f"the control store {where} is damaged: {detail}. The head does not start, because it "
-        "would forget its nodes, actors and jobs. Restore etcd from a snapshot; or, to begin an "
-        "empty cluster, choose another --name."
+        "would forget its nodes, actors and jobs. Restore a backup under another --name (`zray gcs "
+        "restore FILE --store URL --name NAME`), or a snapshot of etcd; or, to begin an empty "
+        "cluster, choose another --name."
     )
 
 
-def newer_schema(where: str, found: int, known: int) -> StoreError:
+def newer_schema(where: str, found: int, known: int) -> StoreRefusedError:
     """A later zray has written it."""
-    return StoreError(
+    return StoreRefusedError(
         f"the control store {where} was written by a newer zray (schema {found}; this one knows "
         f"{known}). Nothing was changed, and the head does not start. Use that newer zray."
     )

@@ -1,24 +1,27 @@
 """How rows lie in etcd: keys, values, and which changes go into one transaction. Does no I/O.
 
-Under ``/zray/NAME/``: ``leader`` (who leads; goes with its lease), ``mark`` (the leader's last
-transaction), ``meta``, ``rows/TABLE/KEY``, ``parts/ID/NUMBER`` (of values too large for a row) and
-``staged/`` (a batch too large for one transaction). A value of a row is a letter, a checksum, and
-either the value or where its parts are. etcd's limits: 1.5 MiB a request, 128 operations a
-transaction (https://etcd.io/docs/v3.4/dev-guide/limit/).
+Under ``/zray/NAME/``: ``heads/ID`` (each goes with its head's lease), ``leader`` (which of them
+leads; goes with that, too), ``halted`` (that all are to stop), ``mark`` (the leader's last
+transaction), ``meta`` (the cluster's id), ``rows/TABLE/KEY``, ``parts/ID/NUMBER`` (of values too
+large for a row) and ``staged/`` (a batch too large for one transaction). A value of a row is a
+letter, a checksum, and either the value or where its parts are. etcd's limits: 1.5 MiB a request,
+128 operations a transaction (https://etcd.io/docs/v3.4/dev-guide/limit/).
 """
 
 from __future__ import annotations
 
+import json
 import struct
 import zlib
 from collections.abc import Iterable, Mapping
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 from urllib.parse import quote, unquote
 
 import msgpack
 
 from zray.store.base import Batch
 
+SCHEMA: Final = 1  # a reader of schema n refuses n+1; `schema` in the key `meta` stays
 OPERATIONS_MAX: Final = 120  # of one transaction, beside the mark
 TRANSACTION_BYTES: Final = 1 << 20  # of keys and values
 OPERATION_BYTES: Final = 64  # that one takes beside these
@@ -57,18 +60,59 @@ class Damaged(Exception):
     """What is stored is not what was written; the text says which row."""
 
 
+class Meta(NamedTuple):
+    """The cluster.
+
+    Attributes:
+        schema: of the store; whoever knows only smaller ones cannot read the rest.
+        cluster_id: None: none yet.
+        skipped: epochs that go before etcd's revisions.
+    """
+
+    schema: int
+    cluster_id: bytes | None = None
+    skipped: int = 0
+
+    def encode(self) -> bytes:
+        cluster_id = self.cluster_id.hex() if self.cluster_id is not None else ""
+        fields = {"schema": self.schema, "cluster_id": cluster_id, "skipped_epochs": self.skipped}
+        return json.dumps(fields).encode()
+
+    @classmethod
+    def decode(cls, content: bytes) -> Meta:
+        """
+        Raises:
+            Damaged: it is none.
+        """
+        try:
+            found: Any = json.loads(content)
+            schema = int(found["schema"])
+            if schema > SCHEMA:
+                return cls(schema)
+            cluster_id = bytes.fromhex(found["cluster_id"]) or None
+            return cls(schema, cluster_id, int(found["skipped_epochs"]))
+        except (ValueError, TypeError, KeyError) as error:
+            raise Damaged(f"its key `meta` cannot be read ({error!r})") from error
+
+
 class Layout:
     """The keys of one cluster."""
 
     def __init__(self, name: str) -> None:
         self.root = f"/zray/{quote(name, safe='')}/".encode()
+        self.halted = self.root + b"halted"
+        self.heads = self.root + b"heads/"
         self.leader = self.root + b"leader"
+        self.election = (self.halted, self.leader + b"\0")  # these three, and nothing else
         self.mark = self.root + b"mark"
         self.meta = self.root + b"meta"
         self.rows = self.root + b"rows/"
         self.parts = self.root + b"parts/"
         self.staged = self.root + b"staged/"
         self.commit = self.staged + b"commit"  # after the pieces of the batch: it is durable
+
+    def head(self, head_id: str) -> bytes:
+        return self.heads + head_id.encode()
 
     def row(self, table: str, key: bytes) -> bytes:
         return self.rows + quote(table, safe="").encode() + b"/" + key

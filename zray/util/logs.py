@@ -210,4 +210,4 @@ def _operator(address: str | None) -> Operator:
     info = getattr(connected, "info", None)
     if info is None:
         raise ZrayError("a task cannot read logs of the cluster, nor is there one in local mode")
-    return Operator(info, connected.address)
+    return Operator(info, connected.addresses)

@@ -8,6 +8,7 @@ from tests.core.benches import CLUSTER, FUNCTION, identity, object_of, value
 from tests.core.client.benches import ME, TWO, client, hear, ids, resolve, said, submit
 from zray.core.client.client import Client
 from zray.core.client.waiters import Waiter
+from zray.errors import VersionMismatchError
 from zray.ids import split_objects
 from zray.protocol import messages as m
 
@@ -216,3 +217,12 @@ def test_a_value_that_nobody_has_heard_of_goes_with_its_reference() -> None:
     made.references.remove(oid)
     assert node.dropped == [oid]
     assert said(made) == []
+
+
+def test_a_head_of_a_far_version_is_none() -> None:
+    made = client(linked=False)
+    hear(made, m.Welcome(0, 1, CLUSTER, 1, 1.0, minor=m.PROTOCOL_MINOR + 2))
+    assert made.refused is not None and made.refused.code == VersionMismatchError.code
+    assert not made.linked and not said(made)
+    hear(made, m.Welcome(0, 1, CLUSTER, 1, 1.0, minor=m.PROTOCOL_MINOR - 1))
+    assert made.linked and made.head_minor == m.PROTOCOL_MINOR - 1 and made.refused is None

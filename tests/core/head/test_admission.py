@@ -11,7 +11,7 @@ from zray.core.head.admission import Admission
 from zray.core.head.control_store import ControlStore
 from zray.core.head.identity import HeadIdentity
 from zray.core.head.members import NodeRow
-from zray.errors import OlderStoreError, StoreError
+from zray.errors import OlderStoreError, StoreError, VersionMismatchError
 from zray.protocol import messages as m
 
 
@@ -86,3 +86,23 @@ def test_a_driver_that_was_given_up_is_told_what_it_lost() -> None:
     refused = bench.admission.objection(hello(m.ROLE_DRIVER), 5)
     assert refused is not None and refused.code == m.FENCED
     assert refused.text.startswith("it was away, so its job was ended;")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_versions_one_minor_apart_are_let_in_and_others_hear_both(role: int) -> None:
+    bench = Bench()
+    for minor in (m.PROTOCOL_MINOR - 1, m.PROTOCOL_MINOR, m.PROTOCOL_MINOR + 1):
+        assert bench.code(hello(role, minor=minor)) == ""
+    later = hello(role, minor=m.PROTOCOL_MINOR + 2, versions=m.Versions("3.11", "9.8.7", ""))
+    refused = bench.admission.objection(later, 0)
+    assert refused is not None and refused.code == VersionMismatchError.code
+    assert f"9.8.7 (protocol 1.{m.PROTOCOL_MINOR + 2})" in refused.text
+    assert f"(protocol 1.{m.PROTOCOL_MINOR})" in refused.text
+    assert bench.code(hello(role, protocol=2)) == VersionMismatchError.code
+
+
+def test_who_has_no_pickles_may_be_far_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(m, "PROTOCOL_MINOR", 4)
+    bench = Bench()
+    assert bench.code(hello(m.ROLE_DRIVER, minor=1)) == VersionMismatchError.code
+    assert bench.code(hello(m.ROLE_DRIVER, minor=1, versions=m.Versions("", "x", ""))) == ""

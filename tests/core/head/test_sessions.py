@@ -14,6 +14,7 @@ from zray.core.head.identity import HeadIdentity
 from zray.core.head.members import JobMember, Member
 from zray.core.head.notices import Notices
 from zray.core.head.sessions import Sessions
+from zray.core.head.succession import Succession
 from zray.core.head.traffic_controller import TrafficController
 from zray.core.incidents import Incidents
 from zray.core.machine import Outbox
@@ -71,6 +72,9 @@ class Bench(Tables):
             admission=Admission(head, self.members, store),
             membership=self.joins,  # type: ignore[arg-type]
             departures=self.joins,  # type: ignore[arg-type]
+            succession=Succession(
+                *(self.outbox, self.journal.persist, store, self.events),
+            ),
         )
         self.controller = TrafficController(
             epoch=EPOCH,
@@ -109,9 +113,10 @@ class Bench(Tables):
         assert [type(one) for one in self.answers(route)] == [m.Welcome]
 
 
-def hello() -> m.Hello:
+def hello(minor: int = m.PROTOCOL_MINOR) -> m.Hello:
     job = m.JobInfo("program", "/", [], "machine", "host", 1)
-    return m.Hello(0, 1, m.ROLE_DRIVER, D, 0, b"", VERSIONS, ["tasks"], None, job)
+    ids = (m.ROLE_DRIVER, D, 0, b"")
+    return m.Hello(0, 1, *ids, VERSIONS, ["tasks"], None, job, minor=minor)
 
 
 def test_a_session_begins_when_who_says_hello_is_stored() -> None:
@@ -199,3 +204,16 @@ def test_one_that_was_declared_dead_must_say_hello_again() -> None:
     del bench.members.jobs[D]
     bench.sessions.drop_dead()
     assert [type(one) for one in bench.hear("r1", m.Sync(1))] == [m.Rejoin]
+
+
+@pytest.mark.parametrize("minor", [0, m.PROTOCOL_MINOR])
+def test_a_member_hears_what_its_minor_has(minor: int) -> None:
+    bench = Bench()
+    bench.hear("r1", hello(minor), epoch=0)
+    bench.store()
+    (welcome,) = bench.answers("r1")
+    assert isinstance(welcome, m.Welcome) and welcome.minor == m.PROTOCOL_MINOR
+    newer, older = m.HeadsChanged(0, []), m.Synced(0, 3)
+    bench.outbox.send_all(D, [newer, older])
+    bench.sessions.hand_over()
+    assert bench.answers("r1") == ([newer, older] if minor else [older])

@@ -9,6 +9,7 @@ from zray import limits
 from zray.core.incidents import Incidents
 from zray.core.machine import NEVER, Outbox
 from zray.core.raylet.head_session import HEAD, HeadSession
+from zray.errors import VersionMismatchError
 from zray.protocol import messages as m
 from zray.protocol.codec import Payload
 
@@ -136,3 +137,15 @@ def test_a_head_that_reads_no_prints_is_asked_for_a_word_and_then_gets_no_more()
     assert print_lines(1) == 0
     bench.say(m.Ack(0, 1))
     assert print_lines(1) == 1
+
+
+def test_a_head_of_a_far_version_is_none() -> None:
+    bench = Bench()
+    far = welcome()
+    far.minor = m.PROTOCOL_MINOR + 2
+    bench.say(far)
+    refused = bench.session.refused
+    assert refused is not None and refused.code == VersionMismatchError.code
+    assert not bench.session.linked and not bench.welcomes
+    bench.say(welcome())
+    assert bench.session.linked and bench.session.head_minor == 0

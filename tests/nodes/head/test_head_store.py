@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 
 from zray.errors import StartError
-from zray.nodes.head.head_store import cluster_key, make_store
+from zray.nodes.head.head_store import SharedStore, cluster_key, make_store
 from zray.nodes.options import HeadOptions
-from zray.store.etcd import EtcdStore
 from zray.store.memory import MemoryStore
 from zray.store.sqlite import SqliteStore
 
@@ -18,18 +17,17 @@ FILE, ETCD, LOCAL = HeadOptions(), HeadOptions(store="etcd://h1"), HeadOptions(l
 
 
 def test_each_has_its_store(tmp_path: Path) -> None:
-    for options, kind in ((FILE, SqliteStore), (ETCD, EtcdStore), (LOCAL, MemoryStore)):
+    for options, kind in ((FILE, SqliteStore), (LOCAL, MemoryStore)):
         store = make_store(options, tmp_path)
         assert type(store) is kind
         store.close()
 
 
-def test_what_a_head_enters_etcd_with_is_not_for_tasks(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_head_enters_etcd_with_is_not_for_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZRAY_ETCD_USER", "zray")
     monkeypatch.setenv("ZRAY_ETCD_PASSWORD", "secret")
-    make_store(ETCD, tmp_path).close()
+    shared = SharedStore(ETCD)
+    assert shared.address.password == "secret"
     assert not [name for name in os.environ if name.startswith("ZRAY_ETCD_")]
 
 

@@ -31,11 +31,13 @@ from zray.core.client.unasked import UnaskedErrors
 from zray.core.client.values import ClientValues
 from zray.core.client.waiters import Waiter, Waiters
 from zray.core.identity import Identity
-from zray.errors import MessageTooLargeError, ProtocolError
+from zray.core.known_heads import KnownHeads
+from zray.errors import MessageTooLargeError
 from zray.ids import task_of
 from zray.protocol import messages as m
 from zray.protocol.codec import Payload, Unsent
 from zray.protocol.splitting import Joiner
+from zray.protocol.versions import unfit
 
 if TYPE_CHECKING:
     from zray.core.client.causes import ClientCauses
@@ -49,7 +51,9 @@ class Client:
         self.epoch = 0
         self.cluster_id = b""
         self.head_id = b""  # of the head that it was welcome to last
+        self.head_minor = m.PROTOCOL_MINOR  # of its protocol
         self.linked = not remote
+        self.known_heads = KnownHeads()
         self.refused: m.Refused | None = None
         self.stopped = ""  # why the cluster ended
         self.parted = False  # the head has heard this driver's GOODBYE
@@ -210,25 +214,19 @@ class Client:
             m.Result: self._on_result,
             m.Exported: lambda msg: self.definitions.durable(msg.function_ids, msg.about),
             m.Pull: lambda msg: values.on_pull(msg, self.here(msg.object_id)),
-            m.Chunk: values.on_chunk,
-            m.ChunkAck: values.server.on_ack,
-            m.PullFailed: values.on_failed,
-            m.Free: lambda msg: values.freed(msg.object_ids),
+            **values.handlers,
             m.Cancel: self._on_cancel,
             m.Replies: calls.on_replies,
             m.Items: self.streams.on_items,
             m.ActorState: calls.on_state,
-            m.Leased: self.leases.on_leased,
-            m.LeaseEnded: self.leases.on_lease_ended,
-            m.Leasing: self.leases.on_leasing,
-            m.Reach: self.far_leases.on_reach,
-            m.Relay: self.far_leases.on_relay,
-            m.RelayRefused: self.far_leases.on_refused,
+            **self.leases.handlers,
+            **self.far_leases.handlers,
             **dict.fromkeys(m.ANSWERS, self._on_answer),
             m.Rejected: self._on_rejected,
             **self.prints.handlers,
             m.AskWhy: lambda msg: self.causes.on_ask(msg),
             **self.tasks.handlers,
+            **self.known_heads.handlers,
             m.Pong: self._on_pong,
             m.Shutdown: lambda msg: self.stop(msg.reason),
             m.Goodbye: self._on_goodbye,
@@ -379,6 +377,8 @@ class Client:
             self.refused = message
             if message.code == m.FENCED:
                 self.stop(message.text)
+        elif isinstance(message, m.NotLeader):
+            self.refused = self.known_heads.not_leader(message)
         elif isinstance(message, m.Rejected) and not self.linked:  # its HELLO
             self.refused = m.Refused(0, message.code, message.text)
         elif isinstance(message, m.Rejoin) or epoch < self.epoch:
@@ -463,15 +463,15 @@ class Client:
         self._joiner.clear()
 
     def _on_welcome(self, message: m.Welcome, epoch: int) -> None:
-        if epoch < self.epoch:
-            self.refused = m.Refused(0, ProtocolError.code, "an old head answered")
+        self.refused = unfit(message, epoch, self.epoch)
+        if self.refused is not None:
             return
         another_head = epoch > self.epoch
         self.epoch = epoch
         self.cluster_id = message.cluster_id
-        self.head_id = message.head_id
+        self.head_id, self.head_minor = message.head_id, message.minor
+        self.known_heads.welcomed(message.heads, epoch)
         self.linked = True
-        self.refused = None
         self._resume(another_head)
 
     def _resume(self, another_head: bool) -> None:

@@ -8,6 +8,7 @@ until its leases have ended.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from zray import limits
 from zray.core.client.lease import FarNode, Lease
@@ -80,6 +81,11 @@ class FarLeases:
         self.opens: list[FarNode] = []  # connect to these anew; HELLO with their paths comes first
         self.shuts: list[bytes] = []  # close the connections to these nodes
         self.links: Outbox[bytes] = Outbox()  # by node, over its connection
+        self.handlers: dict[type[m.Message], Callable[[Any], None]] = {
+            m.Reach: self.on_reach,
+            m.Relay: self.on_relay,
+            m.RelayRefused: self.on_refused,
+        }
 
     def __contains__(self, lease_id: bytes) -> bool:
         """Whether the lease is of a worker on another machine."""

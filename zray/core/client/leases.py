@@ -7,6 +7,7 @@ of each; their tasks are `leased_tasks`, and who gets which is `lease_queues`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -59,6 +60,11 @@ class ClientLeases:
         self.connects: list[Lease] = []  # try to reach these workers; tell ``connected``
         self.drains: list[Lease] = []  # read their sockets to the end; tell ``drained``
         self.closes: list[bytes] = []  # leases whose sockets are of no use any more
+        self.handlers: dict[type[m.Message], Callable[[Any], None]] = {
+            m.Leased: self.on_leased,
+            m.LeaseEnded: self.on_lease_ended,
+            m.Leasing: self.on_leasing,
+        }
 
     def unsent(self) -> bool:
         """Whether ``flush`` may have something to do."""

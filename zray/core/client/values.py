@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from zray.core import failures
 from zray.core.chunks import ChunkPuller, ChunkServer
@@ -13,6 +13,8 @@ from zray.protocol.messages import (
     ERROR,
     LOCATED,
     Chunk,
+    ChunkAck,
+    Free,
     Message,
     Outcome,
     Pull,
@@ -48,6 +50,12 @@ class ClientValues:
         self.server = ChunkServer(send)
         self.near: Near | None = None
         self._puller = ChunkPuller(send)
+        self.handlers: dict[type[Message], Callable[[Any], None]] = {
+            Chunk: self.on_chunk,
+            ChunkAck: self.server.on_ack,
+            PullFailed: self.on_failed,
+            Free: lambda message: self.freed(message.object_ids),
+        }
 
     # ---- to here ---------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from zray.errors import (
     WrongClusterError,
 )
 from zray.protocol import messages as m
+from zray.protocol.versions import mismatch, work_together
 
 
 class Admission:
@@ -31,8 +32,8 @@ class Admission:
         """It speaks another protocol or language, or belongs to another cluster or head."""
         identity = self._identity
         mine, theirs = identity.versions, hello.versions
-        if hello.protocol != m.PROTOCOL_VERSION:
-            text = f"this head speaks protocol {m.PROTOCOL_VERSION}, the peer {hello.protocol}"
+        if not work_together(hello.protocol, hello.minor, pickles=bool(theirs.python)):
+            text = mismatch("the head", "the peer", hello.protocol, hello.minor, theirs.zray)
             return m.Refused(0, VersionMismatchError.code, text)
         if hello.cluster_id and hello.cluster_id != identity.cluster_id:
             text = (

@@ -84,7 +84,7 @@ class Events:
         self.nodes.add(
             m.ListedNode(
                 *(node.process_id, info.name, "DEAD", why[: limits.BRIEF_TEXT_MAX], info.host),
-                *(info.pid, info.name == m.HEAD_NODE, node.incarnation, info.resources),
+                *(info.pid, node.is_of_head(), node.incarnation, info.resources),
                 labels=info.labels,
                 finished=node.view.finished,
                 started_s=self.day_time(node.joined),

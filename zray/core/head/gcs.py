@@ -106,8 +106,7 @@ class Gcs(Tables):
             m.Revoke: self.leases.on_revoke,
             m.CancelLeased: self.leases.on_cancel,
             m.Reaches: self.leases.on_reaches,
-            m.Relay: self.leases.on_relay,
-            m.RelayRefused: self.leases.on_relay,
+            **dict.fromkeys((m.Relay, m.RelayRefused), self.leases.on_relay),
             m.Made: self.lineage.on_made,
             # objects
             **self.holders.handlers,
@@ -254,7 +253,7 @@ class Gcs(Tables):
 
     def _make_leases(self, identity: HeadIdentity) -> None:
         self.leases = Leases(
-            ids=IdSource(identity.head_id[:8] or identity.epoch.to_bytes(8, "big")),
+            ids=IdSource(identity.of_term()),
             outbox=self.outbox,
             counters=self.counters,
             members=self.members,
@@ -392,7 +391,7 @@ class Gcs(Tables):
         self.queries = StateQueries(
             *(identity, self.store, self.notices, self.incidents, self.counters, self.outbox),
             *(self.members, self.objects, self.actor_table, self.lease_table, self.scheduler),
-            *(self.recovery, self.transfers, self.events, self.placement),
+            *(self.recovery, self.transfers, self.events, self.succession, self.placement),
             lambda oid, now: self.causes.why(oid, now),
         )
         rows = StateRows(self, self.tasks)
@@ -408,6 +407,7 @@ class Gcs(Tables):
             admission=Admission(identity, self.members, self.store),
             membership=self.membership,
             departures=self.departures,
+            succession=self.succession,
         )
         self.inspection = Inspection(
             *(identity, self, self.tasks, self.actor_directory.dead, self.incarnations),

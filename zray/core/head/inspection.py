@@ -62,6 +62,7 @@ class Inspection:
 
     Attributes:
         figures: of the head and the cluster, as they are now; by the shell.
+        own_node_id: of the node on this head's machine; empty: there is one head's node at most.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Inspection:
         self._cancel = cancel
         self._is_there = is_there
         self.figures: Callable[[float], list[m.Figure]] = lambda now: []
+        self.own_node_id = b""
         self._recorded: RecordedMetrics | None = None
         self._open: dict[bytes, dict[int, float]] = {}  # observer -> question -> when it is over
         self.handlers: dict[type[m.Message], Callable[[Any, Any, float], None]] = {
@@ -160,7 +162,13 @@ class Inspection:
         return m.Answered(0, b"", 0, "", "", *me)
 
     def _own_node(self) -> NodeMember | None:
-        return next((one for one in self._members.nodes.values() if one.is_of_head()), None)
+        return next((one for one in self._members.nodes.values() if self._is_own(one)), None)
+
+    def _is_own(self, node: NodeMember) -> bool:
+        """Whether it is on this head's machine, and of the same start: it sees its process."""
+        if self.own_node_id:
+            return node.process_id == self.own_node_id
+        return node.is_of_head()
 
     @staticmethod
     def _node(node: NodeMember) -> m.Answered:
@@ -202,8 +210,8 @@ class Inspection:
         elif self._may_ask(sender, message, now):
             message.source = sender.process_id
             if isinstance(message, m.ReadLog | m.Examine | m.Measure):
-                message.head_pid = self._identity.pid if node.is_of_head() else 0
-            if isinstance(message, m.Examine) and message.of_head and not node.is_of_head():
+                message.head_pid = self._identity.pid if self._is_own(node) else 0
+            if isinstance(message, m.Examine) and message.of_head and not self._is_own(node):
                 self._refuse(sender, message, NotFoundError, "that is not the head's own node")
                 return
             self._outbox.send(node.process_id, message)

@@ -42,6 +42,7 @@ class Member:
         self.session_seq = 0  # what result_seq was when this session began
         self.resynced = False  # it has told everything it had before this session
         self.trouble = ""  # what goes wrong there, as it says
+        self.zray = ""  # its version, as its last HELLO had it
         self.fresh_start = FreshStart()
 
     def in_words(self) -> str:

@@ -30,7 +30,7 @@ OBSERVER_VERBS = frozenset(
     {
         *(m.Query, m.Why, m.Ping, m.Goodbye, m.Shutdown, m.List, m.Summarize),
         *(m.Locate, m.ReadLog, m.Examine, m.Kill, m.Drain, m.Trace, m.Measure, m.Scrape),
-        *(m.AskHeld, m.ListEnvironments, m.SubmitJob, m.EndJob, m.AskJobs),
+        *(m.AskHeld, m.ListEnvironments, m.SubmitJob, m.EndJob, m.AskJobs, m.StepDown),
     }
 )
 VERBS = {m.ROLE_DRIVER: CLIENT_VERBS, m.ROLE_NODE: NODE_VERBS, m.ROLE_OBSERVER: OBSERVER_VERBS}

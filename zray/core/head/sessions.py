@@ -17,10 +17,12 @@ from zray.core.head.identity import HeadIdentity
 from zray.core.head.members import JobMember, Member, Members, NodeMember
 from zray.core.head.membership import Membership
 from zray.core.head.notices import Notices
+from zray.core.head.succession import Succession
 from zray.core.machine import Outbox
 from zray.errors import StoreError
 from zray.protocol import messages as m
 from zray.protocol.splitting import Joiner
+from zray.protocol.versions import known
 
 HEAD_FEATURES = ["tasks"]
 
@@ -36,15 +38,16 @@ class Newcomer(NamedTuple):
 class Session:
     """One connection, from its HELLO on."""
 
-    __slots__ = ("joiner", "member", "own", "role", "route", "user")
+    __slots__ = ("joiner", "member", "minor", "own", "role", "route", "user")
 
-    def __init__(self, route: bytes, user: str, role: int, member: Member) -> None:
+    def __init__(self, route: bytes, user: str, hello: m.Hello, member: Member) -> None:
         self.route = route
         self.user = user
-        self.role = role
+        self.role = hello.role
+        self.minor = hello.minor
         self.member = member
         # A driver speaks for itself alone: what it held for others would stay for ever.
-        self.own = (member.process_id, b"") if role == m.ROLE_DRIVER else ()
+        self.own = (member.process_id, b"") if hello.role == m.ROLE_DRIVER else ()
         self.joiner = Joiner()
 
 
@@ -68,6 +71,7 @@ class Sessions:
         admission: Admission,
         membership: Membership,
         departures: Departures,
+        succession: Succession,
     ) -> None:
         self._identity = identity
         self._store = store
@@ -78,6 +82,7 @@ class Sessions:
         self._admission = admission
         self._membership = membership
         self._departures = departures
+        self._succession = succession
         self.by_route: dict[bytes, Session] = {}
         self.routes: dict[bytes, bytes] = {}  # process -> route
         self.stopping = ""  # why the whole cluster is to stop
@@ -88,13 +93,24 @@ class Sessions:
             m.Hello: self.on_hello,
             m.Goodbye: self.on_goodbye,
             m.Shutdown: self.on_shutdown,
+            **succession.handlers,
         }
+        succession.members = self.routes.keys
         self._greeting: dict[bytes, bytes] = {}  # route -> process, until it is welcome
 
     # ---- begin -----------------------------------------------------------------------------
 
     def on_hello(self, newcomer: Newcomer, hello: m.Hello, now: float) -> None:
         """A peer says who it is: it is refused, or welcome once that is durable."""
+
+        def certain(now: float) -> None:
+            self._greet(newcomer, hello, now)
+
+        if not self._succession.doubted(newcomer.route, newcomer.epoch, certain):
+            certain(now)
+
+    def _greet(self, newcomer: Newcomer, hello: m.Hello, now: float) -> None:
+        """This head leads, whatever epoch the peer knows."""
         route = newcomer.route
         refusal = self._admission.objection(hello, newcomer.epoch)
         if refusal is not None:
@@ -132,13 +148,17 @@ class Sessions:
         cause = member.lost_by or ("head_restart" if newcomer.epoch else "")
         if cause and hello.role != m.ROLE_OBSERVER:
             self.reconnects[cause] = self.reconnects.get(cause, 0) + 1
+        member.zray = hello.versions.zray
         self._membership.session_begins(member, now)
-        self.by_route[route] = Session(route, newcomer.user, hello.role, member)
+        self.by_route[route] = Session(route, newcomer.user, hello, member)
         self.routes[hello.process_id] = route
         answer = m.Welcome(
             *(0, m.PROTOCOL_VERSION, self._identity.cluster_id),
             *(limits.FRAME_BYTES_MAX, limits.PING_S, HEAD_FEATURES),
             head_id=self._identity.head_id,
+            minor=m.PROTOCOL_MINOR,
+            zray=self._identity.versions.zray,
+            heads=self._succession.heads,
         )
         self._routed.send(route, answer)
 
@@ -168,6 +188,7 @@ class Sessions:
         other cause."""
         session = self.by_route.pop(route, None)
         self._greeting.pop(route, None)
+        self._succession.link_lost(route)
         self._routed.discard(route)
         if session is None:
             return
@@ -209,8 +230,11 @@ class Sessions:
     # ---- turn ------------------------------------------------------------------------------
 
     def hand_over(self) -> None:
-        """What processes are to get goes by their routes; what has none is not sent."""
+        """What processes are to get goes by their routes; what has none is not sent, nor is what
+        an older one does not know."""
         for process_id, messages in self._outbox.take().items():
             route = self.routes.get(process_id)
             if route is not None:
-                self._routed.send_all(route, messages)
+                minor = self.by_route[route].minor
+                newer = minor < m.PROTOCOL_MINOR
+                self._routed.send_all(route, known(messages, minor) if newer else messages)

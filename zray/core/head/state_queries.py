@@ -19,6 +19,7 @@ from zray.core.head.object_table import ObjectTable
 from zray.core.head.placement_table import PlacementTable
 from zray.core.head.recovery import Recovery
 from zray.core.head.scheduling_class import SchedulingClass
+from zray.core.head.succession import Succession
 from zray.core.head.task_records import READY
 from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.transfers import Transfers
@@ -65,6 +66,7 @@ class StateQueries:
         recovery: Recovery,
         transfers: Transfers,
         events: Events,
+        succession: Succession,
         placement: PlacementTable,
         why: Callable[[bytes, float], str],
     ) -> None:
@@ -82,6 +84,7 @@ class StateQueries:
         self._recovery = recovery
         self._transfers = transfers
         self._events = events
+        self._succession = succession
         self._placement = placement
         self._why = why
         self.handlers: dict[type[Message], Callable[[Any, Any, float], None]] = {
@@ -151,6 +154,7 @@ class StateQueries:
                     *(job.process_id, job.info),
                     *(self._members.unfinished(job), job.finished),
                     *(job.connected, job.driverless),
+                    job.zray,
                 )
                 for job in self._members.jobs.values()
             ],
@@ -159,6 +163,8 @@ class StateQueries:
             self._notices.latest(),
             self._counted(),
             [self._actor(record, now) for record in [*self._actors.values()][:ACTORS_TOLD_MAX]],
+            heads=self._succession.heads,
+            zray=self._identity.versions.zray,
             groups=len(self._placement),
             groups_waiting=len(self._placement.unplaced),
         )
@@ -198,6 +204,7 @@ class StateQueries:
             view.finished,
             max(0.0, now - node.heard),
             node.remark,
+            node.zray,
         )
 
     def classes(self) -> list[ClassStatus]:

@@ -269,7 +269,7 @@ class StateRows:
             message="" if state == ALIVE else f"{state}: not heard of for {silent_s:.0f} s",
             host=info.host,
             pid=info.pid,
-            is_head=info.name == m.HEAD_NODE,
+            is_head=node.is_of_head(),
             incarnation=node.incarnation,
             resources=info.resources,
             available=list(resources.countable(free)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from zray.core.head import stored_version
 from zray.core.head.actor_records import TABLE as ACTORS
 from zray.core.head.actor_table import ActorTable
 from zray.core.head.catalog import Catalog
@@ -19,6 +20,7 @@ from zray.core.head.object_table import ObjectTable
 from zray.core.head.placement_table import PlacementTable
 from zray.core.head.processes import Processes
 from zray.core.head.recovery import Recovery
+from zray.core.head.succession import Succession
 from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.machine import Outbox
 from zray.core.offers import Offers
@@ -35,6 +37,7 @@ class Tables:
         self.outbox: Outbox[bytes] = Outbox()  # by process id
         self.routed: Outbox[bytes] = Outbox()  # by route
         self.journal = Journal()
+        stored_version.note(rows, self.journal)
         self.store = ControlStore(identity.epoch)
         self.notices = Notices()
         self.prints = Prints()
@@ -50,6 +53,9 @@ class Tables:
         counted = ("finished", "retried", "stale", "lost", "rebuilt", "reclaimed")
         self.counters = dict.fromkeys((*counted, "submitted", "resubmitted"), 0)
         self.events = Events(identity.started_s, now, self.notices)
+        self.succession = Succession(
+            *(self.outbox, self.journal.persist, self.store, self.events),
+        )
         self.near_tasks = NearTasks(
             *(self.outbox, self.counters, self.members, self.scheduler, self.lease_table)
         )

@@ -11,11 +11,13 @@ from typing import Any
 
 from zray import limits
 from zray.core.incidents import FreshStart, Incidents
+from zray.core.known_heads import KnownHeads
 from zray.core.machine import NEVER, Outbox
 from zray.core.prints import Prints
 from zray.protocol import messages as m
 from zray.protocol.codec import Payload
 from zray.protocol.splitting import JOINED, Joiner
+from zray.protocol.versions import unfit
 
 HEAD = b""  # the head's place in the outbox; workers are there by id
 
@@ -30,7 +32,8 @@ class HeadSession:
         fenced: the head has declared this incarnation of the node dead.
 
     Attributes:
-        head_id: of the head that it was welcome to last.
+        head_id: of the head that it was welcome to last; ``head_minor``: its protocol's.
+        known_heads: where heads are, and which is next.
         refused: why this session is to end, or there is none.
         lease_until: until then, what the head might start elsewhere as soon as it takes this node
             for dead may serve here. Later than any PING, which it then counts from, by DEAD_S.
@@ -50,6 +53,8 @@ class HeadSession:
         self.cluster_id = b""
         self.head_id = b""
         self.epoch = 0
+        self.known_heads = KnownHeads()
+        self.head_minor = m.PROTOCOL_MINOR
         self.refused: m.Refused | None = None
         self._fresh_start = FreshStart()
         self._heard = 0.0
@@ -60,7 +65,7 @@ class HeadSession:
 
     def start_over(self, handlers: HeadHandlers) -> None:
         """An incarnation begins, without a session; ``handlers`` take what the head will say."""
-        self.handlers = handlers
+        self.handlers: HeadHandlers = {**handlers, m.HeadsChanged: self._on_heads_changed}
         self.linked = False
         self.lease_until = 0.0
         self._ping_at = 0.0
@@ -86,6 +91,7 @@ class HeadSession:
         if self.linked and now >= self._ping_at:
             self._ping_at = now + limits.PING_S
             self._outbox.send(HEAD, m.Ping(0, now, self._incidents.trouble(now)))
+            self.known_heads.asked(now)
 
     def deadline(self) -> float:
         """When that is."""
@@ -107,6 +113,7 @@ class HeadSession:
     def receive(self, payload: Payload, now: float) -> None:
         """One payload from the head."""
         self._heard = now
+        self.known_heads.heard()
         if self.linked and self.refused is not None:
             return  # this session is about to end
         self._prints.heard(HEAD)
@@ -138,22 +145,28 @@ class HeadSession:
             self._on_welcome(message, epoch, now)
         elif isinstance(message, m.Refused):
             self._on_refused(message)
+        elif isinstance(message, m.NotLeader):
+            self.refused = self.known_heads.not_leader(message)
         elif isinstance(message, m.Rejected) and not self.linked:  # its HELLO
             self._on_refused(m.Refused(0, message.code, message.text))
         elif isinstance(message, m.Rejoin) or epoch < self.epoch:
             self.refused = m.Refused(0, "", "the head asked for a new session")
 
     def _on_welcome(self, message: m.Welcome, epoch: int, now: float) -> None:
-        if epoch < self.epoch:
-            self.refused = m.Refused(0, "", "an old head answered")
+        self.refused = unfit(message, epoch, self.epoch)
+        if self.refused is not None:
             return
         self.epoch = epoch
         self.cluster_id = message.cluster_id
         self.head_id = message.head_id
+        self.known_heads.welcomed(message.heads, epoch)
+        self.head_minor = message.minor
         self.linked = True
-        self.refused = None
         self._ping_at = now  # at once: actors here serve by its answer
         self._welcomed()
+
+    def _on_heads_changed(self, message: m.HeadsChanged, now: float) -> None:
+        self.known_heads.changed(message.heads)
 
     def _on_refused(self, message: m.Refused) -> None:
         self.refused = message

@@ -13,9 +13,10 @@ from typing import NamedTuple, Protocol
 from zray import limits
 from zray.core.lease_stream import LeaseStream
 from zray.core.machine import Outbox
-from zray.errors import ProtocolError
+from zray.errors import ProtocolError, VersionMismatchError
 from zray.protocol import codec
 from zray.protocol import messages as m
+from zray.protocol.versions import mismatch, work_together
 
 BY_HEAD = ""  # a way to a submitter, where others are connections to this node's port
 
@@ -103,7 +104,11 @@ class LeaseRelays:
     def on_hello(self, peer: str, message: m.Hello) -> None:
         """A submitter has opened a connection; from now on it is reached by it."""
         way = self._ways.get(message.process_id)
-        if message.role != m.ROLE_DRIVER:
+        if not work_together(message.protocol, message.minor):
+            ends = ("this node", "the driver", message.protocol, message.minor)
+            text = mismatch(*ends, message.versions.zray)
+            self.outbox.send(peer, m.Refused(0, VersionMismatchError.code, text))
+        elif message.role != m.ROLE_DRIVER:
             text = "on this port only raylets, and drivers with leased workers here, are served"
             self.outbox.send(peer, m.Refused(0, m.FORBIDDEN, text))
         elif way is not None and message.incarnation <= way.path:
@@ -113,7 +118,7 @@ class LeaseRelays:
             self._take_way(message.process_id, Way(message.incarnation, peer))
             self._submitters[peer] = message.process_id
             ours = (m.PROTOCOL_VERSION, self._cluster_id() or bytes(16), limits.FRAME_BYTES_MAX)
-            self.outbox.send(peer, m.Welcome(0, *ours, limits.PING_S))
+            self.outbox.send(peer, m.Welcome(0, *ours, limits.PING_S, minor=m.PROTOCOL_MINOR))
 
     def on_ping(self, peer: str, message: m.Ping) -> None:
         """A submitter asks whether this node is there."""

@@ -297,6 +297,7 @@ class Raylet:
             *(0, m.PROTOCOL_VERSION, m.ROLE_NODE, self.node_id, self.incarnation),
             *(self.session.cluster_id, self.versions, ["tasks", m.BUNDLES], self.info, None),
             head_id=self.session.head_id,
+            minor=m.PROTOCOL_MINOR,
         )
 
     def _welcomed(self) -> None:

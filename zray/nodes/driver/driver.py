@@ -17,18 +17,20 @@ import zmq
 from zray import limits
 from zray.core.client.client import Client
 from zray.core.identity import Identity
-from zray.errors import HeadConnectionError, HeadSilentError, VersionMismatchError
+from zray.errors import HeadConnectionError, VersionMismatchError
 from zray.nodes.driver.far_links import FarLinks
+from zray.nodes.driver.head_words import HeadWords
 from zray.nodes.driver.local_cluster import LocalCluster
 from zray.nodes.driver.poller import Poller
-from zray.nodes.driver.printing import say
 from zray.nodes.driver.pump import LEAD_BACK_S, Pump
+from zray.nodes.driver.search import Search
 from zray.nodes.participant.participant import COALESCE_S
 from zray.protocol import messages as m
 from zray.runtime import identity, references, session, sockets
 from zray.runtime.connection import ConnectionInfo
 from zray.runtime.interrupts import interrupts
 from zray.runtime.link import HeadLink
+from zray.runtime.scout import LOOK_S, Scout
 from zray.runtime.wake_pipe import WakePipe
 
 if TYPE_CHECKING:  # Linux only, or rarely wanted
@@ -37,7 +39,6 @@ if TYPE_CHECKING:  # Linux only, or rarely wanted
 
 TEND_S = 0.02  # so long only sockets are read that have something, if those are of leased workers
 COLLECT_S = 0.5  # how long an idle driver keeps it to itself that references were dropped
-HEAD_GONE_WARNING_S = 10.0
 
 
 class Driver(Pump):
@@ -53,15 +54,17 @@ class Driver(Pump):
         process_id = ids.process_id()
         super().__init__(Client(Identity(process_id, process_id, ids), remote=True))
         self.info = info
-        self.address = address
+        self.address = address.partition(",")[0]  # of the head that was followed last
         self.namespace = namespace
         self.local = local
         self.machine = job.machine
         self._job = job
-        self._refusal = ""  # of the head, as it was said last
         self._versions = identity.versions(pickles=True)
         self._context = sockets.context()
-        self._link = HeadLink(self._context, info, [address], self._hello, heartbeats=False)
+        heads = self.client.known_heads
+        heads.aim(address.split(","))
+        self._link = HeadLink(self._context, info, heads, self._hello, heartbeats=False)
+        self._scout = Scout(self._context, info, heads)
         self._wake_pipe = WakePipe()
         self._far = FarLinks(
             *(self._context, info, self.client.far_leases, self._far_hello),
@@ -70,24 +73,29 @@ class Driver(Pump):
         self._recorder: TaskRecorder | None = None  # once somebody asks
         self.client.tasks.trace = self._traced
         self._node_joins_by = 0.0
-        self._heard = self._ping_at = self._collect_at = self._lost_at = 0.0
-        self._warned = False
+        self._heard = self._ping_at = self._collect_at = 0.0
+        self._words = HeadWords(self.client, address)
         self._poller = Poller(self._watched)
         self._nap_poller = Poller(self._watched_in_naps)
         self._ready: list[int] = []  # what the last poll found, if nobody has read since
+
+    @property
+    def addresses(self) -> str:
+        """Where heads are, that one first, with commas: for another connection."""
+        return self.client.known_heads.in_short()
 
     def _hello(self) -> tuple[int, m.Message]:
         client = self.client
         hello = m.Hello(
             *(0, m.PROTOCOL_VERSION, m.ROLE_DRIVER, client.process_id, 0, client.cluster_id),
-            *(self._versions, ["tasks"], None, self._job, client.head_id),
+            *(self._versions, ["tasks"], None, self._job, client.head_id, m.PROTOCOL_MINOR),
         )
         return client.epoch, hello
 
     def _far_hello(self, path: int) -> m.Hello:
         """To a node's own port, by so many ways as there were until now."""
         ids = (m.ROLE_DRIVER, self.client.process_id, path, self.client.cluster_id)
-        return m.Hello(0, m.PROTOCOL_VERSION, *ids, self._versions)
+        return m.Hello(0, m.PROTOCOL_VERSION, *ids, self._versions, minor=m.PROTOCOL_MINOR)
 
     def _traced(self, message: m.Trace) -> m.Traced:
         """What this program has submitted since somebody wants that to be noted."""
@@ -109,24 +117,20 @@ class Driver(Pump):
         Raises:
             HeadConnectionError and its kinds: why the head at the address cannot be used.
         """
-        deadline = time.monotonic() + limits.WELCOME_S
-        self._open_link(time.monotonic())
-        while not self.client.linked:
-            left = deadline - time.monotonic()
-            interrupts.allow(self._poll, max(0.0, min(left, 0.1)))
+        client, link = self.client, self._link
+        search = Search(link, limits.WELCOME_S, limits.WELCOME_S)
+        while True:
+            interrupts.allow(self._poll, search.left_s())
             with self._lock:
                 self._receive()
-                lost = self._link.lost()
+                lost = link.socket is not None and link.lost()
+            if client.linked:
+                break
             self._raise_refusal()
-            if lost and not self.client.linked:
-                raise self._link.error or HeadConnectionError(
-                    f"the head at {self.address} closed the connection; see its log"
-                )
-            if left <= 0:
-                raise HeadSilentError(
-                    f"the head at {self.address} accepted the connection but did not answer within "
-                    f"{limits.WELCOME_S:g} s; see zray status and the head's log"
-                )
+            refusal, client.refused = client.refused, None
+            if search.tend(stands_by=refusal is not None, lost=lost):
+                self._open_link(time.monotonic())
+            self._stale()
         self._heard = time.monotonic()
         self._node_joins_by = self._heard + limits.STORE_ATTACH_S
         self._thread.start()
@@ -246,10 +250,12 @@ class Driver(Pump):
         payloads = self._link.receive()
         if payloads:
             self._heard = now = time.monotonic()
+            self.client.known_heads.heard()
             for payload in payloads:
                 self.client.receive(payload, now)
             if self.client.linked:
-                self._link.welcomed()
+                self._link.welcomed(self.client.head_minor)
+                self.address = self._words.linked(now)
             if self.client.prints:
                 self._completions.append(self._print)  # the program's streams may block
 
@@ -297,15 +303,15 @@ class Driver(Pump):
         if link.socket is None:
             if now >= link.retry_at and not client.stopped:
                 self._open_link(now)
-            self._warn(now)
+            self._words.away(now)
             return
         silent = client.linked and now - self._heard > limits.DEAD_S
-        unanswered = not client.linked and now - link.opened > limits.CONNECT_TIMEOUT_S
         monitor = link.monitor
         events = monitor is not None and sockets.readable(monitor.socket)
         lost = link.garbled or (events and link.lost())
-        if lost or silent or unanswered or client.refused is not None:
-            self._disconnect(now)
+        followed = client.linked and self._scout.look(now)
+        if lost or silent or followed or link.overdue(now) or client.refused is not None:
+            self._disconnect(now, self._heard if silent or followed else now)
             return
         if client.linked and (
             now >= self._ping_at or client.prints.characters >= limits.LOG_ACK_BYTES
@@ -313,6 +319,7 @@ class Driver(Pump):
             client.prints.characters = 0
             self._ping_at = now + limits.PING_S
             client.outbox.append(m.Ping(0, now))
+            client.known_heads.asked(now)
             client.leases.account()
             self._tend_bars()
             self._advise()
@@ -323,44 +330,18 @@ class Driver(Pump):
             if references.pending() or client.calls.unacknowledged():
                 self._flush()
 
-    def _disconnect(self, now: float) -> None:
-        if self.client.linked:
-            self._lost_at = now
-            self._warned = False
+    def _disconnect(self, now: float, since: float) -> None:
         refusal, self.client.refused = self.client.refused, None
-        if refusal is not None and refusal.code not in ("", m.FENCED):
-            self._say_refused(refusal)
+        self._words.lost(refusal, since)
         self.client.disconnected()
         self._stale()
+        self._scout.close(now)
         self._link.close(now)
         if self.local is not None and self.local.has_ended():
             self.client.stop("the local cluster's head has ended")
 
-    def _say_refused(self, refusal: m.Refused) -> None:
-        if refusal.text != self._refusal:
-            self._refusal = refusal.text
-            say(f"zray: the head at {self.address} refuses this driver: {refusal.text}")
-
-    def _warn(self, now: float) -> None:
-        if not self._warned and now - self._lost_at > HEAD_GONE_WARNING_S:
-            self._warned = True
-            say(
-                f"zray: no connection to the head at {self.address} for {HEAD_GONE_WARNING_S:.0f} "
-                "s; waiting for it to return. Submitted tasks are kept."
-            )
-
     def _head_word(self) -> str:
-        from zray.core.causes import age  # loaded when somebody asks
-
-        now, client = time.monotonic(), self.client
-        silent_s = now - self._heard
-        if client.linked and silent_s < limits.SILENT_S:
-            return ""
-        text = f"the head at {self.address} has not answered for {age(silent_s)}"
-        word = client.last_word
-        if word is None:
-            return f"{text}; it has not said yet how the cluster is"
-        return f"{text}; its last word, {age(now - word.sent_s)} ago: {word.health}"
+        return self._words.silent(time.monotonic(), self._heard)
 
     def _lead_s(self) -> float:
         now = time.monotonic()
@@ -368,7 +349,7 @@ class Driver(Pump):
         linked = self.client.linked
         if (linked and self.client.unsent()) or (self._leave_off() and linked):
             return COALESCE_S
-        most = min(due - now, COLLECT_S)
+        most = min(due - now, LOOK_S if self._scout.looks else COLLECT_S)
         if self.client.leases.held():
             most = min(most, self.client.leases.look_in())
         return max(0.001, most)
@@ -416,6 +397,7 @@ class Driver(Pump):
             self._follow(None, LEAD_BACK_S)
 
     def _close_links(self) -> None:
+        self._scout.close(time.monotonic())
         self._link.close(time.monotonic())
         self._far.close()
         for worker_id in [*self._links]:

@@ -6,15 +6,18 @@ Takes part in nothing: an observer submits, holds and runs nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
 import zmq
 
 from zray import limits
+from zray.core.known_heads import KnownHeads
 from zray.errors import HeadConnectionError, HeadSilentError, StateQueryError
+from zray.nodes.driver.search import Search
 from zray.protocol import messages as m
+from zray.protocol import versions
 from zray.protocol.splitting import Joiner
 from zray.runtime import identity, sockets
 from zray.runtime.connection import ConnectionInfo
@@ -22,11 +25,19 @@ from zray.runtime.link import HeadLink
 
 ANSWER_S = 5.0  # a head with a long queue may take a while to count it
 
+# What may be asked twice: a head that is followed by another may have answered, or not.
+READS = (
+    *(m.Query, m.List, m.Summarize, m.Why, m.Locate, m.ReadLog, m.Trace, m.Measure, m.AskHeld),
+    *(m.Scrape, m.Examine, m.AskJobs, m.ListEnvironments),
+)
+
 Answer = TypeVar("Answer", bound=m.Message)
 
 
 class Observer:
-    """One session with the head at ``address``, for the length of a ``with`` block.
+    """One session with the head that leads, for the length of a ``with`` block.
+
+    ``address``: host:port of a head, or of several of a cluster, with commas.
 
     It may stay as long as its process likes: an observer owes the head no sign of life. For one
     thread at a time. After a HeadConnectionError it is of no more use: another one is needed.
@@ -37,24 +48,29 @@ class Observer:
 
     def __init__(self, info: ConnectionInfo, address: str) -> None:
         self.info = info
-        self.address = address
+        self._given = address.split(",")
         self._process_id = identity.id_source().process_id()
         self._context = sockets.context()
-        self._link = HeadLink(self._context, info, [address], self._hello)
+        self._link = HeadLink(self._context, info, KnownHeads(self._given), self._hello)
         self._epoch = 0
         self._asked = 0
 
+    @property
+    def address(self) -> str:
+        """host:port of the head that has answered, or was tried last."""
+        return self._link.address
+
     def _hello(self) -> tuple[int, m.Message]:
-        versions = identity.versions(pickles=False)
+        mine = identity.versions(pickles=False)
         hello = m.Hello(
-            *(0, m.PROTOCOL_VERSION, m.ROLE_OBSERVER, self._process_id, 0, b"", versions)
+            *(0, m.PROTOCOL_VERSION, m.ROLE_OBSERVER, self._process_id, 0, b"", mine),
+            minor=m.PROTOCOL_MINOR,
         )
         return 0, hello
 
     def __enter__(self) -> Self:
         try:
-            self._link.open(time.monotonic())
-            self._receive(m.Welcome, limits.AUTH_TIMEOUT_S)
+            self._join()
         except BaseException:
             self._close()
             raise
@@ -136,6 +152,14 @@ class Observer:
             HeadConnectionError: the connection was lost; HeadSilentError: no answer in time.
             StateQueryError: no message can say that.
         """
+        try:
+            return self._ask_once(query, kind, timeout_s)
+        except HeadConnectionError as error:
+            if not self._again([query], error):
+                raise
+        return self._ask_once(query, kind, timeout_s)
+
+    def _ask_once(self, query: m.Message, kind: type[Answer], timeout_s: float) -> Answer:
         self._asked += 1
         query.seq = self._asked
         self._send([query])
@@ -147,33 +171,89 @@ class Observer:
 
     # ---- the session -----------------------------------------------------------------------
 
+    def _join(self) -> None:
+        """A session with the head that leads."""
+        link = self._link
+        if link.socket is not None:
+            link.close(time.monotonic())
+        self._asked = 0
+        search = Search(link, limits.AUTH_TIMEOUT_S, limits.CONNECT_TIMEOUT_S)
+        while True:
+            refused = False
+            for message, epoch in self._greeting():
+                if isinstance(message, m.Welcome):
+                    self._welcomed(message, epoch)
+                    return
+                if isinstance(message, m.NotLeader):
+                    link.heads.not_leader(message)
+                refused = refused or isinstance(message, m.NotLeader | m.Rejoin)
+            lost = link.socket is not None and link.lost()
+            if search.tend(stands_by=refused, lost=lost):
+                link.open(time.monotonic())
+            self._sleep(search.left_s())
+
+    def _greeting(self) -> Iterator[tuple[m.Message, int]]:
+        for payload in self._link.receive():
+            for message in payload.messages:
+                self._check_refused(message)
+                yield message, payload.epoch
+
+    def _welcomed(self, message: m.Welcome, epoch: int) -> None:
+        refusal = versions.unfit(message, 0, 0)
+        if refusal is not None:
+            raise HeadConnectionError(refusal.text, code=refusal.code)
+        self._epoch = epoch
+        self._link.heads.welcomed(message.heads, epoch)
+        self._link.welcomed(message.minor)
+
+    def _check_refused(self, message: m.Message) -> None:
+        if isinstance(message, m.Refused):
+            text = f"the head at {self.address} refused to answer: {message.text}"
+            raise HeadConnectionError(text, code=message.code)
+        if isinstance(message, m.Rejected):
+            if message.code == StateQueryError.code:
+                raise StateQueryError(message.text)
+            text = f"the head at {self.address} did not accept it: {message.text}"
+            raise HeadConnectionError(text, code=message.code)
+
     def _receive(self, kind: type[Answer], timeout_s: float) -> Answer:
         deadline = time.monotonic() + timeout_s
         joiner = Joiner()
         while True:
             for payload in self._link.receive():
                 for message in payload.messages:
-                    if isinstance(message, m.Refused):
-                        text = f"the head at {self.address} refused to answer: {message.text}"
-                        raise HeadConnectionError(text, code=message.code)
-                    if isinstance(message, m.Rejoin):
-                        text = f"the head at {self.address} has just restarted; try again"
-                        raise HeadConnectionError(text)
-                    if isinstance(message, m.Rejected):
-                        if message.code == StateQueryError.code:
-                            raise StateQueryError(message.text)
-                        text = f"the head at {self.address} did not accept it: {message.text}"
-                        raise HeadConnectionError(text, code=message.code)
+                    self._check_refused(message)
+                    self._check_goes_on(message)
                     whole = joiner.take(message)
                     if isinstance(whole, kind) and getattr(whole, "about", 0) == self._asked:
                         self._epoch = payload.epoch
                         return whole
-            if self._link.lost():
-                raise self._link.error or HeadConnectionError(
-                    f"the head at {self.address} closed the connection; it is stopping, or see "
-                    "its log"
-                )
+            self._check_link()
             self._wait(deadline, timeout_s)
+
+    def _check_goes_on(self, message: m.Message) -> None:
+        if isinstance(message, m.Rejoin | m.NotLeader):
+            raise HeadConnectionError(f"the head at {self.address} has just restarted; try again")
+
+    def _check_link(self) -> None:
+        if self._link.lost():
+            raise self._link.error or HeadConnectionError(
+                f"the head at {self.address} closed the connection; it is stopping, or see its log"
+            )
+
+    def _again(self, questions: Sequence[m.Message], error: HeadConnectionError) -> bool:
+        """Whether these questions are to be asked anew, as another head may lead by now.
+
+        Raises:
+            HeadConnectionError: none does.
+        """
+        is_lost = type(error) is HeadConnectionError and error.code == HeadConnectionError.code
+        if not is_lost or not self._link.heads.others():
+            return False
+        if not all(isinstance(one, READS) for one in questions):
+            return False
+        self._join()
+        return True
 
     def _wait(self, deadline: float, timeout_s: float) -> None:
         left = deadline - time.monotonic()
@@ -182,9 +262,12 @@ class Observer:
                 f"the head at {self.address} is connected but did not answer within "
                 f"{timeout_s:g} s: it is stopped, or overloaded; see its log"
             )
+        self._sleep(left)
+
+    def _sleep(self, seconds: float) -> None:
         socket, monitor = self._link.socket, self._link.monitor
-        assert socket is not None and monitor is not None
         poller = zmq.Poller()
-        poller.register(socket, zmq.POLLIN)
-        poller.register(monitor.socket, zmq.POLLIN)
-        poller.poll(int(left * 1000) + 1)
+        if socket is not None and monitor is not None:
+            poller.register(socket, zmq.POLLIN)
+            poller.register(monitor.socket, zmq.POLLIN)
+        poller.poll(int(seconds * 1000) + 1)

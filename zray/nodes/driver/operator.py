@@ -17,6 +17,7 @@ from zray.errors import (
     HeadConnectionError,
     HeadSilentError,
     LogUnavailableError,
+    NoStandbyError,
     NotFoundError,
     ProfilerError,
     StateQueryError,
@@ -25,15 +26,13 @@ from zray.errors import (
 from zray.nodes.driver.observer import ANSWER_S, Observer
 from zray.protocol import messages as m
 from zray.protocol.words import is_id
-from zray.runtime import sockets
-from zray.runtime.link import HeadLink
 
 AT_ONCE = limits.OPEN_QUESTIONS_MAX // 2  # nodes that are asked together
 _ERRORS = {
     one.code: one
     for one in (
         *(AmbiguousError, BusyError, DrainRefusedError, LogUnavailableError, NotFoundError),
-        ProfilerError,
+        *(NoStandbyError, ProfilerError),
     )
 }
 _KINDS = {
@@ -103,13 +102,9 @@ class Operator(Observer):
             HeadConnectionError: there is none within that time.
         """
         deadline = time.monotonic() + timeout_s
-        self._close()
         while True:
-            self._asked = 0
-            self._context = sockets.context()
-            self._link = HeadLink(self._context, self.info, [self.address], self._hello)
             try:
-                self.__enter__()
+                self._join()
                 return
             except HeadConnectionError:
                 if time.monotonic() >= deadline:
@@ -148,7 +143,13 @@ class Operator(Observer):
         """
         found: list[m.Message | None] = []
         for low in range(0, len(questions), AT_ONCE):
-            found += self._ask_some(questions[low : low + AT_ONCE], timeout_s)
+            some = questions[low : low + AT_ONCE]
+            try:
+                found += self._ask_some(some, timeout_s)
+            except HeadConnectionError as error:
+                if not self._again(some, error):
+                    raise
+                found += self._ask_some(some, timeout_s)
         return found
 
     def _ask_some(self, questions: Sequence[m.Message], timeout_s: float) -> list[m.Message | None]:
@@ -175,14 +176,9 @@ class Operator(Observer):
     def _arrived(self) -> Iterable[m.Message]:
         for payload in self._link.receive():
             for message in payload.messages:
-                if isinstance(message, m.Rejoin):
-                    text = f"the head at {self.address} has restarted meanwhile; try again"
-                    raise HeadConnectionError(text)
+                self._check_goes_on(message)
                 yield message
-        if self._link.lost():
-            raise self._link.error or HeadConnectionError(
-                f"the head at {self.address} closed the connection; it is stopping, or see its log"
-            )
+        self._check_link()
 
     # ---- what is it ------------------------------------------------------------------------
 
@@ -330,6 +326,19 @@ class Operator(Observer):
                 f"{place.in_words()} is a daemon, which zray kill does not end; see {how}"
             )
         return place
+
+    def step_down(self, reason: str) -> list[m.HeadInfo]:
+        """Have the head that leads stand by; returns those of which one leads next.
+
+        Raises:
+            NoStandbyError: there is no other.
+        """
+        try:
+            return self.ask(m.StepDown(0, reason), m.SteppingDown, limits.STEP_DOWN_WAIT_S).heads
+        except HeadConnectionError as error:
+            if error.code == NoStandbyError.code:
+                raise NoStandbyError(error.args[0].partition(": ")[2]) from None
+            raise
 
     def kill(self, place: Place) -> m.Answered:
         """End a task, an actor or a worker.

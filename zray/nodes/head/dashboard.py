@@ -14,12 +14,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from zray import limits
-from zray.core.head.events import WARNING
-from zray.core.head.gcs import Gcs
+from zray.core.incidents import Incidents
 from zray.errors import DashboardError, PortInUseError, StartError
 from zray.nodes.head.raylet_process import import_environment
 from zray.nodes.options import DashboardOptions
@@ -34,9 +34,12 @@ WHAT = "serving the dashboard"
 
 
 class Dashboard:
-    """First it is bound; then it serves, with the GCS to tell what goes wrong."""
+    """First it is bound; then it serves."""
 
-    def __init__(self, options: DashboardOptions, loop: Loop, log: Log) -> None:
+    def __init__(
+        self, options: DashboardOptions, loop: Loop, log: Log, incidents: Incidents
+    ) -> None:
+        self._incidents = incidents
         self._options = options
         self._loop = loop
         self._log = log
@@ -77,9 +80,9 @@ class Dashboard:
         self.url = f"http://{format_address(shown, self._socket.getsockname()[1])}"
         return self.url
 
-    def serve(self, gcs: Gcs, connection_file: Path) -> None:
-        """From now on whoever connects finds it."""
-        self._gcs = gcs
+    def serve(self, connection_file: Path, warn: Callable[[str], None]) -> None:
+        """From now on whoever connects finds it. ``warn`` is told when its process dies."""
+        self._warn = warn
         self._connection_file = connection_file
         if self._socket is not None:
             self._loop.watch(self._socket, self._begin)
@@ -145,8 +148,8 @@ class Dashboard:
         self._pause_s = min(longer, limits.DASHBOARD_RETRY_MAX_S)
         when = f" after {pause_s:g} s" if pause_s else ""
         text = f"{how}; it is started again{when} when somebody connects"
-        self._gcs.incidents.record(WHAT, "", DashboardError(text), now)
-        self._gcs.events.add(WARNING, "HEAD", "DASHBOARD_DIED", f"the dashboard: {text}")
+        self._incidents.record(WHAT, "", DashboardError(text), now)
+        self._warn(f"the dashboard: {text}")
         if pause_s:
             self._again_at = now + pause_s
         else:

@@ -1,6 +1,6 @@
-"""The head daemon: composition root of the GCS, its port and its store. Wiring only.
+"""The head daemon: composition root of a head's process, which leads its cluster or stands by.
 
-Starts the raylet of its own machine and watches over it.
+Starts the raylet of its own machine and watches over it. Wiring only.
 """
 
 from __future__ import annotations
@@ -12,42 +12,48 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from zray import limits
+from zray._version import __version__
+from zray.core.head.events import WARNING
 from zray.core.head.gcs import Gcs
 from zray.core.head.identity import HeadIdentity
-from zray.core.head.members import Suspect
 from zray.core.incidents import Incidents
-from zray.errors import DataDirectoryLockedError
+from zray.errors import DataDirectoryLockedError, FencedError, StoreError
 from zray.nodes import imports
+from zray.nodes.head.addresses import own_addresses, own_node_name, reachable
 from zray.nodes.head.dashboard import Dashboard
+from zray.nodes.head.gcs_server import GcsServer
 from zray.nodes.head.head_port import HeadPort
-from zray.nodes.head.head_store import cluster_key, make_store
-from zray.nodes.head.liveness import LivenessProbes
+from zray.nodes.head.head_store import SharedStore, cluster_key, make_store
+from zray.nodes.head.own_identity import OwnIdentity
 from zray.nodes.head.own_node import OwnNode
 from zray.nodes.head.own_raylet import OwnRaylet
 from zray.nodes.head.raylet_process import RayletProcess
 from zray.nodes.options import HeadOptions
+from zray.protocol import messages as m
+from zray.protocol.head_messages import HeadInfo
 from zray.protocol.histogram import Histogram
-from zray.protocol.messages import Figure
-from zray.runtime import connection, identity, log_files
+from zray.runtime import connection, identity, log_files, service
 from zray.runtime.connection import ConnectionInfo
-from zray.runtime.keys import secret_directory
-from zray.runtime.linux import machine
+from zray.runtime.keys import ClusterKey, secret_directory
 from zray.runtime.linux.heap import Heap
 from zray.runtime.log import Log, with_traceback
 from zray.runtime.log_files import LogBounds, OwnLog
 from zray.runtime.loop import Loop, raise_descriptor_limit
+from zray.store.base import Opened, Store
 from zray.store.lock import DirectoryLock
 
-if TYPE_CHECKING:
-    from zray.nodes.head.vitals import Vitals
-
-WILDCARDS = ("0.0.0.0", "::")  # hosts that mean every network of this machine
-PROBE_S = 0.05
+if TYPE_CHECKING:  # loaded where the store is shared
+    from zray.nodes.head.candidacy import Candidacy
 
 
 class Head:
-    """One head process. ``start`` binds and announces; ``run`` serves until it is told to stop."""
+    """One head process. ``start`` binds; ``run`` serves, or stands by, until it is told to stop.
+
+    What is here outlasts each term in which it leads: its port, its node, its page, its log.
+    """
 
     def __init__(
         self,
@@ -61,69 +67,100 @@ class Head:
         self.log = Log("zray-head")
         self._own_log = OwnLog(log_files.declared, LogBounds.from_environment(), rotates=True)
         self._loop = Loop(self._callback_failed)
-        self._dashboard = Dashboard(options.dashboard, self._loop, self.log)
+        self._incidents = Incidents(self.log, with_traceback)
+        self._dashboard = Dashboard(options.dashboard, self._loop, self.log, self._incidents)
         self._heap = Heap()
-        self._look_at = 0.0  # at connections of drivers that say nothing
-        self._probe_at = 0.0  # nodes that may have ended
-        self._suspects: list[Suspect] | None = None  # those; None: they were not looked for
-        self._probes = LivenessProbes(lambda *answer: self._gcs.members.probed(*answer))
         self._raylet: OwnRaylet | None = None
         self._locks: list[DirectoryLock] = []
+        self._port: HeadPort | None = None
+        self._server: GcsServer | None = None  # None: it does not lead
+        self._candidacy: Candidacy | None = None  # None: no other head can lead
+        self._shown = False  # there is a connection file, and a node
         self._stop_reason = ""
         self._turns = Histogram(limits.TURN_BUCKETS_S)
-        self._vitals: Vitals | None = None  # once somebody asks
+        self._skip_epochs = limits.ADOPT_EPOCHS if options.adopt else 0
 
     # ---- start -----------------------------------------------------------------------------
 
     def start(self) -> ConnectionInfo:
-        """Lock the data directory, bind, open the store, write the connection file.
+        """Lock the data directory and bind; lead, or be a candidate among others.
 
         Raises:
-            DataDirectoryLockedError, PortInUseError, StoreError, KeyFileError: each says who or
-                what is in the way and what to do.
+            DataDirectoryLockedError, PortInUseError, StoreError, KeyFileError, StartError: each
+                says who or what is in the way and what to do.
         """
         options = self._options
         if options.local:
             sweep_local_clusters()
         self.directory = connection.cluster_directory(options.name)
-        data = secret_directory(options.data_directory or self.directory)
+        self._data = data = secret_directory(options.data_directory or self.directory)
         self._lock(data)
-        self._store = make_store(options, data)
+        shared, node = None, options.node
+        if options.store:
+            shared = SharedStore(options)
+            if not node.name:  # other heads of the cluster have nodes, too
+                node = node._replace(name=own_node_name(options.port))
         self._raylet = OwnRaylet(
-            *(options.node, data, self.log), local=options.local, begun=self._raylet_process
+            *(node, data, self.log), local=options.local, begun=self._raylet_process
         )
-        opened = self._store.open(limits.ADOPT_EPOCHS if options.adopt else 0)
-        key = cluster_key(options, data, opened.cluster_id)
-        self._store.set_cluster_id(key.cluster_id)
-        self._port = HeadPort(key, self._loop, self.log)
-        port = self._port.bind(options.host, options.port)
-        dashboard = self._dashboard.bind()
+        if shared is not None:
+            self._begin_among_others(shared)
+        else:
+            self._begin_alone()
+        return self.info
+
+    def _begin_alone(self) -> None:
+        store = make_store(self._options, self._data)
+        try:
+            opened = store.open(self._skip_epochs)
+            key = cluster_key(self._options, self._data, opened.cluster_id)
+            store.set_cluster_id(key.cluster_id)
+            self._bind(key)
+            self._lead(store, opened)
+        except BaseException:
+            store.close()
+            raise
+
+    def _begin_among_others(self, shared: SharedStore) -> None:
+        from zray.nodes.head.candidacy import Candidacy
+
+        port = self._bind(shared.key(self._data))
+        me = HeadInfo(
+            *(os.urandom(16), reachable(self.info.addresses), self.info.host, self.info.pid),
+            *(__version__, self.info.started, False, m.PROTOCOL_MINOR),
+        )
+        self._candidacy = Candidacy(
+            *(shared, self._data, me, self._key.cluster_id, self._skip_epochs),
+            *(port, self._loop, self.log),
+        )
+        self._candidacy.stand_by()
+        self._watch()
+
+    def _bind(self, key: ClusterKey) -> HeadPort:
+        """Listen at both ports; what others have to know is in ``info`` then."""
+        options = self._options
+        self._key = key
+        self._port = head_port = HeadPort(key, self._loop, self.log, self._incidents)
+        port = head_port.bind(options.host, options.port)
         self.info = ConnectionInfo(
             cluster_id=key.cluster_id.hex(),
-            addresses=self._addresses(port),
+            addresses=own_addresses(options.host, port),
             server_public=key.server.public,
             client_public=key.client().public,
             client_secret=key.client().secret,
             pid=os.getpid(),
             started=time.time(),
             name=options.name,
-            dashboard=dashboard,
+            dashboard=self._dashboard.bind(),
         )
-        now = self._loop.now()
-        self._incidents = incidents = Incidents(self.log, with_traceback)
-        versions, started = identity.versions(pickles=True), self.info.started
-        which = (key.cluster_id, opened.epoch, versions, started, os.urandom(16), self.info.pid)
-        self._head = HeadIdentity(*which)
-        self._gcs = Gcs(self._head, opened.rows, now, incidents)
-        self._gcs.members.driver_lost_s = options.driver_lost_after_s
-        self._sessions = self._gcs.sessions
-        self._gcs.inspection.figures = self._figures
-        self._watch()
-        self.info.write(self.directory / "connection.json")
-        self._dashboard.serve(self._gcs, self.directory / "connection.json")
-        self._own_node = OwnNode(*(self._raylet, self._loop, self._gcs, self.info))
-        self._own_node.begin()
-        return self.info
+        self._own_id = OwnIdentity(key.cluster_id, self._data, shared=bool(options.store))
+        assert self._raylet is not None
+        self._own_node = OwnNode(
+            *(self._raylet, self._loop, self._incidents, self._gcs),
+            self.directory / "connection.json",
+            self._own_id,
+        )
+        return head_port
 
     def _lock(self, data: Path) -> None:
         """What the store's own lock leaves open: the cluster's name here, the data directory."""
@@ -143,151 +180,259 @@ class Head:
             ) from None
         self._locks.append(lock)
 
-    def _addresses(self, port: int) -> list[str]:
-        host = self._options.host
-        if host not in WILDCARDS:
-            return [connection.format_address(host, port)]
-        hosts = [*machine.detect().addresses, "127.0.0.1"]
-        return [connection.format_address(one, port) for one in dict.fromkeys(hosts)]
-
     def _watch(self) -> None:
-        loop = self._loop
-        loop.handle_signals()
-        self._port.serve(self._gcs)
-        fd = self._store.fileno()
-        if fd is not None:
-            loop.watch(fd, lambda: None)
+        self._loop.handle_signals()
         if self._lifeline_fd is not None:
-            loop.watch(self._lifeline_fd, self._lifeline_ended)
+            self._loop.watch(self._lifeline_fd, self._lifeline_ended)
+
+    def _lifeline_ended(self) -> None:
+        self._loop.unwatch(self._lifeline_fd)
+        self._stop_reason = "its driver ended"
+
+    # ---- leading ---------------------------------------------------------------------------
+
+    def _gcs(self) -> Gcs | None:
+        """What this head leads with."""
+        return self._server.gcs if self._server is not None else None
+
+    def _lead(self, store: Store, opened: Opened) -> None:
+        """Serve what the store has. The store is the server's, once there is one."""
+        candidacy, started_s, head_id = self._candidacy, self.info.started, os.urandom(16)
+        if candidacy is not None:
+            started_s, head_id = time.time(), candidacy.me.head_id
+        versions = identity.versions(pickles=True)
+        which = (self._key.cluster_id, opened.epoch, versions, started_s, head_id, self.info.pid)
+        where = self._options.store or str(self._data)
+        assert self._port is not None
+        server = GcsServer(
+            *(HeadIdentity(*which), store, opened, where),
+            *(self._port, self._loop, self._incidents, self._turns),
+        )
+        server.gcs.members.driver_lost_s = self._options.driver_lost_after_s
+        server.gcs.inspection.own_node_id = self._own_id.node_id
+        self._server = server
+        if candidacy is not None:
+            server.gcs.succession.begins(candidacy.heads(), opened.epoch)
+            server.begin()
+            for greeting in candidacy.take_waiting():
+                server.gcs.controller.receive(*greeting[:3], self._loop.now())
+            self.log(f"leads now (epoch {opened.epoch})")
+        else:
+            self._watch()
+            server.begin()
+            self._show()
+
+    def _note(self, label: str, text: str) -> None:
+        """A warning for whoever asks this head, if it leads."""
+        if self._server is not None:
+            self._server.gcs.events.add(WARNING, "HEAD", label, text)
+
+    def _show(self) -> None:
+        """Now others may find this head, and its node the cluster."""
+        heads = self._candidacy.others() if self._candidacy is not None else []
+        elsewhere = [*dict.fromkeys(address for head in heads for address in head.addresses)]
+        path = self.directory / "connection.json"
+        replace(self.info, heads=elsewhere).write(path)
+        if not self._shown:
+            self._shown = True
+            self._dashboard.serve(path, lambda text: self._note("DASHBOARD_DIED", text))
+            self._own_node.begin()
+
+    # ---- among others ----------------------------------------------------------------------
+
+    def _follow(self, candidacy: Candidacy) -> None:
+        """Do as the election says.
+
+        Raises:
+            StoreError: this head leads no more, or cannot. StartError: it is of another cluster.
+        """
+        view = candidacy.look()
+        if view.stopped and not self._stop_reason:
+            self._stop_reason = view.stopped
+        server = self._server
+        if server is None:
+            found = candidacy.opened()
+            if found is not None:
+                self._lead(*found)
+        elif server.gcs.sessions.stopping:
+            candidacy.stop_cluster(server.gcs.sessions.stopping)
+        elif server.gcs.succession.stepping_down:
+            self._step_down(server, server.gcs.succession.stepping_down)
+        elif view.state is not candidacy.LEADING:
+            server.check_store()
+        if candidacy.has_changed():
+            if self._server is not None:
+                self._server.gcs.succession.changed(candidacy.heads())
+            if self._shown:
+                self._show()
+
+    def _step_down(self, server: GcsServer, reason: str) -> None:
+        """Another head shall lead: what was acknowledged is stored before."""
+        candidacy = self._candidacy
+        assert candidacy is not None
+        server.settle()
+        server.rest()
+        closing = candidacy.retire(server.store)
+        while closing.is_alive():
+            self._loop.turn(0.02)
+        if candidacy.leads():
+            server.step_down()
+        self._server = None
+        candidacy.step_down(reason)
+        candidacy.stand_by()
+        self._forget_term()
+
+    def _lead_ended(self, error: StoreError) -> None:
+        """It says nothing more to anybody, and stands by.
+
+        Raises:
+            StoreError: no other head is there that could do better.
+        """
+        candidacy, server = self._candidacy, self._server
+        assert candidacy is not None and self._port is not None
+        self._server = None
+        if server is not None:
+            server.rest()
+            self._port.cut_off(self._port.routes())
+            candidacy.retire(server.store)
+        elif not isinstance(error, FencedError) and candidacy.is_alone():
+            raise error
+        candidacy.failed(error)
+        candidacy.stand_by()
+        self._forget_term()
+
+    def _forget_term(self) -> None:
+        gc.unfreeze()
+        gc.collect()
+
+    # ---- turn ------------------------------------------------------------------------------
+
+    def run(
+        self,
+        on_ready: Callable[[ConnectionInfo], None],
+        on_standby: Callable[[ConnectionInfo, str], None],
+    ) -> None:
+        """Serve until a signal, the lifeline's end or a SHUTDOWN.
+
+        Args:
+            on_ready: called once, when this head leads for the first time.
+            on_standby: called once, if that is not soon; who leads, in words.
+
+        Raises:
+            StoreError: it cannot go on. StartError: it is of another cluster.
+        """
+        if self._server is not None:
+            on_ready(self.info)
+        is_told = self._server is not None, self._server is not None
+        raise_descriptor_limit()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)  # a long queue is live data, not garbage
+        while not self._ended():
+            self._turn()
+            if not all(is_told):
+                is_told = self._tell(is_told, on_ready, on_standby)
+            self._keep()
+        service.tell(STOPPING=1)
+        self._take_leave()
+
+    def _turn(self) -> None:
+        """One round, and what is said in it.
+
+        Raises:
+            StoreError, StartError: as ``run``.
+        """
+        assert self._port is not None
+        self._loop.turn(self._port.wait_s(self._wait_s()))
+        server, candidacy = self._server, self._candidacy
+        if candidacy is None:
+            assert server is not None
+            server.turn()
+            return
+        try:
+            self._follow(candidacy)
+            if self._server is not None:
+                self._server.turn()
+            else:
+                candidacy.turn()
+        except StoreError as error:
+            self._lead_ended(error)
+
+    def _keep(self) -> None:
+        """What is to be done whether this head leads or not."""
+        now = self._loop.now()
+        if self._shown:
+            self._own_node.tend()
+        self._dashboard.tend()
+        self._heap.tend(now)
+        try:
+            self._own_log.tend(now)
+        except OSError as error:
+            self._incidents.record("rotating the head's log", "", error, now)
+        self._turns.add(now - self._loop.woke)
+
+    def _tell(
+        self,
+        is_told: tuple[bool, bool],
+        on_ready: Callable[[ConnectionInfo], None],
+        on_standby: Callable[[ConnectionInfo, str], None],
+    ) -> tuple[bool, bool]:
+        """Say once that it stands by, and once that it leads; which of both has been said."""
+        stands_by, leads = is_told
+        assert self._candidacy is not None
+        if self._server is not None:
+            self._show()
+            on_ready(self.info)
+            return True, True
+        if not stands_by and self._candidacy.is_settled():
+            self._show()
+            on_standby(self.info, self._candidacy.in_words())
+            return True, leads
+        return is_told
+
+    def _wait_s(self) -> float:
+        """How long there is nothing to do if nothing arrives."""
+        if self._server is not None:
+            return self._server.wait_s()
+        assert self._candidacy is not None
+        return self._candidacy.wait_s()
+
+    def _ended(self) -> bool:
+        gcs = self._gcs()
+        if gcs is not None and gcs.sessions.stopping:
+            self._stop_reason = gcs.sessions.stopping
+        if self._loop.signals:
+            self._stop_reason = "it got a signal to stop"
+        return bool(self._stop_reason)
+
+    # ---- end -------------------------------------------------------------------------------
 
     def _take_leave(self) -> None:
         """Serve on until the nodes that end too have said so: a later start awaits none of them."""
         deadline = self._loop.now() + limits.STOP_S / 2
         self._own_node.let_go()
         while self._loop.now() < deadline and (self._own_node.runs() or self._nodes_leave()):
-            self._loop.turn(0.02)
-            self._port.drop_cut()
-            self._settle()
+            self._turn()
         self._own_node.end()
-        self._settle()
+        server, candidacy = self._server, self._candidacy
+        if server is None:
+            return
+        try:
+            others = candidacy is not None and not candidacy.is_alone()
+            if others and not server.gcs.sessions.stopping:
+                self._step_down(server, self._stop_reason)
+            else:
+                server.settle()
+        except StoreError as error:
+            if candidacy is None:
+                raise
+            self._lead_ended(error)
 
     def _nodes_leave(self) -> bool:
         """Whether there are nodes that were told to stop and have not left yet."""
-        nodes = self._gcs.members.nodes.values()
-        return bool(self._sessions.stopping) and any(node.connected for node in nodes)
-
-    def _figures(self, now: float) -> list[Figure]:
-        """For whoever scrapes metrics."""
-        if self._vitals is None:
-            from zray.nodes.head.vitals import Vitals
-
-            which = (self._head, self._gcs, self._port, self._store)
-            self._vitals = Vitals(*which, self._turns)
-        return self._vitals.all(now)
-
-    def _lifeline_ended(self) -> None:
-        self._loop.unwatch(self._lifeline_fd)
-        self._stop_reason = "its driver ended"
-
-    # ---- turn ------------------------------------------------------------------------------
-
-    def run(self) -> None:
-        """Serve until a signal, the lifeline's end or a SHUTDOWN."""
-        raise_descriptor_limit()
-        gc.freeze()
-        gc.set_threshold(50_000, 20, 50)  # a long queue is live data, not garbage
-        while not self._ended():
-            self._loop.turn(self._port.wait_s(self._wait_s()))
-            self._gcs.turn.attempt("ending lost connections", "", self._port.drop_cut)
-            self._settle()
-            self._gcs.turn.attempt("looking at suspects' ports", "", self._probe_suspects)
-            self._gcs.turn.attempt("looking at drivers", "", self._look_at_drivers)
-            self._own_node.tend()
-            self._dashboard.tend()
-            now = self._loop.now()
-            self._heap.tend(now)
-            self._turns.add(now - self._loop.woke)
-        self._take_leave()
-
-    def _wait_s(self) -> float:
-        """How long there is nothing to do if nothing arrives."""
-        due = self._gcs.turn.deadline()
-        if self._probes or self._suspects:
-            due = min(due, self._loop.now() + 0.25)
-        elif self._suspects is None:
-            due = min(due, self._probe_at)
-        return min(due - self._loop.now(), 1.0)
-
-    def _ended(self) -> bool:
-        if self._sessions.stopping:
-            self._stop_reason = self._sessions.stopping
-        if self._loop.signals:
-            self._stop_reason = "it got a signal to stop"
-        self._check_store()
-        return bool(self._stop_reason)
-
-    def _check_store(self) -> None:
-        """Before anything is said: a head that slept may have been followed by another.
-
-        Raises:
-            StoreError: it may say nothing more.
-        """
-        failure = self._store.failure()
-        if failure is not None:
-            raise failure
-
-    def _settle(self) -> None:
-        gcs, now = self._gcs, self._loop.now()
-        self._check_store()
-        self._persist(now)
-        stall = self._store.stall()
-        self._sessions.store_stalls(stall.args[0] if stall is not None else "")
-        gcs.turn.settle(now)
-        while gcs.journal:
-            if not self._persist(now):
-                break
-            gcs.turn.settle(now)
-        self._check_store()
-        self._port.send()
-        try:
-            self._own_log.tend(now)
-        except OSError as error:
-            self._incidents.record("rotating the head's log", "", error, now)
-
-    def _persist(self, now: float) -> bool:
-        """Hand new rows to the store and take what has become durable; whether there was any."""
-        for token, rows in self._gcs.journal.take():
-            self._store.submit(token, rows)
-        completed = self._store.completed()
-        for token in completed:
-            self._gcs.turn.committed(token, now)
-        return bool(completed)
-
-    # ---- proof of death --------------------------------------------------------------------
-
-    def _probe_suspects(self) -> None:
-        """Not in each turn, for that would look at all nodes."""
-        now = self._loop.now()
-        if now < self._probe_at and not self._probes:
-            self._suspects = None  # there may be some by now
-            return
-        self._probe_at = now + PROBE_S
-        self._suspects = suspects = self._gcs.members.suspects()
-        if suspects or self._probes:
-            wanted = {suspect.process_id: suspect.liveness for suspect in suspects}
-            self._probes.look(wanted, now)
-
-    def _look_at_drivers(self) -> None:
-        """One that says nothing is slow, unless its machine does not even acknowledge."""
-        now = self._loop.now()
-        if now < self._look_at:
-            return
-        self._look_at = now + 1.0
-        for job in self._gcs.members.jobs.values():
-            if job.connected and now - job.heard > limits.TRANSPORT_SILENT_S:
-                self._port.drop_unreachable(self._sessions.routes[job.process_id])
-
-    # ---- end -------------------------------------------------------------------------------
+        gcs = self._gcs()
+        if gcs is None or not gcs.sessions.stopping:
+            return False
+        return any(node.connected for node in gcs.members.nodes.values())
 
     def close(self) -> None:
         """Stop cleanly: say what is left to say, leave no file that misleads.
@@ -300,14 +445,16 @@ class Head:
                 self._raylet.end(limits.STOP_S / 2)
             else:
                 self._raylet.leave()
-        if hasattr(self, "_gcs"):
-            if self._store.failure() is None:
-                self._port.send()
+        if self._server is not None:
+            self._server.close()
+        if self._shown:
             (self.directory / "connection.json").unlink(missing_ok=True)
+        if self._port is not None:
             self._port.close()
-        if hasattr(self, "_store"):
-            self._store.close()
-        self._probes.close()
+        if self._server is not None:
+            self._server.store.close()
+        if self._candidacy is not None:
+            self._candidacy.close()
         for lock in self._locks:
             lock.release()
         self._loop.close()
@@ -322,7 +469,7 @@ class Head:
         return self._stop_reason
 
     def _callback_failed(self, callback: str, error: Exception) -> None:
-        self._gcs.incidents.record(f"{callback} of the head", "", error, self._loop.now())
+        self._incidents.record(f"{callback} of the head", "", error, self._loop.now())
 
 
 def sweep_local_clusters() -> None:
@@ -340,14 +487,16 @@ def serve(
     on_ready: Callable[[ConnectionInfo], None],
     lifeline_fd: int | None = None,
     raylet: RayletProcess | None = None,
+    on_standby: Callable[[ConnectionInfo, str], None] = lambda info, text: None,
 ) -> None:
-    """A head's whole life; ``on_ready`` is called once it serves.
+    """A head's whole life; ``on_ready`` is called once it leads.
 
-    ``raylet``: the process of its own node, where that was started before.
+    ``raylet``: the process of its own node, where that was started before. ``on_standby``: as
+    ``Head.run``.
 
     Raises:
-        What ``Head.start`` raises; StoreError: the store failed meanwhile; StartError: a module of
-        its node's ``imports`` cannot be imported.
+        What ``Head.start`` and ``Head.run`` raise; StartError: a module of its node's ``imports``
+        cannot be imported.
     """
     offered = imports.check(options.node.imports, options.node.import_directory)
     options = options._replace(node=options.node._replace(offers=tuple(offered)))
@@ -355,32 +504,9 @@ def serve(
     if offered:
         head.log(imports.in_words(offered))
     try:
-        on_ready(head.start())
-        head.run()
+        head.start()
+        head.run(on_ready, on_standby)
     finally:
         head.close()
     if not options.local:
         head.log(f"stopped: {head.stop_reason}")
-
-
-def ready_text(info: ConnectionInfo, host: str) -> str:
-    """What a head that listens on ``host`` says once it serves: how to join and use it."""
-    address = info.addresses[0]
-    exposed = (
-        "  listens on ALL networks of this machine; all traffic is encrypted, and nobody gets in\n"
-        "    without the cluster's key\n"
-    )
-    return (
-        f"zray head READY at {address} (cluster {info.name}, pid {info.pid})\n"
-        f"{exposed if host in WILDCARDS else ''}"
-        f"  add a worker node:   zray-worker --address {address}\n"
-        f"    (on another machine: copy {connection.connection_path(info.name)} there first and\n"
-        f"     point ZRAY_CONNECTION_FILE at the copy; it holds the cluster's key)\n"
-        f'  use it from Python:  zray.init("{address}")\n'
-        f"  look at it:          zray status      stop it: zray stop"
-        + (
-            f"\n  in a browser:        zray dashboard   ({info.dashboard})"
-            if info.dashboard
-            else ""
-        )
-    )

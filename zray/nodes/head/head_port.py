@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import zmq
 
 from zray import limits
 from zray.core.head.gcs import Gcs
+from zray.core.head.standby import Standby
+from zray.core.incidents import Incidents
+from zray.core.machine import Outbox
 from zray.errors import ProtocolError
 from zray.protocol import codec
 from zray.protocol.messages import KIND
@@ -27,10 +31,46 @@ from zray.runtime.zap import ZapServer
 LAST_WORDS_S = 0.5  # what a lost peer has said is read first, unless others say too much
 
 
-class HeadPort:
-    """First it is bound; then it serves, for a GCS, what comes to ``loop``."""
+class Served(NamedTuple):
+    """Whom the port serves: a GCS, or a head that stands by."""
 
-    def __init__(self, key: ClusterKey, loop: Loop, log: Log) -> None:
+    epoch: Callable[[], int]
+    routed: Outbox[bytes]
+    receive: Callable[[bytes, str, codec.Payload, float], None]
+    refuse: Callable[[bytes, int, str], None]
+    link_lost: Callable[[bytes, float], None]
+    too_large: Callable[[bytes, list[codec.Unsent]], None]
+    whom: Callable[[bytes], str]  # in words, who is at the end of a route
+
+    @classmethod
+    def leading(cls, gcs: Gcs) -> Served:
+        """A GCS."""
+
+        def whom(route: bytes) -> str:
+            session = gcs.sessions.by_route.get(route)
+            return session.member.in_words() if session is not None else ""
+
+        controller = gcs.controller
+        return cls(
+            *(lambda: gcs.epoch, gcs.routed, controller.receive, controller.refuse),
+            *(gcs.sessions.link_lost, gcs.too_large, whom),
+        )
+
+    @classmethod
+    def standing_by(cls, standby: Standby) -> Served:
+        """A head that does not lead."""
+        return cls(
+            *(lambda: standby.epoch, standby.routed, standby.receive, standby.refuse),
+            *(standby.link_lost, standby.too_large, lambda route: ""),
+        )
+
+
+class HeadPort:
+    """First it is bound; then it serves what comes to ``loop``. ``incidents``: of the process."""
+
+    def __init__(self, key: ClusterKey, loop: Loop, log: Log, incidents: Incidents) -> None:
+        self._incidents = incidents
+        self._watched = self._reads = False
         self._loop = loop
         self._context = sockets.context()
         self._zap = ZapServer(self._context, [key.client().public], log=log)
@@ -51,12 +91,33 @@ class HeadPort:
         self._doorkeeper.port = sockets.bind(self._router, host, port)
         return self._doorkeeper.port
 
-    def serve(self, gcs: Gcs) -> None:
-        """From now on messages go to this GCS."""
-        self._gcs = gcs
-        self._loop.watch_zmq(self._doorkeeper.monitor.socket, self._read_monitor, rare=True)
-        self._loop.watch_zmq(self._zap.socket, self._answer_zap, rare=True)
-        self._loop.watch_zmq(self._router, self._read_router)
+    def serve(self, served: Served) -> None:
+        """From now on messages go there, also those of connections that have come before."""
+        self._served = served
+        if not self._watched:
+            self._watched = True
+            self._loop.watch_zmq(self._doorkeeper.monitor.socket, self._read_monitor, rare=True)
+            self._loop.watch_zmq(self._zap.socket, self._answer_zap, rare=True)
+        if not self._reads:
+            self._reads = True
+            self._loop.watch_zmq(self._router, self._read_router)
+
+    def rest(self) -> None:
+        """Read nothing, until the next ``serve``."""
+        self._reads = False
+        self._loop.unwatch_zmq(self._router)
+
+    def routes(self) -> list[bytes]:
+        """Connections over which something came."""
+        return [*self._fds]
+
+    def cut_off(self, routes: list[bytes]) -> None:
+        """End these connections, without a further word."""
+        for route in routes:
+            self._unsent.pop(route, None)
+            fd = self._fds.get(route)
+            if fd is not None:
+                self._doorkeeper.cut_off(fd)
 
     # ---- figures ---------------------------------------------------------------------------
 
@@ -97,12 +158,12 @@ class HeadPort:
             try:
                 self._receive(frames, now)
             except Exception as error:
-                self._gcs.incidents.record("reading a peer's message", "", error, now)
+                self._incidents.record("reading a peer's message", "", error, now)
 
     def _receive(self, frames: list[Any], now: float) -> None:
         route = frames[0].bytes
         last = frames[-1]
-        controller = self._gcs.controller
+        served = self._served
         if route not in self._fds:
             self._read_monitor()  # of whoever had the descriptor before, the end was told before
             fd = sockets.peer_fd(last)
@@ -110,14 +171,14 @@ class HeadPort:
             self._routes[fd] = route
             self._doorkeeper.spoke(fd)
         if not 3 <= len(frames) <= limits.FRAMES_MAX or frames[1].bytes != KIND:
-            controller.refuse(route, 0, f"a message has the frames {KIND!r} and payload")
+            served.refuse(route, 0, f"a message has the frames {KIND!r} and payload")
             return
         try:
             payload = codec.decode(frames[2].buffer)
         except ProtocolError as error:
-            controller.refuse(route, 0, str(error))
+            served.refuse(route, 0, str(error))
             return
-        controller.receive(route, sockets.user_id(last), payload, now)
+        served.receive(route, sockets.user_id(last), payload, now)
 
     # ---- ends of connections ---------------------------------------------------------------
 
@@ -144,7 +205,7 @@ class HeadPort:
         self._fds.pop(route, None)
         self._cut.pop(route, None)
         self._unsent.pop(route, None)
-        self._gcs.sessions.link_lost(route, self._loop.now())
+        self._served.link_lost(route, self._loop.now())
 
     def drop_unreachable(self, route: bytes) -> None:
         """A peer says nothing: it is slow, unless its machine does not even acknowledge."""
@@ -161,16 +222,17 @@ class HeadPort:
 
     def send(self) -> None:
         """One payload for each peer that there are messages for, and what is left of before."""
-        for route, messages in self._gcs.routed.take().items():
+        served = self._served
+        for route, messages in served.routed.take().items():
             unsent: list[codec.Unsent] = []
             try:
-                payloads = codec.encode(self._gcs.epoch, messages, unsent)
+                payloads = codec.encode(served.epoch(), messages, unsent)
             except Exception as error:
                 self._cut_off(route, error)
                 continue
             self._unsent.setdefault(route, deque()).extend(payloads)
             if unsent:
-                self._gcs.too_large(route, unsent)
+                served.too_large(route, unsent)
         for route in [*self._unsent]:
             queue = self._unsent[route]
             try:
@@ -190,7 +252,6 @@ class HeadPort:
     def _cut_off(self, route: bytes, error: Exception) -> None:
         """Something could not be sent to a peer: its session ends, and it asks for all anew."""
         self.send_failures += 1
-        session = self._gcs.sessions.by_route.get(route)
-        whom = session.member.in_words() if session is not None else ""
-        self._gcs.incidents.record("sending to a peer", whom, error, self._loop.now())
+        whom = self._served.whom(route)
+        self._incidents.record("sending to a peer", whom, error, self._loop.now())
         self._lost(route)

@@ -3,36 +3,104 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
-from zray.errors import StartError
+import msgspec
+
+from zray import limits
+from zray.core.head import stored_version
+from zray.core.head.gcs import Gcs
+from zray.core.head.identity import HeadIdentity
+from zray.core.incidents import Incidents
+from zray.errors import StartError, StoreRefusedError
 from zray.nodes.options import HeadOptions
 from zray.runtime.keys import ClusterKey
-from zray.store.base import Store
+from zray.store import moved
+from zray.store.base import Rows, Store
+from zray.store.fencing import Term
 from zray.store.memory import MemoryStore
 
 
 def make_store(options: HeadOptions, data: Path) -> Store:
-    """The store of the head's choice, not opened.
+    """The store of a head that keeps its state in its own memory or directory, not opened."""
+    if options.local:
+        return MemoryStore()
+    from zray.store.sqlite import SqliteStore
+
+    return SqliteStore(data)
+
+
+class SharedStore:
+    """Where the heads of a cluster keep their state together: in an etcd.
 
     What says how to enter it leaves the environment, which nodes and tasks inherit.
 
     Raises:
+        ValueError: it is no address of one.
         StoreError: what it needs is not installed, or cannot be read.
     """
-    if options.local:
-        return MemoryStore()
-    if options.store:
-        from zray.store import etcd_address
-        from zray.store.etcd import EtcdStore
 
-        address = etcd_address.parse(options.store, os.environ)
+    def __init__(self, options: HeadOptions) -> None:
+        from zray.store import etcd_address
+
+        self._options = options
+        self.name = options.name
+        self.address = etcd_address.parse(options.store, os.environ)
         for name in etcd_address.VARIABLES:
             os.environ.pop(name, None)
-        return EtcdStore(address, options.name)
-    from zray.store.sqlite import SqliteStore
 
-    return SqliteStore(data)
+    def make(self, term: Term) -> Store:
+        """The store for one term of this head's, not opened."""
+        from zray.store.etcd import EtcdStore
+
+        return EtcdStore(self.address, self.name, term)
+
+    def key(self, data: Path) -> ClusterKey:
+        """That of the data directory. Where it has none, it is known first that none is needed.
+
+        Raises:
+            StartError, KeyFileError: as ``cluster_key``. StoreError: the store does not answer.
+        """
+        if os.path.lexists(data / "cluster.key"):
+            return ClusterKey.load_or_create(data / "cluster.key")
+        from zray.store import etcd_meta
+
+        deadline_s = time.monotonic() + limits.LEADER_WAIT_S
+        found = etcd_meta.cluster_id(self.address, self.name, deadline_s)
+        return cluster_key(self._options, data, found)
+
+    def check(self, data: Path, cluster_id: bytes | None) -> None:
+        """Whether the key of the data directory is that of the cluster that is stored.
+
+        Raises:
+            StartError: it is not.
+        """
+        cluster_key(self._options, data, cluster_id)
+
+
+def make_gcs(
+    identity: HeadIdentity, rows: Rows, now: float, incidents: Incidents, where: str
+) -> Gcs:
+    """The machines of a head that goes on with what its store has. ``where``: that store.
+
+    Raises:
+        StoreRefusedError: this version cannot.
+    """
+    try:
+        objection = stored_version.objection(rows)
+        if objection:
+            raise StoreRefusedError(objection)
+        objection = moved.objection(rows)
+        if objection:
+            raise StoreRefusedError(f"the control store {where} {objection}")
+        return Gcs(identity, rows, now, incidents)
+    except msgspec.MsgspecError as error:
+        raise StoreRefusedError(
+            f"the control store {where} has a record that zray {identity.versions.zray} cannot "
+            f"read ({error}). The head does not start, because it would forget it. Use the version "
+            "that wrote it, or restore a backup"
+        ) from error
 
 
 def cluster_key(options: HeadOptions, data: Path, cluster_id: bytes | None) -> ClusterKey:

@@ -47,7 +47,7 @@ def main() -> None:
 
         lifeline = _outliving(fd, path, options, lock, logs_to) if outlives else Lifeline(fd)
         chosen = (bytes.fromhex(found["node_id"]), int(found["incarnation"]))
-        node = RayletNode(info, info.addresses[:1], options, lifeline, chosen=chosen)
+        node = RayletNode(info, info.addresses, options, lifeline, chosen=chosen)
         if outlives:
             try:
                 stack.enter_context(contextlib.closing(NodeRecord(info.cluster_id)))
@@ -101,7 +101,7 @@ def _outliving(
         if lock.is_void():  # the next head starts another node in this one's place
             os.kill(os.getpid(), signal.SIGTERM)
         with contextlib.suppress(KeyFileError):
-            return ConnectionInfo.load(connection_file).addresses[:1]
+            return ConnectionInfo.load(connection_file).addresses
         return []
 
     return Lifeline(fd, ended, addresses)

@@ -32,6 +32,7 @@ from zray.errors import (
 from zray.nodes import contact, imports
 from zray.nodes.node_record import NodeRecord
 from zray.nodes.options import NodeOptions
+from zray.nodes.raylet.head_words import HeadWords
 from zray.nodes.raylet.node_info import node_info, store_bytes
 from zray.nodes.raylet.peer_port import PeerPort
 from zray.nodes.raylet.relay_links import RelayLinks
@@ -48,6 +49,7 @@ from zray.runtime.linux.processes import Interpreter, Zygote
 from zray.runtime.log import Log, with_traceback
 from zray.runtime.log_files import LogBounds, OwnLog
 from zray.runtime.loop import Loop, raise_descriptor_limit
+from zray.runtime.scout import LOOK_S, Scout
 
 if TYPE_CHECKING:
     from zray.nodes.raylet.environment_builds import EnvironmentBuilds
@@ -116,16 +118,17 @@ class RayletNode:
             reopened=self._workers.redirect,
         )
         self._store: StoreServer = self._make_store()
+        heads = self._raylet.session.known_heads
+        heads.aim(addresses)
         self._link = HeadLink(
-            self._context,
-            info,
-            addresses,
+            *(self._context, info, heads),
             lambda: (self._raylet.session.epoch, self._raylet.hello()),
         )
-        self._workers.head_address = lambda: self._link.address
+        self._scout = Scout(self._context, info, heads)
+        self._workers.head_address = heads.in_short
         self._heap = Heap()
         self._linked_once = False
-        self._refusal = ""  # of the head, as it was said last
+        self._words = HeadWords(heads, self.log)
         self.stop_reason = ""
         self._link_cut = False
         self._lost_since = self._loop.now()
@@ -196,6 +199,8 @@ class RayletNode:
             return min(self._raylet.deadline(), self._link.retry_at)
         if not self._link.flush():
             return now + 0.005
+        if self._scout.looks:
+            return now + LOOK_S
         return min(self._raylet.deadline(), now + 1.0)
 
     def _settle(self) -> None:
@@ -280,7 +285,7 @@ class RayletNode:
     def _open_link(self) -> None:
         self._link_cut = False
         if self._lifeline is not None:
-            self._link.aim(self._lifeline.addresses())
+            self._raylet.session.known_heads.aim(self._lifeline.addresses())
         self._link.open(self._loop.now())
         assert self._link.socket is not None and self._link.monitor is not None
         self._loop.watch_zmq(self._link.socket, self._read_head)
@@ -300,7 +305,8 @@ class RayletNode:
             self._raylet.session.receive(payload, self._loop.now())
         self._link_cut = self._link_cut or self._link.garbled
         if self._raylet.session.linked:
-            self._link.welcomed()
+            self._link.welcomed(self._raylet.session.head_minor)
+            self._words.linked()
             if not self._linked_once:
                 self._linked_once = True
                 name, address = self._raylet.info.name, self._link.address
@@ -319,29 +325,34 @@ class RayletNode:
                 self._open_link()
             return
         silent = raylet.session.linked and now - raylet.session.silent_since() > limits.DEAD_S
-        unanswered = not raylet.session.linked and now - link.opened > limits.CONNECT_TIMEOUT_S
+        unanswered = link.overdue(now)
+        followed = raylet.session.linked and self._scout.look(now)
         refusal = raylet.session.refused
         if refusal is not None and refusal.code and not self._linked_once:
             text = f"the head at {link.address} refused this node: {refusal.text}"
             self._failure = HeadConnectionError(text, code=refusal.code)
         elif refusal is not None and refusal.code not in ("", FENCED):
-            self._say_refused(refusal.text)
-        if self._link_cut or silent or unanswered or refusal is not None:
+            self._words.refused(refusal.text)
+        if self._link_cut or silent or unanswered or followed or refusal is not None:
             raylet.session.refused = None
-            if link.error is not None and not self._linked_once:
-                self._failure = link.error
-            elif unanswered and not (self._linked_once or self._lifeline):
-                self._failure = HeadSilentError(
-                    f"the head at {link.address} accepted the connection but did not answer "
-                    f"within {limits.CONNECT_TIMEOUT_S:g} s; see zray status and its log"
-                )
+            if not self._linked_once:
+                self._tried(unanswered=unanswered)
             self._close_link(now)
+            if self._words.awaits_leader(now):
+                self._lost_since = now
 
-    def _say_refused(self, text: str) -> None:
-        """Once, for as long as the head says the same."""
-        if text != self._refusal:
-            self._refusal = text
-            self.log(f"the head at {self._link.address} refuses this node, which tries on: {text}")
+    def _tried(self, *, unanswered: bool) -> None:
+        """No head has taken this node yet: whether one may, is to be seen from this attempt."""
+        link = self._link
+        if link.heads.stands_by is not None or not link.heads.is_last():
+            return
+        if link.error is not None:
+            self._failure = link.error
+        elif unanswered and not self._lifeline:
+            self._failure = HeadSilentError(
+                f"the head at {link.address} accepted the connection but did not answer "
+                f"within {limits.CONNECT_TIMEOUT_S:g} s; see zray status and its log"
+            )
 
     # ---- small things ----------------------------------------------------------------------
 
@@ -354,6 +365,7 @@ class RayletNode:
     def close(self) -> None:
         """Say goodbye, end every worker, leave nothing."""
         now = self._loop.now()
+        self._scout.close(now)
         if self._link.socket is not None:
             if self._raylet.session.linked:
                 reason = self._raylet.stopping or "it was told to stop"

@@ -63,7 +63,7 @@ class FarLinks:
             link = self._links[node.node_id] = ports.connect(self, node.address)
             client = self._driver.client
             hello = (m.PROTOCOL_VERSION, m.ROLE_DRIVER, client.process_id, node.path)
-            hello_message = m.Hello(0, *hello, client.cluster_id, VERSIONS)
+            hello_message = m.Hello(0, *hello, client.cluster_id, VERSIONS, minor=m.PROTOCOL_MINOR)
             ports.up(link, codec.encode(0, [hello_message])[0])
         for node_id, messages in far.links.take().items():
             link = self._links.get(node_id)

@@ -12,16 +12,19 @@ from zray.runtime.connection import ConnectionInfo
 
 def describe(status: m.Status, info: ConnectionInfo, address: str) -> dict[str, Any]:
     """The status as plain data; amounts in ordinary units, memory in bytes, times in seconds."""
+    leader = next((head for head in status.heads if head.leads), None)
     return {
         "health": health_of(status),
         "cluster": {
             "id": status.cluster_id.hex(),
             "name": info.name,
             "address": address,
-            "host": info.host,
-            "pid": info.pid,
+            "host": leader.host if leader is not None else info.host,
+            "pid": leader.pid if leader is not None else info.pid,
             "started": status.started_s,
+            "zray": status.zray,
         },
+        "heads": describe_heads(status.heads),
         "nodes": describe_nodes(status.nodes),
         "jobs": [_job(job) for job in status.jobs],
         "queue": describe_queue(status.classes),
@@ -39,6 +42,22 @@ def health_of(status: m.Status) -> str:
     if suspects and status.health == "OK":
         return f"DEGRADED: not heard of for some seconds: node {', '.join(suspects)}"
     return status.health
+
+
+def describe_heads(heads: Iterable[m.HeadInfo]) -> list[dict[str, Any]]:
+    """Heads as plain data; none where there can be one only."""
+    return [
+        {
+            "head_id": head.head_id.hex(),
+            "state": "LEADS" if head.leads else "STANDBY",
+            "addresses": head.addresses,
+            "host": head.host,
+            "pid": head.pid,
+            "zray": head.zray,
+            "started": head.since_s,
+        }
+        for head in heads
+    ]
 
 
 def describe_nodes(nodes: Iterable[m.NodeStatus]) -> list[dict[str, Any]]:
@@ -76,6 +95,7 @@ def _node(node: m.NodeStatus) -> dict[str, Any]:
         "finished": node.finished,
         "silent_s": round(node.silent_s, 3),
         "remark": node.remark,
+        "zray": node.zray,
     }
 
 
@@ -105,6 +125,7 @@ def _job(job: m.JobStatus) -> dict[str, Any]:
         "host": job.info.host,
         "pid": job.info.pid,
         "user": job.info.user,
+        "zray": job.zray,
     }
 
 

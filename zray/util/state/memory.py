@@ -124,7 +124,7 @@ def operator(address: str | None) -> Operator | None:
         return Operator(*contact.running())
     if getattr(connected, "info", None) is None:
         return None
-    return Operator(connected.info, connected.address)
+    return Operator(connected.info, connected.addresses)
 
 
 def gather(asked: Operator, timeout: float = TIMEOUT_S) -> MemoryReport:

@@ -1,0 +1,250 @@
+"""What befalls heads, their etcd and nodes: kill -9, lost machines, pauses, cuts, stepping down.
+
+A trouble does all of its own and heals it, so that after it everything runs again that did. What it
+does it notes at the testbed, with the moment.
+"""
+
+from __future__ import annotations
+
+import random
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from tests.failover.machines import Way, between
+from tests.failover.testbed import FAR, HEADS, KEPT, MEMBERS, NODES, Testbed
+
+PEERS = (*NODES, FAR)
+# A node that a head has not heard of for 20 s is dead for it, with its actors: not so long.
+NEARLY_LOST_S = 14.0
+
+Act = Callable[[Testbed, random.Random, "Spans"], None]
+
+
+class Spans(NamedTuple):
+    """How long things last, in seconds."""
+
+    pause_s: float  # of a head or member that sleeps; longer than any lease
+    cut_s: float
+    without_quorum_s: float
+
+
+LONG = Spans(pause_s=30, cut_s=20, without_quorum_s=20)
+SHORT = Spans(pause_s=8, cut_s=6, without_quorum_s=5)
+TROUBLES: dict[str, Act] = {}
+
+
+def trouble(function: Act) -> Act:
+    TROUBLES[function.__name__] = function
+    return function
+
+
+@contextmanager
+def a_head(bed: Testbed, chance: random.Random) -> Iterator[str]:
+    """Mostly the one that leads."""
+    leader = bed.leader()
+    wanted = [leader] if leader and bed.calm(leader) and chance.random() < 0.8 else bed.names
+    with bed.held(wanted, chance) as name:
+        yield name
+
+
+def note(bed: Testbed, what: str, name: str) -> None:
+    leads = bed.leader() == name
+    bed.note(f"{name}{' (leads)' if leads else ''} {what}", of_leader=leads)
+
+
+# ---- ends ---------------------------------------------------------------------------------------
+
+
+@trouble
+def a_killed_head(bed: Testbed, chance: random.Random, _spans: Spans) -> None:
+    with a_head(bed, chance) as name:
+        note(bed, "is killed", name)
+        bed.kill_head(name)
+        time.sleep(chance.choice((0.0, 1.0, 5.0)))
+        bed.start_head(name)
+
+
+@trouble
+def a_lost_machine(bed: Testbed, chance: random.Random, _spans: Spans) -> None:
+    with a_head(bed, chance) as name:
+        note(bed, "is lost with its machine", name)
+        bed.lose_head(name)
+        time.sleep(chance.uniform(4, 8))
+        bed.machines.renew(name)
+        bed.start_head(name)
+
+
+@trouble
+def a_stopped_head(bed: Testbed, chance: random.Random, _spans: Spans) -> None:
+    with a_head(bed, chance) as name:
+        note(bed, "is stopped (SIGTERM)", name)
+        bed.stop_head(name)
+        time.sleep(chance.uniform(0, 3))
+        bed.start_head(name)
+
+
+@trouble
+def a_step_down(bed: Testbed, _chance: random.Random, _spans: Spans) -> None:
+    calm = bed.calm()
+    note(bed, "steps down", bed.leader())
+    status, said = bed.command("head", "step-down")
+    bed.note(f"that was said: {said.strip()[-200:]!r}")
+    # Else it may have been struck meanwhile, and others may not have been there to lead.
+    assert status == 0 or not (calm and bed.calm()), f"exit status {status}: {said}"
+
+
+@trouble
+def a_killed_node(bed: Testbed, chance: random.Random, _spans: Spans) -> None:
+    with bed.held({*NODES} - {*KEPT}, chance) as name:
+        bed.note(f"{name} is killed")
+        bed.kill_node(name)
+        time.sleep(chance.uniform(0, 3))
+        bed.start_node(name)
+
+
+# ---- pauses -------------------------------------------------------------------------------------
+
+
+@trouble
+def a_paused_head(bed: Testbed, chance: random.Random, spans: Spans) -> None:
+    with a_head(bed, chance) as name:
+        note(bed, f"sleeps for {spans.pause_s:g} s", name)
+        bed.heads[name].signal(signal.SIGSTOP)
+        time.sleep(spans.pause_s)
+        bed.heads[name].signal(signal.SIGCONT)
+        bed.note(f"{name} wakes")
+
+
+@trouble
+def a_nap(bed: Testbed, chance: random.Random, _spans: Spans) -> None:
+    """Shorter than a lease, or about as long."""
+    with a_head(bed, chance) as name:
+        seconds = chance.choice((0.5, 1.5, 2.0, 2.5, 3.0, 4.0))
+        note(bed, f"sleeps for {seconds:g} s", name)
+        bed.heads[name].signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        bed.heads[name].signal(signal.SIGCONT)
+
+
+# ---- cuts ---------------------------------------------------------------------------------------
+
+
+def cut(bed: Testbed, ways: set[Way], seconds: float) -> None:
+    bed.machines.cut(ways)
+    try:
+        time.sleep(seconds)
+    finally:
+        bed.machines.heal(ways)
+        bed.note("the cut is healed")
+
+
+@trouble
+def a_head_cut_from_etcd(bed: Testbed, chance: random.Random, spans: Spans) -> None:
+    with a_head(bed, chance) as name:
+        note(bed, f"is cut off from etcd for {spans.cut_s:g} s", name)
+        cut(bed, between(name, MEMBERS), spans.cut_s)
+
+
+@trouble
+def a_head_cut_from_peers(bed: Testbed, chance: random.Random, spans: Spans) -> None:
+    with a_head(bed, chance) as name:
+        seconds = min(spans.cut_s, NEARLY_LOST_S)
+        note(bed, f"is cut off from all but etcd for {seconds:g} s", name)
+        cut(bed, between(name, (*PEERS, *bed.names)), seconds)
+
+
+@trouble
+def a_head_cut_off(bed: Testbed, chance: random.Random, spans: Spans) -> None:
+    with a_head(bed, chance) as name:
+        note(bed, f"is cut off for {spans.cut_s:g} s", name)
+        cut(bed, between(name, (*PEERS, *bed.names, *MEMBERS)), spans.cut_s)
+
+
+@trouble
+def a_mute_head(bed: Testbed, chance: random.Random, spans: Spans) -> None:
+    """It hears and is not heard."""
+    with a_head(bed, chance) as name:
+        note(bed, f"is not heard for {spans.cut_s:g} s", name)
+        others = {*PEERS, *bed.names, *MEMBERS} - {name}
+        cut(bed, {(name, other) for other in others}, spans.cut_s)
+
+
+@trouble
+def a_deaf_head(bed: Testbed, chance: random.Random, spans: Spans) -> None:
+    """It is heard, by etcd only, and hears nothing."""
+    with a_head(bed, chance) as name:
+        note(bed, f"does not hear etcd for {spans.cut_s:g} s", name)
+        cut(bed, {(other, name) for other in MEMBERS}, spans.cut_s)
+
+
+# ---- etcd ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def a_member(bed: Testbed, chance: random.Random) -> Iterator[int]:
+    assert bed.etcd is not None
+    wanted = [MEMBERS[bed.etcd.leader()]] if chance.random() < 0.6 else MEMBERS
+    with bed.held(wanted, chance) as name:
+        yield MEMBERS.index(name)
+
+
+@trouble
+def a_killed_member(bed: Testbed, chance: random.Random, _spans: Spans) -> None:
+    assert bed.etcd is not None
+    with a_member(bed, chance) as number:
+        bed.note(f"{MEMBERS[number]} is killed")
+        bed.etcd.kill(number)
+        time.sleep(chance.uniform(0, 4))
+        bed.etcd.start(number)
+
+
+@trouble
+def a_paused_member(bed: Testbed, chance: random.Random, spans: Spans) -> None:
+    assert bed.etcd is not None
+    with a_member(bed, chance) as number:
+        bed.note(f"{MEMBERS[number]} sleeps for {spans.cut_s:g} s")
+        bed.etcd.signal(number, signal.SIGSTOP)
+        time.sleep(spans.cut_s)
+        bed.etcd.signal(number, signal.SIGCONT)
+
+
+@trouble
+def a_member_cut_off(bed: Testbed, chance: random.Random, spans: Spans) -> None:
+    with a_member(bed, chance) as number:
+        name = MEMBERS[number]
+        bed.note(f"{name} is cut off for {spans.cut_s:g} s")
+        cut(bed, between(name, (*MEMBERS, *bed.names)), spans.cut_s)
+
+
+@trouble
+def no_quorum(bed: Testbed, chance: random.Random, spans: Spans) -> None:
+    """Two of three are killed or asleep: nobody can lead for a while."""
+    assert bed.etcd is not None
+    with bed.held(MEMBERS, chance) as one, bed.held(MEMBERS, chance) as other:
+        seconds = spans.without_quorum_s
+        numbers = [MEMBERS.index(one), MEMBERS.index(other)]
+        if chance.random() < 0.5:
+            bed.note(f"{one} and {other} are killed for {seconds:g} s")
+            for number in numbers:
+                bed.etcd.kill(number)
+            time.sleep(seconds)
+            for number in numbers:
+                bed.etcd.start(number, wait=False)
+        else:
+            bed.note(f"{one} and {other} sleep for {seconds:g} s")
+            for number in numbers:
+                bed.etcd.signal(number, signal.SIGSTOP)
+            time.sleep(seconds)
+            for number in numbers:
+                bed.etcd.signal(number, signal.SIGCONT)
+        bed.note("etcd has a quorum again")
+        for number in range(len(MEMBERS)):
+            bed.etcd.await_member(number)
+
+
+# Both need two members: they would wait for each other's.
+OF_MEMBERS = {"a_killed_member", "a_paused_member", "a_member_cut_off", "no_quorum"}
+assert len(HEADS) == len(MEMBERS)
