@@ -25,10 +25,10 @@ import numpy as np
 import zray
 from tests.enemy.witness import Witness, get, square
 from zray.errors import HeadConnectionError, HeadSilentError, PlacementGroupExistsError
-from zray.util import (
+from zray.util import kv
+from zray.util.placement_group import (
     PlacementGroup,
     get_placement_group,
-    kv,
     placement_group,
     remove_placement_group,
 )
