@@ -1,12 +1,11 @@
-"""This tree as wheels of several versions, each unpacked where processes of it find it.
+"""This tree as a wheel, and later versions made of that, each where processes of it find it.
 
-``later`` makes the version after next, and so on, out of it: a higher minor of the protocol, fields
-appended to what all processes say and to rows of the store, and a verb of its own.
+A later one has a higher minor of the protocol, fields appended to what all processes say and to
+rows of the store, and a verb of its own.
 """
 
 from __future__ import annotations
 
-import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from typing import NamedTuple
 
 from zray._version import __version__
 from zray.protocol import messages as m
+from zray.protocol.versions import TAG_OF_MINOR
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("zray", "pyproject.toml", "setup.cfg", "README.md", "LICENSE")
@@ -102,60 +102,15 @@ class Version(NamedTuple):
 
 
 def present(folder: Path) -> Version:
-    """This tree."""
-    sources = _copy(folder)
-    return Version(__version__, m.PROTOCOL_MINOR, _unpacked(sources, folder / "present"))
-
-
-def later(folder: Path, minors: int) -> Version:
-    """So many minors later; from the first on with what `APPENDED` and `VERB` add."""
-    sources = _copy(folder)
-    name, minor = f"{__version__}.post{minors}", m.PROTOCOL_MINOR + minors
-    tags = ", ".join([str(LATER_TAG)] * minors)
-    changes = [
-        ("_version.py", f'__version__ = "{__version__}"', f'__version__ = "{name}"'),
-        (
-            "protocol/parts.py",
-            f"\nPROTOCOL_MINOR = {m.PROTOCOL_MINOR} ",
-            f"\nPROTOCOL_MINOR = {minor} ",
-        ),
-        *APPENDED,
-        *VERB,
-    ]
-    for place, old, new in changes:
-        _change(sources / "zray" / place, old, new)
-    versions = sources / "zray" / "protocol" / "versions.py"
-    text, found = re.subn(
-        r"(?m)^(TAG_OF_MINOR: Final = \([\d, ]*?),?\)", rf"\1, {tags})", versions.read_text()
-    )
-    assert found == 1, "TAG_OF_MINOR is written otherwise"
-    versions.write_text(text)
-    return Version(name, minor, _unpacked(sources, folder / f"later-{minors}"))
-
-
-def _copy(folder: Path) -> Path:
-    sources = folder / "sources"
-    if sources.exists():
-        shutil.rmtree(sources)
+    """This tree: a wheel of it is built without a network, and unpacked in the folder."""
+    sources, into = folder / "sources", folder / "present"
     sources.mkdir(parents=True)
     for name in SOURCES:
         if (ROOT / name).is_dir():
-            shutil.copytree(
-                ROOT / name, sources / name, ignore=shutil.ignore_patterns("__pycache__")
-            )
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(ROOT / name, sources / name, ignore=ignored)
         else:
             shutil.copy(ROOT / name, sources)
-    return sources
-
-
-def _change(path: Path, old: str, new: str) -> None:
-    text = path.read_text()
-    assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in {path}"
-    path.write_text(text.replace(old, new))
-
-
-def _unpacked(sources: Path, into: Path) -> Path:
-    """Build a wheel of the sources, without a network, and unpack it."""
     build = "from setuptools.build_meta import build_wheel; build_wheel('dist')"
     done = subprocess.run(
         [sys.executable, "-c", build], cwd=sources, capture_output=True, text=True, timeout=120
@@ -164,4 +119,28 @@ def _unpacked(sources: Path, into: Path) -> Path:
     (wheel,) = (sources / "dist").glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(into)
-    return into
+    return Version(__version__, m.PROTOCOL_MINOR, into)
+
+
+def later(version: Version, folder: Path, minors: int) -> Version:
+    """So many minors later than that of ``present``, with what `APPENDED` and `VERB` add."""
+    shutil.copytree(version.path, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    name, minor = f"{version.name}.post{minors}", version.minor + minors
+    tags = f"TAG_OF_MINOR: Final = {TAG_OF_MINOR}".removesuffix(")")
+    changes = [
+        ("_version.py", f'__version__ = "{version.name}"', f'__version__ = "{name}"'),
+        (
+            "protocol/parts.py",
+            f"\nPROTOCOL_MINOR = {version.minor} ",
+            f"\nPROTOCOL_MINOR = {minor} ",
+        ),
+        ("protocol/versions.py", tags, f"{tags}, {', '.join([str(LATER_TAG)] * minors)}"),
+        *APPENDED,
+        *VERB,
+    ]
+    for place, old, new in changes:
+        path = folder / "zray" / place
+        text = path.read_text()
+        assert text.count(old) == 1, f"{old!r} is {text.count(old)} times in {place}"
+        path.write_text(text.replace(old, new))
+    return Version(name, minor, folder)

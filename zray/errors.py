@@ -251,6 +251,12 @@ class PlacementGroupExistsError(ZrayError, ValueError):
     code = "ZR-3011"
 
 
+class TooManyBundlesError(ZrayError):
+    """The program has as many bundles in placement groups as the head keeps for one program."""
+
+    code = "ZR-3013"
+
+
 class NameNotOfferedError(ZrayError, LookupError):
     """No node offers a function or actor class of that name."""
 
@@ -417,6 +423,12 @@ class StoreError(ZrayError):
     """The control store cannot be read or written; the head serves nothing that depends on it."""
 
     code = "ZR-4003"
+
+
+class StoreRefusedError(StoreError):
+    """What is stored is damaged, of a newer zray or another cluster, or was moved elsewhere."""
+
+    code = "ZR-4009"
 
 
 class FencedError(StoreError):

@@ -20,7 +20,7 @@ def test_status_for_programs(commands: Any) -> None:
     view = commands.status()
     assert set(view) == {
         *("health", "cluster", "nodes", "jobs", "actors", "queue", "objects", "notices"),
-        "counters",
+        *("counters", "placement_groups"),
     }
     cluster = view["cluster"]
     assert set(cluster) == {"id", "name", "address", "host", "pid", "started", "zray"}
@@ -34,6 +34,7 @@ def test_status_for_programs(commands: Any) -> None:
     }
     assert node["available"] == node["resources"]
     assert (view["jobs"], view["queue"], view["notices"]) == ([], [], [])
+    assert view["placement_groups"] == {"all": 0, "waiting": 0}
 
 
 ACTORS = """

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import pickle
 import signal
 import subprocess
 import sys
@@ -328,6 +330,14 @@ def test_tasks_that_are_not_to_be_told_of_are_not(bare: Any) -> None:
         def heard(self) -> None:
             pass
 
+        def fails(self) -> None:
+            raise AssertionError
+
+    @zray.remote
+    class Async:
+        async def says(self) -> None:
+            await asyncio.sleep(0)
+
     @zray.remote
     def loud() -> None:
         pass
@@ -337,10 +347,16 @@ def test_tasks_that_are_not_to_be_told_of_are_not(bare: Any) -> None:
     with pytest.raises(AssertionError):
         zray.get(mixed.hushed.remote(True))
     zray.get(mixed.heard.remote())
+    unheard = mixed.fails.options(enable_task_events=False)
+    for method in (unheard, pickle.loads(pickle.dumps(unheard))):
+        with pytest.raises(AssertionError):
+            zray.get(method.remote())
+    at_once = Async.remote()
+    zray.get([at_once.says.options(enable_task_events=False).remote() for _ in range(10)])
     zray.get([silent.remote() for _ in range(100)])
     zray.get([actor.works.remote() for _ in range(100)])
     zray.get(loud.remote())
-    told = {"loud", "Mixed.__init__", "Mixed.heard"}
+    told = {"loud", "Mixed.__init__", "Mixed.heard", "Async.__init__"}
     counted = lambda: {name.rpartition(">.")[2] for name in summary()}  # noqa: E731
     bare.until(lambda: counted() >= told, 10, "what is to be told of is counted")
     assert counted() == told

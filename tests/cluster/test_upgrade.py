@@ -6,18 +6,23 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import msgpack
 import pytest
 
 from tests import wheels
+from tests.etcd_cluster import Etcd, free_ports
+from tests.killed_heads import end_nodes
 from tests.real_cluster import Program
 from tests.wheels import Version
+from zray.protocol import messages as m
 
 pytestmark = pytest.mark.slow_limit(180)
 
@@ -76,14 +81,14 @@ def present(tmp_path_factory: pytest.TempPathFactory) -> Version:
 
 
 @pytest.fixture(scope="module")
-def following(tmp_path_factory: pytest.TempPathFactory) -> Version:
-    return wheels.later(tmp_path_factory.mktemp("following"), 1)
+def following(present: Version, tmp_path_factory: pytest.TempPathFactory) -> Version:
+    return wheels.later(present, tmp_path_factory.mktemp("later") / "following", 1)
 
 
 @pytest.fixture(scope="module")
-def second(tmp_path_factory: pytest.TempPathFactory) -> Version:
+def second(present: Version, tmp_path_factory: pytest.TempPathFactory) -> Version:
     """Two minors later: more than works together with the present one."""
-    return wheels.later(tmp_path_factory.mktemp("second"), 2)
+    return wheels.later(present, tmp_path_factory.mktemp("later") / "second", 2)
 
 
 class Work:
@@ -136,7 +141,8 @@ def replace_node(cluster: Any, version: Version, name: str, node: Program) -> Pr
     code, text = command(version, "drain", name, "--wait", "--address", cluster.address)
     assert code == 0, text
     assert node.wait(END_S) == 0
-    new: Program = cluster.start_node(f"{name}-2", 2, environment=version.environment)
+    new: Program = cluster.start_node(f"{name}-2", 2, wait=False, environment=version.environment)
+    new.says("READY")
     return new
 
 
@@ -176,6 +182,114 @@ def test_one_head_is_upgraded_and_downgraded_while_its_nodes_wait(
     assert following.name in work.ends() and both.ends().startswith("done ")
 
 
+class Heads:
+    """Two heads of one cluster, with an etcd: ``a``, whose home is the cluster's, and ``b``."""
+
+    def __init__(self, cluster: Any, etcd: Etcd) -> None:
+        self._cluster = cluster
+        self._etcd = etcd
+        self._ports = dict(zip("ab", free_ports(2), strict=True))
+        self.homes = {"a": cluster.home, "b": cluster.home / "b"}
+        self.running: dict[str, Program] = {}
+        cluster.address = ",".join(map(self.address, "ab"))
+
+    def address(self, name: str) -> str:
+        return f"127.0.0.1:{self._ports[name]}"
+
+    def start(self, name: str, version: Version) -> Program:
+        """Until it leads or stands by."""
+        if name == "b":
+            data = self.homes["b"] / "clusters" / "default"
+            data.mkdir(mode=0o700, parents=True, exist_ok=True)
+            shutil.copy(self.homes["a"] / "clusters" / "default" / "cluster.key", data)
+        fixed = ("--store", self._etcd.url, "--port", str(self._ports[name]), "--num-cpus", "0")
+        environment = {**version.environment, "ZRAY_HOME": str(self.homes[name])}
+        head: Program = self._cluster.start(
+            f"head-{name}", "zray.cli.head", *fixed, "--no-dashboard", environment=environment
+        )
+        self.running[name] = head
+        return head
+
+    def serves(self, name: str, what: str) -> None:
+        """Until it says that it is READY, or a STANDBY, in its last life."""
+        head = self.running[name]
+
+        def said() -> bool:
+            assert head.process.poll() is None, head.text()
+            return (
+                f"zray head {what} at {self.address(name)} (cluster default, pid {head.pid})"
+                in (head.text())
+            )
+
+        self._cluster.until(said, END_S, f"head {name} is {what}: {head.text()}")
+
+    def leads(self, name: str) -> None:
+        """Until it does, as it says itself."""
+        head = self.running[name]
+        self._cluster.until(
+            lambda: "leads now" in head.text().rpartition("STANDBY")[2],
+            END_S,
+            f"head {name} leads: {head.text()}",
+        )
+
+    def stop(self, name: str) -> None:
+        assert self.running.pop(name).stop() == 0
+
+
+@pytest.mark.system
+def test_two_heads_and_their_nodes_are_upgraded_one_by_one_while_work_goes_on(
+    bare: Any, tmp_path: Path, present: Version, following: Version, second: Version
+) -> None:
+    etcd = Etcd(tmp_path / "etcd")
+    try:
+        upgrade_two_heads(Heads(bare, etcd), bare, present, following, second)
+    finally:
+        bare.close()  # before their store goes
+        end_nodes(bare.home / "b", END_S)
+        etcd.close()
+
+
+def upgrade_two_heads(
+    heads: Heads, bare: Any, present: Version, following: Version, second: Version
+) -> None:
+    heads.start("a", present)
+    heads.serves("a", "READY")
+    heads.start("b", present)
+    heads.serves("b", "STANDBY")
+    keep = ("--resources", '{"keep": 1}')
+    bare.start_node("keeper", 1, *keep, environment=present.environment)
+    first = bare.start_node("first", 2, environment=present.environment)
+    work = Work(bare, "before", present)
+
+    heads.stop("b")
+    far = heads.start("b", second)  # two minors later than the one that leads
+    assert far.wait(END_S) == 3
+    assert str(present) in far.text() and str(second) in far.text()
+    heads.start("b", following)
+    heads.serves("b", "STANDBY")
+    leader = bare.peer()
+    leader.send(m.StepDown(1, "upgrade"))
+    leader.receive(m.SteppingDown)
+    leader.close()
+    heads.leads("b")
+    work.goes_on(present)
+
+    heads.stop("a")
+    heads.start("a", following)
+    heads.serves("a", "STANDBY")
+    work.goes_on(present)
+    new = replace_node(bare, following, "first", first)
+    work.goes_on(following)
+    assert "heard LATER" in new.text()
+
+    both = Work(bare, "after", following)
+    heads.running.pop("b").kill()  # the other takes over with what the next version has written
+    heads.leads("a")
+    work.goes_on(following)
+    both.goes_on(present)
+    assert following.name in work.ends() and both.ends().startswith("done ")
+
+
 def test_a_version_too_far_away_is_refused_with_both_named(
     bare: Any, present: Version, second: Version, start_alone: Callable[..., tuple[int, str]]
 ) -> None:
@@ -192,7 +306,7 @@ def test_a_version_too_far_away_is_refused_with_both_named(
 
     bare.head.stop()
     code, text = start_alone(present, "zray.cli.head", "--port", "0", "--num-cpus", "0")
-    assert code == 1 and all(one in text for one in both) and "Traceback" not in text, text
+    assert code == 3 and all(one in text for one in both) and "Traceback" not in text, text
     assert "does not lead" in text
 
 

@@ -119,3 +119,22 @@ def test_a_zygote_killed_again_and_again_is_replaced_by_one_that_is_heard(connec
         for _ in range(2):
             with pytest.raises(WorkerCrashedError):
                 zray.get(ends.remote(), timeout=10)
+
+
+def test_a_node_on_which_no_worker_can_begin_anything_is_told_of_by_its_tasks(bare: Any) -> None:
+    """The program does not wait for ever, and goes on once workers can start."""
+    bare.start_head()
+    node = bare.start_node("one", 1)
+    bare.connect()
+    (zygote,) = psutil.Process(node.pid).children()
+    before = zygote.rlimit(psutil.RLIMIT_NOFILE)
+    zygote.rlimit(psutil.RLIMIT_NOFILE, (5, before[1]))
+
+    @zray.task(max_retries=0)
+    def work() -> int:
+        return 7
+
+    with pytest.raises(WorkerCrashedError, match="before they began anything"):
+        zray.get(work.remote(), timeout=60)
+    zygote.rlimit(psutil.RLIMIT_NOFILE, before)
+    assert zray.get(work.remote(), timeout=60) == 7

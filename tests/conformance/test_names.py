@@ -43,6 +43,11 @@ def test_modules_that_need_no_import_of_their_own(name) -> None:
     assert getattr(ray, name) is importlib.import_module(f"ray.{name}")
 
 
+def test_the_package_has_a_file() -> None:
+    """``ray.__file__`` is a file in the folder of the package."""
+    assert Path(ray.__file__).is_file()
+
+
 def test_the_version() -> None:
     """``ray.__version__`` is of three numbers."""
     assert re.fullmatch(r"\d+\.\d+\.\d+", ray.__version__)

@@ -63,7 +63,8 @@ def test_thousands_of_resources_and_nodes_are_cut() -> None:
 
 def test_what_has_changed_is_named_once() -> None:
     kinds, seen = figures.changed(status(1), {})
-    assert {*kinds} == {"tasks", "actors", "objects", "nodes", "workers", "jobs", "events"}
+    kinds_of_things = {"tasks", "actors", "objects", "nodes", "workers", "jobs", "events"}
+    assert {*kinds} == kinds_of_things | {"placement_groups"}
     assert figures.changed(status(1), seen)[0] == []
     assert figures.changed(status(2), seen)[0] == ["tasks"]
     assert figures.changed(status(1, objects=5), seen)[0] == ["objects"]

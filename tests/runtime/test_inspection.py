@@ -3,6 +3,7 @@ from __future__ import annotations
 import functools
 import socket
 import threading
+from collections.abc import Sized
 from typing import Any
 
 import pytest
@@ -100,6 +101,16 @@ def test_classes_of_the_script_name_their_attributes() -> None:
 
     assert "class attribute 'lock' is a _thread.lock" in str(serialization.explain(Local, "C"))
     assert "class attribute 'lock' is a _thread.lock" in str(serialization.explain(Local(), "c"))
+
+
+def test_what_a_class_makes_anew_in_each_process_is_not_blamed() -> None:
+    class Local(Sized):
+        lock = threading.Lock()
+
+        def __len__(self) -> int:
+            return 0
+
+    assert "class attribute 'lock' is a _thread.lock" in str(serialization.explain(Local, "C"))
 
 
 def test_an_open_socket_is_named() -> None:

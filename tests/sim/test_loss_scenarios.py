@@ -9,9 +9,11 @@ import pytest
 
 from tests.sim.lease_ways import near, warm
 from tests.sim.stories import counter, failure, lessees, runs, started, until_done, workers
+from zray.errors import WorkerCrashedError
 from zray.protocol import messages as m
 from zray.testing.cluster import SimCluster
 from zray.testing.processes.steps import Get, Nested, Program, Sleep
+from zray.testing.processes.worker import SimWorker
 
 
 def held_objects(cluster: SimCluster) -> int:
@@ -369,3 +371,31 @@ def test_a_task_does_not_wait_for_ever_for_a_large_result_that_went_with_its_nod
         cluster.run(story)
         until_done(cluster, 100.0)
         cluster.finish()
+
+
+@pytest.mark.parametrize("resources", [{}, {"GPU": 1}])
+def test_where_no_worker_can_begin_anything_the_program_hears_of_it(
+    monkeypatch: pytest.MonkeyPatch, resources: dict[str, int]
+) -> None:
+    """Each dies as soon as it is there: a task has crashed then, as often as it may, and the next
+    one runs once workers live again. Leased or by the head."""
+    begins = SimWorker.begin
+    monkeypatch.setattr(SimWorker, "begin", lambda worker: worker.die("exit code 1"))
+    took = []
+
+    def story(driver: Any, random: Random) -> Program:
+        for retries in (0, 3):
+            began = cluster.clock.now
+            ref = driver.submit("add", [0.01, 0, 1], max_retries=retries, resources=resources)
+            error = yield from failure(ref)
+            took.append(cluster.clock.now - began)
+            assert error.code == WorkerCrashedError.code, error
+        monkeypatch.setattr(SimWorker, "begin", begins)
+        values = yield Get(driver.submit("add", [0.01, 0, 7], resources=resources))
+        assert values[0].number == 7
+
+    with SimCluster(25, nodes=[{"CPU": 2, "GPU": 2}]) as cluster:
+        cluster.run(story)
+        until_done(cluster, 200.0)
+        cluster.finish()
+    assert took[0] < 20 and took[1] < 40, took

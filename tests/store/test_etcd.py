@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 from collections.abc import Callable, Iterator
@@ -19,12 +18,13 @@ import pytest
 
 from tests.etcd_cluster import Etcd, encoded
 from tests.store.faulty_proxy import FaultyProxy
+from tests.store.fixed_term import FixedTerm
 from zray import limits
 from zray.core.head.leadership import LeaseTerms
 from zray.errors import DataDirectoryLockedError, FencedError, StoreError
 from zray.nodes.head.elected_store import ElectedStore
 from zray.store import etcd_address, etcd_layout
-from zray.store.etcd_gateway import Gateway
+from zray.store.etcd import EtcdStore
 from zray.store.etcd_layout import Layout
 
 pytestmark = pytest.mark.system
@@ -71,6 +71,7 @@ while True:
 """
 
 Stores = Callable[..., ElectedStore]
+Fenced = Callable[[], tuple[EtcdStore, FixedTerm]]
 Wait = Callable[[ElectedStore, int], list[int]]
 
 
@@ -100,6 +101,21 @@ def etcds(name: str) -> Iterator[Stores]:
 
 
 @pytest.fixture
+def fenced_stores(etcd: Etcd, name: str) -> Iterator[Fenced]:
+    """``fenced_stores()``: a store, not opened, and its term, which only the test ends."""
+    made: list[EtcdStore] = []
+
+    def make() -> tuple[EtcdStore, FixedTerm]:
+        term = FixedTerm(etcd, name)
+        made.append(EtcdStore(etcd_address.parse(etcd.url, {}), name, term))
+        return made[-1], term
+
+    yield make
+    for store in made:
+        store.close()
+
+
+@pytest.fixture
 def proxy(etcd: Etcd) -> Iterator[FaultyProxy]:
     proxy = FaultyProxy(etcd.ports[0])
     yield proxy
@@ -115,42 +131,6 @@ def test_a_second_head_is_refused_and_told_who_leads(etcd: Etcd, etcds: Stores) 
     with pytest.raises(DataDirectoryLockedError, match=f"pid {os.getpid()} on host"):
         etcds(etcd.url, wait_s=0.5).open()
     assert 0.4 < time.monotonic() - began < 5
-
-
-def test_a_standby_follows_as_soon_as_the_leader_ends(etcd: Etcd, etcds: Stores) -> None:
-    leader, standby = etcds(etcd.url), etcds(etcd.url, wait_s=float("inf"))
-    epoch, epochs = leader.open().epoch, []
-    thread = threading.Thread(target=lambda: epochs.append(standby.open().epoch))
-    thread.start()
-    time.sleep(0.3)  # it watches by now, though it need not
-    assert not epochs
-    began = time.monotonic()
-    leader.close()
-    thread.join(10)
-    assert time.monotonic() - began < 2.4, "a look each 2.5 s is for watches that do not come"
-    assert epochs[0] > epoch
-
-
-def test_history_is_compacted_under_a_standby_s_watch(etcd: Etcd, etcds: Stores) -> None:
-    leader, standby = etcds(etcd.url), etcds(etcd.url, wait_s=float("inf"))
-    leader.open()
-    gateway = Gateway(etcd_address.parse(etcd.url, {}))
-    for number in range(5):
-        etcd.put(b"other", b"%d" % number)
-    etcd.ask("kv/compaction", {"revision": str(etcd.revision())})
-    began = time.monotonic()
-    assert not gateway.deleted_since(b"other", 2, 20.0), "it cannot tell, so whoever asks must look"
-    assert time.monotonic() - began < 5
-    gateway.close()
-    thread = threading.Thread(target=standby.open)
-    thread.start()
-    for _ in range(3):
-        etcd.put(b"other", b"x")
-        etcd.ask("kv/compaction", {"revision": str(etcd.revision())})
-        time.sleep(0.1)
-    leader.close()
-    thread.join(10)
-    assert standby.failure() is None and standby.fileno() is not None
 
 
 def test_a_head_that_was_killed_here_is_followed_at_once(
@@ -188,10 +168,10 @@ def test_a_head_that_slept_past_its_lease_says_nothing_more(
 
 
 def test_the_write_of_a_head_that_was_followed_is_refused(
-    etcd: Etcd, etcds: Stores, name: str, wait_until: Any
+    etcd: Etcd, fenced_stores: Fenced, etcds: Stores, name: str, wait_until: Any
 ) -> None:
-    """Though its lease still holds: by etcd, whatever its clocks say."""
-    first = etcds(etcd.url, terms=LONG._replace(renew_s=40.0))
+    """By etcd, whatever its clocks say."""
+    first, term = fenced_stores()
     first.open()
     etcd.delete(Layout(name).leader)
     second = etcds(etcd.url)
@@ -199,16 +179,16 @@ def test_the_write_of_a_head_that_was_followed_is_refused(
     first.submit(1, [("t", b"k", b"first")])
     wait_until(lambda: first.failure() is not None)
     assert isinstance(first.failure(), FencedError) and "another does" in str(first.failure())
-    assert first.completed() == []
+    assert first.completed() == [] and term.reason == "another does"
     assert second.failure() is None
     second.close()
     assert etcds(etcd.url).open().rows == {}
 
 
 def test_a_write_is_refused_where_nobody_leads_yet(
-    etcd: Etcd, etcds: Stores, name: str, wait_until: Any
+    etcd: Etcd, fenced_stores: Fenced, name: str, wait_until: Any
 ) -> None:
-    store = etcds(etcd.url, terms=LONG._replace(renew_s=40.0))
+    store, _ = fenced_stores()
     store.open()
     etcd.delete(Layout(name).leader)
     store.submit(1, [("t", b"k", b"v")])
@@ -217,25 +197,31 @@ def test_a_write_is_refused_where_nobody_leads_yet(
     assert etcd.keys(Layout(name).rows) == []
 
 
-def test_a_leader_that_writes_nothing_notices_as_well(
-    etcd: Etcd, etcds: Stores, name: str, wait_until: Any
-) -> None:
-    store = etcds(etcd.url, terms=BRIEF)
-    store.open()
-    etcd.delete(Layout(name).leader)
-    wait_until(lambda: store.failure() is not None)
-    assert "its key is gone" in str(store.failure())
-
-
 def test_a_foreign_write_in_a_leader_s_name_is_noticed(
-    etcd: Etcd, etcds: Stores, name: str, wait_until: Any
+    etcd: Etcd, fenced_stores: Fenced, name: str, wait_until: Any
 ) -> None:
-    store = etcds(etcd.url)
+    store, term = fenced_stores()
     store.open()
     etcd.put(Layout(name).mark, b"7:7")
     store.submit(1, [("t", b"k", b"v")])
     wait_until(lambda: store.failure() is not None)
-    assert "in its name" in str(store.failure())
+    assert "in its name" in str(store.failure()) and "in its name" in term.reason
+
+
+def test_a_term_that_is_over_opens_nothing_and_stores_nothing(
+    etcd: Etcd, fenced_stores: Fenced, name: str
+) -> None:
+    store, term = fenced_stores()
+    store.open()
+    store.submit(1, [("t", b"k", b"v")])
+    term.reason = "it slept"
+    assert store.completed() == [] and "it slept" in str(store.failure())
+    store.close()
+    assert etcd.keys(Layout(name).leader), "the key is not the store's to give back"
+    store, term = fenced_stores()
+    term.reason = "it slept"
+    with pytest.raises(FencedError, match="it slept"):
+        store.open()
 
 
 def test_kill_9_loses_nothing_reported_and_halves_no_batch(

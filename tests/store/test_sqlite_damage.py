@@ -69,7 +69,7 @@ def _refused(directory: Path) -> str:
         after = path.read_bytes() if path.exists() else b""
         assert after == before.get(name, b""), "it was changed"
     text = str(refusal.value)
-    assert refusal.value.code == "ZR-4003" and str(directory / "gcs.sqlite") in text
+    assert refusal.value.code == "ZR-4009" and str(directory / "gcs.sqlite") in text
     return text
 
 

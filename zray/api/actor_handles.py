@@ -43,11 +43,13 @@ T_contra = TypeVar("T_contra", contravariant=True)
 
 
 class Returns(NamedTuple):
-    """What calls of a method bring. ``yields``, ``unread_max``: as in TEMPLATE."""
+    """What calls of a method bring. ``yields``, ``unread_max``: as in TEMPLATE. ``quiet``: nobody
+    is to be told of them."""
 
     refs: int = 1
     yields: int = m.RETURNS
     unread_max: int = 0
+    quiet: bool = False
 
     def number(self) -> int:
         """All of it, as ActorInfo.methods has it: below 0 for what yields."""
@@ -67,10 +69,11 @@ class Returns(NamedTuple):
 
     def changed(self, options: MethodOptions) -> Returns:
         """With these options, of which None are as here."""
-        count, yields, unread_max = self
+        count, yields, unread_max, quiet = self
         if options.num_returns is not None:
             count, yields = returns(options.num_returns, generates=False)
-        return Returns(count, yields, options.unread_max or unread_max)
+        quiet = quiet or not options.events
+        return Returns(count, yields, options.unread_max or unread_max, quiet)
 
 
 class Method(NamedTuple):
@@ -167,7 +170,8 @@ class ActorMethod(UnderscoreRemote[Any], Generic[P, R_co]):
         once; -1: until it has run), which counts ends of the actor and errors that retry_exceptions
         (True: any; or a list of classes) covers; concurrency_group, one of the actor's;
         _generator_backpressure_num_objects (items that wait to be read, at most; -1: no limit);
-        name, which is accepted as in Ray and changes nothing. As in ``ray.method``.
+        enable_task_events (False: no list, summary or timeline has these calls); name, which is
+        accepted as in Ray and changes nothing. As in ``ray.method``.
 
         Raises:
             ValueError, TypeError: an unknown option or a bad value, or ``_num_objects_per_yield``,

@@ -310,7 +310,7 @@ def _methods_of(cls: type) -> Iterator[tuple[str, Method]]:
         yield (
             name,
             Method(
-                Returns(number, yields, chosen.unread_max),
+                Returns(number, yields, chosen.unread_max, not chosen.events),
                 chosen.max_task_retries,
                 Parameters(member, f"{cls.__name__}.{name}", bound=bound),
                 generates,

@@ -49,11 +49,13 @@ def note(program: str, text: str, ready_fd: int | None) -> None:
         print(f"{program}: {text}", file=sys.stderr, flush=True)
 
 
-def fail(program: str, reason: object, ready_fd: int | None = None) -> NoReturn:
-    """Say why, to the starter where it still waits, and end with 1."""
+def fail(
+    program: str, reason: object, ready_fd: int | None = None, status: int = 1
+) -> NoReturn:
+    """Say why, to the starter where it still waits, and end with that status."""
     if ready_fd is None or not _tell(ready_fd, {"error": str(reason)}):
         print(f"{program}: {reason}", file=sys.stderr, flush=True)
-    sys.exit(1)
+    sys.exit(status)
 
 
 def _tell(ready_fd: int, found: dict[str, Any]) -> bool:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from zray import limits
 from zray._version import __version__
-from zray.cli import daemon, entry, options
-
-if TYPE_CHECKING:
-    from zray.runtime.connection import ConnectionInfo
+from zray.cli import daemon, entry, options, supervised
 
 PROGRAM = "zray-head"
 
@@ -79,6 +76,20 @@ PROGRAM = "zray-head"
 @options.import_option
 @options.dashboard_options
 @click.option("--detach", is_flag=True, help="Return when it leads or stands by, with pid and log.")
+@click.option(
+    "--supervise",
+    is_flag=True,
+    help="Start it again when it was killed, has crashed or does nothing any more. The pid is that "
+    "of a small process that watches over it.",
+)
+@click.option(
+    "--watchdog",
+    "watchdog_s",
+    type=options.Between(limits.WATCHDOG_MIN_S, limits.WATCHDOG_MAX_S),
+    metavar="SECONDS",
+    help="With --supervise: a head that has done nothing for so long is killed and started again."
+    f"  [default: {limits.WATCHDOG_S:g}]",
+)
 @click.version_option(__version__, message="%(prog)s %(version)s")
 def command(
     host: str,
@@ -93,6 +104,8 @@ def command(
     dashboard_names: tuple[str, ...],
     no_dashboard: bool,
     detach: bool,
+    supervise: bool,
+    watchdog_s: float | None,
     **offered: Any,
 ) -> None:
     """Start a cluster: its head, and a node on this machine.
@@ -104,13 +117,14 @@ def command(
     """
     daemon.check_platform(PROGRAM)
     from zray.errors import ZrayError
-    from zray.nodes.head.addresses import ready_text, standby_text
     from zray.nodes.head.head import serve
     from zray.nodes.options import DashboardOptions, HeadOptions, NodeOptions
-    from zray.runtime import connection
+    from zray.runtime import connection, service
     from zray.runtime.linux.processes import set_process_name
 
     options.warn_of_cpus(PROGRAM, offered["num_cpus"])
+    if watchdog_s is not None and not supervise:
+        raise click.UsageError("--watchdog goes with --supervise")
     data = data_directory.absolute() if data_directory is not None else None
     chosen = HeadOptions(
         *(name, host, port, data),
@@ -129,17 +143,16 @@ def command(
     else:
         daemon.hangup_is_stop()
 
-    def on_ready(info: ConnectionInfo) -> None:
-        daemon.ready(ready_text(info, host), ready_fd)
-
-    def on_standby(info: ConnectionInfo, leads: str) -> None:
-        daemon.ready(standby_text(info, leads), ready_fd)
-
     set_process_name(PROGRAM)
     try:
-        serve(chosen, on_ready, on_standby=on_standby)
+        if supervise:
+            supervised.begin(chosen, watchdog_s or limits.WATCHDOG_S, ready_fd)
+        supervised.refuse_another(chosen)
+        service.declare()
+        starter = supervised.Starter(host, ready_fd)
+        serve(chosen, starter.ready, on_standby=starter.standby)
     except (ZrayError, ValueError, OSError) as error:
-        daemon.fail(PROGRAM, error, ready_fd)
+        daemon.fail(PROGRAM, error, ready_fd, supervised.exit_status(error))
 
 
 def _dashboard_idle_s() -> float:

@@ -16,6 +16,7 @@ from zray._version import __version__
 from zray.cli import (
     entry,
     figures,
+    gcs,
     head_commands,
     job,
     listing,
@@ -23,6 +24,7 @@ from zray.cli import (
     operations,
     options,
     rerunning,
+    systemd_unit,
 )
 
 
@@ -165,6 +167,8 @@ for _one in (
     metrics.metrics,
     job.job,
     head_commands.head,
+    systemd_unit.systemd_unit,
+    gcs.gcs,
 ):
     command.add_command(_one)
 

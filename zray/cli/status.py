@@ -78,6 +78,10 @@ def lines(view: dict[str, Any]) -> list[str]:
     if waiting:
         text += ["", f"Waiting tasks: {waiting:,}"]
         text += [f"  {one['waiting']:,} x {one['task']}: {one['reason']}" for one in view["queue"]]
+    groups = view["placement_groups"]
+    if groups["waiting"]:
+        text += ["", f"Waiting placement groups: {groups['waiting']:,} of {groups['all']:,}"]
+        text += ["  zray list placement-groups says what each waits for"]
     if view["notices"]:
         text += ["", "Notices", *(f"  {notice}" for notice in view["notices"])]
     return [plain(line) for line in text]

@@ -19,10 +19,12 @@ from pathlib import Path
 import psutil
 
 from zray import limits
+from zray.cli.supervised import LOCK_NAME
 from zray.errors import HeadConnectionError, KeyFileError, NothingListensError, ZrayError
 from zray.nodes import contact
 from zray.nodes.driver.observer import Observer
 from zray.nodes.node_record import lock_holder, nodes_of
+from zray.protocol import messages as m
 from zray.runtime import connection
 from zray.runtime.connection import ConnectionInfo
 
@@ -34,8 +36,11 @@ def stop_named(name: str) -> int:
     directory = connection.home() / "clusters" / name
     head = holder(directory)
     if head is not None:
-        return _stop(head, name)
-    ended = _end_orphans(_of_killed_head(directory), name)
+        return _stop_with_parent(directory, head, name)
+    ended = _end_parent(directory, name)
+    if ended is not None:
+        return ended
+    ended = _stop_left(_of_killed_head(directory), name)
     if ended is not None:
         return ended
     print(f"No cluster named {name} runs here; nothing was stopped.")
@@ -50,28 +55,32 @@ def stop_directory(directory: Path) -> int:
     """Stop the cluster whose head uses that data directory; returns the exit code."""
     head = holder(directory)
     if head is None:
-        ended = _end_orphans(_of_killed_head(directory), str(directory))
+        ended = _end_parent(directory, str(directory))
+        if ended is not None:
+            return ended
+        ended = _stop_left(_of_killed_head(directory), str(directory))
         if ended is not None:
             return ended
         print(f"No head uses {directory}; nothing was stopped.")
         return 0
-    return _stop(head, str(directory))
+    return _stop_with_parent(directory, head, str(directory))
 
 
 def stop_at(addresses: list[str]) -> int:
     """Stop the cluster whose heads are at these addresses; returns the exit code."""
     try:
         info, target = contact.reach(",".join(addresses))
-        head = holder(connection.home() / "clusters" / info.name)
+        directory = connection.home() / "clusters" / info.name
+        head = holder(directory)
         if head is not None and head.pid == info.pid and info.host == socket.gethostname():
-            return _stop(head, info.name)
+            return _stop_with_parent(directory, head, info.name)
         return _ask(info, target, None, info.name)
     except NothingListensError as error:
         if all(map(_refused, addresses)):
             for path in connection.home().glob("clusters/*/connection.json"):
                 left = _of_killed_head(path.parent)
                 if left is not None and {*addresses} & {*left.addresses}:
-                    ended = _end_orphans(left, left.name)
+                    ended = _stop_left(left, left.name)
                     if ended is not None:
                         return ended
             print(f"Nothing runs at {', '.join(addresses)}; nothing was stopped.")
@@ -104,6 +113,7 @@ def _ask(info: ConnectionInfo, target: str, head: psutil.Process | None, title: 
             if node.info.machine == _machine():
                 with contextlib.suppress(psutil.Error):
                     here.append(psutil.Process(node.info.pid))
+        here += _heads_here(status.heads)
         observer.shut_down(REASON)
     unfinished = sum(job.unfinished for job in status.jobs)
     lost = f"; {unfinished:,} unfinished tasks were dropped" if unfinished else ""
@@ -117,8 +127,22 @@ def _ask(info: ConnectionInfo, target: str, head: psutil.Process | None, title: 
         )
         return 1
     nodes = "1 node" if count == 1 else f"{count} nodes"
-    print(f"Stopped cluster {title}: head {target} and {nodes}{lost}.")
+    others = len(status.heads) - 1
+    heads = f", {others} that stood by" if others > 0 else ""
+    print(f"Stopped cluster {title}: head {target}{heads} and {nodes}{lost}.")
     return 0
+
+
+def _heads_here(heads: Sequence[m.HeadInfo]) -> list[psutil.Process]:
+    """Those of this machine."""
+    found = []
+    for head in heads:
+        if head.host == socket.gethostname():
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(head.pid)
+                if 0 <= head.since_s - process.create_time() < limits.HEAD_WAIT_S:
+                    found.append(process)  # and no later one with the same id
+    return found
 
 
 def _terminate(head: psutil.Process, title: str) -> int:
@@ -138,6 +162,43 @@ def _terminate(head: psutil.Process, title: str) -> int:
         f"{limits.HEAD_LOST_GRACE_S / 60:g} min."
     )
     return 0
+
+
+def _stop_left(info: ConnectionInfo | None, title: str) -> int | None:
+    """Stop the cluster of a head that was killed here: other heads of it may go on; None: nothing
+    of it is there."""
+    if info is not None and info.heads:
+        with contextlib.suppress(HeadConnectionError, OSError):
+            return _ask(info, ",".join(info.elsewhere(info.addresses)), None, title)
+    return _end_orphans(info, title)
+
+
+def _stop_with_parent(directory: Path, head: psutil.Process, title: str) -> int:
+    """Who would start a supervised head again ends with it, a moment later."""
+    parent = lock_holder(directory / LOCK_NAME)
+    status = _stop(head, title)
+    if parent is not None and not status:
+        gone([parent], limits.STOP_S / 2)
+    return status
+
+
+def _end_parent(directory: Path, title: str) -> int | None:
+    """End who is about to start a head again, and what the last one has left; None: nobody is."""
+    parent = lock_holder(directory / LOCK_NAME)
+    if parent is None:
+        return None
+    with contextlib.suppress(psutil.NoSuchProcess):
+        parent.send_signal(signal.SIGTERM)
+        parent.send_signal(signal.SIGCONT)
+    if not gone([parent], limits.STOP_S):
+        print(
+            f"zray: the supervisor of cluster {title} (pid {parent.pid}) has not ended "
+            f"{limits.STOP_S:g} s after SIGTERM; kill -9 {parent.pid} ends it",
+            file=sys.stderr,
+        )
+        return 1
+    print(f"Stopped the supervisor of cluster {title} (pid {parent.pid}), whose head had ended.")
+    return _end_orphans(_of_killed_head(directory), title) or 0
 
 
 def _end_orphans(info: ConnectionInfo | None, title: str) -> int | None:

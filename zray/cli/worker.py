@@ -94,16 +94,20 @@ def _serve(
 ) -> None:
     from zray.nodes.options import NodeOptions
     from zray.nodes.raylet import raylet
+    from zray.runtime import service
     from zray.runtime.linux.processes import set_process_name
 
     set_process_name(PROGRAM)
+    service.declare()
     node = NodeOptions(name=name or "", log_directory=logs, **offered)
 
     def on_ready(text: str) -> None:
         daemon.ready(f"zray {text}", ready_fd)
+        service.tell(READY=1, STATUS=text)
 
     def on_wait(text: str) -> None:
         daemon.note(PROGRAM, text, ready_fd)
+        service.tell(STATUS=text)
 
     raylet.serve(node, heads, on_ready, wait_s, on_wait)
 

@@ -99,6 +99,8 @@ def _members(module: ModuleType) -> Callable[[str], Any]:
             value = entry
         elif _FINDER.find_spec(prefix + name) is not None:
             value = importlib.import_module(prefix + name)
+        elif prefix + name == "ray.__file__":
+            value = sys.modules["zray"].__file__
         else:
             raise AttributeError(f"module {module.__name__!r} has no attribute {name!r}")
         setattr(module, name, value)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
+
+from msgspec.structs import replace
 
 from zray import limits
 from zray.core import failures
@@ -15,6 +17,8 @@ FAILED = "FAILED"
 READY = "READY"
 NO_ANSWER = "NO_ANSWER"
 BLOCKED = "BLOCKED"  # in get or wait
+WAIT_DEPS = "WAIT_DEPS"
+ALIKE_MAX = 3  # tasks in a row that wait for arguments, each for the next, are told one by one
 DETAIL_CHARS_MAX = 300
 
 
@@ -54,6 +58,27 @@ def cause(
         *(_cut(text, limits.WHY_CHARS_MAX), since_s, told, more),
         _cut(advice, DETAIL_CHARS_MAX),
     )
+
+
+def pass_over(
+    found: list[m.Cause], thing_id: bytes, after: Callable[[bytes], bytes], most: int
+) -> tuple[bytes, int]:
+    """Where a chain goes on that is at a thing, and how many are left out: of very many tasks that
+    wait for each other's results the first are told, and the last. The last of ``found`` says so.
+
+    ``after``: the task for which that one waits, if both wait for arguments; empty: not so.
+    ``most``: so many are passed over at most.
+    """
+    if len(found) < ALIKE_MAX or any(one.code != WAIT_DEPS for one in found[-ALIKE_MAX:]):
+        return thing_id, 0
+    count = 0
+    while count < most and (then := after(thing_id)):
+        thing_id, count = then, count + 1
+    if count:
+        last = found[-1]
+        text = f"{last.text}; {count:,} more wait like that, each for the next; then"
+        found[-1] = replace(last, text=_cut(text, limits.WHY_CHARS_MAX))
+    return thing_id, count
 
 
 def bounded(one: m.Cause) -> m.Cause:

@@ -31,7 +31,8 @@ class KnownHeads:
         heads: as the leader has said last; empty: its store allows for one only.
         epoch: of the session that was there last.
         linked: that session goes on.
-        stands_by: what a head that does not lead has said last, since there was a session.
+        stands_by: what a head that does not lead has said last, since there was a session;
+            ``said_by``: where it is.
     """
 
     def __init__(self, given: Iterable[str] = ()) -> None:
@@ -40,6 +41,7 @@ class KnownHeads:
         self.heads: list[HeadInfo] = []
         self.epoch = 0
         self.stands_by: NotLeader | None = None
+        self.said_by = ""
         self._hinted: dict[bytes, HeadInfo] = {}  # what heads that do not lead know
         self._leader: list[str] = []  # where one leads, by the best that is known
         self.linked = False
@@ -197,13 +199,15 @@ class KnownHeads:
         Returns what that is in a session: its end.
         """
         self._answers += 1
-        self.stands_by = message
+        self.stands_by, self.said_by = message, self.address
         for head in message.heads:
             self._hinted.pop(head.head_id, None)
             self._hinted[head.head_id] = head
         while len(self._hinted) > limits.HEADS_MAX:
             self._hinted.pop(next(iter(self._hinted)))
-        found = next((head for head in message.heads if head.leads), None)
+        found = next(
+            (one for one in message.heads if one.leads and self.address not in one.addresses), None
+        )
         if found is None:
             self._leader = [] if not self.linked else self._leader
         elif message.epoch >= self.epoch and self._hints < _HINTS_MAX:

@@ -41,6 +41,7 @@ def sample_of(status: m.Status, now_s: float, before: Sample | None) -> Sample:
         },
         "actors": {"alive": alive, "other": len(status.actors) - alive},
         "objects": status.objects,
+        "groups": {"all": status.groups, "waiting": status.groups_waiting},
         "nodes": nodes,
         "jobs": sum(job.connected for job in status.jobs),
         "resources": _resources(status),
@@ -118,5 +119,6 @@ def changed(status: m.Status, before: Mapping[str, Any]) -> tuple[list[str], dic
         "workers": counters.get("events"),
         "jobs": [(one.job_id, one.connected, one.unfinished) for one in status.jobs],
         "events": counters.get("events"),
+        "placement_groups": (status.groups, status.groups_waiting, counters.get("events")),
     }
     return [kind for kind in seen if seen[kind] != before.get(kind)], seen

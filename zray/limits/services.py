@@ -78,6 +78,7 @@ NODES_DEAD_KEPT_MAX = 1000  # of which the head remembers why they are dead
 WHY_CHARS_MAX = 2000  # of one text
 WHY_ASK_S = 1.0  # whoever knows more is waited for no longer
 WHY_ASKED_MAX = 32  # nodes that are asked whether they know a task
+WHY_HOPS_MAX = 10_000  # tasks in a row, each for the one before, that are passed over in one answer
 WHY_LOOK_BLOCKS = 20  # of what is over, in one turn of the head
 WHY_QUESTIONS_MAX = 256  # that wait for others; more are answered without these
 STUCK_S = 10.0  # get or wait, without any progress: says what it waits for
@@ -140,6 +141,17 @@ REPLAY_WORKER_RUNS = 1000  # that a worker has kept at first
 REPLAY_WORKER_RUNS_PER_S = 100  # and so many more each second
 REPLAY_PART_BYTES_MAX = 1 << 20  # in one answer
 REPLAY_LISTED_MAX = 1000  # in one answer
+
+# ---- a head's parent (zray-head --supervise) -----------------------------------------------
+WATCHDOG_S = 30.0  # a head whose loop has not turned for so long is killed, and started again
+WATCHDOG_MIN_S = 2.0
+WATCHDOG_MAX_S = 86400.0
+HEAD_START_S = 300.0  # one that does not serve so long after its start is killed, too
+SUPERVISED_STOP_S = 25.0  # and one that was told to stop
+SUPERVISED_STEADY_S = 10.0  # one that lasts so long is started again at once
+SUPERVISED_FAILURES = 5  # in a row: it is told; one that has never served is given up
+SUPERVISED_PAUSE_S = 0.1  # before the third start in a row; doubled each time
+SUPERVISED_PAUSE_MAX_S = 30.0
 
 assert INLINE_TOTAL_BYTES_MAX + REFERENCES_MAX * 22 + RETURNS_MAX * 100 < FRAME_BYTES_MAX
 assert SUSPECT_S > 2 * PING_S > SILENT_S > PING_S

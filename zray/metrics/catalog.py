@@ -117,6 +117,12 @@ HEAD = (
     ),
     Metric("zray_resource_capacity", GAUGE, "What all nodes have, by resource.", ("resource",)),
     Metric("zray_resource_available", GAUGE, "What is free of it.", ("resource",)),
+    Metric(
+        "zray_placement_groups",
+        GAUGE,
+        "Placement groups: PENDING (those that lack places, again or still), CREATED.",
+        ("state",),
+    ),
     Metric("zray_actors", GAUGE, "Actors that are not dead, by state.", ("state",)),
     Metric("zray_actor_restarts_total", COUNTER, "Incarnations of actors that followed another."),
     Metric(

@@ -136,9 +136,18 @@ def decode_node(found: dict[str, Any]) -> NodeOptions:
     return NodeOptions(**decoded)
 
 
+def encode_head(options: HeadOptions) -> str:
+    """Head options as JSON, for a head that is started by a driver or a supervisor."""
+    found = {**options._asdict(), "node": encode_node(options.node)}
+    found["data_directory"] = str(options.data_directory) if options.data_directory else None
+    return json.dumps({**found, "dashboard": options.dashboard._asdict()})
+
+
 def decode_head(text: str) -> HeadOptions:
-    """Head options from JSON, as a driver passes them to its local head."""
+    """What ``encode_head`` has made."""
     found: dict[str, Any] = json.loads(text)
+    if found["data_directory"]:
+        found["data_directory"] = Path(found["data_directory"])
     dashboard = DashboardOptions(**found["dashboard"])
     dashboard = dashboard._replace(names=tuple(dashboard.names))
     return HeadOptions(**{**found, "node": decode_node(found["node"]), "dashboard": dashboard})

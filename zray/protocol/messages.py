@@ -353,7 +353,8 @@ class Status(Message, tag=34):
 
     ``started_s``: of the head, in seconds since 1970. ``health`` as in PONG. ``classes``: of tasks
     that wait. ``objects``: how many there are. ``notices``: the last warnings; ``counters``: what
-    has happened how often since the head's start. ``heads``, ``zray`` as in WELCOME.
+    has happened how often since the head's start. ``heads``, ``zray`` as in WELCOME. ``groups``:
+    placement groups that are not removed; ``groups_waiting``: those of them that lack places.
     """
 
     about: Seq
@@ -370,6 +371,8 @@ class Status(Message, tag=34):
     more: bool = False
     heads: Heads = []
     zray: Name = ""
+    groups: Count = 0
+    groups_waiting: Count = 0
 
 
 class Reasons(Message, tag=35):

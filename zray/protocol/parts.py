@@ -355,7 +355,8 @@ class Call(Struct, array_like=True, frozen=True, gc=False):
     TEMPLATE. ``group``: the concurrency group that it runs in; empty: its method's. ``retry``: for
     which errors it is made again, as the caller's language says it; RETRY_AS_DECLARED: as its
     method says; empty: for none. ``given_up``: the caller has given the call up; if it has not come
-    before, it does not run, and is answered with CANCELLED and no results.
+    before, it does not run, and is answered with CANCELLED and no results. ``quiet``: nobody is to
+    be told of it.
     """
 
     seq: Seq
@@ -373,6 +374,7 @@ class Call(Struct, array_like=True, frozen=True, gc=False):
     group: Name = ""
     retry: bytes = b""
     given_up: bool = False
+    quiet: bool = False
 
 
 class Holds(Struct, array_like=True, frozen=True):

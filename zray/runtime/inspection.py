@@ -119,6 +119,9 @@ class _Search:
 # ---- the parts of a value ------------------------------------------------------------------
 
 
+_NOT_CARRIED = ("__dict__", "__weakref__", "_abc_impl")  # of a class: each process makes its own
+
+
 def _parts(value: Any) -> list[_Part]:
     try:
         return list(islice(_iterate_parts(value), CHILDREN_MAX))
@@ -141,7 +144,7 @@ def _iterate_parts(value: Any) -> Iterator[_Part]:
                 yield _Part(f"argument {key!r} of a partial", f".keywords[{key!r}]", item)
         case type():
             for key, item in vars(value).items():
-                if key not in ("__dict__", "__weakref__"):
+                if key not in _NOT_CARRIED:
                     yield _Part(f"class attribute {key!r}", f".{key}", item)
         case staticmethod() | classmethod():
             yield _Part("its function", ".__func__", value.__func__)

@@ -19,7 +19,7 @@ from functools import partial
 from typing import Any
 
 from zray import limits
-from zray.runtime import sockets
+from zray.runtime import service, sockets
 from zray.runtime.linux.clock import boot_time
 from zray.runtime.sockets import Socket
 from zray.runtime.wake_pipe import WakePipe
@@ -117,6 +117,8 @@ class Loop:
         """Wait for something, at most ``timeout_s`` seconds, and call whom it concerns."""
         if self._paused:
             timeout_s = min(timeout_s, self._resume())
+        if service.declared is not None:
+            timeout_s = min(timeout_s, service.beat())
         looks = self._looks
         looks.update(self._busy)
         ready = [socket for socket in looks if self._ready(socket)]
@@ -195,6 +197,8 @@ class Loop:
             if self.signals and self.now() - first > SAME_STOP_S:
                 signal.signal(number, signal.SIG_DFL)
                 signal.raise_signal(number)
+            if not self.signals:
+                service.tell(STOPPING=1)
             first = first or self.now()
             self.signals += 1
             self.wake()

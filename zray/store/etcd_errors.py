@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from zray.errors import DataDirectoryLockedError, FencedError, StoreError
+from zray.errors import (
+    DataDirectoryLockedError,
+    FencedError,
+    StoreError,
+    StoreRefusedError,
+)
 from zray.store.etcd_wire import EtcdError, NoSpace, Unavailable
 
 _WAIT = "Changes to nodes, actors and jobs wait; the rest goes on."
@@ -77,18 +82,19 @@ def cannot_write(where: str, error: EtcdError) -> StoreError:
     )
 
 
-def damaged(where: str, detail: str) -> StoreError:
+def damaged(where: str, detail: str) -> StoreRefusedError:
     """What is stored is not what was written."""
-    return StoreError(
+    return StoreRefusedError(
         f"the control store {where} is damaged: {detail}. The head does not start, because it "
-        "would forget its nodes, actors and jobs. Restore etcd from a snapshot; or, to begin an "
-        "empty cluster, choose another --name."
+        "would forget its nodes, actors and jobs. Restore a backup under another --name (`zray gcs "
+        "restore FILE --store URL --name NAME`), or a snapshot of etcd; or, to begin an empty "
+        "cluster, choose another --name."
     )
 
 
-def newer_schema(where: str, found: int, known: int) -> StoreError:
+def newer_schema(where: str, found: int, known: int) -> StoreRefusedError:
     """A later zray has written it."""
-    return StoreError(
+    return StoreRefusedError(
         f"the control store {where} was written by a newer zray (schema {found}; this one knows "
         f"{known}). Nothing was changed, and the head does not start. Use that newer zray."
     )

@@ -5,42 +5,43 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zray.errors import StoreError
+from zray.errors import StoreError, StoreRefusedError
 
 if TYPE_CHECKING:
     import sqlite3
 
 
-def damaged(path: Path, detail: str) -> StoreError:
+def damaged(path: Path, detail: str) -> StoreRefusedError:
     """The file is not what was written."""
-    return StoreError(
+    return StoreRefusedError(
         f"the control store {path} is damaged: {detail}. The head does not start, because it "
-        "would forget its nodes, actors and jobs. Restore the file from a backup (and remove "
-        f"{path.name}-wal and {path.name}-shm); or, to begin an empty cluster, move all three out "
-        "of the directory."
+        "would forget its nodes, actors and jobs. Restore a backup: `zray gcs restore FILE "
+        f"--data-directory {path.parent} --force` keeps what is there under another name; or, to "
+        f"begin an empty cluster, move {path.name}, {path.name}-wal and {path.name}-shm out of the "
+        "directory."
     )
 
 
-def newer_schema(path: Path, found: int, known: int) -> StoreError:
+def newer_schema(path: Path, found: int, known: int) -> StoreRefusedError:
     """A later zray has written the file."""
-    return StoreError(
+    return StoreRefusedError(
         f"the control store {path} was written by a newer zray (schema {found}; this one knows "
         f"{known}). Nothing was changed, and the head does not start. Use that newer zray, or "
         "another data directory."
     )
 
 
-def overtaken(path: Path) -> StoreError:
+def overtaken(path: Path) -> StoreRefusedError:
     """Another head has opened the store since."""
-    return StoreError(
+    return StoreRefusedError(
         f"another head has opened the control store {path} after this one (is its lock file "
         "gone?). This head acknowledges nothing more. Stop it, and keep the newer one."
     )
 
 
-def displaced(path: Path, reason: str) -> StoreError:
+def displaced(path: Path, reason: str) -> StoreRefusedError:
     """The file was moved, removed or replaced under the running head."""
-    return StoreError(
+    return StoreRefusedError(
         f"the control store {path} was moved, removed or replaced under the running head "
         f"({reason}). The head acknowledges nothing more, because no restart would find it. Put "
         "the data directory back and restart the head."

@@ -9,52 +9,38 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from zray.errors import StoreError
+from zray.store import sqlite_format
 from zray.store.base import Opened, Rows
 from zray.store.sqlite_errors import (
     cannot_open,
     cannot_write,
     damaged,
     displaced,
-    newer_schema,
     overtaken,
     stalled,
 )
-from zray.store.sqlite_log import log_damage
+from zray.store.sqlite_format import (
+    DEFINITIONS,
+    INSERT,
+    SCHEMA,
+    STATEMENT_ROWS,
+    meta_crc,
+    row_crc,
+)
 
 if TYPE_CHECKING:
     import sqlite3
-
-SCHEMA: Final = 1  # a reader of schema n refuses n+1; `SELECT schema FROM meta` works in all
 
 _BUSY_S: Final = 1.0  # wait for a foreign program (backup, sqlite3 shell) before it is a stall
 _LOG_BYTES_KEPT: Final = 4 << 20  # the log is cut to this after a checkpoint
 _PAGE_BYTES: Final = 4096
 _SHRINK_PAGES: Final = 2048  # fewer free ones stay for the next rows
 _IDENTITY_CHECK_S: Final = 1.0
-_STATEMENT_ROWS: Final = (1, 16, 240)  # 4 x 240 + 1 variables: SQLite before 3.32 allows 999
-
-# The trigger lets one INSERT carry deletions too. A transaction must be one statement: each call
-# into sqlite3 gives up the GIL, and gets it back only after up to 5 ms of a busy head's loop.
-_DEFINITIONS: Final = (
-    "CREATE TABLE meta (id INTEGER PRIMARY KEY CHECK (id = 1), schema INTEGER NOT NULL,"
-    " epoch INTEGER NOT NULL, cluster_id BLOB, crc INTEGER NOT NULL)",
-    "CREATE TABLE rows (kind TEXT NOT NULL, key BLOB NOT NULL, value BLOB,"
-    " crc INTEGER NOT NULL, PRIMARY KEY (kind, key)) WITHOUT ROWID",
-    "CREATE TRIGGER deletion AFTER INSERT ON rows WHEN NEW.value IS NULL BEGIN"
-    " DELETE FROM rows WHERE kind = NEW.kind AND key = NEW.key; END",
-)
-_INSERT: Final = {
-    count: "INSERT OR REPLACE INTO rows SELECT * FROM (VALUES "
-    + ", ".join(["(?, ?, ?, ?)"] * count)
-    + ") WHERE column1 IS NOT NULL AND (SELECT epoch FROM meta) = ?"
-    for count in _STATEMENT_ROWS
-}
 
 
 class SqliteFile:
@@ -117,12 +103,12 @@ class SqliteFile:
 
         connection = self._live_connection()
         rows = [
-            (table, key, value, _row_crc(table, key, value))
+            (table, key, value, row_crc(table, key, value))
             for (table, key), value in changes.items()
         ]
         try:
             self._check_identity()
-            if len(rows) <= _STATEMENT_ROWS[-1]:
+            if len(rows) <= STATEMENT_ROWS[-1]:
                 self._insert(connection, rows)
             else:
                 self._insert_many(connection, rows)
@@ -151,7 +137,7 @@ class SqliteFile:
         try:
             cursor = self._live_connection().execute(
                 "UPDATE meta SET cluster_id = ?, crc = ? WHERE epoch = ?",
-                (cluster_id, _meta_crc(self._epoch, cluster_id), self._epoch),
+                (cluster_id, meta_crc(self._epoch, cluster_id), self._epoch),
             )
         except sqlite3.Error as error:
             raise self._stalled(error) from error
@@ -237,15 +223,15 @@ class SqliteFile:
         for leftover in (draft, Path(f"{draft}-wal"), Path(f"{draft}-shm")):
             leftover.unlink(missing_ok=True)
         os.close(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_WRONLY, 0o600))
-        with contextlib.closing(self._connect(draft, "rw")) as connection:
+        with contextlib.closing(sqlite_format.connect(draft, "rw", _BUSY_S)) as connection:
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("PRAGMA synchronous = OFF")
             connection.execute("PRAGMA journal_mode = WAL").fetchall()
             connection.execute("BEGIN")
-            for definition in _DEFINITIONS:
+            for definition in DEFINITIONS:
                 connection.execute(definition)
             connection.execute(
-                "INSERT INTO meta VALUES (1, ?, 0, NULL, ?)", (SCHEMA, _meta_crc(0, None))
+                "INSERT INTO meta VALUES (1, ?, 0, NULL, ?)", (SCHEMA, meta_crc(0, None))
             )
             connection.execute("COMMIT")
         _sync(draft)
@@ -254,52 +240,16 @@ class SqliteFile:
 
     def _load(self) -> Rows:
         """Check everything and read it, through a connection that cannot write."""
-        with contextlib.closing(self._connect(self._path, "ro")) as connection:
-            found = connection.execute("SELECT schema FROM meta").fetchall()
-            if len(found) == 1 and type(found[0][0]) is int and found[0][0] > SCHEMA:
-                raise newer_schema(self._path, found[0][0], SCHEMA)
-            if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
-                raise damaged(self._path, "its header does not say that it has a write-ahead log")
-            log = log_damage(self._path)
-            if log is not None:
-                raise damaged(self._path, log)
-            verdict = connection.execute("PRAGMA quick_check(1)").fetchone()
-            if verdict != ("ok",):
-                raise damaged(self._path, str(verdict[0]) if verdict else "it cannot be checked")
-            definitions = connection.execute("SELECT sql FROM sqlite_master WHERE sql NOT NULL")
-            if {sql for (sql,) in definitions} != set(_DEFINITIONS):
-                raise damaged(self._path, "its table definitions are not zray's")
-            self._read_meta(connection)
-            return self._read_rows(connection)
-
-    def _read_meta(self, connection: sqlite3.Connection) -> None:
-        found = connection.execute("SELECT id, schema, epoch, cluster_id, crc FROM meta").fetchall()
-        if len(found) != 1:
-            raise damaged(self._path, f"table meta has {len(found)} rows instead of 1")
-        number, schema, epoch, cluster_id, crc = found[0]
-        if (
-            (number, schema) != (1, SCHEMA)
-            or type(epoch) is not int
-            or type(cluster_id) not in (bytes, type(None))
-            or crc != _meta_crc(epoch, cluster_id)
-        ):
-            raise damaged(self._path, "the row of table meta does not match its checksum")
-        self._epoch, self._cluster_id = epoch, cluster_id
-
-    def _read_rows(self, connection: sqlite3.Connection) -> Rows:
-        rows: Rows = {}
-        for kind, key, value, crc in connection.execute("SELECT * FROM rows"):
-            if (type(kind), type(key), type(value)) != (str, bytes, bytes) or crc != _row_crc(
-                kind, key, value
-            ):
-                raise damaged(
-                    self._path, f"a row of {kind!r} (key {key!r}) does not match its checksum"
-                )
-            rows.setdefault(kind, {})[key] = value
-        return rows
+        with contextlib.closing(sqlite_format.connect(self._path, "ro", _BUSY_S)) as connection:
+            meta = sqlite_format.checked(connection, self._path)
+            self._epoch, self._cluster_id = meta.epoch, meta.cluster_id
+            rows: Rows = {}
+            for table, key, value in sqlite_format.rows(connection, self._path):
+                rows.setdefault(table, {})[key] = value
+            return rows
 
     def _begin_epoch(self, rows: Rows, skip: int) -> Opened:
-        connection = self._connect(self._path, "rw")
+        connection = sqlite_format.connect(self._path, "rw", _BUSY_S)
         self._connection = connection
         for pragma in (
             "synchronous = FULL",
@@ -311,7 +261,7 @@ class SqliteFile:
         epoch = self._epoch + 1 + skip
         cursor = connection.execute(
             "UPDATE meta SET epoch = ?, crc = ? WHERE epoch = ?",
-            (epoch, _meta_crc(epoch, self._cluster_id), self._epoch),
+            (epoch, meta_crc(epoch, self._cluster_id), self._epoch),
         )
         if cursor.rowcount != 1:
             raise overtaken(self._path)
@@ -320,31 +270,20 @@ class SqliteFile:
         self._identity = self._identify()
         return Opened(epoch, rows, self._cluster_id)
 
-    def _connect(self, path: Path, mode: str) -> sqlite3.Connection:
-        import sqlite3
-
-        return sqlite3.connect(
-            f"{path.as_uri()}?mode={mode}",
-            uri=True,
-            timeout=_BUSY_S,
-            isolation_level=None,
-            check_same_thread=False,
-        )
-
     # ---- writing ---------------------------------------------------------------------------
 
     def _insert(self, connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
         if not rows:
             return
-        room = next(count for count in _STATEMENT_ROWS if count >= len(rows))
+        room = next(count for count in STATEMENT_ROWS if count >= len(rows))
         values = [field for row in rows for field in row]
         values += [None] * (4 * (room - len(rows)))
-        cursor = connection.execute(_INSERT[room], [*values, self._epoch])
+        cursor = connection.execute(INSERT[room], [*values, self._epoch])
         if cursor.rowcount != len(rows):
             raise overtaken(self._path)
 
     def _insert_many(self, connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
-        size = _STATEMENT_ROWS[-1]
+        size = STATEMENT_ROWS[-1]
         try:
             connection.execute("BEGIN IMMEDIATE")
             for start in range(0, len(rows), size):
@@ -385,16 +324,6 @@ class SqliteFile:
         if stall is None:
             raise cannot_write(self._path, error) from error
         return stall
-
-
-def _row_crc(table: str, key: bytes, value: bytes | None) -> int:
-    head = table.encode()
-    crc = zlib.crc32(b"%d %d " % (len(head), len(key)) + head)
-    return zlib.crc32(value or b"", zlib.crc32(key, crc))
-
-
-def _meta_crc(epoch: int, cluster_id: bytes | None) -> int:
-    return zlib.crc32(b"%d %d " % (SCHEMA, epoch) + (b"-" if cluster_id is None else cluster_id))
 
 
 def _sync(path: Path) -> None:

@@ -19,7 +19,7 @@ from zray.testing.judgement.history import History
 from zray.testing.judgement.ledger import Ledger
 from zray.testing.judgement.leftovers import Leftovers
 from zray.testing.processes.driver import SimDriver, Thread, Workload
-from zray.testing.processes.head import SimHead
+from zray.testing.processes.head import SimHead, SimOnlyHead
 from zray.testing.processes.population import Population
 from zray.testing.processes.process import Scene, SimPeer, SimProcess
 from zray.testing.processes.raylet import SimRaylet
@@ -203,7 +203,7 @@ class SimCluster(Population):
             self.run(workload, driver)
 
     def _start_head(self) -> None:
-        self.head = SimHead(self._scene, self.store)
+        self.head = SimOnlyHead(self._scene, self.store)
         self.history.head_started(self.head)
         self.ledger.calls.head_started()
 
@@ -226,7 +226,7 @@ class SimCluster(Population):
         """
         self.excuse(*LOSSES, ACTOR_UNAVAILABLE)
         old = self.head
-        if old is None:
+        if not isinstance(old, SimOnlyHead):
             return
         self.clock.tell("another head takes the store over")
         old.usurped = True

@@ -13,7 +13,7 @@ from zray import limits
 from zray.protocol import messages as m
 from zray.store.memory import MemoryStore
 from zray.testing.processes.driver import SimDriver
-from zray.testing.processes.head import SimHead
+from zray.testing.processes.head import SimOnlyHead
 from zray.testing.processes.participant import Participant
 from zray.testing.processes.population import Population
 from zray.testing.processes.process import Scene, SimProcess
@@ -124,7 +124,7 @@ class ImaginedCluster(Population):
         self.clock = world.clock
         self.observer = Observer(self, world)
         self._scene = Scene(world, self.observer, library, self._turned)
-        self.head = SimHead(self._scene, MemoryStore(auto=True))
+        self.head = SimOnlyHead(self._scene, MemoryStore(auto=True))
         for number, node in enumerate(nodes, 1):
             amounts = {name: round(value * limits.RESOURCE_UNIT) for name, value in node.items()}
             node_id = world.random.randbytes(16)

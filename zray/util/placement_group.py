@@ -18,7 +18,12 @@ from zray.api.placement import GroupHandle, PlacementGroupSchedulingStrategy
 from zray.api.session import participant
 from zray.core.bundles import STRATEGIES as _STRATEGIES
 from zray.core.resources import GPU
-from zray.errors import HeadSilentError, PlacementGroupExistsError, ZrayError
+from zray.errors import (
+    HeadSilentError,
+    PlacementGroupExistsError,
+    TooManyBundlesError,
+    ZrayError,
+)
 from zray.nodes.options import checked_text, unit
 from zray.protocol import messages as m
 from zray.runtime import session
@@ -153,6 +158,7 @@ def placement_group(
     Raises:
         ValueError, TypeError: these cannot be a placement group, or the name is taken.
         HeadSilentError: no answer in time; the group may have been made.
+        TooManyBundlesError: this program's groups have ``limits.JOB_BUNDLES_MAX`` bundles.
     """
     wanted = _checked(bundles, bundle_label_selector)
     if strategy not in _STRATEGIES:
@@ -190,6 +196,8 @@ def placement_group(
         raise HeadSilentError("the head did not say in time that the placement group was made")
     if answer.code == PlacementGroupExistsError.code:
         raise PlacementGroupExistsError(answer.text)
+    if answer.code == TooManyBundlesError.code:
+        raise TooManyBundlesError(answer.text)
     if answer.code:
         raise ZrayError(answer.text, code=answer.code)
     return PlacementGroup(group_id, _specs(wanted))

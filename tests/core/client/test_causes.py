@@ -91,3 +91,15 @@ def test_what_cannot_leave_yet_says_so() -> None:
     (oid,) = bench.client.submit(spec, 1)
     (found,) = bench.client.causes.of(oid).causes
     assert found.code == "WAIT_SUBMIT" and "0 of its tasks are with the head" in found.text
+
+
+def test_of_a_long_chain_of_arguments_the_beginning_and_the_end_are_told() -> None:
+    bench = Bench()
+    bench.submit()  # by way of the head
+    last = first = bench.submit()
+    for _ in range(2000):
+        last = bench.submit(last)
+    told = bench.ask(last)
+    assert codes(told) == ["WAIT_DEPS"] * 4 + ["WAIT_RESOURCES"]
+    assert told.causes[2].text.endswith("; 1,996 more wait like that, each for the next; then")
+    assert told.causes[4].id == first[:16]

@@ -11,7 +11,12 @@ from zray import limits
 from zray.core import bundles
 from zray.core.bundles import PACK, SPREAD, STRICT_PACK, STRICT_SPREAD
 from zray.core.head import placement_queue, placement_reasons
-from zray.errors import PlacementGroupExistsError, TaskPlacementGroupRemoved
+from zray.core.head.figures import HeadFigures
+from zray.errors import (
+    PlacementGroupExistsError,
+    TaskPlacementGroupRemoved,
+    TooManyBundlesError,
+)
 from zray.protocol import messages as m
 from zray.protocol.errors import decode_error
 
@@ -571,3 +576,58 @@ def test_where_one_bundle_finds_no_place_the_others_are_not_looked_at() -> None:
     bench.node("n3", 9)
     bench.turn()
     assert calls == 1 and bench.asked("n3") == [(m.PREPARE, [2])]
+
+
+def test_a_program_has_so_many_bundles_and_others_have_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """However many groups wait, the head's memory is bounded; what is removed makes room."""
+    monkeypatch.setattr(limits, "JOB_BUNDLES_MAX", 5)
+    bench = Bench(n1=1)
+    assert bench.create(9, 9, 9)[0].groups and bench.create(9, 9, group_id=identity("h"))[0].groups
+    (refused,) = bench.create(1, group_id=identity("i"))
+    assert refused.code == TooManyBundlesError.code and not refused.groups
+    assert "have 5 bundles, and a program may have 5; remove groups" in refused.text
+    assert bench.create(9, 9, 9)[0].groups  # the same once more is answered as before
+    bench.driver("e")
+    wanted = [m.Bundle([("CPU", UNIT)])]
+    bench.say("e", m.CreateGroup(1, identity("j"), identity("e"), PACK, wanted))
+    assert bench.taken("e", m.Groups)[0].groups
+    bench.say("d", m.RemoveGroup(9, GROUP))
+    bench.taken("d")
+    assert bench.create(9, 9, 9, group_id=identity("k"))[0].groups
+    bench.say("d", m.Goodbye(0, "over"))
+    assert not bench.gcs.placement.bundles_of(DRIVER)
+
+
+def test_how_many_groups_lack_places_is_told() -> None:
+    bench = Bench(n1=1)
+    gcs: Any = bench.gcs
+    figures_of = HeadFigures(
+        *(gcs.sessions._identity, gcs, gcs.queries.classes, gcs.queries.health),
+        gcs.tasks.__len__,
+    )
+
+    def counted() -> tuple[int, int]:
+        status = bench.gcs.queries.status(0, bench.now)
+        figures = {
+            one.labels[0]: one.value
+            for one in figures_of.all(bench.now)
+            if one.name == "zray_placement_groups"
+        }
+        assert figures == {
+            "PENDING": status.groups_waiting,
+            "CREATED": status.groups - status.groups_waiting,
+        }
+        return status.groups_waiting, status.groups
+
+    assert counted() == (0, 0)
+    bench.create(1)
+    bench.create(4, group_id=identity("large"))
+    assert counted() == (2, 2)
+    bench.answer("n1")
+    assert counted() == (1, 2)
+    bench.say("n1", m.Goodbye(0, "it was stopped"))
+    assert counted() == (2, 2)
+    bench.say("d", m.RemoveGroup(9, GROUP))
+    assert counted() == (1, 1)

@@ -24,6 +24,7 @@ class Bench:
     def __init__(self) -> None:
         self.gcs = Gcs(HeadIdentity(CLUSTER, EPOCH, VERSIONS, 0.0, H1.head_id, 1), {}, 0.0)
         self.now = 0.0
+        self.commit()  # which version leads
 
     def say(self, route: bytes, *messages: m.Message, epoch: int = EPOCH) -> None:
         self.gcs.controller.receive(route, "user", Payload(epoch, [*messages], []), self.now)

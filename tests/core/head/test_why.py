@@ -88,13 +88,37 @@ def test_a_chain_of_arguments_is_followed_to_its_end() -> None:
     assert found[2].advice == "start one with zray-worker"
 
 
-def test_a_long_chain_and_many_arguments_are_cut() -> None:
+def test_of_a_long_chain_of_arguments_the_beginning_and_the_end_are_told() -> None:
+    head = Bench()
+    before: list[bytes] = []
+    for place in range(10_000):
+        head.submit("d", spec(f"t{place}", WORK, dependencies=before))
+        before = [object_of(identity(f"t{place}"))]
+    found = head.chain(before[0])
+    assert [one.code for one in found] == ["WAIT_DEPS"] * 4 + ["NO_NODES"]
+    assert [one.id for one in found[3:]] == [identity("t1"), identity("t0")]
+    assert found[2].text.endswith("; 9,995 more wait like that, each for the next; then")
+
+
+def test_in_one_turn_so_many_are_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "WHY_HOPS_MAX", 30)
     head = Bench()
     before: list[bytes] = []
     for place in range(100):
         head.submit("d", spec(f"t{place}", WORK, dependencies=before))
         before = [object_of(identity(f"t{place}"))]
-    assert len(head.chain(before[0])) == limits.WHY_CHAIN_MAX
+    answers = head.ask(before[0], before[0])
+    assert answers is not None
+    for answer in answers:
+        assert len(answer.causes) == limits.WHY_CHAIN_MAX
+    assert "; 30 more wait like that" in answers[0].causes[2].text
+    assert "more wait like that" not in answers[1].causes[2].text
+    (first, *_) = head.ask(before[0]) or []
+    assert "; 30 more wait like that" in first.causes[2].text
+
+
+def test_many_arguments_are_cut() -> None:
+    head = Bench()
     roots = [spec(f"root{place}", WORK) for place in range(2000)]
     head.submit("d", *roots)
     needs = [object_of(one.task_id) for one in roots]
@@ -481,3 +505,87 @@ def test_the_last_attempt_is_told() -> None:
         past(head, m.ENDED_BADLY, "works", attempt=attempt)
     (found,) = head.chain(identity("gone"))
     assert texts(found)["attempt"] == "2"
+
+
+def test_how_and_when_a_job_ended() -> None:
+    head = Bench()
+    job_id = identity("d").hex()
+    head.now += 60
+    head.turn()
+    head.say("d", m.Goodbye(0, "its program has ended"))
+    head.now += 5
+    head.turn()
+    for subject in (job_id, job_id[:8], job_id[:7].upper()):
+        (found,) = head.chain(subject)
+        assert (found.kind, found.code, found.since_s) == ("job", "ENDED", 5), subject
+        assert "(program), pid" in found.text and found.text.endswith("has ended")
+        assert texts(found)["it ran for"] == "60 s"
+
+
+def test_how_a_job_was_lost() -> None:
+    head = Bench()
+    head.gcs.departures.job_lost(head.gcs.members.jobs[identity("d")], "it was away for 30 s")
+    head.now += 2
+    head.turn()
+    (found,) = head.chain(identity("d"))
+    assert (found.code, found.since_s) == ("FAILED", 2)
+    assert found.text.endswith("was lost: it was away for 30 s")
+
+
+def test_what_begins_like_nothing_that_was_is_unknown() -> None:
+    head = Bench()
+    for number in range(200):
+        head.driver(f"driver{number}")
+        head.say(f"driver{number}", m.Goodbye(0, "over"))
+    (found,) = head.chain("abcdef")
+    assert found.code == "UNKNOWN" and "nothing here has the id or name 'abcdef'" in found.text
+    (found,) = head.chain(identity("driver7")[:7].hex())  # driver70 to 79 begin so, too
+    assert found.code == "ENDED"
+    assert at_rest(head)
+
+
+def test_how_an_actor_and_a_worker_ended() -> None:
+    head = Bench()
+    events = head.gcs.events
+    now_s = events.now_s()
+    actor = m.ListedActor(identity("actor"), "Counter", "DEAD", death_cause="it was killed")
+    worker = m.ListedWorker(
+        *(identity("worker"), False),
+        host="here",
+        pid=12,
+        ended_s=now_s - 3,
+        exit_type="SYSTEM_ERROR",
+        exit_detail="killed by SIGKILL",
+    )
+    events.actors.add(replace(actor, ended_s=now_s - 9))
+    events.workers.add(worker)
+    (found,) = head.chain(identity("actor"))
+    assert (found.kind, found.code, found.since_s) == ("actor", "DEAD", 9)
+    assert found.text == "actor Counter is dead: it was killed"
+    (found,) = head.chain(identity("worker"))
+    assert (found.kind, found.code, found.since_s) == ("worker", "ENDED", 3)
+    assert found.text == "worker pid 12 on here has ended, SYSTEM_ERROR: killed by SIGKILL"
+
+
+def test_a_submitted_job_by_its_submission_id() -> None:
+    head = Bench()
+    row = m.SubmittedJob("import-3", m.JOB_PENDING, "python x.py", identity("super"))
+    record = head.gcs.job_table.add(row)
+    assert head.codes("import-3") == ["UNKNOWN"]  # nobody is shown what is not durable
+    record.told = row
+    assert next(one.code for one in head.chain("import-3")) == "PENDING"
+    record.told = replace(row, status=m.JOB_RUNNING, driver_id=identity("d"))
+    assert head.ask("import-3") is None
+    (asked,) = head.taken("d", m.AskWhy)
+    head.say("d", m.ToldWhy(0, asked.seq, []))
+    (answer,) = head.answer() or []
+    found = answer.causes
+    assert [(one.kind, one.code) for one in found][:2] == [("job", "RUNNING"), ("job", "IDLE")]
+    ended_ms = int(1000 * head.gcs.events.now_s()) - 4000
+    record.told = replace(
+        row, status=m.JOB_FAILED, message="exit code 3", exit_code=3, ended_ms=ended_ms
+    )
+    (ended,) = head.chain("import-3")
+    assert ended.code == "FAILED" and "exit code 3" in ended.text
+    assert ended.since_s == pytest.approx(4, abs=0.01)
+    assert texts(ended) == {"command": "python x.py", "exit code": "3"}

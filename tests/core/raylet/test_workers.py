@@ -152,3 +152,42 @@ def test_one_that_takes_no_more_is_let_go_once_nothing_depends_on_it() -> None:
     assert [type(message) for message in bench.outbox.take()[slot.worker_id]] == [m.Exit]
     bench.workers.exited(slot, 0, "exit code 0", 0.0)
     assert bench.workers.may_start(0.0) and not bench.told
+
+
+def test_after_several_in_a_row_what_waits_for_one_waits_in_vain() -> None:
+    bench = Bench()
+    now = 128.0
+    for number in range(limits.STILLBORN_MAX):
+        assert not bench.workers.hopeless(KEY), number
+        bench.workers.exited(bench.start(), 0, "exit code 1; no module", now)
+        bench.workers.exited(bench.start(), 0, "exit code 1", now)  # together with that one
+        now = bench.workers.deadline()
+        assert bench.workers.may_start(now)
+    why = bench.workers.hopeless(KEY)
+    assert "node n1 cannot run it: the last 8 workers" in why and why.endswith("by exit code 1")
+    another_environment = (*KEY[:3], "environment:x")
+    assert not bench.workers.hopeless(another_environment)
+    bench.workers.exited(bench.start(), 1, "signal 9", now)
+    assert not bench.workers.hopeless(KEY)
+
+
+def test_while_another_of_the_program_works_no_end_is_one_too_many() -> None:
+    bench = Bench()
+    works = bench.workers.start(KEY)
+    bench.workers.started(works.worker_id, 4712, lambda: 3)
+    now = 128.0
+    for _ in range(3 * limits.STILLBORN_MAX):
+        bench.scheduler.remove_worker(slot := bench.start())
+        bench.workers.exited(slot, 0, "exit code 1", now)
+        now = bench.workers.deadline()
+        assert bench.workers.may_start(now) and not bench.workers.hopeless(KEY)
+
+
+def test_with_its_job_such_a_row_is_forgotten() -> None:
+    bench = Bench()
+    now = 128.0
+    for _ in range(limits.STILLBORN_MAX):
+        bench.workers.exited(bench.start(), 0, "exit code 1", now)
+        now = bench.workers.deadline()
+    bench.workers.end_job(JOB, now)
+    assert not bench.workers.hopeless(KEY)

@@ -29,6 +29,7 @@ PROGRAM = """
 import time
 
 import zray
+from zray.util import placement_group
 
 zray.init()
 
@@ -68,6 +69,9 @@ zray.get([actor.add.remote(1) for actor in (scores, victim)])
 kept = [big.remote(1), chatter.remote(), zray.put(bytes(2_000_000))]
 kept.append(report.remote(kept[0]))
 kept.append(big.options(name="<script>alert(1)</script>").remote(2))
+groups = [placement_group([{"memory": 2**20}] * 2, strategy="SPREAD", name="trainers")]
+groups.append(placement_group([{"memory": 2**20}, {"GPU": 1}], name="<b>gpus</b>"))
+groups[0].wait(30)
 zray.get([quick.remote(number) for number in range(300)])
 try:
     zray.get(broken.remote())

@@ -215,3 +215,36 @@ def test_a_node_is_drained_once_confirmed(cluster: Any, viewer: Any) -> None:
 
     node.wait(STOP_S)
     expect(page.locator("main .head-line .chip")).to_have_text("Dead")
+
+
+def test_a_placement_group_that_waits_says_why(viewer: Any) -> None:
+    """From the overview to the group, to what each bundle has, and to the node of one that is."""
+    page = viewer.page
+    page.locator("main").get_by_role("link", name="placement group", exact=True).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Placement groups")
+    table = page.get_by_role("grid", name="Placement groups")
+    row = table.get_by_role("row").filter(has_text="<b>gpus</b>")
+    expect(row).to_contain_text("Pending")
+    expect(row).to_contain_text("0 / 2")
+    expect(row).to_contain_text("no node ever has that")
+    expect(table.get_by_role("row").filter(has_text="trainers")).to_contain_text("2 / 2")
+    row.get_by_role("link", name="<b>gpus</b>").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("<b>gpus</b>")
+    expect(page.locator("#why")).to_contain_text("bundle 1 needs GPU 1; no node ever has that")
+    bundles = page.get_by_role("region", name="Bundles")
+    expect(bundles.get_by_role("row")).to_have_count(3)
+    expect(bundles.get_by_role("row").nth(2)).to_contain_text("no place yet")
+    viewer.go(f"placement_groups/{viewer.id_of('placement_groups', name='trainers')}")
+    expect(page.locator("main")).to_contain_text("memory 2.0 MiB")
+    names = {"one", "two", "head"}
+    expect(bundles.get_by_role("link")).to_have_count(2)
+    assert {*bundles.get_by_role("link").all_inner_texts()} <= names
+    page.get_by_role("link", name="pid").or_(bundles.get_by_role("link")).first.click()
+    expect(page.get_by_role("heading", level=1)).to_have_text(re.compile("^(one|two|head)$"))
+
+
+def test_a_job_leads_to_its_placement_groups(viewer: Any) -> None:
+    viewer.go("jobs")
+    viewer.page.get_by_role("link", name="program.py").click()
+    groups = viewer.page.get_by_role("region", name="Placement groups")
+    expect(groups.get_by_role("link", name="trainers")).to_be_visible()

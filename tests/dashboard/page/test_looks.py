@@ -23,6 +23,7 @@ VIEWS = [
     "objects",
     "workers",
     "jobs",
+    "placement_groups",
     "logs",
     "events",
     "names",
@@ -31,6 +32,7 @@ THINGS = {
     "tasks": {"name": "report"},
     "actors": {"name": "scores"},
     "nodes": {"node_name": "one"},
+    "placement_groups": {"name": "trainers"},
 }
 # Beside the rules on contrast and so on: what an application is expected to do.
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]

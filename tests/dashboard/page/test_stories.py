@@ -75,6 +75,12 @@ def test_why_is_it_pending(ways: Any) -> None:
     assert behind[0] == "INFEASIBLE" and "no node ever has CPU 64" in behind[1]
 
 
+def test_why_does_a_placement_group_wait(ways: Any) -> None:
+    group_id = ways.viewer.id_of("placement_groups", state="PENDING")
+    (only,) = ways.why("placement_groups", group_id)
+    assert only[0] == "PENDING" and "bundle 1 needs GPU 1; no node ever has that" in only[1]
+
+
 def test_why_did_it_die(ways: Any) -> None:
     @zray.remote(num_cpus=0)
     class Doomed:

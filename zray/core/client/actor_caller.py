@@ -34,7 +34,8 @@ class PendingCall:
     incarnation or with an error that ``retry`` covers; -1: any number.
 
     ``box``: the object that holds its arguments where they are large; then ``arguments`` is empty,
-    or they were too large only for the way that the call went. ``group``, ``retry``: as in CALL.
+    or they were too large only for the way that the call went. ``group``, ``retry``, ``quiet``: as
+    in CALL.
 
     One that is ``given_up`` has its error already. It is kept until the actor answers, since that
     may have it: its number is not free before, nor is what it refers to.
@@ -43,7 +44,7 @@ class PendingCall:
     __slots__ = (
         *("task_id", "method", "num_returns", "arguments", "dependencies", "nested", "parent"),
         *("retries", "box", "group", "retry", "cancelled", "recursive", "seq", "actor"),
-        *("may_have_run", "given_up", "yields", "unread_max"),
+        *("may_have_run", "given_up", "yields", "unread_max", "quiet"),
     )
 
     def __init__(
@@ -62,6 +63,7 @@ class PendingCall:
         retry: bytes = b"",
         yields: int = 0,
         unread_max: int = 0,
+        quiet: bool = False,
     ) -> None:
         self.actor = actor
         self.task_id = task_id
@@ -82,6 +84,7 @@ class PendingCall:
         self.given_up = False
         self.yields = yields
         self.unread_max = unread_max
+        self.quiet = quiet
 
 
 class ActorCaller:

@@ -33,6 +33,7 @@ class CallMessages:
                 unread_max=call.unread_max,
                 group=call.group,
                 retry=call.retry if call.retries else b"",
+                quiet=call.quiet,
             )
         nested = list(call.nested)
         if not fits:
@@ -61,4 +62,5 @@ class CallMessages:
             *(nested, values, call.parent, boxed, call.yields, call.unread_max),
             group=call.group,
             retry=call.retry if call.retries else b"",
+            quiet=call.quiet,
         )

@@ -82,12 +82,13 @@ class ClientCalls:
         retry: bytes = m.RETRY_AS_DECLARED,
         yields: int = m.RETURNS,
         unread_max: int = 0,
+        quiet: bool = False,
     ) -> list[bytes]:
         """Queue a call; the ids of its returns, for each of which the caller makes a reference.
 
         ``given``: arguments, dependencies, nested references, the task that calls, and the box: an
         own object, counted for the call, that holds the arguments; empty if there is none.
-        ``group``, ``retry``: as in CALL. ``yields``, ``unread_max``: as in TEMPLATE.
+        ``group``, ``retry``, ``quiet``: as in CALL. ``yields``, ``unread_max``: as in TEMPLATE.
         """
         actor = self.actors.of(actor_id)
         actor.info = info
@@ -113,6 +114,7 @@ class ClientCalls:
             retry,
             yields,
             unread_max,
+            quiet,
         )
         if dependencies or nested:
             for oid in (*dependencies, *nested):

@@ -88,7 +88,8 @@ class ClientCauses:
             if not step.causes:
                 return Known(found, step.next or known.next)
             found += step.causes
-            known = step
+            then, _ = causes.pass_over(found, step.next, self._further, limits.WHY_HOPS_MAX)
+            known = step._replace(next=then)
         return Known(found, known.next, known.needs, known.lease_id)
 
     def _step(self, oid: bytes, *, all_known: bool) -> Known:
@@ -119,6 +120,17 @@ class ClientCauses:
             return Known([cause("task", origin, name, "SUBMITTED", text)])
         return Known([])
 
+    def _further(self, oid: bytes) -> bytes:
+        """What a task waits for that waits for arguments, if that waits for arguments, too."""
+        missing = self._missing(oid)
+        return missing if missing and self._missing(missing) else b""
+
+    def _missing(self, oid: bytes) -> bytes:
+        task = self._results.awaited.get(oid)
+        if not isinstance(task, PendingTask) or task.lease is not None or not task.waiting:
+            return b""
+        return next((one for one in task.spec.dependencies if one not in self._outcomes), b"")
+
     @staticmethod
     def _ended(oid: bytes, outcome: m.Outcome) -> m.Cause:
         if outcome.kind & m.ERROR and outcome.value:
@@ -139,9 +151,8 @@ class ClientCauses:
                 return Known([found], lease_id=lease.lease_id)
             return Known([found], first)
         if task.waiting:
-            missing = [oid for oid in task.spec.dependencies if oid not in self._outcomes]
             found = cause("task", task_id, name, code, text)
-            return Known([found], missing[0] if missing else b"")
+            return Known([found], self._missing(object_id(task_id)))
         details = [self._of_lease(one) for one in islice(group.leases.values(), 4)]
         like = self._leased_tasks.like(object_id(task_id))
         found = cause(

@@ -6,6 +6,7 @@ One look at the tables for each cause, whatever there is in them; never at all t
 from __future__ import annotations
 
 from itertools import islice
+from typing import NamedTuple
 
 from zray import limits
 from zray.core import causes, resources
@@ -13,21 +14,14 @@ from zray.core.bundles import STRATEGIES
 from zray.core.causes import READY, UNKNOWN, Link, cause
 from zray.core.head.actor_directory import ActorDirectory
 from zray.core.head.actor_records import ActorRecord
-from zray.core.head.actor_table import ActorTable
-from zray.core.head.control_store import ControlStore
 from zray.core.head.holders import Holders
-from zray.core.head.lease_table import LeaseTable
 from zray.core.head.member_causes import AWAY, DEAD, MemberCauses
-from zray.core.head.members import Members
-from zray.core.head.near_tasks import NearTasks
-from zray.core.head.object_table import PENDING, ObjectRecord, ObjectTable
+from zray.core.head.object_table import PENDING, ObjectRecord
 from zray.core.head.placement_groups import PlacementGroups
-from zray.core.head.processes import Processes
-from zray.core.head.recovery import Recovery
 from zray.core.head.scheduling_class import SchedulingClass
 from zray.core.head.shortages import Shortages
+from zray.core.head.tables import Tables
 from zray.core.head.task_causes import TaskCauses
-from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.task_table import TaskTable
 from zray.ids import OBJECT_BYTES, TASK_BYTES, object_id, origin_of, task_of
 from zray.protocol import messages as m
@@ -35,77 +29,109 @@ from zray.protocol import messages as m
 PREFIX_MIN = 4  # hex digits that are enough for an id
 
 
+class Subject(NamedTuple):
+    """What somebody asks about: ``cause`` of it, then that of ``id``; either may be missing.
+
+    ``digits``: of an id that nothing here has; ``cause`` says so, unless something is over that
+    had it.
+    """
+
+    id: bytes = b""
+    cause: m.Cause | None = None
+    digits: str = ""
+
+
 class HeadCauses:
-    """``of_tasks``: those of tasks alone. ``epoch``: of the head."""
+    """``of_tasks``: those of tasks alone."""
 
     def __init__(
         self,
-        epoch: int,
-        store: ControlStore,
-        members: Members,
-        processes: Processes,
+        tables: Tables,
         tasks: TaskTable,
-        objects: ObjectTable,
-        actors: ActorTable,
         directory: ActorDirectory,
         holders: Holders,
-        leases: LeaseTable,
-        near_tasks: NearTasks,
-        scheduler: TaskScheduler,
-        recovery: Recovery,
         placement_groups: PlacementGroups,
     ) -> None:
         self._placement_groups = placement_groups
-        self._members = members
-        self._processes = processes
+        self._members = members = tables.members
+        self._processes = tables.processes
         self._tasks = tasks
-        self._objects = objects
-        self._actors = actors
+        self._objects = tables.objects
+        self._actors = tables.actor_table
         self._directory = directory
         self._holders = holders
-        self._leases = leases
-        self._near_tasks = near_tasks
+        self._leases = leases = tables.lease_table
+        self._near_tasks = tables.near_tasks
+        self._submitted = tables.job_table
+        self._events = tables.events
         shortages = Shortages(members, leases)
         self.of_tasks = TaskCauses(
-            epoch=epoch,
-            store=store,
+            epoch=tables.epoch,
+            store=tables.store,
             members=members,
             tasks=tasks,
-            objects=objects,
-            scheduler=scheduler,
-            recovery=recovery,
+            objects=tables.objects,
+            scheduler=tables.scheduler,
+            recovery=tables.recovery,
             shortages=shortages,
         )
         self._of_members = MemberCauses(
             members=members,
-            processes=processes,
+            processes=tables.processes,
             tasks=tasks,
             leases=leases,
-            scheduler=scheduler,
+            scheduler=tables.scheduler,
             shortages=shortages,
         )
 
     # ---- which thing -------------------------------------------------------------------------
 
-    def find(self, subject: str) -> bytes | m.Cause:
-        """The id of what somebody asks about; or why that cannot be told."""
+    def find(self, subject: str) -> Subject:
+        """Which thing that is; or why that cannot be told."""
         text = subject.strip()
         try:
             whole = bytes.fromhex(text) if len(text) in (2 * TASK_BYTES, 2 * OBJECT_BYTES) else b""
         except ValueError:
             whole = b""
         if whole:
-            return whole
+            return Subject(whole)
         found = self._named(text) or self._beginning(text.lower())
         if len(found) == 1:
-            return next(iter(found))
+            return Subject(next(iter(found)))
+        submitted = self._submitted.get(text)
+        if not found and submitted is not None and submitted.told is not None:
+            return self._of_submitted(submitted.told)
         if not found:
             what = f"nothing here has the id or name {subject!r}"
             advice = "zray status shows ids and names; ref.hex() is an object's"
         else:
             what = f"{len(found)} things have a name or an id like {subject!r}"
             advice = f"give the whole id: {', '.join(one.hex() for one in islice(found, 4))}"
-        return cause("thing", b"", subject, UNKNOWN, what, advice=advice)
+        unknown = cause("thing", b"", subject, UNKNOWN, what, advice=advice)
+        digits = text.lower() if not found and _begins_an_id(text.lower()) else ""
+        return Subject(b"", unknown, digits)
+
+    def _of_submitted(self, job: m.SubmittedJob) -> Subject:
+        """A job by its submission id; of one that has not ended, what it does or waits for."""
+        name = job.submission_id
+        details = [("command", job.entrypoint)]
+        if job.exit_code != m.NO_EXIT_CODE:
+            details.append(("exit code", str(job.exit_code)))
+        if job.error:
+            details.append(("error", job.error))
+        ended = job.status in m.JOB_ENDS
+        when = job.ended_ms if ended else job.started_ms
+        since_s = max(0.0, self._events.now_s() - when / 1000) if when else -1.0
+        text = f"job {name} is {job.status}: {job.message}" if job.message else f"job {name}"
+        failed = job.status == m.JOB_FAILED
+        told = cause(
+            *("job", job.actor_id, name, job.status, text),
+            since_s=since_s,
+            details=details,
+            advice="zray job logs shows what it has printed" if failed else "",
+        )
+        runs = job.driver_id if job.driver_id in self._members.jobs else job.actor_id
+        return Subject(b"" if ended else runs, told)
 
     def _named(self, name: str) -> dict[bytes, None]:
         """Nodes and actors of this name, living ones first."""
@@ -124,7 +150,7 @@ class HeadCauses:
 
     def _beginning(self, digits: str) -> dict[bytes, None]:
         """Nodes and jobs whose ids begin so; else actors, of the first that there are."""
-        if len(digits) < PREFIX_MIN or not set(digits) <= set("0123456789abcdef"):
+        if not _begins_an_id(digits):
             return {}
         members = (*self._members.nodes, *self._members.jobs)
         found = {one: None for one in members if one.hex().startswith(digits)}
@@ -333,6 +359,10 @@ class HeadCauses:
         raised = causes.failed("actor", actor_id, "", state.error)
         details = [("error", raised.text), *((one.name, one.text) for one in raised.details)]
         return Link(cause("actor", actor_id, "", DEAD, state.text, details=details))
+
+
+def _begins_an_id(digits: str) -> bool:
+    return PREFIX_MIN <= len(digits) <= 2 * TASK_BYTES and set(digits) <= set("0123456789abcdef")
 
 
 def _coded(reason: str, otherwise: str) -> tuple[str, str]:

@@ -53,6 +53,7 @@ class HeadFigures:
             *self._resources(),
             *self._actors(),
             *self._others(),
+            *self._groups(),
         ]
 
     def _head(self, now: float) -> list[m.Figure]:
@@ -204,6 +205,12 @@ class HeadFigures:
             m.Figure("zray_objects", len(tables.objects.records)),
             m.Figure("zray_functions", len(tables.catalog.functions)),
         ]
+
+    def _groups(self) -> list[m.Figure]:
+        placement = self._tables.placement
+        waiting = len(placement.unplaced)
+        states = {"PENDING": waiting, "CREATED": len(placement) - waiting}
+        return [m.Figure("zray_placement_groups", n, [state]) for state, n in states.items()]
 
 
 def _state(job: JobMember) -> str:

@@ -391,7 +391,7 @@ class Gcs(Tables):
         self.queries = StateQueries(
             *(identity, self.store, self.notices, self.incidents, self.counters, self.outbox),
             *(self.members, self.objects, self.actor_table, self.lease_table, self.scheduler),
-            *(self.recovery, self.transfers, self.events, self.succession),
+            *(self.recovery, self.transfers, self.events, self.succession, self.placement),
             lambda oid, now: self.causes.why(oid, now),
         )
         rows = StateRows(self, self.tasks)
@@ -429,11 +429,8 @@ class Gcs(Tables):
         """What the head knows of why something is as it is; made when somebody asks."""
         from zray.core.head.causes import HeadCauses
 
-        return HeadCauses(
-            *(self.epoch, self.store, self.members, self.processes, self.tasks, self.objects),
-            *(self.actor_table, self.actor_directory, self.holders, self.lease_table),
-            *(self.near_tasks, self.scheduler, self.recovery, self.placement_groups),
-        )
+        machines = (self.actor_directory, self.holders, self.placement_groups)
+        return HeadCauses(self, self.tasks, *machines)
 
     # ---- what concerns several machines --------------------------------------------------------
 

@@ -244,6 +244,7 @@ class Contender:
         self._ended = 0  # the last own term's revision
         self._campaigns = False
         self._key_id: bytes | None = None
+        self._once = False
         self._rest_until = 0.0
         self._clear = 0  # the revision of a leader's key that nobody needs any more
         self._orphan: tuple[int, float] | None = None  # a key without a lease, and since when
@@ -261,12 +262,14 @@ class Contender:
 
     # ---- what its head wants ---------------------------------------------------------------
 
-    def campaign(self, key_id: bytes | None) -> None:
+    def campaign(self, key_id: bytes | None, *, once: bool = False) -> None:
         """Lead from now on if nobody does, in a cluster of that id, or of none yet.
 
-        ``key_id`` None: in whichever.
+        Args:
+            key_id: None: in whichever.
+            once: for one term, and not again after that.
         """
-        self._campaigns, self._key_id = True, key_id
+        self._campaigns, self._key_id, self._once = True, key_id, once
 
     def step_down(self, reason: str, now: float) -> None:
         """Give the lead back; lead again once another did, or after ``limits.STEP_DOWN_S``."""
@@ -360,6 +363,7 @@ class Contender:
         seen = self._seen
         return (
             self._campaigns
+            and not (self._once and self._ended)
             and not self._stopped
             and seen is not None
             and seen.leader is None

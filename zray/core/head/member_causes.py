@@ -47,9 +47,6 @@ class MemberCauses:
         job = self._members.jobs.get(process_id)
         if job is not None:
             return self._job(job, now)
-        if process_id in self._members.lost_jobs:
-            text = self._members.lost_jobs[process_id]
-            return Link(cause("job", process_id, "", "ENDED", text))
         if process_id in self._members.node_rows:
             return self._former_node(process_id, now)
         place = self._processes.workers.get(process_id)

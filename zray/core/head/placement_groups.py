@@ -24,7 +24,7 @@ from zray.core.head.placement_reasons import Found, PlacementReasons
 from zray.core.head.placement_table import GroupRecord, GroupRow
 from zray.core.head.tables import Tables
 from zray.core.head.task_records import NodeView
-from zray.errors import PlacementGroupExistsError, ProtocolError
+from zray.errors import PlacementGroupExistsError, ProtocolError, TooManyBundlesError
 from zray.protocol import messages as m
 
 
@@ -93,6 +93,13 @@ class PlacementGroups:
                 f"{message.namespace!r}; use another name, or zray.util.get_placement_group()"
             )
             self._refuse(sender, message.seq, PlacementGroupExistsError.code, text)
+        elif self._table.bundles_of(message.job_id) + len(message.bundles) > limits.JOB_BUNDLES_MAX:
+            text = (
+                f"the program's placement groups have {self._table.bundles_of(message.job_id):,} "
+                f"bundles, and a program may have {limits.JOB_BUNDLES_MAX:,}; remove groups that "
+                "are not needed, with zray.util.remove_placement_group()"
+            )
+            self._refuse(sender, message.seq, TooManyBundlesError.code, text)
         else:
             record = GroupRecord(message)
             self._enter(record)
@@ -184,7 +191,6 @@ class PlacementGroups:
 
     def _remove(self, record: GroupRecord, then: Callable[[float], None]) -> None:
         """Durable, then told; what is in the way of that ends by itself."""
-        record.state = m.GROUP_REMOVED
         group_id = record.group_id
         self.queue.remove(record)
         self.claims.drop(record)
@@ -341,7 +347,8 @@ class PlacementGroups:
         for view, indices in by_node.items():
             self._commit(view, record, sorted(indices))
         if record.is_whole():
-            record.state, record.lost = m.GROUP_CREATED, ""
+            self._table.set_state(record, m.GROUP_CREATED)
+            record.lost = ""
             self._answer_waiters(record)
         self._wait(record)
 
@@ -445,7 +452,7 @@ class PlacementGroups:
             record.placed.pop(index, None)
             if view is not None and not record.at(view):
                 self._scheduler.in_groups.gone(record.group_id, view)
-        record.state = m.GROUP_RESCHEDULING
+        self._table.set_state(record, m.GROUP_RESCHEDULING)
         record.lost = why
         text = f"placement group {record.group_id.hex()} has lost bundles: {why}"
         self._events.add(WARNING, "PLACEMENT_GROUP", "GROUP_RESCHEDULING", text, record.group_id)

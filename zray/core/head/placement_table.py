@@ -134,6 +134,8 @@ class PlacementTable:
         self._records: dict[bytes, GroupRecord] = {}
         self._by_name: dict[tuple[str, str], bytes] = {}
         self._by_job: dict[bytes, dict[bytes, None]] = {}
+        self._bundles_of: dict[bytes, int] = {}  # by job
+        self.unplaced: dict[bytes, None] = {}  # groups that lack places
         self.removed: dict[bytes, m.GroupStatus] = {}
         self._bundles_kept = 0  # of these
 
@@ -162,6 +164,16 @@ class PlacementTable:
         if request.name:
             self._by_name[request.namespace, request.name] = record.group_id
         self._by_job.setdefault(request.job_id, {})[record.group_id] = None
+        self._bundles_of[request.job_id] = self.bundles_of(request.job_id) + len(record.places)
+        self.set_state(record, record.state)
+
+    def set_state(self, record: GroupRecord, state: int) -> None:
+        """One of the groups has its places, lacks some, or is no more."""
+        record.state = state
+        if state in (m.GROUP_PENDING, m.GROUP_RESCHEDULING):
+            self.unplaced[record.group_id] = None
+        else:
+            self.unplaced.pop(record.group_id, None)
 
     def remove(self, record: GroupRecord) -> None:
         """It is no more; what it was is remembered of the last ones."""
@@ -169,10 +181,12 @@ class PlacementTable:
         del self._records[record.group_id]
         if self._by_name.get((request.namespace, request.name)) == record.group_id:
             del self._by_name[request.namespace, request.name]
+        self.set_state(record, m.GROUP_REMOVED)
         of_job = self._by_job[request.job_id]
         del of_job[record.group_id]
+        self._bundles_of[request.job_id] -= len(record.places)
         if not of_job:
-            del self._by_job[request.job_id]
+            del self._by_job[request.job_id], self._bundles_of[request.job_id]
         self.removed[record.group_id] = record.status()
         self._bundles_kept += len(record.places)
         while (
@@ -192,6 +206,10 @@ class PlacementTable:
         if group_id in self._records:
             return ""
         return f"its placement group {group_id.hex()} was removed, or there never was one"
+
+    def bundles_of(self, job_id: bytes) -> int:
+        """How many bundles the groups have that were made in the job."""
+        return self._bundles_of.get(job_id, 0)
 
     def of_job(self, job_id: bytes) -> list[GroupRecord]:
         """Those that were made in the job."""

@@ -16,6 +16,7 @@ from zray.core.head.lease_table import LeaseTable
 from zray.core.head.members import Member, Members, NodeMember
 from zray.core.head.notices import Notices
 from zray.core.head.object_table import ObjectTable
+from zray.core.head.placement_table import PlacementTable
 from zray.core.head.recovery import Recovery
 from zray.core.head.scheduling_class import SchedulingClass
 from zray.core.head.succession import Succession
@@ -66,6 +67,7 @@ class StateQueries:
         transfers: Transfers,
         events: Events,
         succession: Succession,
+        placement: PlacementTable,
         why: Callable[[bytes, float], str],
     ) -> None:
         self._identity = identity
@@ -83,6 +85,7 @@ class StateQueries:
         self._transfers = transfers
         self._events = events
         self._succession = succession
+        self._placement = placement
         self._why = why
         self.handlers: dict[type[Message], Callable[[Any, Any, float], None]] = {
             Ping: self.on_ping,
@@ -162,6 +165,8 @@ class StateQueries:
             [self._actor(record, now) for record in [*self._actors.values()][:ACTORS_TOLD_MAX]],
             heads=self._succession.heads,
             zray=self._identity.versions.zray,
+            groups=len(self._placement),
+            groups_waiting=len(self._placement.unplaced),
         )
 
     def _counted(self) -> list[tuple[str, int]]:

@@ -7,7 +7,7 @@ from itertools import islice
 
 from zray import limits
 from zray.core import resources
-from zray.core.causes import Link, cause
+from zray.core.causes import WAIT_DEPS, Link, cause
 from zray.core.head.control_store import ControlStore
 from zray.core.head.members import Members, NodeMember
 from zray.core.head.object_table import PENDING, ObjectTable
@@ -18,7 +18,7 @@ from zray.core.head.task_records import ASSIGNED, TaskRecord
 from zray.core.head.task_scheduler import TaskScheduler
 from zray.core.head.task_table import TaskTable
 from zray.core.head.wait_reasons import WAIT_PLACEMENT_GROUP, WAIT_RESOURCES
-from zray.ids import task_of
+from zray.ids import origin_of, task_of
 from zray.protocol import messages as m
 
 DEPENDENCIES_LOOKED_MAX = 1000  # of one task
@@ -96,7 +96,7 @@ class TaskCauses:
             more = max(0, task.waiting - len(details))
             if len(details) < 2:
                 details = []
-            return link("WAIT_DEPS", text, details, more, then=self._main(missing))
+            return link(WAIT_DEPS, text, details, more, then=self._main(missing))
         if task.template is not None and not task.template.function.ready:
             trouble = f"; the control store: {self._store.trouble}" if self._store.trouble else ""
             advice = "see the head's log, and the disk of its data directory" if trouble else ""
@@ -127,6 +127,18 @@ class TaskCauses:
             more=more,
             advice=advice or ADVICE.get(code, ""),
         )
+
+    def further(self, oid: bytes) -> bytes:
+        """What a task waits for that waits for arguments, if that waits for arguments, too."""
+        missing = self._argument(oid)
+        return missing if missing and self._argument(missing) else b""
+
+    def _argument(self, oid: bytes) -> bytes:
+        """The argument with which the chain goes on behind a task that waits for some."""
+        task = self._tasks.get(origin_of(oid))
+        if task is None or task.state == ASSIGNED or task.parked or not task.spec:
+            return b""
+        return self._main([*self._missing(task)]) if task.waiting else b""
 
     # ---- parts -----------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 
 from zray import limits
+from zray.core import causes
 from zray.core.causes import BLOCKED, NO_ANSWER, UNKNOWN, age, bounded, cause
 from zray.core.deadlines import Deadlines
 from zray.core.head.causes import HeadCauses
@@ -69,6 +70,7 @@ class WhyQueries:
         self._events = events
         self._searches: deque[tuple[Question, Trail, PastSearch]] = deque()
         self._numbers = 0
+        self._hops = limits.WHY_HOPS_MAX  # that are left in this turn
         self._open: dict[bytes, Question] = {}  # by a number of the head's
         self._due = Deadlines()  # the same
         self._asked: dict[int, tuple[Question, bytes, Trail]] = {}  # by its number; who was asked
@@ -79,10 +81,13 @@ class WhyQueries:
         may_ask = message.patience_s > 0 and len(self._open) < limits.WHY_QUESTIONS_MAX
         for trail in question.trails:
             found = self._causes.find(trail.subject)
-            if isinstance(found, bytes):
-                self._follow(question if may_ask else None, trail, found, now)
-            else:
-                trail.causes.append(found)
+            asked = question if may_ask else None
+            if found.digits and found.cause is not None and asked is not None:
+                self._search(asked, trail, found.cause, found.digits)
+                continue
+            if found.cause is not None:
+                trail.causes.append(found.cause)
+            self._follow(asked, trail, found.id, now)
         if question.waits():
             self._open[question.key] = question
             self._due.put(question.key, now + message.patience_s)
@@ -146,7 +151,14 @@ class WhyQueries:
                 self._search(question, trail, link.cause)
                 return
             trail.causes.append(link.cause)
-            thing_id = link.next
+            thing_id = self._far(trail, link.next)
+
+    def _far(self, trail: Trail, thing_id: bytes) -> bytes:
+        """Where the chain goes on: of many tasks that wait for each other most are left out."""
+        further = self._causes.of_tasks.further
+        thing_id, passed = causes.pass_over(trail.causes, thing_id, further, self._hops)
+        self._hops -= passed
+        return thing_id
 
     def _is_there(self, process_id: bytes) -> bool:
         member = self._members.member(process_id)
@@ -187,9 +199,9 @@ class WhyQueries:
             trail.causes.append(unknown)
         self._follow(question, trail, trail.then, now)
 
-    def _search(self, question: Question, trail: Trail, unknown: m.Cause) -> None:
-        """It may be over."""
-        search = PastSearch(self._events, self._members, unknown)
+    def _search(self, question: Question, trail: Trail, unknown: m.Cause, digits: str = "") -> None:
+        """It may be over. ``digits``: of its id, if that is not whole."""
+        search = PastSearch(self._events, self._members, unknown, digits)
         found = None if self._searches else search.go_on()
         if found is not None:
             trail.causes.append(found)
@@ -214,6 +226,7 @@ class WhyQueries:
 
     def step(self, now: float) -> None:
         """Answer those that have waited for others for long enough."""
+        self._hops = limits.WHY_HOPS_MAX
         if self._searches:
             self._look_back()
         for key in self._due.due(now) if self._due else ():

@@ -90,6 +90,7 @@ class HostedLeases:
         room = resources.fits(scheduler.free, needs) and not scheduler.bound.holds(message.job_id)
         possible = resources.is_cpu_only(needs) and message.job_id in self._jobs
         possible = possible and self._is_built(message.job_id, key[3])
+        possible = possible and not self._workers.hopeless(key)
         if not (room and possible and (slot is not None or self._workers.may_start(now))):
             self._completions.lease_ended(message.lease_id)
             return

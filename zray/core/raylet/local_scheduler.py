@@ -106,10 +106,10 @@ class LocalScheduler:
         return taken
 
     def take_in(self, job_id: bytes, environment: str) -> list[LocalTask]:
-        """Take all tasks of a job that have not started and need that environment."""
+        """Take all tasks of a job that have not started and need that environment, or none."""
         taken: list[LocalTask] = []
         for wanted, queue in self.queues.items():
-            if any(name == environment for name, _ in wanted):
+            if self.pool_key(job_id, wanted, ())[3] == environment:
                 for theirs in [one for job, one in queue.jobs() if job == job_id]:
                     found = queue.take_upto(job_id, theirs.deepest, lambda task: True)
                     taken += map(self._popped, found)

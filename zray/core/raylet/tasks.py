@@ -20,7 +20,7 @@ from zray.core.raylet.behind import Behind
 from zray.core.raylet.completions import Completions
 from zray.core.raylet.environments import Environments
 from zray.core.raylet.lending import Lending
-from zray.core.raylet.local_records import LocalTask, LocalTemplate, WorkerSlot
+from zray.core.raylet.local_records import LocalTask, LocalTemplate, PoolKey, WorkerSlot
 from zray.core.raylet.local_scheduler import LocalScheduler
 from zray.core.raylet.objects import LocalObjects
 from zray.core.raylet.worker_requests import WorkerRequests
@@ -283,6 +283,12 @@ class LocalTasks:
             self._near_withdrawn(task)
         if not removed and task.worker is not None:
             self._kill(task.worker, "a task of it was withdrawn")
+
+    def hopeless(self, key: PoolKey, why: str) -> None:
+        """If no worker of that pool can begin anything, what waits for one has crashed, as far as
+        its retries go: another node may do better."""
+        for task in self._scheduler.take_in(key[0], key[3]) if why else ():
+            self._fail(task, m.CRASHED, WorkerCrashedError, why)
 
     def job_ended(self, job_id: bytes) -> None:
         """Nobody wants its tasks any more."""

@@ -80,6 +80,8 @@ class Workers:
         self._fork_at = 0.0  # not sooner: workers have ended before they began anything
         self._fork_pause_s = 0.0
         self._stillborn_at = -NEVER
+        self._in_a_row: dict[tuple[bytes, str], int] = {}  # such ones, by job and environment
+        self._last_cause = ""  # of the last of them
         self._made_actor_at = -NEVER
 
     def on_recorded(self, slot: WorkerSlot, message: m.Recorded, now: float) -> None:
@@ -146,6 +148,8 @@ class Workers:
         """Nobody wants what the workers of a job still do."""
         if self.recorded is not None:
             self.recorded.job_ended(job_id, now)
+        for which in [one for one in self._in_a_row if one[0] == job_id]:
+            del self._in_a_row[which]
         for slot in [s for s in self._scheduler.workers.values() if s.key[0] == job_id]:
             self.kill(slot, JOB_ENDED)
 
@@ -208,9 +212,21 @@ class Workers:
         if self.recorded is not None:
             self.recorded.ended(slot.worker_id)
         self._leaving.pop(slot.worker_id, None)
-        if not (started or why or slot.exiting):
+        if started:
+            self._in_a_row.pop((slot.key[0], slot.key[3]), None)
+        elif not (why or slot.exiting):
             self._stillborn(slot, cause, now)
         return why
+
+    def hopeless(self, key: PoolKey) -> str:
+        """Why what waits for a worker of the pool, in words, waits in vain; empty: it does not."""
+        in_a_row = self._in_a_row.get((key[0], key[3]), 0)
+        if in_a_row < limits.STILLBORN_MAX:
+            return ""
+        return (
+            f"node {self._node} cannot run it: the last {in_a_row} workers that were started for "
+            f"the program ended before they began anything, the last one by {self._last_cause}"
+        )
 
     def _stillborn(self, slot: WorkerSlot, cause: str, now: float) -> None:
         """A worker could not start: others would not either, for now."""
@@ -222,6 +238,12 @@ class Workers:
         self._stillborn_at = now
         self._fork_at = now + self._fork_pause_s
         what = cause.partition(";")[0]  # its last words were shown already
+        which, self._last_cause = (slot.key[0], slot.key[3]), what
+        others = self._scheduler.workers.values()
+        if any((one.key[0], one.key[3]) == which and one.begun() for one in others):
+            self._in_a_row.pop(which, None)
+        else:
+            self._in_a_row[which] = self._in_a_row.get(which, 0) + 1
         text = f"a worker ended before it began anything ({what}); the next one is started in"
         line = f"{text} {self._fork_pause_s:g} s"
         self._tell_head(m.Log(0, slot.key[0], "worker", slot.pid, self._node, True, [line]))

@@ -311,7 +311,7 @@ class Driver(Pump):
         lost = link.garbled or (events and link.lost())
         followed = client.linked and self._scout.look(now)
         if lost or silent or followed or link.overdue(now) or client.refused is not None:
-            self._disconnect(now)
+            self._disconnect(now, self._heard if silent or followed else now)
             return
         if client.linked and (
             now >= self._ping_at or client.prints.characters >= limits.LOG_ACK_BYTES
@@ -330,9 +330,9 @@ class Driver(Pump):
             if references.pending() or client.calls.unacknowledged():
                 self._flush()
 
-    def _disconnect(self, now: float) -> None:
+    def _disconnect(self, now: float, since: float) -> None:
         refusal, self.client.refused = self.client.refused, None
-        self._words.lost(refusal, now)
+        self._words.lost(refusal, since)
         self.client.disconnected()
         self._stale()
         self._scout.close(now)

@@ -39,10 +39,13 @@ class HeadWords:
                 )
         return heads.address
 
-    def lost(self, refusal: m.Refused | None, now: float) -> None:
-        """The session, or the attempt at one, has ended; before the client hears of it."""
+    def lost(self, refusal: m.Refused | None, since: float) -> None:
+        """The session, or the attempt at one, has ended; before the client hears of it.
+
+        ``since``: when that began, where the head only says nothing.
+        """
         if self._client.linked:
-            self._lost_at = now
+            self._lost_at = since
             self._warned = False
         if refusal is None or refusal.code in ("", m.FENCED) or refusal.text == self._refusal:
             return

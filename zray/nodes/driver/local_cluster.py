@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from zray import limits
 from zray.errors import StartError
-from zray.nodes.options import HeadOptions, encode_node
+from zray.nodes.options import HeadOptions, encode_head
 from zray.runtime.interrupts import interrupts
 
 if TYPE_CHECKING:
@@ -36,13 +36,11 @@ class LocalCluster:
             OSError: no process can be made.
         """
         name = f"local-{os.getpid()}-{secrets.token_hex(3)}"
-        options = options._replace(name=name, local=True, port=0)
-        found = {**options._asdict(), "node": encode_node(options.node), "data_directory": None}
-        found["dashboard"] = options.dashboard._asdict()
+        options = options._replace(name=name, local=True, port=0, data_directory=None)
         ready_read, ready_write = os.pipe()
         lifeline_read, self._lifeline = os.pipe()
         # -P: what lies in the program's directory shadows nothing that the head imports.
-        command = [sys.executable, "-P", "-m", "zray.nodes.head.local_main", json.dumps(found)]
+        command = [sys.executable, "-P", "-m", "zray.nodes.head.local_main", encode_head(options)]
         self._process = subprocess.Popen(
             [*command, str(ready_write), str(lifeline_read)],
             pass_fds=(ready_write, lifeline_read),

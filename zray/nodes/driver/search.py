@@ -78,7 +78,7 @@ class Search:
             )
         return HeadSilentError(
             f"the head at {address} accepted the connection but did not answer within "
-            f"{self._welcome_s:g} s; see zray status and the head's log"
+            f"{self._welcome_s:g} s: it is stopped, or overloaded; see zray status and its log"
         )
 
     def _no_leader(self) -> NoLeaderError | None:
@@ -99,7 +99,9 @@ def no_leader(heads: KnownHeads, clock: float) -> str:
     message = heads.stands_by
     assert message is not None
     known = sorted(message.heads, key=lambda head: not head.leads)[:HEADS_SHOWN]
-    leader = next((head for head in known if head.leads), None)
+    leader = next(
+        (head for head in known if head.leads and heads.said_by not in head.addresses), None
+    )
     if leader is not None:
         where = _place(leader)
         first = f"the head at {where} leads (epoch {message.epoch}), and does not answer from here"
@@ -111,7 +113,7 @@ def no_leader(heads: KnownHeads, clock: float) -> str:
         if not head.leads
     ]
     others = f"; standing by: {', '.join(waiting)}" if waiting else ""
-    said = f". {heads.address} says: {message.text}" if message.text else ""
+    said = f". {heads.said_by} says: {message.text}" if message.text else ""
     return plain(f"{first}{others}{said}.")
 
 

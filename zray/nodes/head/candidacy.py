@@ -113,6 +113,8 @@ class Candidacy:
         self._said = ""
         self.lead_since = 0.0  # when the store said so
         self._is_stopping = False
+        self._former: list[bytes] = []  # connections of a term that this head has given up
+        self._cut_at = 0.0
         self._election.start()
 
     # ---- what is known -----------------------------------------------------------------------
@@ -205,13 +207,19 @@ class Candidacy:
             if (said := leading.in_words()) != self._said:
                 self._said = said
                 self._log(f"stands by: {said}")
-        self.standby.settle(self._loop.now())
+        now = self._loop.now()
+        if self._former and now >= self._cut_at:
+            self._port.cut_off(self._former)
+            self._former.clear()
+        self.standby.settle(now)
         self._port.send()
 
     def wait_s(self) -> float:
         """How long there is nothing to do if nothing arrives and the election has no news."""
-        due = min(self.standby.deadline(), self._loop.now() + LOOK_S)
-        return due - self._loop.now()
+        due = self.standby.deadline()
+        if self._former:
+            due = min(due, self._cut_at)
+        return min(due - self._loop.now(), LOOK_S)
 
     # ---- beginning to lead -------------------------------------------------------------------
 
@@ -278,9 +286,14 @@ class Candidacy:
         return thread
 
     def step_down(self, reason: str) -> None:
-        """Let another head lead: the store of this one's term is closed."""
+        """Let another head lead: the store of this one's term is closed, and all were told.
+
+        Who does not go by himself is cut off soon.
+        """
         self._log(f"steps down: {reason}")
         self._election.step_down(reason)
+        self._former = self._port.routes()
+        self._cut_at = self._loop.now() + limits.STEP_DOWN_CUT_S
 
     def stop_cluster(self, reason: str) -> None:
         """All heads are to stop."""

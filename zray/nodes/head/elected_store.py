@@ -23,7 +23,7 @@ class ElectedStore:
 
     Args:
         name: the cluster's.
-        wait_s: for another leader to end, and for etcd to answer.
+        wait_s: for another leader to end, and for etcd to answer; ``inf``: for as long as it takes.
         terms: of the lease.
     """
 
@@ -51,7 +51,7 @@ class ElectedStore:
         if self._store is not None:
             raise StoreError("opened twice")
         self.election.start()
-        self.election.campaign()
+        self.election.campaign(once=True)
         try:
             self._store = self._made()
             self._store.commits = self.commits

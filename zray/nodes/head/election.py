@@ -114,13 +114,10 @@ class Election:
         self._thread = threading.Thread(target=self._main, name="zray-election", daemon=True)
         self._thread.start()
 
-    def campaign(self, key_id: bytes | None = None) -> None:
-        """Lead whenever nobody else does, where the cluster has that id or none yet.
-
-        ``key_id`` None: wherever.
-        """
+    def campaign(self, key_id: bytes | None = None, *, once: bool = False) -> None:
+        """As ``Contender.campaign``."""
         with self._guard:
-            self._contender.campaign(key_id)
+            self._contender.campaign(key_id, once=once)
         self._wake()
 
     def view(self) -> View:
@@ -147,7 +144,7 @@ class Election:
         """
         began = time.monotonic()
         with self._changed:
-            self._changed.wait_for(self._is_decided, wait_s)
+            self._changed.wait_for(self._is_decided, min(wait_s, threading.TIMEOUT_MAX))
             term, view, refused = self._term, self._view, self._refused
         if view.state is State.LEADING and term is not None:
             return term

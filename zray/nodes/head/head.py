@@ -35,7 +35,7 @@ from zray.nodes.options import HeadOptions
 from zray.protocol import messages as m
 from zray.protocol.head_messages import HeadInfo
 from zray.protocol.histogram import Histogram
-from zray.runtime import connection, identity, log_files
+from zray.runtime import connection, identity, log_files, service
 from zray.runtime.connection import ConnectionInfo
 from zray.runtime.keys import ClusterKey, secret_directory
 from zray.runtime.linux.heap import Heap
@@ -293,7 +293,7 @@ class Head:
         self._server = None
         if server is not None:
             server.rest()
-            self._port.cut_all()
+            self._port.cut_off(self._port.routes())
             candidacy.retire(server.store)
         elif not isinstance(error, FencedError) and candidacy.is_alone():
             raise error
@@ -332,6 +332,7 @@ class Head:
             if not all(is_told):
                 is_told = self._tell(is_told, on_ready, on_standby)
             self._keep()
+        service.tell(STOPPING=1)
         self._take_leave()
 
     def _turn(self) -> None:

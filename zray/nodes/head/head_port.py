@@ -107,11 +107,17 @@ class HeadPort:
         self._reads = False
         self._loop.unwatch_zmq(self._router)
 
-    def cut_all(self) -> None:
-        """End every connection over which something came, without a further word."""
-        self._unsent.clear()
-        for fd in self._routes:
-            self._doorkeeper.cut_off(fd)
+    def routes(self) -> list[bytes]:
+        """Connections over which something came."""
+        return [*self._fds]
+
+    def cut_off(self, routes: list[bytes]) -> None:
+        """End these connections, without a further word."""
+        for route in routes:
+            self._unsent.pop(route, None)
+            fd = self._fds.get(route)
+            if fd is not None:
+                self._doorkeeper.cut_off(fd)
 
     # ---- figures ---------------------------------------------------------------------------
 

@@ -13,9 +13,10 @@ from zray.core.head import stored_version
 from zray.core.head.gcs import Gcs
 from zray.core.head.identity import HeadIdentity
 from zray.core.incidents import Incidents
-from zray.errors import StartError, StoreError
+from zray.errors import StartError, StoreRefusedError
 from zray.nodes.options import HeadOptions
 from zray.runtime.keys import ClusterKey
+from zray.store import moved
 from zray.store.base import Rows, Store
 from zray.store.fencing import Term
 from zray.store.memory import MemoryStore
@@ -84,15 +85,18 @@ def make_gcs(
     """The machines of a head that goes on with what its store has. ``where``: that store.
 
     Raises:
-        StoreError: this version cannot.
+        StoreRefusedError: this version cannot.
     """
     try:
         objection = stored_version.objection(rows)
         if objection:
-            raise StoreError(objection)
+            raise StoreRefusedError(objection)
+        objection = moved.objection(rows)
+        if objection:
+            raise StoreRefusedError(f"the control store {where} {objection}")
         return Gcs(identity, rows, now, incidents)
     except msgspec.MsgspecError as error:
-        raise StoreError(
+        raise StoreRefusedError(
             f"the control store {where} has a record that zray {identity.versions.zray} cannot "
             f"read ({error}). The head does not start, because it would forget it. Use the version "
             "that wrote it, or restore a backup"

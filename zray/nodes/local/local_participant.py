@@ -339,7 +339,7 @@ class LocalParticipant(LocalWaiting, Surroundings):
         ref: ObjectRef[Any],
         info: m.ActorInfo,
         method: str,
-        returned: tuple[int, int, int],
+        returned: tuple[int, int, int, bool],
         retries: int,
         arguments: serialization.Arguments,
         group: str,
@@ -355,7 +355,7 @@ class LocalParticipant(LocalWaiting, Surroundings):
                 f"already, and max_pending_calls is {info.max_pending_calls}; {method} was not "
                 "called. Wait for some results first"
             )
-        count, yields, unread_max = returned
+        count, yields, unread_max, _ = returned
         work = Work(
             *(self.objects, self._ids.task_id(), f"{info.class_name}.{method}", arguments),
             parent=self.running_task(),

@@ -130,7 +130,7 @@ class ActorCalls(LeaderFollower):
         ref: ObjectRef[Any],
         info: m.ActorInfo,
         method: str,
-        returned: tuple[int, int, int],
+        returned: tuple[int, int, int, bool],
         retries: int,
         arguments: serialization.Arguments,
         group: str,
@@ -138,7 +138,8 @@ class ActorCalls(LeaderFollower):
     ) -> list[ObjectRef[Any]]:
         """Queue a call. Never waits; the references of its returns, in order.
 
-        ``returned``: how many these are, and ``yields`` and ``unread_max``, as in TEMPLATE.
+        ``returned``: how many these are, ``yields`` and ``unread_max``, as in TEMPLATE, and
+        ``quiet``, as in CALL.
 
         Raises:
             PendingCallsLimitExceededError: as many wait as the actor's options allow.
@@ -160,10 +161,9 @@ class ActorCalls(LeaderFollower):
             box = self._box(arguments, near) if near is not None else b""
             data = b"" if box else arguments.whole()
             given = (data, arguments.dependencies, arguments.nested, self.running_task(), box)
-            count, yields, unread_max = returned
-            returns = calls.call(
-                actor_id, info, method, count, retries, given, group, retry, yields, unread_max
-            )
+            count, yields, unread_max, quiet = returned
+            how = (group, retry, yields, unread_max, quiet)
+            returns = calls.call(actor_id, info, method, count, retries, given, *how)
             if yields == m.ITEMS:
                 limited = bool(unread_max or info.unread_max)
                 self.client.streams.open(task_of(returns[0]), limited=limited)

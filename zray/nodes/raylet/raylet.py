@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from zray import limits
 from zray.core.incidents import Incidents
-from zray.core.machine import NEVER
 from zray.core.raylet.effects import (
     Builds,
     Effect,
@@ -33,6 +32,7 @@ from zray.errors import (
 from zray.nodes import contact, imports
 from zray.nodes.node_record import NodeRecord
 from zray.nodes.options import NodeOptions
+from zray.nodes.raylet.head_words import HeadWords
 from zray.nodes.raylet.node_info import node_info, store_bytes
 from zray.nodes.raylet.peer_port import PeerPort
 from zray.nodes.raylet.relay_links import RelayLinks
@@ -55,7 +55,6 @@ if TYPE_CHECKING:
     from zray.nodes.raylet.environment_builds import EnvironmentBuilds
     from zray.nodes.raylet.operations import Operations
 
-LEADER_AWAITED_S = 5.0  # heads need a moment to agree on who leads; after that it is said
 CHECK_S = 0.05  # while processes wait for memory, or other raylets for an answer
 
 
@@ -129,10 +128,7 @@ class RayletNode:
         self._workers.head_address = heads.in_short
         self._heap = Heap()
         self._linked_once = False
-        self._refusal = ""  # of the head, as it was said last
-        self._followed = "", 0  # the last session's head, and its epoch
-        self._without_leader = NEVER  # since when all heads that answer stand by
-        self._awaits_leader = False  # that was said
+        self._words = HeadWords(heads, self.log)
         self.stop_reason = ""
         self._link_cut = False
         self._lost_since = self._loop.now()
@@ -310,8 +306,11 @@ class RayletNode:
         self._link_cut = self._link_cut or self._link.garbled
         if self._raylet.session.linked:
             self._link.welcomed(self._raylet.session.head_minor)
-            if self._followed != (self._link.address, self._link.heads.epoch):
-                self._follows()
+            self._words.linked()
+            if not self._linked_once:
+                self._linked_once = True
+                name, address = self._raylet.info.name, self._link.address
+                self._on_ready(f"node {name} READY, joined the head at {address}")
 
     def _look_at_link(self) -> None:
         self._link_cut = self._link.lost()
@@ -333,13 +332,14 @@ class RayletNode:
             text = f"the head at {link.address} refused this node: {refusal.text}"
             self._failure = HeadConnectionError(text, code=refusal.code)
         elif refusal is not None and refusal.code not in ("", FENCED):
-            self._say_refused(refusal.text)
+            self._words.refused(refusal.text)
         if self._link_cut or silent or unanswered or followed or refusal is not None:
             raylet.session.refused = None
             if not self._linked_once:
                 self._tried(unanswered=unanswered)
             self._close_link(now)
-            self._await_leader(now)
+            if self._words.awaits_leader(now):
+                self._lost_since = now
 
     def _tried(self, *, unanswered: bool) -> None:
         """No head has taken this node yet: whether one may, is to be seen from this attempt."""
@@ -353,35 +353,6 @@ class RayletNode:
                 f"the head at {link.address} accepted the connection but did not answer "
                 f"within {limits.CONNECT_TIMEOUT_S:g} s; see zray status and its log"
             )
-
-    def _await_leader(self, now: float) -> None:
-        """As long as heads stand by, there is one to wait for."""
-        message = self._link.heads.stands_by
-        if message is None:
-            return
-        self._lost_since = now
-        self._without_leader = min(self._without_leader, now)
-        if now - self._without_leader > LEADER_AWAITED_S and not self._awaits_leader:
-            self._awaits_leader = True
-            self.log(f"waits for a head that leads; {self._link.address} says: {message.text}")
-
-    def _follows(self) -> None:
-        """There is a session."""
-        name, address, epoch = self._raylet.info.name, self._link.address, self._link.heads.epoch
-        self._without_leader, self._awaits_leader = NEVER, False
-        if not self._linked_once:
-            self._linked_once = True
-            self._on_ready(f"node {name} READY, joined the head at {address}")
-        elif address != self._followed[0]:
-            before, old_epoch = self._followed
-            self.log(f"head changed {before} -> {address} (epoch {old_epoch} -> {epoch})")
-        self._followed = address, epoch
-
-    def _say_refused(self, text: str) -> None:
-        """Once, for as long as the head says the same."""
-        if text != self._refusal:
-            self._refusal = text
-            self.log(f"the head at {self._link.address} refuses this node, which tries on: {text}")
 
     # ---- small things ----------------------------------------------------------------------
 

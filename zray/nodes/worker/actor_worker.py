@@ -244,7 +244,7 @@ class ActorServer(ActorLinks):
         """Note that a call begins; when that is."""
         began = time.perf_counter()
         reports = self._reports
-        if not reports.silent:
+        if not (reports.silent or entry.call.quiet):
             self._running[entry] = began
             if not reports.due:
                 self.worker.teller.remind()
@@ -254,9 +254,9 @@ class ActorServer(ActorLinks):
         """Note that a call has ended; how many seconds it took."""
         seconds = time.perf_counter() - began
         reports = self._reports
-        if not reports.silent:
+        call = entry.call
+        if not (reports.silent or call.quiet):
             self._running.pop(entry, None)
-            call = entry.call
             counted = self._counts.get(call.method)
             if counted is None:
                 name = self._names[call.method][: limits.NAME_MAX]

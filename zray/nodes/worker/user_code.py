@@ -117,7 +117,7 @@ class UserCode:
 
     def keep_call(self, actor: Any, entry: Any, error: bytes) -> None:
         """The same of a call of the actor that this process is."""
-        if self._worker.teller.keeps():
+        if self._worker.teller.keeps() and not entry.call.quiet:
             from zray.nodes.worker import failed_runs
 
             self._worker.teller.keep(

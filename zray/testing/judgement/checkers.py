@@ -266,7 +266,7 @@ class Checkers:
 
     def durable(self, head: SimHead) -> None:
         """Invariant 12: nobody takes part, and no function runs, before its row is durable."""
-        rows = head.store._rows
+        rows = head.durable()
         nodes, jobs, functions = (rows.get(name, {}) for name in ("nodes", "jobs", "functions"))
         gcs = head.gcs
         for session in gcs.sessions.by_route.values():
@@ -284,7 +284,7 @@ class Checkers:
 
     def durable_actors(self, head: SimHead) -> None:
         """Invariant 12: nobody calls an incarnation before its row is durable."""
-        rows = head.store._rows.get("actors", {})
+        rows = head.durable().get("actors", {})
         known: list[Caller] = [driver for driver in self._population.drivers if driver.alive]
         for caller in (*known, *self._population.workers.values()):
             for actor_id, actor in caller.client.calls.actors.items():
@@ -370,7 +370,7 @@ class Checkers:
             for name, amount in reserved.items():
                 if amount > dict(machine.info.resources).get(name, 0):
                     raise Violation(f"{raylet.name} has reserved {amount} of {name}")
-        rows = head.store._rows.get("placement_groups", {})
+        rows = head.durable().get("placement_groups", {})
         for record in gcs.placement.values():
             word = f"group {record.group_id.hex()[:8]}"
             where = [there.get((record.group_id, i)) for i in range(len(record.places))]

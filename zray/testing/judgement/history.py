@@ -20,7 +20,7 @@ class History:
         self._clock = clock
         self._rows_seen: dict[bytes, tuple[int, bool]] = {}  # as this head knows them
         self._starts: list[float] = []  # of heads
-        self._usurped: list[SimHead] = []
+        self._usurped: list[tuple[SimHead, int]] = []  # and the epochs that they served
 
     def head_started(self, head: SimHead) -> None:
         """A head has read the store."""
@@ -30,7 +30,7 @@ class History:
 
     def head_replaced(self, head: SimHead) -> None:
         """Another one has its store, and it goes on."""
-        self._usurped.append(head)
+        self._usurped.append((head, head.serving()))
 
     def head_turned(self, head: SimHead) -> None:
         """The head had a turn."""
@@ -71,7 +71,7 @@ class History:
 
     def divided(self) -> bool:
         """Whether a head that another has replaced goes on, and what it hears dies with it."""
-        return any(head.alive for head in self._usurped)
+        return any(head.serving() == epoch for head, epoch in self._usurped)
 
     def excuse(self, *codes: str) -> None:
         """What is done now explains these errors."""

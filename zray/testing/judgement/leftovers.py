@@ -64,9 +64,9 @@ class Leftovers:
                 for function in gcs.definitions._functions.values()
                 if not any(map(gcs.processes.lives, function.holders))
             ],
-            "rows of jobs that ended": population.head.store._rows.get("jobs", {}).keys()
+            "rows of jobs that ended": population.head.durable().get("jobs", {}).keys()
             - gcs.members.jobs.keys(),
-            "rows of actors": population.head.store._rows.get("actors", {}),
+            "rows of actors": population.head.durable().get("actors", {}),
             "tasks by parent": gcs.tasks._children,
             "tasks by job": [
                 g for groups in gcs.tasks._by_job.values() for g in groups.values() if g
@@ -88,7 +88,7 @@ class Leftovers:
     def _of_groups(gcs: Gcs, head: SimHead) -> dict[str, Sized]:
         return {
             "placement groups": [*gcs.placement.values()],
-            "rows of placement groups": head.store._rows.get("placement_groups", {}),
+            "rows of placement groups": head.durable().get("placement_groups", {}),
             "bundles at nodes": [b for view in gcs.scheduler.nodes.values() for b in view.bundles],
             "classes in groups": gcs.scheduler.in_groups._classes,
             "homes of groups": gcs.scheduler.in_groups.homes,

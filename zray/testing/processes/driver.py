@@ -10,6 +10,7 @@ from zray import limits
 from zray.core.client.client import Client
 from zray.core.client.waiters import SomeOf, Waiter
 from zray.core.identity import Identity
+from zray.core.known_heads import KnownHeads
 from zray.core.machine import NEVER
 from zray.ids import IdSource
 from zray.protocol import codec
@@ -48,6 +49,7 @@ class SimDriver(SimPeer, Caller):
         ids = IdSource(world.random.randbytes(8))
         process_id = ids.process_id()
         client = Client(Identity(process_id, process_id, ids), remote=True)
+        client.known_heads = self.aimed(client.known_heads)
         Caller.__init__(self, client, world, scene.witness)
         self.leased = LeaseLinks(self)
         self.far = FarLinks(self)
@@ -103,6 +105,7 @@ class SimDriver(SimPeer, Caller):
             if now >= self._ping_at:
                 self._ping_at = now + limits.PING_S
                 self.client.outbox.append(m.Ping(0, now))
+                self.client.known_heads.asked(now)
                 self.client.leases.account()
             outbox = self.client.take_outbox()
             self.transmit(self.client.epoch, outbox)
@@ -240,11 +243,20 @@ class SimDriver(SimPeer, Caller):
 
     def take(self, payload: codec.Payload) -> None:
         """Hand a payload to the machine."""
+        self.client.known_heads.heard()
         self.client.receive(payload, self.clock.now)
 
     def linked(self) -> bool:
         """Whether the machine has a session."""
         return self.client.linked
+
+    def epoch(self) -> int:
+        """The latest that the machine knows."""
+        return self.client.epoch
+
+    def known_heads(self) -> KnownHeads:
+        """Which the machine knows."""
+        return self.client.known_heads
 
     def refusal(self) -> bool:
         """Whether the machine wants another session."""

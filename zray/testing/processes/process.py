@@ -12,10 +12,13 @@ from dataclasses import dataclass
 
 from zray import limits
 from zray.core.incidents import Incidents
+from zray.core.known_heads import KnownHeads
 from zray.core.machine import NEVER
 from zray.protocol import codec
 from zray.protocol import messages as m
+from zray.testing.processes.attempts import AtOneHead
 from zray.testing.processes.participant import Witness
+from zray.testing.processes.scout import SimScout
 from zray.testing.processes.steps import Library
 from zray.testing.world.network import Link, in_words
 from zray.testing.world.world import World
@@ -33,12 +36,19 @@ class Fatal(Incidents):
 
 @dataclass(frozen=True)
 class Scene:
-    """What all processes of one simulation are given. ``turned``: called after each turn."""
+    """What all processes of one simulation are given.
+
+    ``turned``: called after each turn. ``obeyed``: called where a peer has taken what a head said,
+    with the epoch that it knew, and the head's. ``heads``: the addresses of several; none: there is
+    one.
+    """
 
     world: World
     witness: Witness
     library: Library
     turned: Callable[[SimProcess], None]
+    heads: tuple[str, ...] = ()
+    obeyed: Callable[[str, int, int], None] = lambda *_: None
 
 
 class SimProcess:
@@ -102,7 +112,7 @@ class SimPeer(SimProcess):
         self.heard = self.opened = self.clock.now
         self._arrivals: deque[tuple[Link, bytes | None]] = deque()
         self._retry_at = self.clock.now
-        self._wait_s = limits.RECONNECT_FIRST_S
+        self._scout = SimScout(name, self.world, self.wake)
 
     def received(self, link: Link, payload: bytes) -> None:
         """A payload came in."""
@@ -127,16 +137,17 @@ class SimPeer(SimProcess):
             payload = codec.decode(data)
             if words := in_words(payload):
                 self.clock.tell(f"{self.name} <- head: {words}", data)
+            known = self.epoch()
             self.take(payload)
-            if self.linked():
-                self._wait_s = limits.RECONNECT_FIRST_S
+            if not self.refusal():
+                self._scene.obeyed(self.name, known, payload.epoch)
 
     def tend(self) -> None:
         """Open, or give up, the link."""
         now = self.clock.now
         if self.link is None:
             if now >= self._retry_at:
-                self.link = self.world.network.connect(self)
+                self.link = self.world.network.connect(self, self.known_heads().begin())
                 self.opened = self.heard = now
                 if self.link is None:
                     self.hang_up()
@@ -145,18 +156,19 @@ class SimPeer(SimProcess):
                     self.say_hello()
             return
         silent = self.linked() and now - self.heard > limits.DEAD_S
-        unanswered = not self.linked() and now - self.opened > limits.CONNECT_TIMEOUT_S
+        silent = silent or self._scout.look(self.known_heads())
+        unanswered = not self.linked() and now > self._overdue_at()
         if silent or unanswered or self.refusal():
-            self.hang_up()
+            self.hang_up(answered=not unanswered)
 
-    def hang_up(self) -> None:
+    def hang_up(self, *, answered: bool = True) -> None:
         """End the session; the next is tried after a back-off."""
         link, self.link = self.link, None
         if link is not None and link.peer_open:
             self.world.network.close(link)
         self.forget_session()
-        self._retry_at = self.clock.now + self._wait_s * self.world.draw(0.5, 1.0)
-        self._wait_s = min(self._wait_s * 2, limits.RECONNECT_MAX_S)
+        chance = self.world.draw(0.0, 1.0)
+        self._retry_at = self.clock.now + self.known_heads().ended(chance, answered=answered)
 
     def transmit(self, epoch: int, messages: list[m.Message]) -> None:
         """One batch to the head."""
@@ -173,8 +185,23 @@ class SimPeer(SimProcess):
         if self.link is None:
             return self._retry_at
         if self.linked():
-            return self.heard + limits.DEAD_S + 0.001
-        return self.opened + limits.CONNECT_TIMEOUT_S + 0.001
+            looks_at = self._scout.deadline(self.known_heads())
+            return min(self.heard + limits.DEAD_S + 0.001, looks_at)
+        return self._overdue_at() + 0.001
+
+    def _overdue_at(self) -> float:
+        reached = self.link is not None and self.link.reached
+        return self.opened + (
+            limits.CONNECT_TIMEOUT_S if reached else self.known_heads().patience_s()
+        )
+
+    def aimed(self, known: KnownHeads) -> KnownHeads:
+        """Where it looks for heads first, of what its machine knows."""
+        heads = self._scene.heads
+        if not heads:
+            return AtOneHead()
+        known.aim(self.world.random.sample(heads, self.world.random.randint(1, len(heads))))
+        return known
 
     def end_link(self) -> None:
         """The process is dead: its connection with it."""
@@ -188,6 +215,14 @@ class SimPeer(SimProcess):
 
     def linked(self) -> bool:
         """Whether the machine has a session."""
+        raise NotImplementedError
+
+    def epoch(self) -> int:
+        """The latest that the machine knows."""
+        raise NotImplementedError
+
+    def known_heads(self) -> KnownHeads:
+        """Which the machine knows."""
         raise NotImplementedError
 
     def refusal(self) -> bool:

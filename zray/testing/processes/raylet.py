@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 
 from zray import limits
+from zray.core.known_heads import KnownHeads
 from zray.core.machine import NEVER
 from zray.core.raylet.effects import (
     BuildPart,
@@ -55,6 +56,8 @@ class SimRaylet(SimPeer):
             *(node_id, info, VERSIONS, ids, gpus, incarnation), max_workers=most, incidents=Fatal()
         )
         self.raylet.take_back = self._take_back
+        session = self.raylet.session
+        session.known_heads = self.aimed(session.known_heads)
         self.workers: dict[bytes, SimWorker] = {}
         self.relays = RelayLinks(self)
         world.far_ports.listen(info.liveness, self.relays.arrived)
@@ -203,6 +206,14 @@ class SimRaylet(SimPeer):
     def linked(self) -> bool:
         """Whether the machine has a session."""
         return self.raylet.session.linked
+
+    def epoch(self) -> int:
+        """The latest that the machine knows."""
+        return self.raylet.session.epoch
+
+    def known_heads(self) -> KnownHeads:
+        """Which the machine knows."""
+        return self.raylet.session.known_heads
 
     def refusal(self) -> bool:
         """Whether the machine wants another session."""

@@ -23,7 +23,9 @@ Trap = Callable[["Link", bool, list[Message]], bool]
 
 
 class Router(Protocol):
-    """The head's side of the network."""
+    """The head's side of the network. ``frozen_until``: its process does nothing until then."""
+
+    frozen_until: float
 
     def arrived(self, route: bytes, payload: bytes) -> None:
         """A payload came in."""
@@ -51,6 +53,7 @@ class Link:
         self.peer = peer
         self.head = head
         self.route = route
+        self.reached = False  # the peer knows that somebody is there
         self.broken = False  # nothing passes any more, whether noticed or not
         self.peer_open = True  # the peer has not closed it, and knows of no cut
         self.head_open = True
@@ -63,15 +66,39 @@ class Link:
         self.under_way: dict[bool, deque[bytes]] = {True: deque(), False: deque()}
 
 
+class _Nobody:
+    """Where nothing comes back from."""
+
+    frozen_until = float("inf")
+
+    def arrived(self, route: bytes, payload: bytes) -> None:
+        """Nothing does."""
+
+    def lost(self, route: bytes) -> None:
+        """Nobody notices."""
+
+
+NOBODY = _Nobody()
+
+
 class Network:
-    """Connections between one head at a time and its peers."""
+    """Connections between heads and their peers.
+
+    Attributes:
+        head: who listens, where there is one head at a time.
+        former: who still does, though another head does by now.
+        listeners: who listens where, where there are several heads.
+        unreachable: addresses that nothing comes back from.
+    """
 
     def __init__(self, clock: Clock, random: Random, latency_s: float) -> None:
         self.clock = clock
         self.latency_s = latency_s
         self.links: dict[bytes, Link] = {}
-        self.head: Router | None = None  # who listens
-        self.former: Router | None = None  # who still does, though another head does by now
+        self.head: Router | None = None
+        self.former: Router | None = None
+        self.listeners: dict[str, Router] = {}
+        self.unreachable: set[str] = set()
         self.traps: list[tuple[Trap, bool]] = []  # True: what was sent before still arrives
         self.delivered = 0
         self._random = random
@@ -80,15 +107,21 @@ class Network:
 
     # ---- connections -----------------------------------------------------------------------
 
-    def connect(self, peer: Dealer) -> Link | None:
-        """A new connection under a new route; None: nothing listens."""
-        if self.head is None:
+    def connect(self, peer: Dealer, address: str = "") -> Link | None:
+        """A new connection under a new route; None: nothing listens.
+
+        ``address``: of which head; empty: there is one.
+        """
+        head = self.listeners.get(address, self.head)
+        silent = address in self.unreachable
+        if head is None and not silent:
             return None
         self._routes += 1
-        head = self.head
         if self.former is not None and self._random.random() < 0.3:
             head = self.former
-        link = Link(peer, head, b"route" + self._routes.to_bytes(3, "big"))
+        link = Link(peer, head or NOBODY, b"route" + self._routes.to_bytes(3, "big"))
+        link.silent = silent
+        link.reached = not silent and link.head.frozen_until <= self.clock.now
         self.links[link.route] = link
         return link
 
@@ -108,6 +141,12 @@ class Network:
             self.head = None
         if self.former is head:
             self.former = None
+        for address in [where for where, who in self.listeners.items() if who is head]:
+            del self.listeners[address]
+        self.hang_up(head)
+
+    def hang_up(self, head: Router) -> None:
+        """A head closes all its connections."""
         for link in [link for link in self.links.values() if link.head is head]:
             link.head_open = False
             self.sever(link, peer_s=self._random.uniform(0.0005, 0.01))

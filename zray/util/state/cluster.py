@@ -30,6 +30,7 @@ def describe(status: m.Status, info: ConnectionInfo, address: str) -> dict[str, 
         "queue": describe_queue(status.classes),
         "actors": [_actor(actor) for actor in status.actors],
         "objects": status.objects,
+        "placement_groups": {"all": status.groups, "waiting": status.groups_waiting},
         "notices": [*status.notices],
         "counters": dict(status.counters),
     }

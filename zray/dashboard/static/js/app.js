@@ -18,10 +18,11 @@ import { TimelineView } from "./views/timeline.js";
 
 const ENTRIES = [
   ["overview", "Overview"], ["nodes", "Nodes"], ["tasks", "Tasks"], ["actors", "Actors"], ["objects", "Objects"],
-  ["workers", "Workers"], ["jobs", "Jobs"], ["logs", "Logs"], ["events", "Events"], ["timeline", "Timeline"],
+  ["workers", "Workers"], ["jobs", "Jobs"], ["placement_groups", "Placement groups"], ["logs", "Logs"], ["events", "Events"], ["timeline", "Timeline"],
 ];
 const COUNTS = {
   nodes: (s) => s.nodes.alive, actors: (s) => s.actors.alive, objects: (s) => s.objects, jobs: (s) => s.jobs,
+  placement_groups: (s) => s.groups?.all ?? 0,
   tasks: (s) => s.tasks.running + s.tasks.queued + s.tasks.waiting,
 };
 const SHOWN_AS = { names: "tasks" };

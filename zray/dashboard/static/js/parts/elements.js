@@ -61,6 +61,7 @@ const ICONS = {
   actors: "M12 11a4 4 0 1 0 0-8 4 4 0 0 0 0 8zM5 21a7 7 0 0 1 14 0",
   objects: "M12 3l8 4.5v9L12 21l-8-4.5v-9zM4 7.5l8 4.5 8-4.5M12 12v9",
   jobs: "M4 8h16v11H4zM9 8V5h6v3M4 13h16",
+  placement_groups: "M4 4h7v7H4zM13 4h7v7h-7zM4 13h7v7H4zM13 13h7v7h-7z",
   logs: "M5 4h14v16H5zM9 9h6M9 13h6M9 17h3",
   events: "M12 4v8l5 3M12 21a9 9 0 1 0 0-18 9 9 0 0 0 0 18z",
   workers: "M7 7h10v10H7zM10 3v4M14 3v4M10 17v4M14 17v4M3 10h4M3 14h4M17 10h4M17 14h4",

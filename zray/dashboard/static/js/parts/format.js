@@ -20,6 +20,11 @@ export function amount(value) {
   return Number.isFinite(value) ? String(Math.round(value * 1000) / 1000) : NONE;
 }
 
+/** Amounts by resource: CPU 4, memory 2 GiB. */
+export function amounts(found) {
+  return Object.entries(found ?? {}).map(([name, value]) => `${name} ${/memory/.test(name) ? bytes(value) : amount(value)}`).join(", ");
+}
+
 export function bytes(value) {
   if (!Number.isFinite(value) || value < 0) return NONE;
   let unit = 0;
@@ -57,6 +62,7 @@ const TONES = {
   RUNNING: "run", FINISHED: "ok", FAILED: "bad", ALIVE: "ok", DEAD: "bad", SUSPECT: "wait", READY: "ok", ERROR: "bad", LOST: "bad",
   PENDING: "wait", PENDING_ARGS_AVAIL: "wait", PENDING_NODE_ASSIGNMENT: "wait", SUBMITTED_TO_WORKER: "wait", PENDING_CREATION: "wait",
   DEPENDENCIES_UNREADY: "wait", RESTARTING: "wait", SUCCEEDED: "ok", STOPPED: "calm", WARNING: "wait", INFO: "calm", DRAINING: "wait",
+  CREATED: "ok", RESCHEDULING: "wait", REMOVED: "calm",
 };
 const WORDS = {
   PENDING_ARGS_AVAIL: "Waits for arguments", PENDING_NODE_ASSIGNMENT: "Waits for a node", SUBMITTED_TO_WORKER: "Sent to a worker",
@@ -72,7 +78,7 @@ export function tone(state) {
 export function causeTone(code) {
   if (/FAIL|DEAD|LOST|CANCEL|ERROR|DIED|NO_ANSWER/.test(code)) return "bad";
   if (/RUNNING|LEASED|DRIVER|ALIVE/.test(code)) return "run";
-  if (/FINISHED|READY|DONE|SUCCEEDED/.test(code)) return "ok";
+  if (/FINISHED|READY|DONE|SUCCEEDED|CREATED/.test(code)) return "ok";
   return "wait";
 }
 

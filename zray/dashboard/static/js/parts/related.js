@@ -10,6 +10,7 @@ const MANY = 8;
 const ROWS = {
   tasks: { heads: ["Name", "State", "Ran"], cells: (r) => [thingLink("tasks", r.task_id, r.name), chip(r.state), r.start_time_ms ? seconds(((r.end_time_ms || Date.now()) - r.start_time_ms) / 1000) : ""] },
   actors: { heads: ["Class", "State", "Restarts"], cells: (r) => [thingLink("actors", r.actor_id, r.class_name), chip(r.state), count(r.num_restarts)] },
+  placement_groups: { heads: ["Group", "State", "Bundles"], cells: (r) => [thingLink("placement_groups", r.placement_group_id, r.name || undefined), chip(r.state), count(r.bundles.length)] },
   workers: { heads: ["Process", "Type", "Actor"], cells: (r) => [thingLink("workers", r.worker_id, `pid ${r.pid}`), stateWords(r.worker_type), r.actor_id ? thingLink("actors", r.actor_id) : ""] },
 };
 

@@ -5,7 +5,7 @@ import { link } from "../router.js";
 import { add, el, icon, replace } from "./elements.js";
 import { shortId, stateWords, tone } from "./format.js";
 
-export const PLURAL = { task: "tasks", call: "tasks", attempt: "tasks", object: "objects", actor: "actors", node: "nodes", job: "jobs", worker: "workers", driver: "workers" };
+export const PLURAL = { task: "tasks", call: "tasks", attempt: "tasks", object: "objects", actor: "actors", node: "nodes", job: "jobs", worker: "workers", driver: "workers", "placement group": "placement_groups" };
 export const EMPTY = "\u2013";
 
 export function chip(state, words = stateWords(state)) {

@@ -1,7 +1,7 @@
 /* What lists show of each kind of things: columns, filters, and what is kept of a record. */
 
 import { link } from "../router.js";
-import { amount, bytes, clock, count, seconds, shortId, stateWords, tone } from "../parts/format.js";
+import { amount, amounts, bytes, clock, count, seconds, shortId, stateWords, tone } from "../parts/format.js";
 
 const choices = (words) => words.map((word) => [word, stateWords(word)]);
 const nodeFilter = (live) => ({ key: "node_id", label: "Node", options: [...live.nodes].map(([id, name]) => [id, name]) });
@@ -158,6 +158,27 @@ export const KINDS = {
       id("jobs", 1000),
     ],
   },
+  placement_groups: {
+    kind: "placement_groups",
+    title: "Placement groups",
+    empty: ["No placement groups", "They appear here as soon as a program reserves one with zray.util.placement_group()."],
+    pick: (r) => ({ id: r.placement_group_id, name: r.name ?? "", state: r.state, strategy: r.strategy, bundles: r.bundles?.length ?? 0, placed: r.bundles?.filter((one) => one.node_id).length ?? 0, needs: bundleTotals(r.bundles), job: r.creator_job_id, detached: r.is_detached, note: r.reason ?? "" }),
+    open: (row) => link("placement_groups", row.id),
+    filters: () => [
+      { key: "state", label: "State", options: choices(["PENDING", "CREATED", "RESCHEDULING", "REMOVED"]) },
+      { key: "name", label: "Name", hint: "the whole name" },
+      { key: "creator_job_id", label: "Job", hint: "its id" },
+    ],
+    columns: () => [
+      { name: "name", title: "Group", width: "minmax(100px, 1fr)", sort: (row) => row.name || row.id, text: (row) => row.name || shortId(row.id), href: linked("placement_groups", "id") },
+      state,
+      note("Why", 560),
+      { name: "placed", title: "Placed", width: "84px", from: 420, number: true, sort: (row) => row.placed / Math.max(1, row.bundles), text: (row) => `${count(row.placed)} / ${count(row.bundles)}` },
+      { name: "needs", title: "In all", width: "minmax(90px, 1fr)", from: 820, soft: true, text: (row) => row.needs },
+      { name: "strategy", title: "Strategy", width: "128px", from: 900, soft: true, sort: (row) => row.strategy, text: (row) => stateWords(row.strategy) },
+      id("placement_groups", 1100),
+    ],
+  },
   events: {
     kind: "events",
     title: "Events",
@@ -167,7 +188,7 @@ export const KINDS = {
     extra: ["subject"],
     filters: () => [
       { key: "severity", label: "Severity", options: choices(["INFO", "WARNING", "ERROR"]) },
-      { key: "source_type", label: "Of", options: choices(["NODE", "WORKER", "ACTOR", "TASK", "JOB", "HEAD"]) },
+      { key: "source_type", label: "Of", options: choices(["NODE", "WORKER", "ACTOR", "TASK", "JOB", "PLACEMENT_GROUP", "HEAD"]) },
     ],
     columns: () => [
       { name: "at", title: "Time", width: "84px", sort: (row) => row.at, text: (row) => clock(row.at) },
@@ -178,5 +199,12 @@ export const KINDS = {
   },
 };
 
-const SOURCES = { NODE: "nodes", WORKER: "workers", ACTOR: "actors", TASK: "tasks", JOB: "jobs" };
+/** What all bundles of a group ask for together, in words. */
+export function bundleTotals(bundles) {
+  const all = {};
+  for (const { unit_resources } of bundles ?? []) for (const [name, value] of Object.entries(unit_resources)) all[name] = (all[name] ?? 0) + value;
+  return amounts(all);
+}
+
+const SOURCES = { NODE: "nodes", WORKER: "workers", ACTOR: "actors", TASK: "tasks", JOB: "jobs", PLACEMENT_GROUP: "placement_groups" };
 export { SOURCES };

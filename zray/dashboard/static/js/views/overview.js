@@ -90,7 +90,7 @@ export class OverviewView {
     const session = this._live.session;
     say(this._about, healthy || !more.length ? `Cluster ${session?.cluster ?? ""}` : more.join(": "));
     for (const one of TILES) show(this._tiles[one.name], one.read(told));
-    this._queue(told.queue ?? []);
+    this._queue(told.queue ?? [], told.groups?.waiting ?? 0);
     if (told.events?.length) {
       this._events = [...told.events.toReversed(), ...this._events].slice(0, NEWS);
       this._happened();
@@ -98,14 +98,15 @@ export class OverviewView {
     if (!document.hidden) this._draw();
   }
 
-  _queue(queue) {
-    const key = JSON.stringify(queue);
+  _queue(queue, groups) {
+    const key = JSON.stringify([queue, groups]);
     if (key === this._queueKey) return;
     this._queueKey = key;
-    if (!queue.length) replace(this._reasons, el("li", { class: "nothing" }, el("strong", null, "Nothing waits"), "Every task that is known to the head runs or is over."));
+    if (!queue.length && !groups) replace(this._reasons, el("li", { class: "nothing" }, el("strong", null, "Nothing waits"), "Every task that is known to the head runs or is over."));
     else
       replace(
         this._reasons,
+        groups ? el("li", null, el("span", { class: "many" }, short(groups)), el("div", null, el("a", { href: link("placement_groups") }, groups === 1 ? "placement group" : "placement groups"), el("div", { class: "soft" }, "without a place for all bundles"))) : null,
         queue.map((one) =>
           el(
             "li",

@@ -4,17 +4,17 @@ import { ApiError, get, isAborted } from "../api.js";
 import { showStack, confirmDrain, confirmKill } from "../parts/dialogs.js";
 import { PictureCard } from "../parts/dependency_picture.js";
 import { el, replace, shown } from "../parts/elements.js";
-import { agoMs, amount, bytes, count, day, seconds, shortId, stateWords } from "../parts/format.js";
+import { agoMs, amount, amounts, bytes, count, day, seconds, shortId, stateWords } from "../parts/format.js";
 import { card, chip, facts, gauge, nothing, thingLink, trouble, wholeId } from "../parts/things.js";
 import { phases } from "../parts/phases.js";
 import { related } from "../parts/related.js";
 import { ProcessesCard, usageGauges, watchUsage } from "../parts/usage.js";
 import { WhyCard } from "../parts/why.js";
 import { link } from "../router.js";
+import { bundleTotals } from "./kinds.js";
 
 const RELOAD_MS = 2000;
-const OVER = new Set(["FINISHED", "FAILED", "DEAD", "SUCCEEDED", "STOPPED"]);
-const amounts = (found) => Object.entries(found ?? {}).map(([name, value]) => `${name} ${/memory/.test(name) ? bytes(value) : amount(value)}`).join(", ");
+const OVER = new Set(["FINISHED", "FAILED", "DEAD", "SUCCEEDED", "STOPPED", "REMOVED"]);
 const lasted = (from, to) => (from ? seconds(((to || Date.now()) - from) / 1000) : "");
 const act = (words, run, danger = false) => el("button", { type: "button", class: `button ${danger ? "danger" : ""}`, onclick: run }, words);
 const logs = (subject) => el("a", { class: "button", href: link("logs", subject) }, "Log");
@@ -165,9 +165,46 @@ const THINGS = {
     related: (r) => [
       { kind: "tasks", title: "Tasks", filter: { job_id: r.job_id } },
       { kind: "actors", title: "Actors", filter: { job_id: r.job_id } },
+      { kind: "placement_groups", title: "Placement groups", filter: { creator_job_id: r.job_id } },
     ],
   },
+  placement_groups: {
+    one: "placement group",
+    name: (r) => r.name || shortId(r.placement_group_id),
+    state: (r) => r.state,
+    facts: (r) => [
+      ["Id", wholeId(r.placement_group_id)],
+      ["Name", r.name],
+      ["Strategy", stateWords(r.strategy)],
+      ["Bundles", count(r.bundles.length)],
+      ["In all", bundleTotals(r.bundles)],
+      ["Job", thingLink("jobs", r.creator_job_id)],
+      ["Lifetime", r.is_detached ? "detached" : "with its program"],
+      ["Nodes were asked", `${count(r.stats?.scheduling_attempt ?? 0)} times`],
+    ],
+    extra: (r, _usage, live) => card("Bundles", bundleTable(r.bundles, live), { padded: false }),
+    actions: () => [],
+    related: () => [],
+  },
 };
+
+const BUNDLES_SHOWN = 200;
+
+/** Each bundle with what it asks for and where it is; of very many the first. */
+function bundleTable(bundles, live) {
+  const labelled = bundles.some((one) => Object.keys(one.label_selector ?? {}).length);
+  const heads = ["Bundle", "Needs", ...(labelled ? ["Labels"] : []), "Node"];
+  const cells = (one) => [
+    String(one.bundle_index),
+    amounts(one.unit_resources),
+    ...(labelled ? [Object.entries(one.label_selector ?? {}).map(([name, value]) => `${name}=${value}`).join(", ")] : []),
+    one.node_id ? thingLink("nodes", one.node_id, live.nodeName(one.node_id)) : "no place yet",
+  ];
+  const head = el("tr", null, heads.map((one) => el("th", { scope: "col" }, one)));
+  const rows = bundles.slice(0, BUNDLES_SHOWN).map((one) => el("tr", null, cells(one).map((cell) => el("td", null, cell))));
+  const more = bundles.length - rows.length;
+  return el("div", { class: "plain-wrap", tabindex: "0", role: "region", "aria-label": "Bundles" }, el("table", { class: "plain" }, el("thead", null, head), el("tbody", null, rows)), more > 0 ? el("p", { class: "nothing" }, `and ${count(more)} more`) : null);
+}
 
 /** Gauges of what is reserved on a node, of these amounts in all and free. `measured`: its object store is shown otherwise. */
 export function resources(total, free, measured = false) {
@@ -262,7 +299,7 @@ export class ThingView {
     replace(this._actions, thing.actions(record, () => this.load()));
     if (focused) [...this._actions.children].find((one) => one.textContent === focused)?.focus();
     replace(this._facts, card("Facts", facts(thing.facts(record, this._live))));
-    replace(this._extra, thing.extra?.(record, this._usage) ?? null);
+    replace(this._extra, thing.extra?.(record, this._usage, this._live) ?? null);
   }
 
   _used(usage) {
