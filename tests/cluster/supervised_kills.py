@@ -137,9 +137,7 @@ def head_of(cluster: Cluster) -> psutil.Process | None:
     return None
 
 
-def play(
-    cluster: Cluster, kills: int, seed: int, say: Callable[[str], Any] = print
-) -> list[float]:
+def play(cluster: Cluster, kills: int, seed: int, say: Callable[[str], Any] = print) -> list[float]:
     """Seconds without a head, of each kill after which the driver got on before the next one."""
     chance = random.Random(seed)
     say(f"seed {seed}")
