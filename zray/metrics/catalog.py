@@ -82,6 +82,12 @@ HEAD = (
         limits.TASK_BUCKETS_S,
     ),
     Metric(
+        "zray_tasks_submitted_total",
+        COUNTER,
+        "Tasks and calls that were submitted: to the head, each once, as soon as they are; those "
+        "that go straight to workers, when an attempt of them has ended.",
+    ),
+    Metric(
         "zray_tasks_ended_total",
         COUNTER,
         "Attempts of tasks and calls that have ended, by function (the first 100, then "
@@ -204,6 +210,13 @@ NODE = (
     ),
     Metric(
         "zray_node_ends_untold", GAUGE, "Ends that the head has not acknowledged yet.", ("node",)
+    ),
+    Metric(
+        "zray_leaked_processes_swept_total",
+        COUNTER,
+        "Processes of a node that its zygote's death had left, found by their environment and "
+        "killed: workers, and what these had started.",
+        ("node",),
     ),
     Metric("zray_node_incarnation", GAUGE, "Rises when the node was declared dead.", ("node",)),
     Metric(

@@ -42,6 +42,7 @@ class HeadFigures:
         self._waiting = waiting
         self._health = health
         self._unfinished = unfinished
+        self._unsubmitted = 0  # as was told last: it may not fall
         self._ended: dict[tuple[str, str, str], int] = {}  # as was told last: it may not fall
 
     def all(self, now: float) -> list[m.Figure]:
@@ -138,8 +139,10 @@ class HeadFigures:
             self._ended[key] = max(count, self._ended.get(key, 0))
         counters = self._tables.counters
         history = self._tables.events.tasks
+        self._unsubmitted = max(self._unsubmitted, history.unsubmitted)
         return [
             *(m.Figure("zray_tasks_ended_total", n, [*key]) for key, n in self._ended.items()),
+            m.Figure("zray_tasks_submitted_total", counters["submitted"] + self._unsubmitted),
             m.Figure("zray_tasks_untold_total", history.dropped),
             m.Figure("zray_task_retries_total", counters["retried"]),
             m.Figure("zray_stale_results_total", counters["stale"]),
