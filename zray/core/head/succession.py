@@ -68,7 +68,7 @@ class Succession:
     # ---- which there are -------------------------------------------------------------------
 
     def begins(self, heads: Sequence[HeadInfo], epoch: int, before: HeadInfo | None = None) -> None:
-        """This head, the first of these, leads from now on; ``before``: who did, if that is known."""
+        """This head, the first of these, leads from now on; ``before``: who did, if known."""
         self.heads = [*heads]
         me = heads[0]
         text = f"the head {in_words(me)} (pid {me.pid} on {me.host}) leads now, epoch {epoch}"
