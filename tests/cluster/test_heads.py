@@ -268,6 +268,20 @@ def test_etcd_that_is_away_costs_the_lead_and_nothing_else(etcd: Etcd, two: Head
     calls.end()
 
 
+def test_heads_that_cannot_read_what_is_stored_say_so_until_it_is_repaired(
+    etcd: Etcd, two: Heads
+) -> None:
+    etcd.put(b"/zray/default/rows/kv/broken", b"not what a head writes")
+    assert command(two, 1, "head", "step-down").returncode == 1
+    said = two.programs[2].says("leads no more")
+    assert "broken" in said and "damaged" in said
+    found = command(two, 1, "status")
+    assert found.returncode == 2 and "no head of this cluster leads" in found.stderr
+    assert all(head.process.poll() is None for head in two.programs.values())
+    etcd.delete(b"/zray/default/rows/kv/broken")
+    assert two.leader() in (1, 2)
+
+
 def test_a_head_without_the_key_is_refused_with_what_to_do(two: Heads) -> None:
     with pytest.raises(AssertionError, match="Copy the file") as caught:
         two.start(3, key=False)

@@ -12,6 +12,7 @@ from pathlib import Path
 from zray import limits
 from zray.core.head.leadership import State, View
 from zray.core.head.standby import Greeting, Leading, Standby, in_words, ordered
+from zray.core.head.succession import Succession
 from zray.errors import FencedError, StartError, StoreError
 from zray.nodes.head.election import Election
 from zray.nodes.head.head_port import HeadPort, Served
@@ -111,7 +112,8 @@ class Candidacy:
         self._began = loop.now()
         self._known_since: float | None = None  # that another leads
         self._said = ""
-        self.lead_since = 0.0  # when the store said so
+        self._lead_since = 0.0  # when the store said so
+        self._terms = 0
         self._is_stopping = False
         self._former: list[bytes] = []  # connections of a term that this head has given up
         self._cut_at = 0.0
@@ -237,7 +239,7 @@ class Candidacy:
             self._give_up()
             return None
         if self._opening is None:
-            self.lead_since = self._loop.now()
+            self._lead_since = self._loop.now()
             term = self._election.term()
             assert term is not None
             store = self._shared.make(term)
@@ -274,6 +276,13 @@ class Candidacy:
         self._log(f"leads no more: {error}")
         if not isinstance(error, FencedError):
             self._election.step_down(str(error))
+
+    def begins(self, succession: Succession, epoch: int) -> None:
+        """A term does, of a GCS that is about to serve."""
+        self._terms += 1
+        succession.terms = self._terms
+        succession.took_s = self._loop.now() - self._lead_since
+        succession.begins(self.heads(), epoch)
 
     def take_waiting(self) -> list[Greeting]:
         """Who has waited for a leader."""

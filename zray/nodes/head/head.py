@@ -212,7 +212,7 @@ class Head:
         server.gcs.inspection.own_node_id = self._own_id.node_id
         self._server = server
         if candidacy is not None:
-            server.gcs.succession.begins(candidacy.heads(), opened.epoch)
+            candidacy.begins(server.gcs.succession, opened.epoch)
             server.begin()
             for greeting in candidacy.take_waiting():
                 server.gcs.controller.receive(*greeting[:3], self._loop.now())
