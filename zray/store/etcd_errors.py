@@ -53,8 +53,8 @@ def stalled(where: str, error: Unavailable, since_s: float) -> StoreError:
         )
     return StoreError(
         f"the control store {where} does not answer, since {since}: {error}. {_WAIT} More than "
-        "half of etcd's members have to run: see `etcdctl endpoint health`. If this lasts, the head "
-        "stands by until etcd answers again."
+        "half of etcd's members have to run: see `etcdctl endpoint health`. If this lasts, the "
+        "head stands by until etcd answers again."
     )
 
 
