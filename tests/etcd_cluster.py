@@ -129,6 +129,10 @@ class Etcd:
         process.wait()
         self._processes[number] = None
 
+    def pids(self) -> list[int]:
+        """Of the members that run."""
+        return [process.pid for process in self._processes if process is not None]
+
     def signal(self, number: int, which: signal.Signals) -> None:
         process = self._processes[number]
         assert process is not None

@@ -6,7 +6,9 @@ import asyncio
 import os
 import re
 import signal
+import threading
 import time
+import traceback
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from tests.api.conftest import eventually
 from zray import limits
 from zray.api import failed_attempts
 from zray.api.replay import prepare
-from zray.errors import ReplayError, RunNotKeptError, TaskError
+from zray.errors import ReplayError, RunNotKeptError, TaskError, TaskTimeoutError
 from zray.protocol import messages as m
 from zray.runtime import session
 
@@ -281,3 +283,61 @@ def test_another_python_is_refused_and_so_is_nonsense(tmp_path: Any) -> None:
         path.write_bytes(contents)
         with pytest.raises(ReplayError, match="not written by zray replay"):
             failed_attempts.load(path)
+
+
+def test_a_task_that_ran_too_long_does_so_here_and_says_where() -> None:
+    @zray.task(timeout=0.5)
+    def hangs(number: int) -> int:
+        while number:
+            time.sleep(0.05)
+        return number
+
+    ref = hangs.remote(1)
+    assert isinstance(failed(ref), TaskTimeoutError)
+    before = signal.getsignal(signal.SIGALRM)
+    began = time.monotonic()
+    now = again(ref)
+    assert isinstance(now, TaskTimeoutError) and 0.4 < time.monotonic() - began < 10
+    assert "hangs ran longer than its timeout of 0.5 s, and was interrupted" in str(now)
+    assert "hangs" in {frame.name for frame in traceback.extract_tb(now.__traceback__)}
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL)[0] == 0
+    assert zray.replay(ref, function=lambda number: number + 1) == 2
+
+
+def test_what_cannot_be_returned_cannot_be_returned_here() -> None:
+    @zray.remote
+    def lock() -> Any:
+        return {"lock": threading.Lock()}
+
+    @zray.remote(num_returns=2)
+    def three() -> Any:
+        return 1, 2, 3
+
+    @zray.remote(num_returns=3)
+    def good(fails: bool) -> Any:
+        if fails:
+            raise ValueError
+        return 1, 2, 3
+
+    @zray.remote
+    class Holder:
+        def lock(self) -> Any:
+            return threading.Lock()
+
+    ref = lock.remote()
+    then = failed(ref)
+    now = again(ref)
+    assert "the result of " in str(now) and "_thread.lock" in str(now)
+    assert str(now) in str(then)
+    (first, _) = three.remote()
+    failed(first)
+    now = again(first)
+    assert isinstance(now, ValueError) and "num_returns=2 but returned 3 values" in str(now)
+    holder = Holder.remote()
+    call = holder.lock.remote()
+    failed(call)
+    assert "Holder.lock" in str(again(call)) and "_thread.lock" in str(again(call))
+    refs = good.remote(True)
+    failed(refs[0])
+    assert zray.replay(refs[0], function=lambda fails: (1, 2, 3)) == (1, 2, 3)

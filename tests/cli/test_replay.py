@@ -154,3 +154,41 @@ def test_what_cannot_be_replayed_is_said_with_a_code(commands: Any, tmp_path: Pa
     )
     assert "give a TASK or a FILE, or --list" in run(commands, code=2)
     assert "only one of --pdb" in run(commands, "ab" * 16, "--pdb", "--break", code=2)
+
+
+HANGS = """
+import sys, threading, time
+import zray
+
+zray.init(sys.argv[1])
+
+@zray.task(timeout=0.5)
+def hangs(number):
+    while number:
+        time.sleep(0.01)
+
+@zray.task
+def returns_a_lock():
+    return threading.Lock()
+
+for ref in hangs.remote(7), returns_a_lock.remote():
+    try:
+        zray.get(ref)
+    except Exception:
+        print(ref.hex()[:32])
+"""
+
+
+def test_where_does_it_hang_and_why_can_it_not_be_returned(commands: Any, tmp_path: Path) -> None:
+    address = commands.head().address()
+    program = tmp_path / "program.py"
+    program.write_text(HANGS)
+    line = [sys.executable, str(program), address]
+    done = subprocess.run(line, capture_output=True, text=True, timeout=60)
+    hangs, lock = done.stdout.split()
+    said = run(commands, hangs, "--pdb", answers="p number\nq\n", code=1)
+    assert "(Pdb) 7" in said and "It raises the same as then." in said
+    assert "hangs ran longer than its timeout of 0.5 s, and was interrupted" in said
+    said = run(commands, lock, code=1)
+    assert "It raises the same as then." in said
+    assert "_thread.lock" in said.partition("---- now")[2]

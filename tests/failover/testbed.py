@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -427,7 +427,8 @@ class Testbed:
     def close(self) -> None:
         """End what still runs of all that was started here."""
         for process in [*self._processes()]:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         for daemon in [*self.programs, *self.nodes.values(), *self.heads.values()]:
             daemon.process.send_signal(signal.SIGCONT)
             daemon.process.wait(START_S)

@@ -19,6 +19,7 @@ from types import GeneratorType, SimpleNamespace
 from typing import Any, NamedTuple
 
 from zray.api import failed_attempts
+from zray.api.attempt_terms import Yielded, check_returned, in_time
 from zray.api.failed_attempts import Fetched
 from zray.api.session import participant
 from zray.core import causes
@@ -48,8 +49,16 @@ class Prepared(NamedTuple):
     kwargs: dict[str, Any]
 
     def __call__(self) -> Any:
-        """Run it; what it yields, or awaits, to the end."""
-        return finished(self.make()(*self.args, **self.kwargs))
+        """Run it; what it yields, or awaits, to the end, and within its time.
+
+        Raises:
+            TaskTimeoutError: it took longer.
+            ValueError, SerializationError: what it came to cannot be returned.
+        """
+        with in_time(self.run):
+            value = finished(self.make()(*self.args, **self.kwargs))
+        check_returned(self.run, value)
+        return value
 
 
 def replay(task: ObjectRef[Any] | str, *, function: Callable[..., Any] | None = None) -> Any:
@@ -58,7 +67,8 @@ def replay(task: ObjectRef[Any] | str, *, function: Callable[..., Any] | None = 
     It gets the arguments that it had, the environment variables of its tasks, and a runtime context
     that says the same of task, attempt, resources and actor. What it submits goes to the cluster.
     Of an actor the constructor runs first, with its arguments of then: what calls before have
-    changed in it is not there.
+    changed in it is not there. In the main thread a ``timeout=`` of the task interrupts it, too;
+    what it returns has to be something that can be returned.
 
     Args:
         task: a reference that it has returned, or the id in hex of the task or of that.
@@ -207,7 +217,7 @@ def _method(instance: Any, name: str) -> Callable[..., Any]:
 def finished(value: Any) -> Any:
     """What a function has come to: a generator's items, a coroutine's result."""
     if isinstance(value, GeneratorType):
-        return [*value]
+        return Yielded(value)
     if inspect.iscoroutine(value):
         return asyncio.run(value)
     if inspect.isasyncgen(value):
@@ -216,7 +226,7 @@ def finished(value: Any) -> Any:
 
 
 async def _collected(items: Any) -> list[Any]:
-    return [item async for item in items]
+    return Yielded([item async for item in items])
 
 
 # ---- another function in its place -----------------------------------------------------------

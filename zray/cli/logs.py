@@ -174,7 +174,6 @@ class _Printer:
         self._as_json = as_json
         self._named = named
         self._rest = b""
-        self._remark = ""
         self._raw = not (as_json or named or sys.stdout.isatty())
 
     def step(self) -> bool:
@@ -188,15 +187,9 @@ class _Printer:
             print(f"zray: the log {name} has been removed", file=sys.stderr)
             return False
         if self.reader.missed:
-            self.reader.missed = False
             self.finish()
-            print(
-                "zray: the log was rotated, emptied or removed; a part of it may be missing here",
-                file=sys.stderr,
-            )
-        if self.reader.remark not in ("", self._remark):
-            self._remark = self.reader.remark
-            print(f"zray: {plain(self._remark)}", file=sys.stderr)
+        for remark in self.reader.remarks():
+            print(f"zray: {plain(remark)}", file=sys.stderr)
         if data and self._raw:
             sys.stdout.buffer.write(data)
         elif data:

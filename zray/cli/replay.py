@@ -21,6 +21,7 @@ from typing import Any
 import zray
 from zray import limits
 from zray.api import failed_attempts, replay
+from zray.api.attempt_terms import check_returned
 from zray.api.failed_attempts import Fetched
 from zray.api.replay import Prepared
 from zray.cli.reporting import harmless, show
@@ -237,7 +238,9 @@ def _run(prepared: Prepared, how: str) -> tuple[BaseException | None, Any]:
             value = debugger.runcall(function, *prepared.args, **prepared.kwargs)
             if debugger.quitting:
                 raise bdb.BdbQuit
-            return None, replay.finished(value)
+            value = replay.finished(value)
+            check_returned(prepared.run, value)
+            return None, value
         return None, prepared()
     except bdb.BdbQuit as left:
         return left, None
@@ -263,6 +266,8 @@ def _text(error: BaseException) -> str:
 def _same(then: ErrorRecord, raised: BaseException | None) -> bool:
     if raised is None:
         return False
+    if not then.type_name:  # of the cluster's own, such as a timeout: its text names pid and line
+        return isinstance(raised, ZrayError) and raised.code == then.code
     kind, text = task_errors.type_and_message(raised)
     last = kind.rpartition(".")[2]
     return then.type_name.rpartition(".")[2] == last and then.message == text

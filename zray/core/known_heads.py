@@ -70,13 +70,13 @@ class KnownHeads:
 
     def all(self) -> list[str]:
         """Every address, in the order of a round."""
-        heads = (*self.heads, *self._hinted.values())
-        told = [address for head in heads for address in head.addresses]
+        told = _best_first([*self.heads, *self._hinted.values()])
         return [*dict.fromkeys([*self._leader, *self._given, *told])]
 
     def others(self) -> list[str]:
         """Where those heads are that stand by, as the leader has said last."""
-        return [address for head in self.heads if not head.leads for address in head.addresses]
+        told = _best_first([head for head in self.heads if not head.leads])
+        return [*dict.fromkeys([*(one for one in self._given if one in told), *told])]
 
     def in_short(self) -> str:
         """For another process that looks for a head: one address of each, with commas."""
@@ -237,3 +237,10 @@ class KnownHeads:
         self._leader = [*addresses]
         self._left = [*wanted, *(one for one in self._left if one not in wanted)]
         self._at_once = True
+
+
+def _best_first(heads: Sequence[HeadInfo]) -> list[str]:
+    """One address of each, then the next ones: not all of them can be reached from everywhere."""
+    most = max((len(head.addresses) for head in heads), default=0)
+    rows = [[*head.addresses, *[""] * (most - len(head.addresses))] for head in heads]
+    return [address for column in zip(*rows, strict=True) for address in column if address]

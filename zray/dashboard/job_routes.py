@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import codecs
-from collections.abc import AsyncGenerator
 from functools import partial
 from typing import Any
 
@@ -15,9 +13,9 @@ from starlette.routing import Route
 from zray.api.runtime_env import NOTHING
 from zray.dashboard import http_limits, parameters
 from zray.dashboard.events import EventStream, server_event
-from zray.dashboard.problems import Problem, bad_request, json_response, problem_of
+from zray.dashboard.followed import followed
+from zray.dashboard.problems import bad_request, json_response
 from zray.dashboard.service import Service
-from zray.errors import BusyError, HeadConnectionError
 from zray.jobs import operations
 from zray.jobs.submission import Alone, Submission, check_no_files, checked_submission
 from zray.nodes.driver.operator import Operator
@@ -102,27 +100,9 @@ class JobRoutes:
         """The same as it grows, until it has ended."""
         parameters.known(request)
         reading = await self._service.ask(partial(_Reading, _word(request)))
-        return EventStream(self._service, self._told(reading), self._service.followers)
-
-    async def _told(self, reading: _Reading) -> AsyncGenerator[bytes, None]:
-        while True:
-            try:
-                text = await self._service.ask(reading.next)
-            except (HeadConnectionError, BusyError, Problem) as error:
-                yield server_event("problem", problem_of(error).described())
-                await asyncio.sleep(AWAY_S)
-                continue
-            except Exception as error:
-                yield server_event("end", {"text": problem_of(error).message})
-                return
-            if text:
-                yield server_event("text", {"text": text})
-            elif reading.over:
-                yield server_event("end", {"status": reading.status})
-                return
-            else:
-                yield b""
-                await asyncio.sleep(FOLLOW_S)
+        return EventStream(
+            self._service, followed(self._service, reading, b""), self._service.followers
+        )
 
 
 def _word(request: Request) -> str:
@@ -159,25 +139,22 @@ def _logs(word: str, operator: Operator) -> str:
 
 
 class _Reading:
-    """A job's log that is followed; with whatever session is free."""
+    """A job's log that is followed."""
 
     def __init__(self, word: str, operator: Operator) -> None:
         self._log = operations.JobLog(operator, word)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._ended = False
-        self.over = False
+        self.last = b""
 
-    @property
-    def status(self) -> str:
-        """Of the job, when it was looked at last."""
-        return self._log.job.status
-
-    def next(self, operator: Operator) -> str:
-        """What comes next; ``over`` is set when nothing will."""
+    def next(self, operator: Operator) -> list[bytes]:
+        """As of ``followed.Reading``."""
         self._log.use(operator)
         data = self._log.next()
         if not data and not self._ended:
             self._ended = self._log.look().status in m.JOB_ENDS
             data = self._log.next()
-        self.over = self._ended and not data
-        return self._decoder.decode(data)
+        if self._ended and not data:
+            self.last = server_event("end", {"status": self._log.job.status})
+        text = self._decoder.decode(data)
+        return [server_event("text", {"text": text})] if text else []

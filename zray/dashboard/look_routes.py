@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import codecs
 import json
-from collections.abc import AsyncGenerator
 from functools import partial
 from operator import itemgetter
 from typing import Any
@@ -16,9 +14,9 @@ from starlette.routing import Route
 
 from zray.dashboard import parameters
 from zray.dashboard.events import EventStream, server_event
-from zray.dashboard.problems import Problem, json_response, problem_of
+from zray.dashboard.followed import followed
+from zray.dashboard.problems import json_response
 from zray.dashboard.service import Service
-from zray.errors import BusyError, HeadConnectionError
 from zray.nodes.driver import log_reader
 from zray.nodes.driver.log_reader import LogReader
 from zray.nodes.driver.operator import Operator, Place
@@ -29,8 +27,6 @@ TAIL_LINES = 500
 TAIL_LINES_MAX = 10_000
 FOLLOW_LINES = 200
 PLACE_MAX = 2**53 - 1  # as a message's Count
-FOLLOW_S = 0.5  # how often it is looked whether there is more
-AWAY_S = 2.0  # and after head or node did not answer
 SECONDS = 5
 SECONDS_MAX = 60
 TRACED_NODES = 8  # that are asked together
@@ -84,27 +80,9 @@ class LookRoutes:
         subject = parameters.subject(request.path_params["subject"])
         tail = parameters.number(request, "tail", FOLLOW_LINES, 0, TAIL_LINES_MAX)
         reading = await self._service.ask(partial(_begin_reading, subject, tail))
-        return EventStream(self._service, self._followed(reading), self._service.followers)
-
-    async def _followed(self, reading: Reading) -> AsyncGenerator[bytes, None]:
-        yield server_event("subject", reading.place.described())
-        while True:
-            try:
-                text, remark = await self._service.ask(reading.next)
-            except (HeadConnectionError, BusyError, Problem) as error:
-                yield server_event("problem", problem_of(error).described())
-                await asyncio.sleep(AWAY_S)
-                continue
-            except Exception as error:
-                yield server_event("end", {"text": problem_of(error).message})
-                return
-            if remark:
-                yield server_event("remark", {"text": remark})
-            if text:
-                yield server_event("text", {"text": text})
-            else:
-                yield b""
-                await asyncio.sleep(FOLLOW_S)
+        first = server_event("subject", reading.place.described())
+        events = followed(self._service, reading, first)
+        return EventStream(self._service, events, self._service.followers)
 
     # ---- looks -----------------------------------------------------------------------------
 
@@ -193,35 +171,31 @@ def _log_part(
     }
 
 
-class Reading:
-    """A log that is followed: what has not been told of it yet."""
+class _Reading:
+    """A log that is followed."""
+
+    last = b""  # it may always grow
 
     def __init__(self, place: Place, reader: LogReader) -> None:
         self.place = place
         self._reader = reader
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._remark = ""
 
-    def next(self, operator: Operator) -> tuple[str, str]:
-        """What comes next, and a remark; in a thread, with whatever session is free."""
+    def next(self, operator: Operator) -> list[bytes]:
+        """As of ``followed.Reading``."""
         reader = self._reader
         reader.operator = operator
         text = self._decoder.decode(reader.next())
-        remark = ""
-        if reader.missed:
-            reader.missed = False
-            remark = "the log was rotated, emptied or removed; a part of it may be missing here"
-        elif reader.remark != self._remark:
-            remark = self._remark = reader.remark
-        return text, remark
+        events = [server_event("remark", {"text": remark}) for remark in reader.remarks()]
+        return [*events, server_event("text", {"text": text})] if text else events
 
 
-def _begin_reading(subject: str, tail: int, operator: Operator) -> Reading:
+def _begin_reading(subject: str, tail: int, operator: Operator) -> _Reading:
     place = operator.locate(subject)
     reader = log_reader.read(operator, place)
     if tail:
         reader.seek_tail(tail)
-    return Reading(place, reader)
+    return _Reading(place, reader)
 
 
 def _examine(subject: str, seconds: float, operator: Operator) -> tuple[Place, m.Examined]:

@@ -34,6 +34,18 @@ HEAD = (
     Metric("zray_head_healthy", GAUGE, "1: the health in zray status is OK; 0: it is degraded."),
     Metric("zray_head_recovering", GAUGE, "1: a restarted head waits for nodes of before."),
     Metric("zray_head_superseded", GAUGE, "1: a later head has written to the store."),
+    Metric(
+        "zray_heads", GAUGE, "Heads of the cluster: the one that leads, and those that stand by."
+    ),
+    Metric("zray_head_leads", GAUGE, "1: this head leads; 0: it stands by.", ("head", "host")),
+    Metric(
+        "zray_head_terms_total", COUNTER, "How often the process of this head has begun to lead."
+    ),
+    Metric(
+        "zray_head_takeover_seconds",
+        GAUGE,
+        "How long that took the last time, from when the store said so until it served.",
+    ),
     Metric("zray_store_stalled", GAUGE, "1: nothing can be stored at the moment (disk full)."),
     Metric(
         "zray_store_commit_seconds",
@@ -68,6 +80,12 @@ HEAD = (
         "leases do not pass it.",
         (),
         limits.TASK_BUCKETS_S,
+    ),
+    Metric(
+        "zray_tasks_submitted_total",
+        COUNTER,
+        "Tasks and calls that were submitted: to the head, each once, as soon as they are; those "
+        "that go straight to workers, when an attempt of them has ended.",
     ),
     Metric(
         "zray_tasks_ended_total",
@@ -192,6 +210,13 @@ NODE = (
     ),
     Metric(
         "zray_node_ends_untold", GAUGE, "Ends that the head has not acknowledged yet.", ("node",)
+    ),
+    Metric(
+        "zray_leaked_processes_swept_total",
+        COUNTER,
+        "Processes of a node that its zygote's death had left, found by their environment and "
+        "killed: workers, and what these had started.",
+        ("node",),
     ),
     Metric("zray_node_incarnation", GAUGE, "Rises when the node was declared dead.", ("node",)),
     Metric(

@@ -9,7 +9,8 @@ import { encode } from "@msgpack/msgpack";
 import { createHash, randomBytes } from "node:crypto";
 import { hostname } from "node:os";
 import { Actor } from "./actor.mjs";
-import { Session, VERB, ZrayError, connectionPath, loadConnection } from "./session.mjs";
+import { openSession } from "./heads.mjs";
+import { VERB, ZrayError, connectionPath, loadConnection } from "./session.mjs";
 import { ERROR, LOCATED, NONE, Ref, hex, objectId, pack, unpack } from "./values.mjs";
 
 export { ZrayError } from "./session.mjs";
@@ -45,7 +46,6 @@ export class Client {
   constructor(info) {
     this.info = info;
     this.processId = this.#newId();
-    this.#session = new Session(info, (message) => this.#receive(message), (e) => this.#lost(e));
   }
 
   /** A line that a task of this program printed; replace it to have it elsewhere. */
@@ -59,9 +59,16 @@ export class Client {
     const machine = ""; // not shared: workers get neither this directory nor this path
     const job = [command, process.cwd(), [], machine, hostname(), process.pid, "", true, "js"];
     const hello = [1, ROLE_DRIVER, this.processId, 1, NONE, versions, [], null, job];
-    await this.#session.open([VERB.HELLO, 0, ...hello]);
+    const heard = (message) => this.#receive(message);
+    const lost = (error) => this.#lost(error);
+    this.#session = await openSession(this.info, [VERB.HELLO, 0, ...hello], heard, lost);
     // The full state of a new session: this process holds nothing.
     this.#session.send([VERB.HOLD, 0, this.processId, NONE, true]);
+  }
+
+  /** Where the head is that leads. */
+  get address() {
+    return this.#session.address;
   }
 
   get epoch() {

@@ -41,7 +41,10 @@ from zray.core.offers import Offers
 from zray.ids import IdSource
 from zray.protocol import messages as m
 
-COUNTED = ("finished", "retried", "stale", "lost", "rebuilt", "reclaimed", "resubmitted")
+COUNTED = (
+    *("finished", "retried", "stale", "lost", "rebuilt", "reclaimed"),
+    *("submitted", "resubmitted"),
+)
 
 
 class Tables:

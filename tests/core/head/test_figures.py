@@ -101,3 +101,23 @@ def test_reconnects_and_refusals_are_counted_by_their_cause() -> None:
     bench.say("n1b", m.Shutdown(0, "not for nodes to say"))
     rejected = bench.gcs.controller.rejected
     assert (rejected["no_session"], rejected["epoch"], rejected["role"]) == (1, 1, 1)
+
+
+def test_what_was_submitted_is_counted_once_and_what_went_past_the_head_when_it_ends() -> None:
+    bench = Bench()
+    bench.node("n1")
+    bench.driver("d1", WORK)
+    total = ("zray_tasks_submitted_total",)
+    bench.submit("d1", *(spec(f"t{i}", WORK) for i in range(5)))
+    assert bench.figures()[total] == 5
+    bench.submit("d1", *(spec(f"t{i}", WORK) for i in range(5)))
+    assert bench.figures()[total] == 5
+    first = identity("t0")
+    bench.say("n1", m.Done(1, [done(first, results=[value(first)])]))
+    assert bench.figures()[total] == 5
+    bench.say("n1", m.TaskReport(0, tallies=[m.Tally("work", *KIND, 7)]))
+    assert bench.figures()[total] == 12
+    bench.say("n1", m.TaskReport(0, tallies=[m.Tally("work", *KIND, -2)]))
+    assert bench.figures()[total] == 12
+    bench.say("d1", m.Goodbye(0, "over"))
+    assert bench.figures()[total] == 12

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from zray import limits
 from zray.core.head.identity import HeadIdentity
 from zray.core.head.members import JobMember, NodeMember
+from zray.core.head.standby import in_words
 from zray.core.head.tables import Tables
 from zray.core.head.task_history import OTHERS
 from zray.core.head.task_records import READY
@@ -41,6 +42,7 @@ class HeadFigures:
         self._waiting = waiting
         self._health = health
         self._unfinished = unfinished
+        self._unsubmitted = 0  # as was told last: it may not fall
         self._ended: dict[tuple[str, str, str], int] = {}  # as was told last: it may not fall
 
     def all(self, now: float) -> list[m.Figure]:
@@ -69,6 +71,20 @@ class HeadFigures:
             m.Figure("zray_head_recovering", float(tables.recovery.active)),
             m.Figure("zray_store_stalled", float(bool(tables.store.trouble))),
             m.Figure("zray_head_superseded", float(bool(tables.store.later_epoch))),
+            *self._heads(),
+        ]
+
+    def _heads(self) -> list[m.Figure]:
+        succession = self._tables.succession
+        leads = [
+            m.Figure("zray_head_leads", float(head.leads), [in_words(head), head.host])
+            for head in succession.heads
+        ]
+        return [
+            m.Figure("zray_heads", max(1, len(leads))),
+            *leads,
+            m.Figure("zray_head_terms_total", succession.terms),
+            m.Figure("zray_head_takeover_seconds", succession.took_s),
         ]
 
     # ---- tasks -----------------------------------------------------------------------------
@@ -123,8 +139,10 @@ class HeadFigures:
             self._ended[key] = max(count, self._ended.get(key, 0))
         counters = self._tables.counters
         history = self._tables.events.tasks
+        self._unsubmitted = max(self._unsubmitted, history.unsubmitted)
         return [
             *(m.Figure("zray_tasks_ended_total", n, [*key]) for key, n in self._ended.items()),
+            m.Figure("zray_tasks_submitted_total", counters["submitted"] + self._unsubmitted),
             m.Figure("zray_tasks_untold_total", history.dropped),
             m.Figure("zray_task_retries_total", counters["retried"]),
             m.Figure("zray_stale_results_total", counters["stale"]),

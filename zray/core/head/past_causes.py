@@ -10,6 +10,7 @@ from zray.core.causes import FAILED, READY, age, cause
 from zray.core.head.events import Events
 from zray.core.head.history import History
 from zray.core.head.members import Members
+from zray.core.head.shortages import job_named
 from zray.errors import TaskCancelledError
 from zray.ids import origin_of
 from zray.protocol import messages as m
@@ -71,12 +72,12 @@ class PastSearch:
         return max(0.0, self._events.now_s() - ended_s)
 
     def _job(self, row: m.ListedJob) -> m.Cause:
-        name = f"job {row.job_id.hex()[:8]} ({row.entrypoint or 'a program'})"
+        name = job_named(row.job_id, row.entrypoint)
         what = {"SUCCEEDED": "has ended", "STOPPED": "was stopped"}.get(row.status, "was lost")
         text = f"{name}, pid {row.pid} on {row.host}, {what}"
         if row.detached:
             text = f"{name}, of a detached actor, {what}"
-        details = [("tasks", f"{row.finished:,} finished at the head")] if row.finished else []
+        details = [("tasks", f"{row.finished:,} finished")] if row.finished else []
         if row.submission_id:
             details.append(("submitted as", row.submission_id))
         if row.ended_s > row.started_s:

@@ -91,8 +91,13 @@ class Shortages:
 
 def job_in_words(job: JobMember) -> str:
     """Its id as the status shows it, and its program."""
-    program = job.info.entrypoint.rpartition("/")[2][:60]
-    return f"job {job.process_id.hex()[:8]}{f' ({program})' if program else ''}"
+    return job_named(job.process_id, job.info.entrypoint)
+
+
+def job_named(job_id: bytes, entrypoint: str) -> str:
+    """The same of a job that may have ended."""
+    program = entrypoint.rpartition("/")[2][:60]
+    return f"job {job_id.hex()[:8]}{f' ({program})' if program else ''}"
 
 
 def _counted(job_ids: Iterable[bytes]) -> dict[bytes, int]:

@@ -21,7 +21,7 @@ class Leading(NamedTuple):
     """What is known of who leads.
 
     ``epoch``: the largest that is known. ``heads``: all, in any order. ``trouble``: why none leads,
-    or why that is not known; for people.
+    or why that is not known any more; for people.
     """
 
     leader: HeadInfo | None = None
@@ -35,6 +35,8 @@ class Leading(NamedTuple):
 
     def in_words(self) -> str:
         """Who leads, for people."""
+        if self.leader is not None and self.trouble:
+            return f"{in_words(self.leader)} led when that was last known: {self.trouble}"
         if self.leader is not None:
             return f"{in_words(self.leader)} leads (epoch {self.epoch})"
         return f"no head leads now{': ' if self.trouble else ''}{self.trouble}"

@@ -54,7 +54,7 @@ def objection(rows: dict[str, dict[bytes, bytes]]) -> str:
     return (
         f"the control store was written by {theirs}, and this head is {mine}, which can go on with "
         "what is at most one minor newer. It has changed no record and does not lead. Install "
-        f"zray {found.zray} here"
+        f"zray {found.zray} here, or put back a backup of before (zray gcs restore)"
     )
 
 

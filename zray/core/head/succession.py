@@ -36,6 +36,8 @@ class Succession:
     Attributes:
         heads: all, this one first. Empty: the store is not shared.
         stepping_down: why an operator wants another head to lead; empty: nobody does.
+        terms: how often the process of this head has begun to lead.
+        took_s: how long that took the last time.
         members: tells which processes have a session, and hear of changes.
     """
 
@@ -52,6 +54,7 @@ class Succession:
         self._events = events
         self.members: Callable[[], Iterable[bytes]] = tuple
         self.heads: list[HeadInfo] = []
+        self.terms, self.took_s = 1, 0.0
         self.stepping_down = ""
         self._asked: tuple[bytes, int] | None = None  # who wants that, and about which message
         self._doubts: dict[bytes, Callable[[float], None]] = {}

@@ -50,8 +50,8 @@ class Tables:
         self.lease_table = LeaseTable()
         self.placement = PlacementTable()
         self.job_table = JobTable(rows.get(JOBS, {}))
-        counted = ("finished", "retried", "stale", "lost", "rebuilt", "reclaimed", "resubmitted")
-        self.counters = dict.fromkeys(counted, 0)
+        counted = ("finished", "retried", "stale", "lost", "rebuilt", "reclaimed")
+        self.counters = dict.fromkeys((*counted, "submitted", "resubmitted"), 0)
         self.events = Events(identity.started_s, now, self.notices)
         self.succession = Succession(
             *(self.outbox, self.journal.persist, self.store, self.events),

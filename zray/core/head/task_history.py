@@ -26,6 +26,7 @@ class TaskHistory:
         self.finished = History(m.ListedTask, limits.FINISHED_TASKS_BYTES)
         self.failed = History(m.ListedTask, limits.FAILED_TASKS_BYTES)
         self.dropped = 0
+        self.unsubmitted = 0  # attempts that have ended of what did not pass the head
         self._tallies: dict[tuple[str, str], Tally] = {}  # by name and type
         self._unlisted = Tally()  # of what is not to be told of
         self._running: dict[bytes, list[m.ListedTask]] = {}  # by worker
@@ -119,6 +120,7 @@ class TaskHistory:
         for row in message.ended:
             (self.finished if row.state == m.ENDED_WELL else self.failed).add(row)
         for told in message.tallies:
+            self.unsubmitted += told.more
             tally = self._tally(told.name, told.type)
             # Below 0 for a moment: one that has failed is taken from all that have ended, which a
             # node may count later.

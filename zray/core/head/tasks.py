@@ -132,6 +132,7 @@ class TaskManager:
             return
         submitter, templates, tasks = message.submitter, self._definitions.templates, self._tasks
         self._processes.note_worker(sender, submitter)
+        new = 0
         for spec in message.tasks:
             try:
                 template = templates.get(spec.template_id)
@@ -153,6 +154,7 @@ class TaskManager:
                 record.since = now
                 tasks.add(spec.task_id, record)
                 job.unfinished += 1
+                new += 1
                 if self._recovery.active:
                     self._recovery.submitted(record, spec, sender)
                 self.begin(record, spec, now)
@@ -161,6 +163,7 @@ class TaskManager:
                     self.cancel(spec.task_id, record, cancel.force, cancel.recursive)
             except Exception as error:
                 self._outcomes.fault(spec.task_id, "taking a submitted task", error, now)
+        self._counters["submitted"] += new
 
     def begin(self, record: TaskRecord, spec: TaskSpec, now: float) -> None:
         """A task's spec is known: it waits for its dependencies, unless it runs already."""

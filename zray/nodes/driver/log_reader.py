@@ -11,6 +11,7 @@ from zray.nodes.driver.operator import Operator, Place
 from zray.protocol import messages as m
 
 PART_BYTES = limits.LOG_PART_BYTES_MAX
+MISSED = "the log was rotated, emptied or removed; a part of it may be missing here"
 
 
 class LogReader:
@@ -31,6 +32,16 @@ class LogReader:
         self.missed = False
         self.remark = ""
         self._task_id = task_id
+        self._said = ""  # the remark that was told last
+
+    def remarks(self) -> list[str]:
+        """What whoever reads should know of what came last, each remark once."""
+        found = [MISSED] if self.missed else []
+        self.missed = False
+        if self.remark not in ("", self._said):
+            self._said = self.remark
+            found.append(self.remark)
+        return found
 
     def seek_tail(self, lines: int) -> None:
         """Begin with the last ``lines`` lines; from behind, so that a long log costs nothing."""

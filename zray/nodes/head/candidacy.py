@@ -12,6 +12,7 @@ from pathlib import Path
 from zray import limits
 from zray.core.head.leadership import State, View
 from zray.core.head.standby import Greeting, Leading, Standby, in_words, ordered
+from zray.core.head.succession import Succession
 from zray.errors import FencedError, StartError, StoreError
 from zray.nodes.head.election import Election
 from zray.nodes.head.head_port import HeadPort, Served
@@ -111,7 +112,8 @@ class Candidacy:
         self._began = loop.now()
         self._known_since: float | None = None  # that another leads
         self._said = ""
-        self.lead_since = 0.0  # when the store said so
+        self._lead_since = 0.0  # when the store said so
+        self._terms = 0
         self._is_stopping = False
         self._former: list[bytes] = []  # connections of a term that this head has given up
         self._cut_at = 0.0
@@ -163,8 +165,12 @@ class Candidacy:
         return [one for one in self.heads() if one.head_id != self.me.head_id]
 
     def leader(self) -> HeadInfo | None:
-        """Who leads; this head does once it serves, and whoever is fenced does not."""
-        return self.me if self.view.state is State.LEADING else self.view.leader
+        """Who leads, or did when that was last known. Whoever is fenced does not."""
+        view = self.view
+        if view.state is State.LEADING:
+            return self.me
+        is_other = view.leader is not None and view.leader.head_id != self.me.head_id
+        return view.leader if is_other else None
 
     def in_words(self) -> str:
         """Who leads, for people."""
@@ -175,9 +181,9 @@ class Candidacy:
         now, view = self._loop.now(), self.view
         if view.state is State.LEADING:
             return False
-        if view.leader is None:
+        if self.leader() is None:
             self._known_since = None
-            return now - self._began > limits.STANDBY_SAYS_S
+            return bool(view.trouble) or now - self._began > limits.STANDBY_SAYS_S
         if self._known_since is None:
             self._known_since = now
         return now - self._known_since > limits.STANDBY_SURE_S  # it may be about to be cleared away
@@ -188,7 +194,7 @@ class Candidacy:
         if view.state is State.LEADING:
             text = f"{in_words(self.me)} takes over, and reads what is stored"
             return Leading(None, view.epoch, heads, text)
-        return Leading(view.leader, view.epoch, heads, view.trouble)
+        return Leading(self.leader(), view.epoch, heads, view.trouble)
 
     # ---- standing by -------------------------------------------------------------------------
 
@@ -233,7 +239,7 @@ class Candidacy:
             self._give_up()
             return None
         if self._opening is None:
-            self.lead_since = self._loop.now()
+            self._lead_since = self._loop.now()
             term = self._election.term()
             assert term is not None
             store = self._shared.make(term)
@@ -270,6 +276,13 @@ class Candidacy:
         self._log(f"leads no more: {error}")
         if not isinstance(error, FencedError):
             self._election.step_down(str(error))
+
+    def begins(self, succession: Succession, epoch: int) -> None:
+        """A term does, of a GCS that is about to serve."""
+        self._terms += 1
+        succession.terms = self._terms
+        succession.took_s = self._loop.now() - self._lead_since
+        succession.begins(self.heads(), epoch)
 
     def take_waiting(self) -> list[Greeting]:
         """Who has waited for a leader."""

@@ -112,6 +112,7 @@ class Scraping:
         return [
             *figures.of_node(name, raylet.scheduler, raylet.task_reports, raylet.completions),
             m.Figure("zray_node_incarnation", raylet.incarnation, [name]),
+            m.Figure("zray_leaked_processes_swept_total", self._workers.zygotes.swept, [name]),
             m.Figure("zray_incidents_total", raylet.incidents.total, [name, "raylet"]),
             m.Figure("zray_object_store_capacity_bytes", store.capacity_bytes, [name]),
             m.Figure("zray_node_objects", store.objects, [name]),

@@ -49,6 +49,13 @@ class Zygotes:
         self._heard = heard
         self._kept: dict[str, _Kept] = {}
         self._of: dict[bytes, str] = {}  # by worker
+        self._swept = 0  # by those that are no more
+
+    @property
+    def swept(self) -> int:
+        """How many processes had to be found and killed after a zygote's death."""
+        others = (kept.zygote for name, kept in self._kept.items() if name != OWN)
+        return self._swept + self._own.swept + sum(zygote.swept for zygote in others)
 
     @property
     def pid(self) -> int | None:
@@ -101,6 +108,7 @@ class Zygotes:
         for event in kept.zygote.events():
             if isinstance(event, ZygoteDied):
                 self._loop.unwatch(kept.fd)  # it is closed: the next one may have its number
+                self._swept += kept.zygote.swept if name != OWN else 0
                 del self._kept[name]
                 for worker_id in event.worker_ids:
                     self._of.pop(worker_id, None)

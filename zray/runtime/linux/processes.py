@@ -101,6 +101,9 @@ class Zygote:
     `start` does not wait for the process: requests made before it is ready stay in the socket. The
     loop polls `fileno()` for reading and then calls `events()`. After `ZygoteDied`, `start` may be
     called again; `fileno()` then changes.
+
+    Attributes:
+        swept: how many processes were found and killed that its deaths had left.
     """
 
     def __init__(
@@ -122,6 +125,7 @@ class Zygote:
         self._ids: dict[int, bytes] = {}
         self._retired: list[int] = []
         self._last_words = ""
+        self.swept = 0
         self._decode = msgspec.msgpack.Decoder(Report).decode
 
     @property
@@ -320,7 +324,7 @@ class Zygote:
         assert self._process is not None
         self._process.kill()
         self._process.wait()
-        sweep(self._session)
+        self.swept += sweep(self._session)
 
     def _drop_socket(self) -> None:
         if self._sock is not None:
