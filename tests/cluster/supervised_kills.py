@@ -147,7 +147,6 @@ def play(cluster: Cluster, kills: int, seed: int, say: Callable[[str], Any] = pr
     last = 0
     until(lambda: len(load.made) > 2, 30, "the load runs")
     for number in range(kills):
-
         head = until(partial(head_of, cluster, last), 60, "a head's process")
         if number % 2 and moments:
             until(partial(load.without_head, moments[-1]), 90, "work goes on")
