@@ -256,11 +256,6 @@ class Testbed:
     def kill_head(self, name: str) -> None:
         self.heads.pop(name).kill()
 
-    def stop_head(self, name: str) -> None:
-        """As an operator does."""
-        self.heads[name].signal(signal.SIGTERM)
-        self.await_end_of_head(name)
-
     def await_end_of_head(self, name: str) -> None:
         """It has been told to stop: a second signal would end it at once."""
         self._own.pop(name, None)
