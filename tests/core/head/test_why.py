@@ -608,3 +608,19 @@ def test_a_placement_group_by_its_name() -> None:
         head.say("d", m.RemoveGroup(2, identity(f"group{place}")))
     assert head.codes("gpus") == ["UNKNOWN"]
     assert not head.gcs.placement._called
+
+
+def test_a_search_that_takes_too_long_ends_with_what_is_known() -> None:
+    head = Bench()
+    head.node("n1")
+    for number in range(64 * 3 * limits.WHY_LOOK_BLOCKS):
+        past(head, m.ENDED_BADLY, "noise", task=f"t{number}")
+    assert head.ask(identity("nobody"), "abcdef12") is None
+    head.now += 2
+    head.turn()
+    answers = head.answer()
+    assert answers is not None
+    assert [[one.code for one in answer.causes] for answer in answers] == [["UNKNOWN"]] * 2
+    for _ in range(20):
+        head.turn()
+    assert at_rest(head)
