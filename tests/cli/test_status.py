@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from zray.cli.status import NAMED_MAX, versions
@@ -219,10 +220,11 @@ def test_status_sends_a_terminal_nothing_that_it_obeys(commands: Any) -> None:
 
 
 def test_versions_are_shown_where_there_are_several() -> None:
-    def view(nodes: list[str], job: str = "1.1") -> dict[str, Any]:
+    def view(nodes: list[str], job: str = "1.1", heads: Sequence[str] = ()) -> dict[str, Any]:
         told = [{"name": f"n{number}", "zray": zray} for number, zray in enumerate(nodes)]
         return {
             "cluster": {"zray": "1.1"},
+            "heads": [{"zray": zray, "addresses": [f"h{zray}:1"], "host": ""} for zray in heads],
             "nodes": told,
             "jobs": [{"job_id": "abcdef0123", "zray": job}],
         }
@@ -231,6 +233,9 @@ def test_versions_are_shown_where_there_are_several() -> None:
     assert versions(view(["1.1", ""], job="")) == []  # those do not tell
     assert versions(view(["1.0", "1.1"])) == [
         *("", "Versions of zray", "  1.0: node n0", "  1.1: this head, node n1, job abcdef01"),
+    ]
+    assert versions(view(["1.1"], heads=["1.1", "1.0"]))[2:] == [
+        *("  1.0: head h1.0:1", "  1.1: head h1.1:1, node n0, job abcdef01"),
     ]
     (*_, old, _) = versions(view(["1.0"] * (NAMED_MAX + 2)))
     assert old.endswith(f"node n{NAMED_MAX - 1} and 2 more")

@@ -14,6 +14,9 @@ import pytest
 import zmq
 
 from tests.clients.conftest import CLIENTS, until
+from tests.fake_heads import FakeHead
+from zray.protocol import messages as m
+from zray.runtime.keys import ClusterKey
 
 pytestmark = pytest.mark.system  # node and npm
 
@@ -75,6 +78,25 @@ def test_its_connection_file_may_be_given(node: Any, cluster: Any, tmp_path: Pat
     os.rename(cluster.connection, cluster.connection.with_suffix(".moved"))
 
     assert node.run("hello.mjs", path).returncode == 0
+
+
+def test_a_head_that_stands_by_leads_it_to_the_one_that_leads(
+    node: Any, cluster: Any, tmp_path: Path
+) -> None:
+    key = ClusterKey.load(cluster.connection.with_name("cluster.key"))
+    leader = m.HeadInfo(b"l" * 16, [cluster.address()], "here", 1, "1.0", 0.0, True)
+    standby = FakeHead(key, 2)
+    try:
+        standby.stands_by(1, standby.info())  # of none that leads, at first
+        path = edited(cluster, tmp_path / "copy.json", addresses=["127.0.0.1:9", standby.address])
+        program = node.start("hello.mjs", path)
+        until(lambda: len(standby.asked) > 1, "it is asked again")
+        standby.stands_by(1, standby.info(), leader)
+        out, errors = program.communicate(timeout=40)
+        assert program.returncode == 0, out + errors
+        assert out.startswith(f"connected to default at {cluster.address()}, epoch 1")
+    finally:
+        standby.close()
 
 
 @pytest.mark.parametrize("fault", ["client key", "server key", "nobody", "mode", "no file"])

@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import zray
 from tests.real_cluster import Cluster, until
 from zray import limits
 
-PAUSE_S = (0.0, 2.0)  # between the start of a head's process and its end
+PAUSE_S = (0.0, 2.0)  # between the start of a head's process and its end, or since it serves
 LASTING = 5  # each so manieth head may last, and is not taken for one that fails again and again
 LASTS_S = limits.SUPERVISED_STEADY_S + 1.0
 AHEAD = 20  # results that each part of the load waits for at a time
@@ -127,19 +128,17 @@ class Load:
         return min(later) - killed if later else None
 
 
-def head_of(cluster: Cluster) -> psutil.Process | None:
-    """The head's process that runs now below its supervisor."""
+def head_of(cluster: Cluster, not_pid: int = 0) -> psutil.Process | None:
+    """The head's process that runs now below its supervisor, if it is another one."""
     assert cluster.head is not None
     with contextlib.suppress(psutil.NoSuchProcess):
         for child in psutil.Process(cluster.head.pid).children():
-            if "zray.cli.supervised" in child.cmdline():
+            if child.pid != not_pid and "zray.cli.supervised" in child.cmdline():
                 return child
     return None
 
 
-def play(
-    cluster: Cluster, kills: int, seed: int, say: Callable[[str], Any] = print
-) -> list[float]:
+def play(cluster: Cluster, kills: int, seed: int, say: Callable[[str], Any] = print) -> list[float]:
     """Seconds without a head, of each kill after which the driver got on before the next one."""
     chance = random.Random(seed)
     say(f"seed {seed}")
@@ -148,12 +147,9 @@ def play(
     last = 0
     until(lambda: len(load.made) > 2, 30, "the load runs")
     for number in range(kills):
-
-        def another() -> psutil.Process | None:
-            head = head_of(cluster)
-            return head if head is not None and head.pid != last else None
-
-        head = until(another, 60, "a head's process")
+        head = until(partial(head_of, cluster, last), 60, "a head's process")
+        if number % 2 and moments:
+            until(partial(load.without_head, moments[-1]), 90, "work goes on")
         time.sleep(LASTS_S if number % LASTING == LASTING - 1 else chance.uniform(*PAUSE_S))
         moments.append(time.monotonic())
         os.kill(head.pid, signal.SIGKILL)

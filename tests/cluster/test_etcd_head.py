@@ -1,9 +1,8 @@
-"""A head whose state is in an etcd: ended, started elsewhere, put to sleep, and cut off from it."""
+"""A head whose state is in an etcd: ended, started elsewhere, and cut off from it."""
 
 from __future__ import annotations
 
 import shutil
-import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +12,6 @@ import pytest
 
 import zray
 from tests.etcd_cluster import Etcd
-from zray.errors import FencedError
 from zray.util import kv
 
 pytestmark = pytest.mark.system
@@ -72,38 +70,6 @@ def test_a_killed_head_is_started_again_on_another_data_directory(
     zray.shutdown()
     bare.connect()
     assert zray.get(zray.get_actor("counter", "cluster").add.remote(), timeout=GET_S) == 6
-
-
-def test_a_head_that_sleeps_is_followed_and_ends_when_it_wakes(
-    etcd: Etcd, bare: Any, tmp_path: Path, make_counter: Callable[[], Any]
-) -> None:
-    """The second is as on another machine, with a home of its own and the first's key and port."""
-    bare.start_head("--store", etcd.url)
-    first, address = bare.head, bare.address
-    bare.start_node("one", 2)
-    bare.connect()
-    counter = make_counter()
-    assert zray.get(counter.add.remote(), timeout=GET_S) == 1
-    zray.shutdown()
-    first.signal(signal.SIGSTOP)
-    home = tmp_path / "second"
-    data = home / "clusters" / "default"
-    data.mkdir(parents=True, mode=0o700)
-    shutil.copy(bare.home / "clusters" / "default" / "cluster.key", data)
-    fixed = ("--num-cpus", "0", "--port", "0", "--no-dashboard", "--store", etcd.url)
-    second = bare.start("second", "zray.cli.head", *fixed, environment={"ZRAY_HOME": str(home)})
-    assert second.says("READY")
-    first.signal(signal.SIGCONT)
-    assert first.wait(GET_S) != 0
-    assert FencedError.code in first.text() and "does not lead" in first.text()
-    assert second.process.poll() is None
-    assert second.stop() == 0
-    # The third, where the first was, has what both have left.
-    bare.address = address
-    bare.start_head("--store", etcd.url, port=-1)
-    bare.await_node("one")
-    bare.connect()
-    assert zray.get(zray.get_actor("counter", "cluster").add.remote(), timeout=GET_S) == 2
 
 
 def test_an_etcd_that_is_away_for_a_while_costs_patience_only(etcd: Etcd, bare: Any) -> None:

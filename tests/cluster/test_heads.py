@@ -19,7 +19,7 @@ import zray
 from tests.etcd_cluster import Etcd
 from tests.real_cluster import Peer, until
 from tests.several_heads import Heads
-from zray.errors import NoStandbyError, OlderStoreError, StartError
+from zray.errors import NoLeaderError, NoStandbyError, OlderStoreError, StartError
 from zray.protocol import messages as m
 
 pytestmark = pytest.mark.system
@@ -51,7 +51,7 @@ def two(heads: Heads) -> Heads:
     """The first leads; node ``one`` has 2 CPUs."""
     assert heads.start(1) == "READY"
     assert heads.start(2) == "STANDBY"
-    heads.cluster.start_node("one", 2)
+    heads.cluster.start_node("one", 2, "--resources", "one=1")
     return heads
 
 
@@ -59,7 +59,7 @@ class Calls:
     """A thread of a driver that calls an actor and runs tasks all the time."""
 
     def __init__(self) -> None:
-        @zray.actor(num_cpus=0)
+        @zray.actor(num_cpus=0, resources={"one": 1})
         class Counter:
             def __init__(self) -> None:
                 self.n = 0
@@ -127,9 +127,9 @@ def test_a_killed_leader_is_followed_and_all_goes_on(two: Heads) -> None:
     calls.go_on()
     assert calls.longest_s < KILLED_S
     assert two.leader() == 2
-    status = two.status()
-    assert [head.leads for head in status.heads] == [True]
-    assert {node.node_id for node in status.nodes} == nodes, "no node has ended"
+    until(lambda: len(two.status().heads) == 1, GET_S, "the first is known to be gone")
+    assert any("leads now" in notice for notice in two.status().notices)
+    assert {node.node_id for node in two.status().nodes} == nodes, "no node has ended"
     # The first comes back, stands by, and its node is the one it was.
     assert two.start(1) == "STANDBY"
     until(lambda: len(two.status().heads) == 2, GET_S, "it is known")
@@ -182,8 +182,9 @@ def test_a_leader_that_is_told_to_end_hands_over_first(two: Heads) -> None:
     assert two.programs[1].stop() == 0
     calls.go_on()
     assert calls.longest_s < PLANNED_S
+    assert two.leader() == 2
+    until(lambda: len(two.status().heads) == 1, GET_S, "the first is known to be gone")
     status = two.status()
-    assert two.leader() == 2 and len(status.heads) == 1
     assert not any(node.info.pid == two.programs[1].pid for node in status.nodes)
     # Nobody is left who could lead.
     found = command(two, 2, "head", "step-down")
@@ -260,11 +261,26 @@ def test_etcd_that_is_away_costs_the_lead_and_nothing_else(etcd: Etcd, two: Head
     calls = Calls()
     etcd.kill(0)
     for number in (1, 2):
-        two.programs[number].says("no head leads now: etcd at")
+        two.programs[number].says("stands by: ")
+        until(lambda n=number: "cannot be asked" in two.programs[n].text(), GET_S, "it says why")
     etcd.start(0)
     calls.go_on()
     assert two.leader() in (1, 2)
     calls.end()
+
+
+def test_heads_that_cannot_read_what_is_stored_say_so_until_it_is_repaired(
+    etcd: Etcd, two: Heads
+) -> None:
+    etcd.put(b"/zray/default/rows/kv/broken", b"not what a head writes")
+    assert command(two, 1, "head", "step-down").returncode == 1
+    said = two.programs[2].says("leads no more")
+    assert "broken" in said and "damaged" in said
+    found = command(two, 1, "status")
+    assert found.returncode == 2 and NoLeaderError.code in found.stderr
+    assert all(head.process.poll() is None for head in two.programs.values())
+    etcd.delete(b"/zray/default/rows/kv/broken")
+    assert two.leader() in (1, 2)
 
 
 def test_a_head_without_the_key_is_refused_with_what_to_do(two: Heads) -> None:

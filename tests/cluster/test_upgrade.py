@@ -22,7 +22,6 @@ from tests.etcd_cluster import Etcd, free_ports
 from tests.killed_heads import end_nodes
 from tests.real_cluster import Program
 from tests.wheels import Version
-from zray.protocol import messages as m
 
 pytestmark = pytest.mark.slow_limit(180)
 
@@ -267,10 +266,8 @@ def upgrade_two_heads(
     assert str(present) in far.text() and str(second) in far.text()
     heads.start("b", following)
     heads.serves("b", "STANDBY")
-    leader = bare.peer()
-    leader.send(m.StepDown(1, "upgrade"))
-    leader.receive(m.SteppingDown)
-    leader.close()
+    code, text = command(present, "head", "step-down", "--address", bare.address)
+    assert code == 0, text
     heads.leads("b")
     work.goes_on(present)
 

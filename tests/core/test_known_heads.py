@@ -183,3 +183,30 @@ def test_where_the_head_is_may_change() -> None:
     known.aim([B])
     known.ended(1.0)
     assert known.begin() == B and known.all() == [B]
+
+
+def test_a_head_that_steps_down_is_the_last_that_is_tried() -> None:
+    known = KnownHeads([A, B, C])
+    known.begin()
+    known.welcomed([head(A, leads=True), head(B), head(C)], 2)
+    known.handlers[m.SteppingDown](m.SteppingDown(0, 0, [head(B), head(C)]))
+    assert known.parting
+    known.ended(1.0)
+    assert not known.parting and one_round(known) == [B, C, A]
+
+
+def test_a_head_that_names_itself_while_it_stands_by_is_not_asked_again_at_once() -> None:
+    known = KnownHeads([A, B])
+    assert stands_by(known, not_leader(head(A, leads=True), head(B), epoch=3)) > 0.0
+    assert known.begin() == B
+
+
+def test_of_heads_with_several_addresses_each_ones_best_is_first_and_what_was_given() -> None:
+    known = KnownHeads(["b2:1"])
+    known.begin()
+    known.welcomed(
+        [head("a1:1", "a2:1", leads=True), head("b1:1", "b2:1"), head("c1:1", "c2:1", "c3:1")], 2
+    )
+    assert known.others() == ["b2:1", "b1:1", "c1:1", "c2:1", "c3:1"]
+    assert known.all()[1:] == ["a1:1", "b1:1", "c1:1", "a2:1", "c2:1", "c3:1"]
+    assert known.in_short() == "b2:1,b1:1,c1:1"

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,10 +81,6 @@ class Daemon(Program):
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
         self.process.wait(START_S)
-
-    def stop(self, timeout_s: float = START_S) -> int:
-        os.kill(self.pid, signal.SIGTERM)
-        return self.wait(timeout_s)
 
 
 class Testbed:
@@ -260,11 +256,12 @@ class Testbed:
     def kill_head(self, name: str) -> None:
         self.heads.pop(name).kill()
 
-    def stop_head(self, name: str) -> None:
-        """As an operator does."""
+    def await_end_of_head(self, name: str) -> None:
+        """It has been told to stop: a second signal would end it at once."""
         self._own.pop(name, None)
         head = self.heads.pop(name)
-        assert head.stop() == 0, f"{name} ended with an error:\n{head.text()[-3000:]}"
+        status = head.wait(START_S)
+        assert status == 0, f"{name} ended with {status}:\n{head.text()[-3000:]}"
 
     def lose_head(self, name: str) -> None:
         """With its machine."""
@@ -427,7 +424,8 @@ class Testbed:
     def close(self) -> None:
         """End what still runs of all that was started here."""
         for process in [*self._processes()]:
-            process.kill()
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         for daemon in [*self.programs, *self.nodes.values(), *self.heads.values()]:
             daemon.process.send_signal(signal.SIGCONT)
             daemon.process.wait(START_S)

@@ -50,8 +50,11 @@ def a_head(bed: Testbed, chance: random.Random) -> Iterator[str]:
         yield name
 
 
-def note(bed: Testbed, what: str, name: str) -> None:
+@contextmanager
+def told(bed: Testbed, name: str, what: str) -> Iterator[None]:
+    """What the block does to the head; the moment is that after it."""
     leads = bed.leader() == name
+    yield
     bed.note(f"{name}{' (leads)' if leads else ''} {what}", of_leader=leads)
 
 
@@ -61,8 +64,8 @@ def note(bed: Testbed, what: str, name: str) -> None:
 @trouble
 def a_killed_head(bed: Testbed, chance: random.Random, _spans: Spans) -> None:
     with a_head(bed, chance) as name:
-        note(bed, "is killed", name)
-        bed.kill_head(name)
+        with told(bed, name, "is killed"):
+            bed.kill_head(name)
         time.sleep(chance.choice((0.0, 1.0, 5.0)))
         bed.start_head(name)
 
@@ -70,8 +73,8 @@ def a_killed_head(bed: Testbed, chance: random.Random, _spans: Spans) -> None:
 @trouble
 def a_lost_machine(bed: Testbed, chance: random.Random, _spans: Spans) -> None:
     with a_head(bed, chance) as name:
-        note(bed, "is lost with its machine", name)
-        bed.lose_head(name)
+        with told(bed, name, "is lost with its machine"):
+            bed.lose_head(name)
         time.sleep(chance.uniform(4, 8))
         bed.machines.renew(name)
         bed.start_head(name)
@@ -80,8 +83,9 @@ def a_lost_machine(bed: Testbed, chance: random.Random, _spans: Spans) -> None:
 @trouble
 def a_stopped_head(bed: Testbed, chance: random.Random, _spans: Spans) -> None:
     with a_head(bed, chance) as name:
-        note(bed, "is stopped (SIGTERM)", name)
-        bed.stop_head(name)
+        with told(bed, name, "is told to stop (SIGTERM)"):
+            bed.heads[name].signal(signal.SIGTERM)
+        bed.await_end_of_head(name)
         time.sleep(chance.uniform(0, 3))
         bed.start_head(name)
 
@@ -89,7 +93,8 @@ def a_stopped_head(bed: Testbed, chance: random.Random, _spans: Spans) -> None:
 @trouble
 def a_step_down(bed: Testbed, _chance: random.Random, _spans: Spans) -> None:
     calm = bed.calm()
-    note(bed, "steps down", bed.leader())
+    with told(bed, bed.leader(), "is about to be asked to step down"):
+        pass
     status, said = bed.command("head", "step-down")
     bed.note(f"that was said: {said.strip()[-200:]!r}")
     # Else it may have been struck meanwhile, and others may not have been there to lead.
@@ -99,8 +104,8 @@ def a_step_down(bed: Testbed, _chance: random.Random, _spans: Spans) -> None:
 @trouble
 def a_killed_node(bed: Testbed, chance: random.Random, _spans: Spans) -> None:
     with bed.held({*NODES} - {*KEPT}, chance) as name:
-        bed.note(f"{name} is killed")
         bed.kill_node(name)
+        bed.note(f"{name} is killed")
         time.sleep(chance.uniform(0, 3))
         bed.start_node(name)
 
@@ -111,8 +116,8 @@ def a_killed_node(bed: Testbed, chance: random.Random, _spans: Spans) -> None:
 @trouble
 def a_paused_head(bed: Testbed, chance: random.Random, spans: Spans) -> None:
     with a_head(bed, chance) as name:
-        note(bed, f"sleeps for {spans.pause_s:g} s", name)
-        bed.heads[name].signal(signal.SIGSTOP)
+        with told(bed, name, f"sleeps for {spans.pause_s:g} s"):
+            bed.heads[name].signal(signal.SIGSTOP)
         time.sleep(spans.pause_s)
         bed.heads[name].signal(signal.SIGCONT)
         bed.note(f"{name} wakes")
@@ -123,8 +128,8 @@ def a_nap(bed: Testbed, chance: random.Random, _spans: Spans) -> None:
     """Shorter than a lease, or about as long."""
     with a_head(bed, chance) as name:
         seconds = chance.choice((0.5, 1.5, 2.0, 2.5, 3.0, 4.0))
-        note(bed, f"sleeps for {seconds:g} s", name)
-        bed.heads[name].signal(signal.SIGSTOP)
+        with told(bed, name, f"sleeps for {seconds:g} s"):
+            bed.heads[name].signal(signal.SIGSTOP)
         time.sleep(seconds)
         bed.heads[name].signal(signal.SIGCONT)
 
@@ -132,8 +137,9 @@ def a_nap(bed: Testbed, chance: random.Random, _spans: Spans) -> None:
 # ---- cuts ---------------------------------------------------------------------------------------
 
 
-def cut(bed: Testbed, ways: set[Way], seconds: float) -> None:
-    bed.machines.cut(ways)
+def cut(bed: Testbed, name: str, what: str, ways: set[Way], seconds: float) -> None:
+    with told(bed, name, f"{what} for {seconds:g} s"):
+        bed.machines.cut(ways)
     try:
         time.sleep(seconds)
     finally:
@@ -144,40 +150,39 @@ def cut(bed: Testbed, ways: set[Way], seconds: float) -> None:
 @trouble
 def a_head_cut_from_etcd(bed: Testbed, chance: random.Random, spans: Spans) -> None:
     with a_head(bed, chance) as name:
-        note(bed, f"is cut off from etcd for {spans.cut_s:g} s", name)
-        cut(bed, between(name, MEMBERS), spans.cut_s)
+        cut(bed, name, "is cut off from etcd", between(name, MEMBERS), spans.cut_s)
 
 
 @trouble
 def a_head_cut_from_peers(bed: Testbed, chance: random.Random, spans: Spans) -> None:
     with a_head(bed, chance) as name:
         seconds = min(spans.cut_s, NEARLY_LOST_S)
-        note(bed, f"is cut off from all but etcd for {seconds:g} s", name)
-        cut(bed, between(name, (*PEERS, *bed.names)), seconds)
+        ways = between(name, (*PEERS, *bed.names))
+        cut(bed, name, "is cut off from all but etcd", ways, seconds)
 
 
 @trouble
 def a_head_cut_off(bed: Testbed, chance: random.Random, spans: Spans) -> None:
     with a_head(bed, chance) as name:
-        note(bed, f"is cut off for {spans.cut_s:g} s", name)
-        cut(bed, between(name, (*PEERS, *bed.names, *MEMBERS)), spans.cut_s)
+        ways = between(name, (*PEERS, *bed.names, *MEMBERS))
+        cut(bed, name, "is cut off from all", ways, spans.cut_s)
 
 
 @trouble
 def a_mute_head(bed: Testbed, chance: random.Random, spans: Spans) -> None:
     """It hears and is not heard."""
     with a_head(bed, chance) as name:
-        note(bed, f"is not heard for {spans.cut_s:g} s", name)
         others = {*PEERS, *bed.names, *MEMBERS} - {name}
-        cut(bed, {(name, other) for other in others}, spans.cut_s)
+        ways = {(name, other) for other in others}
+        cut(bed, name, "is not heard by anybody", ways, spans.cut_s)
 
 
 @trouble
 def a_deaf_head(bed: Testbed, chance: random.Random, spans: Spans) -> None:
     """It is heard, by etcd only, and hears nothing."""
     with a_head(bed, chance) as name:
-        note(bed, f"does not hear etcd for {spans.cut_s:g} s", name)
-        cut(bed, {(other, name) for other in MEMBERS}, spans.cut_s)
+        ways = {(other, name) for other in MEMBERS}
+        cut(bed, name, "does not hear etcd", ways, spans.cut_s)
 
 
 # ---- etcd ---------------------------------------------------------------------------------------
@@ -195,8 +200,8 @@ def a_member(bed: Testbed, chance: random.Random) -> Iterator[int]:
 def a_killed_member(bed: Testbed, chance: random.Random, _spans: Spans) -> None:
     assert bed.etcd is not None
     with a_member(bed, chance) as number:
-        bed.note(f"{MEMBERS[number]} is killed")
         bed.etcd.kill(number)
+        bed.note(f"{MEMBERS[number]} is killed")
         time.sleep(chance.uniform(0, 4))
         bed.etcd.start(number)
 
@@ -215,8 +220,7 @@ def a_paused_member(bed: Testbed, chance: random.Random, spans: Spans) -> None:
 def a_member_cut_off(bed: Testbed, chance: random.Random, spans: Spans) -> None:
     with a_member(bed, chance) as number:
         name = MEMBERS[number]
-        bed.note(f"{name} is cut off for {spans.cut_s:g} s")
-        cut(bed, between(name, (*MEMBERS, *bed.names)), spans.cut_s)
+        cut(bed, name, "is cut off", between(name, (*MEMBERS, *bed.names)), spans.cut_s)
 
 
 @trouble

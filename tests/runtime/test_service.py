@@ -12,7 +12,6 @@ import pytest
 
 from zray.runtime import service
 
-
 # A daemon has its socket for as long as it runs.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 

@@ -49,9 +49,7 @@ def note(program: str, text: str, ready_fd: int | None) -> None:
         print(f"{program}: {text}", file=sys.stderr, flush=True)
 
 
-def fail(
-    program: str, reason: object, ready_fd: int | None = None, status: int = 1
-) -> NoReturn:
+def fail(program: str, reason: object, ready_fd: int | None = None, status: int = 1) -> NoReturn:
     """Say why, to the starter where it still waits, and end with that status."""
     if ready_fd is None or not _tell(ready_fd, {"error": str(reason)}):
         print(f"{program}: {reason}", file=sys.stderr, flush=True)

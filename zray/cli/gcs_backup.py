@@ -132,9 +132,10 @@ def _into_directory(
 
 
 def _write_draft(path: Path, draft: Path, epoch: int) -> None:
-    with contextlib.closing(BackupReader(path)) as reader, contextlib.closing(
-        SqliteFile(draft)
-    ) as file:
+    with (
+        contextlib.closing(BackupReader(path)) as reader,
+        contextlib.closing(SqliteFile(draft)) as file,
+    ):
         rows = _rows(reader)
         identity = file.open(epoch - 1)
         assert identity.epoch == epoch
@@ -231,10 +232,10 @@ def _into_etcd(path: Path, identity: Identity, place: EtcdPlace, *, replace: boo
         commit(store, moved.mark_from(str(path)))
         assert identity.cluster_id is not None
         store.set_cluster_id(identity.cluster_id)
-        keys = set()
+        keys: set[tuple[str, bytes]] = set()
         with contextlib.closing(BackupReader(path)) as reader:
             for batch in batches(_rows(reader)):
-                keys.update(row[:2] for row in batch)
+                keys.update((table, key) for table, key, _ in batch)
                 commit(store, batch)
         gone = [
             (table, key)

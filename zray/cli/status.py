@@ -89,7 +89,11 @@ def lines(view: dict[str, Any]) -> list[str]:
 
 def versions(view: dict[str, Any]) -> list[str]:
     """Which versions of zray there are, where these are several, and who has which."""
-    who: dict[str, list[str]] = {view["cluster"]["zray"]: ["this head"]}
+    who: dict[str, list[str]] = {}
+    for head in view["heads"]:
+        who.setdefault(head["zray"], []).append(f"head {(*head['addresses'], head['host'])[0]}")
+    if not who:
+        who[view["cluster"]["zray"]] = ["this head"]
     for node in view["nodes"]:
         who.setdefault(node["zray"], []).append(f"node {node['name']}")
     for job in view["jobs"]:

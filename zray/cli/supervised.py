@@ -134,7 +134,9 @@ class Starter:
         """It leads."""
         from zray.nodes.head.addresses import ready_text
 
-        self._tell(info, ready_text(info, self._host), f"cluster {info.name} at {info.addresses[0]}")
+        self._tell(
+            info, ready_text(info, self._host), f"cluster {info.name} at {info.addresses[0]}"
+        )
 
     def standby(self, info: ConnectionInfo, leads: str) -> None:
         """Another leads."""

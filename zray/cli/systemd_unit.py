@@ -84,7 +84,7 @@ def systemd_unit(user: bool, kind: str, arguments: Sequence[str]) -> None:
     for variable in _KEPT:
         if value := os.environ.get(variable):
             lines.append(f"Environment={_quoted(f'{variable}={value}')}")
-    lines.append("# Passwords, such as ZRAY_ETCD_PASSWORD, have their place in a file of mode 0600.")
+    lines.append("# The place of passwords, such as ZRAY_ETCD_PASSWORD: a file of mode 0600.")
     lines.append(f"EnvironmentFile=-{'%E' if user else '/etc'}/zray/{program}.env")
     folder = "~/.config/systemd/user" if user else "/etc/systemd/system"
     install = shlex.join(["zray", "systemd-unit", *(["--user"] if user else []), kind, *arguments])

@@ -12,7 +12,7 @@ from typing import Any
 
 from zray import limits
 from zray.core.machine import NEVER
-from zray.protocol.head_messages import HeadInfo, HeadsChanged, NotLeader
+from zray.protocol.head_messages import HeadInfo, HeadsChanged, NotLeader, SteppingDown
 from zray.protocol.messages import Message, Refused, Welcome
 
 _HINTS_MAX = 3  # times in a round that heads which do not lead say who is next
@@ -31,6 +31,7 @@ class KnownHeads:
         heads: as the leader has said last; empty: its store allows for one only.
         epoch: of the session that was there last.
         linked: that session goes on.
+        parting: the head of the session stands by from now on: the session is to end.
         stands_by: what a head that does not lead has said last, since there was a session;
             ``said_by``: where it is.
     """
@@ -44,7 +45,7 @@ class KnownHeads:
         self.said_by = ""
         self._hinted: dict[bytes, HeadInfo] = {}  # what heads that do not lead know
         self._leader: list[str] = []  # where one leads, by the best that is known
-        self.linked = False
+        self.linked = self.parting = False
         self._left: list[str] = []  # of this round, in order
         self._tried: set[str] = set()  # in this round
         self._hints = self._answers = 0  # in this round
@@ -57,6 +58,7 @@ class KnownHeads:
         self._asked = NEVER  # since when the head owes a word
         self.handlers: dict[type[Message], Callable[[Any], None]] = {
             HeadsChanged: lambda message: self.changed(message.heads),
+            SteppingDown: self.steps_down,
         }
 
     def aim(self, given: Sequence[str]) -> None:
@@ -68,13 +70,13 @@ class KnownHeads:
 
     def all(self) -> list[str]:
         """Every address, in the order of a round."""
-        heads = (*self.heads, *self._hinted.values())
-        told = [address for head in heads for address in head.addresses]
+        told = _best_first([*self.heads, *self._hinted.values()])
         return [*dict.fromkeys([*self._leader, *self._given, *told])]
 
     def others(self) -> list[str]:
         """Where those heads are that stand by, as the leader has said last."""
-        return [address for head in self.heads if not head.leads for address in head.addresses]
+        told = _best_first([head for head in self.heads if not head.leads])
+        return [*dict.fromkeys([*(one for one in self._given if one in told), *told])]
 
     def in_short(self) -> str:
         """For another process that looks for a head: one address of each, with commas."""
@@ -151,7 +153,7 @@ class KnownHeads:
         ``answered``: not, if nobody was there for as long as ``patience_s``.
         """
         if self.linked:
-            self.linked = False
+            self.linked = self.parting = False
             self._left = []
             return self._jittered(limits.RECONNECT_FIRST_S, chance)
         if not answered:
@@ -193,6 +195,13 @@ class KnownHeads:
             if head.leads and before and head.head_id not in before:
                 self._leader = [*head.addresses]
 
+    def steps_down(self, message: SteppingDown) -> None:
+        """The head of the session is not the leader any more."""
+        self.changed(message.heads)
+        if all(not head.leads for head in message.heads):  # one of these will
+            self._leader = self.others()
+        self.parting = True
+
     def not_leader(self, message: NotLeader) -> Refused:
         """A head says that it does not lead, and which one does as far as it knows.
 
@@ -228,3 +237,10 @@ class KnownHeads:
         self._leader = [*addresses]
         self._left = [*wanted, *(one for one in self._left if one not in wanted)]
         self._at_once = True
+
+
+def _best_first(heads: Sequence[HeadInfo]) -> list[str]:
+    """One address of each, then the next ones: not all of them can be reached from everywhere."""
+    most = max((len(head.addresses) for head in heads), default=0)
+    rows = [[*head.addresses, *[""] * (most - len(head.addresses))] for head in heads]
+    return [address for column in zip(*rows, strict=True) for address in column if address]

@@ -62,7 +62,9 @@ class Health:
             status = await self._service.check(lambda operator: operator.status())
         except Exception:
             return DOWN
-        return "OK" if health_of(status) == "OK" else "DEGRADED"
+        if health_of(status) != "OK":
+            return "DEGRADED"
+        return "STANDBY" if self._service.stands_by(status) else "OK"
 
 
 def application(service: Service, sampler: Sampler) -> Router:

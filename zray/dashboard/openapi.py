@@ -145,7 +145,12 @@ def _paths() -> Iterable[tuple[str, Schema]]:
     yield "/api/v1/kill", _post("End a task, an actor or a worker.", {"subject": _TEXT})
     drained = {"node": _TEXT, "deadline_s": {"type": "number"}, "reason": _TEXT}
     yield "/api/v1/drain", _post("Have a node take no more work, and leave.", drained)
-    health = _get("OK, DEGRADED or DOWN.", [], _TEXT, "text/plain")
+    health = _get(
+        "OK, DEGRADED or DOWN; STANDBY: all is well, and another head leads.",
+        [],
+        _TEXT,
+        "text/plain",
+    )
     yield "/healthz", {"get": {**health["get"], "security": []}}
     yield "/api/version", _get("As Ray's.", [], _OBJECT)
     yield from _jobs()

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -52,7 +53,8 @@ class Server:
     async def _serve(self) -> None:
         start = self._start
         hosts = guard.own_names(start["host"], start["names"], _addresses())
-        service = Service(self._info, hosts, float(start["codes_after_s"]))
+        which = (float(start["codes_after_s"]), Path(start["connection"]))
+        service = Service(self._info, hosts, *which)
         sampler = Sampler(service)
         app = guard.Guard(application(service, sampler), service, self._log)
         loop = asyncio.get_running_loop()

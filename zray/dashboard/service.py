@@ -7,15 +7,18 @@ event loop. A session in which something went wrong is closed, and the next ques
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, TypeVar
 
 from zray.dashboard import http_limits
-from zray.errors import BusyError, HeadConnectionError
+from zray.errors import BusyError, HeadConnectionError, KeyFileError
 from zray.nodes.driver.operator import Operator
+from zray.protocol import messages as m
 from zray.runtime.connection import ConnectionInfo
 from zray.runtime.web_keys import WebKeys
 
@@ -25,7 +28,7 @@ T = TypeVar("T")
 class Askers:
     """Threads with sessions, as many as ``at_once``; for one kind of questions."""
 
-    def __init__(self, info: ConnectionInfo, at_once: int) -> None:
+    def __init__(self, info: Callable[[], ConnectionInfo], at_once: int) -> None:
         self._info = info
         self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="zray-asker")
         self._free = asyncio.Semaphore(at_once)
@@ -69,7 +72,8 @@ class Askers:
                 if type(error) is not HeadConnectionError:
                     raise
                 # An old session's end says nothing about the head now.
-        operator = Operator(self._info, ",".join(self._info.reachable()))
+        info = self._info()
+        operator = Operator(info, ",".join(info.reachable()))
         operator.__enter__()
         return self._tried(operator, question)
 
@@ -99,9 +103,19 @@ class Places:
 
 
 class Service:
-    """Of one process. ``codes_after_s``: older login codes may have been used before it began."""
+    """Of one process. ``codes_after_s``: older login codes may have been used before it began.
 
-    def __init__(self, info: ConnectionInfo, hosts: frozenset[str], codes_after_s: float) -> None:
+    ``file``: where the head writes which heads there are, as that changes; None: nowhere.
+    """
+
+    def __init__(
+        self,
+        info: ConnectionInfo,
+        hosts: frozenset[str],
+        codes_after_s: float,
+        file: Path | None = None,
+    ) -> None:
+        self._file = file
         self.info = info
         self.hosts = hosts
         self.codes_after_s = codes_after_s
@@ -113,10 +127,22 @@ class Service:
         self.used_s = time.monotonic()  # when somebody asked last
         self.answered_s = 0.0  # when the head or a node has answered last; 0: never
         self.away: Callable[[], Exception | None] = lambda: None  # why asking is of no use now
-        self._short = Askers(info, http_limits.QUESTIONS_AT_ONCE)
-        self._long = Askers(info, http_limits.LOOKS_AT_ONCE)
-        self._own = Askers(info, 1)
-        self._health = Askers(info, 1)
+        self._short = Askers(self._latest, http_limits.QUESTIONS_AT_ONCE)
+        self._long = Askers(self._latest, http_limits.LOOKS_AT_ONCE)
+        self._own = Askers(self._latest, 1)
+        self._health = Askers(self._latest, 1)
+
+    def _latest(self) -> ConnectionInfo:
+        """As the head has last written it; it ends before this process."""
+        if self._file is not None:
+            with contextlib.suppress(KeyFileError):
+                return ConnectionInfo.load(self._file)
+        return self.info
+
+    def stands_by(self, status: m.Status) -> bool:
+        """Whether another head has told this than the one that has started this process."""
+        mine = (self.info.host, self.info.pid)
+        return any(head.leads and (head.host, head.pid) != mine for head in status.heads)
 
     @property
     def address(self) -> str:

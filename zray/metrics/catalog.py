@@ -34,6 +34,18 @@ HEAD = (
     Metric("zray_head_healthy", GAUGE, "1: the health in zray status is OK; 0: it is degraded."),
     Metric("zray_head_recovering", GAUGE, "1: a restarted head waits for nodes of before."),
     Metric("zray_head_superseded", GAUGE, "1: a later head has written to the store."),
+    Metric(
+        "zray_heads", GAUGE, "Heads of the cluster: the one that leads, and those that stand by."
+    ),
+    Metric("zray_head_leads", GAUGE, "1: this head leads; 0: it stands by.", ("head", "host")),
+    Metric(
+        "zray_head_terms_total", COUNTER, "How often the process of this head has begun to lead."
+    ),
+    Metric(
+        "zray_head_takeover_seconds",
+        GAUGE,
+        "How long that took the last time, from when the store said so until it served.",
+    ),
     Metric("zray_store_stalled", GAUGE, "1: nothing can be stored at the moment (disk full)."),
     Metric(
         "zray_store_commit_seconds",

@@ -52,8 +52,8 @@ def declare(environment: MutableMapping[str, str] = os.environ) -> None:
     global declared
     pipe = environment.pop(PIPE_VARIABLE, "")
     if pipe:
-        fd, watchdog_s = pipe.split(":")
-        declared = Watcher(lambda message: os.write(int(fd), message), float(watchdog_s))
+        fd, silence = pipe.split(":")
+        declared = Watcher(lambda message: os.write(int(fd), message), float(silence))
         return
     address = environment.pop(SOCKET_VARIABLE, "")
     watchdog_s = watchdog_of(environment)

@@ -35,7 +35,9 @@ _BLOCK_BYTES: Final = 1 << 20  # rows of about so many bytes are in one block
 _BLOCK_MAX: Final = 1 << 30
 
 
-def write(path: Path, identity: Identity, rows: Iterable[Stored], *, replace: bool) -> dict[str, int]:
+def write(
+    path: Path, identity: Identity, rows: Iterable[Stored], *, replace: bool
+) -> dict[str, int]:
     """Make the file, whole and on the disk, or none; returns how many rows of each table it has.
 
     Args:

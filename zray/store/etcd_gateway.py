@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     import ssl
 
 _CONNECT_S: Final = 1.0
-_ATTEMPT_S: Final = 1.0  # until another member is asked; longer where all are slow
+_ATTEMPT_S: Final = 0.5  # until another member is asked; longer where all are slow
 _ATTEMPT_MAX_S: Final = 16.0
+_FORGET: Final = 0.8  # of how long others took, with each answer
 _PAUSE_S: Final = 0.05  # after all members were asked in vain
 _PAUSE_MAX_S: Final = 0.5
 _PAGE_ROWS: Final = 256
@@ -185,7 +186,8 @@ class Gateway:
         with contextlib.suppress(ValueError):
             found = answer.json()
         fields = accepted(endpoint, answer.status_code, found)
-        self._patience_s = max(_ATTEMPT_S, 2 * (time.monotonic() - began))
+        took_s = time.monotonic() - began
+        self._patience_s = max(_ATTEMPT_S, 2 * took_s, _FORGET * self._patience_s)
         return fields
 
     def _headers(self) -> dict[str, str]:

@@ -6,7 +6,6 @@ from zray.store import etcd_errors
 from zray.store.etcd_address import EtcdAddress
 from zray.store.etcd_gateway import Gateway
 from zray.store.etcd_layout import Damaged, Layout, Meta
-from zray.store.etcd_wire import EtcdError
 
 
 def cluster_id(address: EtcdAddress, name: str, deadline_s: float) -> bytes | None:
@@ -16,15 +15,14 @@ def cluster_id(address: EtcdAddress, name: str, deadline_s: float) -> bytes | No
         deadline_s: of ``time.monotonic``.
 
     Raises:
-        StoreError: it does not answer until then, or what is there cannot be read.
+        EtcdError: it does not answer until then, or refuses.
+        StoreError: what is there cannot be read.
     """
-    gateway, where = Gateway(address), address.where(name)
+    gateway = Gateway(address)
     try:
         pair, _ = gateway.get(Layout(name).meta, deadline_s)
         return Meta.decode(pair.value).cluster_id if pair is not None else None
-    except EtcdError as error:
-        raise etcd_errors.cannot_open(where, error) from error
     except Damaged as error:
-        raise etcd_errors.damaged(where, str(error)) from error
+        raise etcd_errors.damaged(address.where(name), str(error)) from error
     finally:
         gateway.close()

@@ -17,10 +17,12 @@ from zray.protocol.histogram import Histogram
 from zray.store.base import Batch, Opened
 from zray.store.completions import Completions
 from zray.store.lock import DirectoryLock
+from zray.store.sqlite_errors import slow
 from zray.store.sqlite_file import SqliteFile
 
 _GROUP_ROWS: Final = 4096  # of one transaction; a single larger batch still goes whole
 _GROUP_BYTES: Final = 16 << 20
+_SLOW_S: Final = 1.0  # a change that takes longer is told
 _RETRY_S: Final = 0.25  # between attempts to commit while the disk is full
 _DRAIN_S: Final = 5.0  # close() waits for commits at most this long
 _CHECKPOINT_BYTES: Final = 4 << 20  # of log: checkpoint even while batches come
@@ -43,6 +45,8 @@ class SqliteStore:
         self._completions = Completions()
         self._failure: StoreError | None = None
         self._stall: StoreError | None = None
+        self._slow = slow(data_directory / "gcs.sqlite", _SLOW_S)
+        self._writing_s: float | None = None  # since when
         self._writer: threading.Thread | None = None
         self._closed = False
         self._drain_until = float("inf")
@@ -91,7 +95,10 @@ class SqliteStore:
 
     def stall(self) -> StoreError | None:
         """As ``Store.stall``."""
-        return self._stall
+        if self._stall is not None:
+            return self._stall
+        began = self._writing_s
+        return self._slow if began is not None and time.monotonic() - began > _SLOW_S else None
 
     def close(self) -> None:
         """As ``Store.close``."""
@@ -163,7 +170,7 @@ class SqliteStore:
     def _commit(self, group: list[tuple[int, Batch]]) -> bool:
         """Make a group durable, however long it takes; False where close() ran out of time."""
         changes = {(table, key): value for _, batch in group for table, key, value in batch}
-        began = time.monotonic()
+        began = self._writing_s = time.monotonic()
         while True:
             with self._file_guard:
                 stall = self._file.write(changes)
@@ -175,7 +182,7 @@ class SqliteStore:
             if time.monotonic() + _RETRY_S >= self._drain_until:
                 return False
             time.sleep(_RETRY_S)
-        self._stall = None
+        self._stall = self._writing_s = None
         self.commits.add(time.monotonic() - began)
         self._completions.add(token for token, _ in group)
         if self._file.log_bytes() >= _CHECKPOINT_BYTES:

@@ -95,6 +95,15 @@ def stalled(path: Path, error: sqlite3.Error) -> StoreError | None:
     return None
 
 
+def slow(path: Path, limit_s: float) -> StoreError:
+    """A change takes long, and may still come."""
+    return StoreError(
+        f"the disk of the control store {path} takes longer than {limit_s:g} s for a change. "
+        "Changes to nodes, actors and jobs wait; the rest goes on. Look at the disk (`iostat -x`, "
+        "`dmesg`) and at who else writes to it."
+    )
+
+
 def cannot_write(path: Path, error: sqlite3.Error) -> StoreError:
     """The system does not take what is to be written."""
     return StoreError(

@@ -30,7 +30,7 @@ class SqliteReader:
         """As ``Reader.identity``."""
         if not self._path.exists():
             if Path(f"{self._path}-wal").exists():
-                raise damaged(self._path, f"it is missing, though its log {self._path.name}-wal is there")
+                raise damaged(self._path, f"it is missing, though {self._path.name}-wal is there")
             raise StoreError(f"there is no control store {self._path}")
         if not self._path.stat().st_size:
             raise damaged(self._path, "it is empty (0 bytes)")

@@ -19,7 +19,7 @@ from zray.testing.judgement.history import History
 from zray.testing.judgement.ledger import Ledger
 from zray.testing.judgement.leftovers import Leftovers
 from zray.testing.processes.driver import SimDriver, Thread, Workload
-from zray.testing.processes.head import SimHead, SimOnlyHead
+from zray.testing.processes.head import SimOnlyHead
 from zray.testing.processes.population import Population
 from zray.testing.processes.process import Scene, SimPeer, SimProcess
 from zray.testing.processes.raylet import SimRaylet

@@ -88,6 +88,25 @@ def cut_off(cluster: SeveralHeads, random: Random) -> None:
         cluster.cut_from_peers(head, seconds)
 
 
+def nod_off(cluster: SeveralHeads, random: Random) -> None:
+    """The head that leads stops while it waits for the answer to a renewal, and has lost the store
+    soon after it has read that."""
+
+    def strike(tries: int) -> None:
+        head = cluster.leader()
+        if head is not None and head.election.waits():
+            seconds = random.uniform(1.0, limits.LEADER_FENCE_S - limits.LEADER_RENEW_S)
+            cluster.freeze(head, seconds)
+            cluster.clock.after(seconds + random.uniform(0.03, 0.3), cut, head)
+        elif tries:
+            cluster.clock.after(0.002, strike, tries - 1)
+
+    def cut(head: SimCandidate) -> None:
+        cluster.cut_from_store(head, random.uniform(4.0, 8.0))
+
+    strike(500)
+
+
 def lose_quorum(cluster: SeveralHeads, random: Random) -> None:
     """The store has no majority for a while."""
     cluster.lose_quorum(_seconds(random))
@@ -140,6 +159,15 @@ def all_at_once(cluster: SeveralHeads, random: Random) -> None:
 
 HEAD_FAULTS: tuple[HeadFault, ...] = (
     *(kill, kill, kill_twice, lose_machine, freeze, freeze, freeze_at_a_word, freeze_at_a_word),
-    *(cut_from_store, cut_from_store, cut_from_peers, cut_off, lose_quorum, slow_store),
-    *(lossy_store, step_down, step_down, step_wall_clock, replay, lose_key, all_at_once),
+    *(cut_from_store, cut_from_store, cut_from_peers, cut_off, nod_off, nod_off, lose_quorum),
+    *(
+        slow_store,
+        lossy_store,
+        step_down,
+        step_down,
+        step_wall_clock,
+        replay,
+        lose_key,
+        all_at_once,
+    ),
 )

@@ -5,7 +5,15 @@ from __future__ import annotations
 from random import Random
 from typing import Any, NamedTuple
 
-from zray.testing.faults import DEADLY, GENTLE, LEASE_DEADLY, LEASE_GENTLE, Fault, restart_head, usurp
+from zray.testing.faults import (
+    DEADLY,
+    GENTLE,
+    LEASE_DEADLY,
+    LEASE_GENTLE,
+    Fault,
+    restart_head,
+    usurp,
+)
 from zray.testing.head_faults import HEAD_FAULTS, HeadFault
 from zray.testing.processes.driver import Workload
 from zray.testing.programs.actor_workloads import ACTOR_WORKLOADS
@@ -76,9 +84,7 @@ def head_plan(seed: int) -> HeadPlan:
     )
 
 
-def cluster_of(
-    seed: int, plan: HeadPlan, heads: int, *, verbose: bool = False
-) -> SeveralHeads:
+def cluster_of(seed: int, plan: HeadPlan, heads: int, *, verbose: bool = False) -> SeveralHeads:
     """The cluster that a plan is for; nothing runs on it yet."""
     return SeveralHeads(
         seed,

@@ -16,8 +16,8 @@ from zray.testing.cluster import SimCluster
 from zray.testing.judgement.terms import Terms
 from zray.testing.processes.candidate import Realm, SimCandidate
 from zray.testing.processes.process import SimPeer, SimProcess
-from zray.testing.world.network import Link, Trap
 from zray.testing.world.errors import ACTOR_UNAVAILABLE, LOSSES
+from zray.testing.world.network import NOBODY, Link, Trap
 from zray.testing.world.shared_store import SharedStore
 from zray.testing.world.store_link import Weather
 
@@ -114,10 +114,10 @@ class SeveralHeads(SimCluster):
     def lose_head_machine(self, head: SimCandidate, after_s: float) -> None:
         """Its machine vanishes from the network, and comes back with another process later."""
         self.clock.tell(f"the machine of {head.name} is lost")
+        links = [link for link in self.network.links.values() if link.head is head]
         self._isolate(head, limits.DEAD_S)
-        for link in self.network.links.values():
-            if link.head is head:
-                link.head_open = False
+        for link in links:
+            link.head, link.head_open = NOBODY, False
         self.kill_candidate(head, after_s)
         self.clock.after(after_s, self.network.unreachable.discard, head.address)
 
@@ -157,9 +157,7 @@ class SeveralHeads(SimCluster):
         if self.head is not None:
             self.clock.tell(f"{self.head.name} is asked to step down")
             operator = Member(bytes(16), 0, self.clock.now)
-            self.head.gcs.succession.on_step_down(
-                operator, m.StepDown(1, "a test"), self.clock.now
-            )
+            self.head.gcs.succession.on_step_down(operator, m.StepDown(1, "a test"), self.clock.now)
             self.head.wake()
 
     def freeze_at(self, kind: type[m.Message], seconds: float) -> None:

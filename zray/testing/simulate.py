@@ -1,6 +1,7 @@
 """`python -m zray.testing.simulate`: simulate clusters with faults, seed after seed.
 
-Everything about a run is drawn from its seed: nodes, drivers, workloads, bounds, faults.
+Everything about a run is drawn from its seed: nodes, drivers, workloads, bounds, faults. With
+``--heads`` clusters have several heads and a store that these share (`head_plans`).
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from zray.testing.faults import (
     LEASE_GENTLE,
     Fault,
 )
+from zray.testing.head_plans import simulate_heads
 from zray.testing.processes.driver import Workload
 from zray.testing.programs.actor_workloads import ACTOR_WORKLOADS
 from zray.testing.programs.class_workloads import CLASS_WORKLOADS
@@ -403,10 +405,13 @@ def report(seed: int, drawn: Plan, cluster: SimCluster) -> str:
     )
 
 
-def try_seed(seed: int, *, drains: bool = False) -> Failure | None:
-    """Run one seed; None: all is well."""
+def try_seed(seed: int, *, drains: bool = False, heads: int = 0) -> Failure | None:
+    """Run one seed, with several heads or the only one; None: all is well."""
     try:
-        simulate(seed, drains=drains)
+        if heads:
+            simulate_heads(seed, heads)
+        else:
+            simulate(seed, drains=drains)
     except Exception as error:
         return Failure(seed, error, "".join(traceback.format_exception(error)))
     return None
@@ -419,6 +424,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--start", type=int, default=0, help="the first seed (default 0)")
     parser.add_argument("--seed", type=int, help="this seed alone")
     parser.add_argument("--drains", action="store_true", help="nodes are drained as well")
+    parser.add_argument("--heads", type=int, default=0, help="so many heads share a store")
     parser.add_argument("--verbose", action="store_true", help="print every event")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at a failure")
     parser.add_argument("--trace", action="store_true", help="print the digest of each trace")
@@ -428,7 +434,10 @@ def main(arguments: list[str] | None = None) -> int:
     failures = []
     for seed in range(first, first + count):
         try:
-            trace = simulate(seed, verbose=options.verbose, drains=options.drains)
+            if options.heads:
+                trace = simulate_heads(seed, options.heads, verbose=options.verbose)
+            else:
+                trace = simulate(seed, verbose=options.verbose, drains=options.drains)
             if options.trace:
                 print(seed, trace)
         except Exception as error:

@@ -99,8 +99,7 @@ const client = await connect(process.argv[2]).catch((error) => {
   console.error(`${error.code ?? ""} ${error.message}`);
   process.exit(1);
 });
-const { name, addresses } = client.info;
-console.log(`connected to ${name} at ${addresses[0]}, epoch ${client.epoch}`);
+console.log(`connected to ${client.info.name} at ${client.address}, epoch ${client.epoch}`);
 try {
   await functions(client);
   await errors(client);

@@ -14,6 +14,7 @@ export const VERB = {
   PULL: 27, CHUNK: 28, CHUNK_ACK: 29, PULL_FAILED: 30, NOTICE: 31, LOG: 32,
   CREATE_ACTOR: 38, ACTOR_CREATED: 39, ACTOR_WATCH: 40, ACTOR_STATE: 41, FIND_ACTOR: 43,
   ACTOR_FOUND: 44, FREE: 55, SHUTDOWN: 62, SYNC: 64, SYNCED: 65, CALLS: 66, REPLIES: 67,
+  NOT_LEADER: 243, STEPPING_DOWN: 246,
 };
 
 const KIND = "zray1"; // the first frame of every multipart message
@@ -92,10 +93,11 @@ export class Session {
   #parted = null; // to be called when GOODBYE is answered, or nothing more comes
   #ended = false;
 
-  /** onMessage(message) for each message; onEnd(error) once, unless close() was called. */
-  constructor(info, onMessage, onEnd) {
+  /** onMessage(message) for each message; onEnd(error) once, where the head has welcomed it, unless
+   * close() was called. */
+  constructor(info, address, onMessage, onEnd) {
     this.#info = info;
-    this.#address = info.addresses[0];
+    this.#address = address;
     this.onMessage = onMessage;
     this.onEnd = onEnd;
     this.epoch = 0;
@@ -114,7 +116,12 @@ export class Session {
     });
   }
 
-  /** Connect and say HELLO; resolves with WELCOME, or rejects with the reason. */
+  get address() {
+    return this.#address;
+  }
+
+  /** Connect and say HELLO; resolves with WELCOME, or rejects with the reason. If the head only
+   * stands by, that has ``heads``, as NOT_LEADER has them. */
   async open(hello) {
     const welcome = new Promise((resolve, reject) => (this.#welcome = { resolve, reject }));
     this.#watch();
@@ -189,21 +196,24 @@ export class Session {
         pingSeconds * 1000,
       );
       this.#welcome.resolve(message);
-    } else if (verb === VERB.REFUSED) this.end(first, second);
+      this.#welcome = null;
+    } else if (verb === VERB.NOT_LEADER) this.end("ZR-1504", third, { heads: second });
+    else if (verb === VERB.REFUSED) this.end(first, second);
     else if (verb === VERB.REJOIN) this.end("ZR-1500", `the head asks for a new session: ${first}`);
     else if (verb === VERB.REJECTED) this.end(second, `the head refused a message: ${third}`);
+    else if (verb === VERB.STEPPING_DOWN) this.end("ZR-1500", "another head is to lead");
     else if (verb === VERB.GOODBYE) this.#parted?.();
     else if (verb === VERB.SHUTDOWN) this.end("ZR-3301", `the cluster was shut down: ${first}`);
     else this.onMessage(message);
   }
 
   /** The session is over, for this reason. */
-  end(code, text) {
+  end(code, text, fields = {}) {
     if (this.#ended) return;
-    const error = new ZrayError(code, text);
+    const error = new ZrayError(code, text, fields);
     this.#stop();
-    this.#welcome?.reject(error);
-    this.onEnd(error);
+    if (this.#welcome) this.#welcome.reject(error);
+    else this.onEnd(error);
   }
 
   /** Send what is left, and end once the head has heard it. */

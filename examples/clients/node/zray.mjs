@@ -9,11 +9,13 @@ import { encode } from "@msgpack/msgpack";
 import { createHash, randomBytes } from "node:crypto";
 import { hostname } from "node:os";
 import { Actor } from "./actor.mjs";
-import { Session, VERB, ZrayError, connectionPath, loadConnection } from "./session.mjs";
+import { openSession } from "./heads.mjs";
+import { VERB, ZrayError, connectionPath, loadConnection } from "./session.mjs";
 import { ERROR, LOCATED, NONE, Ref, hex, objectId, pack, unpack } from "./values.mjs";
 
 export { ZrayError } from "./session.mjs";
 
+const MINOR = 1; // of the protocol: the first that has NOT_LEADER
 const ROLE_DRIVER = 1;
 const UNIT = 10_000; // a resource of 1
 const INLINE_BYTES_MAX = 64 << 10;
@@ -45,7 +47,6 @@ export class Client {
   constructor(info) {
     this.info = info;
     this.processId = this.#newId();
-    this.#session = new Session(info, (message) => this.#receive(message), (e) => this.#lost(e));
   }
 
   /** A line that a task of this program printed; replace it to have it elsewhere. */
@@ -58,10 +59,17 @@ export class Client {
     const command = process.argv.slice(1).join(" ");
     const machine = ""; // not shared: workers get neither this directory nor this path
     const job = [command, process.cwd(), [], machine, hostname(), process.pid, "", true, "js"];
-    const hello = [1, ROLE_DRIVER, this.processId, 1, NONE, versions, [], null, job];
-    await this.#session.open([VERB.HELLO, 0, ...hello]);
+    const hello = [1, ROLE_DRIVER, this.processId, 1, NONE, versions, [], null, job, NONE, MINOR];
+    const heard = (message) => this.#receive(message);
+    const lost = (error) => this.#lost(error);
+    this.#session = await openSession(this.info, [VERB.HELLO, 0, ...hello], heard, lost);
     // The full state of a new session: this process holds nothing.
     this.#session.send([VERB.HOLD, 0, this.processId, NONE, true]);
+  }
+
+  /** Where the head is that leads. */
+  get address() {
+    return this.#session.address;
   }
 
   get epoch() {

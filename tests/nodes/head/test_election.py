@@ -237,17 +237,18 @@ def test_of_many_that_come_and_go_at_most_one_leads(elections: Elections) -> Non
     source = random.Random(3)
     present = [elections() for _ in range(5)]
     epochs = set()
-    for _ in range(12):
+    for number in range(12):
         until(lambda: any(map(leads, present)))
         found = [one for one in present if leads(one)]
         # One that has just been followed may say so a moment later, but its term is over.
         assert len([one for one in found if not one.term().fenced()]) == 1  # type: ignore[union-attr]
-        epochs.add(found[0].view().epoch)
-        for _ in range(source.randrange(1, 4)):
-            present.pop(source.randrange(len(present))).end()
-            present.append(elections())
-        time.sleep(source.random() * 0.05)
-    assert len(epochs) > 3
+        epochs.add(found[-1].view().epoch)
+        for one in [found[-1], *source.sample(present, 2)][: 1 + number % 3]:
+            if one in present:
+                present.remove(one)
+                one.end()
+                present.append(elections())
+    assert len(epochs) > 6
 
 
 # ---- processes that die or sleep -------------------------------------------------------------
@@ -346,7 +347,7 @@ def test_thousands_of_records_cost_no_more_than_the_most_that_may_be(
     first.lead(10.0)
     puts = [
         {"request_put": {"key": encoded(Layout(name).head(f"{n:032x}")), "value": encoded(b"x")}}
-        for n in range(5000)
+        for n in range(2000)
     ]
     for start in range(0, len(puts), 100):
         etcd.ask("kv/txn", {"success": puts[start : start + 100]})
@@ -382,7 +383,7 @@ def test_history_that_is_compacted_does_not_make_a_standby_deaf(
     standby = elections(terms=LONG._replace(renew_s=20.0))
     until(lambda: stands_by(standby))
     for _ in range(3):
-        for number in range(200):
+        for number in range(20):
             etcd.put(Layout(name).halted + b"/other", b"%d" % number)
         etcd.ask("kv/compaction", {"revision": str(etcd.revision())})
     first.end()
@@ -430,13 +431,13 @@ def test_a_campaign_whose_answers_are_all_lost_is_found_to_have_won(
     assert int(etcd.ask("kv/range", body)["kvs"][0]["create_revision"]) == epoch
 
 
-@pytest.mark.parametrize("delay_s", [0.0, 0.02, 0.3, 60.0])
+@pytest.mark.parametrize("delay_s", [0.0, 0.02, 0.3, 2.0])
 def test_it_ends_in_time_whatever_it_waits_for(
     proxy: FaultyProxy, elections: Elections, delay_s: float
 ) -> None:
     source = random.Random(4)
-    proxy.delay_s = min(delay_s, 5.0)
-    for _ in range(5):
+    proxy.delay_s = delay_s
+    for _ in range(4):
         election = elections(proxy.url, terms=BRIEF)
         time.sleep(source.random() * 0.5)
         began = time.monotonic()
@@ -484,5 +485,5 @@ def test_the_wall_clock_says_nothing_about_who_leads(
     real = time.time
     for step_s in (86400.0, -86400.0, 3600.0):
         monkeypatch.setattr(time, "time", lambda: real() + step_s)  # noqa: B023
-        time.sleep(BRIEF.ttl_s / 2)
+        time.sleep(BRIEF.fence_s / 3)
         assert leads(election) and election.view().epoch == epoch

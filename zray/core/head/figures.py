@@ -11,6 +11,7 @@ from collections.abc import Callable
 from zray import limits
 from zray.core.head.identity import HeadIdentity
 from zray.core.head.members import JobMember, NodeMember
+from zray.core.head.standby import in_words
 from zray.core.head.tables import Tables
 from zray.core.head.task_history import OTHERS
 from zray.core.head.task_records import READY
@@ -70,6 +71,20 @@ class HeadFigures:
             m.Figure("zray_head_recovering", float(tables.recovery.active)),
             m.Figure("zray_store_stalled", float(bool(tables.store.trouble))),
             m.Figure("zray_head_superseded", float(bool(tables.store.later_epoch))),
+            *self._heads(),
+        ]
+
+    def _heads(self) -> list[m.Figure]:
+        succession = self._tables.succession
+        leads = [
+            m.Figure("zray_head_leads", float(head.leads), [in_words(head), head.host])
+            for head in succession.heads
+        ]
+        return [
+            m.Figure("zray_heads", max(1, len(leads))),
+            *leads,
+            m.Figure("zray_head_terms_total", succession.terms),
+            m.Figure("zray_head_takeover_seconds", succession.took_s),
         ]
 
     # ---- tasks -----------------------------------------------------------------------------

@@ -103,7 +103,7 @@ class Campaign(NamedTuple):
 
 
 class Keep(NamedTuple):
-    """Renew the lease, and look after that. Answered by a Sight."""
+    """Renew the lease, and look. Answered by a Sight."""
 
     lease: int
 
@@ -252,7 +252,8 @@ class Contender:
         self._ending = False
         self._pending: Request | None = None
         self._sent_s = 0.0
-        self._retry_s = 0.0
+        self._retry_s = 0.0  # not before that
+        self._keeps_between = False  # a renewal that is due goes before what else there is to ask
         self._news_s: float | None = None
         self._seen: Sight | None = None
         self._began = 0  # the revision of the first look: what was said before is not for it
@@ -343,10 +344,10 @@ class Contender:
             return (soon, Revoke(self._lease)) if self._lease else (float("inf"), None)
         if not self._lease:
             return soon, Grant(0, self._terms.ttl_s)
-        keep_s = max(self._kept_s + self._terms.renew_s, soon)
-        found: list[tuple[float, Request]] = [
-            (term.renew_at() if term is not None else keep_s, Keep(self._lease))
-        ]
+        keep_s = term.renew_at() if term is not None else self._kept_s + self._terms.renew_s
+        if self._keeps_between and keep_s < soon:
+            return soon, Keep(self._lease)
+        found: list[tuple[float, Request]] = [(max(keep_s, soon), Keep(self._lease))]
         if not self._registered:
             found.append((soon, Register(self._lease)))
         elif self._clear:
@@ -384,6 +385,7 @@ class Contender:
         """Nobody has answered the pending request, or it was refused; it may be carried out."""
         request, self._pending = self._pending, None
         self._retry_s = now + self._terms.retry_s
+        self._keeps_between = not isinstance(request, Keep)
         if self._term is None or isinstance(request, Keep):
             since = self._failing[0] if self._failing is not None else self._sent_s
             self._failing = (since, reason)
@@ -403,7 +405,9 @@ class Contender:
     def answered(self, answer: Answer, now: float) -> None:
         """The answer to the pending request."""
         request, self._pending = self._pending, None
-        self._retry_s, self._failing = 0.0, None
+        self._retry_s, self._failing = now, None
+        # Where answers take long, a lease would end before all is done that needs it.
+        self._keeps_between = not isinstance(request, Keep)
         self._look_at_clock(now)
         if isinstance(request, Revoke):
             self._revoked(request.lease)

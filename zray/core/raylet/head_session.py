@@ -65,7 +65,11 @@ class HeadSession:
 
     def start_over(self, handlers: HeadHandlers) -> None:
         """An incarnation begins, without a session; ``handlers`` take what the head will say."""
-        self.handlers: HeadHandlers = {**handlers, m.HeadsChanged: self._on_heads_changed}
+        self.handlers: HeadHandlers = {
+            **handlers,
+            m.HeadsChanged: lambda message, now: self.known_heads.changed(message.heads),
+            m.SteppingDown: lambda message, now: self.known_heads.steps_down(message),
+        }
         self.linked = False
         self.lease_until = 0.0
         self._ping_at = 0.0
@@ -164,9 +168,6 @@ class HeadSession:
         self.linked = True
         self._ping_at = now  # at once: actors here serve by its answer
         self._welcomed()
-
-    def _on_heads_changed(self, message: m.HeadsChanged, now: float) -> None:
-        self.known_heads.changed(message.heads)
 
     def _on_refused(self, message: m.Refused) -> None:
         self.refused = message

@@ -309,9 +309,10 @@ class Driver(Pump):
         monitor = link.monitor
         events = monitor is not None and sockets.readable(monitor.socket)
         lost = link.garbled or (events and link.lost())
-        followed = client.linked and self._scout.look(now)
-        if lost or silent or followed or link.overdue(now) or client.refused is not None:
-            self._disconnect(now, self._heard if silent or followed else now)
+        silent = silent or (client.linked and self._scout.look(now))
+        over = lost or client.known_heads.parting or link.overdue(now)
+        if over or silent or client.refused is not None:
+            self._disconnect(now, self._heard if silent else now)
             return
         if client.linked and (
             now >= self._ping_at or client.prints.characters >= limits.LOG_ACK_BYTES

@@ -66,7 +66,9 @@ class HeadWords:
         others = [one for one in heads.all() if one != followed]
         if not others:
             return f"{gone}; waiting for it to return."
-        return f"{gone}; tries it again, and the cluster's others: {', '.join(others)}."
+        from zray.core.causes import plain
+
+        return plain(f"{gone}; tries it again, and the cluster's others: {', '.join(others)}.")
 
     def silent(self, now: float, heard: float) -> str:
         """That the head has not answered since it was ``heard``; empty: it has."""

@@ -232,7 +232,8 @@ class Observer:
             self._wait(deadline, timeout_s)
 
     def _check_goes_on(self, message: m.Message) -> None:
-        if isinstance(message, m.Rejoin | m.NotLeader):
+        gone = isinstance(message, m.SteppingDown) and not message.about
+        if gone or isinstance(message, m.Rejoin | m.NotLeader):
             raise HeadConnectionError(f"the head at {self.address} has just restarted; try again")
 
     def _check_link(self) -> None:

@@ -20,10 +20,9 @@ def own_addresses(host: str, port: int) -> list[str]:
     return [connection.format_address(one, port) for one in dict.fromkeys(hosts)]
 
 
-def own_node_name(port: int) -> str:
-    """Of the node of a head among others; ``port`` tells several of one machine apart."""
-    usual = port in (0, limits.HEAD_PORT)
-    return f"head-{socket.gethostname()}{'' if usual else f'-{port}'}"[: limits.NAME_MAX]
+def own_node_name() -> str:
+    """Of the node of a head among others."""
+    return f"head-{socket.gethostname()}"[: limits.NAME_MAX]
 
 
 def reachable(addresses: list[str]) -> list[str]:

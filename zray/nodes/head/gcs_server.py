@@ -5,6 +5,7 @@ Owns one term: from the opened store to its end. What outlasts a term is the hea
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from zray import limits
@@ -51,6 +52,7 @@ class GcsServer:
         self._turns = turns
         self.gcs = make_gcs(identity, opened.rows, loop.now(), incidents, where)
         self.gcs.inspection.figures = self._figures
+        self._stalled_since = ""  # when the store has begun to take nothing
         self._look_at = 0.0  # at connections of drivers that say nothing
         self._probe_at = 0.0  # nodes that may have ended
         self._suspects: list[Suspect] | None = None  # those; None: they were not looked for
@@ -106,8 +108,7 @@ class GcsServer:
         gcs, now = self.gcs, self._loop.now()
         self.check_store()
         self._persist(now)
-        stall = self.store.stall()
-        gcs.sessions.store_stalls(stall.args[0] if stall is not None else "")
+        gcs.sessions.store_stalls(self._trouble())
         gcs.turn.settle(now)
         while gcs.journal:
             if not self._persist(now):
@@ -115,6 +116,15 @@ class GcsServer:
             gcs.turn.settle(now)
         self.check_store()
         self._port.send()
+
+    def _trouble(self) -> str:
+        """Why nothing becomes durable just now, and since when."""
+        stall = self.store.stall()
+        if stall is None:
+            self._stalled_since = ""
+            return ""
+        self._stalled_since = self._stalled_since or time.strftime("%Y-%m-%d %H:%M:%S %z")
+        return f"{stall.args[0]} (since {self._stalled_since})"
 
     def _persist(self, now: float) -> bool:
         """Hand new rows to the store and take what has become durable; whether there was any."""

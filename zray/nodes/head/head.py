@@ -99,7 +99,7 @@ class Head:
         if options.store:
             shared = SharedStore(options)
             if not node.name:  # other heads of the cluster have nodes, too
-                node = node._replace(name=own_node_name(options.port))
+                node = node._replace(name=own_node_name())
         self._raylet = OwnRaylet(
             *(node, data, self.log), local=options.local, begun=self._raylet_process
         )
@@ -212,7 +212,7 @@ class Head:
         server.gcs.inspection.own_node_id = self._own_id.node_id
         self._server = server
         if candidacy is not None:
-            server.gcs.succession.begins(candidacy.heads(), opened.epoch)
+            candidacy.begins(server.gcs.succession, opened.epoch)
             server.begin()
             for greeting in candidacy.take_waiting():
                 server.gcs.controller.receive(*greeting[:3], self._loop.now())

@@ -57,17 +57,26 @@ class SharedStore:
         return EtcdStore(self.address, self.name, term)
 
     def key(self, data: Path) -> ClusterKey:
-        """That of the data directory. Where it has none, it is known first that none is needed.
+        """That of the data directory; a new one for a new cluster.
+
+        A store that does not answer just now is waited for later where there is a key. Without one
+        it has to be known first whether there is a cluster.
 
         Raises:
-            StartError, KeyFileError: as ``cluster_key``. StoreError: the store does not answer.
+            StartError, KeyFileError: as ``cluster_key``.
+            StoreError: the store refuses this head, or does not answer and there is no key.
         """
-        if os.path.lexists(data / "cluster.key"):
-            return ClusterKey.load_or_create(data / "cluster.key")
-        from zray.store import etcd_meta
+        from zray.store import etcd_errors, etcd_meta
+        from zray.store.etcd_wire import EtcdError, Unavailable
 
-        deadline_s = time.monotonic() + limits.LEADER_WAIT_S
-        found = etcd_meta.cluster_id(self.address, self.name, deadline_s)
+        has_key = os.path.lexists(data / "cluster.key")
+        patience_s = limits.STORE_LOOK_S if has_key else limits.LEADER_WAIT_S
+        try:
+            found = etcd_meta.cluster_id(self.address, self.name, time.monotonic() + patience_s)
+        except EtcdError as error:
+            if has_key and isinstance(error, Unavailable):
+                return ClusterKey.load_or_create(data / "cluster.key")
+            raise etcd_errors.cannot_open(self.address.where(self.name), error) from error
         return cluster_key(self._options, data, found)
 
     def check(self, data: Path, cluster_id: bytes | None) -> None:
@@ -95,7 +104,7 @@ def make_gcs(
         if objection:
             raise StoreRefusedError(f"the control store {where} {objection}")
         return Gcs(identity, rows, now, incidents)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise StoreRefusedError(
             f"the control store {where} has a record that zray {identity.versions.zray} cannot "
             f"read ({error}). The head does not start, because it would forget it. Use the version "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -114,15 +115,23 @@ class LeaderKeys:
         return Plain.DONE
 
     async def _keep(self, lease: int, post: Post) -> Answer:
-        """Renew, and only then look: what is read shows that the renewal counts.
+        """Renew and look at once, since both may take long where etcd's disks are slow.
 
-        A member that has lost etcd's lead, and does not know yet, renews in vain; it cannot answer
-        the read. One that hears of a new leader meanwhile can, but then of another term of raft.
+        A member that has lost etcd's lead, and does not know yet, renews in vain. Reading, it hears
+        of its successor; so both have to be of the same term of raft. (A new leader of etcd gives
+        each lease its whole time anew, which makes up for what such a member still believes.)
         """
-        kept: dict[str, Any] = (await post("lease/keepalive", {"ID": str(lease)})).get("result", {})
-        if int(kept.get("TTL", "0")) <= 0:
-            return Plain.LEASE_GONE
-        found = await post("kv/txn", {"success": self._reads})
+        renewing = asyncio.ensure_future(post("lease/keepalive", {"ID": str(lease)}))
+        looking = asyncio.ensure_future(post("kv/txn", {"success": self._reads}))
+        try:
+            kept: dict[str, Any] = (await renewing).get("result", {})
+            if int(kept.get("TTL", "0")) <= 0:
+                return Plain.LEASE_GONE
+            found = await looking
+        finally:
+            for one in (renewing, looking):
+                one.cancel()
+            await asyncio.gather(renewing, looking, return_exceptions=True)
         if _term(kept) != _term(found):
             raise Unavailable("etcd's leader has changed meanwhile")
         return self._sight(found)

@@ -36,9 +36,7 @@ class HeadWords:
         """Once, for as long as the head says the same."""
         if text != self._refusal:
             self._refusal = text
-            self._log(
-                f"the head at {self._heads.address} refuses this node, which tries on: {text}"
-            )
+            self._say(f"the head at {self._heads.address} refuses this node, which tries on", text)
 
     def awaits_leader(self, now: float) -> bool:
         """An attempt has ended: whether heads are there, and it is only that none leads."""
@@ -48,5 +46,10 @@ class HeadWords:
         self._without_leader = min(self._without_leader, now)
         if now - self._without_leader > LEADER_AWAITED_S and not self._said:
             self._said = True
-            self._log(f"waits for a head that leads; {self._heads.said_by} says: {message.text}")
+            self._say(f"waits for a head that leads; {self._heads.said_by} says", message.text)
         return True
+
+    def _say(self, what: str, text: str) -> None:
+        from zray.core.causes import plain  # rarely wanted
+
+        self._log(f"{what}: {plain(text)}")

@@ -326,7 +326,7 @@ class RayletNode:
             return
         silent = raylet.session.linked and now - raylet.session.silent_since() > limits.DEAD_S
         unanswered = link.overdue(now)
-        followed = raylet.session.linked and self._scout.look(now)
+        followed = link.heads.parting or (raylet.session.linked and self._scout.look(now))
         refusal = raylet.session.refused
         if refusal is not None and refusal.code and not self._linked_once:
             text = f"the head at {link.address} refused this node: {refusal.text}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from zray import limits
 from zray.core.head.leadership import State
 from zray.core.head.standby import Leading, Standby, ordered
 from zray.protocol import codec
@@ -18,6 +19,7 @@ from zray.testing.processes.election import SimElection, SimTerm
 from zray.testing.processes.head import USER, SimHead
 from zray.testing.processes.process import Scene
 from zray.testing.processes.term_store import Judge, TermStore
+from zray.testing.world.network import Link
 from zray.testing.world.shared_store import SharedStore
 from zray.testing.world.store_link import StoreLink, Weather
 
@@ -82,6 +84,10 @@ class SimCandidate(SimHead):
         if self.gcs.succession.stepping_down:
             self._stepping = self.gcs.succession.stepping_down
             self.wake()
+
+    def has_won(self) -> bool:
+        """Whether it leads, or is about to."""
+        return self.alive and self._term is not None
 
     def _begin_term(self) -> None:
         self._term = self.election.term()
@@ -178,6 +184,14 @@ class SimCandidate(SimHead):
             self._end_term(reason)
             self.election.step_down(reason)
             self.wake()  # whoever still speaks to it is told who leads
+            links = [link for link in self.world.network.links.values() if link.head is self]
+            self.clock.after(limits.STEP_DOWN_CUT_S, self._cut_off, links)
+
+    def _cut_off(self, links: list[Link]) -> None:
+        """Whoever has not left a head that stepped down does now."""
+        for link in links:
+            if self.alive and not link.broken:
+                self.world.network.sever(link)
 
     def die(self) -> None:
         """As ``SimHead.die``."""
@@ -189,4 +203,3 @@ class SimCandidate(SimHead):
     def deadline(self) -> float:
         """As ``SimHead.deadline``."""
         return super().deadline() if self.leads else self._standby.deadline()
-

@@ -260,7 +260,7 @@ class SimDriver(SimPeer, Caller):
 
     def refusal(self) -> bool:
         """Whether the machine wants another session."""
-        return self.client.refused is not None
+        return self.client.refused is not None or self.client.known_heads.parting
 
     def too_large(self, found: list[codec.Unsent]) -> None:
         """Tell the machine what is too large to be sent."""

@@ -7,6 +7,7 @@ the process's own, which runs while the process is stopped, and at a rate of its
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from random import Random
 
 from zray.core.head import leadership
@@ -49,6 +50,47 @@ class SimTerm:
         self._election.tend()
 
 
+class _Asking:
+    """Requests to the store, those of a stage at once; ``over`` is called after the last answer."""
+
+    def __init__(
+        self,
+        link: StoreLink,
+        stages: list[list[Request]],
+        deadline: float,
+        over: Callable[[_Asking], None],
+    ) -> None:
+        self._link = link
+        self._stages = stages
+        self._deadline = deadline
+        self._over = over
+        self.failed = self.lease_gone = False
+        self.looked: Answer | None = None
+        self._begin()
+
+    def _begin(self) -> None:
+        requests = self._stages.pop(0)
+        self._left = len(requests)
+        for request in requests:
+            left_s = max(self._deadline - self._link.clock.now, 0.01)
+            self._link.ask(request, left_s, partial(self._answered, request))
+
+    def _answered(self, request: Request, answer: Answer | None) -> None:
+        if self.failed or self.lease_gone:
+            return
+        self._left -= 1
+        if answer is None:
+            self.failed = True
+        elif answer.refusal or (isinstance(request, KeepAlive) and not answer.succeeded):
+            self.lease_gone = True
+        elif isinstance(request, Get):
+            self.looked = answer
+        if self.failed or self.lease_gone or not (self._left or self._stages):
+            self._over(self)
+        elif not self._left:
+            self._begin()
+
+
 class SimElection:
     """``rate``: of its clock. ``news``: the head is to look."""
 
@@ -73,7 +115,7 @@ class SimElection:
         self._record = HeadRecord.of(me)
         self.machine = Contender(self._record, LeaseTerms(), lambda: random.getrandbits(62) | 1)
         self.machine.campaign(None)
-        self._asked = 0  # requests
+        self._asking: _Asking | None = None
         self._armed = float("inf")
         self._shared = shared
         self.tend()
@@ -96,6 +138,10 @@ class SimElection:
         """Give the lead back."""
         self.machine.step_down(reason, self.now())
         self._drop()
+
+    def waits(self) -> bool:
+        """Whether it waits for an answer to a renewal."""
+        return isinstance(self.machine._pending, leadership.Keep)
 
     def changed(self, key: bytes) -> None:
         """A key is gone; the store may tell of it."""
@@ -128,59 +174,53 @@ class SimElection:
 
     def _drop(self) -> None:
         """What waits for an answer is given up for what is more urgent."""
-        if self.machine._pending is not None:
-            self._asked += 1
+        if self._asking is not None:
+            self._asking = None
             self.machine.dropped(self.now())
         self.tend()
 
     def _ask(self, request: leadership.Request) -> None:
-        self._asked += 1
-        asked, layout = self._asked, self._layout
-        within_s = (self.machine.deadline() - self.now()) / self._rate
-        deadline = self._clock.now + max(within_s, 0.01)
-        steps = [*self._steps(request)]
+        within_s = max((self.machine.deadline() - self.now()) / self._rate, 0.01)
+        stages = self._stages(request)
+        self._asking = _Asking(self._link, stages, self._clock.now + within_s, self._answered)
 
-        def done(answer: Answer | None) -> None:
-            if asked != self._asked:
-                return
-            if answer is None:
-                self.machine.failed("the shared store does not answer", self.now())
-            elif answer.refusal or (isinstance(steps[0], KeepAlive) and not answer.succeeded):
-                self.machine.answered(Plain.LEASE_GONE, self.now())
-            elif len(steps) > 1:
-                del steps[0]
-                self._link.ask(steps[0], max(deadline - self._clock.now, 0.01), done)
-                return
-            elif isinstance(steps[0], Get):
-                self.machine.answered(self._sight(answer), self.now())
-            else:
-                self.machine.answered(Plain.DONE, self.now())
-            self.tend()
+    def _answered(self, asking: _Asking) -> None:
+        if asking is not self._asking:
+            return
+        self._asking = None
+        if asking.failed:
+            self.machine.failed("the shared store does not answer", self.now())
+        elif asking.lease_gone:
+            self.machine.answered(Plain.LEASE_GONE, self.now())
+        elif asking.looked is not None:
+            self.machine.answered(self._sight(asking.looked), self.now())
+        else:
+            self.machine.answered(Plain.DONE, self.now())
+        self.tend()
 
-        self._link.ask(steps[0], deadline - self._clock.now, done)
-
-    def _steps(self, request: leadership.Request) -> list[Request]:
-        """What is to be asked of the store, one after the other."""
+    def _stages(self, request: leadership.Request) -> list[list[Request]]:
+        """What is to be asked of the store, at once, and after that."""
         layout = self._layout
         look = Get((layout.leader, layout.heads, layout.halted))
         if isinstance(request, leadership.Grant):
-            return [Grant(request.lease, request.ttl_s)]
+            return [[Grant(request.lease, request.ttl_s)]]
         if isinstance(request, leadership.Revoke):
-            return [Revoke(request.lease)]
+            return [[Revoke(request.lease)]]
         if isinstance(request, leadership.Keep):
-            return [KeepAlive(request.lease), look]
+            return [[KeepAlive(request.lease), look]]
         if isinstance(request, leadership.Register):
-            return [self._put(self._layout.head(self._record.head_id), (), request.lease), look]
+            return [[self._put(layout.head(self._record.head_id), (), request.lease)], [look]]
         if isinstance(request, leadership.Campaign):
             vacant = (Created(layout.leader, 0),)
-            return [self._put(layout.leader, vacant, request.lease), look]
+            return [[self._put(layout.leader, vacant, request.lease)], [look]]
         if isinstance(request, leadership.Clear):
             ours = (Created(layout.leader, request.revision),)
-            return [Transact(ours, ((layout.leader, None),), ()), look]
+            return [[Transact(ours, ((layout.leader, None),), ())], [look]]
         if isinstance(request, leadership.Halt):
             ours = (Created(layout.leader, request.revision),)
-            return [Transact(ours, ((self._layout.halted, request.reason.encode()),), ()), look]
-        return [look]
+            told = Transact(ours, ((layout.halted, request.reason.encode()),), ())
+            return [[told], [look]]
+        return [[look]]
 
     def _put(self, key: bytes, terms: tuple[Created, ...], lease: int) -> Transact:
         return Transact(terms, ((key, self._record.encode()),), (), lease)

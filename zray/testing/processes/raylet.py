@@ -217,7 +217,8 @@ class SimRaylet(SimPeer):
 
     def refusal(self) -> bool:
         """Whether the machine wants another session."""
-        return self.raylet.session.refused is not None
+        session = self.raylet.session
+        return session.refused is not None or session.known_heads.parting
 
     def too_large(self, found: list[codec.Unsent]) -> None:
         """Tell the machine what is too large to be sent."""

@@ -1,4 +1,4 @@
-"""Asks the heads that stand by whether another leads, as `runtime.scout` does for real processes."""
+"""Asks the heads that stand by whether another leads, as `runtime.scout` does for real ones."""
 
 from __future__ import annotations
 

@@ -86,7 +86,7 @@ class _Question:
         if self._over:
             return
         if not self._is_lost():
-            link.clock.after(self._delay(), self._arrive)
+            link.clock.after(self._delay(), self._reach)
         link.clock.after(ATTEMPT_S, link.when_awake, self.attempt)
 
     def _is_lost(self) -> bool:
@@ -96,7 +96,7 @@ class _Question:
         link, weather = self._link, self._link.weather
         return weather.latency_s * link.random.uniform(0.5, 2.0)
 
-    def _arrive(self) -> None:
+    def _reach(self) -> None:
         """The question is there; what is asked is carried out after a while, answered or not."""
         link, weather = self._link, self._link.weather
         took = self._delay()
@@ -115,11 +115,15 @@ class _Question:
             return
         answer = link.store.execute(self._request)
         if not self._is_lost():
-            delay_s = self._delay() + answer_s
-            link.clock.after(delay_s, link.when_awake, partial(self._answered, answer))
+            link.clock.after(self._delay() + answer_s, self._arrived, answer)
+
+    def _arrived(self, answer: Answer) -> None:
+        """It is there; a process that is stopped reads it later."""
+        if not self._link.cut:
+            self._link.when_awake(partial(self._answered, answer))
 
     def _answered(self, answer: Answer) -> None:
-        if not self._over and not self._link.cut:
+        if not self._over:
             self._over = True
             self._done(answer)
 
