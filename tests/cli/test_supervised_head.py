@@ -239,3 +239,12 @@ def test_a_unit_is_not_printed_for_options_that_are_wrong(commands: Any) -> None
     assert "Invalid value for '--port'" in said
     said = commands.run("zray", "systemd-unit", "head", "--detach", code=2).stderr
     assert "--detach is not for a unit" in said
+
+
+def test_a_unit_names_the_link_that_it_was_called_by(tmp_path: Path) -> None:
+    """An upgrade moves the link from one installation to the next."""
+    link = tmp_path / "zray"
+    link.symlink_to(Path(sys.executable).parent)
+    command = [link / "zray", "systemd-unit", "head"]
+    text = subprocess.run(command, capture_output=True, text=True, timeout=40).stdout
+    assert f"\nExecStart={link}/zray-head\n" in text
