@@ -19,7 +19,7 @@ import zray
 from tests.etcd_cluster import Etcd
 from tests.real_cluster import Peer, until
 from tests.several_heads import Heads
-from zray.errors import NoStandbyError, OlderStoreError, StartError
+from zray.errors import NoLeaderError, NoStandbyError, OlderStoreError, StartError
 from zray.protocol import messages as m
 
 pytestmark = pytest.mark.system
@@ -128,6 +128,7 @@ def test_a_killed_leader_is_followed_and_all_goes_on(two: Heads) -> None:
     assert calls.longest_s < KILLED_S
     assert two.leader() == 2
     until(lambda: len(two.status().heads) == 1, GET_S, "the first is known to be gone")
+    assert any("leads now" in notice for notice in two.status().notices)
     assert {node.node_id for node in two.status().nodes} == nodes, "no node has ended"
     # The first comes back, stands by, and its node is the one it was.
     assert two.start(1) == "STANDBY"
@@ -276,7 +277,7 @@ def test_heads_that_cannot_read_what_is_stored_say_so_until_it_is_repaired(
     said = two.programs[2].says("leads no more")
     assert "broken" in said and "damaged" in said
     found = command(two, 1, "status")
-    assert found.returncode == 2 and "no head of this cluster leads" in found.stderr
+    assert found.returncode == 2 and NoLeaderError.code in found.stderr
     assert all(head.process.poll() is None for head in two.programs.values())
     etcd.delete(b"/zray/default/rows/kv/broken")
     assert two.leader() in (1, 2)

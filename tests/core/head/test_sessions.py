@@ -73,7 +73,7 @@ class Bench(Tables):
             membership=self.joins,  # type: ignore[arg-type]
             departures=self.joins,  # type: ignore[arg-type]
             succession=Succession(
-                *(self.outbox, self.journal.persist, store, self.events),
+                *(self.outbox, self.journal.persist, store, self.events, Notices()),
             ),
         )
         self.controller = TrafficController(

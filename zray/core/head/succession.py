@@ -13,6 +13,7 @@ from zray.core.head.control_store import ControlStore
 from zray.core.head.events import INFO, WARNING, Events
 from zray.core.head.journal import Persist
 from zray.core.head.members import Member
+from zray.core.head.notices import Notices
 from zray.core.head.standby import in_words
 from zray.core.machine import Outbox
 from zray.errors import NoStandbyError
@@ -47,11 +48,13 @@ class Succession:
         persist: Persist,
         store: ControlStore,
         events: Events,
+        notices: Notices,
     ) -> None:
         self._outbox = outbox
         self._persist = persist
         self._store = store
         self._events = events
+        self._notices = notices
         self.members: Callable[[], Iterable[bytes]] = tuple
         self.heads: list[HeadInfo] = []
         self.terms, self.took_s = 1, 0.0
@@ -64,11 +67,15 @@ class Succession:
 
     # ---- which there are -------------------------------------------------------------------
 
-    def begins(self, heads: Sequence[HeadInfo], epoch: int) -> None:
-        """This head, the first of these, leads from now on."""
+    def begins(self, heads: Sequence[HeadInfo], epoch: int, before: HeadInfo | None = None) -> None:
+        """This head, the first of these, leads from now on; ``before``: who did, if known."""
         self.heads = [*heads]
-        text = f"the head {in_words(heads[0])} (pid {heads[0].pid} on {heads[0].host}) leads now"
-        self._events.add(INFO, "HEAD", "LEADER_CHANGED", f"{text}, epoch {epoch}")
+        me = heads[0]
+        text = f"the head {in_words(me)} (pid {me.pid} on {me.host}) leads now, epoch {epoch}"
+        if before is not None:
+            text += f"; before it {in_words(before)} (pid {before.pid} on {before.host}) did"
+            self._notices.add(text)
+        self._events.add(INFO, "HEAD", "LEADER_CHANGED", text)
 
     def changed(self, heads: Sequence[HeadInfo]) -> None:
         """Which there are now; every member is told where it is new."""

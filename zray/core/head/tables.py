@@ -54,7 +54,7 @@ class Tables:
         self.counters = dict.fromkeys((*counted, "submitted", "resubmitted"), 0)
         self.events = Events(identity.started_s, now, self.notices)
         self.succession = Succession(
-            *(self.outbox, self.journal.persist, self.store, self.events),
+            *(self.outbox, self.journal.persist, self.store, self.events, self.notices),
         )
         self.near_tasks = NearTasks(
             *(self.outbox, self.counters, self.members, self.scheduler, self.lease_table)

@@ -112,9 +112,12 @@ class Candidacy:
         self._began = loop.now()
         self._known_since: float | None = None  # that another leads
         self._said = ""
+        self._before: HeadInfo | None = None  # who led last
         self._lead_since = 0.0  # when the store said so
         self._terms = 0
         self._is_stopping = False
+        self._failed = ""  # why it could not lead when it was to
+        self._pause_s = self._retry_at = 0.0  # until it tries again
         self._former: list[bytes] = []  # connections of a term that this head has given up
         self._cut_at = 0.0
         self._election.start()
@@ -129,6 +132,8 @@ class Candidacy:
                 is too far from the leader's.
         """
         self.view = view = self._election.view()
+        if view.leader is not None and view.leader.head_id != self.me.head_id:
+            self._before = view.leader
         if (leader := view.leader) and not work_together(m.PROTOCOL_VERSION, leader.minor):
             who = f"the head that leads ({in_words(leader)})"
             ends = ("this head", who, m.PROTOCOL_VERSION, leader.minor, leader.zray)
@@ -193,6 +198,8 @@ class Candidacy:
         heads = tuple(self.heads())
         if view.state is State.LEADING:
             text = f"{in_words(self.me)} takes over, and reads what is stored"
+            if self._failed:
+                text = f"{in_words(self.me)} cannot: {self._failed}"
             return Leading(None, view.epoch, heads, text)
         return Leading(self.leader(), view.epoch, heads, view.trouble)
 
@@ -238,6 +245,8 @@ class Candidacy:
         if self.view.state is not State.LEADING:
             self._give_up()
             return None
+        if self._opening is None and self._loop.now() < self._retry_at:
+            return None
         if self._opening is None:
             self._lead_since = self._loop.now()
             term = self._election.term()
@@ -252,6 +261,7 @@ class Candidacy:
         if found is None:
             return None
         store, self._opening, self._skip = self._opening.store, None, 0
+        self._failed, self._pause_s = "", 0.0
         self._said = ""
         return store, found
 
@@ -272,17 +282,25 @@ class Candidacy:
             self._opening = None
 
     def failed(self, error: StoreError) -> None:
-        """This head cannot lead, or not any more; where it still could, another may try."""
+        """This head cannot lead, or not any more; where it still could, another may try.
+
+        If that could not either, this one tries again after a while.
+        """
         self._log(f"leads no more: {error}")
         if not isinstance(error, FencedError):
-            self._election.step_down(str(error))
+            self._failed = str(error)
+            longer = max(limits.OPEN_RETRY_FIRST_S, self._pause_s * 2)
+            self._pause_s = min(longer, limits.OPEN_RETRY_MAX_S)
+            self._retry_at = self._loop.now() + self._pause_s
+            self._election.step_down(self._failed)
 
     def begins(self, succession: Succession, epoch: int) -> None:
         """A term does, of a GCS that is about to serve."""
         self._terms += 1
         succession.terms = self._terms
         succession.took_s = self._loop.now() - self._lead_since
-        succession.begins(self.heads(), epoch)
+        succession.begins(self.heads(), epoch, self._before)
+        self._before = self.me
 
     def take_waiting(self) -> list[Greeting]:
         """Who has waited for a leader."""
