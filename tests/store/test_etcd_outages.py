@@ -93,7 +93,7 @@ def test_two_of_three_are_away_and_come_back(
     members.kill(0)
     members.kill(1)
     store.submit(2, [("t", b"2", b"v")])
-    wait_until(lambda: "does not answer, since 20" in str(store.stall()))
+    wait_until(lambda: "does not answer" in str(store.stall()))
     assert (store.completed(), store.failure()) == ([], None)
     members.start(0, wait=False)
     members.start(1)
@@ -141,7 +141,7 @@ def test_a_full_etcd_is_told_and_passes(
             store.submit(number, [("t", b"k", b"%d" % number + b"x" * 400_000)])
             wait_until(lambda: store.stall() is not None or bool(store.completed()))
             assert number < 100
-        assert "is full, since 20" in str(store.stall()) and "alarm disarm" in str(store.stall())
+        assert "is full" in str(store.stall()) and "alarm disarm" in str(store.stall())
         other = ElectedStore(etcd_address.parse(etcd.url, {}), "d", wait_s=1.0)
         with pytest.raises(StoreError, match="its database is full"):
             other.open()

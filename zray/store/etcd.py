@@ -78,7 +78,7 @@ class EtcdStore:
         self._skipped = 0  # epochs that go before etcd's revisions
         self._failure: StoreError | None = None
         self._stall: StoreError | None = None
-        self._slow: tuple[float, StoreError] | None = None  # of the change begun then
+        self._slow = etcd_errors.slow(self.where, _SLOW_S)
         self._writing_s: float | None = None  # since when
         self._writer: threading.Thread | None = None
         self._closed = False
@@ -146,10 +146,7 @@ class EtcdStore:
             return self._stall
         began = self._writing_s
         if began is not None and time.monotonic() - began > _SLOW_S:
-            if self._slow is None or self._slow[0] != began:
-                since_s = time.time() - (time.monotonic() - began)
-                self._slow = (began, etcd_errors.slow(self.where, _SLOW_S, since_s))
-            return self._slow[1]
+            return self._slow
         return None
 
     def close(self) -> None:
@@ -419,8 +416,7 @@ class EtcdStore:
 
     def _stalled(self, error: Unavailable) -> None:
         if self._stall is None:
-            waited_s = time.monotonic() - self._writing_s if self._writing_s is not None else 0.0
-            self._stall = etcd_errors.stalled(self.where, error, time.time() - waited_s)
+            self._stall = etcd_errors.stalled(self.where, error)
             self._completions.wake()
         if self._writer is None and isinstance(error, NoSpace):
             raise error

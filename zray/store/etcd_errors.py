@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from zray.errors import (
     DataDirectoryLockedError,
     FencedError,
@@ -43,32 +41,26 @@ def cannot_open(where: str, error: EtcdError) -> StoreError:
     )
 
 
-def stalled(where: str, error: Unavailable, since_s: float) -> StoreError:
-    """Why nothing can be stored just now, and since when, by the wall clock."""
-    since = _since(since_s)
+def stalled(where: str, error: Unavailable) -> StoreError:
+    """Why nothing can be stored just now."""
     if isinstance(error, NoSpace):
         return StoreError(
-            f"the database of the control store {where} is full, since {since}. {_WAIT} Compact "
+            f"the database of the control store {where} is full. {_WAIT} Compact "
             "and defragment etcd, then `etcdctl alarm disarm`: the head recovers by itself."
         )
     return StoreError(
-        f"the control store {where} does not answer, since {since}: {error}. {_WAIT} More than "
+        f"the control store {where} does not answer: {error}. {_WAIT} More than "
         "half of etcd's members have to run: see `etcdctl endpoint health`. If this lasts, the "
         "head stands by until etcd answers again."
     )
 
 
-def slow(where: str, limit_s: float, since_s: float) -> StoreError:
-    """A change that was begun then, by the wall clock, takes long, and may still come."""
+def slow(where: str, limit_s: float) -> StoreError:
+    """A change takes long, and may still come."""
     return StoreError(
-        f"the control store {where} takes longer than {limit_s:g} s for a change that was begun at "
-        f"{_since(since_s)}. {_WAIT} Look at the disks of etcd's members (`etcdctl check perf`) "
-        "and at the network to them."
+        f"the control store {where} takes longer than {limit_s:g} s for a change. {_WAIT} Look at "
+        "the disks of etcd's members (`etcdctl check perf`) and at the network to them."
     )
-
-
-def _since(wall_s: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(wall_s))
 
 
 def fenced(where: str, reason: str) -> FencedError:
