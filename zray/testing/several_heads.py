@@ -236,7 +236,8 @@ class SeveralHeads(SimCluster):
         """As ``SimCluster.finish``; before that, one head leads and all peers are with it."""
         self.network.traps[:] = [one for one in self.network.traps if one not in self._freezes]
         self.weather.lost = 0.0
-        self.run_for(max(0.0, self.troubled_until - self.clock.now))
+        while self.troubled_until > self.clock.now:  # what is under way may bring more
+            self.run_for(self.troubled_until - self.clock.now)
         self.run_until(self.is_led, LED_S, "one head leads, and all are with it")
         super().finish()
         self.run_until(self.is_known, KNOWN_S, "every head knows which there are, and who leads")
