@@ -57,6 +57,7 @@ class SeveralHeads(SimCluster):
         self._rates = {address: world.draw(*RATES) for address in self._addresses}
         self._scene = replace(self._scene, heads=self._addresses, obeyed=self.terms.obeyed)
         self.shared.gone = self._gone
+        self.checkers.small = 5  # other seeds look at everything in each step
 
     def _boot(self) -> None:
         for address in self._addresses:
