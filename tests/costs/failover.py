@@ -77,7 +77,7 @@ def stopped(bed: Testbed, leader: str) -> Callable[[], None]:
     bed.heads[leader].signal(signal.SIGTERM)
 
     def heal() -> None:
-        bed.stop_head(leader)
+        bed.await_end_of_head(leader)
         bed.start_head(leader)
 
     return heal

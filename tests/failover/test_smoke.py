@@ -15,6 +15,6 @@ from tests.failover.troubles import SHORT
 def test_two_minutes_of_lost_leaders(zray_home: Path, tmp_path: Path) -> None:
     campaign = Campaign(zray_home, tmp_path, seed=1, spans=SHORT)
     try:
-        campaign.play(100)
+        campaign.play(85)
     finally:
         campaign.close()

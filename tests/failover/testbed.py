@@ -82,10 +82,6 @@ class Daemon(Program):
         os.kill(self.pid, signal.SIGKILL)
         self.process.wait(START_S)
 
-    def stop(self, timeout_s: float = START_S) -> int:
-        os.kill(self.pid, signal.SIGTERM)
-        return self.wait(timeout_s)
-
 
 class Testbed:
     """``heads``: how many, each on a machine of its own; or ``together``: all on one."""
@@ -260,11 +256,12 @@ class Testbed:
     def kill_head(self, name: str) -> None:
         self.heads.pop(name).kill()
 
-    def stop_head(self, name: str) -> None:
-        """As an operator does."""
+    def await_end_of_head(self, name: str) -> None:
+        """It has been told to stop: a second signal would end it at once."""
         self._own.pop(name, None)
         head = self.heads.pop(name)
-        assert head.stop() == 0, f"{name} ended with an error:\n{head.text()[-3000:]}"
+        status = head.wait(START_S)
+        assert status == 0, f"{name} ended with {status}:\n{head.text()[-3000:]}"
 
     def lose_head(self, name: str) -> None:
         """With its machine."""

@@ -85,7 +85,7 @@ def a_stopped_head(bed: Testbed, chance: random.Random, _spans: Spans) -> None:
     with a_head(bed, chance) as name:
         with told(bed, name, "is told to stop (SIGTERM)"):
             bed.heads[name].signal(signal.SIGTERM)
-        bed.stop_head(name)
+        bed.await_end_of_head(name)
         time.sleep(chance.uniform(0, 3))
         bed.start_head(name)
 
