@@ -58,6 +58,7 @@ class Etcd:
         ports = free_ports(2 * count)
         self.ports, self._peers = ports[:count], ports[count:]
         self._processes: list[subprocess.Popen[bytes] | None] = [None] * count
+        self._tracers: list[subprocess.Popen[bytes]] = []
         try:
             for number in range(count):
                 self.start(number, wait=False)
@@ -129,9 +130,17 @@ class Etcd:
         process.wait()
         self._processes[number] = None
 
-    def pids(self) -> list[int]:
-        """Of the members that run."""
-        return [process.pid for process in self._processes if process is not None]
+    def slow(self, seconds: float) -> None:
+        """Each fsync of each member that runs takes so much longer, until ``fast``."""
+        for process in self._processes:
+            if process is not None:
+                self._tracers.append(_slowed(process.pid, seconds))
+
+    def fast(self) -> None:
+        for tracer in self._tracers:
+            tracer.terminate()
+            tracer.wait()
+        self._tracers = []
 
     def signal(self, number: int, which: signal.Signals) -> None:
         process = self._processes[number]
@@ -153,6 +162,7 @@ class Etcd:
             time.sleep(0.05)
 
     def close(self) -> None:
+        self.fast()
         for process in self._processes:
             if process is not None:
                 process.kill()
@@ -183,9 +193,32 @@ class Etcd:
         found = self.ask("kv/range", body).get("kvs", ())
         return [base64.b64decode(one["key"]) for one in found]
 
+    def make_room(self, prefix: bytes) -> None:
+        """In the first member, which was full, by what begins with ``prefix``."""
+        end = prefix[:-1] + bytes([prefix[-1] + 1])
+        self.ask("kv/deleterange", {"key": encoded(prefix), "range_end": encoded(end)})
+        self.ask("kv/compaction", {"revision": str(self.revision()), "physical": True})
+        self.ask("maintenance/defragment", {})
+        for alarm in self.ask("maintenance/alarm", {"action": "GET"})["alarms"]:
+            self.ask("maintenance/alarm", {"action": "DEACTIVATE", **alarm})
+
     def revision(self) -> int:
         return int(self.ask("kv/range", {"key": encoded(b"x")})["header"]["revision"])
 
 
 def encoded(content: bytes) -> str:
     return base64.b64encode(content).decode()
+
+
+def _slowed(pid: int, seconds: float) -> subprocess.Popen[bytes]:
+    calls = "fsync,fdatasync"
+    delay = f"inject={calls}:delay_exit={round(seconds * 1e6)}"
+    tracer = subprocess.Popen(
+        ["strace", "-qq", "-f", "-p", str(pid), "-e", f"trace={calls}", "-e", delay],
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + START_S
+    while "TracerPid:\t0\n" in Path(f"/proc/{pid}/status").read_text():
+        assert tracer.poll() is None and time.monotonic() < deadline, "strace cannot trace etcd"
+        time.sleep(0.01)
+    return tracer

@@ -255,7 +255,7 @@ def test_a_key_that_comes_a_moment_after_its_head_is_waited_for(
     file = tmp_path / "home" / "clusters" / "default" / "connection.json"
     file.parent.mkdir(mode=0o700, parents=True)
     monkeypatch.setenv("ZRAY_HOME", str(tmp_path / "home"))
-    reach, tries = contact.reach, 0
+    reach, tries = contact.reach_one, 0
 
     def counted(*arguments: Any) -> Any:
         nonlocal tries
@@ -265,7 +265,7 @@ def test_a_key_that_comes_a_moment_after_its_head_is_waited_for(
             file.write_bytes((zray_home / "clusters/default/connection.json").read_bytes())
         return reach(*arguments)
 
-    monkeypatch.setattr(contact, "reach", counted)
+    monkeypatch.setattr(contact, "reach_one", counted)
     said: list[str] = []
     info, found = contact.await_head([head.address()], 10, said.append)
     assert info.name == "default" and found == [head.address()] and tries == 3 and not said

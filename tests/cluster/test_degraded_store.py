@@ -57,10 +57,14 @@ class Work:
         assert zray.get(double.remote(1), timeout=20) == 2
         self.calls = 1
 
-    def goes_on(self) -> None:
+    def calls_go_on(self) -> None:
+        """Which need no head either."""
         for _ in range(20):
             self.calls += 1
             assert zray.get(self.counter.add.remote(), timeout=10) == self.calls
+
+    def goes_on(self) -> None:
+        self.calls_go_on()
         assert zray.get([double.remote(one) for one in range(50)], timeout=10) == [
             2 * one for one in range(50)
         ]

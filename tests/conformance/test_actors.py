@@ -279,6 +279,29 @@ def test_an_option_that_an_actor_runs_with(option, value) -> None:
     assert ray.get(Counter.options(**{option: value}).remote(1).get.remote(), timeout=50) == 1
 
 
+def test_calls_that_are_not_to_be_told_of() -> None:
+    """``enable_task_events=False`` of a method's calls changes nothing of what they return or
+    raise, also where the method was passed on."""
+
+    @ray.remote
+    class Both:
+        def works(self):
+            return 1
+
+        def fails(self):
+            raise ValueError("no")
+
+    @ray.remote
+    def asks(actor):
+        return ray.get(actor.works.options(enable_task_events=False).remote())
+
+    actor = Both.remote()
+    assert ray.get(actor.works.options(enable_task_events=False).remote()) == 1
+    assert ray.get(asks.remote(actor)) == 1
+    with pytest.raises(ValueError, match="no"):
+        ray.get(actor.fails.options(enable_task_events=False).remote())
+
+
 def test_underscore_remote_of_actors() -> None:
     """``C._remote(args=, kwargs=, **options)``, and the same of a method."""
     counter = Counter._remote(args=[5], num_cpus=0)

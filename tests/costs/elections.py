@@ -138,6 +138,7 @@ def row(what: str, times: list[float], fenced: int | str = "") -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--only", default="", help="one of the four")
     usual = LeaseTerms()
     parser.add_argument("--ttl", type=int, default=usual.ttl_s)
     parser.add_argument("--renew", type=float, default=usual.renew_s)
@@ -149,12 +150,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as directory:
         etcd = Etcd(Path(directory), 3)
         try:
-            row("gone", [gone(etcd, terms) for _ in rounds])
-            row("switch", [switch(etcd, terms) for _ in rounds])
+            for what, measure in (("gone", gone), ("switch", switch)):
+                if options.only in ("", what):
+                    row(what, [measure(etcd, terms) for _ in rounds])
             for what, killed in (("etcd killed", True), ("etcd asleep", False)):
-                found = [outage(etcd, terms, killed=killed) for _ in rounds]
-                lost = sum(fenced for _, fenced in found)
-                row(what, [took for took, _ in found], f"{lost} of {len(found)}")
+                if options.only in ("", what):
+                    found = [outage(etcd, terms, killed=killed) for _ in rounds]
+                    lost = sum(fenced for _, fenced in found)
+                    row(what, [took for took, _ in found], f"{lost} of {len(found)}")
         finally:
             etcd.close()
 

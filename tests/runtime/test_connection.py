@@ -296,6 +296,54 @@ def test_a_file_that_cannot_be_used_is_an_error_only_where_it_may_matter() -> No
         find("10.99.0.1:10001")
 
 
+# ---- several heads -------------------------------------------------------------------------
+
+
+def test_other_heads_are_in_the_file_and_older_files_have_none(tmp_path: Path) -> None:
+    path = tmp_path / "connection.json"
+    info = make(heads=["10.0.0.6:10001", "[fe80::1]:7000"])
+    info.write(path)
+    assert ConnectionInfo.load(path) == info
+    for nonsense in ("h2:1", [7], ["h2:port"]):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "heads": nonsense}))
+        assert ConnectionInfo.load(path).heads == []
+
+
+def test_a_head_is_found_by_the_file_of_another_of_its_cluster() -> None:
+    info = store(heads=["10.99.0.2:10001"])
+    assert find("10.99.0.2:10001") == info
+    assert find("10.99.0.3:10001") is None
+    assert info.reachable() == ["127.0.0.1:10001", "10.99.0.2:10001"]
+    assert info.elsewhere(["localhost:10001", "127.0.0.1:10001"]) == ["10.99.0.2:10001"]
+
+
+def test_another_machine_s_loopback_is_not_tried_here() -> None:
+    info = make(host="elsewhere", addresses=["10.99.0.1:1", "127.0.0.1:1"], heads=["h2:1"])
+    assert info.reachable() == ["10.99.0.1:1", "h2:1"]
+
+
+def test_the_file_of_a_killed_head_counts_if_its_cluster_has_others() -> None:
+    gone = {"pid": 1 << 30, "started": time.time()}
+    store("alone", **gone)
+    assert connection.followed() is None
+    left = store("left", heads=["10.99.0.2:10001"], **gone)
+    assert find() is None, "it does not run"
+    assert connection.followed() == left
+    assert find("10.99.0.2:10001") == left
+    store("away", heads=["10.99.0.4:10001"], host="elsewhere", **gone)
+    assert connection.followed() == left
+
+
+def test_several_addresses_in_one_text() -> None:
+    split = connection.split_addresses
+    assert split("h1, zray://h2:7 ,h1:10001") == ["h1:10001", "h2:7"]
+    with pytest.raises(ValueError, match="names no host"):
+        split("h1:1,,h2:1")
+    most = limits.HEADS_MAX * limits.HEAD_ADDRESSES_MAX
+    with pytest.raises(ValueError, match=f"at most {most}"):
+        split(",".join(f"h{number}:1" for number in range(most + 1)))
+
+
 # ---- addresses -----------------------------------------------------------------------------
 
 

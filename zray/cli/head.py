@@ -102,6 +102,8 @@ def command(
     dashboard_host: str,
     dashboard_port: int | None,
     dashboard_names: tuple[str, ...],
+    dashboard_cert: Path | None,
+    dashboard_key: Path | None,
     no_dashboard: bool,
     detach: bool,
     supervise: bool,
@@ -125,6 +127,8 @@ def command(
     options.warn_of_cpus(PROGRAM, offered["num_cpus"])
     if watchdog_s is not None and not supervise:
         raise click.UsageError("--watchdog goes with --supervise")
+    if dashboard_key is not None and dashboard_cert is None:
+        raise click.UsageError("--dashboard-key goes with --dashboard-cert")
     data = data_directory.absolute() if data_directory is not None else None
     chosen = HeadOptions(
         *(name, host, port, data),
@@ -135,6 +139,8 @@ def command(
         dashboard=DashboardOptions(
             *(not no_dashboard, dashboard_host, dashboard_port, dashboard_names),
             idle_s=_dashboard_idle_s(),
+            cert=str(dashboard_cert.absolute()) if dashboard_cert is not None else "",
+            key=str(dashboard_key.absolute()) if dashboard_key is not None else "",
         ),
     )
     ready_fd = None

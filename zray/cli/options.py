@@ -433,7 +433,21 @@ def dashboard_options(command: Command) -> Command:
             metavar="ADDRESS",
             default="127.0.0.1",
             show_default=True,
-            help="Address on which the page is served, without encryption; 0.0.0.0: all networks.",
+            help="Address on which the page is served; 0.0.0.0: all networks.",
+        ),
+        click.option(
+            "--dashboard-cert",
+            type=Path,
+            metavar="FILE",
+            help="Serve the page with TLS: a certificate and its chain, in PEM. Default: it is not "
+            "encrypted.",
+        ),
+        click.option(
+            "--dashboard-key",
+            type=Path,
+            metavar="FILE",
+            help="The certificate's private key, in PEM without a passphrase, where it is not in "
+            "the same file.",
         ),
     ):
         command = option(command)

@@ -161,7 +161,9 @@ class Guard:
         response = RedirectResponse("/", 303, {"cache-control": "no-store"})
         cookie = service.keys.cookie(now_s)
         age = int(limits.LOGIN_S)
-        response.set_cookie(service.cookie, cookie, age, path="/", httponly=True, samesite="strict")
+        how: dict[str, Any] = {"path": "/", "httponly": True, "samesite": "strict"}
+        secure = service.info.dashboard.startswith("https:")
+        response.set_cookie(service.cookie, cookie, age, secure=secure, **how)
         return response
 
     def _is_new(self) -> bool:

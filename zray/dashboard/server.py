@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import socket
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,14 @@ class Server:
         service = Service(self._info, hosts, *which)
         sampler = Sampler(service)
         app = guard.Guard(application(service, sampler), service, self._log)
-        self._uvicorn = uvicorn.Server(uvicorn.Config(app, **connection.options()))
         loop = asyncio.get_running_loop()
+        options = connection.options()
+        if start["cert"]:
+            options |= {"ssl_certfile": start["cert"], "ssl_keyfile": start["key"] or None}
+            # uvicorn has no option for it: who does not shake hands is not waited for.
+            within = {"ssl_handshake_timeout": http_limits.HEADER_S}
+            loop.create_server = partial(loop.create_server, **within)  # type: ignore[method-assign]
+        self._uvicorn = uvicorn.Server(uvicorn.Config(app, **options))
         loop.add_reader(0, self._head_speaks, service)
         tasks = [
             asyncio.create_task(self._sample(sampler)),

@@ -59,7 +59,7 @@ def reach(address: str, timeout_s: float = probe.DIAGNOSE_S) -> tuple[Connection
     return info, ",".join(found)
 
 
-def _reach(address: str, timeout_s: float) -> tuple[ConnectionInfo, str]:
+def reach_one(address: str, timeout_s: float) -> tuple[ConnectionInfo, str]:
     """Those of one head, and its numeric address."""
     host, port = connection.parse_address(address)
     numeric = probe.diagnose(host, port, timeout_s)
@@ -160,7 +160,7 @@ def _first(addresses: list[str], timeout_s: float) -> tuple[ConnectionInfo, list
     first: HeadConnectionError | None = None
     for address in addresses:
         try:
-            info, target = _reach(address, timeout_s / len(addresses))
+            info, target = reach_one(address, timeout_s / len(addresses))
         except HeadConnectionError as error:
             first = first or error
             continue

@@ -33,6 +33,7 @@ class DashboardOptions(NamedTuple):
     """The page of a head. ``port`` None: the usual one, or the next that is free; 0: any.
 
     ``names``: under which it is reached, beside addresses of this machine, as by way of a proxy.
+    ``cert``, ``key``: PEM files; empty: it is not encrypted, or the key is beside the certificate.
     """
 
     wanted: bool = True
@@ -40,6 +41,8 @@ class DashboardOptions(NamedTuple):
     port: int | None = None
     names: tuple[str, ...] = ()
     idle_s: float = limits.DASHBOARD_IDLE_S
+    cert: str = ""
+    key: str = ""
 
 
 class HeadOptions(NamedTuple):

@@ -54,8 +54,8 @@ def mismatch(here: str, there: str, version: int, minor: int, zray: str) -> str:
     newer = (version, minor) > (m.PROTOCOL_VERSION, m.PROTOCOL_MINOR)
     return (
         f"{here} is {mine}, {there} is {theirs}: versions whose protocols differ by more than one "
-        f"minor do not work together. Upgrade {here if newer else there}; where that is many "
-        "versions behind, the cluster goes through those between, or is stopped for it"
+        f"minor do not work together. Upgrade {here if newer else there}, one minor after the "
+        "other, or all with the cluster stopped"
     )
 
 

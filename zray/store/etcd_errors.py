@@ -45,13 +45,13 @@ def stalled(where: str, error: Unavailable) -> StoreError:
     """Why nothing can be stored just now."""
     if isinstance(error, NoSpace):
         return StoreError(
-            f"the database of the control store {where} is full. {_WAIT} Compact and defragment "
-            "etcd, then `etcdctl alarm disarm`: the head recovers by itself."
+            f"the database of the control store {where} is full. {_WAIT} Compact "
+            "and defragment etcd, then `etcdctl alarm disarm`: the head recovers by itself."
         )
     return StoreError(
-        f"the control store {where} does not answer: {error}. {_WAIT} More than half of etcd's "
-        "members have to run: see `etcdctl endpoint health`. If this lasts, the head stands by "
-        "until etcd answers again."
+        f"the control store {where} does not answer: {error}. {_WAIT} More than "
+        "half of etcd's members have to run: see `etcdctl endpoint health`. If this lasts, the "
+        "head stands by until etcd answers again."
     )
 
 

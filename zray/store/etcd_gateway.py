@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import ssl
 
 _CONNECT_S: Final = 1.0
-_ATTEMPT_S: Final = 1.0  # until another member is asked; longer where all are slow
+_ATTEMPT_S: Final = 0.5  # until another member is asked; longer where all are slow
 _ATTEMPT_MAX_S: Final = 16.0
 _FORGET: Final = 0.8  # of how long others took, with each answer
 _PAUSE_S: Final = 0.05  # after all members were asked in vain

@@ -15,6 +15,7 @@ import { ERROR, LOCATED, NONE, Ref, hex, objectId, pack, unpack } from "./values
 
 export { ZrayError } from "./session.mjs";
 
+const MINOR = 1; // of the protocol: the first that has NOT_LEADER
 const ROLE_DRIVER = 1;
 const UNIT = 10_000; // a resource of 1
 const INLINE_BYTES_MAX = 64 << 10;
@@ -58,7 +59,7 @@ export class Client {
     const command = process.argv.slice(1).join(" ");
     const machine = ""; // not shared: workers get neither this directory nor this path
     const job = [command, process.cwd(), [], machine, hostname(), process.pid, "", true, "js"];
-    const hello = [1, ROLE_DRIVER, this.processId, 1, NONE, versions, [], null, job];
+    const hello = [1, ROLE_DRIVER, this.processId, 1, NONE, versions, [], null, job, NONE, MINOR];
     const heard = (message) => this.#receive(message);
     const lost = (error) => this.#lost(error);
     this.#session = await openSession(this.info, [VERB.HELLO, 0, ...hello], heard, lost);

@@ -20,8 +20,9 @@ H1, H2, H3 = head("h1"), head("h2"), head("h3")
 LED = Leading(H2, 57, (H1, H2, H3))
 
 
-def hello(role: int = m.ROLE_DRIVER) -> m.Hello:
-    return m.Hello(0, m.PROTOCOL_VERSION, role, identity("p"), 0, b"", VERSIONS)
+def hello(role: int = m.ROLE_DRIVER, minor: int = m.PROTOCOL_MINOR) -> m.Hello:
+    ids = (identity("p"), 0, b"")
+    return m.Hello(0, m.PROTOCOL_VERSION, role, *ids, VERSIONS, minor=minor)
 
 
 def say(standby: Standby, route: bytes, *messages: m.Message, now: float = 1.0) -> None:
@@ -48,6 +49,17 @@ def test_a_hello_of_any_role_is_told_who_leads(standby: Standby, role: int) -> N
         *(("h2", True), ("h1", False), ("h3", False))
     ]
     assert answer.text == "this head stands by; h2:10001 leads (epoch 57)"
+
+
+def test_a_peer_that_does_not_know_the_message_is_refused_in_words(standby: Standby) -> None:
+    standby.learn(LED)
+    say(standby, b"r", hello(minor=0))
+    assert answers(standby)[b"r"] == [
+        m.Refused(0, "ZR-1504", "this head stands by; h2:10001 leads (epoch 57)")
+    ]
+    standby.link_lost(b"r", 2.0)
+    say(standby, b"r", hello(), now=3.0)
+    assert isinstance(answers(standby)[b"r"][0], NotLeader)
 
 
 def test_what_is_no_hello_or_cannot_be_read_is_told_the_same(standby: Standby) -> None:

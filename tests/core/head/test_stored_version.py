@@ -20,6 +20,9 @@ from zray.protocol import messages as m
 Stored = dict[str, dict[bytes, bytes]]
 
 
+NODE = NodeRow(1, True, "n1", [("CPU", 10000)])
+
+
 def written_by(minor: int, protocol: int = m.PROTOCOL_VERSION) -> Stored:
     return {TABLE: {KEY: msgspec.msgpack.encode(StoredVersion(protocol, minor, "9.8.7"))}}
 
@@ -55,6 +58,25 @@ def test_that_a_newer_one_has_led_stays_noted_while_an_older_one_leads() -> None
     assert not journal.take() and journal.unknown is not None
 
 
+def test_no_version_is_skipped_while_nodes_of_the_former_may_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stored_version, "MINE", StoredVersion(1, 5, "5.5.5"))
+
+    def stored(minor: int | None, *rows: NodeRow) -> Stored:
+        nodes = {b"%d" % n: msgspec.msgpack.encode(row) for n, row in enumerate(rows)}
+        return {**(written_by(minor) if minor is not None else {}), "nodes": nodes}
+
+    for minor in (None, 3):
+        text = stored_version.objection(stored(minor, NODE.dead(1), NODE))
+        assert "(n1)" in text and "zray 5.5.5 (protocol 1.5)" in text and "zray stop" in text
+        assert stored_version.objection(stored(minor, NODE.dead(1))) == ""
+        assert stored_version.objection(stored(minor)) == ""
+    assert stored_version.objection(stored(4, NODE)) == ""
+    many = stored_version.objection(stored(3, *[NODE] * 1000))
+    assert "and 994 more" in many and len(many) < 600
+
+
 def longer(value: Any, *more: object, at: int | None = None) -> bytes:
     """Encoded as a newer version has it: with more at the end, or in the record at that place."""
     plain = msgspec.msgpack.decode(msgspec.msgpack.encode(value))
@@ -62,7 +84,6 @@ def longer(value: Any, *more: object, at: int | None = None) -> bytes:
     return msgspec.msgpack.encode(plain)
 
 
-NODE = NodeRow(1, True, "n1", [("CPU", 10000)])
 JOB = m.JobInfo("p", "/", [], "machine", "host", 1)
 
 

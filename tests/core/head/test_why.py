@@ -589,3 +589,38 @@ def test_a_submitted_job_by_its_submission_id() -> None:
     assert ended.code == "FAILED" and "exit code 3" in ended.text
     assert ended.since_s == pytest.approx(4, abs=0.01)
     assert texts(ended) == {"command": "python x.py", "exit code": "3"}
+
+
+def test_a_placement_group_by_its_name() -> None:
+    head = Bench()
+    head.node("n1")
+    wanted = [m.Bundle([("GPU", UNIT)])]
+    for place in range(2):
+        name, group = f"s{place}", identity(f"group{place}")
+        head.say("d", m.CreateGroup(1, group, identity("d"), 0, wanted, "gpus", name))
+        if not place:
+            (found,) = head.chain("gpus")
+            assert (found.kind, found.code, found.id) == ("placement group", "PENDING", group)
+            assert "no node ever has that" in found.text
+    (found,) = head.chain("gpus")
+    assert "2 things have a name or an id like 'gpus'" in found.text
+    for place in range(2):
+        head.say("d", m.RemoveGroup(2, identity(f"group{place}")))
+    assert head.codes("gpus") == ["UNKNOWN"]
+    assert not head.gcs.placement._called
+
+
+def test_a_search_that_takes_too_long_ends_with_what_is_known() -> None:
+    head = Bench()
+    head.node("n1")
+    for number in range(64 * 3 * limits.WHY_LOOK_BLOCKS):
+        past(head, m.ENDED_BADLY, "noise", task=f"t{number}")
+    assert head.ask(identity("nobody"), "abcdef12") is None
+    head.now += 2
+    head.turn()
+    answers = head.answer()
+    assert answers is not None
+    assert [[one.code for one in answer.causes] for answer in answers] == [["UNKNOWN"]] * 2
+    for _ in range(20):
+        head.turn()
+    assert at_rest(head)

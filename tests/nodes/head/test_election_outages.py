@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -159,11 +158,7 @@ def test_a_full_etcd_keeps_its_leader_and_has_no_new_one_until_there_is_room(
     first.end()
     until(lambda: "database space exceeded" in second.view().trouble)
     assert not leads(second)
-    etcd.ask("kv/deleterange", {"key": "b3RoZXI=", "range_end": "b3RoZXM="})
-    etcd.ask("kv/compaction", {"revision": str(etcd.revision()), "physical": True})
-    etcd.ask("maintenance/defragment", {})
-    for alarm in etcd.ask("maintenance/alarm", {"action": "GET"})["alarms"]:
-        etcd.ask("maintenance/alarm", {"action": "DEACTIVATE", **alarm})
+    etcd.make_room(b"other")
     until(lambda: leads(second))
     assert not second.view().trouble
 
@@ -202,7 +197,7 @@ def test_slow_disks_delay_and_end_nothing(etcds: Any, elections: Elections) -> N
     until(lambda: stands_by(second))
     store = EtcdStore(etcd_address.parse(members.url, {}), "c", term)
     store.open()
-    slow = [slowed(pid, 0.3) for pid in members.pids()]
+    members.slow(0.3)
     try:
         written = 0
         deadline = time.monotonic() + 6
@@ -215,9 +210,7 @@ def test_slow_disks_delay_and_end_nothing(etcds: Any, elections: Elections) -> N
             time.sleep(0.01)
         assert written > 1 and not term.fenced() and leads(first)
     finally:
-        for process in slow:
-            process.terminate()
-            process.wait()
+        members.fast()
         store.close()
     first.step_down("its disks are slow")
     until(lambda: leads(second))
@@ -231,7 +224,7 @@ def test_disks_that_take_longer_than_a_lease_leave_nobody_and_then_somebody(
     epoch = first.lead(10.0).revision
     second = elections(etcd.url)
     until(lambda: stands_by(second))
-    slow = [slowed(pid, 4.0) for pid in etcd.pids()]
+    etcd.slow(4.0)
     etcd_busy = EtcdStore(etcd_address.parse(etcd.url, {}), "c", first.lead(1.0))
     try:
         with pytest.raises(Exception, match="not renewed for"):
@@ -239,21 +232,6 @@ def test_disks_that_take_longer_than_a_lease_leave_nobody_and_then_somebody(
         assert first.view().state is not State.LEADING
         until(lambda: first.view().trouble)
     finally:
-        for process in slow:
-            process.terminate()
-            process.wait()
+        etcd.fast()
     until(lambda: leads(first) or leads(second))
     assert max(first.view().epoch, second.view().epoch) > epoch
-
-
-def slowed(pid: int, seconds: float) -> subprocess.Popen[bytes]:
-    """Each fsync of that process takes so much longer, until what this returns has ended."""
-    calls = "fsync,fdatasync"
-    delay = f"inject={calls}:delay_exit={round(seconds * 1e6)}"
-    process = subprocess.Popen(
-        ["strace", "-qq", "-f", "-p", str(pid), "-e", f"trace={calls}", "-e", delay],
-        stderr=subprocess.DEVNULL,
-    )
-    status = Path(f"/proc/{pid}/status")
-    until(lambda: "TracerPid:\t0\n" not in status.read_text())
-    return process

@@ -15,6 +15,8 @@ from zray.errors import (
 from zray.protocol import messages as m
 from zray.protocol.versions import mismatch, work_together
 
+_NAMES = {m.ROLE_NODE: "the node", m.ROLE_DRIVER: "the program", m.ROLE_OBSERVER: "the command"}
+
 
 class Admission:
     """``identity``: what peers have to agree with."""
@@ -33,7 +35,8 @@ class Admission:
         identity = self._identity
         mine, theirs = identity.versions, hello.versions
         if not work_together(hello.protocol, hello.minor, pickles=bool(theirs.python)):
-            text = mismatch("the head", "the peer", hello.protocol, hello.minor, theirs.zray)
+            who = _NAMES.get(hello.role, "the peer")
+            text = mismatch("the head", who, hello.protocol, hello.minor, theirs.zray)
             return m.Refused(0, VersionMismatchError.code, text)
         if hello.cluster_id and hello.cluster_id != identity.cluster_id:
             text = (

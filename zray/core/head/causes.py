@@ -53,6 +53,7 @@ class HeadCauses:
         placement_groups: PlacementGroups,
     ) -> None:
         self._placement_groups = placement_groups
+        self._placement = tables.placement
         self._members = members = tables.members
         self._processes = tables.processes
         self._tasks = tasks
@@ -134,12 +135,13 @@ class HeadCauses:
         return Subject(b"" if ended else runs, told)
 
     def _named(self, name: str) -> dict[bytes, None]:
-        """Nodes and actors of this name, living ones first."""
+        """Nodes, actors and placement groups of this name, living ones first."""
         nodes = self._members.nodes.values()
         found = {node.process_id: None for node in nodes if node.info.name == name}
         for space in self._directory.names.values():
             if name in space:
                 found[space[name]] = None
+        found |= dict.fromkeys(self._placement.called(name))
         if not found:
             former = self._directory.last_named.get(name)
             if former is not None:

@@ -133,6 +133,7 @@ class PlacementTable:
     def __init__(self) -> None:
         self._records: dict[bytes, GroupRecord] = {}
         self._by_name: dict[tuple[str, str], bytes] = {}
+        self._called: dict[str, dict[bytes, None]] = {}  # in whichever namespace
         self._by_job: dict[bytes, dict[bytes, None]] = {}
         self._bundles_of: dict[bytes, int] = {}  # by job
         self.unplaced: dict[bytes, None] = {}  # groups that lack places
@@ -163,6 +164,7 @@ class PlacementTable:
         self._records[record.group_id] = record
         if request.name:
             self._by_name[request.namespace, request.name] = record.group_id
+            self._called.setdefault(request.name, {})[record.group_id] = None
         self._by_job.setdefault(request.job_id, {})[record.group_id] = None
         self._bundles_of[request.job_id] = self.bundles_of(request.job_id) + len(record.places)
         self.set_state(record, record.state)
@@ -181,6 +183,10 @@ class PlacementTable:
         del self._records[record.group_id]
         if self._by_name.get((request.namespace, request.name)) == record.group_id:
             del self._by_name[request.namespace, request.name]
+            called = self._called[request.name]
+            del called[record.group_id]
+            if not called:
+                del self._called[request.name]
         self.set_state(record, m.GROUP_REMOVED)
         of_job = self._by_job[request.job_id]
         del of_job[record.group_id]
@@ -200,6 +206,10 @@ class PlacementTable:
         """The group that has this name."""
         group_id = self._by_name.get((namespace, name)) if name else None
         return self._records[group_id] if group_id is not None else None
+
+    def called(self, name: str) -> list[bytes]:
+        """The groups that have this name, in any namespace."""
+        return [*self._called.get(name, ())]
 
     def why_gone(self, group_id: bytes) -> str:
         """Why nothing can run in the group; empty: it can, or will."""

@@ -12,9 +12,11 @@ from msgspec.structs import replace
 
 from zray import limits
 from zray.core.machine import NEVER, Outbox
+from zray.errors import NoLeaderError
 from zray.protocol import messages as m
 from zray.protocol.codec import Payload, Unsent
 from zray.protocol.head_messages import HeadInfo, NotLeader
+from zray.protocol.versions import SINCE
 
 
 class Leading(NamedTuple):
@@ -54,7 +56,8 @@ class Greeting(NamedTuple):
 class Standby:
     """One head while it stands by. A shell hands payloads in and sends what is ``routed``.
 
-    Every payload is answered with one NOT_LEADER at most, and each connection a few times at most.
+    Every payload is answered with one NOT_LEADER at most (REFUSED to a peer that does not know that
+    message), and each connection a few times at most.
 
     Attributes:
         epoch: of what it sends; 0: it knows of no leader.
@@ -65,6 +68,7 @@ class Standby:
         self.known = Leading()
         self._answered: dict[bytes, int] = {}  # route -> how often
         self._waiting: dict[bytes, Greeting] = {}
+        self._older: set[bytes] = set()  # routes of those that know one head only
 
     @property
     def epoch(self) -> int:
@@ -88,7 +92,10 @@ class Standby:
 
     def receive(self, route: bytes, user: str, payload: Payload, now: float) -> None:
         """One payload of a peer, whatever is in it."""
-        greets = any(isinstance(message, m.Hello) for message in payload.messages)
+        hellos = [message for message in payload.messages if isinstance(message, m.Hello)]
+        greets = bool(hellos)
+        if greets and hellos[-1].minor < SINCE[NotLeader]:
+            self._older.add(route)
         waits = self.known.leader is None and greets and route not in self._answered
         if waits and len(self._waiting) < limits.STANDBY_GREETINGS_MAX:
             self._waiting.setdefault(route, Greeting(route, user, payload, now))
@@ -107,6 +114,7 @@ class Standby:
         """A connection is cut."""
         self._answered.pop(route, None)
         self._waiting.pop(route, None)
+        self._older.discard(route)
         self.routed.discard(route)
 
     def settle(self, now: float) -> None:
@@ -131,7 +139,10 @@ class Standby:
         self._answered[route] = count + 1
         known = self.known
         text = f"this head stands by; {known.in_words()}"[: limits.TEXT_MAX]
-        self.routed.send(route, NotLeader(0, known.epoch, known.ordered(), text))
+        answer: m.Message = NotLeader(0, known.epoch, known.ordered(), text)
+        if route in self._older:
+            answer = m.Refused(0, NoLeaderError.code, text)
+        self.routed.send(route, answer)
 
 
 def ordered(leader: HeadInfo | None, heads: tuple[HeadInfo, ...]) -> list[HeadInfo]:

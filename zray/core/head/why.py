@@ -207,6 +207,7 @@ class WhyQueries:
             trail.causes.append(found)
         else:
             trail.asked[HERE] = None
+            trail.unknown = unknown  # which is told if it takes too long
             self._searches.append((question, trail, search))
 
     def _look_back(self) -> None:
@@ -218,6 +219,7 @@ class WhyQueries:
         if found is not None:
             self._searches.popleft()
             del trail.asked[HERE]
+            trail.unknown = None
             trail.causes.append(found)
             if not question.waits():
                 self._close(question)

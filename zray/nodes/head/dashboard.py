@@ -58,11 +58,14 @@ class Dashboard:
         """Listen, and return the address of the page; empty: none is wanted, or can be had.
 
         Raises:
-            PortInUseError: the port that was asked for is taken. StartError: there is no such host.
+            PortInUseError: the port that was asked for is taken. StartError: there is no such host,
+                or certificate.
         """
         host, port = self._options.host, self._options.port
         if not self._options.wanted:
             return ""
+        if self._options.cert:
+            _check_certificate(self._options.cert, self._options.key)
         usual = limits.DASHBOARD_PORT
         tried = (
             [port] if port is not None else [*range(usual, usual + limits.DASHBOARD_PORTS_TRIED), 0]
@@ -77,7 +80,8 @@ class Dashboard:
             break
         assert self._socket is not None
         shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-        self.url = f"http://{format_address(shown, self._socket.getsockname()[1])}"
+        scheme = "https" if self._options.cert else "http"
+        self.url = f"{scheme}://{format_address(shown, self._socket.getsockname()[1])}"
         return self.url
 
     def serve(self, connection_file: Path, warn: Callable[[str], None]) -> None:
@@ -119,6 +123,8 @@ class Dashboard:
             "host": self._options.host,
             "names": self._options.names,
             "idle_s": self._options.idle_s,
+            "cert": self._options.cert,
+            "key": self._options.key,
             "codes_after_s": self._codes_after_s,
         }
         with contextlib.suppress(BrokenPipeError):  # its end is about to be noticed
@@ -204,6 +210,22 @@ def _listening(host: str, port: int) -> socket.socket:
         found.close()
         raise
     return found
+
+
+def _check_certificate(cert: str, key: str) -> None:
+    """See at the start whether browsers could be served with it."""
+    import ssl  # loaded where it is asked for
+
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(cert, key or None, password=lambda: "")
+    except (OSError, ValueError) as error:  # SSLError is one
+        files = f"{cert} and {key}" if key else cert
+        raise StartError(
+            f"the dashboard cannot be encrypted with {files}: {error}; give PEM files: the "
+            "certificate with its chain, and the private key that belongs to it, without a "
+            "passphrase (--dashboard-cert, --dashboard-key)"
+        ) from None
 
 
 def _reason(error: OSError, host: str, port: int) -> Exception:

@@ -104,7 +104,7 @@ def make_gcs(
         if objection:
             raise StoreRefusedError(f"the control store {where} {objection}")
         return Gcs(identity, rows, now, incidents)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise StoreRefusedError(
             f"the control store {where} has a record that zray {identity.versions.zray} cannot "
             f"read ({error}). The head does not start, because it would forget it. Use the version "

@@ -28,7 +28,8 @@ class Terms:
         self.deposed_until: dict[int, float] = {}
         self._found: Rows = {}  # by the last leader
         self._batches: list[Batch] = []  # of it, in order
-        self._acknowledged = 0  # of these
+        self._acknowledged: dict[int, int] = {}  # of each leader's batches
+        self._kept: dict[int, int] = {}  # of these, what the next leader has found
         shared.applied = self.applied
 
     # ---- what is stored --------------------------------------------------------------------
@@ -40,11 +41,11 @@ class Terms:
         self._find(epoch, rows)
         self.leaders.append(epoch)
         self._found = {table: dict(content) for table, content in rows.items()}
-        self._batches, self._acknowledged = [], 0
+        self._batches = []
 
     def _find(self, epoch: int, rows: Rows) -> None:
         """What the last leader wrote last may be there or not, but as a whole and in order."""
-        found = self._found
+        found, kept = self._found, -1
         for count, batch in enumerate([[], *self._batches]):
             for table, key, value in batch:
                 content = found.setdefault(table, {})
@@ -52,13 +53,16 @@ class Terms:
                     content.pop(key, None)
                 else:
                     content[key] = value
-            if count >= self._acknowledged and _same(found, rows):
-                return
+            if _same(found, rows):
+                kept = count
         last = self.leaders[-1] if self.leaders else 0
-        raise Violation(
-            f"epoch {epoch} does not find what epoch {last} has stored: {self._acknowledged} of "
-            f"{len(self._batches)} batches were acknowledged"
-        )
+        acknowledged = self._acknowledged.get(last, 0)
+        if kept < acknowledged:
+            raise Violation(
+                f"epoch {epoch} does not find what epoch {last} has stored: {acknowledged} of "
+                f"{len(self._batches)} batches were acknowledged"
+            )
+        self._kept[last] = kept
 
     def submitted(self, epoch: int, batch: Batch) -> None:
         """A leader wants this stored, behind what it wanted before."""
@@ -67,9 +71,9 @@ class Terms:
 
     def acknowledged(self, epoch: int, count: int) -> None:
         """It was told that so many of its batches are durable."""
-        if count and epoch != self.leaders[-1]:
-            raise Violation(f"epoch {epoch} acknowledges what it stores, and is over")
-        self._acknowledged += count
+        acknowledged = self._acknowledged[epoch] = self._acknowledged.get(epoch, 0) + count
+        if acknowledged > self._kept.get(epoch, acknowledged):
+            raise Violation(f"epoch {epoch} acknowledges what the next leader has not found")
 
     def applied(self, transaction: Transact) -> None:
         """The store carries out a transaction: rows are only written by who leads."""

@@ -85,6 +85,10 @@ class SimCandidate(SimHead):
             self._stepping = self.gcs.succession.stepping_down
             self.wake()
 
+    def has_won(self) -> bool:
+        """Whether it leads, or is about to."""
+        return self.alive and self._term is not None
+
     def _begin_term(self) -> None:
         self._term = self.election.term()
         self.clock.tell(f"{self.name} has won, epoch {self._term.revision}")
