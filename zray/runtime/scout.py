@@ -30,8 +30,8 @@ class Scout:
         self._link = HeadLink(context, info, self._own, self._hello, heartbeats=False)
 
     def _hello(self) -> tuple[int, m.Message]:
-        me = (m.ROLE_OBSERVER, self._process_id, 0, b"")
-        return 0, m.Hello(0, m.PROTOCOL_VERSION, *me, identity.versions(pickles=False))
+        me = (m.ROLE_OBSERVER, self._process_id, 0, b"", identity.versions(pickles=False))
+        return 0, m.Hello(0, m.PROTOCOL_VERSION, *me, minor=m.PROTOCOL_MINOR)
 
     @property
     def looks(self) -> bool:
