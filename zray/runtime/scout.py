@@ -47,6 +47,7 @@ class Scout:
         if not self._process_id:
             self._process_id = identity.id_source().process_id()
             self._own.aim(self._heads.others())
+            self._own.heads = [head for head in self._heads.heads if not head.leads]
             link.retry_at = now
         if link.socket is None:
             if now >= link.retry_at:
@@ -60,6 +61,8 @@ class Scout:
             self.close(now)
             return True
         if answers or link.lost() or link.overdue(now):
+            if answers:
+                self._own.not_leader(m.NotLeader(0, 0, [], ""))  # it is there, and no more
             link.close(now)
         return False
 
