@@ -15,10 +15,11 @@ from typing import NamedTuple
 
 from tests.failover.machines import Way, between
 from tests.failover.testbed import FAR, HEADS, KEPT, MEMBERS, NODES, Testbed
+from zray import limits
 
 PEERS = (*NODES, FAR)
-# A node that a head has not heard of for 20 s is dead for it, with its actors: not so long.
-NEARLY_LOST_S = 14.0
+# Nodes that the leader does not hear are away for it, and calls of actors there fail: not so long.
+NEARLY_AWAY_S = limits.AWAY_S / 2
 
 Act = Callable[[Testbed, random.Random, "Spans"], None]
 
@@ -156,7 +157,7 @@ def a_head_cut_from_etcd(bed: Testbed, chance: random.Random, spans: Spans) -> N
 @trouble
 def a_head_cut_from_peers(bed: Testbed, chance: random.Random, spans: Spans) -> None:
     with a_head(bed, chance) as name:
-        seconds = min(spans.cut_s, NEARLY_LOST_S)
+        seconds = min(spans.cut_s, NEARLY_AWAY_S)
         ways = between(name, (*PEERS, *bed.names))
         cut(bed, name, "is cut off from all but etcd", ways, seconds)
 

@@ -18,6 +18,7 @@ from tests.core.benches import (
     value,
 )
 from zray import limits
+from zray.core import bundles, resources
 from zray.core.head.members import NodeRow
 from zray.errors import NodeDiedError
 from zray.protocol import messages as m
@@ -103,3 +104,56 @@ def test_a_task_that_a_node_told_of_takes_its_share_of_it_once_its_template_is_k
     assert head.assigned("n1") == ["other"]
     head.say("n1", m.Done(2, [done(identity("other"), 1)]))
     assert view.free == {"CPU": UNIT}
+
+
+def test_a_task_of_before_waits_only_for_nodes_that_could_have_it() -> None:
+    """As that of a head that conducts only, and was lost with its machine."""
+    job = msgspec.msgpack.encode(HeadBench().hello_driver("d").job)
+    nodes = {"worker": [("CPU", UNIT)], "old": [("memory", UNIT)], "unknown": []}
+    for missing, expected in (("old", ["t"]), ("worker", []), ("unknown", [])):
+        rows = {
+            identity(name): msgspec.msgpack.encode(NodeRow(1, True, name, nodes[name]))
+            for name in ("worker", missing)
+        }
+        head = HeadBench({"nodes": rows, "jobs": {identity("d"): job}}, epoch=2)
+        head.say("d", head.hello_driver("d"))
+        head.say("d", m.Export(0, FUNCTION, "work", b"code"), AGAIN)
+        head.submit("d", spec("t", AGAIN))
+        if missing != "worker":
+            assert head.assigned("worker") == [], "it may have the task"
+            head.node("worker")
+        else:
+            head.node("other")
+        head.after(0.1)
+        assert head.assigned("worker" if missing != "worker" else "other") == expected
+
+
+def test_a_task_in_a_group_may_be_wherever_its_bundle_may_be() -> None:
+    job = msgspec.msgpack.encode(HeadBench().hello_driver("d").job)
+    row = msgspec.msgpack.encode(NodeRow(1, True, "worker", [("CPU", UNIT)]))
+    head = HeadBench({"nodes": {identity("n1"): row}, "jobs": {identity("d"): job}}, epoch=2)
+    reserved = bundles.needed([("CPU", UNIT)], identity("g"), 0)
+    assert head.gcs.members.may_be_held(resources.needs(reserved))
+    head.after(limits.DEAD_S + 1)
+    assert head.gcs.members.may_have_run(resources.needs(reserved))
+
+
+def test_what_a_dead_node_may_have_run_counts_while_others_are_awaited() -> None:
+    job = msgspec.msgpack.encode(HeadBench().hello_driver("d").job)
+    rows = {
+        identity("dead"): msgspec.msgpack.encode(NodeRow(1, True, "", [("CPU", UNIT)], "h:1")),
+        identity("old"): msgspec.msgpack.encode(NodeRow(1, True, "old", [("memory", UNIT)])),
+    }
+    head = HeadBench({"nodes": rows, "jobs": {identity("d"): job}}, epoch=2)
+    head.node("other")
+    head.gcs.members.probed(identity("dead"), True, head.now)
+    head.after(limits.REFUSED_S + 0.1)
+    assert [*head.gcs.members.awaited] == [identity("old")]
+    head.say("d", head.hello_driver("d"))
+    head.say("d", m.Export(0, FUNCTION, "work", b"code"), ONCE)
+    head.submit("d", spec("t", ONCE))
+    head.after(0.1)
+    assert head.assigned("other") == []
+    (result,) = head.taken("d", m.Result)
+    assert isinstance(result, m.Result)
+    assert NodeDiedError.code.encode() in result.outcomes[0].value

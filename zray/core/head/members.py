@@ -12,7 +12,7 @@ from typing import Protocol
 import msgspec
 
 from zray import limits
-from zray.core import resources
+from zray.core import bundles, resources
 from zray.core.head.task_records import NodeView
 from zray.core.incidents import FreshStart
 from zray.core.resources import Needs, Vector
@@ -56,6 +56,11 @@ class Member:
         self.heard = now
         self.known.clear()
         self.session_seq = self.result_seq
+
+
+def _of_node(needs: Needs) -> Needs:
+    """What a node has to have for it, whatever was reserved there."""
+    return resources.countable(bundles.plain(needs))
 
 
 class Suspect(Protocol):
@@ -292,8 +297,17 @@ class Members:
 
         What nodes offer is not stored: one that had the resources may have offered the name.
         """
-        wanted = resources.countable(needs)
+        wanted = _of_node(needs)
         return any(resources.fits(total, wanted) for total in self.lost)
+
+    def may_be_held(self, needs: Needs) -> bool:
+        """Whether a task of before the restart may be with a node that is not back yet.
+
+        Of a row without resources it is not known what that node has.
+        """
+        wanted = _of_node(needs)
+        rows = [self.node_rows[node_id].resources for node_id in self.awaited]
+        return any(not row or resources.fits(dict(row), wanted) for row in rows)
 
     def recovering(self) -> bool:
         """Whether tasks of before the restart may still be held by nodes not yet back."""

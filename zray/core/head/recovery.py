@@ -9,6 +9,7 @@ from __future__ import annotations
 from zray.core.head.members import Member, Members
 from zray.core.head.object_table import ObjectTable
 from zray.core.head.task_records import TaskRecord
+from zray.core.resources import Needs
 from zray.protocol.messages import HeldTask, TaskSpec
 
 HOLDER = b"recovery"  # holds what came back before those who hold it
@@ -23,8 +24,11 @@ class Recovery:
         self.active = restarted or bool(members.awaited or members.jobs)
         self._nodes_back = False
         self._parked: list[TaskRecord] = []
+        self._newly_parked: list[TaskRecord] = []  # since ``take_free``
         self._inherited: dict[bytes, None] = {}  # tasks that a node told of
         self._past_failures: dict[bytes, int] = {}  # of tasks yet to be resubmitted
+        self._looked = 0  # so many nodes were not back when ``take_free`` was asked last
+        self._may_be_held: dict[Needs, bool] = {}  # what one of those may have
 
     def in_words(self, epoch: int) -> str:
         """What a head that was started again waits for."""
@@ -47,7 +51,7 @@ class Recovery:
 
     def _park(self, record: TaskRecord) -> None:
         record.parked = True
-        self._parked.append(record)
+        self._newly_parked.append(record)
 
     def inherit(self, task_id: bytes) -> None:
         """A node has an attempt of the task; another node may have a later one."""
@@ -70,9 +74,39 @@ class Recovery:
 
     # ---- the end -----------------------------------------------------------------------------
 
+    def take_free(self) -> list[TaskRecord]:
+        """Tasks that no node can have that is not back yet: by their resources."""
+        parked, self._newly_parked = self._newly_parked, []
+        awaited = len(self._members.awaited)
+        if awaited != self._looked:  # they only become fewer
+            self._looked = awaited
+            self._may_be_held.clear()
+            parked += self._parked
+            self._parked = []
+        free = []
+        for record in parked:
+            if self._is_held_elsewhere(record):
+                self._parked.append(record)
+            else:
+                assert record.spec is not None
+                self._inherited.pop(record.spec.task_id, None)
+                free.append(record)
+        return free
+
+    def _is_held_elsewhere(self, record: TaskRecord) -> bool:
+        """Whether a node that is not back yet may have it, for all that is known."""
+        if record.spec is None or record.template is None:
+            return True
+        needs = record.template.needs
+        found = self._may_be_held.get(needs)
+        if found is None:
+            found = self._may_be_held[needs] = self._members.may_be_held(needs)
+        return found
+
     def take_parked(self) -> list[TaskRecord]:
         """All nodes are back or dead: tasks that one of those might have had can go on."""
-        parked, self._parked = self._parked, []
+        parked = self._parked + self._newly_parked
+        self._parked, self._newly_parked = [], []
         if parked:
             self._inherited.clear()
         return parked

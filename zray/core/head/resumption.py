@@ -1,7 +1,8 @@
 """How a head that was started again goes on: first with the tasks, at last with everything.
 
-Nodes of before may still run tasks, so those wait for all nodes to be back or dead. What is held
-is known when the drivers have told, too; then nothing of before is awaited any more.
+Nodes of before may still run tasks, so each waits until all nodes that could have it are back or
+dead. What is held is known when the drivers have told, too; then nothing of before is awaited any
+more.
 """
 
 from __future__ import annotations
@@ -49,6 +50,9 @@ class Resumption:
                 self._task_manager.unpark(record)
             if recovery.nodes_are_back():
                 self._actors.nodes_are_back(now)
+        else:
+            for record in recovery.take_free():
+                self._task_manager.unpark(record)
         if self._members.resynced():
             self._everybody_is_back(now)
 
