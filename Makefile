@@ -32,8 +32,8 @@ check: venv ## Check style, types and layers (ruff, mypy --strict, tests/tidy)
 	$(PYTHON_IN_VENV) -m mypy --strict zray
 	$(PYTHON_IN_VENV) -m pytest --quiet tests/tidy
 
-sim: venv ## Simulate the cluster with faults: SEEDS=n seeds, or SEED=k alone
-	@$(PYTHON_IN_VENV) -m zray.testing.simulate --seeds $(SEEDS) $(if $(SEED),--seed $(SEED))
+sim: venv ## Simulate the cluster with faults: SEEDS=n seeds, or SEED=k alone; HEADS=n: with several heads
+	@$(PYTHON_IN_VENV) -m zray.testing.simulate --seeds $(SEEDS) $(if $(SEED),--seed $(SEED)) $(if $(HEADS),--heads $(HEADS))
 
 enemy: venv system-packages ## Attack a cluster at random for MINUTES=n (30), again with SEED=k
 	@$(PYTHON_IN_VENV) -m tests.enemy $(MINUTES) $(SEED)

@@ -53,14 +53,14 @@ WAITING, WAITING_TOO, COMPUTING = range(3)
 def all_suites() -> list[Suite]:
     api = ("api", "cli", "clients", "compat", "costs", "examples", "util")
     named = [
-        Suite("cluster", ("cluster",), 1900, WAITING),
+        Suite("cluster", ("cluster",), 2500, WAITING),
         Suite("api", api, 1200, WAITING_TOO),
         Suite("conformance", ("conformance",), 1100, WAITING_TOO),
-        Suite("runtime", ("runtime", "nodes", "store"), 400, WAITING_TOO),
+        Suite("runtime", ("runtime", "nodes", "store"), 900, WAITING_TOO),
         Suite("dashboard", ("dashboard", "jobs"), 500, WAITING_TOO),
         Suite("enemy", ("enemy",), 650, WAITING),
         Suite("failover", ("failover",), 650, WAITING_TOO),
-        Suite("sim", ("sim",), 2100, COMPUTING),
+        Suite("sim", ("sim",), 2700, COMPUTING),
     ]
     taken = {folder for suite in named for folder in suite.folders}
     rest = [p.name for p in sorted(TESTS.iterdir()) if p.is_dir() and p.name[0] not in "._"]

@@ -21,7 +21,7 @@ def test_status_for_programs(commands: Any) -> None:
     view = commands.status()
     assert set(view) == {
         *("health", "cluster", "nodes", "jobs", "actors", "queue", "objects", "notices"),
-        *("counters", "placement_groups"),
+        *("counters", "placement_groups", "heads"),
     }
     cluster = view["cluster"]
     assert set(cluster) == {"id", "name", "address", "host", "pid", "started", "zray"}
@@ -34,7 +34,7 @@ def test_status_for_programs(commands: Any) -> None:
         *("labels", "running", "queued", "finished", "silent_s", "remark", "zray"),
     }
     assert node["available"] == node["resources"]
-    assert (view["jobs"], view["queue"], view["notices"]) == ([], [], [])
+    assert (view["jobs"], view["queue"], view["notices"], view["heads"]) == ([], [], [], [])
     assert view["placement_groups"] == {"all": 0, "waiting": 0}
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -16,6 +18,7 @@ import psutil
 import pytest
 
 from tests.cli.conftest import until
+from tests.etcd_cluster import Etcd
 
 MEMORY_MAX = 12 << 20
 
@@ -25,8 +28,9 @@ def head_below(pid: int, not_pid: int = 0) -> psutil.Process:
 
     def probe() -> psutil.Process | None:
         for child in psutil.Process(pid).children():
-            if "zray.cli.supervised" in child.cmdline() and child.pid != not_pid:
-                return child
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if "zray.cli.supervised" in child.cmdline() and child.pid != not_pid:
+                    return child
         return None
 
     return until(probe, f"a head below {pid}")
@@ -161,6 +165,38 @@ def test_without_its_parent_the_head_goes_on(commands: Any) -> None:
     commands.await_end([head], 5.0)
 
 
+def test_heads_on_etcd_are_started_again_each_by_its_own_parent(
+    commands: Any, zray_home: Path, tmp_path: Path
+) -> None:
+    etcd = Etcd(tmp_path / "etcd")
+    try:
+        first = commands.head("--supervise", "--store", etcd.url, "--num-cpus", 0)
+        second_home = tmp_path / "second"
+        second_home.mkdir(mode=0o700)
+        data = second_home / "clusters" / "default"
+        data.mkdir(mode=0o700, parents=True)
+        shutil.copy2(zray_home / "clusters" / "default" / "cluster.key", data)
+        second = commands.start(
+            *("zray-head", "--supervise", "--store", etcd.url, "--port", 0, "--num-cpus", 0),
+            ZRAY_HOME=str(second_home),
+        )
+        second.says("STANDBY at")
+        leader, standby = head_below(first.pid), head_below(second.pid)
+
+        standby.kill()
+        head_below(second.pid, standby.pid)
+        until(lambda: second.text().count("STANDBY at") == 2, "it stands by again")
+        leader.kill()
+        second.says("READY at")
+        head_below(first.pid, leader.pid)
+        first.says("STANDBY at")
+
+        assert "Stopped cluster default" in commands.run("zray", "stop").stdout
+        assert first.process.wait(20) == 0 and second.process.wait(20) == 0
+    finally:
+        etcd.close()
+
+
 # ---- systemd -------------------------------------------------------------------------------
 
 
@@ -203,7 +239,7 @@ def test_systemd_is_told_of_a_head(commands: Any, systemd: Any, options: list[st
         environment = process.environ()
         assert "WATCHDOG_USEC" not in environment
         if "supervised" not in " ".join(process.cmdline()):
-            assert "NOTIFY_SOCKET" not in environment and "ZRAY_SUPERVISOR" not in environment
+            assert "NOTIFY_SOCKET" not in environment and "ZRAY_SUPERVISOR_PIPE" not in environment
     worker = commands.start(
         *("zray-worker", "--address", address, "--num-cpus", 1), **systemd.environment
     )
@@ -239,3 +275,12 @@ def test_a_unit_is_not_printed_for_options_that_are_wrong(commands: Any) -> None
     assert "Invalid value for '--port'" in said
     said = commands.run("zray", "systemd-unit", "head", "--detach", code=2).stderr
     assert "--detach is not for a unit" in said
+
+
+def test_a_unit_names_the_link_that_it_was_called_by(tmp_path: Path) -> None:
+    """An upgrade moves the link from one installation to the next."""
+    link = tmp_path / "zray"
+    link.symlink_to(Path(sys.executable).parent)
+    command = [link / "zray", "systemd-unit", "head"]
+    text = subprocess.run(command, capture_output=True, text=True, timeout=40).stdout
+    assert f"\nExecStart={link}/zray-head\n" in text

@@ -5,25 +5,26 @@ No head, node or program has to be started again in any case.
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import zray
-from tests.cluster.test_degraded_store import SINCE, Work
+from tests.cluster.test_degraded_store import SINCE, Counter, Work
 from tests.etcd_cluster import Etcd
 from tests.real_cluster import until
 from tests.several_heads import Heads
 from zray import limits
-from zray.util import kv
+from zray.errors import GetTimeoutError
 
 pytestmark = pytest.mark.system
 
 GET_S = 30.0
+WHY = re.compile("stands by: (no head leads now|.* led when that was last known): etcd at")
 
 
 class Cluster:
@@ -42,7 +43,7 @@ class Cluster:
         return self.heads.status().health
 
     def _processes(self) -> list[int]:
-        nodes = sorted(node.info.pid for node in self.heads.status().nodes if node.connected)
+        nodes = sorted(node.info.pid for node in self.heads.status().nodes if node.state == "ALIVE")
         return [*nodes, *(program.process.pid for program in self.heads.programs.values())]
 
     def is_well(self) -> None:
@@ -74,67 +75,57 @@ def cluster(bare: Any, tmp_path: Path) -> Iterator[Any]:
 def test_no_majority_for_longer_than_a_lease(cluster: Any) -> None:
     found = cluster(3)
     work = Work()
-    epoch = found.heads.status().epoch
+    epoch = found.heads.cluster.epoch()
     found.etcd.kill(0)
     found.etcd.kill(1)
-    with ThreadPoolExecutor(1) as pool:
-        put = pool.submit(kv.put, b"key", b"value")
-        until(
-            lambda: all(
-                "not answered" in one.text() or "does not answer" in one.text()
-                for one in found.heads.programs.values()
-            ),
-            GET_S,
-            "both heads say in their logs what it is",
-        )
-        began = time.monotonic()
-        while time.monotonic() < began + 2 * limits.LEADER_TTL_S:
-            work.calls_go_on()
-        assert not put.done()
-        found.etcd.start(0, wait=False)
-        found.etcd.start(1)
-        put.result(GET_S)
-    assert kv.get(b"key") == b"value"
+    asked = Counter.remote().add.remote()
+    began = time.monotonic()
+    while time.monotonic() < began + 2 * limits.LEADER_TTL_S:
+        work.calls_go_on()
+    for head in found.heads.programs.values():
+        assert WHY.search(head.text())
+        assert SINCE.search(head.text()), "and since when"
+    with pytest.raises(GetTimeoutError):
+        zray.get(asked, timeout=0.1)
+    found.etcd.start(0, wait=False)
+    found.etcd.start(1)
+    assert zray.get(asked, timeout=GET_S) == 1
     found.is_well()
-    assert found.heads.status().epoch > epoch
+    assert found.heads.cluster.epoch() > epoch
     work.goes_on()
 
 
 def test_a_full_etcd(cluster: Any) -> None:
     found = cluster(1, "--quota-backend-bytes", str(16 << 20))
     work = Work()
-    epoch = found.heads.status().epoch
+    epoch = found.heads.cluster.epoch()
     with pytest.raises(OSError):
         for number in range(100):
             found.etcd.put(b"other%d" % number, b"x" * 1_000_000)
-    with ThreadPoolExecutor(1) as pool:
-        put = pool.submit(kv.put, b"key", b"value")
-        until(lambda: "is full" in found.health(), GET_S, "the health says so")
-        assert found.health().startswith("DEGRADED: the") and SINCE.search(found.health())
-        time.sleep(limits.LEADER_TTL_S)
-        work.goes_on()
-        assert not put.done()
-        found.etcd.make_room(b"other")
-        put.result(GET_S)
+    asked = Counter.remote().add.remote()
+    until(lambda: "is full" in found.health(), GET_S, "the health says so")
+    assert found.health().startswith("DEGRADED: the") and SINCE.search(found.health())
+    time.sleep(limits.LEADER_TTL_S)
+    work.goes_on()
+    found.etcd.make_room(b"other")
+    assert zray.get(asked, timeout=GET_S) == 1
     found.is_well()
-    assert found.heads.status().epoch == epoch, "its lease needs no room"
+    assert found.heads.cluster.epoch() == epoch, "its lease needs no room"
 
 
 def test_slow_disks(cluster: Any) -> None:
     found = cluster(3)
     work = Work()
     found.etcd.slow(0.5)
-    assert kv.put(b"key", b"value")
+    assert zray.get(Counter.remote().add.remote(), timeout=GET_S) == 1
     work.goes_on()
     found.etcd.fast()
     found.etcd.slow(4.0)
-    with ThreadPoolExecutor(1) as pool:
-        put = pool.submit(kv.put, b"key", b"later")
-        began = time.monotonic()
-        while time.monotonic() < began + 2 * limits.LEADER_TTL_S:
-            work.calls_go_on()
-        found.etcd.fast()
-        put.result(GET_S)
-    assert kv.get(b"key") == b"later"
+    asked = Counter.remote().add.remote()
+    began = time.monotonic()
+    while time.monotonic() < began + 2 * limits.LEADER_TTL_S:
+        work.calls_go_on()
+    found.etcd.fast()
+    assert zray.get(asked, timeout=GET_S) == 1
     found.is_well()
     work.goes_on()

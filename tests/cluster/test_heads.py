@@ -19,7 +19,14 @@ import zray
 from tests.etcd_cluster import Etcd
 from tests.real_cluster import Peer, until
 from tests.several_heads import Heads
-from zray.errors import NoLeaderError, NoStandbyError, OlderStoreError, StartError
+from zray.errors import (
+    DataDirectoryLockedError,
+    NoLeaderError,
+    NoStandbyError,
+    OlderStoreError,
+    PortInUseError,
+    StartError,
+)
 from zray.protocol import messages as m
 
 pytestmark = pytest.mark.system
@@ -307,9 +314,14 @@ def make_key() -> Callable[[Path], None]:
     return lambda path: (ClusterKey.load_or_create(path), None)[1]
 
 
-def test_two_heads_cannot_share_a_data_directory(two: Heads) -> None:
-    with pytest.raises(AssertionError, match="ZR-4002"):
+def test_heads_cannot_share_a_data_directory_or_a_port(two: Heads) -> None:
+    with pytest.raises(AssertionError, match=DataDirectoryLockedError.code):
         two.start(3, "--data-directory", str(two.data(1)))
+    two.addresses[3] = two.addresses[1]
+    with pytest.raises(AssertionError, match=PortInUseError.code):
+        two.start(3)
+    two.addresses.pop(3)
+    assert len(two.status().heads) == 2
 
 
 def test_a_peer_that_knows_a_later_epoch_hears_it_once_the_leader_has_looked(two: Heads) -> None:

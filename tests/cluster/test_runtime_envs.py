@@ -154,6 +154,31 @@ def test_a_node_that_ends_leaves_no_build_behind(
     connected.until(lambda: not any(one.is_running() for one in below), 10.0, "all has ended")
 
 
+def test_a_small_folder_outlives_its_sender_and_the_head(cluster: Any, tmp_path: Path) -> None:
+    """A node that has not had it makes the actor again, after both have gone."""
+    source = DETACHED.replace("num_cpus=0", "num_cpus=1")  # not on the head's own node
+    driver = cluster.run("driver", source, str(folder(tmp_path / "folder")))
+    driver.says("made 7")
+    assert driver.wait(GET_S) == 0
+    cluster.head.kill()
+    cluster.start_head(port=-1)
+    zray.init(cluster.address, namespace="tests")
+    handle: Any = zray.get_actor("holder")
+    before, _ = zray.get(handle.look.remote(), timeout=GET_S)
+    nodes = [one for one in cluster.programs if one.name in ("one", "two")]
+    (node,) = [one for one in nodes if before in [process.pid for process in one.below()]]
+    node.kill()
+
+    def again() -> tuple[int, int] | None:
+        try:
+            found = zray.get(handle.look.remote(), timeout=GET_S)
+        except zray.errors.ActorUnavailableError:
+            return None
+        return found if found[0] != before else None
+
+    assert cluster.until(again, GET_S, "it lives again")[1] == 7
+
+
 def test_tasks_wait_through_a_restart_of_the_head(
     connected: Any, silent_index: str, tmp_path: Path
 ) -> None:

@@ -79,7 +79,7 @@ def test_one_that_does_not_listen_holds_nobody_up(manager: tuple[socket.socket, 
 
 def test_a_parent_is_told_by_a_pipe() -> None:
     read, write = os.pipe()
-    given = {"ZRAY_SUPERVISOR": f"{write}:8", "NOTIFY_SOCKET": "/never"}
+    given = {"ZRAY_SUPERVISOR_PIPE": f"{write}:8", "NOTIFY_SOCKET": "/never"}
     service.declare(given)
     service.tell(READY=1)
     assert os.read(read, 100) == b"READY=1\n" and 1.9 < service.beat() < 2.01

@@ -102,10 +102,14 @@ Breaks = tuple[tuple[Any, str, Any], ...]
         ),
     ],
     ids=[
-        *("fencing-off", "renewal-counted-from-its-answer", "fence-later-than-the-lease"),
-        *("epoch-not-compared-by-nodes", "epoch-not-compared-by-drivers"),
-        *("write-without-the-leader-as-its-term", "take-over-without-reading"),
-        *("words-after-stepping-down"),
+        "fencing-off",
+        "renewal-counted-from-its-answer",
+        "fence-later-than-the-lease",
+        "epoch-not-compared-by-nodes",
+        "epoch-not-compared-by-drivers",
+        "write-without-the-leader-as-its-term",
+        "take-over-without-reading",
+        "words-after-stepping-down",
     ],
 )
 def test_a_broken_leader_is_found_out(

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.sim.lease_ways import near, warm
-from tests.sim.stories import counter, failure, lessees, runs, started, until_done, workers
+from tests.sim.stories import counter, failure, leased, lessees, runs, started, until_done, workers
 from zray.errors import WorkerCrashedError
 from zray.protocol import messages as m
 from zray.testing.cluster import SimCluster
@@ -393,9 +393,13 @@ def test_where_no_worker_can_begin_anything_the_program_hears_of_it(
         monkeypatch.setattr(SimWorker, "begin", begins)
         values = yield Get(driver.submit("add", [0.01, 0, 7], resources=resources))
         assert values[0].number == 7
+        yield Sleep(1.0)
+        for _ in range(20):
+            yield Get(driver.submit("add", [0.01, 0, 1], resources=resources))
 
-    with SimCluster(25, nodes=[{"CPU": 2, "GPU": 2}]) as cluster:
+    with near(25, nodes=[{"CPU": 2, "GPU": 2}]) as cluster:
         cluster.run(story)
         until_done(cluster, 200.0)
+        assert bool(leased(cluster, "add")) == (not resources)
         cluster.finish()
     assert took[0] < 20 and took[1] < 40, took

@@ -54,17 +54,26 @@ class Supervisor:
         for fd in map(int, os.listdir("/proc/self/fd")):  # its lock is not for the head
             with contextlib.suppress(OSError):  # that of the list itself
                 os.set_inheritable(fd, fd < 3)
+        if self._log:  # which is opened by name: a file that was rotated may go
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, 1)
+            os.dup2(null, 2)
         while True:
-            pipe = self._start()
-            status = self._watch(pipe)
-            os.close(pipe)
-            verdict = self._supervision.ended(status, self._how(status), time.monotonic())
+            try:
+                pipe = self._start()
+            except OSError as error:
+                status, how = 1, f"no process can be made for the head: {error}"
+            else:
+                status = self._watch(pipe)
+                os.close(pipe)
+                how = self._how(status)
+            verdict = self._supervision.ended(status, how, time.monotonic())
             if isinstance(verdict, End):
                 if verdict.text:
-                    self._say(f"{verdict.text}. It is not started again.")
+                    self.say(f"{verdict.text}. It is not started again.")
                 service.tell(STOPPING=1)
                 return verdict.status
-            self._say(f"{verdict.text}.")
+            self.say(f"{verdict.text}.")
             service.tell(STATUS=verdict.text)
             if self._pause(verdict):
                 return 0
@@ -72,7 +81,13 @@ class Supervisor:
     # ---- the head --------------------------------------------------------------------------
 
     def _start(self) -> int:
-        """Its process; the pipe that it tells of itself on."""
+        """Its process; the pipe that it tells of itself on.
+
+        Raises:
+            OSError: none can be made.
+        """
+        self._supervision.begun(time.monotonic())
+        self._heard = b""
         read, write = os.pipe()
         os.set_blocking(read, False)
         os.set_blocking(write, False)
@@ -88,13 +103,16 @@ class Supervisor:
                 (os.POSIX_SPAWN_OPEN, 1, self._log, LOG_FLAGS, 0o600),
                 (os.POSIX_SPAWN_DUP2, 1, 2),
             ]
-        self._heard = b""
-        self._pid = os.posix_spawn(sys.executable, command, environment, file_actions=actions)
-        os.close(write)
+        try:
+            self._pid = os.posix_spawn(sys.executable, command, environment, file_actions=actions)
+        except OSError:
+            os.close(read)
+            raise
+        finally:
+            os.close(write)
         if self._ready_fd >= 0:
             os.close(self._ready_fd)
             self._ready_fd = -1
-        self._supervision.begun(time.monotonic())
         return read
 
     def _watch(self, pipe: int) -> int:
@@ -117,14 +135,23 @@ class Supervisor:
                     self._hear(os.read(pipe, READ_BYTES))
                 else:
                     poller.unregister(pipe)  # its end is about to be noticed
-            pid, status = os.waitpid(self._pid, os.WNOHANG)
-            if pid:
-                return os.waitstatus_to_exitcode(status)
+            ended = self._reap()
+            if ended is not None:
+                return ended
             self._pass_on()
             now = time.monotonic()
             if self._supervision.overdue(now) or now >= self._kill_at:
                 self._kill_at = float("inf")
                 os.kill(self._pid, signal.SIGKILL)
+
+    def _reap(self) -> int | None:
+        """The head's status, if it has ended. In a container others' children may be this one's."""
+        while True:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if pid == self._pid:
+                return os.waitstatus_to_exitcode(status)
+            if not pid:
+                return None
 
     def _hear(self, data: bytes) -> None:
         *lines, self._heard = (self._heard + data).split(b"\n")
@@ -186,7 +213,8 @@ class Supervisor:
             name = f"signal {-status}"
         return f"the head (pid {self._pid}) was killed by {name}"
 
-    def _say(self, text: str) -> None:
+    def say(self, text: str) -> None:
+        """One line, where the head's words go."""
         fd = 2
         try:
             if self._log:
@@ -202,7 +230,12 @@ class Supervisor:
 def main() -> int:
     """Entry of the process; its exit status."""
     watchdog_s, log, ready_fd, options = sys.argv[1:]
-    return Supervisor(float(watchdog_s), log, int(ready_fd or -1), options).run()
+    supervisor = Supervisor(float(watchdog_s), log, int(ready_fd or -1), options)
+    try:
+        return supervisor.run()
+    except Exception as error:
+        supervisor.say(f"the supervisor has failed, and the head goes on without: {error!r}")
+        raise
 
 
 if __name__ == "__main__":

@@ -121,10 +121,14 @@ def _checked(kind: str, arguments: Sequence[str]) -> str:
 
 
 def _program(program: str) -> list[str]:
-    """How this very zray's daemon is started, whatever the path of the service."""
-    script = Path(sys.executable).with_name(program)
-    if script.exists():
-        return [str(script)]
+    """How this very zray's daemon is started, whatever the path of the service.
+
+    By the folder that this command was called in: that may be a link, which an upgrade moves.
+    """
+    for beside in (Path(sys.argv[0]).absolute(), Path(sys.executable)):
+        script = beside.with_name(program)
+        if script.exists():
+            return [str(script)]
     return [sys.executable, "-m", f"zray.cli.{program.removeprefix('zray-')}"]
 
 

@@ -17,6 +17,7 @@ from zray.protocol.messages import Message, Refused, Welcome
 
 _HINTS_MAX = 3  # times in a round that heads which do not lead say who is next
 _SKIPPED_MAX = 16  # rounds, of which a head that does not answer has one
+_OTHERS_EACH = 4  # rounds: an address of a head of which no address answers
 _KNOWN_MAX = limits.HEADS_MAX * limits.HEAD_ADDRESSES_MAX
 
 
@@ -44,6 +45,7 @@ class KnownHeads:
         self.stands_by: NotLeader | None = None
         self.said_by = ""
         self._hinted: dict[bytes, HeadInfo] = {}  # what heads that do not lead know
+        self._good: dict[str, None] = {}  # where heads have answered
         self._leader: list[str] = []  # where one leads, by the best that is known
         self.linked = self.parting = False
         self._left: list[str] = []  # of this round, in order
@@ -51,6 +53,7 @@ class KnownHeads:
         self._hints = self._answers = 0  # in this round
         self._hint_epoch = 0  # the largest that was followed in this round
         self._at_once = False
+        self._spoke = False  # a head has answered in this attempt
         self._rounds = 0  # since there was a session
         self._wait_s = limits.RECONNECT_FIRST_S
         # How often without an answer, and the epoch of the leader that was looked for there.
@@ -70,18 +73,26 @@ class KnownHeads:
 
     def all(self) -> list[str]:
         """Every address, in the order of a round."""
-        told = _best_first([*self.heads, *self._hinted.values()])
+        told = _best_first(self._told())
         return [*dict.fromkeys([*self._leader, *self._given, *told])]
 
+    def _told(self) -> list[HeadInfo]:
+        return [*self.heads, *self._hinted.values()]
+
     def others(self) -> list[str]:
-        """Where those heads are that stand by, as the leader has said last."""
-        told = _best_first([head for head in self.heads if not head.leads])
-        return [*dict.fromkeys([*(one for one in self._given if one in told), *told])]
+        """Those heads that stand by, as the leader has said last: an address of each."""
+        standing = [head for head in self.heads if head.addresses and not head.leads]
+        return [*dict.fromkeys(map(self._best, standing))]
+
+    def _best(self, head: HeadInfo) -> str:
+        """Where a head is from here: where it has answered, or where somebody has said it is."""
+        known = [one for one in head.addresses if one in self._good]
+        known += [one for one in head.addresses if one in self._given]
+        return known[0] if known else head.addresses[0]
 
     def in_short(self) -> str:
         """For another process that looks for a head: one address of each, with commas."""
-        others = [head.addresses[0] for head in self.heads if head.addresses and not head.leads]
-        return ",".join(dict.fromkeys([self.address, *others]))
+        return ",".join(dict.fromkeys([self.address, *self.others()]))
 
     # ---- a leader that says nothing --------------------------------------------------------
 
@@ -104,7 +115,7 @@ class KnownHeads:
             self._leader = [address]
             return True
         if isinstance(message, NotLeader) and message.epoch > self.epoch:
-            self.not_leader(message)
+            self._hear(message, address)
             return any(head.leads for head in message.heads)
         return False
 
@@ -114,21 +125,38 @@ class KnownHeads:
         """An attempt begins: at which address."""
         if not self._left:
             self._begin_round()
-        self._at_once = False
+        self._at_once = self._spoke = False
         self.address = self._left.pop(0)
         self._tried.add(self.address)
         return self.address
 
     def _begin_round(self) -> None:
+        self._rounds += 1
         addresses = self.all()
         self._unanswered = {
             address: seen for address, seen in self._unanswered.items() if address in addresses
         }
+        if self._answers:
+            addresses = self._spared(addresses)
         self._left = [address for address in addresses if self._is_due(address)] or addresses
         self._tried.clear()
         self._hints = self._answers = 0
         self._hint_epoch = self.epoch
-        self._rounds += 1
+
+    def _spared(self, addresses: Sequence[str]) -> list[str]:
+        """As long as heads answer: each where it is best reached.
+
+        Other addresses may be of networks that do not come here: of heads that are not reached at
+        all, one now and then.
+        """
+        heads = [head for head in self._told() if head.addresses]
+        kept = {*self._leader, *self._given, *map(self._best, heads)}
+        away = [head for head in heads if not any(one in self._good for one in head.addresses)]
+        others = [address for address in _best_first(away) if address not in kept]
+        turn, rest = divmod(self._rounds, _OTHERS_EACH)
+        if others and not rest:
+            kept.add(others[turn % len(others)])
+        return [address for address in addresses if address in kept]
 
     def _is_due(self, address: str) -> bool:
         times, _ = self._unanswered.get(address, (0, 0))
@@ -152,6 +180,8 @@ class KnownHeads:
 
         ``answered``: not, if nobody was there for as long as ``patience_s``.
         """
+        if not self._spoke:
+            self._good.pop(self.address, None)
         if self.linked:
             self.linked = self.parting = False
             self._left = []
@@ -178,11 +208,12 @@ class KnownHeads:
         self.heads = [*heads]
         self.epoch = epoch
         self._leader = [self.address]
+        self._answered_at(self.address)
         self.stands_by = None
         self._hinted.clear()
         self._unanswered.clear()
         self._left = []
-        self._rounds = 0
+        self._rounds = self._answers = 0
         self._wait_s = limits.RECONNECT_FIRST_S
         self._asked = NEVER
         self.linked = True
@@ -208,20 +239,32 @@ class KnownHeads:
         Returns what that is in a session: its end.
         """
         self._answers += 1
-        self.stands_by, self.said_by = message, self.address
+        self._answered_at(self.address)
+        self._hear(message, self.address)
+        self._left = self._spared(self._left)
+        return Refused(0, "", message.text)
+
+    def _answered_at(self, address: str) -> None:
+        self._spoke = True
+        self._good[address] = None
+        while len(self._good) > _KNOWN_MAX:
+            self._good.pop(next(iter(self._good)))
+
+    def _hear(self, message: NotLeader, address: str) -> None:
+        self.stands_by, self.said_by = message, address
         for head in message.heads:
             self._hinted.pop(head.head_id, None)
             self._hinted[head.head_id] = head
         while len(self._hinted) > limits.HEADS_MAX:
             self._hinted.pop(next(iter(self._hinted)))
         found = next(
-            (one for one in message.heads if one.leads and self.address not in one.addresses), None
+            (one for one in message.heads if one.leads and address not in one.addresses), None
         )
         if found is None:
             self._leader = [] if not self.linked else self._leader
         elif message.epoch >= self.epoch and self._hints < _HINTS_MAX:
-            self._follow(found.addresses, message.epoch)
-        return Refused(0, "", message.text)
+            known = [one for one in found.addresses if one in self._good]
+            self._follow(known or found.addresses, message.epoch)
 
     def _follow(self, addresses: Sequence[str], epoch: int) -> None:
         is_news = epoch > self._hint_epoch

@@ -238,6 +238,7 @@ ACTOR_RESTART_MAX_S = 30.0
 ACTORS_DEAD_KEPT_MAX = 10_000  # dead actors whose cause the head remembers
 ACTOR_CALLERS_CHECK_S = 30.0  # an actor asks this often whether silent callers have ended
 ACTOR_LINGER_S = 5.0  # an actor that ends by its own wish waits so long for acknowledgements
+ACTOR_PACKAGES_BYTES_MAX = 256 << 10  # small ones of its environment, in a detached actor's row
 ACTOR_EXIT_S = 30.0  # for its exit handlers, and __ray_shutdown__
 ASYNC_CONCURRENCY = 1000  # calls that an async actor runs at once by default
 

@@ -30,8 +30,8 @@ class Scout:
         self._link = HeadLink(context, info, self._own, self._hello, heartbeats=False)
 
     def _hello(self) -> tuple[int, m.Message]:
-        me = (m.ROLE_OBSERVER, self._process_id, 0, b"")
-        return 0, m.Hello(0, m.PROTOCOL_VERSION, *me, identity.versions(pickles=False))
+        me = (m.ROLE_OBSERVER, self._process_id, 0, b"", identity.versions(pickles=False))
+        return 0, m.Hello(0, m.PROTOCOL_VERSION, *me, minor=m.PROTOCOL_MINOR)
 
     @property
     def looks(self) -> bool:
@@ -47,6 +47,7 @@ class Scout:
         if not self._process_id:
             self._process_id = identity.id_source().process_id()
             self._own.aim(self._heads.others())
+            self._own.heads = [head for head in self._heads.heads if not head.leads]
             link.retry_at = now
         if link.socket is None:
             if now >= link.retry_at:
@@ -60,6 +61,8 @@ class Scout:
             self.close(now)
             return True
         if answers or link.lost() or link.overdue(now):
+            if answers:
+                self._own.not_leader(m.NotLeader(0, 0, [], ""))  # it is there, and no more
             link.close(now)
         return False
 

@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Final
 
-PIPE_VARIABLE: Final = "ZRAY_SUPERVISOR"  # descriptor, and seconds of silence that are too long
+PIPE_VARIABLE: Final = (
+    "ZRAY_SUPERVISOR_PIPE"  # descriptor, and seconds of silence that are too long
+)
 SOCKET_VARIABLE: Final = "NOTIFY_SOCKET"
 WATCHDOG_VARIABLES: Final = ("WATCHDOG_USEC", "WATCHDOG_PID")
 NEVER: Final = float("inf")

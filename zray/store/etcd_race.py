@@ -66,7 +66,7 @@ class Race:
         Raises:
             EtcdError: refused. Unavailable: nobody has answered; what was asked may be done.
         """
-        began = next_s = time.monotonic()
+        next_s = time.monotonic()
         pause_s, tried = _PAUSE_S, 0
         error = Unavailable("it was not asked")
         copies: dict[asyncio.Task[T], int] = {}
@@ -98,8 +98,8 @@ class Race:
                 copy.cancel()
             await asyncio.gather(*copies, return_exceptions=True)
         if copies:
-            who = ",".join(dict.fromkeys(self._address.endpoints[one] for one in copies.values()))
-            raise Unavailable(f"{who} has not answered for {time.monotonic() - began:.1f} s")
+            silent = sorted({self._address.endpoints[which] for which in copies.values()})
+            raise Unavailable(f"{','.join(silent)} does not answer")
         raise error
 
     async def _try(self, which: int, doing: Callable[[Post], Awaitable[T]]) -> T:

@@ -42,6 +42,7 @@ def kill(cluster: SeveralHeads, random: Random) -> None:
 
 def kill_twice(cluster: SeveralHeads, random: Random) -> None:
     """Whoever leads is killed, and whoever follows, perhaps before it has read everything."""
+    cluster.trouble(6.0)
     kill(cluster, random)
     for delay in (random.uniform(0.0, 4.5), random.uniform(3.0, 6.0)):
         cluster.clock.after(delay, kill, cluster, random)
@@ -104,6 +105,7 @@ def nod_off(cluster: SeveralHeads, random: Random) -> None:
     def cut(head: SimCandidate) -> None:
         cluster.cut_from_store(head, random.uniform(4.0, 8.0))
 
+    cluster.trouble(5.0)
     strike(500)
 
 
@@ -141,6 +143,7 @@ def replay(cluster: SeveralHeads, random: Random) -> None:
         if cluster.head is not None:
             cluster.network.replay(cluster.head.gcs.epoch, random)
 
+    cluster.trouble(9.0)
     random.choice([kill, step_down, freeze])(cluster, random)
     for delay in (1.0, 4.0, 6.0):
         cluster.clock.after(delay * random.uniform(0.5, 1.5), again)

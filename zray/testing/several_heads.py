@@ -22,6 +22,7 @@ from zray.testing.world.shared_store import SharedStore
 from zray.testing.world.store_link import Weather
 
 LED_S = 40.0  # simulated seconds after the last harm for one head to lead and all to be with it
+KNOWN_S = 10.0
 RATES = (0.95, 1.05)  # of the clocks that leases are measured by
 
 
@@ -50,12 +51,13 @@ class SeveralHeads(SimCluster):
         self._freezes: list[tuple[Trap, bool]] = []  # that are to come
         self._layout = layout
         self._realm = Realm(
-            *(self.shared, self.weather, layout, self.terms, self._leads, self._ends)
+            *(self.shared, self.weather, layout, self.terms, self._leads, self._ends, set())
         )
         self._addresses = tuple(f"h{number + 1}:10001" for number in range(heads))
         self._rates = {address: world.draw(*RATES) for address in self._addresses}
         self._scene = replace(self._scene, heads=self._addresses, obeyed=self.terms.obeyed)
         self.shared.gone = self._gone
+        self.checkers.small = 5  # other seeds look at everything in each step
 
     def _boot(self) -> None:
         for address in self._addresses:
@@ -235,9 +237,23 @@ class SeveralHeads(SimCluster):
         """As ``SimCluster.finish``; before that, one head leads and all peers are with it."""
         self.network.traps[:] = [one for one in self.network.traps if one not in self._freezes]
         self.weather.lost = 0.0
-        self.run_for(max(0.0, self.troubled_until - self.clock.now))
+        while self.troubled_until > self.clock.now:  # what is under way may bring more
+            self.run_for(self.troubled_until - self.clock.now)
         self.run_until(self.is_led, LED_S, "one head leads, and all are with it")
         super().finish()
+        self.run_until(self.is_known, KNOWN_S, "every head knows which there are, and who leads")
+
+    def is_known(self) -> bool:
+        """Whether every head knows which heads there are, and which of them leads."""
+        leader, heads = self.leader(), [*self.candidates.values()]
+        views = [head.election.view() for head in heads]
+        ids = {head.head_id for head in heads}
+        return leader is not None and all(
+            {one.head_id for one in view.heads} == ids
+            and view.leader is not None
+            and view.leader.head_id == leader.head_id
+            for view in views
+        )
 
     def is_led(self) -> bool:
         """Whether exactly one head leads, and all peers are with it."""

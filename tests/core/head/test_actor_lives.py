@@ -9,6 +9,7 @@ import pytest
 
 from tests.core.benches import FUNCTION, done, identity, object_of, spec, template
 from tests.core.head.tables import Machines
+from zray import limits
 from zray.core.head.actor_records import TABLE, ActorRecord, ActorRow
 from zray.errors import ActorAlreadyExistsError, ProtocolError
 from zray.protocol import messages as m
@@ -88,6 +89,30 @@ def test_its_arguments_are_kept_and_its_maker_has_the_first_handle() -> None:
     assert WORKER in bench.n1.workers
     bench.commit()
     assert bench.answers(bench.n1.process_id) == [(ACTOR, "")]
+
+
+PACKAGE, BIG = object_of(identity("package")), object_of(identity("big"))
+PARTS = [m.EnvironmentPart(m.PY_MODULE, object_id=one) for one in (PACKAGE, BIG, ARGUMENT)]
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_a_detached_one_has_small_packages_of_its_environment_in_its_row(detached: bool) -> None:
+    bench = Bench()
+    made_of = msgspec.structs.replace(CLASS, environment=m.Environment(parts=PARTS))
+    bench.definitions.templates[CLASS.template_id].message = made_of
+    bench.objects.settle(m.Outcome(PACKAGE, m.VALUE, 3, b"zip"), ())
+    large = bytes(limits.ACTOR_PACKAGES_BYTES_MAX)
+    bench.objects.settle(m.Outcome(BIG, m.VALUE, len(large), large), ())
+    bench.create(detached=detached)
+    ((_, _, value),) = bench.commit()
+    assert value is not None
+    row = msgspec.msgpack.decode(value, type=ActorRow)
+    assert row.packages == ([(PACKAGE, b"zip")] if detached else [])
+
+    later = Bench({ACTOR: value})
+    assert later.objects.value(PACKAGE) == (b"zip" if detached else None)
+    (kept,) = later.actors.values()
+    assert kept.packages == row.packages  # so that each of its rows has them
 
 
 def test_a_name_is_had_once_and_who_wants_that_gets_the_one_that_has_it() -> None:

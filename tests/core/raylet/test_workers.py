@@ -183,6 +183,22 @@ def test_while_another_of_the_program_works_no_end_is_one_too_many() -> None:
         assert bench.workers.may_start(now) and not bench.workers.hopeless(KEY)
 
 
+def test_once_one_has_begun_something_there_is_hope_though_it_lives_on() -> None:
+    bench = Bench()
+    now = 128.0
+    for _ in range(limits.STILLBORN_MAX):
+        bench.scheduler.remove_worker(slot := bench.start())
+        bench.workers.exited(slot, 0, "exit code 1", now)
+        now = bench.workers.deadline()
+    assert bench.workers.hopeless(KEY)
+    begun = [0]
+    slot = bench.workers.start(KEY)
+    bench.workers.started(slot.worker_id, 4712, lambda: begun[0])
+    assert bench.workers.hopeless(KEY)
+    begun[0] = 1
+    assert not bench.workers.hopeless(KEY)
+
+
 def test_with_its_job_such_a_row_is_forgotten() -> None:
     bench = Bench()
     now = 128.0

@@ -152,6 +152,8 @@ def test_a_silent_leader_is_left_only_for_one_of_a_later_epoch(
             assert not scout.look(time.monotonic()) and scout.looks
             time.sleep(0.01)
         assert not leader.asked and known.linked
+        hellos = [one for one in (*second.asked, *third.asked) if isinstance(one, m.Hello)]
+        assert {(one.role, one.minor) for one in hellos} == {(m.ROLE_OBSERVER, m.PROTOCOL_MINOR)}
         third.leads(6, second.info())
         second.stands_by(6, second.info(), third.info(leads=True))
         deadline = time.monotonic() + 5.0

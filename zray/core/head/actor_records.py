@@ -18,7 +18,11 @@ DETACHED = b"detached"  # holds the handles of detached actors
 
 
 class ActorRow(msgspec.Struct, array_like=True, frozen=True):
-    """What the store keeps of a living actor. ``job``: of a detached one, which is its own job."""
+    """What the store keeps of a living actor. ``job``: of a detached one, which is its own job.
+
+    ``packages``: of a detached one, the objects that its environment is made of, where nobody else
+    has them once their sender has gone.
+    """
 
     info: m.ActorInfo
     spec: m.TaskSpec
@@ -31,6 +35,7 @@ class ActorRow(msgspec.Struct, array_like=True, frozen=True):
     node_id: bytes
     worker_id: bytes
     job: m.JobInfo | None
+    packages: list[tuple[bytes, bytes]] = []
 
 
 class ActorRecord:
@@ -69,6 +74,7 @@ class ActorRecord:
         self.until_stored: list[Callable[[], None]] | None = []  # None: its first row is durable
         self.farewells: list[tuple[bytes, m.StopActor]] = []  # for nodes, once its end is durable
         self.watchers: dict[bytes, None] = {}
+        self.packages: list[tuple[bytes, bytes]] = []  # as in its row
 
     @property
     def actor_id(self) -> bytes:

@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from zray import limits
+from zray.core.environments import packages_of
 from zray.core.head.acknowledgements import Acknowledgements
 from zray.core.head.actor_directory import ActorDirectory
 from zray.core.head.actor_records import DETACHED, ActorRecord, ActorRow
@@ -88,6 +90,10 @@ class Actors:
         if row.job is not None:
             self._members.jobs[row.job_id] = JobMember(row.job_id, row.job, now, driverless=True)
         self._enter(record)
+        record.packages = row.packages
+        for oid, data in row.packages:
+            if self._objects.make(oid).kind == PENDING:  # else another actor has it, too
+                self._holders.settle(m.Outcome(oid, m.VALUE, len(data), data), ())
         self._records.doubt(record)
         if not record.settled():
             self._hold_arguments(record, now)
@@ -168,6 +174,8 @@ class Actors:
     def _begin(self, record: ActorRecord, now: float) -> None:
         record.made = now
         self._hold_arguments(record, now)
+        if record.info.detached:
+            self._keep_packages(record)
 
         def durable(now: float) -> None:
             answers, record.until_stored = record.until_stored, None
@@ -176,6 +184,15 @@ class Actors:
             self._incarnations.launch(record, now)
 
         self._incarnations.store(record, durable)
+
+    def _keep_packages(self, record: ActorRecord) -> None:
+        """What its sender alone has is in the actor's row: it outlives sender and head."""
+        room = limits.ACTOR_PACKAGES_BYTES_MAX
+        for oid in dict.fromkeys(packages_of(record.template.message.environment)):
+            data = self._objects.value(oid)
+            if data is not None and len(data) <= room:
+                record.packages.append((oid, data))
+                room -= len(data)
 
     def _hold_arguments(self, record: ActorRecord, now: float) -> None:
         """What the constructor gets stays for as long as it may have to run."""

@@ -97,6 +97,7 @@ class Incarnations:
             *(record.state, record.incarnation, record.restarts),
             *(record.node_id, record.worker_id),
             job.info if job is not None and record.info.detached else None,
+            record.packages,
         )
         return (TABLE, record.actor_id, msgspec.msgpack.encode(row))
 

@@ -434,7 +434,8 @@ class Raylet:
         self.leases.exited(slot, begun, f"{cause}{why and ': '}{why}", late)
         self.session.tell(m.WorkerDied(0, worker_id))
         self.tasks.worker_died(slot, left, begun, f"{cause}{why and ': '}{why}", late)
-        self.tasks.hopeless(slot.key, self.workers.hopeless(slot.key))
+        if not (started or why or slot.exiting):
+            self.tasks.hopeless(slot.key, self.workers.hopeless(slot.key))
 
     def named(self, process_id: bytes) -> str:
         """A process of this node's machine, for people."""

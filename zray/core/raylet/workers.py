@@ -220,8 +220,12 @@ class Workers:
 
     def hopeless(self, key: PoolKey) -> str:
         """Why what waits for a worker of the pool, in words, waits in vain; empty: it does not."""
-        in_a_row = self._in_a_row.get((key[0], key[3]), 0)
+        which = (key[0], key[3])
+        in_a_row = self._in_a_row.get(which, 0)
         if in_a_row < limits.STILLBORN_MAX:
+            return ""
+        if self._works(which):
+            del self._in_a_row[which]
             return ""
         return (
             f"node {self._node} cannot run it: the last {in_a_row} workers that were started for "
@@ -239,14 +243,18 @@ class Workers:
         self._fork_at = now + self._fork_pause_s
         what = cause.partition(";")[0]  # its last words were shown already
         which, self._last_cause = (slot.key[0], slot.key[3]), what
-        others = self._scheduler.workers.values()
-        if any((one.key[0], one.key[3]) == which and one.begun() for one in others):
+        if self._works(which):
             self._in_a_row.pop(which, None)
         else:
             self._in_a_row[which] = self._in_a_row.get(which, 0) + 1
         text = f"a worker ended before it began anything ({what}); the next one is started in"
         line = f"{text} {self._fork_pause_s:g} s"
         self._tell_head(m.Log(0, slot.key[0], "worker", slot.pid, self._node, True, [line]))
+
+    def _works(self, which: tuple[bytes, str]) -> bool:
+        """Whether a worker of that job and environment has begun something, and lives."""
+        workers = self._scheduler.workers.values()
+        return any((one.key[0], one.key[3]) == which and one.begun() > 0 for one in workers)
 
     def deadline(self) -> float:
         """When there is something to do although nothing arrives."""

@@ -215,7 +215,7 @@ class Candidacy:
         """Something may have come, or be known."""
         self._port.drop_cut()
         leading = self._leading()
-        if leading != self.standby.known:
+        if leading != self.standby.known or not self._said:
             self.standby.learn(leading)
             if (said := leading.in_words()) != self._said:
                 self._said = said

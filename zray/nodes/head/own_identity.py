@@ -6,6 +6,7 @@ by the data directory, which keeps a file for it.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -13,6 +14,7 @@ import secrets
 import socket
 import time
 from pathlib import Path
+from typing import Any
 
 from zray.core.head.gcs import Gcs
 from zray.runtime.keys import write_secret_file
@@ -31,34 +33,42 @@ class OwnIdentity:
         Raises:
             KeyFileError: the file cannot be written.
         """
-        self._shared = shared
-        salt = _salt(data) if shared else b""
+        self._file = _NodeFile(data) if shared else None
+        salt = self._file.salt if self._file is not None else b""
         self.node_id = hashlib.sha256(b"head's node" + cluster_id + salt).digest()[:16]
-        self._last = 0
 
     def next_incarnation(self, gcs: Gcs | None) -> int:
-        """Higher than all before. ``gcs``: this head's, where it leads."""
-        if self._shared:  # no head but the one that leads knows what is stored
-            self._last = max(self._last + 1, time.time_ns() // 1000)
-            return self._last
+        """Higher than all before, with room for those that the node makes up itself.
+
+        ``gcs``: this head's, where it leads.
+        """
+        if self._file is not None:  # no head but the one that leads knows what is stored
+            return self._file.next_incarnation()
         assert gcs is not None
-        incarnation = gcs.epoch << 16  # room for those that it makes up itself
+        incarnation = gcs.epoch << 16
         known = gcs.members.node_rows.get(self.node_id)
         if known is not None:
             incarnation = max(incarnation, known.incarnation + 1)
         return incarnation
 
 
-def _salt(data: Path) -> bytes:
-    """What this directory's node is told by; made where there is nothing, or another's."""
-    path = data / _FILE
-    here = {"host": socket.gethostname(), "directory": os.path.realpath(data)}
-    try:
-        found = json.loads(path.read_bytes())
-        if found == {**here, "salt": found["salt"]}:
-            return bytes.fromhex(found["salt"])
-    except (OSError, ValueError, LookupError, TypeError):
-        pass
-    salt = secrets.token_hex(16)
-    write_secret_file(path, json.dumps({**here, "salt": salt}).encode())
-    return bytes.fromhex(salt)
+class _NodeFile:
+    """What a directory's node is told by, and its last incarnation, by this machine's clock."""
+
+    def __init__(self, data: Path) -> None:
+        self._path = data / _FILE
+        self._here = {"host": socket.gethostname(), "directory": os.path.realpath(data)}
+        self.salt, self._last = secrets.token_bytes(16), 0
+        with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+            found: Any = json.loads(self._path.read_bytes())
+            if all(found[name] == value for name, value in self._here.items()):
+                last = int(found["incarnation"])
+                if 0 <= last < 1 << 52:
+                    self.salt, self._last = bytes.fromhex(found["salt"]), last
+
+    def next_incarnation(self) -> int:
+        """It is kept, so that a clock that is set back does not make one that was before."""
+        self._last = max(self._last + (1 << 16), time.time_ns() // 1000)
+        fields = {**self._here, "salt": self.salt.hex(), "incarnation": self._last}
+        write_secret_file(self._path, json.dumps(fields).encode())
+        return self._last

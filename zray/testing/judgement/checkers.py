@@ -30,12 +30,16 @@ SMALL = 80  # tasks and objects at the head up to which everything is looked at 
 
 
 class Checkers:
-    """Runs all checkers after each turn while the state is small, else one in turn."""
+    """Runs all checkers after each turn while the state is small, else one in turn.
+
+    ``small``: tasks and objects at the head, up to which it is.
+    """
 
     def __init__(self, world: World, population: Population, ledger: Ledger) -> None:
         self._world = world
         self._population = population
         self._ledger = ledger
+        self.small = SMALL
         self._turn = 0
         self._settled: set[bytes] = set()  # objects that the head had after its last turn
         self._item_holders: dict[bytes, set[bytes]] = {}  # the same, of what tasks have yielded
@@ -68,7 +72,7 @@ class Checkers:
             self.orphans(head)
             self.frees(head)
         self._turn += 1
-        if len(head.gcs.tasks) + len(head.gcs.objects.records) <= SMALL:
+        if len(head.gcs.tasks) + len(head.gcs.objects.records) <= self.small:
             for check in self._checks:
                 check(head)
         else:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from zray import limits
+from zray.core.head.head_record import HeadRecord
 from zray.core.head.leadership import State
 from zray.core.head.standby import Leading, Standby, ordered
 from zray.protocol import codec
@@ -25,7 +26,8 @@ from zray.testing.world.store_link import StoreLink, Weather
 
 
 class Realm(NamedTuple):
-    """What the heads of one cluster share. ``leads``, ``ends``: called as a term does."""
+    """What the heads of one cluster share. ``leads``, ``ends``: called as a term does. ``ended``:
+    ids of head processes that have."""
 
     shared: SharedStore
     weather: Weather
@@ -33,6 +35,7 @@ class Realm(NamedTuple):
     terms: Judge
     leads: Callable[[SimCandidate], None]
     ends: Callable[[SimCandidate], None]
+    ended: set[bytes]
 
 
 class SimCandidate(SimHead):
@@ -57,8 +60,13 @@ class SimCandidate(SimHead):
         self.world.network.listeners[address] = self
         self.clock.tell(f"{name} starts")
         self.election = SimElection(
-            *(self.clock, random, realm.shared, self.store_link, realm.layout, me, rate, self.wake)
+            *(self.clock, random, self.store_link, realm.layout, me),
+            *(rate, self._is_gone, self.wake),
         )
+
+    def _is_gone(self, head: HeadRecord) -> bool:
+        """Each head is on a machine of its own, as is whatever is started in its place."""
+        return head.host == self.name and bytes.fromhex(head.head_id) in self._realm.ended
 
     # ---- turn ------------------------------------------------------------------------------
 
@@ -198,6 +206,7 @@ class SimCandidate(SimHead):
         led, self.leads = self.leads, False
         if led:
             self._realm.ends(self)
+        self._realm.ended.add(self.head_id)
         super().die()
 
     def deadline(self) -> float:

@@ -24,7 +24,6 @@ from zray.testing.world.shared_store import (
     KeepAlive,
     Request,
     Revoke,
-    SharedStore,
     Transact,
 )
 from zray.testing.world.store_link import StoreLink
@@ -92,17 +91,18 @@ class _Asking:
 
 
 class SimElection:
-    """``rate``: of its clock. ``news``: the head is to look."""
+    """``rate``: of its clock. ``is_gone``: whether a process was seen to have ended, which only
+    those of its own machine can be. ``news``: the head is to look."""
 
     def __init__(
         self,
         clock: Clock,
         random: Random,
-        shared: SharedStore,
         link: StoreLink,
         layout: Layout,
         me: HeadInfo,
         rate: float,
+        is_gone: Callable[[HeadRecord], bool],
         news: Callable[[], None],
     ) -> None:
         self._clock = clock
@@ -111,13 +111,13 @@ class SimElection:
         self._layout = layout
         self._rate = rate
         self._offset = random.uniform(0.0, 1e6)
+        self._is_gone = is_gone
         self._news = news
         self._record = HeadRecord.of(me)
         self.machine = Contender(self._record, LeaseTerms(), lambda: random.getrandbits(62) | 1)
         self.machine.campaign(None)
         self._asking: _Asking | None = None
         self._armed = float("inf")
-        self._shared = shared
         self.tend()
 
     def now(self) -> float:
@@ -230,7 +230,8 @@ class SimElection:
         for pair in answer.pairs:
             record = HeadRecord.decode(pair.value)
             if pair.key == self._layout.leader:
-                leader = Holder(record, pair.created, pair.lease)
+                gone = record is not None and self._is_gone(record)
+                leader = Holder(record, pair.created, pair.lease, gone)
             elif pair.key == self._layout.halted:
                 halted, reason = pair.created, pair.value.decode()
             elif record is not None:

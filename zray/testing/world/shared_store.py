@@ -56,15 +56,21 @@ class Transact(NamedTuple):
 
 
 class Grant(NamedTuple):
+    """Make a lease of that number, unless there is one."""
+
     lease: int
     ttl_s: float
 
 
 class KeepAlive(NamedTuple):
+    """Renew a lease."""
+
     lease: int
 
 
 class Revoke(NamedTuple):
+    """End a lease, and with it the keys under it."""
+
     lease: int
 
 

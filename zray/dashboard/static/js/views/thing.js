@@ -180,7 +180,7 @@ const THINGS = {
       ["In all", bundleTotals(r.bundles)],
       ["Job", thingLink("jobs", r.creator_job_id)],
       ["Lifetime", r.is_detached ? "detached" : "with its program"],
-      ["Nodes were asked", `${count(r.stats?.scheduling_attempt ?? 0)} times`],
+      ["Attempts", count(r.stats?.scheduling_attempt ?? 0)],
     ],
     extra: (r, _usage, live) => card("Bundles", bundleTable(r.bundles, live), { padded: false }),
     actions: () => [],
