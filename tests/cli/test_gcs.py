@@ -221,7 +221,7 @@ def test_a_move_that_is_killed_anywhere_can_be_gone_on_with(
 ) -> None:
     expected = content(data)[1:]
     command = commands.line("zray", *moving(data, etcd, "killed"))
-    for number in range(12):
+    for number in range(8):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         time.sleep(0.2 + 0.1 * number)
         process.send_signal(signal.SIGKILL)

@@ -82,7 +82,7 @@ def test_a_backup_brings_the_cluster_back_in_another_directory(bare: Any) -> Non
     bare.head.kill()
     new.mkdir(mode=0o700)
     shutil.copy2(data / "cluster.key", new)
-    shutil.rmtree(data)
+    data.rename(bare.home / "gone")
 
     said = gcs("restore", path, "--data-directory", new)
     assert "To be done" not in said and f"zray-head --data-directory {new}" in said

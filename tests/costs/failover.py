@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.failover.machines import between
+from tests.failover.machines import Way, between
 from tests.failover.testbed import FAR, MEMBERS, NODES, Testbed
 from tests.failover.travellers import WHAT, Travellers
 from zray.protocol import messages as m
@@ -30,64 +30,71 @@ from zray.protocol import messages as m
 FOLLOWED_S = 60.0
 PAUSE_S = (0.2, 1.5)  # before each: not in step with renewals
 
-Loss = Callable[[Testbed, str], Callable[[], None]]
-"""Does it, and returns what heals it."""
+Heal = Callable[[], None]
+Loss = Callable[[Testbed, str], tuple[float, Heal]]
+"""Does it, and returns the moment, and what heals it."""
 
 
-def killed(bed: Testbed, leader: str) -> Callable[[], None]:
+def killed(bed: Testbed, leader: str) -> tuple[float, Heal]:
+    began = time.monotonic()
     bed.kill_head(leader)
-    return lambda: bed.start_head(leader)
+    return began, lambda: bed.start_head(leader)
 
 
-def lost(bed: Testbed, leader: str) -> Callable[[], None]:
+def lost(bed: Testbed, leader: str) -> tuple[float, Heal]:
+    began = time.monotonic()
     bed.lose_head(leader)
 
     def heal() -> None:
         bed.machines.renew(leader)
         bed.start_head(leader)
 
-    return heal
+    return began, heal
 
 
-def paused(bed: Testbed, leader: str) -> Callable[[], None]:
+def paused(bed: Testbed, leader: str) -> tuple[float, Heal]:
     bed.heads[leader].signal(signal.SIGSTOP)
-    return lambda: bed.heads[leader].signal(signal.SIGCONT)
+    return time.monotonic(), lambda: bed.heads[leader].signal(signal.SIGCONT)
 
 
-def cut_off(bed: Testbed, leader: str) -> Callable[[], None]:
-    ways = between(leader, (*MEMBERS, *NODES, FAR, *bed.names))
+def cut_off(bed: Testbed, leader: str) -> tuple[float, Heal]:
+    return cut(bed, between(leader, (*MEMBERS, *NODES, FAR, *bed.names)))
+
+
+def cut_from_etcd(bed: Testbed, leader: str) -> tuple[float, Heal]:
+    return cut(bed, between(leader, MEMBERS))
+
+
+def cut(bed: Testbed, ways: set[Way]) -> tuple[float, Heal]:
     bed.machines.cut(ways)
-    return lambda: bed.machines.heal(ways)
+    return time.monotonic(), lambda: bed.machines.heal(ways)
 
 
-def cut_from_etcd(bed: Testbed, leader: str) -> Callable[[], None]:
-    ways = between(leader, MEMBERS)
-    bed.machines.cut(ways)
-    return lambda: bed.machines.heal(ways)
-
-
-def stepped_down(bed: Testbed, _leader: str) -> Callable[[], None]:
+def stepped_down(bed: Testbed, _leader: str) -> tuple[float, Heal]:
     peer = bed.peer()
+    began = time.monotonic()
     peer.send(m.StepDown(1, "measured"))
     peer.close(linger_ms=1000)
-    return lambda: None
+    return began, lambda: None
 
 
-def stopped(bed: Testbed, leader: str) -> Callable[[], None]:
+def stopped(bed: Testbed, leader: str) -> tuple[float, Heal]:
     bed.heads[leader].signal(signal.SIGTERM)
+    began = time.monotonic()
 
     def heal() -> None:
         bed.await_end_of_head(leader)
         bed.start_head(leader)
 
-    return heal
+    return began, heal
 
 
-def member_killed(bed: Testbed, _leader: str) -> Callable[[], None]:
+def member_killed(bed: Testbed, _leader: str) -> tuple[float, Heal]:
     assert bed.etcd is not None
     etcd, number = bed.etcd, bed.etcd.leader()
+    began = time.monotonic()
     etcd.kill(number)
-    return lambda: etcd.start(number)
+    return began, lambda: etcd.start(number)
 
 
 class Row:
@@ -136,8 +143,7 @@ def once(bed: Testbed, travellers: Travellers, row: Row) -> list[float]:
     """For each of WHAT the seconds."""
     bed.settle()
     leader = bed.leader()
-    began = time.monotonic()
-    heal = row.loss(bed, leader)
+    began, heal = row.loss(bed, leader)
     found: list[float | None] = []
 
     def probe() -> str:

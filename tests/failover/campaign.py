@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import random
+import statistics
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -63,7 +64,7 @@ class Campaign:
         self.bed = Testbed(home)
         self.travellers = Travellers(self.bed, notes)
         self._deck: list[str] = []
-        self._seen: dict[str, list[tuple[float, float]]] = {}
+        self._waits: dict[str, list[float]] = {}  # for a change, by what befell the leader
 
     # ---- rounds --------------------------------------------------------------------------------
 
@@ -122,6 +123,8 @@ class Campaign:
 
     def _history(self, event: Event, began: float) -> str:
         waits = [self.travellers.next_s(what, event.at_s) for what in WHAT]
+        if event.of_leader and waits[0] is not None:
+            self._waits.setdefault(event.what.partition(" (leads) ")[2], []).append(waits[0])
         text = "  ".join("-" if wait is None else f"{wait:.2f}" for wait in waits)
         return f"    {event.at_s - began:6.1f} s  {event.what}: {text}"
 
@@ -135,6 +138,10 @@ class Campaign:
         for name, summary in summaries.items():
             excused = self.bed.nodes_killed or not summary["excused"]
             assert excused, f"{name} had failures, and no node was killed: {summary}"
+        self.say("a change that was acknowledged came after (median, worst of how many), seconds:")
+        for what, waits in sorted(self._waits.items()):
+            middle, worst = statistics.median(waits), max(waits)
+            self.say(f"{middle:8.2f} {worst:6.2f} {len(waits):4}  the leader {what}")
         self.say(f"{self.rounds} rounds, all right: {summaries}")
         self.say(f"memory: {', '.join(self._memory())}")
         self.bed.stop()

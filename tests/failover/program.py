@@ -42,7 +42,7 @@ from zray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 KEPT = {"kept": 0.01}  # of a node that is never killed: what is lost with a process must be there
 SIZES = (0, 100, 5_000, 60_000, 200_000, 1_500_000)
 START_S = 60.0
-PAUSE_S, OFTEN_S = 0.05, 0.01  # between two things of a thread
+PAUSE_S, OFTEN_S = 0.05, 0.03  # between two things of a thread
 SLEEPERS = 4  # tasks that sleep, at a time
 ROUND_S = 0.3  # between two rounds: the machine has others
 

@@ -154,7 +154,7 @@ class Testbed:
 
         def serves() -> bool:
             assert head.runs(), f"{name} has ended:\n{head.text()[-3000:]}"
-            return self._latest(name) != before
+            return self._latest(name) not in ("", before)
 
         until(serves, START_S, f"{name} serves")
 

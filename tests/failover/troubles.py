@@ -54,7 +54,7 @@ def a_head(bed: Testbed, chance: random.Random) -> Iterator[str]:
 @contextmanager
 def told(bed: Testbed, name: str, what: str) -> Iterator[None]:
     """What the block does to the head; the moment is that after it."""
-    leads = bed.leader() == name
+    leads = name != "" and bed.leader() == name
     yield
     bed.note(f"{name}{' (leads)' if leads else ''} {what}", of_leader=leads)
 

@@ -13,7 +13,7 @@ from zray import limits
 from zray.core.head.leadership import State, View
 from zray.core.head.standby import Greeting, Leading, Standby, in_words, ordered
 from zray.core.head.succession import Succession
-from zray.errors import FencedError, StartError, StoreError
+from zray.errors import FencedError, StartError, StoreError, ZrayError
 from zray.nodes.head.election import Election
 from zray.nodes.head.head_port import HeadPort, Served
 from zray.nodes.head.head_store import SharedStore
@@ -37,15 +37,17 @@ class Opening:
         self._work = work
         self._done = done
         self._opened: Opened | None = None
-        self._error: BaseException | None = None
+        self._error: ZrayError | None = None
         self._thread = threading.Thread(target=self._run, name="zray-opening", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         try:
             self._opened = self._work(self.store)
-        except BaseException as error:
+        except ZrayError as error:
             self._error = error
+        except BaseException as error:  # such as no descriptor left: another head may have some
+            self._error = StoreError(f"the control store cannot be opened: {error!r}")
         self._done()
 
     def result(self) -> Opened | None:
@@ -106,6 +108,7 @@ class Candidacy:
         self.standby = Standby()
         self.view = View(State.STANDBY)
         self._is_checked = False  # that the key is of the stored cluster
+        self._told_view: View | None = None
         self._told: list[HeadInfo] = []  # heads, as `has_changed` last had them
         self._opening: Opening | None = None
         self._retired: list[threading.Thread] = []  # which close stores of former terms
@@ -146,6 +149,9 @@ class Candidacy:
 
     def has_changed(self) -> bool:
         """Whether other heads are there, or another leads, than when this was last asked."""
+        if self.view is self._told_view:
+            return False
+        self._told_view = self.view
         heads = self.heads()
         before, self._told = self._told, heads
         return heads != before

@@ -253,7 +253,11 @@ class Head:
         if server is None:
             found = candidacy.opened()
             if found is not None:
-                self._lead(*found)
+                try:
+                    self._lead(*found)
+                except BaseException:
+                    candidacy.retire(found[0])
+                    raise
         elif server.gcs.sessions.stopping:
             candidacy.stop_cluster(server.gcs.sessions.stopping)
         elif server.gcs.succession.stepping_down:
