@@ -120,12 +120,6 @@ def _write(file: BinaryIO, identity: Identity, rows: Iterable[Stored]) -> dict[s
     return counts
 
 
-def is_backup(path: Path) -> bool:
-    """Whether the file says that it is one. Raises OSError."""
-    with path.open("rb") as file:
-        return file.read(len(_MAGIC)) == _MAGIC
-
-
 class BackupReader:
     """As ``Reader``. ``counts``: of each table, once all rows were read."""
 

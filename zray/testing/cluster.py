@@ -437,9 +437,4 @@ class SimCluster(Population):
         return self.clock.trace()
 
 
-def resources_in_units(amounts: Mapping[str, float]) -> dict[str, int]:
-    """Amounts such as ``{"CPU": 2}`` in units of 1/10000."""
-    return {name: int(amount * UNIT) for name, amount in amounts.items()}
-
-
 __all__ = ["SimCluster", "SimDriver", "SimPeer", "SimRaylet", "Violation", "m"]

@@ -213,7 +213,6 @@ class Members:
         for job_id, value in sorted(rows.get("jobs", {}).items()):
             info = msgspec.msgpack.decode(value, type=JobInfo)
             self.jobs[job_id] = JobMember(job_id, info, now, resumed=True)
-        self.resync_pending = bool(self.jobs)
 
     def member(self, process_id: bytes) -> Member | None:
         """The node or driver with that process id."""

@@ -24,7 +24,7 @@ PROBE_S = 0.05
 
 
 class GcsServer:
-    """Serves from ``begin`` to ``close`` or ``abandon``.
+    """Serves from ``begin`` to ``rest`` or ``close``.
 
     Args:
         store: opened; the server's from now on. ``where``: that, for people.
