@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from tests.cli.conftest import BUSY, suspend, until
+from zray.core.head.supervision import FINAL
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -215,7 +216,7 @@ def test_key_that_others_can_read_is_refused(commands: Any, zray_home: Path) -> 
     key = zray_home / "clusters" / "default" / "cluster.key"
     key.chmod(0o644)
 
-    said = commands.run("zray-head", "--port", 0, code=1).stderr
+    said = commands.run("zray-head", "--port", 0, code=FINAL).stderr
 
     assert "ZR-4004" in said
     assert f"chmod 600 {key}" in said
@@ -226,13 +227,15 @@ def test_home_that_is_a_file_is_refused(commands: Any, tmp_path: Path) -> None:
     file.touch()
 
     for options in ((), ("--detach",)):
-        said = commands.run("zray-head", "--port", 0, *options, code=1, ZRAY_HOME=str(file)).stderr
+        said = commands.run(
+            "zray-head", "--port", 0, *options, code=FINAL, ZRAY_HOME=str(file)
+        ).stderr
         assert "ZR-4004" in said
         assert str(file) in said
 
 
 def test_host_of_another_machine_is_refused(commands: Any) -> None:
-    said = commands.run("zray-head", "--port", 0, "--host", "192.0.2.1", code=1).stderr
+    said = commands.run("zray-head", "--port", 0, "--host", "192.0.2.1", code=FINAL).stderr
 
     assert "this machine has no address '192.0.2.1'" in said
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import zray
+from zray.core.head.supervision import FINAL
 
 ROOT = Path(__file__).parents[2]
 OFFERS = "import zray\n@zray.task(name='answer')\ndef answer():\n    return 42\n"
@@ -65,7 +66,7 @@ def test_a_module_that_will_not_do_is_told_at_the_start(
     commands: Any, folder: Path, module: str, words: str
 ) -> None:
     done = run(commands, "zray-head", "--port", 0, "--num-cpus", 1, "--import", module)
-    assert done.returncode == 1
+    assert done.returncode == FINAL
     assert "ZR-4005" in done.stderr and f"--import {module}" in done.stderr
     assert words in done.stderr
     assert "nodes/imports.py" not in done.stderr
@@ -90,7 +91,7 @@ def test_a_worker_says_so_before_it_looks_for_a_head(commands: Any, folder: Path
 
 def test_a_detached_daemon_says_so_to_its_starter(commands: Any, folder: Path) -> None:
     done = run(commands, "zray-head", "--port", 0, "--import", "bad_town", "--detach")
-    assert done.returncode == 1
+    assert done.returncode == FINAL
     assert "no such river" in done.stderr
 
 
