@@ -334,6 +334,18 @@ def make_key() -> Callable[[Path], None]:
     return lambda path: (ClusterKey.load_or_create(path), None)[1]
 
 
+def test_a_head_leads_though_its_connection_file_cannot_be_written(two: Heads) -> None:
+    path = two.data(2) / "connection.json"
+    path.unlink()
+    path.mkdir()  # as on a disk that is full
+    assert two.programs[1].stop() == 0
+    assert two.programs[2].says("the connection file stays as it was")
+    assert two.programs[2].says("leads now")
+    path.rmdir()
+    until(path.is_file, GET_S, "it is written later")
+    assert two.programs[2].process.poll() is None and two.leader() == 2
+
+
 def test_two_heads_cannot_share_a_data_directory(two: Heads) -> None:
     with pytest.raises(AssertionError, match="ZR-4002"):
         two.start(3, "--data-directory", str(two.data(1)))
