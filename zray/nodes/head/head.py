@@ -20,10 +20,10 @@ from zray.core.head.events import WARNING
 from zray.core.head.gcs import Gcs
 from zray.core.head.identity import HeadIdentity
 from zray.core.incidents import Incidents
-from zray.core.machine import NEVER
-from zray.errors import DataDirectoryLockedError, FencedError, KeyFileError, StoreError
+from zray.errors import DataDirectoryLockedError, FencedError, StoreError
 from zray.nodes import imports
 from zray.nodes.head.addresses import own_addresses, own_node_name, reachable
+from zray.nodes.head.connection_file import ConnectionFile
 from zray.nodes.head.dashboard import Dashboard
 from zray.nodes.head.gcs_server import GcsServer
 from zray.nodes.head.head_port import HeadPort
@@ -45,8 +45,6 @@ from zray.runtime.log_files import LogBounds, OwnLog
 from zray.runtime.loop import Loop, raise_descriptor_limit
 from zray.store.base import Opened, Store
 from zray.store.lock import DirectoryLock
-
-REWRITE_S = 5.0  # until a connection file is tried again that could not be written
 
 if TYPE_CHECKING:  # loaded where the store is shared
     from zray.nodes.head.candidacy import Candidacy
@@ -79,7 +77,7 @@ class Head:
         self._server: GcsServer | None = None  # None: it does not lead
         self._candidacy: Candidacy | None = None  # None: no other head can lead
         self._shown = False  # there is a connection file, and a node
-        self._rewrite_at = NEVER  # where other heads are known than it has
+        self._connection_file = ConnectionFile()
         self._stop_reason = ""
         self._turns = Histogram(limits.TURN_BUCKETS_S)
         self._skip_epochs = limits.ADOPT_EPOCHS if options.adopt else 0
@@ -236,14 +234,8 @@ class Head:
         heads = self._candidacy.others() if self._candidacy is not None else []
         elsewhere = [*dict.fromkeys(address for head in heads for address in head.addresses)]
         path = self.directory / "connection.json"
-        self._rewrite_at = NEVER
-        try:
-            replace(self.info, heads=elsewhere).write(path)
-        except KeyFileError as error:
-            if not self._shown:
-                raise
-            self._rewrite_at = self._loop.now() + REWRITE_S
-            self.log(f"the connection file stays as it was, and is tried again: {error}")
+        info = replace(self.info, heads=elsewhere)
+        self._connection_file.write(path, info, self._loop.now(), self.log)
         if not self._shown:
             self._shown = True
             self._dashboard.serve(path, lambda text: self._note("DASHBOARD_DIED", text))
@@ -274,8 +266,8 @@ class Head:
         if candidacy.has_changed():
             if self._server is not None:
                 self._server.gcs.succession.changed(candidacy.heads())
-            self._rewrite_at = self._loop.now()
-        if self._shown and self._loop.now() >= self._rewrite_at:
+            self._connection_file.due_s = self._loop.now()
+        if self._shown and self._loop.now() >= self._connection_file.due_s:
             self._show()
 
     def _step_down(self, server: GcsServer, reason: str) -> None:
