@@ -226,9 +226,9 @@ def test_home_that_is_a_file_is_refused(commands: Any, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
 
-    for options in ((), ("--detach",)):
+    for options, code in (((), FINAL), (("--detach",), 1)):
         said = commands.run(
-            "zray-head", "--port", 0, *options, code=FINAL, ZRAY_HOME=str(file)
+            "zray-head", "--port", 0, *options, code=code, ZRAY_HOME=str(file)
         ).stderr
         assert "ZR-4004" in said
         assert str(file) in said

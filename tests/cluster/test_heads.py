@@ -179,7 +179,10 @@ def test_step_down_is_a_switch_that_nobody_notices(two: Heads) -> None:
     assert json.loads(found.stdout)["leader"] == two.addresses[1]
     calls.go_on()
     assert calls.longest_s < PLANNED_S
-    assert "steps down: maintenance" in two.programs[1].text()
+    _, _, after = two.programs[1].text().partition("steps down: maintenance")
+    assert (
+        f"{two.addresses[1]} takes over" not in after.partition("steps down")[0].split("leads")[0]
+    )
     calls.end()
 
 
@@ -249,6 +252,30 @@ def test_zray_stop_stops_all_heads_whichever_is_asked(two: Heads) -> None:
     assert two.start(2) == "READY"
 
 
+def test_zray_stop_where_no_head_answers_says_whom_it_has_not_told(two: Heads) -> None:
+    for head in two.programs.values():
+        head.process.send_signal(signal.SIGSTOP)
+    found = command(two, 1, "stop")
+    assert found.returncode == 1, found
+    assert "told by SIGTERM" in found.stdout and "10 min" not in found.stdout
+    assert f"its other heads ({two.addresses[2]}) were not told" in found.stderr
+    assert two.programs[1].wait(GET_S) == 0
+    two.programs[2].process.send_signal(signal.SIGCONT)
+    assert two.leader() == 2
+    found = command(two, 2, "stop")
+    assert found.returncode == 0, found
+    assert two.programs[2].wait(GET_S) == 0
+
+
+def test_a_head_that_sleeps_while_zray_stop_is_called_ends_when_it_wakes(two: Heads) -> None:
+    sleeps = two.programs[1]
+    sleeps.process.send_signal(signal.SIGSTOP)
+    command(two, 2, "stop")
+    assert two.programs[2].wait(GET_S) == 0
+    sleeps.process.send_signal(signal.SIGCONT)
+    assert sleeps.wait(GET_S) == 0
+
+
 def test_heads_without_etcd_wait_and_say_so(etcd: Etcd, heads: Heads) -> None:
     assert heads.start(1) == "READY"
     heads.programs[1].stop()
@@ -312,6 +339,18 @@ def make_key() -> Callable[[Path], None]:
     from zray.runtime.keys import ClusterKey
 
     return lambda path: (ClusterKey.load_or_create(path), None)[1]
+
+
+def test_a_head_leads_though_its_connection_file_cannot_be_written(two: Heads) -> None:
+    path = two.data(2) / "connection.json"
+    path.unlink()
+    path.mkdir()  # as on a disk that is full
+    assert two.programs[1].stop() == 0
+    assert two.programs[2].says("the connection file stays as it was")
+    assert two.programs[2].says("leads now")
+    path.rmdir()
+    until(path.is_file, GET_S, "it is written later")
+    assert two.programs[2].process.poll() is None and two.leader() == 2
 
 
 def test_heads_cannot_share_a_data_directory_or_a_port(two: Heads) -> None:

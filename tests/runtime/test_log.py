@@ -36,6 +36,16 @@ def test_lines_have_time_and_name_and_survive_what_no_encoding_has() -> None:
     assert lines[1].endswith("\\ud800") and found.stdout == b"0\n"
 
 
+def test_what_a_peer_says_does_nothing_to_a_terminal() -> None:
+    say = (
+        "from zray.runtime.log import Log\n"
+        "Log('zray-test')('one\\ttwo\\nthree \\x1b[2J\\r\\x7f\\x9b\\0 \u00fc')"
+    )
+    found = subprocess.run([sys.executable, "-c", say], capture_output=True, timeout=20, check=True)
+    first, second = found.stderr.decode().split("\n")[:2]
+    assert first.endswith("one\ttwo") and second == "three \\x1b[2J\\x0d\\x7f\\x9b\\x00 \u00fc"
+
+
 def test_a_full_disk_costs_lines_only() -> None:
     with open("/dev/full", "wb") as full:
         assert lost(5, stderr=full) == 5

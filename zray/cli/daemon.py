@@ -51,7 +51,7 @@ def note(program: str, text: str, ready_fd: int | None) -> None:
 
 def fail(program: str, reason: object, ready_fd: int | None = None, status: int = 1) -> NoReturn:
     """Say why, to the starter where it still waits, and end with that status."""
-    if ready_fd is None or not _tell(ready_fd, {"error": str(reason)}):
+    if ready_fd is None or not _tell(ready_fd, {"error": str(reason), "status": status}):
         print(f"{program}: {reason}", file=sys.stderr, flush=True)
     sys.exit(status)
 
@@ -69,7 +69,8 @@ def detach(program: str, log_path: Callable[[], Path], more_s: float = 0.0) -> i
     """Go on in the background: returns only there, with the descriptor to say READY on.
 
     The calling process waits for one line of JSON on it, prints its ``text`` with pid and log, and
-    ends with 0; or with 1, after its ``error`` and the end of the log, which stay on stderr.
+    ends with 0; or with its ``status``, after its ``error`` and the end of the log, which stay on
+    stderr.
 
     Args:
         log_path: called in the new process; where its output goes from then on.
@@ -129,7 +130,7 @@ def _report(program: str, fd: int, timeout_s: float) -> NoReturn:
     where = f" (log: {found['log']})" if "log" in found else ""
     late = f"it was not READY within {timeout_s:.0f} s and was stopped"
     reason = found.get("error") or (late if "late" in found else "it ended before it was READY")
-    fail(program, f"{reason}{where}")
+    fail(program, f"{reason}{where}", status=found.get("status", 1))
 
 
 def _lines(fd: int, deadline: float) -> Iterator[dict[str, Any]]:

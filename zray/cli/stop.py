@@ -100,7 +100,7 @@ def _stop(head: psutil.Process, title: str) -> int:
         return _ask(found, ",".join(found.reachable()), head, title)
     except (HeadConnectionError, OSError) as error:
         print(f"The head did not take the request, so it is told by SIGTERM ({error}).")
-        return _terminate(head, title)
+        return _terminate(head, title, found.elsewhere(found.addresses), found)
 
 
 def _ask(info: ConnectionInfo, target: str, head: psutil.Process | None, title: str) -> int:
@@ -145,7 +145,13 @@ def _heads_here(heads: Sequence[m.HeadInfo]) -> list[psutil.Process]:
     return found
 
 
-def _terminate(head: psutil.Process, title: str) -> int:
+def _terminate(
+    head: psutil.Process,
+    title: str,
+    others: Sequence[str] = (),
+    info: ConnectionInfo | None = None,
+) -> int:
+    """``others``: addresses of heads that lead or may lead when this one has ended."""
     with contextlib.suppress(psutil.NoSuchProcess):
         head.send_signal(signal.SIGTERM)
         head.send_signal(signal.SIGCONT)  # a process that is stopped does not even end
@@ -156,12 +162,31 @@ def _terminate(head: psutil.Process, title: str) -> int:
             file=sys.stderr,
         )
         return 1
+    stopped = f"Stopped the head of cluster {title} (pid {head.pid}) and its own node."
+    if info is not None and others:
+        print(stopped)
+        return _stop_others(info, others, title)
     print(
-        f"Stopped the head of cluster {title} (pid {head.pid}) and its own node. Nodes elsewhere "
-        f"were not told, and end by themselves when it stays away for "
+        f"{stopped} Nodes elsewhere were not told, and end by themselves when it stays away for "
         f"{limits.HEAD_LOST_GRACE_S / 60:g} min."
     )
     return 0
+
+
+def _stop_others(info: ConnectionInfo, others: Sequence[str], title: str) -> int:
+    """The heads that are left, one of which leads now, and the nodes."""
+    where = ",".join(others)
+    try:
+        return _ask(info, where, None, title)
+    except (HeadConnectionError, OSError) as error:
+        if all(map(_refused, others)):
+            return 0
+        print(
+            f"zray: its other heads ({where}) were not told, and go on as soon as they can "
+            f"({error}); zray stop on the machine of one of them stops all of them",
+            file=sys.stderr,
+        )
+        return 1
 
 
 def _stop_left(info: ConnectionInfo | None, title: str) -> int | None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 PROGRAM = "zray-head"
 LOCK_NAME = "supervisor.lock"
+_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # of a disk: another start may find it well
 LOOK_S = 0.2  # longer than somebody else only looks whether it is taken
 
 
@@ -155,7 +157,8 @@ class Starter:
 def exit_status(error: Exception) -> int:
     """Of a head that this has ended: whether it is of any use to start it again."""
     final = (StoreRefusedError, KeyFileError, StartError, ValueError)
-    return supervision.FINAL if isinstance(error, final) else 1
+    passing = isinstance(error.__cause__, OSError) and error.__cause__.errno in _PASSING
+    return supervision.FINAL if isinstance(error, final) and not passing else 1
 
 
 def main() -> None:

@@ -13,6 +13,8 @@ import time
 import traceback
 
 WRITE_BYTES = 4096  # PIPE_BUF: a pipe that is writable takes so much without waiting
+_ESCAPED = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+del _ESCAPED[ord("\n")], _ESCAPED[ord("\t")]
 
 
 class Log:
@@ -23,10 +25,17 @@ class Log:
         self.lost = 0  # lines that could not be written since the last that could
 
     def __call__(self, text: str) -> None:
-        """Write a text of one or more lines, with time and name before it."""
+        """Write a text of one or more lines, with time and name before it.
+
+        What peers say may be in it: what would do something to a terminal is escaped.
+        """
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")
         lost = f"({self.lost} lines before this could not be written) " if self.lost else ""
-        if _write(f"{stamp} {self._name}: {lost}{text}\n".encode("utf-8", "backslashreplace")):
+        if _write(
+            f"{stamp} {self._name}: {lost}{text.translate(_ESCAPED)}\n".encode(
+                "utf-8", "backslashreplace"
+            )
+        ):
             self.lost = 0
         else:
             self.lost += 1

@@ -329,6 +329,7 @@ class Candidacy:
         """
         self._log(f"steps down: {reason}")
         self._election.step_down(reason)
+        self.view = self._election.view()  # it does not lead any more, and must not say so
         self._former = self._port.routes()
         self._cut_at = self._loop.now() + limits.STEP_DOWN_CUT_S
 

@@ -23,6 +23,7 @@ from zray.core.incidents import Incidents
 from zray.errors import DataDirectoryLockedError, FencedError, StoreError
 from zray.nodes import imports
 from zray.nodes.head.addresses import own_addresses, own_node_name, reachable
+from zray.nodes.head.connection_file import ConnectionFile
 from zray.nodes.head.dashboard import Dashboard
 from zray.nodes.head.gcs_server import GcsServer
 from zray.nodes.head.head_port import HeadPort
@@ -76,6 +77,7 @@ class Head:
         self._server: GcsServer | None = None  # None: it does not lead
         self._candidacy: Candidacy | None = None  # None: no other head can lead
         self._shown = False  # there is a connection file, and a node
+        self._connection_file = ConnectionFile()
         self._stop_reason = ""
         self._turns = Histogram(limits.TURN_BUCKETS_S)
         self._skip_epochs = limits.ADOPT_EPOCHS if options.adopt else 0
@@ -232,7 +234,8 @@ class Head:
         heads = self._candidacy.others() if self._candidacy is not None else []
         elsewhere = [*dict.fromkeys(address for head in heads for address in head.addresses)]
         path = self.directory / "connection.json"
-        replace(self.info, heads=elsewhere).write(path)
+        info = replace(self.info, heads=elsewhere)
+        self._connection_file.write(path, info, self._loop.now(), self.log)
         if not self._shown:
             self._shown = True
             self._dashboard.serve(path, lambda text: self._note("DASHBOARD_DIED", text))
@@ -267,8 +270,9 @@ class Head:
         if candidacy.has_changed():
             if self._server is not None:
                 self._server.gcs.succession.changed(candidacy.heads())
-            if self._shown:
-                self._show()
+            self._connection_file.due_s = self._loop.now()
+        if self._shown and self._loop.now() >= self._connection_file.due_s:
+            self._show()
 
     def _step_down(self, server: GcsServer, reason: str) -> None:
         """Another head shall lead: what was acknowledged is stored before."""
