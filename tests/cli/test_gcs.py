@@ -132,7 +132,8 @@ def test_a_restore_that_ends_once_the_log_is_aside_loses_nothing_of_what_was_the
 ) -> None:
     """Whose newest rows are in the log alone, as a head that was killed leaves them."""
     text = (
-        "import os, sys, time; from pathlib import Path; from zray.store.sqlite import SqliteStore\n"
+        "import os, sys, time; from pathlib import Path\n"
+        "from zray.store.sqlite import SqliteStore\n"
         "store = SqliteStore(Path(sys.argv[1])); store.open()\n"
         "store.submit(1, [('kv', b'newest', b'acknowledged')])\n"
         "while not store.completed(): time.sleep(0.01)\n"

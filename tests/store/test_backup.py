@@ -71,7 +71,7 @@ def test_what_is_no_backup_is_never_replaced_by_one(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for force in (False, True):
         for one in (path, tmp_path / "pipe"):
-            with pytest.raises(StoreError, match="no backup|use --force to replace a backup"):
+            with pytest.raises(StoreError, match=r"no backup|use --force to replace a backup"):
                 backup.write(one, WHO, some_rows(), replace=force)
     assert path.read_bytes() == b"SQLite format 3" and (tmp_path / "pipe").is_fifo()
 
