@@ -161,7 +161,7 @@ def _escaped(text: str) -> str:
 
 
 def _command(words: Sequence[str]) -> str:
-    """``$`` begins a variable in an argument, and not in the program's path (systemd.service(5))."""
+    """``$`` begins a variable in an argument, not in the program (systemd.service(5))."""
     program, *arguments = words
     return " ".join([_quoted(program), *(_quoted(one).replace("$", "$$") for one in arguments)])
 
