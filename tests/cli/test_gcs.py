@@ -267,6 +267,19 @@ def test_a_move_that_is_killed_anywhere_can_be_gone_on_with(
     }
 
 
+def test_a_move_to_a_full_disk_says_what_has_become_of_it(
+    commands: Any, data: Path, tmp_path: Path
+) -> None:
+    small = ["sh", "-c", 'ulimit -f 512; trap "" XFSZ; exec "$@"', "sh"]
+    move = commands.line("zray", "gcs", "move", "--from", data, "--to", tmp_path / "to")
+    done = subprocess.run([*small, *move], capture_output=True, text=True, timeout=90)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "This command has ended before it was done; what it reads from is as" in done.stderr
+    assert content(data)[2] == ROWS
+    commands.run("zray", "gcs", "move", "--from", data, "--to", tmp_path / "to")
+    assert content(tmp_path / "to")[2] == ROWS
+
+
 def test_an_etcd_that_forgets_what_is_being_read_is_not_called_wrong(
     commands: Any, data: Path, etcd: Etcd
 ) -> None:

@@ -12,7 +12,15 @@ from datetime import datetime
 from pathlib import Path
 
 from zray import limits
-from zray.cli.gcs_places import KEY_NAME, DataDirectory, EtcdPlace, Place, batches, commit
+from zray.cli.gcs_places import (
+    KEY_NAME,
+    DataDirectory,
+    EtcdPlace,
+    Place,
+    batches,
+    commit,
+    given_up,
+)
 from zray.errors import StoreError, ZrayError
 from zray.store import backup, moved
 from zray.store.backup import BackupReader
@@ -146,7 +154,7 @@ def _write_draft(path: Path, draft: Path, epoch: int) -> None:
         for batch in batches(rows):
             stall = file.write({(table, key): value for table, key, value in batch})
             if stall is not None:
-                raise stall
+                raise given_up(stall) from stall
             if file.log_bytes() > LOG_BYTES:
                 file.checkpoint()
     if Path(f"{draft}-wal").exists():
