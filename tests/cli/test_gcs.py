@@ -8,6 +8,7 @@ import signal
 import sqlite3
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +19,13 @@ import pytest
 
 from tests.cli.conftest import until
 from tests.etcd_cluster import Etcd
+from zray.cli import gcs_backup, gcs_places
 from zray.core.head.members import NodeRow
+from zray.errors import StoreError
 from zray.runtime.keys import ClusterKey
 from zray.store.base import Rows
+from zray.store.etcd_address import parse
+from zray.store.etcd_gateway import Gateway
 from zray.store.sqlite import SqliteStore
 
 NODE = msgspec.msgpack.encode(NodeRow(3, False, "one"))
@@ -120,6 +125,27 @@ def test_a_restore_keeps_what_was_there_whatever_that_is(
     (kept,) = data.glob("gcs.sqlite.before-*[0-9]")
     assert kept.read_bytes() == b"damaged"
     assert Path(f"{kept}-wal").read_bytes() == b"its log"
+
+
+def test_a_restore_that_ends_once_the_log_is_aside_loses_nothing_of_what_was_there(
+    data: Path,
+) -> None:
+    """Whose newest rows are in the log alone, as a head that was killed leaves them."""
+    text = (
+        "import os, sys, time; from pathlib import Path\n"
+        "from zray.store.sqlite import SqliteStore\n"
+        "store = SqliteStore(Path(sys.argv[1])); store.open()\n"
+        "store.submit(1, [('kv', b'newest', b'acknowledged')])\n"
+        "while not store.completed(): time.sleep(0.01)\n"
+        "os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", text, data], check=False, timeout=60)
+    assert (data / "gcs.sqlite-wal").stat().st_size
+    aside = gcs_backup._set_aside(gcs_places.DataDirectory(data))
+    assert content(data)[2]["kv"][b"newest"] == b"acknowledged"
+    with sqlite3.connect(aside) as kept:
+        assert kept.execute("SELECT value FROM rows WHERE key = ?", (b"newest",)).fetchone()
+    kept.close()
 
 
 def test_nothing_is_restored_beside_a_head_or_from_what_is_no_backup(
@@ -239,6 +265,38 @@ def test_a_move_that_is_killed_anywhere_can_be_gone_on_with(
         "kv": 501,
         "nodes": 40,
     }
+
+
+def test_a_move_to_a_full_disk_says_what_has_become_of_it(
+    commands: Any, data: Path, tmp_path: Path
+) -> None:
+    small = ["sh", "-c", 'ulimit -f 512; trap "" XFSZ; exec "$@"', "sh"]
+    move = commands.line("zray", "gcs", "move", "--from", data, "--to", tmp_path / "to")
+    done = subprocess.run([*small, *move], capture_output=True, text=True, timeout=90)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "This command has ended before it was done; what it reads from is as" in done.stderr
+    assert content(data)[2] == ROWS
+    commands.run("zray", "gcs", "move", "--from", data, "--to", tmp_path / "to")
+    assert content(tmp_path / "to")[2] == ROWS
+
+
+def test_an_etcd_that_forgets_what_is_being_read_is_not_called_wrong(
+    commands: Any, data: Path, etcd: Etcd
+) -> None:
+    commands.run("zray", *moving(data, etcd, "compacted"))
+    reader = gcs_places.EtcdPlace(etcd.url, "compacted").reader()
+    reader.identity()
+    store = gcs_places.EtcdPlace(etcd.url, "compacted").store()
+    store.open()
+    gcs_places.commit(store, [("kv", b"one", b"more")])
+    store.close()
+    gateway = Gateway(parse(etcd.url, {}))
+    _, revision = gateway.get(b"none", time.monotonic() + 10)
+    gateway.call("kv/compaction", {"revision": str(revision)}, time.monotonic() + 10)
+    gateway.close()
+    with pytest.raises(StoreError, match=r"etcd has compacted its history.*do it again"):
+        list(reader.rows())
+    reader.close()
 
 
 def test_what_has_a_state_of_its_own_is_no_target(

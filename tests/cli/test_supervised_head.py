@@ -252,12 +252,12 @@ def test_systemd_is_told_of_a_head(commands: Any, systemd: Any, options: list[st
 
 def test_a_unit_has_the_right_paths_and_is_taken_by_systemd(commands: Any, tmp_path: Path) -> None:
     given = ["--host", "0.0.0.0", "--labels", "zone=a b$c"]
-    text = commands.run("zray", "systemd-unit", "head", *given, ZRAY_HOME="/srv/of zray").stdout
+    text = commands.run("zray", "systemd-unit", "head", *given, ZRAY_HOME="/srv/of $zray %h").stdout
     (line,) = [line for line in text.splitlines() if line.startswith("ExecStart=")]
     program = line.removeprefix("ExecStart=").split()[0]
     assert program == str(Path(sys.executable).with_name("zray-head")) and os.access(program, 1)
     assert line.endswith('--host 0.0.0.0 --labels "zone=a b$$c"')
-    assert 'Environment="ZRAY_HOME=/srv/of zray"' in text
+    assert 'Environment="ZRAY_HOME=/srv/of $zray %%h"' in text  # a variable only in commands
     worker = commands.run("zray", "systemd-unit", "--user", "worker", "--name", "w1").stdout
     assert "\nUser=" in text and "\nUser=" not in worker and "KillMode=mixed" in worker
     for name, content in (("zray-head", text), ("zray-worker", worker)):
@@ -275,6 +275,24 @@ def test_a_unit_is_not_printed_for_options_that_are_wrong(commands: Any) -> None
     assert "Invalid value for '--port'" in said
     said = commands.run("zray", "systemd-unit", "head", "--detach", code=2).stderr
     assert "--detach is not for a unit" in said
+
+
+@pytest.mark.parametrize("path", ["/a\nExecStartPre=/bin/x", "/a\x1b[31m", "/a\u2028b"])
+def test_what_is_given_to_a_unit_is_no_other_setting_of_it(commands: Any, path: str) -> None:
+    said = commands.run("zray", "systemd-unit", "head", "--data-directory", path, code=2).stderr
+    assert f"{path!r} has a character that cannot be in a unit" in said
+    said = commands.run("zray", "systemd-unit", "head", code=2, ZRAY_HOME=path).stderr
+    assert f"{path!r} has a character that cannot be in a unit" in said
+
+
+def test_a_unit_in_a_folder_that_is_gone_is_refused(commands: Any, tmp_path: Path) -> None:
+    zray = Path(sys.executable).with_name("zray")
+    (tmp_path / "gone").mkdir()
+    text = 'cd "$1" && rmdir "$1" && exec "$2" systemd-unit head'
+    command = ["sh", "-c", text, "sh", tmp_path / "gone", zray]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=40)
+    assert done.returncode == 1 and "this folder is not there any more" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_a_unit_names_the_link_that_it_was_called_by(tmp_path: Path) -> None:

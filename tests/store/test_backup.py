@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import resource
 import stat
+import struct
+import zlib
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import msgpack
 import pytest
 
 from zray.errors import StoreError, StoreRefusedError
@@ -49,12 +53,63 @@ def test_an_empty_store_has_a_backup_too(tmp_path: Path) -> None:
 
 def test_another_s_file_is_not_replaced_unasked(tmp_path: Path) -> None:
     path = tmp_path / "b"
-    path.write_bytes(b"mine")
+    backup.write(path, WHO, some_rows(10), replace=False)
+    before = path.read_bytes()
     with pytest.raises(StoreError, match="--force"):
         backup.write(path, WHO, some_rows(), replace=False)
-    assert path.read_bytes() == b"mine"
-    backup.write(path, WHO, some_rows(), replace=True)
-    assert len(content(path)[1]) == 302
+    assert path.read_bytes() == before
+    for there in (before, before[:100], b""):
+        path.write_bytes(there)
+        backup.write(path, WHO, some_rows(), replace=True)
+        assert len(content(path)[1]) == 302
+
+
+def test_what_is_no_backup_is_never_replaced_by_one(tmp_path: Path) -> None:
+    """Such as the store itself, its key, a device or a pipe."""
+    path = tmp_path / "b"
+    path.write_bytes(b"SQLite format 3")
+    os.mkfifo(tmp_path / "pipe")
+    for force in (False, True):
+        for one in (path, tmp_path / "pipe"):
+            with pytest.raises(StoreError, match=r"no backup|use --force to replace a backup"):
+                backup.write(one, WHO, some_rows(), replace=force)
+    assert path.read_bytes() == b"SQLite format 3" and (tmp_path / "pipe").is_fifo()
+
+
+HEAD = {"cluster_id": b"c" * 16, "epoch": 1, "version": "1", "created": 1e9, "source": "s"}
+
+
+def forged(path: Path, head: object, *blocks: object) -> Path:
+    """One whose checksums are right."""
+    whole = b"zray-gcs-backup 1\n"
+    for block in (head, *blocks):
+        packed = msgpack.packb(block)
+        whole += struct.pack(">II", len(packed), zlib.crc32(packed)) + packed
+    packed = msgpack.packb({"counts": {}, "sha256": hashlib.sha256(whole).digest()})
+    path.write_bytes(whole + struct.pack(">II", len(packed), zlib.crc32(packed)) + packed)
+    return path
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({"created": value} for value in (float("inf"), float("-inf"), float("nan"), 1e300, -1)),
+        *({"epoch": value} for value in (2**63, -1, "x", None, float("inf"))),
+        *({"cluster_id": value} for value in (b"", b"c" * 15, "c" * 16, 1)),
+    ],
+)
+def test_a_head_that_no_zray_has_written_is_refused(
+    tmp_path: Path, wrong: dict[str, object]
+) -> None:
+    assert content(forged(tmp_path / "right", {**HEAD, "host": "h"}))[1] == []
+    with pytest.raises(StoreRefusedError, match="its head"):
+        content(forged(tmp_path / "b", {**HEAD, "host": "h", **wrong}))
+
+
+@pytest.mark.parametrize("row", [1, None, {}, "abc", [b"t", b"k", b"v"], ["t", b"k"], []])
+def test_a_row_that_is_none_is_refused(tmp_path: Path, row: object) -> None:
+    with pytest.raises(StoreRefusedError, match="a row"):
+        content(forged(tmp_path / "b", {**HEAD, "host": "h"}, [row]))
 
 
 def test_a_store_that_turns_out_to_be_damaged_leaves_no_backup(tmp_path: Path) -> None:
@@ -62,10 +117,11 @@ def test_a_store_that_turns_out_to_be_damaged_leaves_no_backup(tmp_path: Path) -
         yield from some_rows()
         raise StoreRefusedError("damaged")
 
-    (tmp_path / "b").write_bytes(b"the one before")
+    backup.write(tmp_path / "b", WHO, some_rows(10), replace=False)
+    before = (tmp_path / "b").read_bytes()
     with pytest.raises(StoreRefusedError):
         backup.write(tmp_path / "b", WHO, rows(), replace=True)
-    assert os.listdir(tmp_path) == ["b"] and (tmp_path / "b").read_bytes() == b"the one before"
+    assert os.listdir(tmp_path) == ["b"] and (tmp_path / "b").read_bytes() == before
 
 
 def test_any_flipped_bit_is_refused(tmp_path: Path) -> None:

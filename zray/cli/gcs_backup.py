@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sqlite3
 import sys
 import time
 from collections.abc import Iterator
@@ -11,13 +12,23 @@ from datetime import datetime
 from pathlib import Path
 
 from zray import limits
-from zray.cli.gcs_places import KEY_NAME, DataDirectory, EtcdPlace, Place, batches, commit
+from zray.cli.gcs_places import (
+    KEY_NAME,
+    DataDirectory,
+    EtcdPlace,
+    Place,
+    batches,
+    commit,
+    given_up,
+)
 from zray.errors import StoreError, ZrayError
 from zray.store import backup, moved
 from zray.store.backup import BackupReader
 from zray.store.lock import DirectoryLock
 from zray.store.reader import Identity, Reader, Stored
 from zray.store.sqlite_file import SqliteFile
+from zray.store.sqlite_format import connect
+from zray.store.sqlite_log import log_damage
 from zray.store.sqlite_reader import SqliteReader
 
 EPOCHS_PER_S = 4096  # a second restore of one backup has later epochs than the first
@@ -120,7 +131,7 @@ def _into_directory(
         try:
             _write_draft(path, draft, _later(identity, _epoch_of(place)))
             _compare(draft, counts)
-            aside = _set_aside(place.file) if there else ""
+            aside = _set_aside(place) if there else ""
             draft.rename(place.file)
         except BaseException:
             _unlink(draft)
@@ -143,7 +154,7 @@ def _write_draft(path: Path, draft: Path, epoch: int) -> None:
         for batch in batches(rows):
             stall = file.write({(table, key): value for table, key, value in batch})
             if stall is not None:
-                raise stall
+                raise given_up(stall) from stall
             if file.log_bytes() > LOG_BYTES:
                 file.checkpoint()
     if Path(f"{draft}-wal").exists():
@@ -176,8 +187,18 @@ def _epoch_of(place: DataDirectory) -> int:
     return 0
 
 
-def _set_aside(file: Path) -> str:
-    """Give it another name, its log first: no other file may ever be read with that log."""
+def _set_aside(place: DataDirectory) -> str:
+    """Give it another name, its log first: no other file may ever be read with that log.
+
+    Where the store is whole its log is emptied before, so that ended here nothing is lost, either.
+    """
+    file = place.file
+    if _epoch_of(place) and log_damage(file) is None:
+        with (
+            contextlib.suppress(sqlite3.Error),
+            contextlib.closing(connect(file, "rw", 1)) as whole,
+        ):
+            whole.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
     aside = file.with_name(f"{file.name}.before-{time.strftime('%Y%m%d-%H%M%S')}")
     while aside.exists():
         aside = aside.with_name(f"{aside.name}x")

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from zray.core.causes import plain
 from zray.core.head import actor_records, job_table, placement_table, stored_version
 from zray.core.head.unknown_fields import KINDS
 from zray.errors import StoreRefusedError, ZrayError
@@ -143,17 +144,17 @@ def _print(reader: Reader, identity: Identity, check: Check, error: Exception | 
     if identity.created:
         when = datetime.fromtimestamp(identity.created).astimezone()
         print(
-            f"  a backup of {identity.source}, made {when:%Y-%m-%d %H:%M:%S %z} by zray "
-            f"{identity.version}"
+            f"  a backup of {plain(identity.source)}, made {when:%Y-%m-%d %H:%M:%S %z} by zray "
+            f"{plain(identity.version)}"
         )
     if not error:
         for table, count in sorted(check.counts.items()):
-            print(f"  {table:18} {count:>10,} records {check.sizes[table]:>14,} bytes")
+            print(f"  {plain(table):18} {count:>10,} records {check.sizes[table]:>14,} bytes")
         if not check.counts:
             print("  no records")
     for title, found in (("note", check.notes), ("FAULT", check.faults)):
         for text in found[:FAULTS_SHOWN]:
-            print(f"  {title}: {text}", file=sys.stderr if title == "FAULT" else sys.stdout)
+            print(f"  {title}: {plain(text)}", file=sys.stderr if title == "FAULT" else sys.stdout)
         if len(found) > FAULTS_SHOWN:
             print(f"  and {len(found) - FAULTS_SHOWN:,} more of these")
     if not check.faults:

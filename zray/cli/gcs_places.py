@@ -161,6 +161,16 @@ def batches(rows: Iterable[Stored]) -> Iterable[Batch]:
         yield batch
 
 
+def given_up(failure: StoreError) -> StoreError:
+    """What a store says of a head, which tries again, as it is for a command."""
+    text = str(failure).removeprefix(f"{failure.code} ")
+    return StoreError(
+        f"{text} This command has ended before it was done; what it reads from is as it was. Give "
+        "it again.",
+        code=failure.code,
+    )
+
+
 def commit(store: Store, batch: Batch) -> None:
     """Make it durable.
 
@@ -174,5 +184,5 @@ def commit(store: Store, batch: Batch) -> None:
         if failure is None and time.monotonic() > deadline:
             failure = StoreError(f"nothing has become durable within {COMMIT_S:g} s")
         if failure is not None:
-            raise failure
+            raise given_up(failure) from failure
         time.sleep(0.002)

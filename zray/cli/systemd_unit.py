@@ -5,10 +5,11 @@ Must never write to the system's folders itself: what is printed can be read fir
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import shlex
 import sys
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -79,13 +80,13 @@ def systemd_unit(user: bool, kind: str, arguments: Sequence[str]) -> None:
         if any(argument.partition("=")[0] == own for argument in arguments):
             raise click.UsageError(f"{own} is not for a unit: systemd does what it is for")
     name = _checked(kind, arguments)
-    lines = [] if user else [f"User={getpass.getuser()}"]
-    lines += [f"WorkingDirectory={_escaped(os.getcwd())}"]
-    for variable in _KEPT:
-        if value := os.environ.get(variable):
-            lines.append(f"Environment={_quoted(f'{variable}={value}')}")
+    lines = [] if user else [f"User={_user()}"]
+    lines += [f"WorkingDirectory={_escaped(_here())}"]
+    kept = {variable: os.environ.get(variable, "") for variable in _KEPT}
+    lines += [f"Environment={_quoted(f'{one}={kept[one]}')}" for one in _KEPT if kept[one]]
     lines.append("# The place of passwords, such as ZRAY_ETCD_PASSWORD: a file of mode 0600.")
     lines.append(f"EnvironmentFile=-{'%E' if user else '/etc'}/zray/{program}.env")
+    _check_lines([*arguments, *kept.values(), _here(), *_program(program)])
     folder = "~/.config/systemd/user" if user else "/etc/systemd/system"
     install = shlex.join(["zray", "systemd-unit", *(["--user"] if user else []), kind, *arguments])
     click.echo(
@@ -97,7 +98,7 @@ def systemd_unit(user: bool, kind: str, arguments: Sequence[str]) -> None:
             program=program,
             what=f"zray {kind}{f' ({name})' if name else ''}",
             lines="".join(f"{line}\n" for line in lines),
-            start=" ".join(map(_quoted, [*_program(program), *arguments])),
+            start=_command([*_program(program), *arguments]),
             watchdog_s=limits.WATCHDOG_S,
             stop_s=limits.SUPERVISED_STOP_S,
             kill=_KILL[kind],
@@ -132,12 +133,41 @@ def _program(program: str) -> list[str]:
     return [sys.executable, "-m", f"zray.cli.{program.removeprefix('zray-')}"]
 
 
+def _user() -> str:
+    """Of this process: the name, or the number of one that has none, as in a container."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
+
+
+def _here() -> str:
+    try:
+        return os.getcwd()
+    except OSError as error:
+        text = f"this folder is not there any more ({error.strerror}); call it in another"
+        raise click.ClickException(text) from None
+
+
+def _check_lines(texts: Sequence[str]) -> None:
+    """What has several lines would be several settings of the unit."""
+    for text in texts:
+        if any(unicodedata.category(one) in ("Cc", "Cs", "Zl", "Zp") for one in text):
+            raise click.UsageError(f"{text!r} has a character that cannot be in a unit")
+
+
 def _escaped(text: str) -> str:
     return text.replace("%", "%%")
 
 
+def _command(words: Sequence[str]) -> str:
+    """``$`` begins a variable in an argument, not in the program (systemd.service(5))."""
+    program, *arguments = words
+    return " ".join([_quoted(program), *(_quoted(one).replace("$", "$$") for one in arguments)])
+
+
 def _quoted(text: str) -> str:
-    """One word of a unit (systemd.syntax(7), systemd.service(5))."""
-    text = _escaped(text).replace("\\", "\\\\").replace('"', '\\"').replace("$", "$$")
+    """One word of a unit (systemd.syntax(7))."""
+    text = _escaped(text).replace("\\", "\\\\").replace('"', '\\"')
     plain = all(one.isalnum() or one in "_./:=,@%+-" for one in text) and text
     return text if plain else f'"{text}"'

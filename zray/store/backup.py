@@ -33,6 +33,9 @@ _MAGIC: Final = b"zray-gcs-backup "
 _BLOCK: Final = struct.Struct(">II")
 _BLOCK_BYTES: Final = 1 << 20  # rows of about so many bytes are in one block
 _BLOCK_MAX: Final = 1 << 30
+_CLUSTER_ID_BYTES: Final = 16
+_EPOCHS: Final = 1 << 62  # there are later ones that a store can have
+_CREATED_MAX: Final = 253e9  # the year 9987: a date can be made of it
 
 
 def write(
@@ -41,13 +44,13 @@ def write(
     """Make the file, whole and on the disk, or none; returns how many rows of each table it has.
 
     Args:
-        replace: a file that is there already.
+        replace: a backup that is there already.
 
     Raises:
-        StoreError: there is one; or it cannot be written, as where the disk is full.
+        StoreError: there is one, or something else; or it cannot be written, as where the disk is
+            full.
     """
-    if path.exists() and not replace:
-        raise StoreError(f"{path} exists; choose another file, or use --force to replace it")
+    _check_free(path, replace=replace)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}.new")
     try:
         flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
@@ -62,6 +65,20 @@ def write(
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
     return counts
+
+
+def _check_free(path: Path, *, replace: bool) -> None:
+    """A device, a store or a key that stands where the backup shall be is not replaced by it."""
+    try:
+        if not path.exists():
+            return
+        if replace and path.is_file() and (not path.stat().st_size or is_backup(path)):
+            return
+    except OSError as error:
+        raise StoreError(f"{path} cannot be looked at: {error}. There is no new backup.") from error
+    if not replace and path.is_file():
+        raise StoreError(f"{path} exists; choose another file, or use --force to replace a backup")
+    raise StoreError(f"{path} exists and is no backup, so it is not replaced; choose another file")
 
 
 def _name(draft: Path, path: Path, *, replace: bool) -> None:
@@ -153,11 +170,14 @@ class BackupReader:
         head = self._block()
         try:
             cluster_id, version = head["cluster_id"], head["version"]
-            if type(cluster_id) not in (bytes, type(None)) or type(version) is not str:
+            if type(version) is not str or type(cluster_id) not in (bytes, type(None)):
                 raise TypeError
             created, epoch = float(head["created"]), int(head["epoch"])
+            right_id = cluster_id is None or len(cluster_id) == _CLUSTER_ID_BYTES
+            if not (right_id and 0 <= epoch < _EPOCHS and 0 <= created < _CREATED_MAX):
+                raise ValueError
             source = f"{head['source']} on {head['host']}"
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise self._damaged("its head", len(line)) from None
         return Identity(cluster_id, epoch, version, created, source)
 
@@ -170,7 +190,7 @@ class BackupReader:
             if isinstance(block, dict):
                 break
             for row in block:
-                if [type(part) for part in row] != [str, bytes, bytes]:
+                if type(row) is not list or [type(part) for part in row] != [str, bytes, bytes]:
                     raise self._damaged("a row", self._tell())
                 counts[row[0]] = counts.get(row[0], 0) + 1
                 yield row[0], row[1], row[2]

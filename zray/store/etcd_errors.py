@@ -41,6 +41,15 @@ def cannot_open(where: str, error: EtcdError) -> StoreError:
     )
 
 
+def forgotten(where: str) -> StoreError:
+    """What is read as of one moment was compacted meanwhile."""
+    return StoreError(
+        f"the control store {where} was not read as a whole: etcd has compacted its history, and "
+        "so what was there when that began. Nothing is wrong with the store: do it again, where "
+        "that takes less time, or with a longer --auto-compaction-retention of etcd."
+    )
+
+
 def stalled(where: str, error: Unavailable) -> StoreError:
     """Why nothing can be stored just now."""
     if isinstance(error, NoSpace):

@@ -12,7 +12,7 @@ from zray.store import etcd_errors, etcd_layout
 from zray.store.etcd_address import EtcdAddress
 from zray.store.etcd_gateway import Gateway
 from zray.store.etcd_layout import Damaged, Delete, Layout, after_prefix
-from zray.store.etcd_wire import EtcdError
+from zray.store.etcd_wire import OUT_OF_RANGE, EtcdError
 from zray.store.reader import Identity, Stored
 
 ANSWER_S: Final = 10.0
@@ -111,6 +111,8 @@ class EtcdReader:
         try:
             yield
         except EtcdError as error:
+            if error.code == OUT_OF_RANGE:
+                raise etcd_errors.forgotten(self.where) from error
             raise etcd_errors.cannot_open(self.where, error) from error
         except Damaged as error:
             raise etcd_errors.damaged(self.where, str(error)) from error

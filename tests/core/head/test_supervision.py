@@ -19,9 +19,19 @@ def begun(now: float = 100.0, *, ready: bool = True) -> Supervision:
     return made
 
 
-@pytest.mark.parametrize(("status", "code"), [(0, 0), (-15, 143), (-2, 130), (-1, 129), (2, 2)])
-def test_an_end_that_was_asked_for_is_the_end(status: int, code: int) -> None:
-    assert begun().ended(status, "how", 200.0) == End(code)
+@pytest.mark.parametrize(("status", "code"), [(0, 0), (-15, 0), (-2, 0), (-1, 0), (2, 2)])
+@pytest.mark.parametrize("ready", [True, False])
+def test_an_end_that_was_asked_for_is_the_end(status: int, code: int, ready: bool) -> None:
+    assert begun(ready=ready).ended(status, "how", 200.0) == End(code)
+
+
+@pytest.mark.parametrize(("status", "code"), [(-15, 0), (-2, 0), (0, 0), (KILLED, 137)])
+def test_a_stop_that_meets_a_head_which_is_about_to_begin_is_no_failure(
+    status: int, code: int
+) -> None:
+    head = begun(100.0, ready=False)
+    head.stop(100.1)
+    assert head.ended(status, "how", 100.2) == End(code)
 
 
 def test_what_the_next_start_would_say_again_is_the_end() -> None:

@@ -111,7 +111,9 @@ class Supervision:
     def ended(self, status: int, how: str, now: float) -> Again | End:
         """What follows an end with that status, negative for a signal; ``how`` it was, in words."""
         code = status if status >= 0 else 128 - status
-        if self.stopping or status == DONE or -status in _ASKED:
+        if status == DONE or -status in _ASKED:
+            return End(DONE)  # killed by such a signal is one that was only about to begin
+        if self.stopping:
             return End(code)
         if status in (USAGE, FINAL) or (status > 0 and self._served < 0):
             return End(status)
