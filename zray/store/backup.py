@@ -27,12 +27,15 @@ import msgpack
 from zray._version import __version__
 from zray.errors import StoreError, StoreRefusedError
 from zray.store.reader import Identity, Stored
+from zray.store.sync import sync
 
 FORMAT: Final = 1  # a reader of format n refuses n+1; the first line is the same in all
 _MAGIC: Final = b"zray-gcs-backup "
 _BLOCK: Final = struct.Struct(">II")
 _BLOCK_BYTES: Final = 1 << 20  # rows of about so many bytes are in one block
 _BLOCK_MAX: Final = 1 << 30
+_CREATED_MAX_S: Final = 1 << 37  # a year of four digits
+_EPOCH_MAX: Final = 1 << 62
 
 
 def write(
@@ -74,11 +77,7 @@ def _name(draft: Path, path: Path, *, replace: bool) -> None:
             raise
         except OSError:  # a file system without links
             draft.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(path.parent)
 
 
 def _write(file: BinaryIO, identity: Identity, rows: Iterable[Stored]) -> dict[str, int]:
@@ -156,8 +155,10 @@ class BackupReader:
             if type(cluster_id) not in (bytes, type(None)) or type(version) is not str:
                 raise TypeError
             created, epoch = float(head["created"]), int(head["epoch"])
+            if not (0 <= created < _CREATED_MAX_S and 0 <= epoch < _EPOCH_MAX):
+                raise ValueError
             source = f"{head['source']} on {head['host']}"
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise self._damaged("its head", len(line)) from None
         return Identity(cluster_id, epoch, version, created, source)
 
@@ -170,7 +171,7 @@ class BackupReader:
             if isinstance(block, dict):
                 break
             for row in block:
-                if [type(part) for part in row] != [str, bytes, bytes]:
+                if type(row) is not list or [*map(type, row)] != [str, bytes, bytes]:
                     raise self._damaged("a row", self._tell())
                 counts[row[0]] = counts.get(row[0], 0) + 1
                 yield row[0], row[1], row[2]
