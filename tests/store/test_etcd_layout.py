@@ -7,7 +7,7 @@ import random
 import pytest
 
 from zray.store import etcd_layout
-from zray.store.etcd_layout import Damaged, Delete, Layout, Place, Planner
+from zray.store.etcd_layout import Damaged, Delete, Layout, Meta, Place, Planner
 
 LAYOUT = Layout("a/b c")
 
@@ -36,6 +36,23 @@ def test_a_row_that_was_changed_is_noticed() -> None:
     for table, key in (("u", b"k"), ("t", b"l"), ("tk", b"")):
         with pytest.raises(Damaged):
             etcd_layout.read(table, key, stored)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"", b"\xff", b"7", b"[]", b"{}", b'{"schema": "x"}', b'{"schema": 1e999}'),
+        b'{"schema": 1, "cluster_id": "ab", "skipped_epochs": 0}',
+        b'{"schema": 1, "cluster_id": 5, "skipped_epochs": 0}',
+        b'{"schema": 1, "cluster_id": "", "skipped_epochs": -1}',
+        b'{"schema": 1, "cluster_id": "", "skipped_epochs": 9007199254740992}',
+        b'{"schema": 1, "cluster_id": "", "skipped_epochs": 1e999}',
+        pytest.param(b"[" * 100_000 + b"]" * 100_000, id="deep"),
+    ],
+)
+def test_what_is_no_cluster_s_record_is_damaged(content: bytes) -> None:
+    with pytest.raises(Damaged):
+        Meta.decode(content)
 
 
 def test_a_large_value_is_in_parts_that_are_written_first_and_dropped_last() -> None:

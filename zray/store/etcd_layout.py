@@ -27,6 +27,7 @@ TRANSACTION_BYTES: Final = 1 << 20  # of keys and values
 OPERATION_BYTES: Final = 64  # that one takes beside these
 INLINE_BYTES: Final = 16 << 10  # larger values are in parts, so that a page of rows is bounded
 PART_BYTES: Final = 512 << 10
+SKIPPED_MAX: Final = 2**52  # with a revision it is an epoch that messages can have
 
 _WHOLE: Final = b"W"
 _PARTS: Final = b"P"
@@ -90,8 +91,11 @@ class Meta(NamedTuple):
             if schema > SCHEMA:
                 return cls(schema)
             cluster_id = bytes.fromhex(found["cluster_id"]) or None
-            return cls(schema, cluster_id, int(found["skipped_epochs"]))
-        except (ValueError, TypeError, KeyError) as error:
+            skipped = int(found["skipped_epochs"])
+            if not 0 <= skipped <= SKIPPED_MAX or len(cluster_id or b"") not in (0, 16):
+                raise ValueError("out of range")
+            return cls(schema, cluster_id, skipped)
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
             raise Damaged(f"its key `meta` cannot be read ({error!r})") from error
 
 

@@ -58,6 +58,12 @@ def created(key: bytes, revision: int) -> dict[str, Any]:
     return {**fields, "create_revision": str(revision)}
 
 
+def unchanged(key: bytes, revision: int) -> dict[str, Any]:
+    """A term: the key was last written in that revision."""
+    fields = {"key": encoded(key), "target": "MOD", "result": "EQUAL"}
+    return {**fields, "mod_revision": str(revision)}
+
+
 def equals(key: bytes, value: bytes) -> dict[str, Any]:
     """A term: that is the key's value."""
     return {"key": encoded(key), "target": "VALUE", "result": "EQUAL", "value": encoded(value)}

@@ -20,7 +20,13 @@ def test_it_survives_its_encoding_and_people_can_read_it() -> None:
     assert found["head_id"] == (b"h" * 16).hex() and found["addresses"][0] == "h1:10001"
 
 
-@pytest.mark.parametrize("content", [b"", b"x", b"[]", b"{}", b'{"pid": 1}', b"\xff", b"7"])
+DEEP = b'{"later": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"x", b"[]", b"{}", b'{"pid": 1}', b"\xff", b"7", pytest.param(DEEP, id="deep")],
+)
 def test_what_is_no_record_is_none(content: bytes) -> None:
     assert HeadRecord.decode(content) is None
 
@@ -31,6 +37,7 @@ def test_what_is_no_record_is_none(content: bytes) -> None:
         *(("pid", "7"), ("pid", True), ("pid", -1), ("pid", 2**60), ("host", 1)),
         *(("head_id", "xy"), ("head_id", "0" * 31), ("addresses", ["h:1"] * 17)),
         *(("host", "h" * 100_000), ("addresses", "h:1")),
+        *(("since_s", 1e300), ("since_s", -1.0)),
     ],
 )
 def test_a_record_with_a_wrong_field_is_none(field: str, value: object) -> None:

@@ -19,6 +19,7 @@ import pytest
 from tests.etcd_cluster import Etcd, encoded
 from tests.store.faulty_proxy import FaultyProxy
 from zray import limits
+from zray.core.head.head_record import HeadRecord
 from zray.core.head.leadership import LeaseTerms, State, View
 from zray.errors import DataDirectoryLockedError, StoreError
 from zray.nodes.head.election import Election
@@ -340,21 +341,58 @@ def test_a_record_that_somebody_deletes_is_written_again(
     assert leads(first) != leads(second)
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"x",
+        pytest.param(b'{"later": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", id="deep"),
+        pytest.param(b"\xff" * 1_000_000, id="large"),
+    ],
+)
+def test_a_record_without_a_lease_is_no_head_s_and_is_removed(
+    elections: Elections, etcd: Etcd, name: str, value: bytes
+) -> None:
+    first = elections(terms=LONG)
+    term = first.lead(30.0)
+    etcd.put(Layout(name).heads + b"copy", value)
+    until(lambda: len(etcd.keys(Layout(name).heads)) == 1)
+    assert first.term() is term and not term.fenced()
+
+
+def test_copies_of_heads_that_are_gone_take_no_place_and_are_not_shown(
+    elections: Elections, etcd: Etcd, name: str
+) -> None:
+    write_records(etcd, name, 4 * limits.HEADS_MAX)
+    first, second = elections(), elections()
+    until(lambda: len(first.view().heads) == len(second.view().heads) == 2)
+    assert until(lambda: leads(first) or leads(second)) < 5.0
+    until(lambda: len(etcd.keys(Layout(name).heads)) == 2)
+
+
+def write_records(etcd: Etcd, name: str, count: int, lease: str = "0") -> None:
+    """So many heads' that are not there."""
+    head = HeadInfo(bytes(16), ["h:1"], "h", 7, "9.8.7", 1.0)
+    value = HeadRecord.of(head).encode()
+    puts = [
+        {"key": encoded(Layout(name).head(f"{n:032x}")), "value": encoded(value), "lease": lease}
+        for n in range(count)
+    ]
+    for start in range(0, count, 100):
+        operations = [{"request_put": put} for put in puts[start : start + 100]]
+        etcd.ask("kv/txn", {"success": operations})
+
+
 def test_thousands_of_records_cost_no_more_than_the_most_that_may_be(
     elections: Elections, etcd: Etcd, name: str
 ) -> None:
     first = elections()
     first.lead(10.0)
-    puts = [
-        {"request_put": {"key": encoded(Layout(name).head(f"{n:032x}")), "value": encoded(b"x")}}
-        for n in range(2000)
-    ]
-    for start in range(0, len(puts), 100):
-        etcd.ask("kv/txn", {"success": puts[start : start + 100]})
+    lease = etcd.ask("lease/grant", {"TTL": "600"})["ID"]
+    write_records(etcd, name, 2000, lease)
     other = elections()
     until(lambda: other.view().trouble)
     assert f"{limits.HEADS_MAX} heads already" in other.view().trouble
-    assert leads(first) and len(first.view().heads) == 1
+    assert leads(first) and len(first.view().heads) == limits.HEADS_MAX
     end = Layout(name).heads[:-1] + b"0"
     keys = {"key": encoded(Layout(name).heads), "range_end": encoded(end)}
     etcd.ask("kv/deleterange", keys)

@@ -11,6 +11,7 @@ from zray.protocol.head_messages import Addresses, HeadInfo
 from zray.protocol.parts import Count, Name
 
 _HeadId = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+_WallTime = Annotated[float, Meta(ge=0, lt=2**38)]  # has a date
 
 
 class HeadRecord(Struct, frozen=True):
@@ -26,7 +27,7 @@ class HeadRecord(Struct, frozen=True):
     host: Name
     pid: Count
     zray: Name
-    since_s: float
+    since_s: _WallTime
     boot: Name = ""
     namespace: Name = ""
     born: Name = ""
@@ -45,7 +46,7 @@ class HeadRecord(Struct, frozen=True):
         """None where it is not one."""
         try:
             return msgspec.json.decode(content, type=cls)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return None
 
     def head(self, *, leads: bool) -> HeadInfo:

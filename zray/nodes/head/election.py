@@ -11,7 +11,7 @@ import contextlib
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from zray import limits
@@ -214,7 +214,7 @@ class Election:
                     return
                 if request is not None:
                     await self._ask(keys, request)
-                    self._tend_history(keys, tasks)
+                    self._tend(keys, tasks)
                     continue
                 wait_s = min(due - now_s(), self._end_s - time.monotonic())
                 with contextlib.suppress(asyncio.TimeoutError):
@@ -260,17 +260,32 @@ class Election:
                     self._wake()
             await asyncio.sleep(max(0.0, began + _WATCH_RETRY_S - time.monotonic()))
 
-    def _tend_history(self, keys: LeaderKeys, tasks: list[asyncio.Future[None]]) -> None:
-        """What was changed long ago fills etcd's database, where nothing else is set up for it."""
+    def _tend(self, keys: LeaderKeys, tasks: list[asyncio.Future[None]]) -> None:
+        """Remove what would stay for ever, one thing at a time."""
+        if len(tasks) > 1:
+            return
+        deadline_s = time.monotonic() + _END_S
+        if keys.strays:
+            work = _in_vain(keys.sweep, deadline_s)
+        elif revision := self._old_revision():
+            work = _in_vain(keys.compact, revision, deadline_s)
+        else:
+            return
+        tasks.append(asyncio.ensure_future(work))
+        tasks[-1].add_done_callback(tasks.remove)
+
+    def _old_revision(self) -> int:
+        """What was changed before that fills etcd's database, where nothing else tends it.
+
+        0: nothing now.
+        """
         looked_s, revision = self._compact
         if self._view.state is not State.LEADING:
-            return
+            return 0
         if time.monotonic() - looked_s < limits.LEADER_COMPACT_S:
-            return
+            return 0
         self._compact = (time.monotonic(), self._view.revision)
-        if revision and len(tasks) < 2:
-            tasks.append(asyncio.ensure_future(_compact(keys, revision)))
-            tasks[-1].add_done_callback(tasks.remove)
+        return revision
 
     # ---- what is told ----------------------------------------------------------------------
 
@@ -325,9 +340,10 @@ class Election:
                 loop.call_soon_threadsafe(callback)
 
 
-async def _compact(keys: LeaderKeys, revision: int) -> None:
+async def _in_vain(work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+    """It may fail: whoever looks next does it again."""
     with contextlib.suppress(Exception):
-        await keys.compact(revision, time.monotonic() + _END_S)
+        await work(*arguments)
 
 
 def now_s() -> float:

@@ -35,6 +35,7 @@ from zray.store.etcd_wire import (
     operation_of,
     pair,
     revision_of,
+    unchanged,
 )
 
 _READS: Final = 5  # of each transaction, in the end
@@ -44,6 +45,10 @@ class LeaderKeys:
     """Asks what a ``Contender`` wants to know.
 
     ``leader`` and ``heads/ID`` are written once per lease, under it; ``halted`` stays for ever.
+
+    Attributes:
+        strays: what was last seen under ``heads/`` without a lease: no head's, and it would stay
+            for ever, as a head that is not there, or in the place of one that is.
     """
 
     def __init__(self, race: Race, layout: Layout, me: HeadRecord) -> None:
@@ -51,6 +56,7 @@ class LeaderKeys:
         self._layout = layout
         self._me = me
         self._reads = self._looks()
+        self.strays: list[Pair] = []
 
     async def ask(self, request: Request, deadline_s: float) -> Answer:
         """
@@ -73,6 +79,20 @@ class LeaderKeys:
 
         async def doing(post: Post) -> None:
             await post("kv/compaction", {"revision": str(revision)})
+
+        await self._race.ask(doing, deadline_s)
+
+    async def sweep(self, deadline_s: float) -> None:
+        """Delete the strays, if none of them was written meanwhile.
+
+        Raises:
+            EtcdError: refused. Unavailable: nobody has answered.
+        """
+        terms = [unchanged(stray.key, stray.changed) for stray in self.strays]
+        deletes = [operation_of(Delete(stray.key)) for stray in self.strays]
+
+        async def doing(post: Post) -> None:
+            await post("kv/txn", {"compare": terms, "success": deletes})
 
         await self._race.ask(doing, deadline_s)
 
@@ -167,7 +187,8 @@ class LeaderKeys:
             [pair(one) for one in response.get("response_range", {}).get("kvs", ())]
             for response in found.get("responses", ())[-_READS:]
         )
-        records = (HeadRecord.decode(one.value) for one in heads)
+        self.strays = [one for one in heads if not one.lease]
+        records = (HeadRecord.decode(one.value) for one in heads if one.lease)
         about = _meta(meta)
         return Sight(
             revision_of(found),
