@@ -88,7 +88,7 @@ def test_one_alone_is_asked_again_while_it_hangs(well: str) -> None:
         return await read(post)
 
     assert raced([well], hangs_once)[0] < 2.0
-    assert asked == 2
+    assert asked >= 2
 
 
 def test_a_slow_answer_counts_though_others_were_asked_since(well: str) -> None:

@@ -149,7 +149,8 @@ def test_foreign_lock_is_a_stall(tmp_path, stores, wait_until, wait_completed) -
     foreign.execute("BEGIN IMMEDIATE")
     store.submit(1, [("t", b"k", b"v")])
     store.submit(2, [("t", b"many", b"v")] * 500)
-    wait_until(lambda: "another program" in str(store.stall()))  # before that the disk is slow
+    # Just before it is known why, it may only be known that it takes long.
+    wait_until(lambda: "another program" in str(store.stall()))
     assert store.completed() == []
     foreign.execute("ROLLBACK")
     assert wait_completed(store, 2) == [1, 2]

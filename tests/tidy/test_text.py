@@ -50,6 +50,17 @@ def test_nothing_is_marked_unfinished() -> None:
     assert not wrong, "\n".join(wrong)
 
 
+def test_no_page_or_source_has_both_sides_of_a_merge() -> None:
+    pages = [*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")]
+    wrong = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for path in (*sources(), *pages)
+        for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1)
+        if line.startswith(("<" * 7 + " ", ">" * 7 + " "))
+    ]
+    assert not wrong, "\n".join(wrong)
+
+
 def test_files_are_named_after_what_they_own() -> None:
     assert not [path for path in sources() if path.name in VAGUE]
 

@@ -30,6 +30,7 @@ from zray.store.sqlite_file import SqliteFile
 from zray.store.sqlite_format import connect
 from zray.store.sqlite_log import log_damage
 from zray.store.sqlite_reader import SqliteReader
+from zray.store.sync import sync
 
 EPOCHS_PER_S = 4096  # a second restore of one backup has later epochs than the first
 LOG_BYTES = 64 << 20  # of what is written before it goes into the file
@@ -136,7 +137,7 @@ def _into_directory(
         except BaseException:
             _unlink(draft)
             raise
-        _sync(place.path)
+        sync(place.path)
     finally:
         lock.release()
     return aside
@@ -159,7 +160,7 @@ def _write_draft(path: Path, draft: Path, epoch: int) -> None:
                 file.checkpoint()
     if Path(f"{draft}-wal").exists():
         raise StoreError(f"{draft} cannot be written as a whole: is the disk full?")
-    _sync(draft)
+    sync(draft)
 
 
 def _cluster_id(path: Path) -> bytes:
@@ -207,21 +208,13 @@ def _set_aside(place: DataDirectory) -> str:
             Path(f"{file}{suffix}").rename(f"{aside}{suffix}")
     with contextlib.suppress(FileNotFoundError):
         os.link(file, aside)  # the file itself is replaced, so that there always is one
-    _sync(file.parent)
+    sync(file.parent)
     return str(aside)
 
 
 def _unlink(draft: Path) -> None:
     for one in (draft, Path(f"{draft}-wal"), Path(f"{draft}-shm")):
         one.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # ---- into etcd -----------------------------------------------------------------------------

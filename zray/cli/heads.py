@@ -31,9 +31,8 @@ def step_down(addresses: list[str], reason: str, *, as_json: bool) -> int:
             elif now == before:
                 print(plain(f"{before} leads again: no other head did within {took_s:.1f} s"))
             else:
-                print(
-                    plain(f"{now} leads now, {took_s:.1f} s after {before} was asked to step down")
-                )
+                since = f"{took_s:.1f} s after {before} was asked to step down"
+                print(plain(f"{now} leads now, {since}"))
     except Failed:
         return 1
     return 0

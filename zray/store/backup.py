@@ -27,6 +27,7 @@ import msgpack
 from zray._version import __version__
 from zray.errors import StoreError, StoreRefusedError
 from zray.store.reader import Identity, Stored
+from zray.store.sync import sync
 
 FORMAT: Final = 1  # a reader of format n refuses n+1; the first line is the same in all
 _MAGIC: Final = b"zray-gcs-backup "
@@ -91,11 +92,7 @@ def _name(draft: Path, path: Path, *, replace: bool) -> None:
             raise
         except OSError:  # a file system without links
             draft.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync(path.parent)
 
 
 def _write(file: BinaryIO, identity: Identity, rows: Iterable[Stored]) -> dict[str, int]:

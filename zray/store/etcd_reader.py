@@ -27,7 +27,6 @@ class EtcdReader:
     """
 
     def __init__(self, address: EtcdAddress, name: str, *, wait_s: float = ANSWER_S) -> None:
-
         self.where = address.where(name)
         self._layout = Layout(name)
         self._gateway = Gateway(address)
@@ -38,7 +37,6 @@ class EtcdReader:
 
     def identity(self) -> Identity:
         """As ``Reader.identity``."""
-
         with self._explained():
             meta, self._revision = self._gateway.get(self._layout.meta, self._deadline())
             if meta is None:
@@ -72,7 +70,6 @@ class EtcdReader:
         self._gateway.close()
 
     def _row(self, stored_key: bytes, stored: bytes) -> Stored:
-
         table, key = self._layout.table_and_key(stored_key)
         found = etcd_layout.read(table, key, stored)
         if isinstance(found, etcd_layout.Place):
@@ -89,7 +86,6 @@ class EtcdReader:
         )
 
     def _pairs(self, prefix: bytes, rows: int = 256) -> Iterator[tuple[bytes, bytes]]:
-
         start, more = prefix, True
         while more:
             pairs, more, _ = self._gateway.page(
@@ -107,7 +103,6 @@ class EtcdReader:
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-
         try:
             yield
         except EtcdError as error:

@@ -32,6 +32,7 @@ from zray.store.sqlite_format import (
     meta_crc,
     row_crc,
 )
+from zray.store.sync import sync
 
 if TYPE_CHECKING:
     import sqlite3
@@ -234,9 +235,9 @@ class SqliteFile:
                 "INSERT INTO meta VALUES (1, ?, 0, NULL, ?)", (SCHEMA, meta_crc(0, None))
             )
             connection.execute("COMMIT")
-        _sync(draft)
+        sync(draft)
         draft.rename(self._path)
-        _sync(self._path.parent)
+        sync(self._path.parent)
 
     def _load(self) -> Rows:
         """Check everything and read it, through a connection that cannot write."""
@@ -324,11 +325,3 @@ class SqliteFile:
         if stall is None:
             raise cannot_write(self._path, error) from error
         return stall
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

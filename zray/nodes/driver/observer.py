@@ -233,7 +233,9 @@ class Observer:
 
     def _check_goes_on(self, message: m.Message) -> None:
         gone = isinstance(message, m.SteppingDown) and not message.about
-        if gone or isinstance(message, m.Rejoin | m.NotLeader):
+        if gone or isinstance(message, m.NotLeader):
+            raise HeadConnectionError(f"the head at {self.address} leads no more; try again")
+        if isinstance(message, m.Rejoin):
             raise HeadConnectionError(f"the head at {self.address} has just restarted; try again")
 
     def _check_link(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -18,8 +19,10 @@ from zray.nodes.options import HeadOptions
 from zray.runtime.keys import ClusterKey
 from zray.store import moved
 from zray.store.base import Rows, Store
-from zray.store.fencing import Term
 from zray.store.memory import MemoryStore
+
+if TYPE_CHECKING:  # loaded where the store is shared
+    from zray.store.fencing import Term
 
 
 def make_store(options: HeadOptions, data: Path) -> Store:
