@@ -73,7 +73,7 @@ def _check_free(path: Path, *, replace: bool) -> None:
     try:
         if not path.exists():
             return
-        if replace and path.is_file() and (not path.stat().st_size or is_backup(path)):
+        if replace and path.is_file() and (not path.stat().st_size or _is_backup(path)):
             return
     except OSError as error:
         raise StoreError(f"{path} cannot be looked at: {error}. There is no new backup.") from error
@@ -132,6 +132,12 @@ def _write(file: BinaryIO, identity: Identity, rows: Iterable[Stored]) -> dict[s
         block(group)
     block({"counts": counts, "sha256": digest.digest()})
     return counts
+
+
+def _is_backup(path: Path) -> bool:
+    """Whether the file says that it is one."""
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) == _MAGIC
 
 
 class BackupReader:
