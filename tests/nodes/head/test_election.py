@@ -298,6 +298,18 @@ def test_a_leader_that_slept_says_so_before_it_has_asked_anybody(
     until(lambda: asked(process)[0] == "LEADING")
 
 
+def test_a_fault_of_its_own_does_not_keep_it_from_leading(elections: Elections) -> None:
+    faults = [RuntimeError("once"), RuntimeError("twice")]
+
+    def news() -> None:
+        if faults:
+            raise faults.pop()
+
+    election = elections(news=news)
+    until(lambda: leads(election))
+    assert not faults and not election.view().trouble
+
+
 # ---- what others do to the keys --------------------------------------------------------------
 
 

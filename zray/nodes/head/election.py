@@ -195,7 +195,16 @@ class Election:
     # ---- its thread ------------------------------------------------------------------------
 
     def _main(self) -> None:
-        asyncio.run(self._run())
+        while time.monotonic() < self._end_s:
+            try:
+                return asyncio.run(self._run())
+            except Exception as error:  # without this thread the head would never lead again
+                with self._guard:
+                    self._contender.failed(f"a fault of this head: {error!r}", now_s())
+                with contextlib.suppress(Exception):
+                    self._tell()
+                time.sleep(_WATCH_RETRY_S)
+        return None
 
     async def _run(self) -> None:
         self._due = asyncio.Event()
