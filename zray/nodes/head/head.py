@@ -22,6 +22,7 @@ from zray.core.head.identity import HeadIdentity
 from zray.core.incidents import Incidents
 from zray.errors import DataDirectoryLockedError, FencedError, StoreError
 from zray.nodes import imports
+from zray.nodes.head import local_clusters
 from zray.nodes.head.addresses import own_addresses, own_node_name, reachable
 from zray.nodes.head.connection_file import ConnectionFile
 from zray.nodes.head.dashboard import Dashboard
@@ -93,7 +94,7 @@ class Head:
         """
         options = self._options
         if options.local:
-            sweep_local_clusters()
+            local_clusters.sweep()
         self.directory = connection.cluster_directory(options.name)
         self._data = data = secret_directory(options.data_directory or self.directory)
         self._lock(data)
@@ -478,16 +479,6 @@ class Head:
 
     def _callback_failed(self, callback: str, error: Exception) -> None:
         self._incidents.record(f"{callback} of the head", "", error, self._loop.now())
-
-
-def sweep_local_clusters() -> None:
-    """Remove what drivers that were killed, and their heads too, have left behind."""
-    import shutil
-
-    for directory in (connection.home() / "clusters").glob(f"{connection.LOCAL_PREFIX}*"):
-        pid = directory.name.removeprefix(connection.LOCAL_PREFIX).split("-")[0]
-        if pid.isdigit() and not Path("/proc", pid).exists():
-            shutil.rmtree(directory, ignore_errors=True)
 
 
 def serve(
