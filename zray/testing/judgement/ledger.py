@@ -25,7 +25,8 @@ from zray.testing.world.errors import CRASHED, LOSSES, Violation
 class Run:
     """One start of a task."""
 
-    def __init__(self, worker: SimWorker, attempt: int, now: float) -> None:
+    def __init__(self, deed: Deed, worker: SimWorker, attempt: int, now: float) -> None:
+        self.deed = deed
         self.worker = worker
         self.attempt = attempt
         self.began = now
@@ -47,7 +48,13 @@ class Deed:
         self.by_driver = False
         self.submitted = 0.0
         self.cancelled = False
+        self.submitter: Deed | None = None  # None: a program or an actor's method
         self.runs: list[Run] = []
+
+    def was_cancelled(self) -> bool:
+        """Itself, or with what had submitted it."""
+        above = self.submitter
+        return self.cancelled or (above is not None and above.was_cancelled())
 
 
 class Ledger:
@@ -78,6 +85,8 @@ class Ledger:
         deed.job_id = who.client.job_id
         deed.by_driver = who.client.process_id == who.client.job_id
         deed.submitted = self._clock.now
+        if (run := self.running.get(who.client.process_id)) is not None:
+            deed.submitter = run.deed
         self.tasks[spec.task_id] = deed
         self._clock.tell(f"{who.name} submits {self.word(spec.task_id)}")
 
@@ -116,7 +125,7 @@ class Ledger:
         alike = [run for run in earlier if run.leased == (worker.lease is not None)]
         if counts and any(run.attempt == assignment.attempt for run in alike):
             raise Violation(f"invariant 2: attempt {assignment.attempt} of {word} starts twice")
-        run = Run(worker, assignment.attempt, self._clock.now)
+        run = Run(deed, worker, assignment.attempt, self._clock.now)
         run.unheard = self._history.divided()
         deed.runs.append(run)
         self.running[worker.worker_id] = run
@@ -215,9 +224,14 @@ class Ledger:
                 raise Violation(f"{self._object(oid)} is {number}, and not {self.expected[oid]}")
 
     def _check_tries(self, task_id: bytes, code: str) -> None:
-        """A task that fails has been tried as often as its retries say, while no node is lost."""
+        """A task that fails has been tried as often as its retries say, while no node is lost.
+
+        What is cancelled between two tries ends with the last one's failure.
+        """
         deed, history = self.tasks.get(task_id), self._history
         if deed is None or not deed.runs or history.nodes_died or history.fenced_at:
+            return
+        if deed.was_cancelled():
             return
         last = deed.runs[-1].status
         crashed = code == CRASHED and last is None and deed.runs[-1].ended is not None
