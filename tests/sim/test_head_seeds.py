@@ -15,7 +15,7 @@ from zray.testing.head_plans import head_plan
 SEEDS = int(os.environ.get("ZRAY_SIM_HEAD_SEEDS", "500"))
 CHUNK = 20
 # Seeds beyond the first ones that found something once, and how many heads they had.
-PINNED = ((1875, 2), (21813, 2))
+PINNED = ((1875, 2), (21813, 2), (34575, 2))
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))

@@ -16,7 +16,7 @@ from zray.testing.cluster import SimCluster
 from zray.testing.judgement.terms import Terms
 from zray.testing.processes.candidate import Realm, SimCandidate
 from zray.testing.processes.process import SimPeer, SimProcess
-from zray.testing.world.errors import ACTOR_UNAVAILABLE, LOSSES
+from zray.testing.world.errors import ACTOR_UNAVAILABLE, CANCELLED, DEATHS, LOSSES, RAISED
 from zray.testing.world.network import NOBODY, Link, Trap
 from zray.testing.world.shared_store import SharedStore
 from zray.testing.world.store_link import Weather
@@ -227,9 +227,14 @@ class SeveralHeads(SimCluster):
             self.shared.lose_key(self._layout.leader)
 
     def freeze(self, process: SimProcess, seconds: float) -> None:
-        """As ``SimCluster.freeze``."""
+        """As ``SimCluster.freeze``; who knows no other head than one that sleeps is lost."""
         super().freeze(process, seconds)
         self.trouble(seconds)
+        peers: list[SimPeer] = [*self.drivers, *self.raylets]
+        lonely = [peer for peer in peers if len(peer.known_heads().all()) == 1]
+        if lonely and isinstance(process, SimCandidate) and seconds >= limits.DEAD_S:
+            self.history.nodes_died += 1
+            self.excuse(*DEATHS, *LOSSES, CANCELLED, RAISED, "stopped")
 
     # ---- the end of a run ------------------------------------------------------------------
 
