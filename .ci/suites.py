@@ -64,7 +64,7 @@ def all_suites() -> list[Suite]:
     ]
     taken = {folder for suite in named for folder in suite.folders}
     rest = [p.name for p in sorted(TESTS.iterdir()) if p.is_dir() and p.name[0] not in "._"]
-    unit = Suite("unit", tuple(name for name in rest if name not in taken), 600, COMPUTING)
+    unit = Suite("unit", tuple(name for name in rest if name not in taken), 1500, COMPUTING)
     return [unit, *named]
 
 
