@@ -438,7 +438,7 @@ def test_methods_that_yield(recorder: Recorder) -> None:
         assert isinstance(one.numbers.remote(), zray.ObjectRefGenerator)
         one.numbers.options(**limited).remote()
         one.numbers.options(num_returns=2).remote()
-        calls = [(call.num_returns, *call.yields) for call in recorder.calls]
+        calls = [(call.num_returns, *call.yields[:2]) for call in recorder.calls]
         assert calls == [(1, m.ITEMS, 0), (1, m.ITEMS, 3), (2, m.RETURNS, 0)]
 
 

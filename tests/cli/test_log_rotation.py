@@ -12,6 +12,7 @@ import psutil
 import pytest
 
 from tests.cli.conftest import until
+from zray.core.head.supervision import FINAL
 
 
 def outputs(process: psutil.Process) -> set[str]:
@@ -84,5 +85,5 @@ def test_a_node_bounds_the_logs_of_its_workers(
 
 
 def test_a_bad_bound_is_said_at_the_start(commands: Any) -> None:
-    done = commands.run("zray-head", "--port", 0, code=1, ZRAY_ROTATION_MAX_BYTES="much")
+    done = commands.run("zray-head", "--port", 0, code=FINAL, ZRAY_ROTATION_MAX_BYTES="much")
     assert "ZRAY_ROTATION_MAX_BYTES must be a number" in done.stderr
