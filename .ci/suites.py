@@ -54,7 +54,7 @@ def all_suites() -> list[Suite]:
     api = ("api", "cli", "clients", "compat", "costs", "examples", "util")
     named = [
         Suite("cluster", ("cluster",), 2500, WAITING),
-        Suite("api", api, 1200, WAITING_TOO),
+        Suite("api", api, 1900, WAITING_TOO),
         Suite("conformance", ("conformance",), 1100, WAITING_TOO),
         Suite("runtime", ("runtime", "nodes", "store"), 900, WAITING_TOO),
         Suite("dashboard", ("dashboard", "jobs"), 500, WAITING_TOO),
