@@ -64,10 +64,11 @@ class Node:
         incidents = Incidents(fleet.log, with_traceback)
         who = (ids.process_id(), info, identity.versions(pickles=True), ids, 0)
         self.raylet = Raylet(*who, incidents=incidents)
+        self.raylet.session.known_heads.aim(fleet.info.addresses)
         self._link = HeadLink(
             fleet.context,
             fleet.info,
-            fleet.info.addresses,
+            self.raylet.session.known_heads,
             lambda: (self.raylet.session.epoch, self.raylet.hello()),
         )
         self._workers: dict[bytes, TimedWorker] = {}
