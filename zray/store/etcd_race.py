@@ -31,6 +31,8 @@ _HEDGE_S: Final = 0.3  # until the next is asked, too; an answer takes a few mil
 _COPIES_MAX: Final = 8  # of one question that are under way
 _PAUSE_S: Final = 0.05  # after all members have refused a connection
 _PAUSE_MAX_S: Final = 0.5
+_LEFT_S: Final = 10.0  # for an answer that nobody waits for any more
+_LEFT_MAX: Final = 32  # of these; a connection that is given up while it begins may stay open
 
 T = TypeVar("T")
 Post = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
@@ -51,9 +53,28 @@ class Race:
         self._client = httpx.AsyncClient(verify=verify, trust_env=False)
         self._tokens: dict[str, str] = {}  # of each member its own
         self._first = 0  # who has answered last is asked first
+        self._left: dict[asyncio.Task[Any], None] = {}  # copies that nobody waits for
 
     async def close(self) -> None:
+        if self._left:
+            await asyncio.wait(self._left, timeout=_HEDGE_S)
+        left = [*self._left]
+        for copy in left:
+            copy.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
         await self._client.aclose()
+
+    def _leave(self, copy: asyncio.Task[Any]) -> None:
+        """Let it end by itself."""
+        self._left[copy] = None
+        copy.add_done_callback(self._has_ended)
+        if len(self._left) > _LEFT_MAX:
+            next(iter(self._left)).cancel()
+
+    def _has_ended(self, copy: asyncio.Task[Any]) -> None:
+        self._left.pop(copy, None)
+        if not copy.cancelled():
+            copy.exception()  # nobody else looks
 
     async def ask(self, doing: Callable[[Post], Awaitable[T]], deadline_s: float) -> T:
         """What ``doing`` returns with the first member that answers all that it asks.
@@ -95,8 +116,7 @@ class Race:
                     return found
         finally:
             for copy in copies:
-                copy.cancel()
-            await asyncio.gather(*copies, return_exceptions=True)
+                self._leave(copy)
         if copies:
             silent = sorted({self._address.endpoints[which] for which in copies.values()})
             raise Unavailable(f"{','.join(silent)} does not answer")
@@ -129,7 +149,7 @@ class Race:
 
         url, headers = f"{endpoint}/v3/{method}", self._headers(endpoint)
         try:
-            answer = await self._client.post(url, json=fields, headers=headers, timeout=None)
+            answer = await self._client.post(url, json=fields, headers=headers, timeout=_LEFT_S)
         except httpx.HTTPError as error:
             reason = str(error) or type(error).__name__
             raise Unavailable(f"{endpoint} cannot be asked: {reason}") from error
