@@ -40,7 +40,7 @@ Post = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
 
 
 class Race:
-    """Used in one event loop, and closed in it.
+    """Used in one event loop, which has no other connections, and closed in it.
 
     Args:
         verify: of ``etcd_gateway.verification``.
@@ -63,6 +63,11 @@ class Race:
             copy.cancel()
         await asyncio.gather(*left, return_exceptions=True)
         await self._client.aclose()
+        # httpx forgets connections whose beginning was given up, such as in the midst of TLS's.
+        begun: Any = getattr(asyncio.get_running_loop(), "_transports", {})
+        for transport in [*begun.values()]:
+            transport.abort()
+        await asyncio.sleep(0)
 
     def _leave(self, copy: asyncio.Task[Any]) -> None:
         """Let it end by itself."""
